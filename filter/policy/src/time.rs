@@ -1,0 +1,60 @@
+//! Points in time, as the host's wall clock gives them.
+
+use core::time::Duration;
+
+/// Nanoseconds since the Unix epoch. All arithmetic saturates: the clock is a wall clock and may jump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The epoch itself.
+    pub const ZERO: Timestamp = Timestamp(0);
+
+    /// `seconds` after the epoch.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Timestamp(seconds.saturating_mul(1_000_000_000))
+    }
+
+    /// `millis` milliseconds after the epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Timestamp(millis.saturating_mul(1_000_000))
+    }
+
+    /// This point plus `duration`.
+    pub fn plus(self, duration: Duration) -> Self {
+        Timestamp(self.0.saturating_add(nanos(duration)))
+    }
+
+    /// Time from `earlier` to this point; zero when `earlier` is later.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Time left until this point if it is in the future and at most `at_most` away. A point further away than it can
+    /// ever have been set (the clock was put back, or the bytes are foreign) counts as passed.
+    pub fn remaining(self, now: Timestamp, at_most: Duration) -> Option<Duration> {
+        let left = self.since(now);
+        (!left.is_zero() && left <= at_most).then_some(left)
+    }
+}
+
+/// A duration in nanoseconds, saturating at `u64::MAX` (584 years).
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_deadline_further_away_than_it_can_be_counts_as_passed() {
+        let now = Timestamp::from_secs(1000);
+        let limit = Duration::from_secs(30);
+        assert_eq!(Timestamp::from_secs(1010).remaining(now, limit), Some(Duration::from_secs(10)));
+        assert_eq!(Timestamp::from_secs(1000).remaining(now, limit), None);
+        assert_eq!(Timestamp::from_secs(4600).remaining(now, limit), None, "the clock was put back an hour");
+    }
+}

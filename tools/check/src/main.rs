@@ -1,0 +1,2 @@
+//! Compiles a policy document natively.
+fn main() {}

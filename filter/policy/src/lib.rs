@@ -4,7 +4,30 @@
 //! records go out. The proxy-wasm shell beside this crate turns callbacks into calls of it and its verdicts into
 //! host calls; tests turn virtual hours into calls of it.
 
+pub mod access;
+pub mod breaker;
+pub mod config;
 pub mod document;
+pub mod fallback;
+pub mod fingerprint;
 pub mod glob;
+pub mod governed;
+pub mod inflight;
+pub mod keys;
+mod matching;
+pub mod metrics;
+pub mod narrate;
+pub mod outcome;
+pub mod pairs;
 pub mod percent;
+pub mod random;
+pub mod record;
+pub mod response;
+pub mod seat;
+pub mod slot;
+pub mod store;
+pub mod throttle;
 pub mod time;
+pub mod window;
+pub mod worker;
+pub mod workers;

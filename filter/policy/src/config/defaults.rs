@@ -1,0 +1,81 @@
+//! What a key that is not given means, all in one place.
+
+use core::num::{NonZeroU16, NonZeroU32};
+use core::time::Duration;
+
+use crate::document::{
+    Breaker, BreakerControl, Dimension, GrpcSet, Mode, OutcomeRules, Scope, StatusSet, Throttle, Window,
+};
+use crate::percent::Percent;
+
+/// gRPC status of a fallback answer: UNAVAILABLE.
+pub const FALLBACK_GRPC_STATUS: u8 = 14;
+/// `content-type` of a fallback whose body is a string.
+pub const TEXT_CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+/// `content-type` of a fallback whose body is any other JSON value.
+pub const JSON_CONTENT_TYPE: &str = "application/json";
+
+/// State per cluster.
+pub fn scope() -> Scope {
+    Scope { by: vec![Dimension::Cluster], max_keys: nonzero16(256) }
+}
+
+/// Server errors, as HTTP and gRPC tell them, and no answer at all.
+pub fn outcome() -> OutcomeRules {
+    let mut failure_status = StatusSet::default();
+    failure_status.insert_range(500, 599);
+    let mut failure_grpc = GrpcSet::default();
+    // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+    for status in [2, 4, 13, 14, 15] {
+        failure_grpc.insert(status);
+    }
+    OutcomeRules {
+        failure_status,
+        failure_grpc,
+        failure_local: true,
+        ignore_status: StatusSet::default(),
+        ignore_grpc: GrpcSet::default(),
+        slow_after: None,
+    }
+}
+
+/// Opens at half of 20 requests in 10 s for 30 s.
+pub fn breaker(mode: Mode) -> Breaker {
+    Breaker {
+        mode,
+        window: Window::Time(Duration::from_secs(10)),
+        min_requests: nonzero32(20),
+        failure_rate: Percent::whole(50),
+        slow_rate: Percent::ZERO,
+        consecutive_failures: None,
+        open_for: Duration::from_secs(30),
+        open_growth: 2000,
+        open_max: Duration::from_secs(5 * 60),
+        open_jitter: Percent::whole(10),
+        honor_retry_after: true,
+        probes: nonzero16(5),
+        lease: Duration::from_secs(10),
+        ramp: Duration::ZERO,
+        state: BreakerControl::Auto,
+    }
+}
+
+/// Rejects as soon as more than 5 % of the requests of 30 s failed.
+pub fn throttle(mode: Mode) -> Throttle {
+    Throttle {
+        mode,
+        success_rate: Percent::whole(95),
+        aggression: 1000,
+        max_rejection: Percent::whole(80),
+        min_rps: 0,
+        window: Duration::from_secs(30),
+    }
+}
+
+const fn nonzero16(value: u16) -> NonZeroU16 {
+    NonZeroU16::MIN.saturating_add(value.saturating_sub(1))
+}
+
+const fn nonzero32(value: u32) -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(value.saturating_sub(1))
+}

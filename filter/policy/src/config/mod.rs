@@ -1,0 +1,78 @@
+//! The policy document: JSON bytes to a [`Document`].
+//!
+//! Three steps: the bytes become a tree that keeps what was written (`json`); a cursor walks it and reports what does
+//! not fit (`reader`); each block of the document compiles itself with that cursor, one file per block. Nothing stops
+//! at the first error: an operator sees all of them at once, each with its JSON path, the value found and what is
+//! accepted. No bytes can make this panic.
+
+mod breaker;
+mod concurrency;
+pub mod defaults;
+pub mod duration;
+mod error;
+mod fallback;
+mod header;
+mod json;
+mod matching;
+mod mode;
+mod outcome;
+mod policy;
+mod reader;
+mod respond;
+mod scope;
+mod spelling;
+mod template;
+mod throttle;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Errors, MAX_LISTED};
+
+use crate::document::{Document, Policy};
+use error::{Report, Reported, gather};
+use json::Node;
+use reader::{Item, Keys};
+
+/// The most policies in a document.
+pub const MAX_POLICIES: usize = 1000;
+
+const KEYS: Keys = Keys::new(&["policies"]);
+const DOCUMENT: &str = "document";
+const POLICIES: &str = "policies";
+
+/// Compiles a policy document, or says everything that is wrong with it.
+pub fn parse(bytes: &[u8]) -> Result<Document, Errors> {
+    let mut report = Report::default();
+    let policies = document(bytes, &mut report);
+    report.finish()?;
+    // Without a report there are policies; the default is never taken.
+    Ok(Document { policies: policies.unwrap_or_default() })
+}
+
+fn document(bytes: &[u8], report: &mut Report) -> Result<Vec<Policy>, Reported> {
+    // Some editors put a byte-order mark before JSON; RFC 8259 lets a reader ignore it.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if bytes.trim_ascii().is_empty() {
+        return Err(report.add(DOCUMENT, "must be a JSON object {\"policies\": [...]}, was empty"));
+    }
+    let root = match Node::parse(bytes) {
+        Ok(root) => root,
+        Err(error) => {
+            let problem = format!("not valid JSON at line {}, column {}: {}", error.line, error.column, error.cause);
+            return Err(report.add(DOCUMENT, problem));
+        }
+    };
+    let fields = Item { path: DOCUMENT.to_owned(), node: &root }.object(KEYS, report)?;
+    let Some(Item { node, .. }) = fields.get(POLICIES) else {
+        return Err(report.add(POLICIES, "is missing; must be a list of policies, [] lets everything pass"));
+    };
+    let policies = Item { path: POLICIES.to_owned(), node };
+    let items = policies.list("a list of policies", report)?;
+    if items.len() > MAX_POLICIES {
+        let problem = format!("must have at most {MAX_POLICIES} policies, has {}", items.len());
+        return Err(report.add(POLICIES, problem));
+    }
+    let mut names = Vec::new();
+    gather(items.iter().map(|item| policy::read(item, &mut names, report)))
+}

@@ -1,0 +1,103 @@
+//! `respond`: a fallback's fixed response.
+
+use super::error::{Report, Reported};
+use super::json::Node;
+use super::reader::{Item, Keys};
+use super::{defaults, header, outcome, template};
+use crate::document::{Escape, StaticResponse, TemplatePart};
+
+const KEYS: Keys = Keys::new(&["status", "headers", "body", "grpc_status"]);
+const CONTENT_TYPE: &str = "content-type";
+
+/// The longest body, in bytes, before variables are filled in.
+const MAX_BODY: usize = 1024 * 1024;
+
+pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<StaticResponse, Reported> {
+    let fields = item.object(KEYS, report)?;
+    let status = fields
+        .required("status", "a whole number within 200..=599", report, |item, report| item.whole(200..=599, report));
+    let headers = fields.or("headers", Vec::new(), report, headers);
+    let body = fields.or("body", Vec::new(), report, |item, report| {
+        let body = body(item, report)?;
+        match status {
+            // Source: RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
+            Ok(bare @ (204 | 205 | 304)) if !body.is_empty() => {
+                Err(report.add(&item.path, format!("must not be there: a response with status {bare} has no body")))
+            }
+            _ => Ok(body),
+        }
+    });
+    let grpc_status = fields
+        .or("grpc_status", defaults::FALLBACK_GRPC_STATUS, report, |item, report| outcome::grpc_status(item, report));
+
+    let (mut headers, body) = (headers?, body?);
+    if !body.is_empty() && !headers.iter().any(|(name, _)| name == CONTENT_TYPE) {
+        let content_type = match fields.get("body") {
+            Some(Item { node: Node::String(_), .. }) => defaults::TEXT_CONTENT_TYPE,
+            _ => defaults::JSON_CONTENT_TYPE,
+        };
+        headers.push((CONTENT_TYPE.to_owned(), content_type.to_owned()));
+    }
+    let content_type = headers.iter().find(|(name, _)| name == CONTENT_TYPE).map_or("", |(_, value)| value);
+    let escape = escape(content_type);
+    Ok(StaticResponse { status: status? as u16, headers, body, escape, grpc_status: grpc_status? })
+}
+
+fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, String)>, Reported> {
+    let fields = item.dictionary("an object of header names and texts such as {\"x-a\": \"b\"}", report)?;
+    header::pairs(&fields, report, |name, item, report| match header::reserved(name) {
+        Some(why) => Err(report.add(&item.path, why)),
+        None => header::value(item, report),
+    })
+}
+
+/// A string is a template, any other value is sent as compact JSON as it is.
+fn body(item: &Item<'_>, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
+    let too_long = |bytes: usize| format!("must be at most 1 MiB ({MAX_BODY} bytes) long, was {bytes} bytes");
+    if let Node::String(text) = item.node {
+        if text.len() > MAX_BODY {
+            return Err(report.add(&item.path, too_long(text.len())));
+        }
+        return template::read(&item.path, text, report);
+    }
+    item.report_duplicates(report);
+    match item.node.to_text() {
+        Some(text) if text.len() <= MAX_BODY => Ok(vec![TemplatePart::Text(text)]),
+        Some(text) => Err(report.add(&item.path, too_long(text.len()))),
+        None => Err(report.add(&item.path, "cannot be written as JSON")),
+    }
+}
+
+/// How values are made harmless in a body of this type. Types that merely build on JSON or XML (`+json`, `x-ndjson`,
+/// `svg+xml`) need the same as those.
+fn escape(content_type: &str) -> Escape {
+    let media_type = content_type.split(';').next().unwrap_or_default().to_ascii_lowercase();
+    if media_type.contains("json") {
+        Escape::Json
+    } else if media_type.contains("html") || media_type.contains("xml") {
+        Escape::Markup
+    } else {
+        Escape::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn the_content_type_decides_how_values_are_escaped() {
+        for (content_type, expected) in [
+            ("application/json", Escape::Json),
+            ("Application/Problem+JSON; charset=utf-8", Escape::Json),
+            ("text/html; charset=utf-8", Escape::Markup),
+            ("image/svg+xml", Escape::Markup),
+            ("text/plain; note=json", Escape::None),
+            ("", Escape::None),
+        ] {
+            assert_eq!(escape(content_type), expected, "{content_type}");
+        }
+    }
+}

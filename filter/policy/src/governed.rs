@@ -1,0 +1,659 @@
+//! A policy at work: its hot state as one worker sees it.
+//!
+//! The healthy path reads nothing shared: a request compares the change signal with the one its worker's view was
+//! read at, and an outcome is written to the worker's own slot. A failure adds up all workers' slots; a
+//! transition is one swap of the key's cell and raises the change signal.
+
+use core::time::Duration;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::breaker::{Admission, Cell, Judged, StateName, Transition, Trip};
+use crate::document::{Breaker, BreakerControl, Concurrency, Dimension, Mode, Policy, Reason, Throttle};
+use crate::fallback::Field;
+use crate::fingerprint;
+use crate::inflight::{self, InFlight};
+use crate::keys::{KeyNumber, KeyTable};
+use crate::metrics::Metric;
+use crate::outcome::{Outcome, Verdict};
+use crate::slot::{Shape, Slot};
+use crate::store::{Store, update};
+use crate::throttle;
+use crate::time::Timestamp;
+use crate::window::Tally;
+use crate::worker::{Seen, VIEW_LASTS_UNSIGNALLED, Worker};
+use crate::workers::Place;
+
+/// Something to tell the operator about one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Adds one to a counter.
+    Count(Metric),
+    /// This worker made the breaker change its state.
+    Moved(Transition),
+    /// The breaker is in this state: sets the gauge. Comes whenever a worker sees a state that is new to it.
+    State(StateName),
+}
+
+/// Whether a request may go on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It may, and its outcome must be reported with this.
+    Admitted(Ticket),
+    /// It may not.
+    Rejected(Rejection),
+}
+
+/// A request that was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rejection {
+    /// Why.
+    pub reason: Reason,
+    /// How long until it is worth another try; zero where nobody can say.
+    pub retry_after: Duration,
+}
+
+/// What an admitted request holds. It is used up by reporting the outcome.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a request that was admitted must report its outcome or its end"]
+pub struct Ticket {
+    key: KeyNumber,
+    admitted: Timestamp,
+    permit: Permit,
+    in_flight: bool,
+}
+
+impl Ticket {
+    /// The key it was admitted for.
+    pub fn key(&self) -> KeyNumber {
+        self.key
+    }
+
+    /// When it was admitted.
+    pub fn admitted(&self) -> Timestamp {
+        self.admitted
+    }
+
+    /// Whether it is one of half-open's probes.
+    pub fn is_probe(&self) -> bool {
+        matches!(self.permit, Permit::Probe { .. })
+    }
+}
+
+/// How the breaker let a request pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Permit {
+    /// It was not asked, or would have refused.
+    None,
+    Pass {
+        generation: u32,
+    },
+    Probe {
+        generation: u32,
+        lease: u32,
+    },
+}
+
+/// A worker's copy of a key's cell.
+#[derive(Debug)]
+struct View {
+    cell: Cell,
+    seen: Seen,
+}
+
+/// One key as one worker sees it.
+#[derive(Debug)]
+struct KeyState {
+    /// The key's prefix in the store.
+    prefix: String,
+    view: Option<View>,
+    /// The last state that an event told of.
+    told: Option<StateName>,
+    slot: Slot,
+    /// The slot's name in the store, and the place it goes with.
+    slot_key: Option<(Place, String)>,
+    /// Requests of this worker in flight, where the policy limits them.
+    in_flight: u32,
+    in_flight_written: Timestamp,
+    /// The throttle's counts of the other workers.
+    others: Option<(Timestamp, Tally)>,
+}
+
+/// One policy as one worker sees it.
+#[derive(Debug)]
+pub struct Governed {
+    policy: Arc<Policy>,
+    fingerprint: u64,
+    prefix: String,
+    shape: Shape,
+    keys: KeyTable,
+    states: Vec<KeyState>,
+    /// Slots of other workers, while they are added up.
+    gathered: Vec<Slot>,
+}
+
+impl KeyState {
+    fn new(prefix: String, shape: &Shape) -> Self {
+        KeyState {
+            prefix,
+            view: None,
+            told: None,
+            slot: Slot::new(shape, 0),
+            slot_key: None,
+            in_flight: 0,
+            in_flight_written: Timestamp::ZERO,
+            others: None,
+        }
+    }
+
+    fn generation(&self) -> u32 {
+        self.view.as_ref().map_or(0, |view| view.cell.generation)
+    }
+
+    fn cell_key(&self) -> String {
+        format!("{}/breaker", self.prefix)
+    }
+
+    fn in_flight_key(&self) -> String {
+        format!("{}/in_flight", self.prefix)
+    }
+
+    fn slot_key_of(&self, place: u16) -> String {
+        format!("{}/slot/{place}", self.prefix)
+    }
+
+    /// Takes over what the cell now is.
+    fn look(&mut self, cell: Cell, seen: Seen, events: &mut Vec<Event>) {
+        let name = cell.name();
+        if self.told != Some(name) {
+            // The first look at a closed breaker changes nothing: the gauge begins at 0.
+            if !(self.told.is_none() && name == StateName::Closed) {
+                events.push(Event::State(name));
+            }
+            self.told = Some(name);
+        }
+        self.view = Some(View { cell, seen });
+    }
+}
+
+/// Whether a feature does anything, and whether it only pretends to.
+fn active<T>(feature: Option<&T>, mode: impl Fn(&T) -> Mode) -> Option<(&T, bool)> {
+    let feature = feature?;
+    match mode(feature) {
+        Mode::Enforce => Some((feature, false)),
+        Mode::Shadow => Some((feature, true)),
+        Mode::Off => None,
+    }
+}
+
+impl Governed {
+    /// A policy that this worker knows nothing about yet.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        let fingerprint = fingerprint::of_policy(&policy);
+        let prefix = format!("holdfast/p/{}/{fingerprint:016x}", policy.name);
+        let keys = KeyTable::new(&prefix, fingerprint, &policy.scope);
+        let shape = Shape::of(&policy);
+        Governed { policy, fingerprint, prefix, shape, keys, states: Vec::new(), gathered: Vec::new() }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The policy's content hash: two of equal name and fingerprint share their state.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Whether any feature counts or decides anything for this policy; without one it lets everything through untouched.
+    pub fn is_active(&self) -> bool {
+        active(self.policy.breaker.as_ref(), |feature| feature.mode).is_some()
+            || active(self.policy.concurrency.as_ref(), |feature| feature.mode).is_some()
+            || active(self.policy.throttle.as_ref(), |feature| feature.mode).is_some()
+            || !self.policy.fallback.is_empty() && self.policy.mode != Mode::Off
+    }
+
+    /// The key of a request; `value` gives a field of it, if it has it.
+    pub fn key<'v, S: Store>(
+        &mut self,
+        store: &mut S,
+        mut value: impl FnMut(Field<'_>) -> Option<Cow<'v, [u8]>>,
+    ) -> KeyNumber {
+        let scope = &self.policy.scope;
+        let number = if scope.by.is_empty() {
+            KeyNumber(0)
+        } else {
+            let values: Vec<Cow<'v, [u8]>> = scope
+                .by
+                .iter()
+                .map(|dimension| {
+                    let mut value = value(dimension.into()).unwrap_or_default();
+                    if *dimension == Dimension::Authority && value.iter().any(u8::is_ascii_uppercase) {
+                        value.to_mut().make_ascii_lowercase();
+                    }
+                    value
+                })
+                .collect();
+            self.keys.number(store, scope, &values)
+        };
+        while self.states.len() <= usize::from(number.0) {
+            self.states.push(KeyState::new(format!("{}/{}", self.prefix, self.states.len()), &self.shape));
+        }
+        number
+    }
+
+    /// The text of a key in metrics, headers and logs.
+    pub fn key_text(&self, key: KeyNumber) -> &str {
+        if self.policy.scope.by.is_empty() { crate::keys::ALL } else { self.keys.text(key) }
+    }
+
+    /// Decides on a request. What the operator should know is appended to `events`.
+    pub fn admit<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        key: KeyNumber,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Decision {
+        events.push(Event::Count(Metric::Requests));
+        let mut ticket = Ticket { key, admitted: now, permit: Permit::None, in_flight: false };
+        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return Decision::Admitted(ticket) };
+
+        if let Some((breaker, shadow)) = active(self.policy.breaker.as_ref(), |feature| feature.mode) {
+            match ask_breaker(breaker, self.fingerprint, state, worker, store, now, events) {
+                Ok(permit) => ticket.permit = permit,
+                Err(retry_after) => {
+                    if let Some(rejected) = reject(&self.policy, Reason::Open, retry_after, shadow, events) {
+                        return rejected;
+                    }
+                }
+            }
+        }
+        if let Some((concurrency, shadow)) = active(self.policy.concurrency.as_ref(), |feature| feature.mode) {
+            match take_concurrency(concurrency, self.fingerprint, state, worker, store, now, events) {
+                Some(taken) => ticket.in_flight = taken,
+                None => {
+                    if let Some(rejected) = reject(&self.policy, Reason::Concurrency, Duration::ZERO, shadow, events) {
+                        self.give_back(worker, store, ticket, now, events);
+                        return rejected;
+                    }
+                }
+            }
+        }
+        let policy = Arc::clone(&self.policy);
+        if let Some((throttle, shadow)) = active(policy.throttle.as_ref(), |feature| feature.mode)
+            && !ticket.is_probe()
+            && self.is_throttled(worker, store, key, throttle, now)
+            && let Some(rejected) = reject(&policy, Reason::Throttled, Duration::ZERO, shadow, events)
+        {
+            self.give_back(worker, store, ticket, now, events);
+            return rejected;
+        }
+        Decision::Admitted(ticket)
+    }
+
+    /// Records the outcome of an admitted request.
+    pub fn report<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        ticket: Ticket,
+        outcome: &Outcome,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) {
+        events.push(Event::Count(match outcome.verdict {
+            Verdict::Success => Metric::Success,
+            Verdict::Failure => Metric::Failure,
+            Verdict::Ignored => Metric::Ignored,
+        }));
+        if outcome.slow {
+            events.push(Event::Count(Metric::Slow));
+        }
+        self.settle(worker, store, ticket, outcome, now, events);
+    }
+
+    /// Takes back what an admitted request holds that will not have an outcome, without counting it.
+    fn give_back<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        ticket: Ticket,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) {
+        self.settle(worker, store, ticket, &Outcome::IGNORED, now, events);
+    }
+
+    fn settle<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        ticket: Ticket,
+        outcome: &Outcome,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) {
+        let Governed { policy, fingerprint, shape, states, gathered, .. } = self;
+        let fingerprint = *fingerprint;
+        let Some(state) = states.get_mut(usize::from(ticket.key.0)) else { return };
+
+        if ticket.in_flight {
+            state.in_flight = state.in_flight.saturating_sub(1);
+            write_in_flight(fingerprint, state, worker, store, now, events);
+        }
+        if let (Permit::Probe { generation, lease }, Some(breaker)) = (ticket.permit, &policy.breaker) {
+            let random = worker.random.next();
+            change_cell(fingerprint, state, store, now, events, |cell| {
+                cell.judge_probe(breaker, generation, lease, outcome, now, random)
+            });
+        }
+        if !outcome.counts() {
+            return;
+        }
+        let judges = match ticket.permit {
+            Permit::Pass { generation } => generation == state.generation(),
+            _ => false,
+        };
+        if !judges && policy.throttle.is_none() {
+            return;
+        }
+        let Some(place) = worker.place(store, now) else { return };
+        own_slot(fingerprint, shape, state, store, place);
+        if judges {
+            if state.slot.generation != state.generation() {
+                state.slot.start_generation(shape, state.generation());
+            }
+            state.slot.record(shape, outcome, now);
+        }
+        state.slot.record_traffic(shape, outcome, now);
+        if let Some((_, slot_key)) = &state.slot_key {
+            use crate::record::Record;
+            store.set(slot_key, &state.slot.encode(fingerprint));
+        }
+        let Some(breaker) = policy.breaker.as_ref().filter(|_| judges) else { return };
+        // A success can only complete `min_requests`, and not any more once this worker alone has seen that many.
+        let decides = outcome.failed()
+            || outcome.slow && breaker.watches_slow()
+            || state.slot.own_total(shape, now) <= breaker.low_volume();
+        if !decides {
+            return;
+        }
+        gather(gathered, fingerprint, shape, state, worker, store, now);
+        let tally = Slot::tally(gathered, shape, now);
+        let run = if outcome.failed() { Slot::run_length(gathered, now) } else { 0 };
+        if let Some(trip) = breaker.tripped(tally, run) {
+            let (generation, random) = (state.generation(), worker.random.next());
+            change_cell(fingerprint, state, store, now, events, |cell| {
+                cell.trip(breaker, generation, trip, outcome.retry_after, now, random)
+            });
+        }
+    }
+
+    /// Renews what would otherwise expire. To be called about once a second.
+    pub fn tick<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
+        for state in &mut self.states {
+            let age = now.since(state.in_flight_written).max(state.in_flight_written.since(now));
+            if state.in_flight > 0 && age >= inflight::RENEW_AFTER {
+                // Contention is not worth telling here: the next tick tries again.
+                write_in_flight(self.fingerprint, state, worker, store, now, &mut Vec::new());
+            }
+        }
+    }
+
+    /// Whether the throttle rejects a request now. The other workers' counts are at most 10 ms old.
+    fn is_throttled<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        key: KeyNumber,
+        throttle: &Throttle,
+        now: Timestamp,
+    ) -> bool {
+        let Governed { fingerprint, shape, states, .. } = self;
+        let Some(state) = states.get_mut(usize::from(key.0)) else { return false };
+        let fresh = state.others.is_some_and(|(at, _)| at <= now && now.since(at) < VIEW_LASTS_UNSIGNALLED);
+        if !fresh {
+            let mut sum = Tally::default();
+            let own = worker.held().map(|place| place.number);
+            for number in (0..worker.places(store, now)).filter(|number| Some(*number) != own) {
+                let slot = store.get(&state.slot_key_of(number));
+                if let Some(slot) = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, *fingerprint, shape)) {
+                    sum.add_tally(slot.traffic_tally(shape, now));
+                }
+            }
+            state.others = Some((now, sum));
+        }
+        let mut tally = state.slot.traffic_tally(shape, now);
+        if let Some((_, others)) = state.others {
+            tally.add_tally(others);
+        }
+        throttle::rejects(throttle, tally, worker.random.next())
+    }
+}
+
+/// Counts a rejection and makes it real unless the feature only pretends.
+fn reject(
+    policy: &Policy,
+    reason: Reason,
+    retry_after: Duration,
+    shadow: bool,
+    events: &mut Vec<Event>,
+) -> Option<Decision> {
+    if let Some(metric) = Metric::rejected(reason, shadow) {
+        events.push(Event::Count(metric));
+    }
+    if shadow && policy.fallback_for(&[reason]).is_some() {
+        events.push(Event::Count(Metric::WouldFallbackStatic));
+    }
+    (!shadow).then_some(Decision::Rejected(Rejection { reason, retry_after }))
+}
+
+/// Asks the breaker; an error is the time until it is worth asking again.
+fn ask_breaker<S: Store>(
+    breaker: &Breaker,
+    fingerprint: u64,
+    state: &mut KeyState,
+    worker: &mut Worker,
+    store: &mut S,
+    now: Timestamp,
+    events: &mut Vec<Event>,
+) -> Result<Permit, Duration> {
+    let forced = match breaker.state {
+        BreakerControl::Auto => None,
+        BreakerControl::ForcedOpen => Some((StateName::ForcedOpen, Err(Duration::ZERO))),
+        BreakerControl::ForcedClosed => Some((StateName::ForcedClosed, Ok(Permit::None))),
+    };
+    if let Some((name, answer)) = forced {
+        if state.told != Some(name) {
+            state.told = Some(name);
+            events.push(Event::State(name));
+        }
+        return answer;
+    }
+
+    let epoch = store.epoch();
+    if !state.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
+        use crate::record::Record;
+        let stored = store.get(&state.cell_key()).and_then(|(bytes, _)| Cell::decode(&bytes, fingerprint));
+        state.look(stored.unwrap_or_default(), Seen { epoch, at: now }, events);
+    }
+    let random = worker.random.next();
+    if let Some(admission) = state.view.as_ref().and_then(|view| view.cell.peek(breaker, now, random)) {
+        return admission.into();
+    }
+
+    // It takes a permit or a step to the next state.
+    let updated = update(store, &state.cell_key(), fingerprint, |old: Option<&Cell>| {
+        let old = old.cloned().unwrap_or_default();
+        let mut cell = old.clone();
+        let verdict = cell.admit(breaker, now, random);
+        (verdict, (cell != old).then_some(cell))
+    });
+    let Ok(updated) = updated else {
+        events.push(Event::Count(Metric::Contention));
+        // Without a permit nothing passes: never one probe more.
+        return Err(Duration::ZERO);
+    };
+    let (admission, transition) = updated.verdict;
+    moved(transition, updated.written, state, store, events);
+    // The epoch from before the swap: whatever others changed since then makes this view look old, never new.
+    state.look(updated.record.unwrap_or_default(), Seen { epoch, at: now }, events);
+    admission.into()
+}
+
+impl From<Admission> for Result<Permit, Duration> {
+    fn from(admission: Admission) -> Self {
+        match admission {
+            Admission::Pass { generation } => Ok(Permit::Pass { generation }),
+            Admission::Probe { generation, lease } => Ok(Permit::Probe { generation, lease }),
+            Admission::Reject { retry_after } => Err(retry_after),
+        }
+    }
+}
+
+/// Tells of a transition that this worker made, to the other workers and to the operator.
+fn moved<S: Store>(
+    transition: Option<Transition>,
+    written: bool,
+    state: &mut KeyState,
+    store: &mut S,
+    events: &mut Vec<Event>,
+) {
+    let Some(transition) = transition.filter(|_| written) else { return };
+    store.raise_epoch();
+    if let crate::breaker::Cause::Tripped { trip, .. } = transition.cause {
+        events.push(Event::Count(match trip {
+            Trip::FailureRate(_) => Metric::OpenedFailureRate,
+            Trip::SlowRate(_) => Metric::OpenedSlowRate,
+            Trip::ConsecutiveFailures(_) => Metric::OpenedConsecutiveFailures,
+        }));
+    }
+    events.push(Event::Moved(transition));
+    events.push(Event::State(transition.to));
+    state.told = Some(transition.to);
+}
+
+/// Changes a key's cell by `step`, which is repeated on a newer record when another worker was faster.
+fn change_cell<S: Store>(
+    fingerprint: u64,
+    state: &mut KeyState,
+    store: &mut S,
+    now: Timestamp,
+    events: &mut Vec<Event>,
+    mut step: impl FnMut(&mut Cell) -> Judged,
+) {
+    let epoch = store.epoch();
+    let updated = update(store, &state.cell_key(), fingerprint, |old: Option<&Cell>| {
+        let mut cell = old.cloned().unwrap_or_default();
+        let judged = step(&mut cell);
+        (judged, (judged != Judged::Stale).then_some(cell))
+    });
+    match updated {
+        Err(_) => events.push(Event::Count(Metric::Contention)),
+        Ok(updated) => {
+            let transition = match updated.verdict {
+                Judged::Moved(transition) => Some(transition),
+                Judged::Stale | Judged::Counted => None,
+            };
+            moved(transition, updated.written, state, store, events);
+            state.look(updated.record.unwrap_or_default(), Seen { epoch, at: now }, events);
+        }
+    }
+}
+
+/// Takes one of the places in flight: `Some(true)` if taken, `Some(false)` if it could not be counted, `None` if there
+/// is none.
+fn take_concurrency<S: Store>(
+    concurrency: &Concurrency,
+    fingerprint: u64,
+    state: &mut KeyState,
+    worker: &mut Worker,
+    store: &mut S,
+    now: Timestamp,
+    events: &mut Vec<Event>,
+) -> Option<bool> {
+    // A worker that cannot count lets pass: worse than no limit would be no service.
+    let Some(place) = worker.place(store, now) else { return Some(false) };
+    let (own, limit) = (state.in_flight, concurrency.max_requests.get());
+    let updated = update(store, &state.in_flight_key(), fingerprint, |old: Option<&InFlight>| {
+        let mut cell = old.cloned().unwrap_or_default();
+        let admitted = cell.acquire(place, own, limit, now);
+        (admitted, admitted.then_some(cell))
+    });
+    match updated {
+        Err(_) => {
+            events.push(Event::Count(Metric::Contention));
+            Some(false)
+        }
+        Ok(updated) if updated.verdict => {
+            state.in_flight = own.saturating_add(1);
+            state.in_flight_written = now;
+            Some(true)
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Writes this worker's number of requests in flight.
+fn write_in_flight<S: Store>(
+    fingerprint: u64,
+    state: &mut KeyState,
+    worker: &mut Worker,
+    store: &mut S,
+    now: Timestamp,
+    events: &mut Vec<Event>,
+) {
+    let Some(place) = worker.place(store, now) else { return };
+    let own = state.in_flight;
+    let updated = update(store, &state.in_flight_key(), fingerprint, |old: Option<&InFlight>| {
+        let mut cell = old.cloned().unwrap_or_default();
+        cell.set(place, own, now);
+        ((), Some(cell))
+    });
+    match updated {
+        Ok(_) => state.in_flight_written = now,
+        // The next change or tick writes the whole count again.
+        Err(_) => events.push(Event::Count(Metric::Contention)),
+    }
+}
+
+/// Sees to it that the slot goes with the worker's place, taking over what a worker before it left there.
+fn own_slot<S: Store>(fingerprint: u64, shape: &Shape, state: &mut KeyState, store: &mut S, place: Place) {
+    if state.slot_key.as_ref().is_some_and(|(held, _)| *held == place) {
+        return;
+    }
+    let first = state.slot_key.is_none();
+    let key = state.slot_key_of(place.number);
+    if first
+        && let Some((bytes, _)) = store.get(&key)
+        && let Some(left) = Slot::decode_shaped(&bytes, fingerprint, shape)
+    {
+        state.slot = left;
+    }
+    state.slot_key = Some((place, key));
+}
+
+/// Collects this worker's slot and those of the others that count in the same generation.
+fn gather<S: Store>(
+    gathered: &mut Vec<Slot>,
+    fingerprint: u64,
+    shape: &Shape,
+    state: &KeyState,
+    worker: &mut Worker,
+    store: &mut S,
+    now: Timestamp,
+) {
+    gathered.clear();
+    gathered.push(state.slot.clone());
+    let own = worker.held().map(|place| place.number);
+    for number in (0..worker.places(store, now)).filter(|number| Some(*number) != own) {
+        let slot = store.get(&state.slot_key_of(number));
+        gathered.extend(
+            slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, shape))
+                .filter(|slot| slot.generation == state.slot.generation),
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! The names of what an operator can count.
+
+use crate::document::{BreakerControl, Mode, Policy, Reason};
+
+/// A metric of one key. Full name: `holdfast.policy.<policy>.key.<key>.<metric>`, which Envoy prefixes with
+/// `wasmcustom.`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Metric {
+    /// Requests that the policy governed.
+    Requests,
+    /// Outcomes that were successes.
+    Success,
+    /// Outcomes that were failures.
+    Failure,
+    /// Outcomes that were slow.
+    Slow,
+    /// Requests that ended without saying anything about the host.
+    Ignored,
+    /// Rejected by the breaker.
+    RejectedOpen,
+    /// Rejected because of requests in flight.
+    RejectedConcurrency,
+    /// Rejected by the throttle.
+    RejectedThrottled,
+    /// Would have been rejected by the breaker, in shadow mode.
+    WouldRejectOpen,
+    /// Would have been rejected because of requests in flight, in shadow mode.
+    WouldRejectConcurrency,
+    /// Would have been rejected by the throttle, in shadow mode.
+    WouldRejectThrottled,
+    /// Gauge: the breaker's state, see [`crate::breaker::StateName`].
+    BreakerState,
+    /// The breaker opened because of its failure rate.
+    OpenedFailureRate,
+    /// The breaker opened because of its slow rate.
+    OpenedSlowRate,
+    /// The breaker opened because of failures in a row.
+    OpenedConsecutiveFailures,
+    /// Answered with a static fallback.
+    FallbackStatic,
+    /// Would have been answered with a static fallback, in shadow mode.
+    WouldFallbackStatic,
+    /// A change of shared data was given up because other workers were faster each time.
+    Contention,
+}
+
+impl Metric {
+    /// How many there are; their numbers are below it.
+    pub const COUNT: usize = 18;
+
+    /// All, by number.
+    pub const ALL: [Metric; Metric::COUNT] = [
+        Metric::Requests,
+        Metric::Success,
+        Metric::Failure,
+        Metric::Slow,
+        Metric::Ignored,
+        Metric::RejectedOpen,
+        Metric::RejectedConcurrency,
+        Metric::RejectedThrottled,
+        Metric::WouldRejectOpen,
+        Metric::WouldRejectConcurrency,
+        Metric::WouldRejectThrottled,
+        Metric::BreakerState,
+        Metric::OpenedFailureRate,
+        Metric::OpenedSlowRate,
+        Metric::OpenedConsecutiveFailures,
+        Metric::FallbackStatic,
+        Metric::WouldFallbackStatic,
+        Metric::Contention,
+    ];
+
+    /// The last part of the name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Metric::Requests => "requests",
+            Metric::Success => "success",
+            Metric::Failure => "failure",
+            Metric::Slow => "slow",
+            Metric::Ignored => "ignored",
+            Metric::RejectedOpen => "rejected.open",
+            Metric::RejectedConcurrency => "rejected.concurrency",
+            Metric::RejectedThrottled => "rejected.throttled",
+            Metric::WouldRejectOpen => "would_reject.open",
+            Metric::WouldRejectConcurrency => "would_reject.concurrency",
+            Metric::WouldRejectThrottled => "would_reject.throttled",
+            Metric::BreakerState => "breaker_state",
+            Metric::OpenedFailureRate => "breaker_opened.failure_rate",
+            Metric::OpenedSlowRate => "breaker_opened.slow_rate",
+            Metric::OpenedConsecutiveFailures => "breaker_opened.consecutive_failures",
+            Metric::FallbackStatic => "fallback.static",
+            Metric::WouldFallbackStatic => "would_fallback.static",
+            Metric::Contention => "shared_data.contention",
+        }
+    }
+
+    /// Whether it is a gauge; the others are counters.
+    pub const fn is_gauge(self) -> bool {
+        matches!(self, Metric::BreakerState)
+    }
+
+    /// Whether `policy` can ever record it.
+    pub fn concerns(self, policy: &Policy) -> bool {
+        let breaker = policy.breaker.as_ref().filter(|breaker| breaker.mode != Mode::Off);
+        let (breaker_mode, decides) = (breaker.map(|breaker| breaker.mode), |trigger: bool| {
+            trigger && breaker.is_some_and(|breaker| breaker.state == BreakerControl::Auto)
+        });
+        let concurrency = policy.concurrency.as_ref().map(|concurrency| concurrency.mode);
+        let throttle = policy.throttle.as_ref().map(|throttle| throttle.mode);
+        match self {
+            Metric::Requests | Metric::Success | Metric::Failure | Metric::Ignored | Metric::Contention => true,
+            Metric::Slow => policy.outcome.slow_after.is_some(),
+            Metric::RejectedOpen => breaker_mode == Some(Mode::Enforce),
+            Metric::WouldRejectOpen => breaker_mode == Some(Mode::Shadow),
+            Metric::RejectedConcurrency => concurrency == Some(Mode::Enforce),
+            Metric::WouldRejectConcurrency => concurrency == Some(Mode::Shadow),
+            Metric::RejectedThrottled => throttle == Some(Mode::Enforce),
+            Metric::WouldRejectThrottled => throttle == Some(Mode::Shadow),
+            Metric::BreakerState => breaker.is_some(),
+            Metric::OpenedFailureRate => decides(breaker.is_some_and(|breaker| !breaker.failure_rate.is_zero())),
+            Metric::OpenedSlowRate => decides(breaker.is_some_and(|breaker| !breaker.slow_rate.is_zero())),
+            Metric::OpenedConsecutiveFailures => {
+                decides(breaker.is_some_and(|breaker| breaker.consecutive_failures.is_some()))
+            }
+            Metric::FallbackStatic => !policy.fallback.is_empty() && policy.mode == Mode::Enforce,
+            // A shadowed feature of an enforced policy only would have asked for its fallback.
+            Metric::WouldFallbackStatic => {
+                let shadow = Some(Mode::Shadow);
+                !policy.fallback.is_empty()
+                    && [Some(policy.mode), breaker_mode, concurrency, throttle].contains(&shadow)
+            }
+        }
+    }
+
+    /// The counter of requests rejected for `reason`, or that would have been.
+    pub const fn rejected(reason: Reason, shadow: bool) -> Option<Metric> {
+        match (reason, shadow) {
+            (Reason::Open, false) => Some(Metric::RejectedOpen),
+            (Reason::Concurrency, false) => Some(Metric::RejectedConcurrency),
+            (Reason::Throttled, false) => Some(Metric::RejectedThrottled),
+            (Reason::Open, true) => Some(Metric::WouldRejectOpen),
+            (Reason::Concurrency, true) => Some(Metric::WouldRejectConcurrency),
+            (Reason::Throttled, true) => Some(Metric::WouldRejectThrottled),
+            (Reason::Failure | Reason::Timeout, _) => None,
+        }
+    }
+}
+
+/// The metric's full name without Envoy's prefix. A key's `:` and `|` become `_`, because statsd gives them a meaning.
+pub fn full_name(policy: &str, key: &str, metric: Metric) -> String {
+    let mut name = String::with_capacity(64);
+    name.push_str("holdfast.policy.");
+    name.push_str(policy);
+    name.push_str(".key.");
+    name.extend(key.chars().map(|c| if matches!(c, ':' | '|') { '_' } else { c }));
+    name.push('.');
+    name.push_str(metric.name());
+    name
+}
+
+/// The gauge that signals changes of shared cells between workers.
+pub const EPOCH: &str = "holdfast.epoch";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn every_metric_has_its_own_number_and_name() {
+        for (number, metric) in Metric::ALL.into_iter().enumerate() {
+            assert_eq!(metric as usize, number);
+            assert_eq!(Metric::ALL.iter().filter(|other| other.name() == metric.name()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn names_are_the_contracts() {
+        assert_eq!(
+            full_name("orders", "cluster=outbound|80||orders.default", Metric::RejectedOpen),
+            "holdfast.policy.orders.key.cluster=outbound_80__orders.default.rejected.open"
+        );
+    }
+}

@@ -1,0 +1,28 @@
+//! Random numbers for jitter and shares. Not for secrets.
+
+/// SplitMix64. Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// A sequence that `seed` determines.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// Mixes something more into the seed.
+    pub fn stir(&mut self, more: u64) {
+        self.0 ^= more.rotate_left(32);
+        self.next();
+    }
+
+    /// The next number, uniform over all `u64`.
+    #[allow(clippy::should_implement_trait)] // It never ends and gives no Option.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

@@ -1,0 +1,129 @@
+//! Records as bytes: a version, a kind, the fingerprint of what they belong to, then fixed-width little-endian integers.
+//!
+//! Shared data outlives the code and the configuration that wrote it, so anything may be read: bytes of another
+//! version, kind or content read as absent, and so do bytes that are too short, too long or out of range.
+
+use crate::time::Timestamp;
+
+/// The version of all record layouts below; raised when any of them changes.
+pub const VERSION: u8 = 1;
+
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A breaker's state.
+    Breaker = 1,
+    /// One worker's counts for one key.
+    Slot = 2,
+    /// The table of workers.
+    Workers = 3,
+    /// Requests in flight for one key.
+    InFlight = 4,
+    /// The name of one key of a policy.
+    KeyName = 5,
+}
+
+/// Something that is stored.
+pub trait Record: Sized {
+    /// Which sort of record this is.
+    const KIND: Kind;
+
+    /// Appends the fields.
+    fn write(&self, out: &mut Writer);
+
+    /// Reads the fields; `None` when they cannot be right.
+    fn read(input: &mut Reader<'_>) -> Option<Self>;
+
+    /// The whole record.
+    fn encode(&self, fingerprint: u64) -> Vec<u8> {
+        let mut out = Writer(Vec::with_capacity(64));
+        out.u8(VERSION);
+        out.u8(Self::KIND as u8);
+        out.u64(fingerprint);
+        self.write(&mut out);
+        out.0
+    }
+
+    /// The record in `bytes` if they are one of this kind, version and fingerprint, whole and with nothing after it.
+    fn decode(bytes: &[u8], fingerprint: u64) -> Option<Self> {
+        let mut input = Reader(bytes);
+        if input.u8()? != VERSION || input.u8()? != Self::KIND as u8 || input.u64()? != fingerprint {
+            return None;
+        }
+        let record = Self::read(&mut input)?;
+        input.0.is_empty().then_some(record)
+    }
+}
+
+/// Appends integers.
+#[derive(Debug, Default)]
+pub struct Writer(Vec<u8>);
+
+impl Writer {
+    /// One byte.
+    pub fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+    /// Two bytes.
+    pub fn u16(&mut self, value: u16) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    /// Four bytes.
+    pub fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    /// Eight bytes.
+    pub fn u64(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    /// Eight bytes.
+    pub fn time(&mut self, value: Timestamp) {
+        self.u64(value.0);
+    }
+    /// A count of two bytes and that many bytes; what is over 65,535 is cut off.
+    pub fn bytes(&mut self, value: &[u8]) {
+        let len = value.len().min(usize::from(u16::MAX));
+        self.u16(len as u16);
+        self.0.extend_from_slice(value.get(..len).unwrap_or_default());
+    }
+}
+
+/// Takes integers off the front.
+#[derive(Debug)]
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+    /// One byte.
+    pub fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+    /// Two bytes.
+    pub fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+    /// Four bytes.
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+    /// Eight bytes.
+    pub fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+    /// Eight bytes.
+    pub fn time(&mut self) -> Option<Timestamp> {
+        self.u64().map(Timestamp)
+    }
+    /// A count of two bytes and that many bytes.
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::from(self.u16()?);
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(head)
+    }
+}

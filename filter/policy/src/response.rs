@@ -1,0 +1,118 @@
+//! What a response says, as far as a policy judges by it.
+
+use core::time::Duration;
+
+use crate::outcome::{self, Answer};
+use crate::pairs;
+use crate::time::Timestamp;
+
+/// The parts of a response's headers that matter.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResponseHead {
+    /// `:status`; 0 when it is missing or no number.
+    pub status: u16,
+    /// Whether the content type is gRPC's.
+    pub grpc: bool,
+    /// `grpc-status`, which stands in the headers when there is no body.
+    pub grpc_status: Option<u32>,
+    /// How long the host asks to be left alone.
+    pub retry_after: Option<Duration>,
+    /// Whether Envoy's router passed this on from a host: it then says how long the host took. Where it has been told
+    /// not to (`suppress_envoy_headers`), this is false for every response.
+    pub timed_by_router: bool,
+}
+
+impl ResponseHead {
+    /// Reads a header map as the host serializes it.
+    pub fn read(serialized: &[u8], now: Timestamp, wants_retry_after: bool) -> Self {
+        let mut head = ResponseHead::default();
+        for (name, value) in pairs::read(serialized) {
+            match name {
+                b":status" => head.status = number(value).unwrap_or(0),
+                b"content-type" => head.grpc = outcome::is_grpc_content_type(value),
+                b"grpc-status" => head.grpc_status = Some(outcome::grpc_status(value)),
+                b"retry-after" if wants_retry_after => head.retry_after = outcome::retry_after(value, now),
+                b"x-envoy-upstream-service-time" => head.timed_by_router = true,
+                _ => {}
+            }
+        }
+        head
+    }
+
+    /// What the host answered; `None` when that stands in the trailers still to come.
+    pub fn answer(&self, ended: bool) -> Option<Answer> {
+        match (self.grpc, self.grpc_status) {
+            (true, Some(status)) => Some(Answer::Grpc(status)),
+            // Source: gRPC over HTTP/2, "Responses": only a 200 goes on to trailers.
+            (true, None) if !ended && self.status == 200 => None,
+            // A gRPC response that ends without a status reads as UNKNOWN.
+            (true, None) if self.status == 200 => Some(Answer::Grpc(2)),
+            _ => Some(Answer::Http(self.status)),
+        }
+    }
+}
+
+/// The answer in trailers, which are without a status if there is no `grpc-status`; that reads as UNKNOWN (2).
+pub fn trailers_answer(grpc_status: Option<&[u8]>) -> Answer {
+    Answer::Grpc(grpc_status.map_or(2, outcome::grpc_status))
+}
+
+/// What to make of a request that ended before it could be judged: without any response, or with the `head` of one whose
+/// trailers never came. `flags` are Envoy's response flags.
+pub fn answer_at_end(head: Option<&ResponseHead>, flags: u64) -> Answer {
+    match head {
+        None => Answer::NotTheHost,
+        // The host ended it in order, only without trailers.
+        Some(_) if flags == 0 => trailers_answer(None),
+        Some(_) => outcome::of_local_reply(flags),
+    }
+}
+
+/// The number in a status header.
+fn number(value: &[u8]) -> Option<u16> {
+    core::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The details that Envoy gives for a response that came from a host.
+/// Source: Envoy, `StreamInfo::ResponseCodeDetailValues::ViaUpstream`.
+pub const VIA_UPSTREAM: &[u8] = b"via_upstream";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn head(pairs: &[(&str, &str)]) -> ResponseHead {
+        let owned: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        ResponseHead::read(&crate::pairs::write(&owned), Timestamp::from_secs(1_000_000_000), true)
+    }
+
+    #[test]
+    fn http_is_judged_by_its_status() {
+        assert_eq!(head(&[(":status", "503")]).answer(false), Some(Answer::Http(503)));
+        assert_eq!(head(&[(":status", "x")]).answer(false), Some(Answer::Http(0)));
+    }
+
+    #[test]
+    fn grpc_is_judged_by_its_own_status_wherever_it_stands() {
+        let grpc = ("content-type", "application/grpc+proto");
+        assert_eq!(head(&[(":status", "200"), grpc]).answer(false), None, "it stands in the trailers");
+        assert_eq!(head(&[(":status", "200"), grpc, ("grpc-status", "14")]).answer(true), Some(Answer::Grpc(14)));
+        assert_eq!(head(&[(":status", "200"), grpc]).answer(true), Some(Answer::Grpc(2)));
+        assert_eq!(head(&[(":status", "503"), grpc]).answer(false), Some(Answer::Http(503)));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(head(&[("retry-after", "120")]).retry_after, Some(Duration::from_secs(120)));
+        let date = head(&[("retry-after", "Sun, 09 Sep 2001 01:47:40 GMT")]);
+        assert_eq!(date.retry_after, Some(Duration::from_secs(60)), "a minute past 1,000,000,000");
+        let past = head(&[("retry-after", "Sun, 09 Sep 2001 01:46:00 GMT")]);
+        assert_eq!(past.retry_after, Some(Duration::ZERO));
+        for nonsense in ["soon", "-1", "", "1.5"] {
+            assert_eq!(head(&[("retry-after", nonsense)]).retry_after, None);
+        }
+        assert!(head(&[("retry-after", "99999999999999999999999")]).retry_after.is_some());
+    }
+}

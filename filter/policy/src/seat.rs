@@ -1,0 +1,44 @@
+//! Which seat a module takes: the VM's configuration says so.
+
+use serde_json::Value;
+
+/// Where the module sits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    /// An HTTP filter just before the router: the default.
+    Request,
+}
+
+impl Seat {
+    /// Reads `vm_config.configuration`: nothing, or `{"seat": "request"}`. The error says what is accepted.
+    pub fn parse(bytes: &[u8]) -> Result<Seat, String> {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Seat::Request);
+        }
+        const EXPECTED: &str = r#"vm_config.configuration: must be empty or {"seat": "request"}"#;
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("{EXPECTED}: {error}"))?;
+        let object = value.as_object().filter(|object| object.len() == 1);
+        match object.and_then(|object| object.get("seat")).and_then(Value::as_str) {
+            Some("request") => Ok(Seat::Request),
+            Some("attempt") => Err(r#"vm_config.configuration: the seat "attempt" is not supported yet"#.to_owned()),
+            Some(seat) => Err(format!("{EXPECTED}, was the seat {seat:?}")),
+            None => Err(format!("{EXPECTED}, was {}", value.to_string().chars().take(80).collect::<String>())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn the_request_seat_is_the_default_and_others_are_refused() {
+        assert_eq!(Seat::parse(b""), Ok(Seat::Request));
+        assert_eq!(Seat::parse(br#"{"seat":"request"}"#), Ok(Seat::Request));
+        assert!(Seat::parse(br#"{"seat":"attempt"}"#).unwrap_err().contains("not supported yet"));
+        assert!(Seat::parse(b"[]").unwrap_err().contains("must be empty"));
+        assert!(Seat::parse(b"\xff").unwrap_err().contains("must be empty"));
+    }
+}

@@ -1,0 +1,212 @@
+//! A slot: what one worker has counted for one key. Only that worker writes it; every worker may add it up.
+
+use core::time::Duration;
+
+use crate::document::{Policy, Window};
+use crate::outcome::Outcome;
+use crate::record::{Kind, Reader, Record, Writer};
+use crate::time::Timestamp;
+use crate::window::{CountWindow, Run, Tally, TimeWindow};
+
+/// One worker's counts for one key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Slot {
+    /// The breaker's generation that `window` and `run` belong to. A slot of another generation counts for nothing, so
+    /// outcomes from before a transition never judge the state after it.
+    pub generation: u32,
+    /// The breaker's window.
+    pub window: Outcomes,
+    /// The breaker's run of failures.
+    pub run: Option<Run>,
+    /// The throttle's window; it knows no generations.
+    pub traffic: Option<TimeWindow>,
+}
+
+/// A window of either kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Outcomes {
+    /// The policy has no breaker.
+    #[default]
+    None,
+    /// By time.
+    Time(TimeWindow),
+    /// By number.
+    Count(CountWindow),
+}
+
+/// The parts that a slot of a policy has, and their sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    window: Option<Window>,
+    run: Option<u16>,
+    traffic: Option<Duration>,
+}
+
+impl Shape {
+    /// The shape of this policy's slots.
+    pub fn of(policy: &Policy) -> Self {
+        let breaker = policy.breaker.as_ref();
+        Shape {
+            window: breaker.map(|breaker| breaker.window),
+            run: breaker.and_then(|breaker| breaker.consecutive_failures).map(|limit| limit.get()),
+            traffic: policy.throttle.as_ref().map(|throttle| throttle.window),
+        }
+    }
+}
+
+impl Slot {
+    /// An empty slot of the given shape and generation.
+    pub fn new(shape: &Shape, generation: u32) -> Self {
+        Slot {
+            generation,
+            window: match shape.window {
+                None => Outcomes::None,
+                Some(Window::Time(_)) => Outcomes::Time(TimeWindow::default()),
+                Some(Window::Count(_)) => Outcomes::Count(CountWindow::default()),
+            },
+            run: shape.run.map(|_| Run::default()),
+            traffic: shape.traffic.map(|_| TimeWindow::default()),
+        }
+    }
+
+    /// Forgets what the breaker counted in an earlier generation; the throttle's counts stay.
+    pub fn start_generation(&mut self, shape: &Shape, generation: u32) {
+        let traffic = self.traffic.take();
+        *self = Slot { traffic, ..Slot::new(shape, generation) };
+    }
+
+    /// Records an outcome for the breaker.
+    pub fn record(&mut self, shape: &Shape, outcome: &Outcome, now: Timestamp) {
+        match (&mut self.window, shape.window) {
+            (Outcomes::Time(window), Some(Window::Time(length))) => window.record(outcome, now, length),
+            (Outcomes::Count(window), Some(Window::Count(length))) => window.record(outcome, now, length.get()),
+            _ => {}
+        }
+        if let (Some(run), Some(limit)) = (&mut self.run, shape.run) {
+            run.record(outcome, now, limit);
+        }
+    }
+
+    /// Records an outcome for the throttle.
+    pub fn record_traffic(&mut self, shape: &Shape, outcome: &Outcome, now: Timestamp) {
+        if let (Some(traffic), Some(length)) = (&mut self.traffic, shape.traffic) {
+            traffic.record(outcome, now, length);
+        }
+    }
+
+    /// How many outcomes this slot alone has in the breaker's window.
+    pub fn own_total(&self, shape: &Shape, now: Timestamp) -> u32 {
+        match (&self.window, shape.window) {
+            (Outcomes::Time(window), Some(Window::Time(length))) => window.tally(now, length).total,
+            (Outcomes::Count(window), _) => u32::try_from(window.len()).unwrap_or(u32::MAX),
+            _ => 0,
+        }
+    }
+
+    /// The breaker's window over all `slots`, which must be of one generation.
+    pub fn tally(slots: &[Slot], shape: &Shape, now: Timestamp) -> Tally {
+        match shape.window {
+            Some(Window::Time(length)) => {
+                let mut sum = Tally::default();
+                for slot in slots {
+                    if let Outcomes::Time(window) = &slot.window {
+                        sum.add_tally(window.tally(now, length));
+                    }
+                }
+                sum
+            }
+            Some(Window::Count(length)) => {
+                let shares = slots.iter().filter_map(|slot| match &slot.window {
+                    Outcomes::Count(window) => Some(window),
+                    _ => None,
+                });
+                CountWindow::tally(shares, now, length.get())
+            }
+            None => Tally::default(),
+        }
+    }
+
+    /// The run of failures over all `slots`, which must be of one generation.
+    pub fn run_length(slots: &[Slot], now: Timestamp) -> u32 {
+        Run::length(slots.iter().filter_map(|slot| slot.run.as_ref()), now)
+    }
+
+    /// What the throttle's window of this slot holds.
+    pub fn traffic_tally(&self, shape: &Shape, now: Timestamp) -> Tally {
+        match (&self.traffic, shape.traffic) {
+            (Some(traffic), Some(length)) => traffic.tally(now, length),
+            _ => Tally::default(),
+        }
+    }
+
+    /// Reads a slot of the given shape.
+    pub fn decode_shaped(bytes: &[u8], fingerprint: u64, shape: &Shape) -> Option<Self> {
+        Slot::decode(bytes, fingerprint).filter(|slot| slot.has(shape))
+    }
+
+    fn has(&self, shape: &Shape) -> bool {
+        let window = match (&self.window, shape.window) {
+            (Outcomes::None, None) | (Outcomes::Time(_), Some(Window::Time(_))) => true,
+            (Outcomes::Count(window), Some(Window::Count(length))) => window.len() <= usize::from(length.get()),
+            _ => false,
+        };
+        window && self.run.is_some() == shape.run.is_some() && self.traffic.is_some() == shape.traffic.is_some()
+    }
+}
+
+/// The longest count window and run that a policy may ask for; longer ones in stored bytes are foreign.
+const LONGEST: u16 = 1000;
+
+impl Record for Slot {
+    const KIND: Kind = Kind::Slot;
+
+    fn write(&self, out: &mut Writer) {
+        out.u32(self.generation);
+        match &self.window {
+            Outcomes::None => out.u8(0),
+            Outcomes::Time(window) => {
+                out.u8(1);
+                window.write(out);
+            }
+            Outcomes::Count(window) => {
+                out.u8(2);
+                window.write(out);
+            }
+        }
+        match &self.run {
+            None => out.u8(0),
+            Some(run) => {
+                out.u8(1);
+                run.write(out);
+            }
+        }
+        match &self.traffic {
+            None => out.u8(0),
+            Some(traffic) => {
+                out.u8(1);
+                traffic.write(out);
+            }
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let generation = input.u32()?;
+        let window = match input.u8()? {
+            0 => Outcomes::None,
+            1 => Outcomes::Time(TimeWindow::read(input)?),
+            2 => Outcomes::Count(CountWindow::read(input, LONGEST)?),
+            _ => return None,
+        };
+        let run = match input.u8()? {
+            0 => None,
+            1 => Some(Run::read(input, LONGEST)?),
+            _ => return None,
+        };
+        let traffic = match input.u8()? {
+            0 => None,
+            1 => Some(TimeWindow::read(input)?),
+            _ => return None,
+        };
+        Some(Slot { generation, window, run, traffic })
+    }
+}

@@ -1,0 +1,112 @@
+//! One worker: its place among the others, and its random numbers.
+
+use core::time::Duration;
+
+use crate::random::Random;
+use crate::store::{Store, update};
+use crate::time::Timestamp;
+use crate::workers::{self, LEASE, Place, RENEW_AFTER, Workers};
+
+/// The fingerprint of records that belong to no policy.
+const NO_POLICY: u64 = 0;
+
+/// How old a view may be while the change signal says that nothing changed. A worker that crashed between its swap
+/// and its signal would otherwise leave the others' views wrong for ever.
+pub(crate) const VIEW_LASTS: Duration = Duration::from_secs(1);
+
+/// How old a view may be where there is no change signal.
+pub(crate) const VIEW_LASTS_UNSIGNALLED: Duration = Duration::from_millis(10);
+
+/// When a worker last looked at something shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) epoch: Option<u64>,
+    pub(crate) at: Timestamp,
+}
+
+impl Seen {
+    /// Whether what was seen then can still be relied on.
+    pub(crate) fn holds(&self, epoch: Option<u64>, now: Timestamp) -> bool {
+        let lasts = if epoch.is_some() { VIEW_LASTS } else { VIEW_LASTS_UNSIGNALLED };
+        // A look from the future is from before the clock was put back.
+        self.epoch == epoch && self.at <= now && now.since(self.at) < lasts
+    }
+}
+
+/// A worker: one VM on one thread. All policies on it share one.
+#[derive(Debug)]
+pub struct Worker {
+    place: Option<Place>,
+    renewed: Timestamp,
+    /// Places in the table when last looked at.
+    places: u16,
+    seen: Option<Seen>,
+    pub(crate) random: Random,
+}
+
+impl Worker {
+    /// A worker without a place. `seed` should differ between workers.
+    pub fn new(seed: u64) -> Self {
+        Worker { place: None, renewed: Timestamp::ZERO, places: 0, seen: None, random: Random::new(seed) }
+    }
+
+    /// The worker's place, claimed or renewed if need be; `None` when there is none to be had.
+    pub(crate) fn place<S: Store>(&mut self, store: &mut S, now: Timestamp) -> Option<Place> {
+        let current = self.place.filter(|_| now.since(self.renewed) < LEASE && self.renewed.since(now) < LEASE);
+        current.or_else(|| {
+            self.claim(store, now);
+            self.place
+        })
+    }
+
+    /// The place held now, without any call.
+    pub(crate) fn held(&self) -> Option<Place> {
+        self.place
+    }
+
+    /// Renews the claim when it is due. To be called every second or so; a worker that never served claims nothing.
+    pub fn tick<S: Store>(&mut self, store: &mut S, now: Timestamp) {
+        let age = now.since(self.renewed).max(self.renewed.since(now));
+        if self.place.is_some() && age >= RENEW_AFTER {
+            self.claim(store, now);
+        }
+    }
+
+    /// Renews the claim, or makes a new one.
+    fn claim<S: Store>(&mut self, store: &mut S, now: Timestamp) {
+        let old = self.place;
+        let claimed = update(store, workers::KEY, NO_POLICY, |table: Option<&Workers>| {
+            let mut table = table.cloned().unwrap_or_default();
+            let place = old.filter(|place| table.renew(*place, now)).or_else(|| table.claim(now));
+            (place, place.map(|_| table))
+        });
+        // When giving up, the old claim is kept for as long as it lasts.
+        if let Ok(done) = claimed {
+            self.place = done.verdict;
+            self.renewed = now;
+            self.note(done.record.as_ref());
+            if let Some(place) = done.verdict.filter(|place| Some(*place) != old) {
+                self.random.stir(place.nonce);
+                store.raise_epoch();
+            }
+        }
+    }
+
+    /// How many places there are, and so how many slots a key may have.
+    pub(crate) fn places<S: Store>(&mut self, store: &mut S, now: Timestamp) -> u16 {
+        let epoch = store.epoch();
+        if !self.seen.is_some_and(|seen| seen.holds(epoch, now)) {
+            let table = store.get(workers::KEY).and_then(|(bytes, _)| {
+                use crate::record::Record;
+                Workers::decode(&bytes, NO_POLICY)
+            });
+            self.note(table.as_ref());
+            self.seen = Some(Seen { epoch, at: now });
+        }
+        self.places
+    }
+
+    fn note(&mut self, table: Option<&Workers>) {
+        self.places = table.map_or(0, |table| u16::try_from(table.claims.len()).unwrap_or(u16::MAX));
+    }
+}

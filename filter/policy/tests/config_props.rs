@@ -1,0 +1,350 @@
+//! Properties of the policy document's reader over documents nobody would write.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::time::Duration;
+
+use holdfast_policy::config::{self, Error, MAX_LISTED, duration};
+use proptest::prelude::*;
+
+/// Every key of the document, some near misses, and some that are none.
+const KEYS: &[&str] = &[
+    "policies",
+    "name",
+    "match",
+    "cluster",
+    "route",
+    "authority",
+    "path",
+    "method",
+    "header",
+    "scope",
+    "max_keys",
+    "mode",
+    "outcome",
+    "failure",
+    "ignore",
+    "status",
+    "grpc_status",
+    "local",
+    "slow_after",
+    "breaker",
+    "window",
+    "min_requests",
+    "failure_rate",
+    "slow_rate",
+    "consecutive_failures",
+    "open_for",
+    "open_growth",
+    "open_max",
+    "open_jitter",
+    "honor_retry_after",
+    "half_open",
+    "probes",
+    "lease",
+    "ramp",
+    "state",
+    "concurrency",
+    "max_requests",
+    "throttle",
+    "success_rate",
+    "aggression",
+    "max_rejection",
+    "min_rps",
+    "fallback",
+    "on",
+    "respond",
+    "headers",
+    "body",
+    "retry",
+    "outlier",
+    "stale",
+    "call",
+    "failureRate",
+    "nmae",
+    "",
+    "x-tenant",
+    "é",
+    ":path",
+    "a\\nb",
+    "\\u0000",
+    "\\\"",
+];
+
+const VALUES: &[&str] = &[
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "-0",
+    "-1",
+    "0.5",
+    "1e3",
+    "1e-9",
+    "50",
+    "100.1",
+    "503",
+    "4294967296",
+    "18446744073709551615",
+    "-9223372036854775808",
+    "1e308",
+    "\"\"",
+    "\"orders\"",
+    "\"cluster\"",
+    "\"enforce\"",
+    "\"forced_open\"",
+    "\"10s\"",
+    "\"1m30s\"",
+    "\"999999999999h\"",
+    "\"0.00000000000000000000001ns\"",
+    "\"5xx\"",
+    "\"500-599\"",
+    "\"599-500\"",
+    "\"UNAVAILABLE\"",
+    "\"open\"",
+    "\"failure\"",
+    "\"no_host\"",
+    "\"/a/**\"",
+    "\"***\"",
+    "\"${reason}\"",
+    "\"$${\"",
+    "\"${\"",
+    "\"é${header.é}\"",
+    "\"\\u0000\\u001b\"",
+    "[]",
+    "{}",
+];
+
+/// JSON text made of the document's keys in any place, duplicates included.
+fn json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        8 => prop::sample::select(VALUES).prop_map(str::to_owned),
+        1 => any::<f64>().prop_filter("JSON has no others", |value| value.is_finite()).prop_map(|v| format!("{v:e}")),
+        1 => "[a-z0-9$*{}.:-]{0,80}".prop_map(|text| format!("\"{text}\"")),
+    ];
+    leaf.prop_recursive(6, 120, 10, |inner| {
+        prop_oneof![
+            1 => prop::collection::vec(inner.clone(), 0..5).prop_map(|items| format!("[{}]", items.join(","))),
+            3 => prop::collection::vec((prop::sample::select(KEYS), inner), 0..10).prop_map(|entries| object(&entries)),
+        ]
+    })
+}
+
+fn object<K: AsRef<str>>(entries: &[(K, String)]) -> String {
+    let entries: Vec<String> = entries.iter().map(|(key, value)| format!("\"{}\":{value}", key.as_ref())).collect();
+    format!("{{{}}}", entries.join(","))
+}
+
+/// An object with any of the entries, in the order given.
+fn some_of(entries: Vec<(&'static str, BoxedStrategy<String>)>) -> BoxedStrategy<String> {
+    let strategies: Vec<_> =
+        entries.into_iter().map(|(key, value)| prop::option::of(value.prop_map(move |value| (key, value)))).collect();
+    strategies.prop_map(|entries| object(&entries.into_iter().flatten().collect::<Vec<_>>())).boxed()
+}
+
+/// Documents in which the blocks are where they belong and their values are anything.
+fn plausible() -> impl Strategy<Value = String> {
+    let any = || json().boxed();
+    let breaker = some_of(vec![
+        ("window", any()),
+        ("min_requests", any()),
+        ("failure_rate", any()),
+        ("slow_rate", any()),
+        ("consecutive_failures", any()),
+        ("open_for", any()),
+        ("open_growth", any()),
+        ("open_max", any()),
+        ("half_open", some_of(vec![("probes", any()), ("lease", any())])),
+        ("state", any()),
+    ]);
+    let respond = some_of(vec![("status", any()), ("headers", any()), ("body", any()), ("grpc_status", any())]);
+    let fallback = some_of(vec![("on", list(any())), ("respond", respond)]);
+    let policy = some_of(vec![
+        ("name", any()),
+        ("match", some_of(vec![("path", list(any())), ("authority", any()), ("header", any())])),
+        ("scope", list(any())),
+        ("outcome", some_of(vec![("failure", any()), ("ignore", any()), ("slow_after", any())])),
+        ("breaker", breaker),
+        ("concurrency", any()),
+        ("throttle", any()),
+        ("fallback", list(fallback)),
+    ]);
+    list(policy).prop_map(|policies| format!("{{\"policies\":{policies}}}"))
+}
+
+fn list(item: BoxedStrategy<String>) -> BoxedStrategy<String> {
+    prop::collection::vec(item, 0..4).prop_map(|items| format!("[{}]", items.join(","))).boxed()
+}
+
+/// Documents without a mistake.
+fn valid() -> impl Strategy<Value = String> {
+    prop::collection::vec(valid_policy(), 0..4).prop_map(|policies| {
+        let named = policies.iter().enumerate().map(|(index, rest)| rest.replacen('{', &start(index, rest), 1));
+        format!("{{\"policies\":[{}]}}", named.collect::<Vec<_>>().join(","))
+    })
+}
+
+fn start(index: usize, rest: &str) -> String {
+    format!("{{\"name\":\"p-{index}_x\"{}", if rest == "{}" { "" } else { "," })
+}
+
+fn one_of(values: &'static [&'static str]) -> BoxedStrategy<String> {
+    prop::sample::select(values).prop_map(str::to_owned).boxed()
+}
+
+fn between(first: u32, last: u32) -> BoxedStrategy<String> {
+    (first..=last).prop_map(|value| value.to_string()).boxed()
+}
+
+fn percent() -> BoxedStrategy<String> {
+    (1_u32..=100_000).prop_map(|thousandths| (f64::from(thousandths) / 1000.0).to_string()).boxed()
+}
+
+fn time(first: Duration, last: Duration) -> BoxedStrategy<String> {
+    (first.as_nanos() as u64..=last.as_nanos() as u64)
+        .prop_map(|nanos| format!("\"{}\"", duration::text(Duration::from_nanos(nanos))))
+        .boxed()
+}
+
+fn valid_policy() -> BoxedStrategy<String> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let seconds = Duration::from_secs;
+    let mode = || one_of(&["\"enforce\"", "\"shadow\"", "\"off\""]);
+    let globs = || one_of(&["\"a*\"", "[\"**\"]", "[\"/a/**\",\"*\"]", "[\"é\"]"]);
+    let statuses = || one_of(&["[]", "[500]", "[\"500-599\",\"429\",404.0]", "[\"100-100\"]"]);
+    let grpc = || one_of(&["[]", "[0,16]", "[\"OK\",\"UNAVAILABLE\",14]"]);
+    let window = prop_oneof![time(Duration::from_millis(100), HOUR), between(20, 1000)].boxed();
+    some_of(vec![
+        (
+            "match",
+            some_of(vec![
+                ("cluster", globs()),
+                ("route", globs()),
+                ("authority", globs()),
+                ("path", globs()),
+                ("method", globs()),
+                ("header", one_of(&["{}", "{\"X-A\":\"*\",\"x-b\":\"b\"}"])),
+            ]),
+        ),
+        ("scope", one_of(&["[]", "[\"cluster\",\"route\",\"authority\",{\"header\":\"X-A\"}]"])),
+        ("max_keys", between(1, 4096)),
+        ("mode", mode()),
+        (
+            "outcome",
+            some_of(vec![
+                (
+                    "failure",
+                    some_of(vec![
+                        ("status", statuses()),
+                        ("grpc_status", grpc()),
+                        ("local", one_of(&["true", "false"])),
+                    ]),
+                ),
+                ("ignore", some_of(vec![("status", statuses()), ("grpc_status", grpc())])),
+                ("slow_after", time(Duration::from_millis(1), HOUR)),
+            ]),
+        ),
+        (
+            "breaker",
+            some_of(vec![
+                ("window", window),
+                ("min_requests", between(1, 20)),
+                ("failure_rate", percent()),
+                ("consecutive_failures", between(0, 1000)),
+                ("open_for", time(Duration::from_millis(1), seconds(300))),
+                ("open_growth", one_of(&["1", "1.5", "10"])),
+                ("open_max", time(seconds(300), seconds(24 * 3600))),
+                ("open_jitter", percent()),
+                ("honor_retry_after", one_of(&["true", "false"])),
+                (
+                    "half_open",
+                    some_of(vec![("probes", between(1, 100)), ("lease", time(Duration::from_millis(10), HOUR))]),
+                ),
+                ("ramp", time(Duration::ZERO, HOUR)),
+                ("state", one_of(&["\"auto\"", "\"forced_open\"", "\"forced_closed\""])),
+                ("mode", mode()),
+            ]),
+        ),
+        ("concurrency", between(1, 1_000_000).prop_map(|max| format!("{{\"max_requests\":{max}}}")).boxed()),
+        (
+            "throttle",
+            some_of(vec![
+                ("success_rate", between(1, 100)),
+                ("aggression", one_of(&["1", "2.5"])),
+                ("max_rejection", percent()),
+                ("min_rps", between(0, 1_000_000)),
+                ("window", time(seconds(1), HOUR)),
+                ("mode", mode()),
+            ]),
+        ),
+        (
+            "fallback",
+            one_of(&[
+                "[]",
+                "[{\"on\":[\"failure\"],\"respond\":{\"status\":200,\"body\":{\"a\":1}}}]",
+                "[{\"on\":[\"timeout\",\"failure\"],\"respond\":{\"status\":599,\"headers\":{\"X-A\":\"b\"},\
+                 \"body\":\"${reason} $${ ${header.X-Id}$\",\"grpc_status\":\"OK\"}}]",
+            ]),
+        ),
+    ])
+}
+
+/// What holds for every answer, whatever the bytes.
+fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let Err(errors) = config::parse(bytes) else { return Ok(()) };
+    prop_assert!(!errors.listed().is_empty());
+    prop_assert!(errors.listed().len() <= MAX_LISTED.min(errors.total()));
+    for error in errors.listed() {
+        let Error { path, problem } = error;
+        prop_assert!(path.starts_with("policies") || path.starts_with("document"), "{error}");
+        prop_assert!(!problem.is_empty() && !error.to_string().contains(char::is_control), "{error:?}");
+        prop_assert!(error.to_string().len() < 2000, "{error}");
+    }
+    prop_assert_eq!(errors.to_string().lines().count(), errors.listed().len() + usize::from(errors.unlisted() > 0));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_bytes_are_refused_in_good_order(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(config::parse(&bytes).is_err());
+        check(&bytes)?;
+    }
+
+    #[test]
+    fn arbitrary_json_is_answered_in_good_order(json in json()) {
+        check(json.as_bytes())?;
+        check(format!("{{\"policies\":[{json}]}}").as_bytes())?;
+    }
+
+    #[test]
+    fn plausible_documents_are_answered_in_good_order(json in plausible()) {
+        check(json.as_bytes())?;
+    }
+
+    #[test]
+    fn valid_documents_compile_and_no_part_of_one_does(json in valid(), cut in any::<prop::sample::Index>()) {
+        match config::parse(json.as_bytes()) {
+            Ok(document) => prop_assert_eq!(document.policies.len(), json.matches("\"name\"").count()),
+            Err(errors) => return Err(TestCaseError::fail(format!("{json}\n{errors}"))),
+        }
+        let part = json.as_bytes().get(..cut.index(json.len())).unwrap_or_default();
+        prop_assert!(config::parse(part).is_err());
+        check(part)?;
+    }
+
+    #[test]
+    fn durations_survive_being_written_and_read(nanos in any::<u64>()) {
+        let written = duration::text(Duration::from_nanos(nanos));
+        prop_assert_eq!(duration::parse(&written), Some(Duration::from_nanos(nanos)), "{}", written);
+    }
+
+    #[test]
+    fn any_text_is_a_duration_or_none(text in "[0-9.hmsun]{0,30}") {
+        if let Some(read) = duration::parse(&text) {
+            prop_assert_eq!(duration::parse(&duration::text(read)), Some(read));
+        }
+    }
+}

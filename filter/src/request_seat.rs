@@ -1,0 +1,228 @@
+//! The request seat: an HTTP filter just before the router, which sees one logical request.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::Duration;
+
+use holdfast_policy::access::{self, Fate};
+use holdfast_policy::fallback::{self, Field, Served};
+use holdfast_policy::governed::{Decision, Ticket};
+use holdfast_policy::outcome::{self, Answer, Outcome};
+use holdfast_policy::response::{self, ResponseHead, VIA_UPSTREAM};
+use holdfast_policy::time::Timestamp;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use crate::facts::Facts;
+use crate::governing::Governing;
+use crate::host::{self, Headers};
+use crate::root::Plugin;
+
+/// One request's context.
+pub struct RequestSeat {
+    plugin: Option<Rc<Plugin>>,
+    exchange: Exchange,
+}
+
+/// How far the request has come. Taking the admitted state out is the only way to report or to reply, so neither
+/// can happen twice.
+enum Exchange {
+    /// Not governed by any policy, or over.
+    Over,
+    /// Passed on; the outcome is still to come.
+    Admitted(Box<Admitted>),
+}
+
+/// An admitted request.
+struct Admitted {
+    governing: Rc<Governing>,
+    ticket: Ticket,
+    /// Whether the client speaks gRPC; only asked where an answer may have to be replaced.
+    grpc: bool,
+    /// Fields that a fallback inserts, in the order of `Policy::kept_fields`.
+    kept: Vec<Option<Vec<u8>>>,
+    /// The headers of a response that is judged by its trailers.
+    head: Option<ResponseHead>,
+}
+
+/// How an answer came.
+struct Came {
+    /// When.
+    at: Timestamp,
+    /// How long the host asked to be left alone.
+    retry_after: Option<Duration>,
+    /// Whether nothing of it has gone to the client yet.
+    replaceable: bool,
+}
+
+impl RequestSeat {
+    /// A context; without a plugin it lets everything pass.
+    pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
+        RequestSeat { plugin, exchange: Exchange::Over }
+    }
+
+    /// Decides on the request. A reply to send is returned, for nothing may be borrowed while the host sends it.
+    fn admit(&mut self) -> Option<Served> {
+        let plugin = self.plugin.as_ref()?;
+        let facts = Facts::default();
+        let governing = plugin.policies.iter().find(|one| one.policy().matches.holds(|field| facts.get(field)))?;
+        if !governing.is_active {
+            return None;
+        }
+        let now = Timestamp(host::now());
+        let mut shared = plugin.shared;
+        let mut events = governing.events();
+        let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
+        let mut governed = governing.governed.try_borrow_mut().ok()?;
+        let policy = governing.policy();
+
+        let key = governed.key(&mut shared, |field| facts.get(field));
+        let decision = governed.admit(&mut worker, &mut shared, key, now, &mut events);
+        let served = match decision {
+            Decision::Rejected(rejection) => {
+                let value = |field: Field<'_>| facts.get(field).map(Cow::into_owned);
+                Some(fallback::serve_rejection(policy, &rejection, asks_grpc(), value, &mut events))
+            }
+            Decision::Admitted(ticket) => {
+                let replaces = policy.replaces_answers();
+                self.exchange = Exchange::Admitted(Box::new(Admitted {
+                    governing: Rc::clone(governing),
+                    grpc: replaces && asks_grpc(),
+                    kept: policy.kept_fields().into_iter().map(|field| facts.get(field).map(Cow::into_owned)).collect(),
+                    head: None,
+                    ticket,
+                }));
+                None
+            }
+        };
+        let fate = match (&served, &self.exchange) {
+            (Some(served), _) => served.fate,
+            (None, Exchange::Admitted(admitted)) if admitted.ticket.is_probe() => Fate::Probe,
+            (None, _) => Fate::Admitted,
+        };
+        tell_access_log(policy.name.as_str(), governed.key_text(key), fate);
+        governing.tell(&governed, key, events);
+        served
+    }
+
+    /// Judges what came back and reports it. Gives what to send in its place, if the answer can still be replaced and
+    /// a fallback is for it.
+    fn settle(&self, admitted: Admitted, answer: Answer, came: &Came) -> Option<Served> {
+        let plugin = self.plugin.as_ref()?;
+        let Admitted { governing, ticket, grpc, kept, .. } = admitted;
+        let policy = governing.policy();
+        let outcome = Outcome::judge(&policy.outcome, answer, came.at.since(ticket.admitted()), came.retry_after);
+        let key = ticket.key();
+        let mut events = governing.events();
+        let mut shared = plugin.shared;
+        let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
+        let mut governed = governing.governed.try_borrow_mut().ok()?;
+        governed.report(&mut worker, &mut shared, ticket, &outcome, came.at, &mut events);
+        let served = came.replaceable.then(|| {
+            let fields = policy.kept_fields();
+            let value = |wanted: Field<'_>| {
+                let place = fields.iter().position(|field| *field == wanted)?;
+                kept.get(place)?.clone()
+            };
+            fallback::serve_failure(policy, answer, &outcome, grpc, value, &mut events)
+        });
+        let served = served.flatten();
+        if let Some(served) = &served {
+            tell_access_log(&policy.name, governed.key_text(key), served.fate);
+        }
+        governing.tell(&governed, key, events);
+        served
+    }
+
+    /// Settles after the response's headers have gone on to the client.
+    fn settle_late(&self, admitted: Admitted, answer: Answer) {
+        let retry_after = admitted.head.as_ref().and_then(|head| head.retry_after);
+        self.settle(admitted, answer, &Came { at: Timestamp(host::now()), retry_after, replaceable: false });
+    }
+
+    fn take(&mut self) -> Option<Admitted> {
+        match std::mem::replace(&mut self.exchange, Exchange::Over) {
+            Exchange::Admitted(admitted) => Some(*admitted),
+            Exchange::Over => None,
+        }
+    }
+}
+
+/// Whether the request is gRPC.
+fn asks_grpc() -> bool {
+    host::header(Headers::Request, "content-type").is_some_and(|value| outcome::is_grpc_content_type(&value))
+}
+
+fn tell_access_log(policy: &str, key: &str, fate: Fate) {
+    // Another filter may hold the name; the access log then lacks the line.
+    let _ = host::set_property(access::PROPERTY, access::line(policy, key, fate).as_bytes());
+}
+
+/// Sends a reply in place of the host's answer.
+fn send(served: &Served) -> Action {
+    let reply = &served.reply;
+    let reason = match served.fate {
+        Fate::Rejected(reason) | Fate::Static(reason) => reason.name(),
+        Fate::Admitted | Fate::Probe => "",
+    };
+    let details = format!("holdfast_{reason}");
+    match host::reply(reply.status, &details, &reply.headers, &reply.body, reply.grpc_status) {
+        Ok(()) => Action::Pause,
+        // Better the host's answer than none.
+        Err(_) => Action::Continue,
+    }
+}
+
+/// What answered; `None` when that stands in trailers still to come.
+fn answer_of(head: &ResponseHead, ended: bool) -> Option<Answer> {
+    let from_host = head.timed_by_router || host::property("response\0code_details").as_deref() == Some(VIA_UPSTREAM);
+    if from_host { head.answer(ended) } else { Some(outcome::of_local_reply(response_flags())) }
+}
+
+fn response_flags() -> u64 {
+    host::property_number("response\0flags").unwrap_or(0)
+}
+
+impl Context for RequestSeat {}
+
+impl HttpContext for RequestSeat {
+    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
+        match self.admit() {
+            Some(served) => send(&served),
+            None => Action::Continue,
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        let Some(mut admitted) = self.take() else { return Action::Continue };
+        let now = Timestamp(host::now());
+        let wants_retry_after = admitted.governing.policy().wants_retry_after();
+        let head = ResponseHead::read(&host::headers(Headers::Response), now, wants_retry_after);
+        let Some(answer) = answer_of(&head, end_of_stream) else {
+            admitted.head = Some(head);
+            self.exchange = Exchange::Admitted(Box::new(admitted));
+            return Action::Continue;
+        };
+        let came = Came { at: now, retry_after: head.retry_after, replaceable: true };
+        match self.settle(admitted, answer, &came) {
+            Some(served) => send(&served),
+            None => Action::Continue,
+        }
+    }
+
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+        if let Some(admitted) = self.take() {
+            let answer = response::trailers_answer(host::header(Headers::ResponseTrailers, "grpc-status").as_deref());
+            self.settle_late(admitted, answer);
+        }
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        // Still admitted at the end: the client left, or a gRPC response broke off.
+        if let Some(admitted) = self.take() {
+            let answer = response::answer_at_end(admitted.head.as_ref(), response_flags());
+            self.settle_late(admitted, answer);
+        }
+    }
+}

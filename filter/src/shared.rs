@@ -1,0 +1,64 @@
+//! The host's shared data as the policies' store.
+
+use holdfast_policy::metrics;
+use holdfast_policy::store::{Conflict, Expected, Store, Version};
+
+use crate::host::{self, MetricKind};
+
+/// No key ever has this version, so expecting it succeeds only where the key was never written. (Expecting none, 0,
+/// would overwrite; and a key that was never written accepts any version.)
+const NEVER: u32 = u32::MAX;
+
+/// Shared data, with a gauge as its change signal.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedData {
+    epoch: Option<u32>,
+}
+
+impl SharedData {
+    /// Opens shared data and tries whether the gauge counts; a stats matcher can drop it, and it then reads 0 for ever.
+    pub fn open() -> Self {
+        let counts =
+            |id: &u32| host::increment_metric(*id, 1).is_ok() && host::metric(*id).is_ok_and(|value| value > 0);
+        SharedData { epoch: host::define_metric(MetricKind::Gauge, metrics::EPOCH).ok().filter(counts) }
+    }
+
+    /// Whether changes are signalled; otherwise views are refreshed by time.
+    pub fn is_signalled(&self) -> bool {
+        self.epoch.is_some()
+    }
+}
+
+impl Store for SharedData {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, Version)> {
+        host::shared_data(key).map(|(bytes, version)| (bytes, Version(version)))
+    }
+
+    fn set(&mut self, key: &str, value: &[u8]) {
+        // A refused write is made good by the next one: a slot is written whole each time.
+        let _ = host::set_shared_data(key, value, 0);
+    }
+
+    fn swap(&mut self, key: &str, value: &[u8], expected: Expected) -> Result<(), Conflict> {
+        let version = match expected {
+            Expected::Absent => NEVER,
+            // 0 would overwrite unconditionally.
+            Expected::Version(Version(0)) => return Err(Conflict),
+            Expected::Version(Version(version)) => version,
+        };
+        match host::set_shared_data(key, value, version) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Conflict),
+        }
+    }
+
+    fn epoch(&mut self) -> Option<u64> {
+        self.epoch.and_then(|id| host::metric(id).ok())
+    }
+
+    fn raise_epoch(&mut self) {
+        if let Some(id) = self.epoch {
+            let _ = host::increment_metric(id, 1);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The program as a user runs it: files in, text and exit code out.
+//!
+//! The expected texts are committed beside the documents. `UPDATE_GOLDEN=1 cargo test -p holdfast-check` rewrites them;
+//! the diff is then what to review.
+
+// Clippy allows it in test functions only, and not in the helpers that they share.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// Runs the program among the fixtures, with `input` as its standard input.
+fn run(arguments: &[&str], input: &[u8]) -> Run {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast-check"))
+        .args(arguments)
+        .current_dir(fixtures())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[track_caller]
+fn assert_golden(file: &str, actual: &str) {
+    let path = fixtures().join(file);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, actual).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap();
+    assert!(actual == expected, "{file} should be:\n{expected}\nbut is:\n{actual}");
+}
+
+#[test]
+fn a_good_document_is_told_in_plain_words() {
+    let run = run(&["good.json"], b"");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_golden("good.txt", &run.stdout);
+}
+
+#[test]
+fn a_suspicious_document_is_valid_with_warnings() {
+    let run = run(&["suspicious.json"], b"");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_golden("suspicious.txt", &run.stdout);
+}
+
+#[test]
+fn all_errors_of_a_bad_document_are_told_at_once() {
+    let run = run(&["bad.json"], b"");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert!(run.stderr.lines().count() > 15);
+    assert_golden("bad.txt", &run.stderr);
+}
+
+#[test]
+fn more_errors_than_anyone_reads_are_counted() {
+    let policies = vec![r#"{"name": "X"}"#; 60].join(",");
+    let run = run(&["-"], format!(r#"{{"policies": [{policies}]}}"#).as_bytes());
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.ends_with("standard input: and 10 more\nstandard input: 60 errors\n"), "{}", run.stderr);
+}
+
+#[test]
+fn standard_input_is_read_for_a_dash() {
+    let run = run(&["-"], br#"{"policies": []}"#);
+    assert_eq!(run.code, Some(0));
+    assert_eq!(run.stdout, "standard input: valid, no policies, no warnings\nEvery request passes through.\n");
+}
+
+#[test]
+fn yaml_is_a_syntax_error_with_its_place() {
+    let run = run(&["-"], b"policies:\n- name: a\n");
+    assert_eq!(run.code, Some(1));
+    let expected =
+        "standard input: document: not valid JSON at line 1, column 1: expected value\nstandard input: 1 error\n";
+    assert_eq!(run.stderr, expected);
+}
+
+#[test]
+fn the_worst_of_several_files_is_the_exit_code() {
+    let run = run(&["good.json", "no-such-file.json", "bad.json"], b"");
+    assert_eq!(run.code, Some(2));
+    assert!(run.stdout.starts_with("good.json: valid"));
+    assert!(run.stderr.starts_with("no-such-file.json: cannot be read: No such file"), "{}", run.stderr);
+    assert!(run.stderr.contains("bad.json: "));
+}
+
+#[test]
+fn no_file_is_a_question_of_usage() {
+    let run = run(&[], b"");
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("Usage: holdfast-check <FILE>..."), "{}", run.stderr);
+}

@@ -1,1 +1,51 @@
-//! Test harness.
+//! Drives a real Envoy, with real backends and a real client, over loopback sockets.
+//!
+//! * [`Envoy`] renders a bootstrap from [`EnvoyOptions`], runs the binary, and reads what it says: statistics, log,
+//!   access log, processor time. It is killed when dropped.
+//! * [`Backend`] is an HTTP/1.1 and HTTP/2 server that misbehaves on request and counts what it sees.
+//! * [`Client`] sends single requests, bursts and loads, and keeps every answer.
+//! * [`eventually`] waits for a condition, patiently.
+//!
+//! Two environment variables name the parts: `HOLDFAST_ENVOY` (the Envoy binary) and `HOLDFAST_WASM` (the module).
+//! `./build.sh test` sets both. Without them everything that needs them fails and says so: a test that was skipped
+//! looks like one that passed.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use holdfast_tests::{Action, Backend, Client, Cluster, Envoy, EnvoyOptions, Route};
+//! use serde_json::json;
+//!
+//! let orders = Backend::start().await?;
+//! let envoy = Envoy::start(
+//!     EnvoyOptions::new()
+//!         .cluster(Cluster::new("orders").endpoint(orders.addr()))
+//!         .route(Route::to("/", "orders"))
+//!         .policy(json!({"policies": [{"name": "orders", "breaker": {}}]})),
+//! )
+//! .await?;
+//! let client = Client::http1(envoy.addr());
+//!
+//! orders.always(Action::status(503));
+//! let records = client.drive(4, 100, "/items").await;
+//! println!("{:?}, {} reached the backend", records.statuses(), orders.requests());
+//! for entry in envoy.wait_for_access_log(100).await? {
+//!     println!("{} {} {:?}", entry.code, entry.flags, entry.holdfast);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+// A harness for tests and demonstrations: a broken expectation in it should stop the run where it is noticed.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod backend;
+mod bootstrap;
+mod client;
+mod envoy;
+mod wait;
+
+pub use backend::{Action, Backend, SeenRequest};
+pub use bootstrap::{Cluster, EnvoyOptions, Listener, Policy, Route, Seats, holdfast_filter, stats_tags};
+pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template};
+pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, wasm_module};
+pub use wait::{Condition, PATIENCE, TimedOut, eventually};

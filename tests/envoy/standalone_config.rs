@@ -1,0 +1,93 @@
+//! The configuration that people copy, `envoy/envoy.yaml`, runs as it is: only addresses, ports and the module's path
+//! are replaced.
+
+// A test may stop at the first broken expectation.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use holdfast_tests::{Backend, Client, Envoy, EnvoyOptions, stats_tags, wasm_module};
+use serde_json::{Value, json};
+
+const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+
+fn text() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/envoy.yaml")).unwrap()
+}
+
+fn shipped() -> Value {
+    serde_norway::from_str(&text()).expect("envoy.yaml is YAML")
+}
+
+/// The file itself, for Envoy's own YAML parser.
+fn placed(backend: SocketAddr, module: &str) -> String {
+    let replacements = [
+        ("address: 127.0.0.1, port_value: 9901", "address: 127.0.0.1, port_value: 0".to_owned()),
+        ("address: 0.0.0.0, port_value: 8080", "address: 127.0.0.1, port_value: 0".to_owned()),
+        (
+            "address: orders.internal, port_value: 8080",
+            format!("address: {}, port_value: {}", backend.ip(), backend.port()),
+        ),
+        ("filename: /etc/envoy/holdfast.wasm", format!("filename: {module}")),
+    ];
+    replacements.iter().fold(text(), |text, (from, to)| {
+        assert_eq!(text.matches(from).count(), 1, "envoy.yaml says {from:?} once");
+        text.replace(from, to)
+    })
+}
+
+fn holdfast(config: &Value) -> &Value {
+    &config.pointer(FILTERS).unwrap()[0]["typed_config"]["config"]
+}
+
+#[test]
+fn the_admin_interface_is_on_loopback_only() {
+    assert_eq!(shipped().pointer("/admin/address/socket_address/address"), Some(&json!("127.0.0.1")));
+}
+
+#[test]
+fn holdfast_sits_just_before_the_router() {
+    let config = shipped();
+    let filters = config.pointer(FILTERS).and_then(Value::as_array).unwrap();
+    let names: Vec<&str> = filters.iter().filter_map(|filter| filter["name"].as_str()).collect();
+    assert_eq!(names, ["holdfast", "envoy.filters.http.router"]);
+    assert_eq!(holdfast(&config)["failure_policy"], "FAIL_RELOAD");
+}
+
+#[test]
+fn the_policy_is_json() {
+    let config = shipped();
+    let text = holdfast(&config)["configuration"]["value"].as_str().unwrap();
+    let document: Value = serde_json::from_str(text).expect("the policy is JSON");
+    assert_eq!(document["policies"][0]["name"], "orders");
+}
+
+#[test]
+fn the_labels_are_those_that_the_other_tests_use() {
+    assert_eq!(shipped().pointer("/stats_config/stats_tags"), Some(&stats_tags()));
+}
+
+/// What is wrong here is wrong in the configuration and not in the module.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_accepts_all_but_the_module() {
+    let mut config = shipped();
+    config.pointer_mut(FILTERS).and_then(Value::as_array_mut).unwrap().remove(0);
+    Envoy::validate(EnvoyOptions::new().bootstrap(config.to_string())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_passes_through_the_module() {
+    let backend = Backend::start().await.unwrap();
+    let module = wasm_module().unwrap();
+    let config = placed(backend.addr(), module.to_str().expect("the module's path is UTF-8"));
+
+    let envoy = Envoy::start(EnvoyOptions::new().bootstrap(config)).await.unwrap();
+    let response = Client::http1(envoy.addr()).get("/").await.unwrap();
+
+    assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+    assert_eq!(backend.requests(), 1);
+    let dump: Value = serde_json::from_str(&envoy.admin_get("/config_dump").await.unwrap()).unwrap();
+    let tags = dump.pointer("/configs/0/bootstrap/stats_config/stats_tags");
+    assert_eq!(tags, Some(&stats_tags()), "Envoy read the regular expressions over several lines as they are meant");
+}

@@ -1,0 +1,610 @@
+//! What to run: listeners, routes, clusters and the policy, rendered into an Envoy bootstrap.
+//!
+//! Everything has a typed option for the common case and a `raw` merge patch (RFC 7396) for the rest.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// A policy document as it is given to the module: a JSON value, or text that need not even be JSON.
+#[derive(Clone, Debug)]
+pub struct Policy(String);
+
+impl Policy {
+    /// The text the module receives.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Value> for Policy {
+    fn from(document: Value) -> Self {
+        Self(document.to_string())
+    }
+}
+
+impl From<&Value> for Policy {
+    fn from(document: &Value) -> Self {
+        Self(document.to_string())
+    }
+}
+
+impl From<&str> for Policy {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<String> for Policy {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// Where the module sits in this Envoy, for every listener that has a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Seats {
+    /// An HTTP filter just before the router.
+    #[default]
+    Request,
+}
+
+/// A cluster with fixed endpoints.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    name: String,
+    endpoints: Vec<SocketAddr>,
+    connect_timeout: Duration,
+    http2: bool,
+    raw: Value,
+}
+
+impl Cluster {
+    /// A cluster without endpoints, speaking HTTP/1.1, with one second to connect.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoints: Vec::new(),
+            connect_timeout: Duration::from_secs(1),
+            http2: false,
+            raw: json!({}),
+        }
+    }
+
+    /// Adds a host.
+    #[must_use]
+    pub fn endpoint(mut self, addr: SocketAddr) -> Self {
+        self.endpoints.push(addr);
+        self
+    }
+
+    /// Sets the time a connection may take.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Speaks HTTP/2 to the hosts, as gRPC needs.
+    #[must_use]
+    pub fn http2(mut self) -> Self {
+        self.http2 = true;
+        self
+    }
+
+    /// Merges `patch` into the rendered cluster; later patches win, `null` removes a field.
+    #[must_use]
+    pub fn raw(mut self, patch: Value) -> Self {
+        json_patch::merge(&mut self.raw, &patch);
+        self
+    }
+
+    fn render(&self, seats: Seats) -> Value {
+        let endpoints: Vec<Value> =
+            self.endpoints.iter().map(|addr| json!({"endpoint": {"address": socket_address(*addr)}})).collect();
+        let mut cluster = json!({
+            "name": self.name,
+            "type": "STATIC",
+            "connect_timeout": seconds(self.connect_timeout),
+            "load_assignment": {"cluster_name": self.name, "endpoints": [{"lb_endpoints": endpoints}]},
+        });
+        if self.http2 {
+            cluster["typed_extension_protocol_options"] = json!({
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                },
+            });
+        }
+        match seats {
+            // The request seat is the listener's business.
+            Seats::Request => {}
+        }
+        json_patch::merge(&mut cluster, &self.raw);
+        cluster
+    }
+}
+
+/// A route by path prefix, to a cluster or to an answer of Envoy's own.
+#[derive(Clone, Debug)]
+pub struct Route {
+    rendered: Value,
+}
+
+impl Route {
+    /// Sends paths that begin with `prefix` to `cluster`.
+    #[must_use]
+    pub fn to(prefix: &str, cluster: &str) -> Self {
+        Self { rendered: json!({"match": {"prefix": prefix}, "route": {"cluster": cluster}}) }
+    }
+
+    /// Answers paths that begin with `prefix` without any backend.
+    #[must_use]
+    pub fn direct(prefix: &str, status: u16, body: &str) -> Self {
+        let response = json!({"status": status, "body": {"inline_string": body}});
+        Self { rendered: json!({"match": {"prefix": prefix}, "direct_response": response}) }
+    }
+
+    /// Names the route.
+    #[must_use]
+    pub fn name(self, name: &str) -> Self {
+        self.raw(json!({"name": name}))
+    }
+
+    /// Sets the time for the whole answer, all tries included. Envoy's default is 15 seconds.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.raw(json!({"route": {"timeout": seconds(timeout)}}))
+    }
+
+    /// Sets Envoy's own retry policy (`config.route.v3.RetryPolicy`).
+    #[must_use]
+    pub fn retry_policy(self, policy: Value) -> Self {
+        self.raw(json!({"route": {"retry_policy": policy}}))
+    }
+
+    /// Merges `patch` into the rendered route.
+    #[must_use]
+    pub fn raw(mut self, patch: Value) -> Self {
+        json_patch::merge(&mut self.rendered, &patch);
+        self
+    }
+}
+
+/// An HTTP listener on a loopback port of its own.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    name: String,
+    policy: Option<Policy>,
+    routes: Vec<Route>,
+    filters: Vec<Value>,
+    raw_hcm: Value,
+}
+
+impl Listener {
+    /// A listener without routes and without Holdfast.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), policy: None, routes: Vec::new(), filters: Vec::new(), raw_hcm: json!({}) }
+    }
+
+    /// Adds a route; the first that matches serves.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    /// Puts Holdfast before the router, with this document.
+    #[must_use]
+    pub fn policy(mut self, document: impl Into<Policy>) -> Self {
+        self.policy = Some(document.into());
+        self
+    }
+
+    /// Takes Holdfast out.
+    #[must_use]
+    pub fn without_policy(mut self) -> Self {
+        self.policy = None;
+        self
+    }
+
+    /// Adds an HTTP filter in front of Holdfast: `{"name": ..., "typed_config": ...}`.
+    #[must_use]
+    pub fn filter(mut self, filter: Value) -> Self {
+        self.filters.push(filter);
+        self
+    }
+
+    /// Merges `patch` into the rendered HTTP connection manager. Lists are replaced whole.
+    #[must_use]
+    pub fn raw_hcm(mut self, patch: Value) -> Self {
+        json_patch::merge(&mut self.raw_hcm, &patch);
+        self
+    }
+
+    fn render(&self, wasm: &Path, access_log: &Path) -> Value {
+        let mut filters = self.filters.clone();
+        if let Some(policy) = &self.policy {
+            filters.push(holdfast_filter(wasm, policy));
+        }
+        filters.push(json!({
+            "name": "envoy.filters.http.router",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+        }));
+        let routes: Vec<&Value> = self.routes.iter().map(|route| &route.rendered).collect();
+        let mut hcm = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": self.name,
+            "codec_type": "AUTO",
+            "route_config": {
+                "name": self.name,
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
+            },
+            "http_filters": filters,
+            "access_log": [{
+                "name": "envoy.access_loggers.file",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": access_log,
+                    "log_format": {"json_format": access_log_format()},
+                },
+            }],
+        });
+        json_patch::merge(&mut hcm, &self.raw_hcm);
+        json!({
+            "name": self.name,
+            "address": socket_address(SocketAddr::from(([127, 0, 0, 1], 0))),
+            "filter_chains": [{
+                "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": hcm}],
+            }],
+        })
+    }
+}
+
+/// How to run an Envoy.
+///
+/// [`route`](Self::route), [`policy`](Self::policy), [`filter`](Self::filter) and [`raw_hcm`](Self::raw_hcm) speak of
+/// the first listener, named `ingress`; [`listener`](Self::listener) adds more.
+#[derive(Clone, Debug)]
+pub struct EnvoyOptions {
+    pub(crate) binary: Option<PathBuf>,
+    pub(crate) wasm: Option<PathBuf>,
+    pub(crate) concurrency: u32,
+    pub(crate) log_level: String,
+    pub(crate) component_log_level: Option<String>,
+    pub(crate) drain_time: Duration,
+    pub(crate) dynamic_listeners: bool,
+    pub(crate) bootstrap: Option<String>,
+    listeners: Vec<Listener>,
+    clusters: Vec<Cluster>,
+    seats: Seats,
+    stats_tags: Value,
+    stats_matcher: Option<Value>,
+    raw: Value,
+}
+
+impl Default for EnvoyOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EnvoyOptions {
+    /// Two workers, one listener `ingress` without Holdfast, log level `info`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            binary: None,
+            wasm: None,
+            concurrency: 2,
+            log_level: "info".to_owned(),
+            component_log_level: None,
+            drain_time: Duration::from_secs(10),
+            dynamic_listeners: false,
+            bootstrap: None,
+            listeners: vec![Listener::new("ingress")],
+            clusters: Vec::new(),
+            seats: Seats::default(),
+            stats_tags: stats_tags(),
+            stats_matcher: None,
+            raw: json!({}),
+        }
+    }
+
+    /// The Envoy binary, instead of the one `HOLDFAST_ENVOY` names.
+    #[must_use]
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// The module, instead of the one `HOLDFAST_WASM` names.
+    #[must_use]
+    pub fn wasm(mut self, path: impl Into<PathBuf>) -> Self {
+        self.wasm = Some(path.into());
+        self
+    }
+
+    /// The number of worker threads.
+    #[must_use]
+    pub fn concurrency(mut self, workers: u32) -> Self {
+        self.concurrency = workers;
+        self
+    }
+
+    /// Envoy's log level (`trace` to `off`).
+    #[must_use]
+    pub fn log_level(mut self, level: &str) -> Self {
+        level.clone_into(&mut self.log_level);
+        self
+    }
+
+    /// Levels of single components, as `wasm:debug,router:trace`.
+    #[must_use]
+    pub fn component_log_level(mut self, levels: &str) -> Self {
+        self.component_log_level = Some(levels.to_owned());
+        self
+    }
+
+    /// How long requests of a replaced listener configuration may go on.
+    #[must_use]
+    pub fn drain_time(mut self, time: Duration) -> Self {
+        self.drain_time = time;
+        self
+    }
+
+    /// Serves the listeners from a file, so that [`Envoy::update_policy`](crate::Envoy::update_policy) can replace
+    /// them while Envoy runs.
+    #[must_use]
+    pub fn dynamic_listeners(mut self) -> Self {
+        self.dynamic_listeners = true;
+        self
+    }
+
+    /// Adds a cluster.
+    #[must_use]
+    pub fn cluster(mut self, cluster: Cluster) -> Self {
+        self.clusters.push(cluster);
+        self
+    }
+
+    /// Adds a listener beside `ingress`, or replaces the one of the same name.
+    #[must_use]
+    pub fn listener(mut self, listener: Listener) -> Self {
+        match self.listeners.iter_mut().find(|other| other.name == listener.name) {
+            Some(other) => *other = listener,
+            None => self.listeners.push(listener),
+        }
+        self
+    }
+
+    /// Adds a route to the first listener.
+    #[must_use]
+    pub fn route(self, route: Route) -> Self {
+        self.first(|listener| listener.route(route))
+    }
+
+    /// Puts Holdfast into the first listener, with this document.
+    #[must_use]
+    pub fn policy(self, document: impl Into<Policy>) -> Self {
+        self.first(|listener| listener.policy(document))
+    }
+
+    /// Takes Holdfast out of the first listener.
+    #[must_use]
+    pub fn without_policy(self) -> Self {
+        self.first(Listener::without_policy)
+    }
+
+    /// Adds an HTTP filter in front of Holdfast in the first listener.
+    #[must_use]
+    pub fn filter(self, filter: Value) -> Self {
+        self.first(|listener| listener.filter(filter))
+    }
+
+    /// Merges `patch` into the HTTP connection manager of the first listener.
+    #[must_use]
+    pub fn raw_hcm(self, patch: Value) -> Self {
+        self.first(|listener| listener.raw_hcm(patch))
+    }
+
+    /// Which seats the module takes.
+    #[must_use]
+    pub fn seats(mut self, seats: Seats) -> Self {
+        self.seats = seats;
+        self
+    }
+
+    /// Replaces the `stats_tags` ([`stats_tags`] by default).
+    #[must_use]
+    pub fn tags(mut self, tags: Value) -> Self {
+        self.stats_tags = tags;
+        self
+    }
+
+    /// Sets a stats matcher (`config.metrics.v3.StatsMatcher`).
+    #[must_use]
+    pub fn stats_matcher(mut self, matcher: Value) -> Self {
+        self.stats_matcher = Some(matcher);
+        self
+    }
+
+    /// Merges `patch` into the rendered bootstrap.
+    #[must_use]
+    pub fn raw(mut self, patch: Value) -> Self {
+        json_patch::merge(&mut self.raw, &patch);
+        self
+    }
+
+    /// Runs this bootstrap, YAML or JSON, instead of a rendered one. Listeners, clusters and patches given here are then
+    /// not used, and the first listener is the first by name.
+    #[must_use]
+    pub fn bootstrap(mut self, text: impl Into<String>) -> Self {
+        self.bootstrap = Some(text.into());
+        self
+    }
+
+    fn first(mut self, change: impl FnOnce(Listener) -> Listener) -> Self {
+        let first = self.listeners.remove(0);
+        self.listeners.insert(0, change(first));
+        self
+    }
+
+    pub(crate) fn needs_wasm(&self) -> bool {
+        self.bootstrap.is_none() && self.listeners.iter().any(|listener| listener.policy.is_some())
+    }
+
+    /// The names the running Envoy must show before it counts as started; none for a bootstrap given as text.
+    pub(crate) fn listener_names(&self) -> Vec<String> {
+        if self.bootstrap.is_some() {
+            return Vec::new();
+        }
+        self.listeners.iter().map(|listener| listener.name.clone()).collect()
+    }
+
+    /// The listeners as a discovery response.
+    pub(crate) fn render_listeners(&self, version: u64, files: &Files) -> Value {
+        let resources: Vec<Value> = self
+            .listeners
+            .iter()
+            .map(|listener| {
+                let mut resource = listener.render(&files.wasm, &files.access_log);
+                resource["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
+                resource
+            })
+            .collect();
+        json!({"version_info": version.to_string(), "resources": resources})
+    }
+
+    pub(crate) fn render_bootstrap(&self, files: &Files) -> String {
+        if let Some(given) = &self.bootstrap {
+            return given.clone();
+        }
+        let clusters: Vec<Value> = self.clusters.iter().map(|cluster| cluster.render(self.seats)).collect();
+        let mut bootstrap = json!({
+            // Discovery, even from a file, wants to know who asks.
+            "node": {"id": "holdfast-test", "cluster": "holdfast-test"},
+            "admin": {"address": socket_address(SocketAddr::from(([127, 0, 0, 1], 0)))},
+            "stats_flush_interval": "1s",
+            "stats_config": {"stats_tags": self.stats_tags},
+            "static_resources": {"clusters": clusters},
+        });
+        if let Some(matcher) = &self.stats_matcher {
+            bootstrap["stats_config"]["stats_matcher"] = matcher.clone();
+        }
+        if self.dynamic_listeners {
+            bootstrap["dynamic_resources"] = json!({
+                "lds_config": {"resource_api_version": "V3", "path_config_source": {"path": files.listeners}},
+            });
+        } else {
+            let listeners: Vec<Value> =
+                self.listeners.iter().map(|listener| listener.render(&files.wasm, &files.access_log)).collect();
+            bootstrap["static_resources"]["listeners"] = json!(listeners);
+        }
+        json_patch::merge(&mut bootstrap, &self.raw);
+        bootstrap.to_string()
+    }
+}
+
+/// Paths that a rendered configuration names.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) wasm: PathBuf,
+    pub(crate) access_log: PathBuf,
+    pub(crate) listeners: PathBuf,
+}
+
+/// The module as the HTTP filter of the request seat.
+#[must_use]
+pub fn holdfast_filter(wasm: &Path, policy: &Policy) -> Value {
+    json!({
+        "name": "holdfast",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": "holdfast",
+                "root_id": "holdfast",
+                "failure_policy": "FAIL_RELOAD",
+                // No VM configuration: the other seat has one, and so gets a VM of its own over the same shared data.
+                "vm_config": {
+                    "vm_id": "holdfast",
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": wasm}},
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": policy.text(),
+                },
+            },
+        },
+    })
+}
+
+/// `stats_tags` that turn the policy and the key of a Holdfast metric into labels.
+///
+/// In each expression Envoy removes what the first group matches and takes the second as the label's value. A key may
+/// hold dots, so the end of the key is found from the right, by the list of metric names. The lazy group lets the
+/// longest metric name win: `rejected.open` is one metric, not a metric `open` of a key that ends in `rejected`.
+#[must_use]
+pub fn stats_tags() -> Value {
+    let metrics = [
+        "requests",
+        "success",
+        "failure",
+        "slow",
+        "ignored",
+        r"rejected\.[a-z_]+",
+        "breaker_state",
+        r"breaker_opened\.[a-z_]+",
+        "retries",
+        "retries_recovered",
+        r"retries_denied\.[a-z_]+",
+        r"fallback\.[a-z_]+",
+        "hosts",
+        "hosts_ejected",
+        r"ejections\.[a-z_]+",
+        r"ejections_detected\.[a-z_]+",
+        "ejections_overflow",
+        "readmitted",
+        "probe_failed",
+        r"would_[a-z_]+(?:\.[a-z_]+)?",
+        r"shared_data\.contention",
+    ]
+    .join("|");
+    json!([
+        {"tag_name": "policy", "regex": r"^wasmcustom\.holdfast\.(policy\.([^.]+)\.)key\."},
+        {"tag_name": "key", "regex": format!(r"^wasmcustom\.holdfast\.policy\.[^.]+\.(key\.(.+?)\.)(?:{metrics})$")},
+    ])
+}
+
+fn access_log_format() -> Value {
+    json!({
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(:PATH)%",
+        "code": "%RESPONSE_CODE%",
+        "flags": "%RESPONSE_FLAGS%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "holdfast": "%FILTER_STATE(wasm.holdfast:PLAIN)%",
+        "route": "%ROUTE_NAME%",
+        "cluster": "%UPSTREAM_CLUSTER%",
+        "host": "%UPSTREAM_HOST%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "grpc_status": "%GRPC_STATUS_NUMBER%",
+        "duration_ms": "%DURATION%",
+    })
+}
+
+fn socket_address(addr: SocketAddr) -> Value {
+    json!({"socket_address": {"address": addr.ip().to_string(), "port_value": addr.port()}})
+}
+
+/// A protobuf duration in JSON.
+fn seconds(duration: Duration) -> String {
+    format!("{}.{:09}s", duration.as_secs(), duration.subsec_nanos())
+}

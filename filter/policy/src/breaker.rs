@@ -491,3 +491,6 @@ impl Record for Cell {
         Some(Cell { generation, opens, state })
     }
 }
+
+#[cfg(test)]
+mod tests;

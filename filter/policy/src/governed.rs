@@ -657,3 +657,6 @@ fn gather<S: Store>(
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ pub mod governed;
 pub mod inflight;
 pub mod keys;
 mod matching;
+pub mod memory;
 pub mod metrics;
 pub mod narrate;
 pub mod outcome;

@@ -1,0 +1,405 @@
+//! Several workers on one store, as timelines. `t` is milliseconds since a start.
+
+use super::*;
+use crate::config;
+use crate::memory::MemoryStore;
+use crate::workers;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const SUCCESS: Outcome = Outcome { verdict: Verdict::Success, slow: false, retry_after: None };
+const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
+
+fn t(millis: u64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + millis)
+}
+
+fn policy(features: &str) -> Arc<Policy> {
+    let text = format!(r#"{{"policies":[{{"name":"orders",{features}}}]}}"#);
+    match config::parse(text.as_bytes()) {
+        Ok(mut document) => document.policies.remove(0).into(),
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+/// One worker with one policy.
+struct Thread {
+    worker: Worker,
+    governed: Governed,
+    store: MemoryStore,
+    events: Vec<Event>,
+}
+
+impl Thread {
+    fn new(store: &MemoryStore, policy: &Arc<Policy>, seed: u64) -> Self {
+        Thread {
+            worker: Worker::new(seed),
+            governed: Governed::new(Arc::clone(policy)),
+            store: store.clone(),
+            events: Vec::new(),
+        }
+    }
+
+    fn admit(&mut self, now: Timestamp) -> Decision {
+        let key = self.governed.key(&mut self.store, |_| Some(Cow::Borrowed(b"orders")));
+        self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events)
+    }
+
+    fn report(&mut self, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
+        self.governed.report(&mut self.worker, &mut self.store, ticket, outcome, now, &mut self.events);
+    }
+
+    /// A request from admission to outcome at one moment; whether it was admitted.
+    fn request(&mut self, outcome: &Outcome, now: Timestamp) -> bool {
+        match self.admit(now) {
+            Decision::Admitted(ticket) => {
+                self.report(ticket, outcome, now);
+                true
+            }
+            Decision::Rejected(_) => false,
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        self.worker.tick(&mut self.store, now);
+        self.governed.tick(&mut self.worker, &mut self.store, now);
+    }
+
+    fn count(&self, metric: Metric) -> usize {
+        self.events.iter().filter(|event| **event == Event::Count(metric)).count()
+    }
+
+    fn moves(&self) -> Vec<StateName> {
+        let to = |event: &Event| match event {
+            Event::Moved(transition) => Some(transition.to),
+            _ => None,
+        };
+        self.events.iter().filter_map(to).collect()
+    }
+}
+
+fn threads(count: u64, features: &str) -> (MemoryStore, Vec<Thread>) {
+    let (store, policy) = (MemoryStore::default(), policy(features));
+    let threads = (0..count).map(|seed| Thread::new(&store, &policy, seed)).collect();
+    (store, threads)
+}
+
+const BREAKER: &str = r#""breaker":{"open_for":"10s","open_jitter":0}"#;
+
+#[test]
+fn the_threshold_is_over_all_workers_and_the_one_that_reaches_it_opens() {
+    let (_, mut threads) = threads(4, BREAKER);
+    for n in 0..19 {
+        assert!(threads[n % 4].request(&FAILURE, t(n as u64)), "request {n}");
+    }
+    assert!(threads[3].request(&FAILURE, t(19)), "the twentieth still passes, and opens");
+    assert_eq!(threads[3].moves(), [StateName::Open]);
+    for thread in &mut threads {
+        assert!(!thread.request(&SUCCESS, t(20)), "every worker rejects its next request");
+    }
+    assert_eq!(threads.iter().map(|thread| thread.moves().len()).sum::<usize>(), 1, "it was one transition");
+    assert_eq!(threads.iter().map(|thread| thread.count(Metric::OpenedFailureRate)).sum::<usize>(), 1);
+}
+
+#[test]
+fn a_success_that_completes_the_volume_opens_too() {
+    let (_, mut threads) = threads(2, BREAKER);
+    for n in 0..10 {
+        threads[0].request(&FAILURE, t(n));
+    }
+    for n in 0..9 {
+        threads[1].request(&SUCCESS, t(10 + n));
+    }
+    assert!(threads[0].moves().is_empty() && threads[1].moves().is_empty(), "19 are below min_requests");
+    threads[1].request(&SUCCESS, t(20));
+    assert_eq!(threads[1].moves(), [StateName::Open], "10 of 20 are 50%");
+}
+
+#[test]
+fn old_failures_do_not_open_it() {
+    let (_, mut threads) = threads(2, BREAKER);
+    for n in 0..19 {
+        threads[n % 2].request(&FAILURE, t(0));
+    }
+    assert!(threads[0].request(&FAILURE, t(10_000)), "the others have left the window of 10 s");
+    assert!(threads[1].moves().is_empty() && threads[0].moves().is_empty());
+}
+
+#[test]
+fn half_open_lets_exactly_its_probes_pass_over_all_workers() {
+    let (_, mut threads) = threads(4, BREAKER);
+    for n in 0..20 {
+        threads[n % 4].request(&FAILURE, t(0));
+    }
+    let mut tickets = Vec::new();
+    for n in 0..50 {
+        if let Decision::Admitted(ticket) = threads[n % 4].admit(t(10_000)) {
+            assert!(ticket.is_probe());
+            tickets.push((n % 4, ticket));
+        }
+    }
+    assert_eq!(tickets.len(), 5);
+    for (n, ticket) in tickets {
+        threads[n].report(ticket, &SUCCESS, t(10_010));
+    }
+    for thread in &mut threads {
+        assert!(thread.request(&SUCCESS, t(10_020)), "it is closed for every worker");
+    }
+}
+
+#[test]
+fn after_closing_the_failures_from_before_are_forgotten() {
+    let (_, mut threads) = threads(2, r#""breaker":{"open_for":"1s","open_jitter":0,"half_open":{"probes":1}}"#);
+    for n in 0..20 {
+        threads[n % 2].request(&FAILURE, t(0));
+    }
+    assert!(threads[0].request(&SUCCESS, t(1000)), "the probe");
+    for n in 0..19 {
+        assert!(threads[n % 2].request(&FAILURE, t(1001)), "19 are below min_requests again");
+    }
+    threads[0].request(&FAILURE, t(1002));
+    assert!(!threads[1].request(&SUCCESS, t(1003)));
+}
+
+#[test]
+fn late_answers_from_before_the_opening_are_no_probes_and_do_not_judge() {
+    let (_, mut threads) = threads(2, BREAKER);
+    let late: Vec<_> = (0..30).map(|_| threads[0].admit(t(0))).collect();
+    for n in 0..20 {
+        threads[n % 2].request(&FAILURE, t(1));
+    }
+    let Decision::Admitted(probe) = threads[1].admit(t(10_001)) else { panic!("half-open admits a probe") };
+    for decision in late {
+        let Decision::Admitted(ticket) = decision else { panic!("it was closed") };
+        threads[0].report(ticket, &FAILURE, t(10_002));
+    }
+    assert_eq!(threads[1].moves(), [StateName::Open, StateName::HalfOpen]);
+    assert!(threads[0].moves().is_empty());
+    threads[1].report(probe, &SUCCESS, t(10_003));
+    assert_eq!(threads[1].count(Metric::OpenedFailureRate), 1);
+}
+
+#[test]
+fn the_healthy_path_reads_nothing_shared() {
+    let (store, mut threads) = threads(2, BREAKER);
+    for n in 0..30 {
+        threads[n % 2].request(&SUCCESS, t(0));
+    }
+    for n in 0..30 {
+        threads[n % 2].request(&SUCCESS, t(1));
+    }
+    let (reads, writes) = (store.reads(), store.writes());
+    for n in 0..100 {
+        threads[n % 2].request(&SUCCESS, t(2));
+    }
+    assert_eq!(store.reads() - reads, 0);
+    assert_eq!(store.writes() - writes, 100, "one write of its own slot each");
+}
+
+#[test]
+fn without_a_change_signal_a_transition_is_seen_within_10_ms() {
+    let (store, policy) = (MemoryStore::unsignalled(), policy(BREAKER));
+    let mut threads: Vec<_> = (0..2).map(|seed| Thread::new(&store, &policy, seed)).collect();
+    threads[1].request(&SUCCESS, t(0));
+    for _ in 0..20 {
+        threads[0].request(&FAILURE, t(5));
+    }
+    assert_eq!(threads[0].moves(), [StateName::Open]);
+    assert!(!threads[1].request(&SUCCESS, t(10)), "its view was 10 ms old");
+}
+
+#[test]
+fn a_worker_that_crashed_is_replaced_and_its_counts_go_on() {
+    let (store, mut threads) = threads(1, BREAKER);
+    for _ in 0..19 {
+        threads[0].request(&FAILURE, t(0));
+    }
+    let policy = Arc::clone(threads[0].governed.policy());
+    drop(threads);
+    let mut reloaded = Thread::new(&store, &policy, 9);
+    assert!(reloaded.request(&FAILURE, t(1000)));
+    assert_eq!(reloaded.moves(), [StateName::Open], "the 19 failures of the crashed worker are still in the window");
+}
+
+#[test]
+fn a_place_is_reused_after_its_lease_and_its_slot_taken_over() {
+    let (store, mut threads) = threads(1, r#""breaker":{"window":"60s","open_jitter":0}"#);
+    for _ in 0..19 {
+        threads[0].request(&FAILURE, t(0));
+    }
+    let mut reloaded = Thread::new(&store, threads[0].governed.policy(), 9);
+    let later = t(0).plus(workers::LEASE);
+    assert!(reloaded.request(&FAILURE, later));
+    assert_eq!(reloaded.worker.held().map(|place| place.number), Some(0), "the place had become free");
+    assert_eq!(reloaded.moves(), [StateName::Open], "and its slot held 19 failures");
+}
+
+#[test]
+fn a_worker_that_ticks_keeps_its_place() {
+    let (store, mut threads) = threads(1, BREAKER);
+    threads[0].request(&SUCCESS, t(0));
+    for second in 1..100 {
+        threads[0].tick(t(second * 1000));
+    }
+    let mut other = Thread::new(&store, threads[0].governed.policy(), 9);
+    other.request(&SUCCESS, t(100_000));
+    assert_eq!(other.worker.held().map(|place| place.number), Some(1));
+}
+
+#[test]
+fn forced_states_decide_without_state() {
+    let (store, mut open) = threads(1, r#""breaker":{"state":"forced_open"}"#);
+    assert!(!open[0].request(&SUCCESS, t(0)));
+    assert!(open[0].events.contains(&Event::State(StateName::ForcedOpen)));
+    let (_, mut closed) = threads(1, r#""breaker":{"state":"forced_closed"}"#);
+    for _ in 0..100 {
+        assert!(closed[0].request(&FAILURE, t(0)));
+    }
+    assert_eq!(store.writes(), 1, "only the key's name");
+}
+
+#[test]
+fn a_shadow_breaker_counts_and_changes_nothing() {
+    let (_, mut threads) = threads(2, r#""breaker":{"mode":"shadow","open_jitter":0}"#);
+    for n in 0..20 {
+        threads[n % 2].request(&FAILURE, t(0));
+    }
+    for n in 0..10 {
+        assert!(threads[n % 2].request(&FAILURE, t(1)));
+    }
+    let would = threads.iter().map(|thread| thread.count(Metric::WouldRejectOpen)).sum::<usize>();
+    let did = threads.iter().map(|thread| thread.count(Metric::RejectedOpen)).sum::<usize>();
+    assert_eq!((would, did), (10, 0));
+}
+
+#[test]
+fn a_count_window_looks_at_the_last_outcomes_of_all_workers() {
+    let (_, mut threads) = threads(2, r#""breaker":{"window":10,"min_requests":10,"open_jitter":0}"#);
+    for n in 0..100 {
+        threads[n % 2].request(&SUCCESS, t(n as u64));
+    }
+    for n in 0..4 {
+        threads[n % 2].request(&FAILURE, t(100 + n as u64));
+    }
+    assert!(threads.iter().all(|thread| thread.moves().is_empty()), "4 of the last 10");
+    threads[0].request(&FAILURE, t(104));
+    assert_eq!(threads[0].moves(), [StateName::Open], "5 of the last 10");
+}
+
+#[test]
+fn consecutive_failures_are_counted_over_all_workers_and_ended_by_any_success() {
+    let (_, mut threads) = threads(2, r#""breaker":{"failure_rate":0,"consecutive_failures":5,"open_jitter":0}"#);
+    for n in 0..4 {
+        threads[n % 2].request(&FAILURE, t(n as u64));
+    }
+    threads[1].request(&SUCCESS, t(4));
+    for n in 0..4 {
+        threads[n % 2].request(&FAILURE, t(5 + n as u64));
+    }
+    assert!(threads.iter().all(|thread| thread.moves().is_empty()));
+    threads[0].request(&FAILURE, t(9));
+    assert_eq!(threads[0].moves(), [StateName::Open]);
+    assert_eq!(threads[0].count(Metric::OpenedConsecutiveFailures), 1);
+}
+
+const LIMIT: &str = r#""concurrency":{"max_requests":3}"#;
+
+#[test]
+fn concurrency_is_limited_over_all_workers_and_places_come_back() {
+    let (_, mut threads) = threads(2, LIMIT);
+    let mut tickets = Vec::new();
+    for n in 0..10 {
+        match threads[n % 2].admit(t(0)) {
+            Decision::Admitted(ticket) => tickets.push((n % 2, ticket)),
+            Decision::Rejected(rejection) => assert_eq!(rejection.reason, Reason::Concurrency),
+        }
+    }
+    assert_eq!(tickets.len(), 3);
+    let (n, ticket) = tickets.remove(0);
+    threads[n].report(ticket, &Outcome::IGNORED, t(1));
+    assert!(matches!(threads[1].admit(t(1)), Decision::Admitted(_)), "the client that left gave its place back");
+    assert!(matches!(threads[1].admit(t(1)), Decision::Rejected(_)));
+}
+
+#[test]
+fn requests_of_a_crashed_worker_stop_counting_and_those_of_a_slow_one_do_not() {
+    let (_, mut threads) = threads(2, LIMIT);
+    let tickets: Vec<_> = (0..3).map(|n| threads[usize::from(n > 0)].admit(t(0))).collect();
+    for second in 1..60 {
+        threads[1].tick(t(second * 1000));
+    }
+    assert!(matches!(threads[1].admit(t(60_000)), Decision::Admitted(_)), "the first worker never ticked again");
+    assert!(matches!(threads[1].admit(t(60_000)), Decision::Rejected(_)), "two of its own and the new one");
+    drop(tickets);
+}
+
+#[test]
+fn a_probe_that_concurrency_rejects_gives_its_permit_back() {
+    let (_, mut threads) = threads(
+        1,
+        r#""breaker":{"open_for":"1s","open_jitter":0,"half_open":{"probes":2}},"concurrency":{"max_requests":2}"#,
+    );
+    let hanging = threads[0].admit(t(0));
+    for _ in 0..20 {
+        threads[0].request(&FAILURE, t(0));
+    }
+    assert_eq!(threads[0].moves(), [StateName::Open]);
+    let Decision::Admitted(probe) = threads[0].admit(t(1000)) else { panic!("the first probe") };
+    let Decision::Rejected(rejection) = threads[0].admit(t(1000)) else { panic!("both places are taken") };
+    assert_eq!(rejection.reason, Reason::Concurrency, "the breaker had a permit left for it");
+    threads[0].report(probe, &SUCCESS, t(1001));
+    assert!(threads[0].request(&SUCCESS, t(1002)), "the second permit is still there");
+    assert_eq!(threads[0].moves(), [StateName::Open, StateName::HalfOpen, StateName::Closed]);
+    drop(hanging);
+}
+
+#[test]
+fn throttling_follows_the_failures_of_all_workers() {
+    let (_, mut threads) = threads(2, r#""throttle":{}"#);
+    for n in 0..1000 {
+        threads[0].request(&SUCCESS, t(n));
+    }
+    assert_eq!(threads[0].count(Metric::RejectedThrottled), 0, "a healthy service is left alone");
+    let rejected = |thread: &Thread| thread.count(Metric::RejectedThrottled);
+    for n in 0..9_000 {
+        threads[0].request(&FAILURE, t(1000 + n));
+    }
+    let before = rejected(&threads[1]);
+    for n in 0..1000 {
+        threads[1].request(&SUCCESS, t(10_000 + n / 100));
+    }
+    let share = rejected(&threads[1]) - before;
+    assert!((300..=800).contains(&share), "{share} of 1000 were rejected because of the other worker's failures");
+}
+
+#[test]
+fn different_contents_never_share_state_and_equal_ones_do() {
+    let store = MemoryStore::default();
+    let mut old = Thread::new(&store, &policy(BREAKER), 1);
+    for _ in 0..20 {
+        old.request(&FAILURE, t(0));
+    }
+    let mut equal =
+        Thread::new(&store, &policy(r#""breaker":{"open_for":"10000ms","open_jitter":0.0,"min_requests":20}"#), 2);
+    assert!(!equal.request(&SUCCESS, t(1)), "written differently, the same policy");
+    let mut other = Thread::new(&store, &policy(r#""breaker":{"open_for":"11s","open_jitter":0}"#), 3);
+    assert!(other.request(&SUCCESS, t(1)), "another policy starts fresh");
+}
+
+#[test]
+fn a_clock_that_jumps_stops_nothing() {
+    let (_, mut threads) = threads(2, BREAKER);
+    let hour = 3_600_000;
+    for n in 0..20 {
+        threads[n % 2].request(&FAILURE, t(2 * hour));
+    }
+    assert!(!threads[0].request(&SUCCESS, t(2 * hour + 1)));
+    for n in 0..5 {
+        assert!(threads[n % 2].request(&SUCCESS, t(hour)), "an hour back, the open period counts as over");
+    }
+    for n in 0..20 {
+        assert!(threads[n % 2].request(&FAILURE, t(hour + 1)), "closed");
+    }
+    assert!(!threads[0].request(&SUCCESS, t(hour + 2)), "and it opens again");
+    assert!(threads[0].request(&SUCCESS, t(5 * hour)), "a jump ahead ends the period");
+}

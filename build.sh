@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Builds, tests and shows Holdfast: the one entry. Without an argument it lists its targets.
+#
+# A target is a function `target_NAME` below; the `#: ` line above it is its line in that list.
+set -euo pipefail
+
+caller_dir=$PWD
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+cache=$root/.cache
+dist=$root/dist
+module=$dist/holdfast.wasm
+target_dir=$(cd -- "$caller_dir" && realpath -m -- "${CARGO_TARGET_DIR:-$root/target}")
+export CARGO_TARGET_DIR=$target_dir # cargo runs from several directories; a relative one would move
+readonly caller_dir root cache dist module target_dir
+
+# shellcheck source=scripts/common.sh
+source "$root/scripts/common.sh"
+# shellcheck source=scripts/toolchain.sh
+source "$root/scripts/toolchain.sh"
+# shellcheck source=scripts/module.sh
+source "$root/scripts/module.sh"
+# shellcheck source=scripts/envoy.sh
+source "$root/scripts/envoy.sh"
+# shellcheck source=scripts/wasm-tests.sh
+source "$root/scripts/wasm-tests.sh"
+
+#: build            makes dist/holdfast.wasm
+target_build() {
+  build_module
+}
+
+#: demo [ARG...]    shows breaker, retries, ejection and fallback on a real Envoy; writes dist/demo.html
+target_demo() {
+  build_module
+  ensure_envoy
+  cd "$caller_dir" # a relative path in ARG is the caller's
+  cargo run --release -q --manifest-path "$root/Cargo.toml" -p holdfast-demo -- \
+    --module "$module" --envoy "$envoy" --out "$dist/demo.html" "$@"
+}
+
+#: test             runs every test: native, on a real Envoy, and the pure crate as WebAssembly in Node
+target_test() {
+  local native wasm
+  timed building build_module
+  timed fetching ensure_envoy
+  timed native native_tests
+  timed wasm wasm_tests
+  native=$(passed_in "$cache/test-native.log")
+  wasm=$(passed_in "$cache/test-wasm.log")
+  say "All tests passed: $native natively and on Envoy in ${took[native]} s, $wasm as WebAssembly in Node in ${took[wasm]} s."
+  say "Before them: the module in ${took[building]} s, Envoy in ${took[fetching]} s."
+}
+
+#: check FILE...    says whether policy documents are valid, and what is wrong with them
+target_check() {
+  cd "$caller_dir" # a relative FILE is the caller's
+  cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"
+}
+
+#: lint             format and clippy, warnings are errors: native code and the module
+target_lint() {
+  cd "$root"
+  cargo fmt --all --check
+  cargo clippy --all-targets -- -D warnings
+  wasm_clippy -p holdfast -- -D warnings
+}
+
+#: envoy            gets the Envoy that tests and demo run, and prints its path (ENVOY=PATH, ENVOY_VERSION=X.Y.Z)
+target_envoy() {
+  ensure_envoy
+  printf '%s\n' "$envoy"
+}
+
+#: clean [--all]    removes what was built; --all also what was downloaded
+target_clean() {
+  case ${1-} in
+    '') rm -rf -- "$root/target" "$dist" ;;
+    --all) rm -rf -- "$root/target" "$dist" "$cache" ;;
+    *) die "clean takes --all or nothing, not '$1'" ;;
+  esac
+}
+
+# The tests that drive the shipped module find it and Envoy through these two variables.
+native_tests() {
+  cd "$root"
+  HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy cargo test | tee "$cache/test-native.log"
+}
+
+# The list is read from this file, so that it cannot fall behind.
+usage() {
+  printf 'usage: ./build.sh TARGET [ARG...]\n\n'
+  sed -n 's/^#: /  /p' "${BASH_SOURCE[0]}"
+}
+
+main() {
+  local name=${1-}
+  case $name in
+    '' | help | -h | --help) usage ;;
+    *)
+      if ! declare -F "target_$name" >/dev/null; then
+        usage >&2
+        die "there is no target '$name'"
+      fi
+      shift
+      mkdir -p "$cache"
+      "target_$name" "$@"
+      ;;
+  esac
+}
+
+main "$@"

@@ -1,0 +1,64 @@
+# shellcheck shell=bash disable=SC2154,SC2034 # build.sh shares its variables with these files
+# What every step of build.sh needs: messages, quiet commands, Debian packages, times.
+
+# Messages go to stderr: the output of a target is its result.
+say() {
+  printf '%s\n' "$*" >&2
+}
+
+die() {
+  say "build.sh: $*"
+  exit 1
+}
+
+have() {
+  command -v "$1" >/dev/null
+}
+
+# A noisy step stays quiet unless it fails. (Called in a condition, where `set -e` is off: one command only.)
+quietly() { # LOG COMMAND...
+  local log=$cache/$1.log
+  shift
+  if ! "$@" >"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
+    return 1
+  fi
+}
+
+# Unfinished work of one run, on the file system of what it becomes, gone at the end however that comes.
+readonly scratch=$cache/run.$$
+trap 'rm -rf -- "$scratch"' EXIT
+scratch_dir() { # NAME
+  mkdir -p "$scratch/$1"
+  printf '%s\n' "$scratch/$1"
+}
+
+# Only root can install packages; everyone else is told the command by the caller.
+can_apt() {
+  [[ $EUID -eq 0 ]] && have apt-get
+}
+
+# A new machine's package lists are empty or old, so they are read again, once a run.
+apt_lists_read=
+apt_install() { # PACKAGE...
+  can_apt || return 1
+  if [[ -z $apt_lists_read ]]; then
+    apt_lists_read=yes
+    quietly apt-update apt-get update || say "apt-get update failed; going on with the package lists that are there"
+  fi
+  quietly apt-install env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+# `test` ends with how long each step took.
+declare -A took=()
+timed() { # NAME COMMAND...
+  local name=$1 start=$SECONDS
+  shift
+  "$@"
+  took[$name]=$((SECONDS - start))
+}
+
+# Sums the closing lines of the test binaries in a log.
+passed_in() { # LOG
+  awk '/^test result: ok\./ { n += $4 } END { print n + 0 }' "$1"
+}

@@ -103,10 +103,6 @@ fn define(policy: &Policy, key: &str) -> Box<Ids> {
         if metric.concerns(policy) {
             let kind = if metric.is_gauge() { MetricKind::Gauge } else { MetricKind::Counter };
             *id = host::define_metric(kind, &metrics::full_name(&policy.name, key, metric)).ok();
-            // Envoy leaves out a gauge that was never set.
-            if let Some(id) = id.filter(|id| metric.is_gauge() && host::metric(*id) == Ok(0)) {
-                let _ = host::record_metric(id, 0);
-            }
         }
     }
     ids

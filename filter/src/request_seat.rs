@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_policy::access::{self, Fate};
 use holdfast_policy::fallback::{self, Field, Served};
-use holdfast_policy::governed::{Decision, Ticket};
+use holdfast_policy::governed::{Decision, InFlightHold, Ticket};
 use holdfast_policy::outcome::{self, Answer, Outcome};
 use holdfast_policy::response::{self, ResponseHead, VIA_UPSTREAM};
 use holdfast_policy::time::Timestamp;
@@ -31,6 +31,8 @@ enum Exchange {
     Over,
     /// Passed on; the outcome is still to come.
     Admitted(Box<Admitted>),
+    /// The outcome is known; the response has not ended and holds a place in flight.
+    Ending(Rc<Governing>, InFlightHold),
 }
 
 /// An admitted request.
@@ -107,43 +109,65 @@ impl RequestSeat {
 
     /// Judges what came back and reports it. Gives what to send in its place, if the answer can still be replaced and
     /// a fallback is for it.
-    fn settle(&self, admitted: Admitted, answer: Answer, came: &Came) -> Option<Served> {
+    fn settle(&mut self, admitted: Admitted, answer: Answer, came: &Came) -> Option<Served> {
         let plugin = self.plugin.as_ref()?;
         let Admitted { governing, ticket, grpc, kept, .. } = admitted;
         let policy = governing.policy();
         let outcome = Outcome::judge(&policy.outcome, answer, came.at.since(ticket.admitted()), came.retry_after);
-        let key = ticket.key();
+        let (key, would_be_served) = (ticket.key(), ticket.would_be_served());
         let mut events = governing.events();
         let mut shared = plugin.shared;
         let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
         let mut governed = governing.governed.try_borrow_mut().ok()?;
-        governed.report(&mut worker, &mut shared, ticket, &outcome, came.at, &mut events);
+        let hold = governed.report(&mut worker, &mut shared, ticket, &outcome, came.at, &mut events);
         let served = came.replaceable.then(|| {
             let fields = policy.kept_fields();
             let value = |wanted: Field<'_>| {
                 let place = fields.iter().position(|field| *field == wanted)?;
                 kept.get(place)?.clone()
             };
-            fallback::serve_failure(policy, answer, &outcome, grpc, value, &mut events)
+            fallback::serve_failure(policy, answer, &outcome, would_be_served, grpc, value, &mut events)
         });
         let served = served.flatten();
         if let Some(served) = &served {
             tell_access_log(&policy.name, governed.key_text(key), served.fate);
         }
         governing.tell(&governed, key, events);
+        drop(governed);
+        if let Some(hold) = hold {
+            self.exchange = Exchange::Ending(governing, hold);
+        }
         served
     }
 
     /// Settles after the response's headers have gone on to the client.
-    fn settle_late(&self, admitted: Admitted, answer: Answer) {
+    fn settle_late(&mut self, admitted: Admitted, answer: Answer) {
         let retry_after = admitted.head.as_ref().and_then(|head| head.retry_after);
         self.settle(admitted, answer, &Came { at: Timestamp(host::now()), retry_after, replaceable: false });
     }
 
+    /// Takes the admitted request out, if its outcome is still to come.
     fn take(&mut self) -> Option<Admitted> {
         match std::mem::replace(&mut self.exchange, Exchange::Over) {
             Exchange::Admitted(admitted) => Some(*admitted),
-            Exchange::Over => None,
+            other => {
+                self.exchange = other;
+                None
+            }
+        }
+    }
+
+    /// Gives the place in flight back, if the request held one.
+    fn release(&mut self) {
+        let Exchange::Ending(governing, hold) = std::mem::replace(&mut self.exchange, Exchange::Over) else { return };
+        let Some(plugin) = &self.plugin else { return };
+        let (mut shared, mut events) = (plugin.shared, governing.events());
+        if let (Ok(mut worker), Ok(mut governed)) =
+            (plugin.vm.worker.try_borrow_mut(), governing.governed.try_borrow_mut())
+        {
+            let key = hold.key();
+            governed.release(&mut worker, &mut shared, hold, Timestamp(host::now()), &mut events);
+            governing.tell(&governed, key, events);
         }
     }
 }
@@ -175,8 +199,11 @@ fn send(served: &Served) -> Action {
 
 /// What answered; `None` when that stands in trailers still to come.
 fn answer_of(head: &ResponseHead, ended: bool) -> Option<Answer> {
-    let from_host = head.timed_by_router || host::property("response\0code_details").as_deref() == Some(VIA_UPSTREAM);
-    if from_host { head.answer(ended) } else { Some(outcome::of_local_reply(response_flags())) }
+    if head.timed_by_router {
+        return head.answer(ended);
+    }
+    let details = host::property("response\0code_details").unwrap_or_default();
+    if details == VIA_UPSTREAM { head.answer(ended) } else { Some(head.local_answer(response_flags(), &details)) }
 }
 
 fn response_flags() -> u64 {
@@ -224,5 +251,6 @@ impl HttpContext for RequestSeat {
             let answer = response::answer_at_end(admitted.head.as_ref(), response_flags());
             self.settle_late(admitted, answer);
         }
+        self.release();
     }
 }

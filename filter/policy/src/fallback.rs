@@ -143,11 +143,13 @@ pub fn serve_rejection(
         .unwrap_or_else(|| Served { reply: plain_rejection(policy, &occasion), fate: Fate::Rejected(rejection.reason) })
 }
 
-/// Serves in place of the host's answer, if that was a failure or a time-out and a fallback is for it.
+/// Serves in place of the host's answer, if that was a failure or a time-out and a fallback is for it. `served` says that
+/// the request has counted as one that would have had a fallback.
 pub fn serve_failure(
     policy: &Policy,
     answer: Answer,
     outcome: &Outcome,
+    served: bool,
     grpc: bool,
     value: impl FnMut(Field<'_>) -> Option<Vec<u8>>,
     events: &mut Vec<Event>,
@@ -159,6 +161,9 @@ pub fn serve_failure(
         (_, false) => return None,
     };
     let reason = *reasons.first()?;
+    if served && policy.mode == Mode::Shadow {
+        return None;
+    }
     serve(policy, reasons, Occasion { reason, retry_after: None, grpc }, value, events)
 }
 

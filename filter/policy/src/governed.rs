@@ -61,6 +61,7 @@ pub struct Ticket {
     admitted: Timestamp,
     permit: Permit,
     in_flight: bool,
+    would_be_served: bool,
 }
 
 impl Ticket {
@@ -74,9 +75,28 @@ impl Ticket {
         self.admitted
     }
 
+    /// Whether a feature in shadow mode would have rejected it to a fallback, which has been counted.
+    pub fn would_be_served(&self) -> bool {
+        self.would_be_served
+    }
+
     /// Whether it is one of half-open's probes.
     pub fn is_probe(&self) -> bool {
         matches!(self.permit, Permit::Probe { .. })
+    }
+}
+
+/// A place in flight that a request holds until its response has ended, which is after its outcome is known.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the place must be given back when the response has ended"]
+pub struct InFlightHold {
+    key: KeyNumber,
+}
+
+impl InFlightHold {
+    /// The key it was admitted for.
+    pub fn key(&self) -> KeyNumber {
+        self.key
     }
 }
 
@@ -166,10 +186,8 @@ impl KeyState {
     fn look(&mut self, cell: Cell, seen: Seen, events: &mut Vec<Event>) {
         let name = cell.name();
         if self.told != Some(name) {
-            // The first look at a closed breaker changes nothing: the gauge begins at 0.
-            if !(self.told.is_none() && name == StateName::Closed) {
-                events.push(Event::State(name));
-            }
+            // Also on the first look at a closed one: the gauge may still show an earlier content's state.
+            events.push(Event::State(name));
             self.told = Some(name);
         }
         self.view = Some(View { cell, seen });
@@ -258,14 +276,15 @@ impl Governed {
         events: &mut Vec<Event>,
     ) -> Decision {
         events.push(Event::Count(Metric::Requests));
-        let mut ticket = Ticket { key, admitted: now, permit: Permit::None, in_flight: false };
+        let mut ticket = Ticket { key, admitted: now, permit: Permit::None, in_flight: false, would_be_served: false };
         let Some(state) = self.states.get_mut(usize::from(key.0)) else { return Decision::Admitted(ticket) };
 
         if let Some((breaker, shadow)) = active(self.policy.breaker.as_ref(), |feature| feature.mode) {
             match ask_breaker(breaker, self.fingerprint, state, worker, store, now, events) {
                 Ok(permit) => ticket.permit = permit,
                 Err(retry_after) => {
-                    if let Some(rejected) = reject(&self.policy, Reason::Open, retry_after, shadow, events) {
+                    let rejection = Rejection { reason: Reason::Open, retry_after };
+                    if let Some(rejected) = reject(&self.policy, rejection, shadow, &mut ticket, events) {
                         return rejected;
                     }
                 }
@@ -275,7 +294,8 @@ impl Governed {
             match take_concurrency(concurrency, self.fingerprint, state, worker, store, now, events) {
                 Some(taken) => ticket.in_flight = taken,
                 None => {
-                    if let Some(rejected) = reject(&self.policy, Reason::Concurrency, Duration::ZERO, shadow, events) {
+                    let rejection = Rejection { reason: Reason::Concurrency, retry_after: Duration::ZERO };
+                    if let Some(rejected) = reject(&self.policy, rejection, shadow, &mut ticket, events) {
                         self.give_back(worker, store, ticket, now, events);
                         return rejected;
                     }
@@ -286,15 +306,18 @@ impl Governed {
         if let Some((throttle, shadow)) = active(policy.throttle.as_ref(), |feature| feature.mode)
             && !ticket.is_probe()
             && self.is_throttled(worker, store, key, throttle, now)
-            && let Some(rejected) = reject(&policy, Reason::Throttled, Duration::ZERO, shadow, events)
         {
-            self.give_back(worker, store, ticket, now, events);
-            return rejected;
+            let rejection = Rejection { reason: Reason::Throttled, retry_after: Duration::ZERO };
+            if let Some(rejected) = reject(&policy, rejection, shadow, &mut ticket, events) {
+                self.give_back(worker, store, ticket, now, events);
+                return rejected;
+            }
         }
         Decision::Admitted(ticket)
     }
 
-    /// Records the outcome of an admitted request.
+    /// Records the outcome of an admitted request. What is returned is to be given to [`Governed::release`] when the
+    /// response has ended.
     pub fn report<S: Store>(
         &mut self,
         worker: &mut Worker,
@@ -303,7 +326,7 @@ impl Governed {
         outcome: &Outcome,
         now: Timestamp,
         events: &mut Vec<Event>,
-    ) {
+    ) -> Option<InFlightHold> {
         events.push(Event::Count(match outcome.verdict {
             Verdict::Success => Metric::Success,
             Verdict::Failure => Metric::Failure,
@@ -312,7 +335,24 @@ impl Governed {
         if outcome.slow {
             events.push(Event::Count(Metric::Slow));
         }
+        let hold = ticket.in_flight.then_some(InFlightHold { key: ticket.key });
         self.settle(worker, store, ticket, outcome, now, events);
+        hold
+    }
+
+    /// Gives a place in flight back.
+    pub fn release<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        hold: InFlightHold,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) {
+        if let Some(state) = self.states.get_mut(usize::from(hold.key.0)) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+            write_in_flight(self.fingerprint, state, worker, store, now, events);
+        }
     }
 
     /// Takes back what an admitted request holds that will not have an outcome, without counting it.
@@ -324,7 +364,11 @@ impl Governed {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) {
+        let hold = ticket.in_flight.then_some(InFlightHold { key: ticket.key });
         self.settle(worker, store, ticket, &Outcome::IGNORED, now, events);
+        if let Some(hold) = hold {
+            self.release(worker, store, hold, now, events);
+        }
     }
 
     fn settle<S: Store>(
@@ -340,10 +384,6 @@ impl Governed {
         let fingerprint = *fingerprint;
         let Some(state) = states.get_mut(usize::from(ticket.key.0)) else { return };
 
-        if ticket.in_flight {
-            state.in_flight = state.in_flight.saturating_sub(1);
-            write_in_flight(fingerprint, state, worker, store, now, events);
-        }
         if let (Permit::Probe { generation, lease }, Some(breaker)) = (ticket.permit, &policy.breaker) {
             let random = worker.random.next();
             change_cell(fingerprint, state, store, now, events, |cell| {
@@ -437,18 +477,20 @@ impl Governed {
 /// Counts a rejection and makes it real unless the feature only pretends.
 fn reject(
     policy: &Policy,
-    reason: Reason,
-    retry_after: Duration,
+    rejection: Rejection,
     shadow: bool,
+    ticket: &mut Ticket,
     events: &mut Vec<Event>,
 ) -> Option<Decision> {
+    let reason = rejection.reason;
     if let Some(metric) = Metric::rejected(reason, shadow) {
         events.push(Event::Count(metric));
     }
-    if shadow && policy.fallback_for(&[reason]).is_some() {
+    if shadow && !ticket.would_be_served && policy.fallback_for(&[reason]).is_some() {
+        ticket.would_be_served = true;
         events.push(Event::Count(Metric::WouldFallbackStatic));
     }
-    (!shadow).then_some(Decision::Rejected(Rejection { reason, retry_after }))
+    (!shadow).then_some(Decision::Rejected(rejection))
 }
 
 /// Asks the breaker; an error is the time until it is worth asking again.

@@ -39,6 +39,19 @@ impl ResponseHead {
         head
     }
 
+    /// What a reply that Envoy made itself stands for, from its response flags and details.
+    ///
+    /// Where the route has no time-out, a stream's idle time-out and longest duration are what ends a request that
+    /// waits in vain. Envoy answers them with 504 when the whole request had come, and with 408 when the client was
+    /// the slow one (Envoy, `ActiveStream::onIdleTimeout`, `onStreamMaxDurationReached`); a gRPC client gets UNAVAILABLE for 504.
+    pub fn local_answer(&self, flags: u64, details: &[u8]) -> Answer {
+        let host_was_slow = self.status == 504 || self.grpc && self.grpc_status == Some(14);
+        if host_was_slow && [&b"stream_idle_timeout"[..], b"max_duration_timeout"].contains(&details) {
+            return Answer::TimedOut;
+        }
+        outcome::of_local_reply(flags)
+    }
+
     /// What the host answered; `None` when that stands in the trailers still to come.
     pub fn answer(&self, ended: bool) -> Option<Answer> {
         match (self.grpc, self.grpc_status) {
@@ -101,6 +114,18 @@ mod tests {
         assert_eq!(head(&[(":status", "200"), grpc, ("grpc-status", "14")]).answer(true), Some(Answer::Grpc(14)));
         assert_eq!(head(&[(":status", "200"), grpc]).answer(true), Some(Answer::Grpc(2)));
         assert_eq!(head(&[(":status", "503"), grpc]).answer(false), Some(Answer::Http(503)));
+    }
+
+    #[test]
+    fn a_stream_that_waited_in_vain_timed_out_and_one_with_a_slow_client_did_not() {
+        for details in [&b"stream_idle_timeout"[..], b"max_duration_timeout"] {
+            assert_eq!(head(&[(":status", "504")]).local_answer(1 << 16, details), Answer::TimedOut);
+            assert_eq!(head(&[(":status", "408")]).local_answer(1 << 16, details), Answer::NotTheHost);
+        }
+        let grpc = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")];
+        assert_eq!(head(&grpc).local_answer(0, b"max_duration_timeout"), Answer::TimedOut);
+        assert_eq!(head(&[(":status", "504")]).local_answer(0, b"other_filter"), Answer::NotTheHost);
+        assert_eq!(head(&[(":status", "503")]).local_answer(1 << 5, b"x"), Answer::NoAnswer);
     }
 
     #[test]

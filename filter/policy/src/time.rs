@@ -2,6 +2,11 @@
 
 use core::time::Duration;
 
+/// How far apart the moments may be at which two workers look at the clock and then write: a worker reads the time
+/// before it gets to its write, and another may have written with a later time by then. Stamps that far in the future are
+/// taken at their word; only later ones show that the clock was put back.
+pub const SKEW: Duration = Duration::from_secs(10);
+
 /// Nanoseconds since the Unix epoch. All arithmetic saturates: the clock is a wall clock and may jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(pub u64);
@@ -30,11 +35,11 @@ impl Timestamp {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// Time left until this point if it is in the future and at most `at_most` away. A point further away than it can
-    /// ever have been set (the clock was put back, or the bytes are foreign) counts as passed.
+    /// Time left until this point if it is in the future and was set at most `at_most` ahead. A point further away than it
+    /// can have been set, by more than [`SKEW`], counts as passed: the clock was put back, or the bytes are foreign.
     pub fn remaining(self, now: Timestamp, at_most: Duration) -> Option<Duration> {
         let left = self.since(now);
-        (!left.is_zero() && left <= at_most).then_some(left)
+        (!left.is_zero() && left <= at_most.saturating_add(SKEW)).then_some(left)
     }
 }
 
@@ -56,5 +61,12 @@ mod tests {
         assert_eq!(Timestamp::from_secs(1010).remaining(now, limit), Some(Duration::from_secs(10)));
         assert_eq!(Timestamp::from_secs(1000).remaining(now, limit), None);
         assert_eq!(Timestamp::from_secs(4600).remaining(now, limit), None, "the clock was put back an hour");
+    }
+
+    #[test]
+    fn a_deadline_that_a_faster_worker_has_just_set_holds() {
+        let (earlier, later) = (Timestamp::from_millis(999_999), Timestamp::from_millis(1_000_000));
+        let limit = Duration::from_secs(30);
+        assert!(later.plus(limit).remaining(earlier, limit).is_some());
     }
 }

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use crate::outcome::Outcome;
 use crate::record::{Reader, Writer};
-use crate::time::{Timestamp, nanos};
+use crate::time::{SKEW, Timestamp, nanos};
 
 /// Buckets of a time window.
 pub const BUCKETS: usize = 10;
@@ -161,7 +161,7 @@ impl CountWindow {
             return;
         }
         // After the clock went back, what is newer than now would otherwise stay the newest for ever.
-        while self.outcomes.back().is_some_and(|last| last.time() > now.0) {
+        while self.outcomes.back().is_some_and(|last| last.time() > now.plus(SKEW).0) {
             self.outcomes.pop_back();
         }
         while self.outcomes.len() >= usize::from(length) {
@@ -180,10 +180,12 @@ impl CountWindow {
         self.outcomes.is_empty()
     }
 
-    /// The tally of the newest `length` outcomes over all shares; outcomes later than `now` are left out.
+    /// The tally of the newest `length` outcomes over all shares; outcomes later than `now` by more than [`SKEW`] are left
+    /// out.
     pub fn tally<'a>(shares: impl Iterator<Item = &'a CountWindow>, now: Timestamp, length: u16) -> Tally {
+        let latest = now.plus(SKEW).0;
         let mut newest_first: Vec<_> = shares
-            .map(|share| share.outcomes.iter().rev().copied().skip_while(|one| one.time() > now.0).peekable())
+            .map(|share| share.outcomes.iter().rev().copied().skip_while(|one| one.time() > latest).peekable())
             .collect();
         let mut sum = Tally::default();
         for _ in 0..length {
@@ -241,8 +243,10 @@ impl Run {
         }
     }
 
-    /// How many failures over all parts came after the last success of any. Stamps later than `now` are left out.
+    /// How many failures over all parts came after the last success of any. Stamps later than `now` by more
+    /// than [`SKEW`] are left out.
     pub fn length<'a>(parts: impl Iterator<Item = &'a Run> + Clone, now: Timestamp) -> u32 {
+        let now = now.plus(SKEW);
         let last_success =
             parts.clone().map(|part| part.last_success).filter(|time| *time <= now).max().unwrap_or_default();
         let mut count = 0_u32;
@@ -342,8 +346,9 @@ mod tests {
         }
         let tally = CountWindow::tally([&one, &two].into_iter(), at(100), 4);
         assert_eq!((tally.total, tally.failures), (4, 2));
-        let tally = CountWindow::tally([&one, &two].into_iter(), at(15), 4);
-        assert_eq!(tally.total, 4, "what is later than now is left out");
+        let before = Timestamp(at(15).0 - SKEW.as_nanos() as u64);
+        let tally = CountWindow::tally([&one, &two].into_iter(), before, 4);
+        assert_eq!((tally.total, tally.failures), (4, 2), "what is later than now by more than the skew is left out");
         let tally = CountWindow::tally([&one, &two].into_iter(), at(100), 3);
         assert_eq!((tally.total, tally.failures), (3, 1), "the newest three are success, failure, success");
     }

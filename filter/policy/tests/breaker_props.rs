@@ -106,7 +106,8 @@ impl Process {
         if !thread.in_flight.is_empty() {
             let (ticket, _) = thread.in_flight.swap_remove(which % thread.in_flight.len());
             let outcome = Outcome { verdict, slow: false, retry_after: None };
-            thread.governed.report(&mut thread.worker, &mut self.store, ticket, &outcome, now, &mut events);
+            let hold = thread.governed.report(&mut thread.worker, &mut self.store, ticket, &outcome, now, &mut events);
+            assert_eq!(hold, None, "the policy limits no requests in flight");
         }
         events
     }

@@ -46,7 +46,10 @@ impl Thread {
     }
 
     fn report(&mut self, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
-        self.governed.report(&mut self.worker, &mut self.store, ticket, outcome, now, &mut self.events);
+        let hold = self.governed.report(&mut self.worker, &mut self.store, ticket, outcome, now, &mut self.events);
+        if let Some(hold) = hold {
+            self.governed.release(&mut self.worker, &mut self.store, hold, now, &mut self.events);
+        }
     }
 
     /// A request from admission to outcome at one moment; whether it was admitted.
@@ -319,6 +322,36 @@ fn concurrency_is_limited_over_all_workers_and_places_come_back() {
     threads[n].report(ticket, &Outcome::IGNORED, t(1));
     assert!(matches!(threads[1].admit(t(1)), Decision::Admitted(_)), "the client that left gave its place back");
     assert!(matches!(threads[1].admit(t(1)), Decision::Rejected(_)));
+}
+
+#[test]
+fn a_place_is_taken_until_the_response_has_ended() {
+    let (_, mut threads) = threads(1, r#""concurrency":{"max_requests":1}"#);
+    let Decision::Admitted(ticket) = threads[0].admit(t(0)) else { panic!("it is the first") };
+    let Thread { worker, governed, store, events } = &mut threads[0];
+    let hold = governed.report(worker, store, ticket, &SUCCESS, t(1), events).expect("it holds a place");
+    assert!(matches!(threads[0].admit(t(2)), Decision::Rejected(_)), "its body is still on its way");
+    let Thread { worker, governed, store, events } = &mut threads[0];
+    governed.release(worker, store, hold, t(3), events);
+    assert!(matches!(threads[0].admit(t(4)), Decision::Admitted(_)));
+}
+
+#[test]
+fn workers_whose_clocks_are_read_in_another_order_than_they_write_stay_exact() {
+    let (_, mut threads) = threads(4, BREAKER);
+    for n in 0..20 {
+        threads[n % 4].request(&FAILURE, t(100));
+    }
+    // Each writes with an earlier time than the one before it.
+    let admitted = (0..50).filter(|n| matches!(threads[n % 4].admit(t(20_000 - *n as u64)), Decision::Admitted(_)));
+    assert_eq!(admitted.count(), 5);
+
+    let (_, mut threads) = self::threads(4, LIMIT);
+    let admitted = (0..50).filter(|n| matches!(threads[n % 4].admit(t(20_000 - *n as u64)), Decision::Admitted(_)));
+    assert_eq!(admitted.count(), 3);
+    let places: std::collections::HashSet<_> =
+        threads.iter().filter_map(|thread| thread.worker.held()).map(|place| place.number).collect();
+    assert_eq!(places.len(), 4, "no worker took another's place");
 }
 
 #[test]

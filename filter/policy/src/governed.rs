@@ -16,12 +16,13 @@ use crate::inflight::{self, InFlight};
 use crate::keys::{KeyNumber, KeyTable};
 use crate::metrics::Metric;
 use crate::outcome::{Outcome, Verdict};
+use crate::record;
 use crate::slot::{Shape, Slot};
 use crate::store::{Store, update};
 use crate::throttle;
 use crate::time::Timestamp;
 use crate::window::Tally;
-use crate::worker::{Seen, VIEW_LASTS_UNSIGNALLED, Worker};
+use crate::worker::{Seen, VIEW_LASTS, VIEW_LASTS_UNSIGNALLED, Worker};
 use crate::workers::Place;
 
 /// Something to tell the operator about one key.
@@ -31,7 +32,7 @@ pub enum Event {
     Count(Metric),
     /// This worker made the breaker change its state.
     Moved(Transition),
-    /// The breaker is in this state: sets the gauge. Comes whenever a worker sees a state that is new to it.
+    /// The breaker is in this state: sets the gauge. Comes whenever a worker looks at the cell, about once a second.
     State(StateName),
 }
 
@@ -127,8 +128,8 @@ struct KeyState {
     /// The key's prefix in the store.
     prefix: String,
     view: Option<View>,
-    /// The last state that an event told of.
-    told: Option<StateName>,
+    /// When an event last told of a forced state.
+    told: Option<Timestamp>,
     slot: Slot,
     /// The slot's name in the store, and the place it goes with.
     slot_key: Option<(Place, String)>,
@@ -184,12 +185,9 @@ impl KeyState {
 
     /// Takes over what the cell now is.
     fn look(&mut self, cell: Cell, seen: Seen, events: &mut Vec<Event>) {
-        let name = cell.name();
-        if self.told != Some(name) {
-            // Also on the first look at a closed one: the gauge may still show an earlier content's state.
-            events.push(Event::State(name));
-            self.told = Some(name);
-        }
+        // Even when it is not new to this worker: the gauge belongs to the process, and may still show what an earlier
+        // policy of this name, a worker that crashed, or one that was late has left there.
+        events.push(Event::State(cell.name()));
         self.view = Some(View { cell, seen });
     }
 }
@@ -208,7 +206,7 @@ impl Governed {
     /// A policy that this worker knows nothing about yet.
     pub fn new(policy: Arc<Policy>) -> Self {
         let fingerprint = fingerprint::of_policy(&policy);
-        let prefix = format!("holdfast/p/{}/{fingerprint:016x}", policy.name);
+        let prefix = format!("holdfast/{}/p/{}/{fingerprint:016x}", record::VERSION, policy.name);
         let keys = KeyTable::new(&prefix, fingerprint, &policy.scope);
         let shape = Shape::of(&policy);
         Governed { policy, fingerprint, prefix, shape, keys, states: Vec::new(), gathered: Vec::new() }
@@ -509,8 +507,8 @@ fn ask_breaker<S: Store>(
         BreakerControl::ForcedClosed => Some((StateName::ForcedClosed, Ok(Permit::None))),
     };
     if let Some((name, answer)) = forced {
-        if state.told != Some(name) {
-            state.told = Some(name);
+        if state.told.is_none_or(|told| now.since(told).max(told.since(now)) >= VIEW_LASTS) {
+            state.told = Some(now);
             events.push(Event::State(name));
         }
         return answer;
@@ -540,7 +538,7 @@ fn ask_breaker<S: Store>(
         return Err(Duration::ZERO);
     };
     let (admission, transition) = updated.verdict;
-    moved(transition, updated.written, state, store, events);
+    moved(transition, updated.written, store, events);
     // The epoch from before the swap: whatever others changed since then makes this view look old, never new.
     state.look(updated.record.unwrap_or_default(), Seen { epoch, at: now }, events);
     admission.into()
@@ -557,13 +555,7 @@ impl From<Admission> for Result<Permit, Duration> {
 }
 
 /// Tells of a transition that this worker made, to the other workers and to the operator.
-fn moved<S: Store>(
-    transition: Option<Transition>,
-    written: bool,
-    state: &mut KeyState,
-    store: &mut S,
-    events: &mut Vec<Event>,
-) {
+fn moved<S: Store>(transition: Option<Transition>, written: bool, store: &mut S, events: &mut Vec<Event>) {
     let Some(transition) = transition.filter(|_| written) else { return };
     store.raise_epoch();
     if let crate::breaker::Cause::Tripped { trip, .. } = transition.cause {
@@ -574,8 +566,6 @@ fn moved<S: Store>(
         }));
     }
     events.push(Event::Moved(transition));
-    events.push(Event::State(transition.to));
-    state.told = Some(transition.to);
 }
 
 /// Changes a key's cell by `step`, which is repeated on a newer record when another worker was faster.
@@ -600,7 +590,7 @@ fn change_cell<S: Store>(
                 Judged::Moved(transition) => Some(transition),
                 Judged::Stale | Judged::Counted => None,
             };
-            moved(transition, updated.written, state, store, events);
+            moved(transition, updated.written, store, events);
             state.look(updated.record.unwrap_or_default(), Seen { epoch, at: now }, events);
         }
     }
@@ -667,14 +657,10 @@ fn own_slot<S: Store>(fingerprint: u64, shape: &Shape, state: &mut KeyState, sto
     if state.slot_key.as_ref().is_some_and(|(held, _)| *held == place) {
         return;
     }
-    let first = state.slot_key.is_none();
     let key = state.slot_key_of(place.number);
-    if first
-        && let Some((bytes, _)) = store.get(&key)
-        && let Some(left) = Slot::decode_shaped(&bytes, fingerprint, shape)
-    {
-        state.slot = left;
-    }
+    // Also when the worker has lost its earlier place: what it counted there is still added up, by whoever holds it now.
+    let left = store.get(&key).and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, shape));
+    state.slot = left.unwrap_or_else(|| Slot::new(shape, state.generation()));
     state.slot_key = Some((place, key));
 }
 

@@ -74,10 +74,10 @@ impl Worker {
 
     /// Renews the claim, or makes a new one.
     fn claim<S: Store>(&mut self, store: &mut S, now: Timestamp) {
-        let old = self.place;
+        let (old, random) = (self.place, self.random.next());
         let claimed = update(store, workers::KEY, NO_POLICY, |table: Option<&Workers>| {
             let mut table = table.cloned().unwrap_or_default();
-            let place = old.filter(|place| table.renew(*place, now)).or_else(|| table.claim(now));
+            let place = old.filter(|place| table.renew(*place, now)).or_else(|| table.claim(now, random));
             (place, place.map(|_| table))
         });
         // When giving up, the old claim is kept for as long as it lasts.

@@ -8,8 +8,9 @@ use core::time::Duration;
 use crate::record::{Kind, Reader, Record, Writer};
 use crate::time::Timestamp;
 
-/// The key of the table.
-pub const KEY: &str = "holdfast/workers";
+/// The key of the table. It names the records' version, so that an old and a new module in one process, which cannot read
+/// each other's tables, do not overwrite them either.
+pub const KEY: &str = "holdfast/1/workers";
 
 /// How long a claim lasts without being renewed.
 pub const LEASE: Duration = Duration::from_secs(15);
@@ -23,7 +24,7 @@ pub const MOST: usize = 512;
 /// The table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Workers {
-    /// The next claim's nonce; no two claims share one.
+    /// Counts the claims.
     pub next_nonce: u64,
     /// By place.
     pub claims: Vec<Claim>,
@@ -48,9 +49,10 @@ pub struct Place {
 }
 
 impl Workers {
-    /// Claims the first free place, or a new one; `None` when all [`MOST`] are taken.
-    pub fn claim(&mut self, now: Timestamp) -> Option<Place> {
-        let nonce = self.next_nonce;
+    /// Claims the first free place, or a new one; `None` when all [`MOST`] are taken. The nonce is made of the table's
+    /// counter and of `random`: should the table be lost and begin again, it is still nobody else's.
+    pub fn claim(&mut self, now: Timestamp, random: u64) -> Option<Place> {
+        let nonce = random.wrapping_add(self.next_nonce);
         let claim = Claim { nonce, expires: now.plus(LEASE) };
         let free = self.claims.iter().position(|claim| claim.expires.remaining(now, LEASE).is_none());
         let number = match free {
@@ -66,7 +68,7 @@ impl Workers {
             }
             None => return None,
         };
-        self.next_nonce = nonce.wrapping_add(1);
+        self.next_nonce = self.next_nonce.wrapping_add(1);
         Some(Place { number: u16::try_from(number).ok()?, nonce })
     }
 
@@ -118,14 +120,14 @@ mod tests {
     fn a_crashed_workers_place_is_taken_over_after_its_lease_and_not_before() {
         let mut table = Workers::default();
         let start = Timestamp::from_secs(1000);
-        let first = table.claim(start).unwrap();
-        let second = table.claim(start).unwrap();
+        let first = table.claim(start, 7).unwrap();
+        let second = table.claim(start, 7).unwrap();
         assert_eq!((first.number, second.number), (0, 1));
 
         let just_before = start.plus(LEASE - Duration::from_millis(1));
         assert!(table.renew(second, just_before));
         let after = start.plus(LEASE);
-        let third = table.claim(after).unwrap();
+        let third = table.claim(after, 7).unwrap();
         assert_eq!(third.number, 0, "the first never renewed");
         assert!(!table.renew(first, after), "and learns that it lost its place");
         assert!(table.renew(second, after));
@@ -134,16 +136,21 @@ mod tests {
     #[test]
     fn a_claim_from_a_clock_that_was_ahead_does_not_block_its_place_for_ever() {
         let mut table = Workers::default();
-        table.claim(Timestamp::from_secs(10_000)).unwrap();
-        assert_eq!(table.claim(Timestamp::from_secs(1000)).unwrap().number, 0);
+        table.claim(Timestamp::from_secs(10_000), 7).unwrap();
+        assert_eq!(table.claim(Timestamp::from_secs(1000), 7).unwrap().number, 0);
+    }
+
+    #[test]
+    fn the_key_names_the_version_of_the_records() {
+        assert_eq!(KEY, format!("holdfast/{}/workers", crate::record::VERSION));
     }
 
     #[test]
     fn a_full_table_refuses() {
         let mut table = Workers::default();
         for _ in 0..MOST {
-            assert!(table.claim(Timestamp::from_secs(1)).is_some());
+            assert!(table.claim(Timestamp::from_secs(1), 7).is_some());
         }
-        assert_eq!(table.claim(Timestamp::from_secs(1)), None);
+        assert_eq!(table.claim(Timestamp::from_secs(1), 7), None);
     }
 }

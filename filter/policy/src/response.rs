@@ -43,9 +43,10 @@ impl ResponseHead {
     ///
     /// Where the route has no time-out, a stream's idle time-out and longest duration are what ends a request that
     /// waits in vain. Envoy answers them with 504 when the whole request had come, and with 408 when the client was
-    /// the slow one (Envoy, `ActiveStream::onIdleTimeout`, `onStreamMaxDurationReached`); a gRPC client gets UNAVAILABLE for 504.
+    /// the slow one (Envoy, `ActiveStream::onIdleTimeout`, `onStreamMaxDurationReached`); a gRPC client gets UNAVAILABLE for 504,
+    /// and DEADLINE_EXCEEDED when its own `grpc-timeout` is over.
     pub fn local_answer(&self, flags: u64, details: &[u8]) -> Answer {
-        let host_was_slow = self.status == 504 || self.grpc && self.grpc_status == Some(14);
+        let host_was_slow = self.status == 504 || self.grpc && matches!(self.grpc_status, Some(4 | 14));
         if host_was_slow && [&b"stream_idle_timeout"[..], b"max_duration_timeout"].contains(&details) {
             return Answer::TimedOut;
         }
@@ -124,6 +125,8 @@ mod tests {
         }
         let grpc = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")];
         assert_eq!(head(&grpc).local_answer(0, b"max_duration_timeout"), Answer::TimedOut);
+        let deadline = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "4")];
+        assert_eq!(head(&deadline).local_answer(0, b"max_duration_timeout"), Answer::TimedOut);
         assert_eq!(head(&[(":status", "504")]).local_answer(0, b"other_filter"), Answer::NotTheHost);
         assert_eq!(head(&[(":status", "503")]).local_answer(1 << 5, b"x"), Answer::NoAnswer);
     }

@@ -111,3 +111,13 @@ fn no_file_is_a_question_of_usage() {
     assert_eq!(run.code, Some(2));
     assert!(run.stderr.contains("Usage: holdfast-check <FILE>..."), "{}", run.stderr);
 }
+
+/// What people paste first.
+#[test]
+fn the_policy_in_the_readme_is_valid() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let policy = readme.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let run = run(&["-"], policy.as_bytes());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(!run.stdout.contains("warning:"), "{}", run.stdout);
+}

@@ -1,2 +1,137 @@
-//! The demo.
-fn main() {}
+//! Lives through an outage on a real Envoy, with Holdfast and without, tells what happens as it happens, and draws it.
+//!
+//! A [`scene`] says what happens to the service, who calls it and which policy should help. A [`stage`] is Envoy and the
+//! servers; [`perform`] runs the scene on it with the callers of [`load`] and fills a [`recording`]. The [`story`] on the
+//! terminal, the [`summary`] and the [`page`] with its [`chart`] show nothing but recordings, and the [`claims`] check
+//! that what was shown is what should have been.
+
+mod answer;
+mod change;
+mod chart;
+mod claims;
+mod load;
+mod page;
+mod perform;
+mod recording;
+mod scene;
+mod sequence;
+mod stage;
+mod story;
+mod summary;
+#[cfg(test)]
+mod test_data;
+mod words;
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::recording::{Recording, Runs};
+use crate::scene::Scene;
+use crate::stage::{Parts, Stage};
+use crate::story::{Detail, Story};
+
+/// Shows what Holdfast does in an outage, on a real Envoy, and what happens without it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The module, holdfast.wasm
+    #[arg(long, value_name = "FILE")]
+    module: PathBuf,
+    /// The Envoy binary
+    #[arg(long, value_name = "FILE")]
+    envoy: PathBuf,
+    /// Where the chart goes
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// What to show
+    #[arg(long, value_name = "NAME", default_value = "outage", value_parser = scene_names())]
+    scene: String,
+}
+
+fn scene_names() -> clap::builder::PossibleValuesParser {
+    scene::all().iter().map(|scene| scene.name).collect::<Vec<_>>().into()
+}
+
+/// What a shell reports of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Whichever ends first, the other is dropped, and with it Envoy and the servers.
+    let ended = tokio::select! {
+        shown = show(&arguments) => shown,
+        interrupted = interruption() => interrupted.map(|()| {
+            eprintln!("\nInterrupted: Envoy and the servers are stopped.");
+            ExitCode::from(INTERRUPTED)
+        }),
+    };
+    ended.unwrap_or_else(|error| {
+        // The reader of a pipe has seen enough.
+        let left = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        if !left {
+            eprintln!("demo: {error:#}");
+        }
+        ExitCode::FAILURE
+    })
+}
+
+async fn interruption() -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+async fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let scene = scene::all()
+        .into_iter()
+        .find(|scene| scene.name == arguments.scene)
+        .ok_or_else(|| anyhow!("there is no scene {}", arguments.scene))?;
+    let parts = Parts { module: arguments.module.clone(), envoy: arguments.envoy.clone() };
+    let mut story = Story::new(&scene, anstream::stdout(), io::stdout().is_terminal());
+
+    story.title()?;
+    let mut stage = Stage::start(&scene, &parts, true).await?;
+    let envoy_version = stage.envoy_version().await?;
+    story.introduction(&envoy_version)?;
+    story.run_begins("Run 1 of 2, with Holdfast", Detail::Seconds)?;
+    let with = run(&scene, &mut stage, &mut story, Detail::Seconds).await?;
+    drop(stage);
+
+    story.run_begins("Run 2 of 2, without Holdfast: the same in short, a line for each phase", Detail::Phases)?;
+    let mut stage = Stage::start(&scene, &parts, false).await?;
+    let without = run(&scene, &mut stage, &mut story, Detail::Phases).await?;
+    drop(stage);
+
+    let runs = Runs { with: &with, without: &without };
+    let claims = (scene.claims)(&scene, runs);
+    story.comparison(runs)?;
+    story.verdict(&claims)?;
+    write(&arguments.out, &page::render(&scene, runs, &claims, &envoy_version))?;
+    story.line(&format!("Chart: {}", arguments.out.display()))?;
+    let holds = claims.iter().all(|claim| claim.holds);
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run<W: io::Write>(
+    scene: &Scene,
+    stage: &mut Stage,
+    story: &mut Story<'_, W>,
+    detail: Detail,
+) -> anyhow::Result<Recording> {
+    perform::perform(scene, stage, |moment, recording| Ok(story.tell(moment, recording, detail)?)).await
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    directory.map_or(Ok(()), std::fs::create_dir_all).with_context(|| path.display().to_string())?;
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}

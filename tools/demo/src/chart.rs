@@ -1,0 +1,314 @@
+//! The drawing: both runs over one time axis, what clients got, what the breakers did, how long clients waited.
+//!
+//! Colours come from the page's style sheet, so that the drawing follows the reader's light or dark scheme. Every kind
+//! of answer and every state has a pattern or a word beside its colour.
+
+mod bars;
+mod states;
+mod waits;
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+
+use crate::answer::Fate;
+use crate::change::State;
+use crate::recording::Runs;
+use crate::scene::{Kind, Scene};
+use crate::words;
+
+/// The drawing's own units; the page scales it.
+const WIDTH: f64 = 1080.0;
+const LEFT: f64 = 84.0;
+const RIGHT: f64 = 16.0;
+const PLOT: f64 = WIDTH - LEFT - RIGHT;
+
+const PHASES_HEIGHT: f64 = 24.0;
+const TITLE_HEIGHT: f64 = 34.0;
+const BARS_HEIGHT: f64 = 170.0;
+const STRIP_HEIGHT: f64 = 20.0;
+const WAITS_HEIGHT: f64 = 170.0;
+const AXIS_HEIGHT: f64 = 40.0;
+const GAP: f64 = 10.0;
+
+/// A place in the drawing: from the top, how high.
+#[derive(Clone, Copy, Debug)]
+struct Area {
+    top: f64,
+    height: f64,
+}
+
+impl Area {
+    fn bottom(self) -> f64 {
+        self.top + self.height
+    }
+
+    /// Where `share` (0 to 1) of the height is.
+    fn at(self, share: f64) -> f64 {
+        self.bottom() - share * self.height
+    }
+}
+
+/// Hands out places from the top down.
+struct Layout(f64);
+
+impl Layout {
+    fn take(&mut self, height: f64) -> Area {
+        let area = Area { top: self.0, height };
+        self.0 += height;
+        area
+    }
+}
+
+/// The drawing as an SVG element.
+pub fn render(scene: &Scene, runs: Runs<'_>) -> Markup {
+    let mut layout = Layout(0.0);
+    let phases = layout.take(PHASES_HEIGHT);
+    let body_top = layout.0;
+    let with_title = layout.take(TITLE_HEIGHT);
+    let with_bars = layout.take(BARS_HEIGHT);
+    layout.take(GAP);
+    let strips: Vec<(&str, Area)> = scene
+        .policies()
+        .into_iter()
+        .map(|policy| {
+            let strip = layout.take(STRIP_HEIGHT);
+            layout.take(GAP / 2.0);
+            (policy, strip)
+        })
+        .collect();
+    let without_title = layout.take(TITLE_HEIGHT);
+    let without_bars = layout.take(BARS_HEIGHT);
+    let waits_title = layout.take(TITLE_HEIGHT);
+    let waits = layout.take(WAITS_HEIGHT);
+    let body = Area { top: body_top, height: layout.0 - body_top };
+    let axis = layout.take(AXIS_HEIGHT);
+    let time = Time { seconds: scene.seconds() };
+    html! {
+        svg viewBox=(format!("0 0 {WIDTH} {}", layout.0)) role="img" aria-labelledby="chart-title chart-description" {
+            title id="chart-title" { "Answers per second and waits, with Holdfast and without" }
+            desc id="chart-description" { (description(scene, runs)) }
+            (patterns())
+            (phase_bands(scene, time, phases, body))
+            (panel_title(with_title, "With Holdfast", "requests per second"))
+            (bars::render(scene, time, with_bars, runs.with))
+            @for (policy, strip) in strips { (states::strip(time, strip, policy, runs.with)) }
+            (panel_title(without_title, "Without Holdfast", "the same load"))
+            (bars::render(scene, time, without_bars, runs.without))
+            (panel_title(waits_title, "How long clients waited", "logarithmic"))
+            (waits::render(time, waits, runs))
+            (time_axis(time, axis))
+        }
+    }
+}
+
+/// What the kinds of answers and the states look like; stands above the drawing.
+pub fn legend() -> Markup {
+    let states = [
+        (State::Closed, "closed: requests pass"),
+        (State::Open, "open: none passes"),
+        (State::HalfOpen, "half-open: a few probe the service"),
+    ];
+    html! {
+        ul class="legend" {
+            @for fate in Fate::ALL {
+                li {
+                    svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" { (swatch(fate)) }
+                    (explanation(fate))
+                }
+            }
+        }
+        ul class="legend" {
+            @for (state, explanation) in states {
+                li {
+                    svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" {
+                        (states::state_box(state, Area { top: 1.0, height: 14.0 }, 1.0, 14.0))
+                    }
+                    "breaker " (explanation)
+                }
+            }
+        }
+    }
+}
+
+fn swatch(fate: Fate) -> Markup {
+    html! {
+        rect class=(format!("bar {}", class(fate))) width="16" height="16" rx="2" {}
+        @if let Some(pattern) = pattern(fate) { rect fill=(pattern) width="16" height="16" rx="2" {} }
+    }
+}
+
+fn explanation(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Served => "ok: answered by the service",
+        Fate::Fallback => "fallback: the answer the policy chose",
+        Fate::Rejected => "rejected at once: 503 with retry-after",
+        Fate::Failed => "errors",
+    }
+}
+
+fn class(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Served => "served",
+        Fate::Fallback => "fallback",
+        Fate::Rejected => "rejected",
+        Fate::Failed => "failed",
+    }
+}
+
+/// What lies over the colour.
+fn pattern(fate: Fate) -> Option<&'static str> {
+    match fate {
+        Fate::Served => None,
+        Fate::Fallback => Some("url(#diagonal)"),
+        Fate::Rejected => Some("url(#dots)"),
+        Fate::Failed => Some("url(#crosses)"),
+    }
+}
+
+fn patterns() -> Markup {
+    html! {
+        defs {
+            pattern id="diagonal" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
+                path class="ink" d="M0 0V7" {}
+            }
+            pattern id="stripes" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
+                path class="state-ink" d="M1.5 0V6" {}
+            }
+            pattern id="dots" width="7" height="7" patternUnits="userSpaceOnUse" {
+                circle class="ink-dot" cx="2" cy="2" r="1.2" {}
+                circle class="ink-dot" cx="5.5" cy="5.5" r="1.2" {}
+            }
+            pattern id="crosses" width="8" height="8" patternUnits="userSpaceOnUse" {
+                path class="ink" d="M0 0L8 8M8 0L0 8" {}
+            }
+        }
+    }
+}
+
+/// The time axis.
+#[derive(Clone, Copy, Debug)]
+struct Time {
+    seconds: u32,
+}
+
+impl Time {
+    fn x(self, seconds: f64) -> f64 {
+        LEFT + PLOT * seconds / f64::from(self.seconds.max(1))
+    }
+
+    fn of(self, at: Duration) -> f64 {
+        self.x(at.as_secs_f64().min(f64::from(self.seconds)))
+    }
+}
+
+fn phase_bands(scene: &Scene, time: Time, labels: Area, body: Area) -> Markup {
+    html! {
+        @for (phase, span) in scene.spans() {
+            @let (from, to) = (time.x(f64::from(span.start)), time.x(f64::from(span.end)));
+            rect class=(format!("phase {}", phase.kind.word())) x=(px(from)) y="0" width=(px(to - from))
+                height=(px(body.bottom())) {
+                title { (phase.told) }
+            }
+            @if span.start > 0 { line class="boundary" x1=(px(from)) x2=(px(from)) y1="0" y2=(px(body.bottom())) {} }
+            text class="phase-name" x=(px((from + to) / 2.0)) y=(px(labels.at(0.3))) text-anchor="middle" {
+                @match phase.kind {
+                    Kind::Outage => { "outage: " (scene.service) " is down" }
+                    Kind::Healthy | Kind::Recovery => (phase.kind.word()),
+                }
+            }
+        }
+    }
+}
+
+fn panel_title(area: Area, title: &str, more: &str) -> Markup {
+    html! {
+        text class="panel" x=(px(LEFT)) y=(px(area.at(0.3))) {
+            tspan class="strong" { (title) }
+            tspan class="soft" dx="8" { (more) }
+        }
+    }
+}
+
+fn time_axis(time: Time, area: Area) -> Markup {
+    html! {
+        line class="axis" x1=(px(LEFT)) x2=(px(LEFT + PLOT)) y1=(px(area.top)) y2=(px(area.top)) {}
+        @for second in 0..=time.seconds {
+            @let x = time.x(f64::from(second));
+            line class="axis" x1=(px(x)) x2=(px(x)) y1=(px(area.top)) y2=(px(area.top + 4.0)) {}
+            text class="tick" x=(px(x)) y=(px(area.top + 17.0)) text-anchor="middle" { (second) }
+        }
+        text class="tick" x=(px(LEFT + PLOT / 2.0)) y=(px(area.top + 35.0)) text-anchor="middle" { "seconds" }
+    }
+}
+
+/// What the drawing shows, for those who cannot see it.
+fn description(scene: &Scene, runs: Runs<'_>) -> String {
+    let mut said = format!("Bars for each of {} seconds in two panels over one time axis. ", scene.seconds());
+    for (name, recording) in [("With Holdfast", runs.with), ("Without Holdfast", runs.without)] {
+        for (phase, span) in scene.spans() {
+            let tally = recording.tally(span);
+            let counts: Vec<String> = Fate::ALL
+                .into_iter()
+                .filter(|fate| tally.count(*fate) > 0)
+                .map(|fate| format!("{} {}", tally.count(fate), fate.word()))
+                .collect();
+            let median = words::wait(tally.wait(50));
+            said.push_str(&format!("{name}, {}: {}, median wait {median}. ", phase.kind.word(), counts.join(", ")));
+        }
+    }
+    said
+}
+
+/// A coordinate, short.
+fn px(value: f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{scene, test_data};
+
+    fn drawn(scene: &Scene) -> String {
+        let (with, without) = (test_data::run(scene, true), test_data::run(scene, false));
+        render(scene, Runs { with: &with, without: &without }).into_string()
+    }
+
+    #[test]
+    fn every_second_of_both_runs_has_its_bar_with_its_numbers() {
+        let scene = scene::all().remove(0);
+        let svg = drawn(&scene);
+        for second in 1..=scene.seconds() {
+            assert_eq!(svg.matches(&format!("<title>second {second}: ")).count(), 2 + 4, "two bars and four marks");
+        }
+        assert!(svg.contains("second 1: 125 ok, 0 fallback, 0 rejected, 0 errors; waits: median 6.0 ms"), "{svg}");
+        assert!(svg.contains("second 8: 0 ok, 100 fallback, 25 rejected, 0 errors"), "{svg}");
+        assert!(svg.contains("second 8: 0 ok, 0 fallback, 0 rejected, 125 errors"), "{svg}");
+    }
+
+    #[test]
+    fn the_strip_shows_each_state_from_when_to_when() {
+        let scene = scene::all().remove(0);
+        let svg = drawn(&scene);
+        for part in [
+            "breaker items: closed from 0.0 s to 6.0 s",
+            "breaker items: open from 6.0 s to 8.0 s",
+            "breaker items: half-open from 8.0 s to 9.0 s",
+            "breaker checkout: closed from 14.0 s to 19.0 s",
+        ] {
+            assert!(svg.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn all_is_drawn_inside_the_drawing() {
+        for scene in scene::all() {
+            for number in drawn(&scene).split(" x=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                let x: f64 = number.parse().unwrap();
+                assert!((0.0..=WIDTH).contains(&x), "{x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! One run of a scene: the phases in their time, the callers, and everything that is observed meanwhile.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use crate::change::Change;
+use crate::load;
+use crate::recording::Recording;
+use crate::scene::Scene;
+use crate::sequence::{self, Sequence};
+use crate::stage::Stage;
+
+/// How often Envoy's log is looked at: also how exact the time of a change is.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long Envoy may take to count the last request.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// What is told while a run goes on.
+pub type Moment = sequence::Moment<Event>;
+
+/// What happens beside the requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The phase of this number begins.
+    Phase(usize),
+    /// A breaker changes its state.
+    Change(Change),
+}
+
+/// Performs the scene and tells of it in the order of the run's clock.
+pub async fn perform(
+    scene: &Scene,
+    stage: &mut Stage,
+    mut tell: impl FnMut(&Moment, &Recording) -> anyhow::Result<()>,
+) -> anyhow::Result<Recording> {
+    let start = Instant::now() + LOOK;
+    let mut load = load::begin(scene, &stage.client(), start);
+    let mut recording = Recording::default();
+    let mut sequence = Sequence::new();
+    let mut answered = vec![0; scene.seconds() as usize];
+    let mut arrived = stage.arrived();
+    let mut boundary = 0;
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Skip);
+
+    while sequence.seconds_told() < scene.seconds() {
+        tokio::select! {
+            // Phases and seconds begin when they should, however many answers there are.
+            biased;
+            () = sleep_until(start + Duration::from_secs(boundary.into())), if boundary <= scene.seconds() => {
+                if boundary > 0 {
+                    let now = stage.arrived();
+                    recording.arrivals.push(now - arrived);
+                    arrived = now;
+                }
+                if let Some((number, (phase, _))) =
+                    scene.spans().enumerate().find(|(_, (_, span))| span.start == boundary)
+                {
+                    stage.set(phase);
+                    sequence.happened(Duration::from_secs(boundary.into()), Event::Phase(number));
+                }
+                boundary += 1;
+            }
+            _ = look.tick() => {
+                stage.check()?;
+                for change in stage.changes(start.elapsed()) {
+                    sequence.happened(change.at, Event::Change(change.clone()));
+                    recording.changes.push(change);
+                }
+            }
+            Some(answer) = load.answers.recv() => {
+                if let Some(count) = answered.get_mut(answer.sent.as_secs() as usize) {
+                    *count += 1;
+                }
+                recording.answers.push(answer);
+            }
+        }
+        let complete = |second: u32| {
+            let all = answered.get(second as usize).is_some_and(|count| *count == scene.rate());
+            all && recording.arrivals.len() > second as usize
+        };
+        while let Some(moment) = sequence.next(complete) {
+            tell(&moment, &recording)?;
+        }
+    }
+    sleep(SETTLE).await;
+    recording.stats = stage.stats().await?;
+    Ok(recording)
+}

@@ -4,6 +4,7 @@
 //!   access log, processor time. It is killed when dropped.
 //! * [`Backend`] is an HTTP/1.1 and HTTP/2 server that misbehaves on request and counts what it sees.
 //! * [`Client`] sends single requests, bursts and loads, and keeps every answer.
+//! * [`Scene`] is an Envoy with Holdfast in it, with what its tests ask for again and again.
 //! * [`eventually`] waits for a condition, patiently.
 //!
 //! Two environment variables name the parts: `HOLDFAST_ENVOY` (the Envoy binary) and `HOLDFAST_WASM` (the module).
@@ -42,10 +43,12 @@ mod backend;
 mod bootstrap;
 mod client;
 mod envoy;
+mod scene;
 mod wait;
 
 pub use backend::{Action, Backend, SeenRequest};
 pub use bootstrap::{Cluster, EnvoyOptions, Listener, Policy, Route, Seats, holdfast_filter, stats_tags};
 pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template};
 pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, wasm_module};
+pub use scene::Scene;
 pub use wait::{Condition, PATIENCE, TimedOut, eventually};

@@ -1,0 +1,47 @@
+//! What goes wrong, on demand.
+
+use crate::host::Host;
+use crate::thread::Thread;
+
+/// A host call that is about to take effect.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The VM that makes it.
+    pub thread: Thread,
+    /// Its name, without `proxy_`.
+    pub name: &'static str,
+    /// What it is about: the key of shared data, the name of the metric, header or property, the log line.
+    pub subject: &'a str,
+    /// The token of a write of shared data; 0 is an unconditional one.
+    pub token: Option<u32>,
+    /// How many host calls this VM had made before this one.
+    pub before: u64,
+}
+
+impl Call<'_> {
+    /// Whether this is the raise of the change signal.
+    pub fn is_signal(&self) -> bool {
+        self.name == "increment_metric" && self.subject == holdfast_policy::metrics::EPOCH
+    }
+
+    /// Whether this is a compare-and-swap of shared data under a key with this in it.
+    pub fn swaps(&self, key: &str) -> bool {
+        self.writes(key) && self.token != Some(0)
+    }
+
+    /// Whether this is a write of shared data under a key with this in it.
+    pub fn writes(&self, key: &str) -> bool {
+        self.name == "set_shared_data" && self.subject.contains(key)
+    }
+}
+
+/// What happens instead of a host call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It has no effect and returns this status.
+    Status(u32),
+    /// It has no effect and the VM dies at it.
+    Trap,
+}
+
+pub(crate) type Rule = Box<dyn FnMut(&Host, &Call<'_>) -> Option<Fault>>;

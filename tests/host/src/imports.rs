@@ -1,0 +1,466 @@
+//! The host functions. Source: proxy-wasm ABI 0.2.1; statuses as proxy-wasm-cpp-host's `exports.cc` and Envoy's
+//! `context.cc` give them.
+
+use std::fmt;
+
+use wasmi::errors::HostError;
+use wasmi::{Caller, Engine, Error, ExternType, Linker, Module};
+
+use crate::faults::{Call, Fault};
+use crate::headers::Headers;
+use crate::metrics::Kind;
+use crate::status;
+use crate::stream::LocalReply;
+use crate::vm::VmData;
+
+/// Why a host call stopped the VM.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// A test asked for it.
+    OnPurpose,
+    /// The module did what Envoy does not let it do, or this host cannot.
+    Forbidden(String),
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stopped::OnPurpose => f.write_str("stopped by the test"),
+            Stopped::Forbidden(what) => f.write_str(what),
+        }
+    }
+}
+
+impl HostError for Stopped {}
+
+type Host<'a> = Caller<'a, VmData>;
+
+/// A status, or the VM's end.
+type Answer = Result<u32, Error>;
+
+/// Functions of the ABI that no code of the module calls yet. The SDK links them whether they are called or not.
+const NOT_PLAYED: [&str; 16] = [
+    "proxy_call_foreign_function",
+    "proxy_close_stream",
+    "proxy_continue_stream",
+    "proxy_dequeue_shared_queue",
+    "proxy_enqueue_shared_queue",
+    "proxy_get_buffer_status",
+    "proxy_get_header_map_size",
+    "proxy_get_status",
+    "proxy_grpc_call",
+    "proxy_grpc_cancel",
+    "proxy_grpc_close",
+    "proxy_grpc_send",
+    "proxy_grpc_stream",
+    "proxy_http_call",
+    "proxy_register_shared_queue",
+    "proxy_resolve_shared_queue",
+];
+
+/// Everything that the module imports; an error names what it cannot have.
+pub(crate) fn linker(engine: &Engine, module: &Module) -> Result<Linker<VmData>, String> {
+    let mut linker = Linker::new(engine);
+    define(&mut linker).expect("each name once");
+    let mut unknown = Vec::new();
+    for import in module.imports() {
+        let (space, name) = (import.module(), import.name());
+        match import.ty() {
+            ExternType::Func(ty) if space == "env" && NOT_PLAYED.contains(&name) => {
+                let owned = name.to_owned();
+                let stop = move |_: Host<'_>, _: &[wasmi::Val], _: &mut [wasmi::Val]| {
+                    Err(Error::host(Stopped::Forbidden(format!("the in-process host does not play {owned} yet"))))
+                };
+                linker.func_new(space, name, ty.clone(), stop).expect("each name once");
+            }
+            _ if space == "env" && PLAYED.contains(&name) => {}
+            _ => unknown.push(format!("{space}.{name}")),
+        }
+    }
+    if unknown.is_empty() {
+        Ok(linker)
+    } else {
+        Err(format!("the module imports what ABI 0.2.1 does not have: {}", unknown.join(", ")))
+    }
+}
+
+/// Links functions by their ABI names and lists the names.
+macro_rules! played {
+    ($($name:literal => $function:expr),* $(,)?) => {
+        const PLAYED: &[&str] = &[$($name),*];
+
+        fn define(linker: &mut Linker<VmData>) -> Result<(), wasmi::errors::LinkerError> {
+            $(linker.func_wrap("env", $name, $function)?;)*
+            Ok(())
+        }
+    };
+}
+
+played! {
+    "proxy_log" => log,
+    "proxy_get_log_level" => get_log_level,
+    "proxy_get_current_time_nanoseconds" => get_current_time_nanoseconds,
+    "proxy_set_tick_period_milliseconds" => set_tick_period_milliseconds,
+    "proxy_get_buffer_bytes" => get_buffer_bytes,
+    "proxy_set_buffer_bytes" => set_buffer_bytes,
+    "proxy_get_header_map_pairs" => get_header_map_pairs,
+    "proxy_set_header_map_pairs" => set_header_map_pairs,
+    "proxy_get_header_map_value" => get_header_map_value,
+    "proxy_add_header_map_value" => add_header_map_value,
+    "proxy_replace_header_map_value" => replace_header_map_value,
+    "proxy_remove_header_map_value" => remove_header_map_value,
+    "proxy_get_property" => get_property,
+    "proxy_set_property" => set_property,
+    "proxy_get_shared_data" => get_shared_data,
+    "proxy_set_shared_data" => set_shared_data,
+    "proxy_send_local_response" => send_local_response,
+    "proxy_define_metric" => define_metric,
+    "proxy_get_metric" => get_metric,
+    "proxy_record_metric" => record_metric,
+    "proxy_increment_metric" => increment_metric,
+    "proxy_set_effective_context" => set_effective_context,
+    "proxy_done" => done,
+}
+
+/// What precedes every host call: it is counted, and a rule of the test may take its place.
+fn enter(host: &mut Host<'_>, name: &'static str, subject: &str, token: Option<u32>) -> Result<Option<u32>, Error> {
+    let data = host.data_mut();
+    if data.is_starting && name != "log" {
+        return Err(Error::host(Stopped::Forbidden(format!(
+            "{name} was called in _initialize, where Envoy lets a module only log"
+        ))));
+    }
+    let before = data.calls;
+    data.calls += 1;
+    let current = data.current;
+    if let Some(stream) = data.streams.get_mut(&current) {
+        stream.calls.count(name);
+    }
+    let call = Call { thread: data.thread, name, subject, token, before };
+    match data.host().fault(&call) {
+        None => Ok(None),
+        Some(Fault::Status(status)) => Ok(Some(status)),
+        Some(Fault::Trap) => Err(Error::host(Stopped::OnPurpose)),
+    }
+}
+
+/// Returns from the host call if a rule took its place.
+macro_rules! enter {
+    ($host:expr, $name:literal, $subject:expr) => {
+        enter!($host, $name, $subject, None)
+    };
+    ($host:expr, $name:literal, $subject:expr, $token:expr) => {
+        if let Some(status) = enter(&mut $host, $name, $subject, $token)? {
+            return Ok(status);
+        }
+    };
+}
+
+/// Bytes of the module's memory, or the status for a pointer that leaves it.
+macro_rules! bytes {
+    ($host:expr, $at:expr, $size:expr) => {
+        match bytes(&$host, $at, $size) {
+            Some(bytes) => bytes,
+            None => return Ok(status::INVALID_MEMORY_ACCESS),
+        }
+    };
+}
+
+fn bytes(host: &Host<'_>, at: u32, size: u32) -> Option<Vec<u8>> {
+    let memory = host.data().memory?;
+    let (at, size) = (at as usize, size as usize);
+    memory.data(host).get(at..at.checked_add(size)?).map(<[u8]>::to_vec)
+}
+
+fn put(host: &mut Host<'_>, at: u32, bytes: &[u8]) -> u32 {
+    let Some(memory) = host.data().memory else { return status::INVALID_MEMORY_ACCESS };
+    match memory.write(host, at as usize, bytes) {
+        Ok(()) => status::OK,
+        Err(_) => status::INVALID_MEMORY_ACCESS,
+    }
+}
+
+/// Gives bytes to the module, in memory that its own allocator provides; nothing is allocated for none.
+fn give(host: &mut Host<'_>, value: &[u8], pointer_at: u32, size_at: u32) -> Answer {
+    let mut pointer = 0_u32;
+    if !value.is_empty() {
+        let malloc = host.data().malloc.expect("checked at the start");
+        pointer = malloc.call(&mut *host, value.len() as i32)? as u32;
+        if pointer == 0 || put(host, pointer, value) != status::OK {
+            return Ok(status::INVALID_MEMORY_ACCESS);
+        }
+    }
+    let first = put(host, pointer_at, &pointer.to_le_bytes());
+    let second = put(host, size_at, &(value.len() as u32).to_le_bytes());
+    Ok(first.max(second))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\0', ".")
+}
+
+fn log(mut host: Host<'_>, level: u32, at: u32, size: u32) -> Answer {
+    let line = text(&bytes!(host, at, size));
+    enter!(host, "log", &line);
+    let data = host.data();
+    data.host().write_log(data.thread, level, line);
+    Ok(status::OK)
+}
+
+fn get_log_level(mut host: Host<'_>, at: u32) -> Answer {
+    enter!(host, "get_log_level", "");
+    // Info, Envoy's default.
+    Ok(put(&mut host, at, &2_u32.to_le_bytes()))
+}
+
+fn get_current_time_nanoseconds(mut host: Host<'_>, at: u32) -> Answer {
+    enter!(host, "get_current_time_nanoseconds", "");
+    let now = host.data().host().wall_nanos();
+    Ok(put(&mut host, at, &now.to_le_bytes()))
+}
+
+fn set_tick_period_milliseconds(mut host: Host<'_>, period: u32) -> Answer {
+    enter!(host, "set_tick_period_milliseconds", "");
+    let now = host.data().host().steady_nanos();
+    let nanos = u64::from(period) * 1_000_000;
+    match host.data_mut().root() {
+        Some((_, root)) => root.tick = (period > 0).then_some((nanos, now + nanos)),
+        None => return Ok(status::NOT_FOUND),
+    }
+    Ok(status::OK)
+}
+
+fn get_buffer_bytes(mut host: Host<'_>, kind: u32, start: u32, length: u32, pointer_at: u32, size_at: u32) -> Answer {
+    let name = match kind {
+        6 => "vm configuration",
+        7 => "plugin configuration",
+        _ => "body",
+    };
+    enter!(host, "get_buffer_bytes", name);
+    let data = host.data_mut();
+    let whole = match kind {
+        0 => data.stream().map(|stream| stream.request_body.clone()),
+        1 => data.stream().map(|stream| stream.response_body.clone()),
+        6 => Some(data.vm_configuration.clone()),
+        7 if data.is_configuring => data.root().map(|(_, root)| root.configuration.as_bytes().to_vec()),
+        _ => None,
+    };
+    let Some(whole) = whole else { return Ok(status::NOT_FOUND) };
+    let start = (start as usize).min(whole.len());
+    let end = start.saturating_add(length as usize).min(whole.len());
+    give(&mut host, &whole[start..end], pointer_at, size_at)
+}
+
+fn set_buffer_bytes(mut host: Host<'_>, kind: u32, start: u32, length: u32, at: u32, size: u32) -> Answer {
+    let new = bytes!(host, at, size);
+    enter!(host, "set_buffer_bytes", "body");
+    let Some(stream) = host.data_mut().stream() else { return Ok(status::BAD_ARGUMENT) };
+    let body = match kind {
+        0 => &mut stream.request_body,
+        1 => &mut stream.response_body,
+        _ => return Ok(status::BAD_ARGUMENT),
+    };
+    let start = (start as usize).min(body.len());
+    let end = start.saturating_add(length as usize).min(body.len());
+    body.splice(start..end, new);
+    Ok(status::OK)
+}
+
+/// A header map of the current stream; `None` if this phase does not have it.
+fn map<'h>(host: &'h mut Host<'_>, kind: u32) -> Option<&'h mut Headers> {
+    let is_logging = host.data().is_logging;
+    let stream = host.data_mut().stream()?;
+    let map = match kind {
+        0 => &mut stream.request,
+        2 => &mut stream.response,
+        3 => &mut stream.trailers,
+        _ => return None,
+    };
+    (map.is_readable || is_logging).then_some(&mut map.headers)
+}
+
+/// The map that a change is about. Nothing can be changed while the access log is written.
+fn writable<'h>(host: &'h mut Host<'_>, kind: u32) -> Option<&'h mut Headers> {
+    if host.data().is_logging { None } else { map(host, kind) }
+}
+
+fn get_header_map_pairs(mut host: Host<'_>, kind: u32, pointer_at: u32, size_at: u32) -> Answer {
+    enter!(host, "get_header_map_pairs", "");
+    // A map that the phase does not have reads as empty.
+    let serialized = map(&mut host, kind).map(|headers| headers.serialize()).unwrap_or_default();
+    give(&mut host, &serialized, pointer_at, size_at)
+}
+
+fn set_header_map_pairs(mut host: Host<'_>, kind: u32, at: u32, size: u32) -> Answer {
+    let new = Headers::parse(&bytes!(host, at, size));
+    enter!(host, "set_header_map_pairs", "");
+    match writable(&mut host, kind) {
+        Some(headers) => *headers = new,
+        None => return Ok(status::BAD_ARGUMENT),
+    }
+    Ok(status::OK)
+}
+
+fn get_header_map_value(mut host: Host<'_>, kind: u32, at: u32, size: u32, pointer_at: u32, size_at: u32) -> Answer {
+    let name = bytes!(host, at, size);
+    enter!(host, "get_header_map_value", &text(&name));
+    let is_logging = host.data().is_logging;
+    let Some(headers) = map(&mut host, kind) else {
+        return Ok(if is_logging { status::NOT_FOUND } else { status::BAD_ARGUMENT });
+    };
+    match headers.get(&name).map(<[u8]>::to_vec) {
+        Some(value) => give(&mut host, &value, pointer_at, size_at),
+        None => Ok(status::NOT_FOUND),
+    }
+}
+
+fn change(host: &mut Host<'_>, kind: u32, change: impl FnOnce(&mut Headers)) -> u32 {
+    match writable(host, kind) {
+        Some(headers) => {
+            change(headers);
+            status::OK
+        }
+        None => status::BAD_ARGUMENT,
+    }
+}
+
+fn add_header_map_value(mut host: Host<'_>, kind: u32, at: u32, size: u32, value_at: u32, value_size: u32) -> Answer {
+    let (name, value) = (bytes!(host, at, size), bytes!(host, value_at, value_size));
+    enter!(host, "add_header_map_value", &text(&name));
+    Ok(change(&mut host, kind, |headers| headers.add(&name, &value)))
+}
+
+fn replace_header_map_value(
+    mut host: Host<'_>,
+    kind: u32,
+    at: u32,
+    size: u32,
+    value_at: u32,
+    value_size: u32,
+) -> Answer {
+    let (name, value) = (bytes!(host, at, size), bytes!(host, value_at, value_size));
+    enter!(host, "replace_header_map_value", &text(&name));
+    Ok(change(&mut host, kind, |headers| headers.set(&name, &value)))
+}
+
+fn remove_header_map_value(mut host: Host<'_>, kind: u32, at: u32, size: u32) -> Answer {
+    let name = bytes!(host, at, size);
+    enter!(host, "remove_header_map_value", &text(&name));
+    Ok(change(&mut host, kind, |headers| headers.remove(&name)))
+}
+
+fn get_property(mut host: Host<'_>, at: u32, size: u32, pointer_at: u32, size_at: u32) -> Answer {
+    let path = bytes!(host, at, size);
+    enter!(host, "get_property", &text(&path));
+    match host.data_mut().stream().and_then(|stream| stream.property(&path)) {
+        Some(value) => give(&mut host, &value, pointer_at, size_at),
+        None => Ok(status::NOT_FOUND),
+    }
+}
+
+fn set_property(mut host: Host<'_>, at: u32, size: u32, value_at: u32, value_size: u32) -> Answer {
+    let (path, value) = (bytes!(host, at, size), bytes!(host, value_at, value_size));
+    enter!(host, "set_property", &text(&path));
+    match host.data_mut().stream() {
+        Some(stream) => stream.filter_state.insert(path, value),
+        None => return Ok(status::NOT_FOUND),
+    };
+    Ok(status::OK)
+}
+
+fn get_shared_data(mut host: Host<'_>, at: u32, size: u32, pointer_at: u32, size_at: u32, token_at: u32) -> Answer {
+    let key = text(&bytes!(host, at, size));
+    enter!(host, "get_shared_data", &key);
+    let Some((value, version)) = host.data().host().shared(&key) else { return Ok(status::NOT_FOUND) };
+    let given = give(&mut host, &value, pointer_at, size_at)?;
+    Ok(given.max(put(&mut host, token_at, &version.to_le_bytes())))
+}
+
+fn set_shared_data(mut host: Host<'_>, at: u32, size: u32, value_at: u32, value_size: u32, token: u32) -> Answer {
+    let (key, value) = (text(&bytes!(host, at, size)), bytes!(host, value_at, value_size));
+    enter!(host, "set_shared_data", &key, Some(token));
+    Ok(host.data().host().write_shared(&key, value, token))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the ABI's")]
+fn send_local_response(
+    mut host: Host<'_>,
+    status: u32,
+    details_at: u32,
+    details_size: u32,
+    body_at: u32,
+    body_size: u32,
+    headers_at: u32,
+    headers_size: u32,
+    grpc_status: u32,
+) -> Answer {
+    let details = text(&bytes!(host, details_at, details_size));
+    let (body, headers) = (bytes!(host, body_at, body_size), bytes!(host, headers_at, headers_size));
+    enter!(host, "send_local_response", &details);
+    // Without a stream it does nothing; a second one is ignored. Both are no errors.
+    if let Some(stream) = host.data_mut().stream()
+        && !stream.has_replied
+    {
+        stream.has_replied = true;
+        let (headers, status) = (Headers::parse(&headers), u16::try_from(status).unwrap_or(500));
+        stream.reply = Some(LocalReply { status, details: details.replace(' ', "_"), body, headers, grpc_status });
+    }
+    Ok(status::OK)
+}
+
+fn define_metric(mut host: Host<'_>, kind: u32, at: u32, size: u32, id_at: u32) -> Answer {
+    let name = text(&bytes!(host, at, size));
+    enter!(host, "define_metric", &name);
+    let Some(kind) = Kind::of(kind) else { return Ok(status::BAD_ARGUMENT) };
+    let place = host.data().host().metrics_mut().define(kind, &name);
+    // A name that is defined again has a new id for the same value.
+    let id = host.data_mut().define(kind, place);
+    Ok(put(&mut host, id_at, &id.to_le_bytes()))
+}
+
+/// The place of the metric with this id, after the call was let in.
+macro_rules! metric {
+    ($host:expr, $name:literal, $id:expr) => {{
+        let place = $host.data().metric($id);
+        let name = place.map(|place| $host.data().host().metrics_mut().name(place).to_owned()).unwrap_or_default();
+        enter!($host, $name, &name);
+        match place {
+            Some(place) => place,
+            None => return Ok(status::NOT_FOUND),
+        }
+    }};
+}
+
+fn get_metric(mut host: Host<'_>, id: u32, at: u32) -> Answer {
+    let place = metric!(host, "get_metric", id);
+    let value = host.data().host().metrics_mut().get(place);
+    Ok(match value {
+        Ok(value) => put(&mut host, at, &value.to_le_bytes()),
+        Err(status) => status,
+    })
+}
+
+fn record_metric(mut host: Host<'_>, id: u32, value: u64) -> Answer {
+    let place = metric!(host, "record_metric", id);
+    Ok(host.data().host().metrics_mut().record(place, value))
+}
+
+fn increment_metric(mut host: Host<'_>, id: u32, by: i64) -> Answer {
+    let place = metric!(host, "increment_metric", id);
+    Ok(host.data().host().metrics_mut().increment(place, by))
+}
+
+fn set_effective_context(mut host: Host<'_>, context: u32) -> Answer {
+    enter!(host, "set_effective_context", "");
+    let data = host.data_mut();
+    if !data.streams.contains_key(&context) && !data.roots.contains_key(&context) {
+        return Ok(status::BAD_ARGUMENT);
+    }
+    data.effective = Some(context);
+    Ok(status::OK)
+}
+
+fn done(mut host: Host<'_>) -> Answer {
+    enter!(host, "done", "");
+    Ok(status::NOT_FOUND)
+}

@@ -1,0 +1,54 @@
+//! Runs the shipped module in process, on the interface that Envoy gives it.
+//!
+//! A [`Host`] has some workers, each with its own VM of the module, and what they share in one Envoy: shared data,
+//! metrics, a log. The clock stands still until the test moves it, so hours pass in milliseconds and every run is the
+//! same. A test sends requests, plays the upstream, and asks for state: what the client got, what the breaker is, what was
+//! logged and counted.
+//!
+//! ```no_run
+//! use holdfast_host_tests::{Host, Request, Response};
+//!
+//! let host = Host::with(r#"{"policies":[{"name":"orders","breaker":{"consecutive_failures":1}}]}"#).workers(4).start();
+//! host.get(0).passed().respond(Response::status(503));
+//! let turned_away = host.request(3, Request::get("/")).answered();
+//! assert_eq!(turned_away.status, 503);
+//! assert_eq!(turned_away.header("x-holdfast-reject").as_deref(), Some("open; policy=orders"));
+//! ```
+//!
+//! What goes wrong on a real machine happens here on demand: see [`Host::on_call`], which can refuse any host call, stop
+//! the VM at it, or let another worker take a step just before it.
+//!
+//! Where Envoy's behaviour had to be known exactly, the source is Envoy's `source/extensions/common/wasm/context.cc` and
+//! proxy-wasm-cpp-host's `context.cc`, `exports.cc`, `shared_data.cc` and `wasm.cc`.
+
+// A test, and what tests are made with, may stop at the first broken expectation.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod builder;
+mod calls;
+mod clock;
+mod exchange;
+mod faults;
+mod headers;
+mod host;
+mod imports;
+mod message;
+mod metrics;
+mod module;
+mod records;
+mod shared_data;
+pub mod status;
+mod stream;
+mod thread;
+pub mod trace;
+mod vm;
+
+pub use builder::{Builder, Refused};
+pub use calls::Calls;
+pub use exchange::{Answer, By, Exchange, Pending, Streaming};
+pub use faults::{Call, Fault};
+pub use headers::Headers;
+pub use host::{Crash, Host, Line, Listener};
+pub use message::{Local, Request, Response};
+pub use records::BreakerRecord;
+pub use thread::Thread;

@@ -1,0 +1,215 @@
+//! What a test sends and what it answers.
+
+use crate::headers::Headers;
+use crate::host::Listener;
+
+/// A request of a client, with what Envoy has found out about it by the time it reaches the module.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub(crate) headers: Headers,
+    pub(crate) body: Vec<u8>,
+    pub(crate) cluster: Option<String>,
+    pub(crate) route: Option<String>,
+    pub(crate) listener: Listener,
+}
+
+impl Request {
+    /// A request to `shop.example`, routed to the cluster `orders` by a route without a name.
+    pub fn new(method: &str, path: &str) -> Self {
+        let pairs = [
+            (":method", method),
+            (":path", path),
+            (":authority", "shop.example"),
+            (":scheme", "http"),
+            ("x-forwarded-proto", "http"),
+            ("x-request-id", "00000000-0000-4000-8000-000000000000"),
+        ];
+        Request {
+            headers: pairs.into_iter().collect(),
+            body: Vec::new(),
+            cluster: Some("orders".to_owned()),
+            route: None,
+            listener: Listener::default(),
+        }
+    }
+
+    /// A GET.
+    pub fn get(path: &str) -> Self {
+        Request::new("GET", path)
+    }
+
+    /// A unary gRPC call.
+    pub fn grpc(path: &str) -> Self {
+        Request::new("POST", path).header("content-type", "application/grpc").header("te", "trailers")
+    }
+
+    /// Sets a header; its value is any bytes.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// Adds another line of a header.
+    pub fn another(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.add(name, value);
+        self
+    }
+
+    /// Gives it a body.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().to_vec();
+        self
+    }
+
+    /// The cluster it is routed to.
+    pub fn cluster(mut self, cluster: &str) -> Self {
+        self.cluster = Some(cluster.to_owned());
+        self
+    }
+
+    /// The name of its route.
+    pub fn route(mut self, route: &str) -> Self {
+        self.route = Some(route.to_owned());
+        self
+    }
+
+    /// No route was found, so there is no cluster.
+    pub fn unrouted(mut self) -> Self {
+        self.cluster = None;
+        self
+    }
+
+    /// The listener it came in by.
+    pub fn on(mut self, listener: Listener) -> Self {
+        self.listener = listener;
+        self
+    }
+
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.headers.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+    }
+}
+
+/// An answer of the upstream host.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub(crate) headers: Headers,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<Headers>,
+}
+
+impl Response {
+    /// An answer with this status and a short body.
+    pub fn status(status: u16) -> Self {
+        Response {
+            headers: [(":status", status.to_string())].into_iter().collect(),
+            body: b"upstream".to_vec(),
+            trailers: None,
+        }
+    }
+
+    /// A gRPC answer: a message, and this status in the trailers.
+    pub fn grpc(grpc_status: u32) -> Self {
+        let mut response = Response::status(200).header("content-type", "application/grpc");
+        response.trailers = Some([("grpc-status", grpc_status.to_string())].into_iter().collect());
+        response
+    }
+
+    /// A gRPC answer without a message: this status is in the headers.
+    pub fn grpc_headers_only(grpc_status: u32) -> Self {
+        Response::status(200)
+            .header("content-type", "application/grpc")
+            .header("grpc-status", grpc_status.to_string())
+            .without_body()
+    }
+
+    /// Sets a header; its value is any bytes.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// Sets a trailer; its value is any bytes.
+    pub fn trailer(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.trailers.get_or_insert_default().set(name, value);
+        self
+    }
+
+    /// Sets the body.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().to_vec();
+        self
+    }
+
+    /// Takes the body away.
+    pub fn without_body(mut self) -> Self {
+        self.body.clear();
+        self
+    }
+
+    pub(crate) fn code(&self) -> Option<u16> {
+        std::str::from_utf8(self.headers.get(":status")?).ok()?.parse().ok()
+    }
+}
+
+/// A reply that Envoy makes itself because the host gave none, with the response flags it sets.
+/// Source: Envoy, `CoreResponseFlag` and `ResponseCodeDetailValues`.
+#[derive(Debug, Clone)]
+pub struct Local {
+    pub(crate) status: u16,
+    pub(crate) flags: u64,
+    pub(crate) details: &'static str,
+    pub(crate) body: &'static str,
+}
+
+impl Local {
+    /// The connection could not be made.
+    pub fn connect_failure() -> Self {
+        Local {
+            status: 503,
+            flags: 1 << 5,
+            details: "upstream_reset_before_response_started{connection_failure}",
+            body: "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
+        }
+    }
+
+    /// The host reset the stream before it answered.
+    pub fn reset() -> Self {
+        Local {
+            status: 503,
+            flags: 1 << 4,
+            details: "upstream_reset_before_response_started{remote_reset}",
+            body: "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
+        }
+    }
+
+    /// The host did not answer within the route's time-out.
+    pub fn timeout() -> Self {
+        Local { status: 504, flags: 1 << 2, details: "response_timeout", body: "upstream request timeout" }
+    }
+
+    /// A stream without a route time-out was idle for too long, with the whole request sent.
+    pub fn idle() -> Self {
+        Local { status: 504, flags: 1 << 16, details: "stream_idle_timeout", body: "stream timeout" }
+    }
+
+    /// The cluster has no healthy host.
+    pub fn no_healthy_upstream() -> Self {
+        Local { status: 503, flags: 1 << 1, details: "no_healthy_upstream", body: "no healthy upstream" }
+    }
+
+    /// One of Envoy's own ceilings was reached.
+    pub fn overflow() -> Self {
+        Local {
+            status: 503,
+            flags: 1 << 7,
+            details: "upstream_reset_before_response_started{overflow}",
+            body: "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+        }
+    }
+
+    /// A filter replied, or the router itself did (a redirect, a direct response): without any flag.
+    pub fn by_filter(status: u16) -> Self {
+        Local { status, flags: 0, details: "direct_response", body: "" }
+    }
+}

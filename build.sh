@@ -23,6 +23,10 @@ source "$root/scripts/module.sh"
 source "$root/scripts/envoy.sh"
 # shellcheck source=scripts/wasm-tests.sh
 source "$root/scripts/wasm-tests.sh"
+# shellcheck source=scripts/fuzz.sh
+source "$root/scripts/fuzz.sh"
+# shellcheck source=scripts/bench.sh
+source "$root/scripts/bench.sh"
 
 #: build            makes dist/holdfast.wasm
 target_build() {
@@ -49,6 +53,16 @@ target_test() {
   wasm=$(passed_in "$cache/test-wasm.log")
   say "All tests passed: $native natively and on Envoy in ${took[native]} s, $wasm as WebAssembly in Node in ${took[wasm]} s."
   say "Before them: the module in ${took[building]} s, Envoy in ${took[fetching]} s."
+}
+
+#: fuzz [SECONDS]   feeds any bytes to whatever reads bytes from outside, 20 seconds for each of the targets in fuzz/
+target_fuzz() {
+  fuzz_all "${1:-20}"
+}
+
+#: bench            measures the cost of a decision, natively and as WebAssembly in V8; writes dist/bench.json
+target_bench() {
+  bench_all
 }
 
 #: check FILE...    says whether policy documents are valid, and what is wrong with them

@@ -1,0 +1,96 @@
+//! The cases.
+
+/// One thing to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    /// The breaker's window.
+    pub kind: Kind,
+    /// What is timed.
+    pub part: Part,
+    /// Workers that have counted outcomes for the key; the first is measured.
+    pub workers: usize,
+    /// Keys that the requests take in turn.
+    pub keys: usize,
+    /// Policies in the document; requests take them in turn, so on average half of them are asked whether they match.
+    pub policies: usize,
+}
+
+/// What a policy counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The last 10 seconds.
+    Time,
+    /// The last 100 outcomes.
+    Count100,
+    /// The last 1000 outcomes.
+    Count1000,
+    /// The last 10 seconds and consecutive failures.
+    Run,
+}
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Finding policy and key of a request, and letting it pass.
+    Admit,
+    /// The same for a request that an open breaker turns away.
+    Reject,
+    /// Recording a success.
+    Succeed,
+    /// Recording a failure that opens nothing.
+    Fail,
+}
+
+impl Case {
+    const fn new(kind: Kind, part: Part) -> Self {
+        Case { kind, part, workers: 1, keys: 1, policies: 1 }
+    }
+    const fn workers(self, workers: usize) -> Self {
+        Case { workers, ..self }
+    }
+    const fn keys(self, keys: usize) -> Self {
+        Case { keys, ..self }
+    }
+    const fn policies(self, policies: usize) -> Self {
+        Case { policies, ..self }
+    }
+
+    /// How many operations are timed at once. Of failures fewer, so that a run of them opens nothing.
+    pub const fn batch(&self) -> u32 {
+        match (self.kind, self.part) {
+            (Kind::Run, Part::Fail) => 40,
+            _ => 512,
+        }
+    }
+}
+
+/// All cases, in the order of the table.
+pub const CASES: &[Case] = &[
+    Case::new(Kind::Time, Part::Admit),
+    Case::new(Kind::Count100, Part::Admit),
+    Case::new(Kind::Count1000, Part::Admit),
+    Case::new(Kind::Run, Part::Admit),
+    Case::new(Kind::Time, Part::Reject),
+    Case::new(Kind::Time, Part::Succeed),
+    Case::new(Kind::Count100, Part::Succeed),
+    Case::new(Kind::Count1000, Part::Succeed),
+    Case::new(Kind::Run, Part::Succeed),
+    Case::new(Kind::Time, Part::Fail),
+    Case::new(Kind::Time, Part::Fail).workers(4),
+    Case::new(Kind::Time, Part::Fail).workers(16),
+    Case::new(Kind::Count100, Part::Fail),
+    Case::new(Kind::Count100, Part::Fail).workers(4),
+    Case::new(Kind::Count100, Part::Fail).workers(16),
+    Case::new(Kind::Count1000, Part::Fail),
+    Case::new(Kind::Count1000, Part::Fail).workers(4),
+    Case::new(Kind::Count1000, Part::Fail).workers(16),
+    Case::new(Kind::Run, Part::Fail),
+    Case::new(Kind::Run, Part::Fail).workers(4),
+    Case::new(Kind::Run, Part::Fail).workers(16),
+    Case::new(Kind::Time, Part::Admit).keys(16),
+    Case::new(Kind::Time, Part::Admit).keys(256),
+    Case::new(Kind::Time, Part::Succeed).keys(16),
+    Case::new(Kind::Time, Part::Succeed).keys(256),
+    Case::new(Kind::Time, Part::Admit).policies(100),
+    Case::new(Kind::Time, Part::Succeed).policies(100),
+];

@@ -1,0 +1,75 @@
+//! What a decision costs, without a host: cases that a timer outside of here runs in batches.
+//!
+//! Native code and Node drive the same functions: [`prepare`](Bench::prepare) sets the scene for a batch, untimed,
+//! and [`run`](Bench::run) is the batch itself. No clock is read in here; virtual time passes with the requests.
+
+#![allow(clippy::expect_used, clippy::panic)] // A benchmark that cannot be set up has nothing to say.
+
+pub mod case;
+mod exports;
+mod scene;
+
+pub use case::{CASES, Case, Kind, Part};
+
+use scene::Scene;
+
+/// One case with all that it needs.
+#[derive(Debug)]
+pub struct Bench {
+    case: Case,
+    scene: Scene,
+}
+
+impl Bench {
+    /// The scene of a case: its policies compiled, its workers and keys known to each other, its windows filled.
+    pub fn new(case: Case) -> Self {
+        Bench { case, scene: Scene::new(&case) }
+    }
+
+    /// Sets the scene for the next batch. Not to be timed.
+    pub fn prepare(&mut self) {
+        self.scene.prepare(&self.case);
+    }
+
+    /// Runs the batch and says how many operations did what the case is about; it must be all of them.
+    pub fn run(&mut self) -> u32 {
+        match self.case.part {
+            Part::Admit => self.scene.admit(&self.case),
+            Part::Reject => self.scene.reject(&self.case),
+            Part::Succeed => self.scene.report(&scene::SUCCESS),
+            Part::Fail => self.scene.report(&scene::FAILURE),
+        }
+    }
+
+    /// Reads and writes of the shared store until now.
+    pub fn store_calls(&self) -> (usize, usize) {
+        self.scene.store_calls()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_measures_what_it_says() {
+        for case in CASES {
+            let mut bench = Bench::new(*case);
+            for _ in 0..3 {
+                bench.prepare();
+                assert_eq!(bench.run(), case.batch(), "{case:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_healthy_path_reads_nothing_shared() {
+        for case in CASES.iter().filter(|case| matches!(case.part, Part::Admit | Part::Succeed)) {
+            let mut bench = Bench::new(*case);
+            bench.prepare();
+            let (before, _) = bench.store_calls();
+            bench.run();
+            assert_eq!(bench.store_calls().0 - before, 0, "{case:?}");
+        }
+    }
+}

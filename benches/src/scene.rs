@@ -1,0 +1,225 @@
+//! Workers, keys and policies of one case, in a state that stays the same however often it is measured.
+
+use core::time::Duration;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use holdfast_policy::config;
+use holdfast_policy::document::Policy;
+use holdfast_policy::fallback::Field;
+use holdfast_policy::governed::{Decision, Governed, Ticket};
+use holdfast_policy::memory::MemoryStore;
+use holdfast_policy::outcome::{Outcome, Verdict};
+use holdfast_policy::time::Timestamp;
+use holdfast_policy::worker::Worker;
+
+use crate::case::{Case, Kind, Part};
+
+pub(crate) const SUCCESS: Outcome = Outcome { verdict: Verdict::Success, slow: false, retry_after: None };
+pub(crate) const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
+
+/// Virtual time between two requests of a worker: 10,000 a second.
+const GAP: Duration = Duration::from_micros(100);
+
+#[derive(Debug)]
+pub(crate) struct Scene {
+    store: MemoryStore,
+    threads: Vec<Thread>,
+    /// Clusters and tenants that requests take in turn.
+    requests: Vec<Request>,
+    next: usize,
+    tickets: Vec<(usize, Ticket)>,
+    now: Timestamp,
+}
+
+/// One worker with its view of all policies.
+#[derive(Debug)]
+struct Thread {
+    worker: Worker,
+    policies: Vec<Governed>,
+    events: Vec<holdfast_policy::governed::Event>,
+}
+
+#[derive(Debug)]
+struct Request {
+    cluster: String,
+    tenant: String,
+}
+
+impl Request {
+    fn field(&self, field: Field<'_>) -> Option<Cow<'_, [u8]>> {
+        match field {
+            Field::Cluster => Some(Cow::Borrowed(self.cluster.as_bytes())),
+            Field::Header("x-tenant") => Some(Cow::Borrowed(self.tenant.as_bytes())),
+            _ => None,
+        }
+    }
+}
+
+impl Thread {
+    fn new(policies: &[Arc<Policy>], seed: u64) -> Self {
+        let policies = policies.iter().map(|policy| Governed::new(Arc::clone(policy))).collect();
+        Thread { worker: Worker::new(seed), policies, events: Vec::with_capacity(8) }
+    }
+
+    /// What the module does for a request: the first policy that matches, its key, its decision.
+    fn decide(&mut self, store: &mut MemoryStore, request: &Request, now: Timestamp) -> Option<(usize, Decision)> {
+        self.events.clear();
+        let field = |field: Field<'_>| request.field(field);
+        let index = self.policies.iter().position(|one| one.policy().matches.holds(field))?;
+        let governed = self.policies.get_mut(index)?;
+        let key = governed.key(store, field);
+        Some((index, governed.admit(&mut self.worker, store, key, now, &mut self.events)))
+    }
+
+    fn report(&mut self, store: &mut MemoryStore, index: usize, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
+        self.events.clear();
+        if let Some(governed) = self.policies.get_mut(index) {
+            let hold = governed.report(&mut self.worker, store, ticket, outcome, now, &mut self.events);
+            debug_assert!(hold.is_none(), "nothing limits requests in flight");
+        }
+    }
+
+    fn tick(&mut self, store: &mut MemoryStore, now: Timestamp) {
+        self.worker.tick(store, now);
+        for governed in &mut self.policies {
+            governed.tick(&mut self.worker, store, now);
+        }
+    }
+}
+
+impl Scene {
+    pub(crate) fn new(case: &Case) -> Self {
+        let document = config::parse(document(case).as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+        let policies: Vec<Arc<Policy>> = document.policies.into_iter().map(Arc::new).collect();
+        let threads = (1..=case.workers).map(|seed| Thread::new(&policies, seed as u64)).collect();
+        let requests = (0..case.keys.max(case.policies))
+            .map(|number| Request {
+                cluster: format!("outbound|80||service-{}", number % case.policies),
+                tenant: format!("tenant-{}", number % case.keys),
+            })
+            .collect();
+        let mut scene = Scene {
+            store: MemoryStore::default(),
+            threads,
+            requests,
+            next: 0,
+            tickets: Vec::with_capacity(case.batch() as usize),
+            now: Timestamp::from_secs(1_700_000_000),
+        };
+        // Every worker has seen enough of every key: windows are full, and volumes beyond `min_requests`.
+        let each = match case.kind {
+            Kind::Time | Kind::Run => 32,
+            Kind::Count100 => 100,
+            Kind::Count1000 => 1000,
+        };
+        for _ in 0..each * scene.requests.len() {
+            scene.serve_everywhere(&SUCCESS);
+        }
+        if case.part == Part::Reject {
+            scene.serve_everywhere(&FAILURE);
+        }
+        scene
+    }
+
+    /// One request on every worker.
+    fn serve_everywhere(&mut self, outcome: &Outcome) {
+        let Scene { store, threads, requests, next, now, .. } = self;
+        let request = requests.get(*next % requests.len()).expect("there is a request");
+        for thread in threads {
+            *now = now.plus(GAP);
+            if let Some((index, Decision::Admitted(ticket))) = thread.decide(store, request, *now) {
+                thread.report(store, index, ticket, outcome, *now);
+            }
+        }
+        *next += 1;
+    }
+
+    pub(crate) fn prepare(&mut self, case: &Case) {
+        for thread in &mut self.threads {
+            thread.tick(&mut self.store, self.now);
+        }
+        if case.part == Part::Reject {
+            // The breaker stays open for longer than any measurement; only its view is made fresh.
+            let _ = self.admit(case);
+            return;
+        }
+        // Ends runs of failures, and looks at every cell, so that no view becomes old within the batch.
+        for _ in 0..self.requests.len() {
+            self.serve_everywhere(&SUCCESS);
+        }
+        self.tickets.clear();
+        if matches!(case.part, Part::Succeed | Part::Fail) {
+            for _ in 0..case.batch() {
+                match self.one() {
+                    Some((index, Decision::Admitted(ticket))) => self.tickets.push((index, ticket)),
+                    other => panic!("{case:?}: {other:?}"),
+                }
+            }
+            // Reported in the order of admission, from the back.
+            self.tickets.reverse();
+        }
+    }
+
+    fn one(&mut self) -> Option<(usize, Decision)> {
+        self.now = self.now.plus(GAP);
+        // Counted through, without the division that would cost as much as a small decision.
+        self.next = if self.next + 1 < self.requests.len() { self.next + 1 } else { 0 };
+        let request = self.requests.get(self.next)?;
+        self.threads.first_mut()?.decide(&mut self.store, request, self.now)
+    }
+
+    pub(crate) fn admit(&mut self, case: &Case) -> u32 {
+        let mut admitted = 0;
+        for _ in 0..case.batch() {
+            admitted += u32::from(matches!(self.one(), Some((_, Decision::Admitted(_)))));
+        }
+        admitted
+    }
+
+    pub(crate) fn reject(&mut self, case: &Case) -> u32 {
+        let mut rejected = 0;
+        for _ in 0..case.batch() {
+            rejected += u32::from(matches!(self.one(), Some((_, Decision::Rejected(_)))));
+        }
+        rejected
+    }
+
+    pub(crate) fn report(&mut self, outcome: &Outcome) -> u32 {
+        let Scene { store, threads, tickets, now, .. } = self;
+        let mut reported = 0;
+        let Some(thread) = threads.first_mut() else { return reported };
+        while let Some((index, ticket)) = tickets.pop() {
+            *now = now.plus(GAP);
+            thread.report(store, index, ticket, outcome, *now);
+            // Nothing moved: what is told is the outcome and nothing else.
+            reported += u32::from(thread.events.len() == 1);
+        }
+        reported
+    }
+
+    pub(crate) fn store_calls(&self) -> (usize, usize) {
+        (self.store.reads(), self.store.writes())
+    }
+}
+
+/// Policies that match one cluster each and count by tenant. A failure is never slow, so that a rate is worked out for
+/// each one, which no number of failures reaches.
+fn document(case: &Case) -> String {
+    let breaker = match (case.kind, case.part) {
+        (_, Part::Reject) => r#""window": "10s", "consecutive_failures": 1, "open_for": "24h""#,
+        (Kind::Time, _) => r#""window": "10s", "failure_rate": 0, "slow_rate": 100"#,
+        (Kind::Count100, _) => r#""window": 100, "failure_rate": 0, "slow_rate": 100"#,
+        (Kind::Count1000, _) => r#""window": 1000, "failure_rate": 0, "slow_rate": 100"#,
+        (Kind::Run, _) => r#""window": "10s", "failure_rate": 0, "slow_rate": 100, "consecutive_failures": 50"#,
+    };
+    let policies: Vec<String> = (0..case.policies)
+        .map(|number| {
+            format!(
+                r#"{{"name": "p{number}", "match": {{"cluster": "outbound|*||service-{number}"}},
+                    "scope": [{{"header": "x-tenant"}}], "outcome": {{"slow_after": "1s"}}, "breaker": {{{breaker}}}}}"#
+            )
+        })
+        .collect();
+    format!(r#"{{"policies": [{}]}}"#, policies.join(","))
+}

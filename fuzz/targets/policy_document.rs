@@ -1,0 +1,86 @@
+//! Any bytes as a policy document: an error says where and what, and a document that compiles means one thing.
+
+#![no_main]
+
+use std::sync::Arc;
+
+use holdfast_policy::config::{self, MAX_LISTED};
+use holdfast_policy::fingerprint;
+use holdfast_policy::governed::{Decision, Governed};
+use holdfast_policy::memory::MemoryStore;
+use holdfast_policy::narrate;
+use holdfast_policy::outcome::{Outcome, Verdict};
+use holdfast_policy::time::Timestamp;
+use holdfast_policy::worker::Worker;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    match config::parse(bytes) {
+        Err(errors) => {
+            assert!((1..=MAX_LISTED).contains(&errors.listed().len()), "{errors}");
+            assert_eq!(errors.total(), errors.listed().len() + errors.unlisted());
+            for error in errors.listed() {
+                assert!(!error.path.is_empty() && !error.problem.is_empty(), "{error:?}");
+                assert!(!error.to_string().contains('\n'), "an error is one line: {error:?}");
+            }
+            assert_eq!(config::parse(bytes), Err(errors), "the same bytes are wrong in the same way");
+        }
+        Ok(document) => {
+            assert_eq!(config::parse(bytes).as_ref(), Ok(&document), "the same bytes mean the same");
+            assert_eq!(config::parse(&spaced(bytes)), Ok(document.clone()), "white space means nothing");
+            for policy in document.policies {
+                assert_eq!(fingerprint::of_policy(&policy), fingerprint::of_policy(&policy.clone()));
+                govern(policy.into());
+            }
+        }
+    }
+});
+
+/// The document with white space wherever JSON allows some.
+fn spaced(bytes: &[u8]) -> Vec<u8> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut out = Vec::with_capacity(bytes.len() * 2);
+    let (mut quoted, mut escaped) = (false, false);
+    for &byte in bytes {
+        let structural = !quoted && b"{}[]:,".contains(&byte);
+        if structural {
+            out.push(b' ');
+        }
+        out.push(byte);
+        if structural {
+            out.extend_from_slice(b"\n\t");
+        }
+        if escaped {
+            escaped = false;
+        } else if quoted && byte == b'\\' {
+            escaped = true;
+        } else if byte == b'"' {
+            quoted = !quoted;
+        }
+    }
+    out
+}
+
+/// What compiles can also govern: a few failures and a few hours of it.
+fn govern(policy: Arc<holdfast_policy::document::Policy>) {
+    let failure = Outcome { verdict: Verdict::Failure, slow: true, retry_after: None };
+    let (mut worker, mut store, mut events) = (Worker::new(1), MemoryStore::default(), Vec::new());
+    let mut governed = Governed::new(Arc::clone(&policy));
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    for round in 0..24 {
+        let key = governed.key(&mut store, |_| Some(b"x"[..].into()));
+        if let Decision::Admitted(ticket) = governed.admit(&mut worker, &mut store, key, now, &mut events) {
+            let hold = governed.report(&mut worker, &mut store, ticket, &failure, now, &mut events);
+            if let Some(hold) = hold {
+                governed.release(&mut worker, &mut store, hold, now, &mut events);
+            }
+        }
+        now = now.plus(core::time::Duration::from_millis(1 << round));
+        governed.tick(&mut worker, &mut store, now);
+        for event in events.drain(..) {
+            if let holdfast_policy::governed::Event::Moved(transition) = event {
+                assert!(!narrate::line(&policy, governed.key_text(key), &transition).contains('\n'));
+            }
+        }
+    }
+}

@@ -11,7 +11,7 @@ pub struct Case {
     pub workers: usize,
     /// Keys that the requests take in turn.
     pub keys: usize,
-    /// Policies in the document; requests take them in turn, so on average half of them are asked whether they match.
+    /// Policies in the document; requests take them in turn, each names a cluster of its own.
     pub policies: usize,
 }
 

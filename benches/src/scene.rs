@@ -8,6 +8,7 @@ use holdfast_policy::config;
 use holdfast_policy::document::Policy;
 use holdfast_policy::fallback::Field;
 use holdfast_policy::governed::{Decision, Governed, Ticket};
+use holdfast_policy::index::Index;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
 use holdfast_policy::time::Timestamp;
@@ -36,6 +37,7 @@ pub(crate) struct Scene {
 #[derive(Debug)]
 struct Thread {
     worker: Worker,
+    index: Index,
     policies: Vec<Governed>,
     events: Vec<holdfast_policy::governed::Event>,
 }
@@ -57,16 +59,16 @@ impl Request {
 }
 
 impl Thread {
-    fn new(policies: &[Arc<Policy>], seed: u64) -> Self {
+    fn new(index: &Index, policies: &[Arc<Policy>], seed: u64) -> Self {
         let policies = policies.iter().map(|policy| Governed::new(Arc::clone(policy))).collect();
-        Thread { worker: Worker::new(seed), policies, events: Vec::with_capacity(8) }
+        Thread { worker: Worker::new(seed), index: index.clone(), policies, events: Vec::with_capacity(8) }
     }
 
     /// What the module does for a request: the first policy that matches, its key, its decision.
     fn decide(&mut self, store: &mut MemoryStore, request: &Request, now: Timestamp) -> Option<(usize, Decision)> {
         self.events.clear();
         let field = |field: Field<'_>| request.field(field);
-        let index = self.policies.iter().position(|one| one.policy().matches.holds(field))?;
+        let index = self.index.find(field)?;
         let governed = self.policies.get_mut(index)?;
         let key = governed.key(store, field);
         Some((index, governed.admit(&mut self.worker, store, key, now, &mut self.events)))
@@ -91,8 +93,9 @@ impl Thread {
 impl Scene {
     pub(crate) fn new(case: &Case) -> Self {
         let document = config::parse(document(case).as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+        let index = Index::new(&document);
         let policies: Vec<Arc<Policy>> = document.policies.into_iter().map(Arc::new).collect();
-        let threads = (1..=case.workers).map(|seed| Thread::new(&policies, seed as u64)).collect();
+        let threads = (1..=case.workers).map(|seed| Thread::new(&index, &policies, seed as u64)).collect();
         let requests = (0..case.keys.max(case.policies))
             .map(|number| Request {
                 cluster: format!("outbound|80||service-{}", number % case.policies),
@@ -216,7 +219,7 @@ fn document(case: &Case) -> String {
     let policies: Vec<String> = (0..case.policies)
         .map(|number| {
             format!(
-                r#"{{"name": "p{number}", "match": {{"cluster": "outbound|*||service-{number}"}},
+                r#"{{"name": "p{number}", "match": {{"cluster": "outbound|80||service-{number}"}},
                     "scope": [{{"header": "x-tenant"}}], "outcome": {{"slow_after": "1s"}}, "breaker": {{{breaker}}}}}"#
             )
         })

@@ -67,7 +67,7 @@ impl RequestSeat {
     fn admit(&mut self) -> Option<Served> {
         let plugin = self.plugin.as_ref()?;
         let facts = Facts::default();
-        let governing = plugin.policies.iter().find(|one| one.policy().matches.holds(|field| facts.get(field)))?;
+        let governing = plugin.policies.get(plugin.index.find(|field| facts.get(field))?)?;
         if !governing.is_active {
             return None;
         }

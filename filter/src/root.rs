@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use holdfast_policy::config;
+use holdfast_policy::index::Index;
 use holdfast_policy::seat::Seat;
 use holdfast_policy::store::{Expected, Store};
 use holdfast_policy::time::Timestamp;
@@ -22,6 +23,8 @@ const TICK_MILLIS: u32 = 1000;
 pub struct Plugin {
     /// In the document's order.
     pub policies: Vec<Rc<Governing>>,
+    /// Finds the one that governs a request.
+    pub index: Index,
     /// The store that all workers share.
     pub shared: SharedData,
     /// The VM that this runs in.
@@ -43,9 +46,9 @@ impl Root {
         }
         let bytes = host::plugin_configuration().unwrap_or_default();
         let document = config::parse(&bytes).map_err(|errors| errors.to_string())?;
-        let vm = Vm::current();
+        let (vm, index) = (Vm::current(), Index::new(&document));
         let policies = document.policies.into_iter().map(|policy| vm.govern(policy)).collect();
-        Ok(Plugin { policies, shared: SharedData::open(), vm })
+        Ok(Plugin { policies, index, shared: SharedData::open(), vm })
     }
 }
 

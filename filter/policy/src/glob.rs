@@ -92,6 +92,11 @@ impl Glob {
         &self.text
     }
 
+    /// Whether it has no star, so that it matches only itself.
+    pub fn is_literal(&self) -> bool {
+        self.tokens.iter().all(|token| matches!(token, Token::Byte(_)))
+    }
+
     /// Whether the whole of `text` matches.
     pub fn matches(&self, text: &[u8]) -> bool {
         // Greedy with backtracking to the last star of each sort: a `*` that runs into its separator gives up to the

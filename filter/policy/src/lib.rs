@@ -12,6 +12,7 @@ pub mod fallback;
 pub mod fingerprint;
 pub mod glob;
 pub mod governed;
+pub mod index;
 pub mod inflight;
 pub mod keys;
 mod matching;

@@ -9,21 +9,31 @@ use crate::glob::Glob;
 impl Match {
     /// Whether the request matches. `value` gives a field of it and is asked only for those that a condition needs.
     pub fn holds<'v>(&self, mut value: impl FnMut(Field<'_>) -> Option<Cow<'v, [u8]>>) -> bool {
-        let mut any = |globs: &[Glob], field: Field<'_>, view: fn(&mut Cow<'v, [u8]>)| {
+        let mut any = |globs: &[Glob], field: Field<'_>| {
             if globs.is_empty() {
                 return true;
             }
-            let Some(mut text) = value(field) else { return false };
-            view(&mut text);
+            let Some(text) = value(field) else { return false };
+            let text = comparable(field, text);
             globs.iter().any(|glob| glob.matches(&text))
         };
-        any(&self.method, Field::Method, |_| {})
-            && any(&self.path, Field::Path, without_query)
-            && any(&self.authority, Field::Authority, lower)
-            && self.headers.iter().all(|(name, glob)| any(core::slice::from_ref(glob), Field::Header(name), |_| {}))
-            && any(&self.cluster, Field::Cluster, |_| {})
-            && any(&self.route, Field::Route, |_| {})
+        any(&self.method, Field::Method)
+            && any(&self.path, Field::Path)
+            && any(&self.authority, Field::Authority)
+            && self.headers.iter().all(|(name, glob)| any(core::slice::from_ref(glob), Field::Header(name)))
+            && any(&self.cluster, Field::Cluster)
+            && any(&self.route, Field::Route)
     }
+}
+
+/// A field's value as globs see it: an authority in lower case, a path without its query.
+pub(crate) fn comparable<'v>(field: Field<'_>, mut text: Cow<'v, [u8]>) -> Cow<'v, [u8]> {
+    match field {
+        Field::Authority => lower(&mut text),
+        Field::Path => without_query(&mut text),
+        Field::Cluster | Field::Route | Field::Method | Field::Header(_) => {}
+    }
+    text
 }
 
 fn lower(text: &mut Cow<'_, [u8]>) {

@@ -35,9 +35,14 @@ pub trait Record: Sized {
     /// Reads the fields; `None` when they cannot be right.
     fn read(input: &mut Reader<'_>) -> Option<Self>;
 
+    /// About how many bytes the fields take, to reserve them at once.
+    fn size(&self) -> usize {
+        54
+    }
+
     /// The whole record.
     fn encode(&self, fingerprint: u64) -> Vec<u8> {
-        let mut out = Writer(Vec::with_capacity(64));
+        let mut out = Writer(Vec::with_capacity(self.size().saturating_add(10)));
         out.u8(VERSION);
         out.u8(Self::KIND as u8);
         out.u64(fingerprint);

@@ -160,6 +160,18 @@ const LONGEST: u16 = 1000;
 impl Record for Slot {
     const KIND: Kind = Kind::Slot;
 
+    fn size(&self) -> usize {
+        /// A time window: its newest bucket's number and three counts for each bucket.
+        const TIME_WINDOW: usize = 8 + 12 * crate::window::BUCKETS;
+        let window = match &self.window {
+            Outcomes::None => 0,
+            Outcomes::Time(_) => TIME_WINDOW,
+            Outcomes::Count(window) => 2 + 8 * window.len(),
+        };
+        // The rest: the generation, three marks, and a run of failures that is seldom long.
+        window + if self.traffic.is_some() { TIME_WINDOW } else { 0 } + if self.run.is_some() { 64 } else { 0 } + 7
+    }
+
     fn write(&self, out: &mut Writer) {
         out.u32(self.generation);
         match &self.window {

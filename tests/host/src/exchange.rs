@@ -296,8 +296,7 @@ impl Pending {
             details: local.details.to_owned(),
             body: local.body.as_bytes().to_vec(),
             headers: Headers::default(),
-            // UNAVAILABLE, which Envoy makes of 503 and 504.
-            grpc_status: 14,
+            grpc_status: local.grpc_status,
         };
         let answer = self.run(|vm, id| local_reply(vm, id, &reply, local.flags, By::Envoy)).unwrap_or_else(failed);
         self.finish(answer)

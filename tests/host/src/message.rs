@@ -160,7 +160,12 @@ pub struct Local {
     pub(crate) flags: u64,
     pub(crate) details: &'static str,
     pub(crate) body: &'static str,
+    /// What a gRPC client gets; Envoy makes UNAVAILABLE of 503 and 504 where nothing else is said.
+    pub(crate) grpc_status: u32,
 }
+
+/// UNAVAILABLE.
+const UNAVAILABLE: u32 = 14;
 
 impl Local {
     /// The connection could not be made.
@@ -170,6 +175,7 @@ impl Local {
             flags: 1 << 5,
             details: "upstream_reset_before_response_started{connection_failure}",
             body: "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
+            grpc_status: UNAVAILABLE,
         }
     }
 
@@ -180,22 +186,52 @@ impl Local {
             flags: 1 << 4,
             details: "upstream_reset_before_response_started{remote_reset}",
             body: "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
+            grpc_status: UNAVAILABLE,
         }
     }
 
     /// The host did not answer within the route's time-out.
     pub fn timeout() -> Self {
-        Local { status: 504, flags: 1 << 2, details: "response_timeout", body: "upstream request timeout" }
+        Local {
+            status: 504,
+            flags: 1 << 2,
+            details: "response_timeout",
+            body: "upstream request timeout",
+            grpc_status: UNAVAILABLE,
+        }
     }
 
     /// A stream without a route time-out was idle for too long, with the whole request sent.
     pub fn idle() -> Self {
-        Local { status: 504, flags: 1 << 16, details: "stream_idle_timeout", body: "stream timeout" }
+        Local {
+            status: 504,
+            flags: 1 << 16,
+            details: "stream_idle_timeout",
+            body: "stream timeout",
+            grpc_status: UNAVAILABLE,
+        }
+    }
+
+    /// A gRPC call did not end within its deadline, which the route lets pass (`grpc_timeout_header_max`).
+    pub fn grpc_deadline() -> Self {
+        Local {
+            status: 408,
+            flags: 0,
+            details: "max_duration_timeout",
+            body: "downstream duration timeout",
+            grpc_status: 4,
+        }
     }
 
     /// The cluster has no healthy host.
     pub fn no_healthy_upstream() -> Self {
-        Local { status: 503, flags: 1 << 1, details: "no_healthy_upstream", body: "no healthy upstream" }
+        Local {
+            status: 503,
+            flags: 1 << 1,
+            details: "no_healthy_upstream",
+            body: "no healthy upstream",
+            grpc_status: UNAVAILABLE,
+        }
     }
 
     /// One of Envoy's own ceilings was reached.
@@ -205,11 +241,12 @@ impl Local {
             flags: 1 << 7,
             details: "upstream_reset_before_response_started{overflow}",
             body: "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+            grpc_status: UNAVAILABLE,
         }
     }
 
     /// A filter replied, or the router itself did (a redirect, a direct response): without any flag.
     pub fn by_filter(status: u16) -> Self {
-        Local { status, flags: 0, details: "direct_response", body: "" }
+        Local { status, flags: 0, details: "direct_response", body: "", grpc_status: UNAVAILABLE }
     }
 }

@@ -78,6 +78,8 @@ fn what_is_an_outcome_and_what_is_none() {
     host.request(0, Request::grpc("/a.B/C")).passed().grpc(5);
     host.request(0, Request::grpc("/a.B/C")).passed().headers(Response::grpc(0)).client_leaves();
     assert_eq!(outcomes(), (2, 7, 4), "UNAVAILABLE, NOT_FOUND, a client that leaves in the middle");
+    host.request(0, Request::grpc("/a.B/C")).passed().local(Local::grpc_deadline());
+    assert_eq!(outcomes(), (2, 8, 4), "a deadline that passes");
     host.assert_no_trap();
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use holdfast_policy::document::Policy;
+use holdfast_policy::document::{Policy, TemplatePart};
 use holdfast_policy::governed::{Event, Governed};
 use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::metrics::{self, Metric};
@@ -20,6 +20,10 @@ pub struct Governing {
     pub governed: RefCell<Governed>,
     /// Whether it does anything at all.
     pub is_active: bool,
+    /// What fallbacks insert of a request whose answer they replace.
+    pub kept: Vec<TemplatePart>,
+    /// Whether a fallback could replace an answer.
+    pub replaces_answers: bool,
     policy: Arc<Policy>,
     fingerprint: u64,
     ids: RefCell<Vec<Option<Box<Ids>>>>,
@@ -32,6 +36,8 @@ impl Governing {
     pub fn new(governed: Governed) -> Self {
         Governing {
             is_active: governed.is_active(),
+            kept: governed.policy().kept_parts(),
+            replaces_answers: governed.policy().replaces_answers(),
             policy: Arc::clone(governed.policy()),
             fingerprint: governed.fingerprint(),
             governed: RefCell::new(governed),

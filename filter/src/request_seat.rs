@@ -41,15 +41,17 @@ struct Admitted {
     ticket: Ticket,
     /// Whether the client speaks gRPC; only asked where an answer may have to be replaced.
     grpc: bool,
-    /// Fields that a fallback inserts, in the order of `Policy::kept_fields`.
+    /// What a fallback inserts of the request, in the order of `Governing::kept`.
     kept: Vec<Option<Vec<u8>>>,
-    /// The headers of a response that is judged by its trailers.
-    head: Option<ResponseHead>,
+    /// The headers of a response that is judged by its trailers, and when they came.
+    head: Option<(ResponseHead, Timestamp)>,
 }
 
 /// How an answer came.
 struct Came {
-    /// When.
+    /// When it began.
+    began: Timestamp,
+    /// When it could be judged.
     at: Timestamp,
     /// How long the host asked to be left alone.
     retry_after: Option<Duration>,
@@ -86,11 +88,10 @@ impl RequestSeat {
                 Some(fallback::serve_rejection(policy, &rejection, asks_grpc(), value, &mut events))
             }
             Decision::Admitted(ticket) => {
-                let replaces = policy.replaces_answers();
                 self.exchange = Exchange::Admitted(Box::new(Admitted {
                     governing: Rc::clone(governing),
-                    grpc: replaces && asks_grpc(),
-                    kept: policy.kept_fields().into_iter().map(|field| facts.get(field).map(Cow::into_owned)).collect(),
+                    grpc: governing.replaces_answers && asks_grpc(),
+                    kept: governing.kept.iter().map(|part| facts.get(part.field()?).map(Cow::into_owned)).collect(),
                     head: None,
                     ticket,
                 }));
@@ -113,7 +114,7 @@ impl RequestSeat {
         let plugin = self.plugin.as_ref()?;
         let Admitted { governing, ticket, grpc, kept, .. } = admitted;
         let policy = governing.policy();
-        let outcome = Outcome::judge(&policy.outcome, answer, came.at.since(ticket.admitted()), came.retry_after);
+        let outcome = Outcome::judge(&policy.outcome, answer, came.began.since(ticket.admitted()), came.retry_after);
         let (key, would_be_served) = (ticket.key(), ticket.would_be_served());
         let mut events = governing.events();
         let mut shared = plugin.shared;
@@ -121,9 +122,8 @@ impl RequestSeat {
         let mut governed = governing.governed.try_borrow_mut().ok()?;
         let hold = governed.report(&mut worker, &mut shared, ticket, &outcome, came.at, &mut events);
         let served = came.replaceable.then(|| {
-            let fields = policy.kept_fields();
             let value = |wanted: Field<'_>| {
-                let place = fields.iter().position(|field| *field == wanted)?;
+                let place = governing.kept.iter().position(|part| part.field() == Some(wanted))?;
                 kept.get(place)?.clone()
             };
             fallback::serve_failure(policy, answer, &outcome, would_be_served, grpc, value, &mut events)
@@ -142,8 +142,12 @@ impl RequestSeat {
 
     /// Settles after the response's headers have gone on to the client.
     fn settle_late(&mut self, admitted: Admitted, answer: Answer) {
-        let retry_after = admitted.head.as_ref().and_then(|head| head.retry_after);
-        self.settle(admitted, answer, &Came { at: Timestamp(host::now()), retry_after, replaceable: false });
+        let now = Timestamp(host::now());
+        let (began, retry_after) = match &admitted.head {
+            Some((head, came)) => (*came, head.retry_after),
+            None => (now, None),
+        };
+        self.settle(admitted, answer, &Came { began, at: now, retry_after, replaceable: false });
     }
 
     /// Takes the admitted request out, if its outcome is still to come.
@@ -226,11 +230,11 @@ impl HttpContext for RequestSeat {
         let wants_retry_after = admitted.governing.policy().wants_retry_after();
         let head = ResponseHead::read(&host::headers(Headers::Response), now, wants_retry_after);
         let Some(answer) = answer_of(&head, end_of_stream) else {
-            admitted.head = Some(head);
+            admitted.head = Some((head, now));
             self.exchange = Exchange::Admitted(Box::new(admitted));
             return Action::Continue;
         };
-        let came = Came { at: now, retry_after: head.retry_after, replaceable: true };
+        let came = Came { began: now, at: now, retry_after: head.retry_after, replaceable: true };
         match self.settle(admitted, answer, &came) {
             Some(served) => send(&served),
             None => Action::Continue,
@@ -248,7 +252,7 @@ impl HttpContext for RequestSeat {
     fn on_log(&mut self) {
         // Still admitted at the end: the client left, or a gRPC response broke off.
         if let Some(admitted) = self.take() {
-            let answer = response::answer_at_end(admitted.head.as_ref(), response_flags());
+            let answer = response::answer_at_end(admitted.head.as_ref().map(|(head, _)| head), response_flags());
             self.settle_late(admitted, answer);
         }
         self.release();

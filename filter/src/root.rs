@@ -48,7 +48,12 @@ impl Root {
         let document = config::parse(&bytes).map_err(|errors| errors.to_string())?;
         let (vm, index) = (Vm::current(), Index::new(&document));
         let policies = document.policies.into_iter().map(|policy| vm.govern(policy)).collect();
-        Ok(Plugin { policies, index, shared: SharedData::open(), vm })
+        let mut shared = SharedData::open();
+        // Opening moved the signal, so each VM sees another value.
+        if let (Ok(mut worker), Some(epoch)) = (vm.worker.try_borrow_mut(), shared.epoch()) {
+            worker.stir(epoch);
+        }
+        Ok(Plugin { policies, index, shared, vm })
     }
 }
 

@@ -179,7 +179,7 @@ pub enum Cause {
 /// What a report of an outcome did to the cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged {
-    /// It belongs to an earlier generation or an expired lease: nothing changed.
+    /// It belongs to an earlier generation: nothing changed.
     Stale,
     /// It was taken into account.
     Counted,
@@ -325,7 +325,7 @@ impl Cell {
         (admission, transition)
     }
 
-    /// Takes a probe's outcome into account. An ignored one only gives its permit back.
+    /// Takes a probe's outcome into account, also after its lease is over. An ignored one only gives its permit back.
     pub fn judge_probe(
         &mut self,
         breaker: &Breaker,
@@ -339,12 +339,19 @@ impl Cell {
             return Judged::Stale;
         }
         let State::HalfOpen(half_open) = &mut self.state else { return Judged::Stale };
-        let Some(held) = half_open.leases.iter().position(|held| held.id == lease) else { return Judged::Stale };
-        half_open.leases.swap_remove(held);
+        let held = half_open.leases.iter().position(|held| held.id == lease);
+        if let Some(held) = held {
+            half_open.leases.swap_remove(held);
+        }
         if !outcome.counts() {
-            return Judged::Counted;
+            return if held.is_some() { Judged::Counted } else { Judged::Stale };
         }
         half_open.judged.add(outcome);
+        // Late, but of this half-open: it says as much of the host as any other, and a host that is slower than the lease
+        // would else never be judged. The permit that its lease was given on to is taken back, the oldest first.
+        while half_open.used() > u32::from(breaker.probes.get()) && !half_open.leases.is_empty() {
+            half_open.leases.remove(0);
+        }
         half_open.run = if outcome.failed() { half_open.run.saturating_add(1) } else { 0 };
         if let Some(trip) = breaker.half_open_tripped(half_open) {
             return Judged::Moved(self.open(breaker, trip, outcome.retry_after, now, random));
@@ -408,10 +415,14 @@ fn ramped(since: Timestamp, now: Timestamp, ramp: Duration) -> Option<Duration> 
 }
 
 impl HalfOpen {
+    /// Permits that are held or used up.
+    fn used(&self) -> u32 {
+        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.judged.total)
+    }
+
     fn take_permit(&mut self, breaker: &Breaker, generation: u32, now: Timestamp) -> Admission {
         self.leases.retain(|lease| lease.expires.remaining(now, breaker.lease).is_some());
-        let taken = u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.judged.total);
-        if taken >= u32::from(breaker.probes.get()) {
+        if self.used() >= u32::from(breaker.probes.get()) {
             return Admission::Reject { retry_after: Duration::ZERO };
         }
         let lease = self.next;

@@ -95,28 +95,31 @@ impl Policy {
                 .any(|entry| entry.on.contains(Reason::Failure) || entry.on.contains(Reason::Timeout))
     }
 
-    /// The fields of the request that such fallbacks insert, to be kept when the request passes.
-    pub fn kept_fields(&self) -> Vec<Field<'_>> {
-        let mut fields = Vec::new();
+    /// The parts of such fallbacks that insert something of the request, which is to be kept when the request passes.
+    pub fn kept_parts(&self) -> Vec<TemplatePart> {
+        let mut parts: Vec<TemplatePart> = Vec::new();
         for entry in &self.fallback {
             if entry.on.contains(Reason::Failure) || entry.on.contains(Reason::Timeout) {
                 let FallbackKind::Static(response) = &entry.kind;
-                for field in response.body.iter().filter_map(field_of) {
-                    if !fields.contains(&field) {
-                        fields.push(field);
+                for part in response.body.iter().filter(|part| part.field().is_some()) {
+                    if !parts.contains(part) {
+                        parts.push(part.clone());
                     }
                 }
             }
         }
-        fields
+        parts
     }
 }
 
-fn field_of(part: &TemplatePart) -> Option<Field<'_>> {
-    match part {
-        TemplatePart::Path => Some(Field::Path),
-        TemplatePart::Header(name) => Some(Field::Header(name)),
-        TemplatePart::Text(_) | TemplatePart::Reason | TemplatePart::Policy | TemplatePart::RetryAfter => None,
+impl TemplatePart {
+    /// The field of the request that it inserts, if it does.
+    pub fn field(&self) -> Option<Field<'_>> {
+        match self {
+            TemplatePart::Path => Some(Field::Path),
+            TemplatePart::Header(name) => Some(Field::Header(name)),
+            TemplatePart::Text(_) | TemplatePart::Reason | TemplatePart::Policy | TemplatePart::RetryAfter => None,
+        }
     }
 }
 
@@ -243,7 +246,7 @@ fn static_reply(
                 body.extend_from_slice(seconds.to_string().as_bytes());
             }
             TemplatePart::Path | TemplatePart::Header(_) => {
-                if let Some(value) = field_of(part).and_then(&mut value) {
+                if let Some(value) = part.field().and_then(&mut value) {
                     escape(&mut body, &value, response.escape);
                 }
             }

@@ -5,7 +5,7 @@ use core::hash::{Hash, Hasher};
 /// A compiled glob over bytes.
 ///
 /// A segment ends at the separator the field has: `/` in a path, `.` in an authority; other fields are one segment, in
-/// which `*` and `**` are the same. Matching is linear in the text times the stars, without recursion.
+/// which `*` and `**` are the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     text: String,
@@ -97,53 +97,46 @@ impl Glob {
         self.tokens.iter().all(|token| matches!(token, Token::Byte(_)))
     }
 
-    /// Whether the whole of `text` matches.
+    /// Whether the whole of `text` matches. Takes at most a step for each byte of the text and token of the glob.
     pub fn matches(&self, text: &[u8]) -> bool {
-        // Greedy with backtracking to the last star of each sort: a `*` that runs into its separator gives up to the
-        // last `**` before it, which can absorb anything.
-        let (mut token, mut at) = (0, 0);
-        let mut within: Option<(usize, usize)> = None;
-        let mut across: Option<(usize, usize)> = None;
-        loop {
-            match self.tokens.get(token) {
-                Some(Token::Across) => {
-                    across = Some((token, at));
-                    within = None;
-                    token += 1;
+        if self.is_literal() {
+            return self.text.as_bytes() == text;
+        }
+        // The places in the glob that what was read so far can have led to, all at once: to try one after the other
+        // would take quadratic time for a text that a client chooses.
+        let (mut live, mut next) = (vec![false; self.tokens.len() + 1], vec![false; self.tokens.len() + 1]);
+        self.reach(&mut live, 0);
+        for byte in text {
+            next.fill(false);
+            let mut any = false;
+            for (place, token) in self.tokens.iter().enumerate() {
+                if live.get(place) != Some(&true) {
                     continue;
                 }
-                Some(Token::Within) => {
-                    within = Some((token, at));
-                    token += 1;
-                    continue;
-                }
-                Some(Token::Byte(want)) if text.get(at) == Some(want) => {
-                    token += 1;
-                    at += 1;
-                    continue;
-                }
-                None if at == text.len() => return true,
-                _ => {}
+                let to = match token {
+                    Token::Byte(want) if want == byte => place + 1,
+                    Token::Within if Some(*byte) != self.separator => place,
+                    Token::Across => place,
+                    _ => continue,
+                };
+                self.reach(&mut next, to);
+                any = true;
             }
-            // Mismatch: lengthen the innermost star that may grow.
-            if let Some((star, from)) = within {
-                match text.get(from) {
-                    Some(byte) if Some(*byte) != self.separator => {
-                        within = Some((star, from + 1));
-                        token = star + 1;
-                        at = from + 1;
-                        continue;
-                    }
-                    _ => within = None,
-                }
+            if !any {
+                return false;
             }
-            match across {
-                Some((star, from)) if from < text.len() => {
-                    across = Some((star, from + 1));
-                    token = star + 1;
-                    at = from + 1;
-                }
-                _ => return false,
+            core::mem::swap(&mut live, &mut next);
+        }
+        live.last() == Some(&true)
+    }
+
+    /// Marks a place, and those behind it that stars, which may stand for nothing, lead on to.
+    fn reach(&self, live: &mut [bool], mut place: usize) {
+        while let Some(mark) = live.get_mut(place) {
+            *mark = true;
+            match self.tokens.get(place) {
+                Some(Token::Within | Token::Across) => place += 1,
+                _ => break,
             }
         }
     }
@@ -178,6 +171,50 @@ mod tests {
         assert!(path("/**/x/*.js", "/a/x/b/x/c.js"));
         assert!(path("**a*b", "/aa/aXb"));
         assert!(!path("**a*b", "/aa/aX/b"));
+    }
+
+    /// Against the plain definition, tried out recursively.
+    #[test]
+    fn it_matches_what_its_definition_says() {
+        fn plain(glob: &[u8], text: &[u8]) -> bool {
+            match glob {
+                [] => text.is_empty(),
+                [b'*', b'*', rest @ ..] => (0..=text.len()).any(|at| plain(rest, &text[at..])),
+                [b'*', rest @ ..] => {
+                    let segment = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
+                    (0..=segment).any(|at| plain(rest, &text[at..]))
+                }
+                [byte, rest @ ..] => text.first() == Some(byte) && plain(rest, &text[1..]),
+            }
+        }
+        let words = |letters: &[u8], longest: u32| -> Vec<Vec<u8>> {
+            let count = letters.len();
+            (0..=longest)
+                .flat_map(|len| (0..count.pow(len)).map(move |number| (number, len)))
+                .map(|(number, len)| (0..len).map(|at| letters[number / count.pow(at) % count]).collect())
+                .collect()
+        };
+        let texts = words(b"a/b", 5);
+        for glob in words(b"a/*", 5) {
+            let Ok(compiled) = Glob::new(core::str::from_utf8(&glob).unwrap(), Some(b'/')) else { continue };
+            for text in &texts {
+                assert_eq!(
+                    compiled.matches(text),
+                    plain(&glob, text),
+                    "{} on {}",
+                    compiled.as_str(),
+                    text.escape_ascii()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_text_made_to_be_slow_is_not() {
+        // By trying one place after the other this would take 3,600,000,000 steps.
+        let text = format!("/{}", ".".repeat(60_000));
+        assert!(!path("/**.*.js", &text));
+        assert!(path("/**.*.js", &format!("{text}js")));
     }
 
     #[test]

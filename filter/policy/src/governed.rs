@@ -136,6 +136,8 @@ struct KeyState {
     /// Requests of this worker in flight, where the policy limits them.
     in_flight: u32,
     in_flight_written: Timestamp,
+    /// Whether the store lacks the last change of `in_flight`.
+    in_flight_unwritten: bool,
     /// The throttle's counts of the other workers.
     others: Option<(Timestamp, Tally)>,
 }
@@ -163,6 +165,7 @@ impl KeyState {
             slot_key: None,
             in_flight: 0,
             in_flight_written: Timestamp::ZERO,
+            in_flight_unwritten: false,
             others: None,
         }
     }
@@ -274,12 +277,17 @@ impl Governed {
         events: &mut Vec<Event>,
     ) -> Decision {
         events.push(Event::Count(Metric::Requests));
+        let mut exempt = false;
         let mut ticket = Ticket { key, admitted: now, permit: Permit::None, in_flight: false, would_be_served: false };
         let Some(state) = self.states.get_mut(usize::from(key.0)) else { return Decision::Admitted(ticket) };
 
         if let Some((breaker, shadow)) = active(self.policy.breaker.as_ref(), |feature| feature.mode) {
             match ask_breaker(breaker, self.fingerprint, state, worker, store, now, events) {
-                Ok(permit) => ticket.permit = permit,
+                Ok(permit) => {
+                    ticket.permit = permit;
+                    // A probe must get through; but a breaker that only pretends has none.
+                    exempt = !shadow && ticket.is_probe();
+                }
                 Err(retry_after) => {
                     let rejection = Rejection { reason: Reason::Open, retry_after };
                     if let Some(rejected) = reject(&self.policy, rejection, shadow, &mut ticket, events) {
@@ -302,7 +310,7 @@ impl Governed {
         }
         let policy = Arc::clone(&self.policy);
         if let Some((throttle, shadow)) = active(policy.throttle.as_ref(), |feature| feature.mode)
-            && !ticket.is_probe()
+            && !exempt
             && self.is_throttled(worker, store, key, throttle, now)
         {
             let rejection = Rejection { reason: Reason::Throttled, retry_after: Duration::ZERO };
@@ -400,10 +408,12 @@ impl Governed {
         }
         let Some(place) = worker.place(store, now) else { return };
         own_slot(fingerprint, shape, state, store, place);
+        let mut own_total = 0;
         if judges {
             if state.slot.generation != state.generation() {
                 state.slot.start_generation(shape, state.generation());
             }
+            own_total = state.slot.own_total(shape, now);
             state.slot.record(shape, outcome, now);
         }
         state.slot.record_traffic(shape, outcome, now);
@@ -412,10 +422,8 @@ impl Governed {
             store.set(slot_key, &state.slot.encode(fingerprint));
         }
         let Some(breaker) = policy.breaker.as_ref().filter(|_| judges) else { return };
-        // A success can only complete `min_requests`, and not any more once this worker alone has seen that many.
-        let decides = outcome.failed()
-            || outcome.slow && breaker.watches_slow()
-            || state.slot.own_total(shape, now) <= breaker.low_volume();
+        // A success can only complete `min_requests`, and not any more once this worker alone had seen that many.
+        let decides = outcome.failed() || outcome.slow && breaker.watches_slow() || own_total < breaker.low_volume();
         if !decides {
             return;
         }
@@ -434,7 +442,7 @@ impl Governed {
     pub fn tick<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
         for state in &mut self.states {
             let age = now.since(state.in_flight_written).max(state.in_flight_written.since(now));
-            if state.in_flight > 0 && age >= inflight::RENEW_AFTER {
+            if state.in_flight_unwritten || state.in_flight > 0 && age >= inflight::RENEW_AFTER {
                 // Contention is not worth telling here: the next tick tries again.
                 write_in_flight(self.fingerprint, state, worker, store, now, &mut Vec::new());
             }
@@ -455,7 +463,8 @@ impl Governed {
         let fresh = state.others.is_some_and(|(at, _)| at <= now && now.since(at) < VIEW_LASTS_UNSIGNALLED);
         if !fresh {
             let mut sum = Tally::default();
-            let own = worker.held().map(|place| place.number);
+            // The slot that `state.slot` is, which after a lost place may still be at the old one.
+            let own = state.slot_key.as_ref().map(|(place, _)| place.number);
             for number in (0..worker.places(store, now)).filter(|number| Some(*number) != own) {
                 let slot = store.get(&state.slot_key_of(number));
                 if let Some(slot) = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, *fingerprint, shape)) {
@@ -618,7 +627,10 @@ fn take_concurrency<S: Store>(
     match updated {
         Err(_) => {
             events.push(Event::Count(Metric::Contention));
-            Some(false)
+            // It passes, for no service would be worse than no limit, but it counts from the next write on.
+            state.in_flight = own.saturating_add(1);
+            state.in_flight_unwritten = true;
+            Some(true)
         }
         Ok(updated) if updated.verdict => {
             state.in_flight = own.saturating_add(1);
@@ -646,9 +658,15 @@ fn write_in_flight<S: Store>(
         ((), Some(cell))
     });
     match updated {
-        Ok(_) => state.in_flight_written = now,
+        Ok(_) => {
+            state.in_flight_written = now;
+            state.in_flight_unwritten = false;
+        }
         // The next change or tick writes the whole count again.
-        Err(_) => events.push(Event::Count(Metric::Contention)),
+        Err(_) => {
+            state.in_flight_unwritten = true;
+            events.push(Event::Count(Metric::Contention));
+        }
     }
 }
 

@@ -23,6 +23,9 @@ pub const OVERFLOW: &str = "overflow";
 /// The longest value that a key's text shows whole, in bytes.
 const LONGEST_VALUE: usize = 96;
 
+/// The longest values, joined, that a worker keeps to save making their text again, in bytes.
+const LONGEST_JOINED: usize = 512;
+
 /// The text of the key for these values, which are in the order of `scope.by`:
 /// `cluster=orders,x-tenant=a`. A value that is too long or has bytes outside a plain set is shortened and
 /// marked with a hash, so that different values stay different.
@@ -129,7 +132,8 @@ impl KeyTable {
             None => self.enter(store, text),
         };
         // Different values can share a text only by a collision of hashes, but any number of values can overflow.
-        if number.0 < self.most && self.by_values.len() < 4 * usize::from(self.most) {
+        // Nor does a client decide how much of its values is kept.
+        if number.0 < self.most && joined.len() <= LONGEST_JOINED && self.by_values.len() < 4 * usize::from(self.most) {
             self.by_values.insert(joined, number);
         }
         number

@@ -50,6 +50,11 @@ impl Worker {
         Worker { place: None, renewed: Timestamp::ZERO, places: 0, seen: None, random: Random::new(seed) }
     }
 
+    /// Mixes into the random numbers what tells this worker from others that began in the same moment.
+    pub fn stir(&mut self, difference: u64) {
+        self.random.stir(difference);
+    }
+
     /// The worker's place, claimed or renewed if need be; `None` when there is none to be had.
     pub(crate) fn place<S: Store>(&mut self, store: &mut S, now: Timestamp) -> Option<Place> {
         let current = self.place.filter(|_| now.since(self.renewed) < LEASE && self.renewed.since(now) < LEASE);

@@ -161,8 +161,29 @@ fn a_probe_that_never_reports_gives_its_permit_back_after_its_lease() {
     assert_eq!(probe(&breaker, &mut cell, t(19_999)), None, "all five are in flight");
     assert!(probe(&breaker, &mut cell, t(20_000)).is_some(), "the first lease of 10 s is over");
     assert_eq!(probe(&breaker, &mut cell, t(20_000)), None, "and only that one");
-    let late = cell.judge_probe(&breaker, generation, lost, &FAILURE, t(20_001), 0);
-    assert_eq!(late, Judged::Stale, "its late answer counts for nothing");
+    let ignored = cell.judge_probe(&breaker, generation, lost, &Outcome::IGNORED, t(20_001), 0);
+    assert_eq!(ignored, Judged::Stale, "it has no permit to give back any more");
+}
+
+#[test]
+fn answers_later_than_the_lease_are_judged_and_no_probe_more_passes_for_it() {
+    let (breaker, mut cell) = (plain(), Cell::default());
+    open_at(&breaker, &mut cell, t(0));
+    let late: Vec<_> = (0..5).map(|_| probe(&breaker, &mut cell, t(10_000)).unwrap()).collect();
+    for _ in 0..5 {
+        assert!(probe(&breaker, &mut cell, t(21_000)).is_some(), "the leases are over");
+    }
+    for (answers, (generation, lease)) in late[..2].iter().enumerate() {
+        let judged = cell.judge_probe(&breaker, *generation, *lease, &FAILURE, t(25_000), 0);
+        assert_eq!(judged, Judged::Counted, "late answer {answers}");
+        assert_eq!(probe(&breaker, &mut cell, t(25_000)), None, "judged and in flight are five together");
+    }
+    let (generation, lease) = late[2];
+    let judged = cell.judge_probe(&breaker, generation, lease, &FAILURE, t(25_000), 0);
+    assert!(
+        matches!(judged, Judged::Moved(Transition { to: StateName::Open, .. })),
+        "a host slower than the lease is out"
+    );
 }
 
 #[test]

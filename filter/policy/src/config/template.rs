@@ -7,6 +7,10 @@ use crate::document::TemplatePart;
 
 const VARIABLES: &str = "${reason}, ${policy}, ${retry_after}, ${path}, ${header.NAME}";
 
+/// How many variables a template may have. Together with the limits on a body and on Envoy's headers it bounds what one
+/// answer can grow to.
+const MOST_VARIABLES: usize = 64;
+
 /// Compiles the template that stands at `path`. All its errors are reported.
 pub(super) fn read(path: &str, text: &str, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
     let mut parts = Vec::new();
@@ -44,6 +48,11 @@ pub(super) fn read(path: &str, text: &str, report: &mut Report) -> Result<Vec<Te
     literal.push_str(rest);
     if !literal.is_empty() {
         parts.push(TemplatePart::Text(literal));
+    }
+    let variables = parts.iter().filter(|part| !matches!(part, TemplatePart::Text(_))).count();
+    if variables > MOST_VARIABLES {
+        let problem = format!("must have at most {MOST_VARIABLES} variables, has {variables}");
+        failed = Some(report.add(path, problem));
     }
     failed.map_or(Ok(parts), Err)
 }
@@ -99,6 +108,12 @@ mod tests {
         assert_eq!(compile("$$${reason}").unwrap(), [text("$${reason}")]);
         assert_eq!(compile("{reason} é$").unwrap(), [text("{reason} é$")]);
         assert_eq!(compile("").unwrap(), []);
+    }
+
+    #[test]
+    fn an_answer_cannot_grow_without_limit() {
+        assert!(compile(&"${path}".repeat(64)).is_ok());
+        assert_eq!(compile(&"${path}".repeat(65)).unwrap_err(), "policies: must have at most 64 variables, has 65");
     }
 
     #[test]

@@ -200,6 +200,44 @@ fn the_healthy_path_reads_nothing_shared() {
 }
 
 #[test]
+fn a_full_count_window_reads_nothing_shared_either() {
+    let (store, mut threads) = threads(2, r#""breaker":{"window":20,"min_requests":20}"#);
+    for n in 0..80 {
+        threads[n % 2].request(&SUCCESS, t(0));
+    }
+    let reads = store.reads();
+    for n in 0..100 {
+        threads[n % 2].request(&SUCCESS, t(1));
+    }
+    assert_eq!(store.reads() - reads, 0);
+}
+
+#[test]
+fn probes_pass_the_throttle_but_those_of_a_shadow_breaker_do_not() {
+    let settings = |mode: &str| {
+        format!(
+            r#""breaker":{{"mode":"{mode}","min_requests":4,"open_for":"1s","open_jitter":0,"half_open":{{"probes":100}}}},
+               "throttle":{{"max_rejection":100}}"#
+        )
+    };
+    let rejected = |mode: &str| {
+        let (_, mut threads) = threads(1, &settings(mode));
+        let mut now = 0;
+        while !threads[0].events.iter().any(|event| matches!(event, Event::Moved(_))) {
+            threads[0].request(&FAILURE, t(now));
+            now += 1;
+        }
+        let before = threads[0].count(Metric::RejectedThrottled);
+        for n in 0..50 {
+            let _ = threads[0].admit(t(1001 + now + n));
+        }
+        threads[0].count(Metric::RejectedThrottled) - before
+    };
+    assert_eq!(rejected("enforce"), 0, "the fifty requests are probes");
+    assert!(rejected("shadow") > 10, "the fifty requests pass the breaker in any case");
+}
+
+#[test]
 fn without_a_change_signal_a_transition_is_seen_within_10_ms() {
     let (store, policy) = (MemoryStore::unsignalled(), policy(BREAKER));
     let mut threads: Vec<_> = (0..2).map(|seed| Thread::new(&store, &policy, seed)).collect();

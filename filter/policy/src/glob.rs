@@ -11,6 +11,9 @@ pub struct Glob {
     text: String,
     tokens: Vec<Token>,
     separator: Option<u8>,
+    /// How many bytes stand before the first star and after the last one; all of them before where there is none.
+    prefix: usize,
+    suffix: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +87,9 @@ impl Glob {
                 }
             }
         }
-        Ok(Glob { text: text.to_owned(), tokens, separator })
+        let prefix = text.find('*').unwrap_or(text.len());
+        let suffix = text.rfind('*').map_or(0, |last| text.len() - last - 1);
+        Ok(Glob { text: text.to_owned(), tokens, separator, prefix, suffix })
     }
 
     /// The glob as it was written.
@@ -94,13 +99,24 @@ impl Glob {
 
     /// Whether it has no star, so that it matches only itself.
     pub fn is_literal(&self) -> bool {
-        self.tokens.iter().all(|token| matches!(token, Token::Byte(_)))
+        self.prefix == self.text.len()
     }
 
     /// Whether the whole of `text` matches. Takes at most a step for each byte of the text and token of the glob.
     pub fn matches(&self, text: &[u8]) -> bool {
+        let glob = self.text.as_bytes();
         if self.is_literal() {
-            return self.text.as_bytes() == text;
+            return glob == text;
+        }
+        // Most texts differ at an end, and most globs have one star: neither needs more than this.
+        let ends =
+            glob.split_at_checked(self.prefix).zip(glob.split_at_checked(glob.len().saturating_sub(self.suffix)));
+        let Some(((prefix, _), (_, suffix))) = ends else { return false };
+        let Some(between) = text.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix)) else { return false };
+        match self.tokens.get(self.prefix..self.tokens.len().saturating_sub(self.suffix)) {
+            Some([Token::Across]) => return true,
+            Some([Token::Within]) => return !between.iter().any(|byte| Some(*byte) == self.separator),
+            _ => {}
         }
         // The places in the glob that what was read so far can have led to, all at once: to try one after the other
         // would take quadratic time for a text that a client chooses.

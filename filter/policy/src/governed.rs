@@ -9,14 +9,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::breaker::{Admission, Cell, Judged, StateName, Transition, Trip};
-use crate::document::{Breaker, BreakerControl, Concurrency, Dimension, Mode, Policy, Reason, Throttle};
+use crate::document::{Breaker, BreakerControl, Concurrency, Mode, Policy, Reason, Throttle};
 use crate::fallback::Field;
 use crate::fingerprint;
 use crate::inflight::{self, InFlight};
 use crate::keys::{KeyNumber, KeyTable};
+use crate::matching::comparable;
 use crate::metrics::Metric;
 use crate::outcome::{Outcome, Verdict};
-use crate::record;
+use crate::record::{self, Record};
 use crate::slot::{Shape, Slot};
 use crate::store::{Store, update};
 use crate::throttle;
@@ -79,6 +80,11 @@ impl Ticket {
     /// Whether a feature in shadow mode would have rejected it to a fallback, which has been counted.
     pub fn would_be_served(&self) -> bool {
         self.would_be_served
+    }
+
+    /// The place in flight that it holds.
+    fn hold(&self) -> Option<InFlightHold> {
+        self.in_flight.then_some(InFlightHold { key: self.key })
     }
 
     /// Whether it is one of half-open's probes.
@@ -247,11 +253,8 @@ impl Governed {
                 .by
                 .iter()
                 .map(|dimension| {
-                    let mut value = value(dimension.into()).unwrap_or_default();
-                    if *dimension == Dimension::Authority && value.iter().any(u8::is_ascii_uppercase) {
-                        value.to_mut().make_ascii_lowercase();
-                    }
-                    value
+                    let field = dimension.into();
+                    comparable(field, value(field).unwrap_or_default())
                 })
                 .collect();
             self.keys.number(store, scope, &values)
@@ -341,7 +344,7 @@ impl Governed {
         if outcome.slow {
             events.push(Event::Count(Metric::Slow));
         }
-        let hold = ticket.in_flight.then_some(InFlightHold { key: ticket.key });
+        let hold = ticket.hold();
         self.settle(worker, store, ticket, outcome, now, events);
         hold
     }
@@ -370,7 +373,7 @@ impl Governed {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) {
-        let hold = ticket.in_flight.then_some(InFlightHold { key: ticket.key });
+        let hold = ticket.hold();
         self.settle(worker, store, ticket, &Outcome::IGNORED, now, events);
         if let Some(hold) = hold {
             self.release(worker, store, hold, now, events);
@@ -418,7 +421,6 @@ impl Governed {
         }
         state.slot.record_traffic(shape, outcome, now);
         if let Some((_, slot_key)) = &state.slot_key {
-            use crate::record::Record;
             store.set(slot_key, &state.slot.encode(fingerprint));
         }
         let Some(breaker) = policy.breaker.as_ref().filter(|_| judges) else { return };
@@ -463,13 +465,8 @@ impl Governed {
         let fresh = state.others.is_some_and(|(at, _)| at <= now && now.since(at) < VIEW_LASTS_UNSIGNALLED);
         if !fresh {
             let mut sum = Tally::default();
-            // The slot that `state.slot` is, which after a lost place may still be at the old one.
-            let own = state.slot_key.as_ref().map(|(place, _)| place.number);
-            for number in (0..worker.places(store, now)).filter(|number| Some(*number) != own) {
-                let slot = store.get(&state.slot_key_of(number));
-                if let Some(slot) = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, *fingerprint, shape)) {
-                    sum.add_tally(slot.traffic_tally(shape, now));
-                }
+            for slot in other_slots(*fingerprint, shape, state, worker, store, now) {
+                sum.add_tally(slot.traffic_tally(shape, now));
             }
             state.others = Some((now, sum));
         }
@@ -525,7 +522,6 @@ fn ask_breaker<S: Store>(
 
     let epoch = store.epoch();
     if !state.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
-        use crate::record::Record;
         let stored = store.get(&state.cell_key()).and_then(|(bytes, _)| Cell::decode(&bytes, fingerprint));
         state.look(stored.unwrap_or_default(), Seen { epoch, at: now }, events);
     }
@@ -694,14 +690,24 @@ fn gather<S: Store>(
 ) {
     gathered.clear();
     gathered.push(state.slot.clone());
-    let own = worker.held().map(|place| place.number);
-    for number in (0..worker.places(store, now)).filter(|number| Some(*number) != own) {
-        let slot = store.get(&state.slot_key_of(number));
-        gathered.extend(
-            slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, shape))
-                .filter(|slot| slot.generation == state.slot.generation),
-        );
-    }
+    let others = other_slots(fingerprint, shape, state, worker, store, now);
+    gathered.extend(others.filter(|slot| slot.generation == state.slot.generation));
+}
+
+/// Reads the slots of all workers but the one that `state.slot` is, which after a lost place may still be at the old one.
+fn other_slots<S: Store>(
+    fingerprint: u64,
+    shape: &Shape,
+    state: &KeyState,
+    worker: &mut Worker,
+    store: &mut S,
+    now: Timestamp,
+) -> impl Iterator<Item = Slot> {
+    let own = state.slot_key.as_ref().map(|(place, _)| place.number);
+    (0..worker.places(store, now)).filter(move |number| Some(*number) != own).filter_map(move |number| {
+        let (bytes, _) = store.get(&state.slot_key_of(number))?;
+        Slot::decode_shaped(&bytes, fingerprint, shape)
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::random::Random;
+use crate::record::Record;
 use crate::store::{Store, update};
 use crate::time::Timestamp;
 use crate::workers::{self, LEASE, Place, RENEW_AFTER, Workers};
@@ -65,6 +66,7 @@ impl Worker {
     }
 
     /// The place held now, without any call.
+    #[cfg(test)]
     pub(crate) fn held(&self) -> Option<Place> {
         self.place
     }
@@ -101,10 +103,7 @@ impl Worker {
     pub(crate) fn places<S: Store>(&mut self, store: &mut S, now: Timestamp) -> u16 {
         let epoch = store.epoch();
         if !self.seen.is_some_and(|seen| seen.holds(epoch, now)) {
-            let table = store.get(workers::KEY).and_then(|(bytes, _)| {
-                use crate::record::Record;
-                Workers::decode(&bytes, NO_POLICY)
-            });
+            let table = store.get(workers::KEY).and_then(|(bytes, _)| Workers::decode(&bytes, NO_POLICY));
             self.note(table.as_ref());
             self.seen = Some(Seen { epoch, at: now });
         }

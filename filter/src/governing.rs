@@ -8,6 +8,7 @@ use holdfast_policy::governed::{Event, Governed};
 use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::metrics::{self, Metric};
 use holdfast_policy::narrate;
+use holdfast_policy::retry::Leave;
 
 use crate::host::{self, Level, MetricKind};
 
@@ -24,6 +25,8 @@ pub struct Governing {
     pub kept: Vec<TemplatePart>,
     /// Whether a fallback could replace an answer.
     pub replaces_answers: bool,
+    /// What the router is told about retries, by [`Governing::router_headers`].
+    router_headers: Vec<Vec<(&'static str, String)>>,
     policy: Arc<Policy>,
     fingerprint: u64,
     ids: RefCell<Vec<Option<Box<Ids>>>>,
@@ -38,6 +41,7 @@ impl Governing {
             is_active: governed.is_active(),
             kept: governed.policy().kept_parts(),
             replaces_answers: governed.policy().replaces_answers(),
+            router_headers: router_headers(governed.policy()),
             policy: Arc::clone(governed.policy()),
             fingerprint: governed.fingerprint(),
             governed: RefCell::new(governed),
@@ -49,6 +53,11 @@ impl Governing {
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The request headers that tell the router how to retry a request with this leave.
+    pub fn router_headers(&self, leave: Leave, seat: bool) -> &[(&'static str, String)] {
+        self.router_headers.get(leave as usize * 2 + usize::from(seat)).map_or(&[], Vec::as_slice)
     }
 
     /// Whether `other` is the same policy, by name and content.
@@ -100,6 +109,13 @@ impl Governing {
             let _ = record(*id);
         }
     }
+}
+
+/// The headers for each leave, without and with an attempt seat.
+fn router_headers(policy: &Policy) -> Vec<Vec<(&'static str, String)>> {
+    let Some(retry) = &policy.retry else { return Vec::new() };
+    let both = |leave| [false, true].map(|seat| retry.router_headers(leave, seat));
+    [Leave::All, Leave::Unsent, Leave::Nothing].into_iter().flat_map(both).collect()
 }
 
 /// Defines the metrics that a policy can record for a key, so that they are all there, at 0, from its first request.

@@ -26,6 +26,16 @@ pub enum Headers {
     ResponseTrailers = 3,
 }
 
+/// A direction. Source: proxy-wasm ABI 0.2.1, `proxy_stream_type_t`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stream {
+    /// From the client to the host.
+    Request = 0,
+    /// From the host to the client.
+    Response = 1,
+}
+
 /// Log levels. Source: proxy-wasm ABI 0.2.1, `proxy_log_level_t`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -62,6 +72,16 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
     fn proxy_get_shared_data(
@@ -147,6 +167,32 @@ fn buffer(kind: u32) -> Result<Vec<u8>, Refusal> {
 pub fn header(map: Headers, name: &str) -> Option<Vec<u8>> {
     // SAFETY: the pointer and size are those of `name`, the others are `returned`'s locals.
     returned(|data, size| unsafe { proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size) }).ok()
+}
+
+/// Sets a header to this one value.
+pub fn set_header(map: Headers, name: &str, value: &str) -> Result<(), Refusal> {
+    // SAFETY: pointers and sizes are those of the arguments.
+    checked(unsafe {
+        proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
+/// Removes all values of a header.
+pub fn remove_header(map: Headers, name: &str) -> Result<(), Refusal> {
+    // SAFETY: the pointer and size are those of `name`.
+    checked(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
+}
+
+/// Makes the calls that follow concern this context, which must be alive.
+pub fn act_for(context: u32) -> Result<(), Refusal> {
+    // SAFETY: no pointers.
+    checked(unsafe { proxy_set_effective_context(context) })
+}
+
+/// Lets the paused request or response of the context go on.
+pub fn resume(stream: Stream) -> Result<(), Refusal> {
+    // SAFETY: no pointers.
+    checked(unsafe { proxy_continue_stream(stream as u32) })
 }
 
 /// All headers of a map in one call, which costs less than two single ones, as [`holdfast_policy::pairs`] reads them.

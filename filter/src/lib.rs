@@ -1,6 +1,8 @@
 //! The proxy-wasm shell: turns Envoy's callbacks into calls of [`holdfast_policy`] and its verdicts into host calls.
 //! It decides nothing.
 
+mod attempt_plugin;
+mod attempt_seat;
 mod facts;
 mod governing;
 mod host;

@@ -5,10 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_policy::access::{self, Fate};
+use holdfast_policy::document::{Mode, Policy};
+use holdfast_policy::exchange;
 use holdfast_policy::fallback::{self, Field, Served};
-use holdfast_policy::governed::{Decision, InFlightHold, Ticket};
-use holdfast_policy::outcome::{self, Answer, Outcome};
-use holdfast_policy::response::{self, ResponseHead, VIA_UPSTREAM};
+use holdfast_policy::governed::{Decision, InFlightHold, Plan, Ticket, Tried};
+use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
+use holdfast_policy::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
+use holdfast_policy::retry::{Denial, Leave};
 use holdfast_policy::time::Timestamp;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -45,6 +48,22 @@ struct Admitted {
     kept: Vec<Option<Vec<u8>>>,
     /// The headers of a response that is judged by its trailers, and when they came.
     head: Option<(ResponseHead, Timestamp)>,
+    /// What the router was told about retries, if anything.
+    retrying: Option<Retrying>,
+    /// What the access log says of the request so far.
+    fate: Fate,
+}
+
+/// What the router was told about retries.
+struct Retrying {
+    /// What the request may be retried after.
+    leave: Leave,
+    /// Why it is not retried at all, if it is not.
+    denial: Option<Denial>,
+    /// Whether an attempt seat is known.
+    seat: bool,
+    /// Whether an attempt seat was told of the request.
+    is_told: bool,
 }
 
 /// How an answer came.
@@ -57,6 +76,17 @@ struct Came {
     retry_after: Option<Duration>,
     /// Whether nothing of it has gone to the client yet.
     replaceable: bool,
+    /// What the attempt seat says about it.
+    said: Said,
+}
+
+/// What the attempt seat says in a response's headers, or in its place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Said {
+    /// It has written a record.
+    has_tries: bool,
+    /// It asked for another try, and the router made none.
+    asks_retry: bool,
 }
 
 impl RequestSeat {
@@ -88,7 +118,16 @@ impl RequestSeat {
                 Some(fallback::serve_rejection(policy, &rejection, asks_grpc(), value, &mut events))
             }
             Decision::Admitted(ticket) => {
+                let retrying = leave(policy, &facts).map(|leave| {
+                    let plan = governed.plan_retries(&mut worker, &mut shared, &ticket, leave, now);
+                    match plan {
+                        Some(plan) => tell_router(governing, plan),
+                        None => Retrying { leave, denial: None, seat: true, is_told: false },
+                    }
+                });
                 self.exchange = Exchange::Admitted(Box::new(Admitted {
+                    retrying,
+                    fate: if ticket.is_probe() { Fate::Probe } else { Fate::Admitted },
                     governing: Rc::clone(governing),
                     grpc: governing.replaces_answers && asks_grpc(),
                     kept: governing.kept.iter().map(|part| facts.get(part.field()?).map(Cow::into_owned)).collect(),
@@ -100,10 +139,10 @@ impl RequestSeat {
         };
         let fate = match (&served, &self.exchange) {
             (Some(served), _) => served.fate,
-            (None, Exchange::Admitted(admitted)) if admitted.ticket.is_probe() => Fate::Probe,
+            (None, Exchange::Admitted(admitted)) => admitted.fate,
             (None, _) => Fate::Admitted,
         };
-        tell_access_log(policy.name.as_str(), governed.key_text(key), fate);
+        tell_access_log(&access::line(&policy.name, governed.key_text(key), fate));
         governing.tell(&governed, key, events);
         served
     }
@@ -112,7 +151,7 @@ impl RequestSeat {
     /// a fallback is for it.
     fn settle(&mut self, admitted: Admitted, answer: Answer, came: &Came) -> Option<Served> {
         let plugin = self.plugin.as_ref()?;
-        let Admitted { governing, ticket, grpc, kept, .. } = admitted;
+        let Admitted { governing, ticket, grpc, kept, retrying, fate, .. } = admitted;
         let policy = governing.policy();
         let outcome = Outcome::judge(&policy.outcome, answer, came.began.since(ticket.admitted()), came.retry_after);
         let (key, would_be_served) = (ticket.key(), ticket.would_be_served());
@@ -121,16 +160,32 @@ impl RequestSeat {
         let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
         let mut governed = governing.governed.try_borrow_mut().ok()?;
         let hold = governed.report(&mut worker, &mut shared, ticket, &outcome, came.at, &mut events);
+        let exchange = retrying
+            .as_ref()
+            .filter(|retrying| retrying.is_worth_reading(came.said, &outcome))
+            .and_then(|_| exchange::Exchange::read_property(&host::property(exchange::PROPERTY)?));
+        let mut retries = 0;
+        if let Some(retrying) = &retrying {
+            let tried = retrying.tried(exchange.as_ref(), came.said);
+            let store = &mut shared;
+            retries = governed.account_retries(&mut worker, store, key, &tried, answer, &outcome, came.at, &mut events);
+        }
         let served = came.replaceable.then(|| {
             let value = |wanted: Field<'_>| {
                 let place = governing.kept.iter().position(|part| part.field() == Some(wanted))?;
                 kept.get(place)?.clone()
             };
-            fallback::serve_failure(policy, answer, &outcome, would_be_served, grpc, value, &mut events)
+            fallback::serve_failure(policy, answer, &outcome, retries, would_be_served, grpc, value, &mut events)
         });
         let served = served.flatten();
-        if let Some(served) = &served {
-            tell_access_log(&policy.name, governed.key_text(key), served.fate);
+        let tries = exchange.as_ref().filter(|exchange| exchange.is_retried());
+        if served.is_some() || tries.is_some() {
+            let fate = served.as_ref().map_or(fate, |served| served.fate);
+            let mut line = access::line(&policy.name, governed.key_text(key), fate);
+            if let Some(exchange) = tries {
+                access::push_tries(&mut line, exchange);
+            }
+            tell_access_log(&line);
         }
         governing.tell(&governed, key, events);
         drop(governed);
@@ -143,11 +198,11 @@ impl RequestSeat {
     /// Settles after the response's headers have gone on to the client.
     fn settle_late(&mut self, admitted: Admitted, answer: Answer) {
         let now = Timestamp(host::now());
-        let (began, retry_after) = match &admitted.head {
-            Some((head, came)) => (*came, head.retry_after),
-            None => (now, None),
+        let (began, retry_after, said) = match &admitted.head {
+            Some((head, came)) => (*came, head.retry_after, Said::by(head)),
+            None => (now, None, Said::default()),
         };
-        self.settle(admitted, answer, &Came { began, at: now, retry_after, replaceable: false });
+        self.settle(admitted, answer, &Came { began, at: now, retry_after, replaceable: false, said });
     }
 
     /// Takes the admitted request out, if its outcome is still to come.
@@ -181,9 +236,60 @@ fn asks_grpc() -> bool {
     host::header(Headers::Request, "content-type").is_some_and(|value| outcome::is_grpc_content_type(&value))
 }
 
-fn tell_access_log(policy: &str, key: &str, fate: Fate) {
+fn tell_access_log(line: &str) {
     // Another filter may hold the name; the access log then lacks the line.
-    let _ = host::set_property(access::PROPERTY, access::line(policy, key, fate).as_bytes());
+    let _ = host::set_property(access::PROPERTY, line.as_bytes());
+}
+
+impl Retrying {
+    /// Whether the attempt seat may have written something that matters: it says so in the response's headers, and where it
+    /// cannot the request has failed.
+    fn is_worth_reading(&self, said: Said, outcome: &Outcome) -> bool {
+        self.is_told && (said.has_tries || !self.seat || outcome.verdict != Verdict::Success)
+    }
+
+    /// What is known about the tries.
+    fn tried<'a>(&self, exchange: Option<&'a exchange::Exchange>, said: Said) -> Tried<'a> {
+        // The attempt seat counts itself.
+        let attempts =
+            if self.seat || !self.is_told { None } else { host::property_number("upstream\0request_attempt_count") };
+        Tried {
+            leave: self.leave,
+            denial: self.denial,
+            exchange,
+            attempts: attempts.unwrap_or(0),
+            asked_in_vain: said.asks_retry,
+        }
+    }
+}
+
+/// What a request may be retried after; `None` if the policy says nothing about retries.
+fn leave(policy: &Policy, facts: &Facts) -> Option<Leave> {
+    let retry = policy.retry.as_ref().filter(|retry| retry.mode != Mode::Off)?;
+    let header = |name| facts.get(Field::Header(name));
+    let attempt = if retry.skip_retries_of_retries { header("x-envoy-attempt-count") } else { None };
+    let method = facts.get(Field::Method).unwrap_or_default();
+    Some(retry.leave(&method, || header(&retry.idempotency_header).is_some(), attempt.as_deref()))
+}
+
+/// Tells the router and the attempt seat what may be retried.
+fn tell_router(governing: &Governing, plan: Plan) -> Retrying {
+    // What the host refuses to set is not retried as it should be, but the request goes on.
+    let set = |name: &str, value: &str| {
+        let _ = host::set_header(Headers::Request, name, value);
+    };
+    for (name, value) in governing.router_headers(plan.leave, plan.seat) {
+        set(name, value);
+    }
+    if let Some(timeout) = plan.timeout {
+        set("x-envoy-upstream-rq-timeout-ms", &timeout.as_millis().to_string());
+    }
+    if let Some(lasts) = plan.try_lasts {
+        set("x-envoy-upstream-rq-per-try-timeout-ms", &lasts.as_millis().to_string());
+    }
+    let is_told =
+        plan.exchange.is_some_and(|exchange| host::set_property(exchange::PROPERTY, &exchange.property()).is_ok());
+    Retrying { leave: plan.leave, denial: plan.denial, seat: plan.seat, is_told }
 }
 
 /// Sends a reply in place of the host's answer.
@@ -207,7 +313,43 @@ fn answer_of(head: &ResponseHead, ended: bool) -> Option<Answer> {
         return head.answer(ended);
     }
     let details = host::property("response\0code_details").unwrap_or_default();
-    if details == VIA_UPSTREAM { head.answer(ended) } else { Some(head.local_answer(response_flags(), &details)) }
+    if details == VIA_UPSTREAM {
+        head.answer(ended)
+    } else if details.starts_with(NOT_RETRIED.as_bytes()) {
+        // The attempt seat's reply stands for how the try before it ended.
+        let exchange = host::property(exchange::PROPERTY).and_then(|bytes| exchange::Exchange::read_property(&bytes));
+        Some(
+            exchange
+                .and_then(|exchange| exchange.tries.last().map(|last| last.end.answer()))
+                .unwrap_or(Answer::NoAnswer),
+        )
+    } else {
+        Some(head.local_answer(response_flags(), &details))
+    }
+}
+
+impl Said {
+    /// What a response's headers say.
+    fn by(head: &ResponseHead) -> Self {
+        Said { has_tries: head.has_tries, asks_retry: head.asks_retry }
+    }
+}
+
+/// Removes what the attempt seat has added to a response.
+fn strip(head: &ResponseHead) -> Said {
+    let remove = |name: &str| {
+        let _ = host::remove_header(Headers::Response, name);
+    };
+    if head.asks_retry {
+        remove(exchange::RETRY_HEADER);
+    }
+    if head.has_tries {
+        remove(exchange::TRIES_HEADER);
+    }
+    if head.ratelimited == Some(SetBy::AttemptSeat) {
+        remove(exchange::FORBID_HEADER);
+    }
+    Said::by(head)
 }
 
 fn response_flags() -> u64 {
@@ -229,12 +371,13 @@ impl HttpContext for RequestSeat {
         let now = Timestamp(host::now());
         let wants_retry_after = admitted.governing.policy().wants_retry_after();
         let head = ResponseHead::read(&host::headers(Headers::Response), now, wants_retry_after);
+        let said = strip(&head);
         let Some(answer) = answer_of(&head, end_of_stream) else {
             admitted.head = Some((head, now));
             self.exchange = Exchange::Admitted(Box::new(admitted));
             return Action::Continue;
         };
-        let came = Came { began: now, at: now, retry_after: head.retry_after, replaceable: true };
+        let came = Came { began: now, at: now, retry_after: head.retry_after, replaceable: true, said };
         match self.settle(admitted, answer, &came) {
             Some(served) => send(&served),
             None => Action::Continue,

@@ -10,6 +10,8 @@ use holdfast_policy::time::Timestamp;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
+use crate::attempt_plugin::AttemptPlugin;
+use crate::attempt_seat::AttemptSeat;
 use crate::governing::Governing;
 use crate::host::{self, Level};
 use crate::request_seat::RequestSeat;
@@ -34,21 +36,42 @@ pub struct Plugin {
 /// The root context.
 #[derive(Default)]
 pub struct Root {
-    plugin: Option<Rc<Plugin>>,
+    plugin: Option<Configured>,
+}
+
+/// What the module was configured to be.
+enum Configured {
+    Request(Rc<Plugin>),
+    Attempt(Rc<AttemptPlugin>),
 }
 
 impl Root {
     /// Reads both configurations; the error is what to tell the operator, line by line.
-    fn configure() -> Result<Plugin, String> {
+    fn configure() -> Result<Configured, String> {
         let vm_configuration = host::vm_configuration().unwrap_or_default();
-        match Seat::parse(&vm_configuration)? {
-            Seat::Request => {}
-        }
+        let seat = Seat::parse(&vm_configuration)?;
         let bytes = host::plugin_configuration().unwrap_or_default();
-        let document = config::parse(&bytes).map_err(|errors| errors.to_string())?;
+        match seat {
+            Seat::Request => Root::request_seat(&bytes).map(|plugin| Configured::Request(Rc::new(plugin))),
+            Seat::Attempt if bytes.trim_ascii().is_empty() => Ok(Configured::Attempt(Rc::new(AttemptPlugin::new()))),
+            Seat::Attempt => {
+                Err("configuration: must be empty in the attempt seat, which takes its policies from the request seat"
+                    .to_owned())
+            }
+        }
+    }
+
+    fn request_seat(bytes: &[u8]) -> Result<Plugin, String> {
+        let document = config::parse(bytes).map_err(|errors| errors.to_string())?;
+        let texts = config::policy_texts(bytes);
         let (vm, index) = (Vm::current(), Index::new(&document));
-        let policies = document.policies.into_iter().map(|policy| vm.govern(policy)).collect();
+        let policies: Vec<_> = document.policies.into_iter().map(|policy| vm.govern(policy)).collect();
         let mut shared = SharedData::open();
+        for (governing, text) in policies.iter().zip(&texts) {
+            if let Ok(governed) = governing.governed.try_borrow() {
+                governed.publish(&mut shared, text);
+            }
+        }
         // Opening moved the signal, so each VM sees another value.
         if let (Ok(mut worker), Some(epoch)) = (vm.worker.try_borrow_mut(), shared.epoch()) {
             worker.stir(epoch);
@@ -62,14 +85,19 @@ impl Context for Root {}
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
         match Root::configure() {
-            Ok(mut plugin) => {
-                if let Err(refusal) = host::tick_every(TICK_MILLIS) {
-                    host::log(Level::Warn, &format!("holdfast: no tick (status {refusal}): leases are renewed late"));
+            Ok(configured) => {
+                if let Configured::Request(plugin) = &configured {
+                    if let Err(refusal) = host::tick_every(TICK_MILLIS) {
+                        host::log(
+                            Level::Warn,
+                            &format!("holdfast: no tick (status {refusal}): leases are renewed late"),
+                        );
+                    }
+                    if !plugin.shared.is_signalled() {
+                        tell_unsignalled(&mut plugin.shared.clone());
+                    }
                 }
-                if !plugin.shared.is_signalled() {
-                    tell_unsignalled(&mut plugin.shared);
-                }
-                self.plugin = Some(Rc::new(plugin));
+                self.plugin = Some(configured);
                 true
             }
             Err(errors) => {
@@ -82,7 +110,11 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        let Some(plugin) = &self.plugin else { return };
+        let plugin = match &self.plugin {
+            Some(Configured::Request(plugin)) => plugin,
+            Some(Configured::Attempt(plugin)) => return plugin.on_tick(),
+            None => return,
+        };
         let (now, mut shared) = (Timestamp(host::now()), plugin.shared);
         let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
         worker.tick(&mut shared, now);
@@ -93,8 +125,12 @@ impl RootContext for Root {
         }
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(RequestSeat::new(self.plugin.clone())))
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(match &self.plugin {
+            Some(Configured::Request(plugin)) => Box::new(RequestSeat::new(Some(Rc::clone(plugin)))),
+            Some(Configured::Attempt(plugin)) => Box::new(AttemptSeat::new(Rc::clone(plugin), context_id)),
+            None => Box::new(RequestSeat::new(None)),
+        })
     }
 
     fn get_type(&self) -> Option<ContextType> {

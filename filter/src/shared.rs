@@ -23,6 +23,12 @@ impl SharedData {
         SharedData { epoch: host::define_metric(MetricKind::Gauge, metrics::EPOCH).ok().filter(counts) }
     }
 
+    /// Shared data without a change signal, for a seat that reads what it needs when it needs it. (Before Envoy 1.39 an
+    /// upstream filter's gauge is another one than the same gauge of the listener's filters.)
+    pub fn unsignalled() -> Self {
+        SharedData { epoch: None }
+    }
+
     /// Whether changes are signalled; otherwise views are refreshed by time.
     pub fn is_signalled(&self) -> bool {
         self.epoch.is_some()

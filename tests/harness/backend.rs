@@ -6,15 +6,16 @@ use std::fmt;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Channel, Empty, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -23,137 +24,15 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::{PATIENCE, TimedOut, eventually};
+use crate::action::Ending;
+use crate::stream_reset::stream_error;
+use crate::{Action, PATIENCE, SeenRequest, TimedOut, eventually};
 
 /// How many requests are remembered with their headers and bodies.
-const REMEMBERED: usize = 1024;
+const REMEMBERED: usize = 8192;
 
 /// Long enough for the first half of a truncated body to be on the wire before the connection closes.
 const HALF_SENT: Duration = Duration::from_millis(50);
-
-/// What the server does with a request.
-#[derive(Clone, Debug)]
-pub struct Action {
-    delay: Duration,
-    ending: Ending,
-    status: StatusCode,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    body: Bytes,
-    trailers: Option<HeaderMap>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    Answer,
-    Truncate,
-    Reset,
-    Hang,
-}
-
-impl Action {
-    fn new(ending: Ending) -> Self {
-        Self {
-            delay: Duration::ZERO,
-            ending,
-            status: StatusCode::OK,
-            headers: Vec::new(),
-            body: Bytes::new(),
-            trailers: None,
-        }
-    }
-
-    /// Answers `200` with the body `ok`.
-    #[must_use]
-    pub fn ok() -> Self {
-        Self::new(Ending::Answer).body("ok")
-    }
-
-    /// Answers with this status and an empty body.
-    #[must_use]
-    pub fn status(status: u16) -> Self {
-        Self { status: StatusCode::from_u16(status).expect("a status code"), ..Self::new(Ending::Answer) }
-    }
-
-    /// Answers as gRPC does: status 200, one empty message, `grpc-status` in the trailers.
-    #[must_use]
-    pub fn grpc(status: u32) -> Self {
-        let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from(status));
-        Self { trailers: Some(trailers), ..Self::new(Ending::Answer) }
-            .header("content-type", "application/grpc")
-            .body(Bytes::from_static(&[0; 5]))
-    }
-
-    /// Answers as gRPC does without a message: `grpc-status` in the headers, and nothing after them.
-    #[must_use]
-    pub fn grpc_trailers_only(status: u32) -> Self {
-        Self::new(Ending::Answer).header("content-type", "application/grpc").header("grpc-status", status.to_string())
-    }
-
-    /// Never answers. The request ends when the peer gives up.
-    #[must_use]
-    pub fn hang() -> Self {
-        Self::new(Ending::Hang)
-    }
-
-    /// Closes the connection with a TCP reset instead of an answer. Over HTTP/2 all its streams go with it.
-    #[must_use]
-    pub fn reset() -> Self {
-        Self::new(Ending::Reset)
-    }
-
-    /// Answers `200`, sends half of the body it announced, and closes the connection (HTTP/1.1) or resets the stream
-    /// (HTTP/2).
-    #[must_use]
-    pub fn truncate() -> Self {
-        Self::new(Ending::Truncate).body("a body of which only the first half arrives")
-    }
-
-    /// Waits before doing so.
-    #[must_use]
-    pub fn after(mut self, delay: Duration) -> Self {
-        self.delay = delay;
-        self
-    }
-
-    /// Adds a header. The value may hold any bytes that HTTP allows, UTF-8 or not.
-    #[must_use]
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        let name = name.parse().expect("a header name");
-        self.headers.push((name, HeaderValue::from_bytes(value.as_ref()).expect("a header value")));
-        self
-    }
-
-    /// Sets the body.
-    #[must_use]
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
-    }
-}
-
-/// A request the server has seen.
-#[derive(Clone, Debug)]
-pub struct SeenRequest {
-    /// Its number, from 0, in the order of arrival since the last [`Backend::reset_counters`].
-    pub index: u64,
-    /// The method.
-    pub method: Method,
-    /// The path with its query.
-    pub path: String,
-    /// The headers, as bytes.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-}
-
-impl SeenRequest {
-    /// The first value of a header, with bytes that are not UTF-8 replaced.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<String> {
-        self.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-    }
-}
 
 /// An HTTP/1.1 and HTTP/2 (prior knowledge) server on a loopback port, answering `200 ok` until told otherwise.
 ///
@@ -213,6 +92,15 @@ impl Backend {
     /// Lets a function choose, by the request.
     pub fn script(&self, script: impl Fn(&SeenRequest) -> Action + Send + Sync + 'static) {
         *self.shared.script.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
+    }
+
+    /// Lets a function choose when only the headers are there, before the body is read; [`SeenRequest::body`] is empty
+    /// then. Requests for which it returns `None` are read whole and left to the script, as all are at the start.
+    ///
+    /// An answer over HTTP/1.1 before the end of the body closes the connection. A body announced with
+    /// `expect: 100-continue` is not asked for.
+    pub fn script_at_headers(&self, script: impl Fn(&SeenRequest) -> Option<Action> + Send + Sync + 'static) {
+        *self.shared.script_at_headers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
     }
 
     /// Closes the gate: requests are counted and then wait.
@@ -276,10 +164,22 @@ impl Backend {
         lock(&self.shared.counts).by_path.get(path).copied().unwrap_or_default()
     }
 
-    /// Requests that have arrived and are not answered.
+    /// Requests that have arrived and whose answers have not begun.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         lock(&self.shared.counts).in_flight
+    }
+
+    /// Requests whose answers have not been sent to the end, nor broken off.
+    #[must_use]
+    pub fn open_streams(&self) -> u64 {
+        lock(&self.shared.counts).open_streams
+    }
+
+    /// Connections that are open. A kept one without a request is one too.
+    #[must_use]
+    pub fn open_connections(&self) -> u64 {
+        lock(&self.shared.counts).open_connections
     }
 
     /// The most requests that were in flight at once.
@@ -291,10 +191,10 @@ impl Backend {
     /// Connections that were accepted.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.shared.connections.load(Ordering::Relaxed)
+        lock(&self.shared.counts).connections
     }
 
-    /// The last requests (up to 1024) whose bodies have arrived whole, oldest first.
+    /// The last requests (up to 8192) whose bodies have arrived whole or were not waited for, oldest first.
     #[must_use]
     pub fn seen(&self) -> Vec<SeenRequest> {
         lock(&self.shared.seen).iter().cloned().collect()
@@ -304,6 +204,13 @@ impl Backend {
     #[must_use]
     pub fn last_seen(&self) -> Option<SeenRequest> {
         lock(&self.shared.seen).back().cloned()
+    }
+
+    /// Those of [`seen`](Self::seen) with this value of a header: the tries of one request, when clients give each its
+    /// own.
+    #[must_use]
+    pub fn seen_with(&self, header: &str, value: &str) -> Vec<SeenRequest> {
+        seen_by_all(&[self], header, value)
     }
 
     /// Waits until exactly `count` requests are in flight.
@@ -318,13 +225,40 @@ impl Backend {
         .await
     }
 
-    /// Sets all counters back, except for what is in flight now.
+    /// Waits until no stream is open: nothing leaks.
+    ///
+    /// # Errors
+    /// When that does not happen within [`PATIENCE`].
+    pub async fn wait_idle(&self) -> Result<(), TimedOut> {
+        eventually(PATIENCE, || async {
+            let open = self.open_streams();
+            if open == 0 { Ok(()) } else { Err(format!("{open} streams are open")) }
+        })
+        .await
+    }
+
+    /// Sets all counters back, except for what is in flight or open now.
     pub fn reset_counters(&self) {
         let mut counts = lock(&self.shared.counts);
-        *counts = Counts { in_flight: counts.in_flight, max_in_flight: counts.in_flight, ..Counts::default() };
+        *counts = Counts {
+            in_flight: counts.in_flight,
+            max_in_flight: counts.in_flight,
+            open_streams: counts.open_streams,
+            open_connections: counts.open_connections,
+            ..Counts::default()
+        };
         lock(&self.shared.seen).clear();
-        self.shared.connections.store(0, Ordering::Relaxed);
     }
+}
+
+/// What all these backends have seen with this value of a header, by arrival: the tries of one request, on whichever
+/// host they fell.
+#[must_use]
+pub fn seen_by_all(backends: &[&Backend], header: &str, value: &str) -> Vec<SeenRequest> {
+    let all = backends.iter().flat_map(|backend| backend.seen());
+    let mut seen: Vec<SeenRequest> = all.filter(|request| request.header(header).as_deref() == Some(value)).collect();
+    seen.sort_by_key(|request| request.at);
+    seen
 }
 
 impl Drop for Backend {
@@ -337,13 +271,14 @@ impl Drop for Backend {
 }
 
 type Script = dyn Fn(&SeenRequest) -> Action + Send + Sync;
+type ScriptAtHeaders = dyn Fn(&SeenRequest) -> Option<Action> + Send + Sync;
 
 struct Shared {
     script: RwLock<Arc<Script>>,
+    script_at_headers: RwLock<Arc<ScriptAtHeaders>>,
     gate: Gate,
     counts: Mutex<Counts>,
     seen: Mutex<VecDeque<SeenRequest>>,
-    connections: AtomicU64,
 }
 
 #[derive(Default)]
@@ -352,6 +287,9 @@ struct Counts {
     by_path: BTreeMap<String, u64>,
     in_flight: u64,
     max_in_flight: u64,
+    open_streams: u64,
+    connections: u64,
+    open_connections: u64,
 }
 
 struct Gate {
@@ -372,12 +310,15 @@ impl Gate {
     }
 }
 
-/// Counts one request as in flight for as long as it lives.
-struct InFlight(Arc<Shared>);
+/// Counts one of what `of` counts, for as long as it lives.
+struct Counted {
+    shared: Arc<Shared>,
+    of: fn(&mut Counts) -> &mut u64,
+}
 
-impl Drop for InFlight {
+impl Drop for Counted {
     fn drop(&mut self) {
-        lock(&self.0.counts).in_flight -= 1;
+        *(self.of)(&mut lock(&self.shared.counts)) -= 1;
     }
 }
 
@@ -385,21 +326,26 @@ impl Shared {
     fn new() -> Self {
         Self {
             script: RwLock::new(Arc::new(|_| Action::ok())),
+            script_at_headers: RwLock::new(Arc::new(|_| None)),
             gate: Gate { closed: watch::Sender::new(false), permits: Semaphore::new(0) },
             counts: Mutex::default(),
             seen: Mutex::default(),
-            connections: AtomicU64::new(0),
         }
     }
 
-    fn arrive(self: &Arc<Self>, path: &str) -> (u64, InFlight) {
+    fn counted(self: &Arc<Self>, of: fn(&mut Counts) -> &mut u64) -> Counted {
+        *of(&mut lock(&self.counts)) += 1;
+        Counted { shared: Arc::clone(self), of }
+    }
+
+    fn arrive(self: &Arc<Self>, path: &str) -> (u64, Counted) {
         let mut counts = lock(&self.counts);
         let index = counts.requests;
         counts.requests += 1;
         *counts.by_path.entry(path.to_owned()).or_default() += 1;
         counts.in_flight += 1;
         counts.max_in_flight = counts.max_in_flight.max(counts.in_flight);
-        (index, InFlight(Arc::clone(self)))
+        (index, Counted { shared: Arc::clone(self), of: |counts| &mut counts.in_flight })
     }
 
     fn remember(&self, request: SeenRequest) {
@@ -414,30 +360,77 @@ impl Shared {
         self: Arc<Self>,
         request: Request<Incoming>,
         cut: Arc<Notify>,
-    ) -> hyper::Result<Response<ReplyBody>> {
+    ) -> Result<Response<Reply>, hyper::Error> {
+        let at = Instant::now();
         let (head, body) = request.into_parts();
         let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+        let open = self.counted(|counts| &mut counts.open_streams);
         let (index, _in_flight) = self.arrive(&path);
-        let body = body.collect().await?.to_bytes();
-        let seen = SeenRequest { index, method: head.method, path, headers: head.headers, body };
-        self.remember(seen.clone());
-        self.gate.pass().await;
-        let script = Arc::clone(&self.script.read().unwrap_or_else(PoisonError::into_inner));
-        let action = script(&seen);
+        let mut seen = SeenRequest { index, at, method: head.method, path, headers: head.headers, body: Bytes::new() };
+        let script = Arc::clone(&self.script_at_headers.read().unwrap_or_else(PoisonError::into_inner));
+        let action = if let Some(action) = script(&seen) {
+            self.remember(seen);
+            self.gate.pass().await;
+            action
+        } else {
+            seen.body = body.collect().await?.to_bytes();
+            self.remember(seen.clone());
+            self.gate.pass().await;
+            let script = Arc::clone(&self.script.read().unwrap_or_else(PoisonError::into_inner));
+            script(&seen)
+        };
         tokio::time::sleep(action.delay).await;
-        match action.ending {
-            Ending::Answer => Ok(answer(action)),
-            Ending::Truncate => Ok(truncated(action)),
+        let response = match action.ending {
+            Ending::Answer => answer(action),
+            Ending::Truncate => truncated(action),
+            Ending::Stall => head_of(&action, Never.boxed_unsync()),
             Ending::Hang => pending().await,
-            Ending::Reset => {
+            Ending::ResetStream(code) => return Err(stream_error(code).await),
+            Ending::ResetConnection => {
                 cut.notify_one();
                 pending().await
             }
-        }
+        };
+        Ok(response.map(|body| Reply { body, _open: open }))
     }
 }
 
 type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// A body whose stream counts as open until it has been sent or given up.
+struct Reply {
+    body: ReplyBody,
+    _open: Counted,
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body that never comes.
+struct Never;
+
+impl Body for Never {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Pending
+    }
+}
 
 fn answer(action: Action) -> Response<ReplyBody> {
     let body = if action.body.is_empty() {
@@ -449,7 +442,7 @@ fn answer(action: Action) -> Response<ReplyBody> {
         Some(trailers) => body.with_trailers(async { Some(Ok(trailers)) }).boxed_unsync(),
         None => body,
     };
-    head(&action, body)
+    head_of(&action, body)
 }
 
 fn truncated(mut action: Action) -> Response<ReplyBody> {
@@ -462,10 +455,10 @@ fn truncated(mut action: Action) -> Response<ReplyBody> {
             sender.abort(io::Error::other("the script truncates this body"));
         }
     });
-    head(&action, body.boxed_unsync())
+    head_of(&action, body.boxed_unsync())
 }
 
-fn head(action: &Action, body: ReplyBody) -> Response<ReplyBody> {
+fn head_of(action: &Action, body: ReplyBody) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = action.status;
     for (name, value) in &action.headers {
@@ -492,13 +485,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         // Finished connections are let go here, or the set would grow with every one.
         while connections.try_join_next().is_some() {}
         if let Ok((stream, _)) = listener.accept().await {
-            shared.connections.fetch_add(1, Ordering::Relaxed);
+            lock(&shared.counts).connections += 1;
             connections.spawn(connection(stream, Arc::clone(&shared)));
         }
     }
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let _open = shared.counted(|counts| &mut counts.open_connections);
     let _ = stream.set_nodelay(true);
     // The server owns the stream; a second descriptor of the same socket is the handle to cut it with.
     let Ok(handle) = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned() else { return };

@@ -44,13 +44,42 @@ impl From<String> for Policy {
     }
 }
 
-/// Where the module sits in this Envoy, for every listener that has a policy.
+/// Where the module sits in this Envoy: the request seat in every listener that has a policy, the attempt seat where
+/// this says.
+///
+/// With an attempt seat, those listeners also get the [`retry_policy`] that retries by Holdfast want, and every cluster
+/// circuit breakers that stand in the way of nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Seats {
-    /// An HTTP filter just before the router.
+    /// No attempt seat: only an HTTP filter just before the router.
     #[default]
     Request,
+    /// An attempt seat in every cluster but those [`without_attempt_seat`](Cluster::without_attempt_seat).
+    Both,
+    /// The attempt seat once for all clusters, in the router of every listener that has a policy.
+    BothInRouter,
+}
+
+/// Where a cluster keeps its HTTP options and its filters.
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The alternatives of which the HTTP options of a cluster need exactly one.
+const PROTOCOLS: [&str; 3] = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"];
+
+/// More than any test has under way at once.
+const GENEROUS: u32 = 1_000_000;
+
+/// Merge patches in their order. Merged into one they would lose each `null` that removes a rendered field.
+#[derive(Clone, Debug, Default)]
+struct Patches(Vec<Value>);
+
+impl Patches {
+    fn apply(&self, rendered: &mut Value) {
+        for patch in &self.0 {
+            json_patch::merge(rendered, patch);
+        }
+    }
 }
 
 /// A cluster with fixed endpoints.
@@ -60,7 +89,8 @@ pub struct Cluster {
     endpoints: Vec<SocketAddr>,
     connect_timeout: Duration,
     http2: bool,
-    raw: Value,
+    attempt_seat: bool,
+    raw: Patches,
 }
 
 impl Cluster {
@@ -72,7 +102,8 @@ impl Cluster {
             endpoints: Vec::new(),
             connect_timeout: Duration::from_secs(1),
             http2: false,
-            raw: json!({}),
+            attempt_seat: true,
+            raw: Patches::default(),
         }
     }
 
@@ -97,14 +128,21 @@ impl Cluster {
         self
     }
 
-    /// Merges `patch` into the rendered cluster; later patches win, `null` removes a field.
+    /// Leaves the attempt seat out of this cluster, wherever it sits in this Envoy.
     #[must_use]
-    pub fn raw(mut self, patch: Value) -> Self {
-        json_patch::merge(&mut self.raw, &patch);
+    pub fn without_attempt_seat(mut self) -> Self {
+        self.attempt_seat = false;
         self
     }
 
-    fn render(&self, seats: Seats) -> Value {
+    /// Merges `patch` into the rendered cluster; later patches win, `null` removes a field.
+    #[must_use]
+    pub fn raw(mut self, patch: Value) -> Self {
+        self.raw.0.push(patch);
+        self
+    }
+
+    fn render(&self, seats: Seats, wasm: &Path) -> Value {
         let endpoints: Vec<Value> =
             self.endpoints.iter().map(|addr| json!({"endpoint": {"address": socket_address(*addr)}})).collect();
         let mut cluster = json!({
@@ -115,18 +153,40 @@ impl Cluster {
         });
         if self.http2 {
             cluster["typed_extension_protocol_options"] = json!({
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                HTTP_OPTIONS: {
+                    "@type": format!("type.googleapis.com/{HTTP_OPTIONS}"),
                     "explicit_http_config": {"http2_protocol_options": {}},
                 },
             });
         }
-        match seats {
-            // The request seat is the listener's business.
-            Seats::Request => {}
+        if seats != Seats::Request {
+            cluster["circuit_breakers"] = json!({"thresholds": [{
+                "max_connections": GENEROUS,
+                "max_pending_requests": GENEROUS,
+                "max_requests": GENEROUS,
+                "max_retries": GENEROUS,
+            }]});
         }
-        json_patch::merge(&mut cluster, &self.raw);
+        self.raw.apply(&mut cluster);
+        match (seats, self.attempt_seat) {
+            (Seats::Both, true) => set_upstream_filters(&mut cluster, &[attempt_seat_filter(wasm), upstream_codec()]),
+            // A cluster's own list of filters takes the place of the router's.
+            (Seats::BothInRouter, false) => set_upstream_filters(&mut cluster, &[upstream_codec()]),
+            (Seats::Request, _) | (Seats::Both, false) | (Seats::BothInRouter, true) => {}
+        }
         cluster
+    }
+}
+
+/// Adds to what patches have made of the cluster's HTTP options: the protocol they chose stays, and so do their filters.
+fn set_upstream_filters(cluster: &mut Value, filters: &[Value]) {
+    let options = &mut cluster["typed_extension_protocol_options"][HTTP_OPTIONS];
+    options["@type"] = json!(format!("type.googleapis.com/{HTTP_OPTIONS}"));
+    if PROTOCOLS.iter().all(|protocol| options[*protocol].is_null()) {
+        options["explicit_http_config"] = json!({"http_protocol_options": {}});
+    }
+    if options["http_filters"].is_null() {
+        options["http_filters"] = json!(filters);
     }
 }
 
@@ -162,7 +222,7 @@ impl Route {
         self.raw(json!({"route": {"timeout": seconds(timeout)}}))
     }
 
-    /// Sets Envoy's own retry policy (`config.route.v3.RetryPolicy`).
+    /// Sets Envoy's own retry policy (`config.route.v3.RetryPolicy`), in place of all that the virtual host's says.
     #[must_use]
     pub fn retry_policy(self, policy: Value) -> Self {
         self.raw(json!({"route": {"retry_policy": policy}}))
@@ -183,14 +243,22 @@ pub struct Listener {
     policy: Option<Policy>,
     routes: Vec<Route>,
     filters: Vec<Value>,
-    raw_hcm: Value,
+    raw_virtual_host: Patches,
+    raw_hcm: Patches,
 }
 
 impl Listener {
     /// A listener without routes and without Holdfast.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), policy: None, routes: Vec::new(), filters: Vec::new(), raw_hcm: json!({}) }
+        Self {
+            name: name.to_owned(),
+            policy: None,
+            routes: Vec::new(),
+            filters: Vec::new(),
+            raw_virtual_host: Patches::default(),
+            raw_hcm: Patches::default(),
+        }
     }
 
     /// Adds a route; the first that matches serves.
@@ -221,42 +289,61 @@ impl Listener {
         self
     }
 
-    /// Merges `patch` into the rendered HTTP connection manager. Lists are replaced whole.
+    /// Leaves out the retry policy that an attempt seat would bring with it.
     #[must_use]
-    pub fn raw_hcm(mut self, patch: Value) -> Self {
-        json_patch::merge(&mut self.raw_hcm, &patch);
+    pub fn without_retry_policy(self) -> Self {
+        self.raw_virtual_host(json!({"retry_policy": null}))
+    }
+
+    /// Merges `patch` into the rendered virtual host, the only one.
+    #[must_use]
+    pub fn raw_virtual_host(mut self, patch: Value) -> Self {
+        self.raw_virtual_host.0.push(patch);
         self
     }
 
-    fn render(&self, wasm: &Path, access_log: &Path) -> Value {
+    /// Merges `patch` into the rendered HTTP connection manager. Lists are replaced whole.
+    #[must_use]
+    pub fn raw_hcm(mut self, patch: Value) -> Self {
+        self.raw_hcm.0.push(patch);
+        self
+    }
+
+    fn render(&self, seats: Seats, files: &Files) -> Value {
         let mut filters = self.filters.clone();
-        if let Some(policy) = &self.policy {
-            filters.push(holdfast_filter(wasm, policy));
-        }
-        filters.push(json!({
-            "name": "envoy.filters.http.router",
-            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-        }));
+        let mut router = json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"});
         let routes: Vec<&Value> = self.routes.iter().map(|route| &route.rendered).collect();
+        let mut virtual_host = json!({"name": "all", "domains": ["*"], "routes": routes});
+        if let Some(policy) = &self.policy {
+            filters.push(holdfast_filter(&files.wasm, policy));
+            if seats != Seats::Request {
+                virtual_host["retry_policy"] = retry_policy();
+            }
+            if seats == Seats::BothInRouter {
+                router["upstream_http_filters"] = json!([attempt_seat_filter(&files.wasm), upstream_codec()]);
+            }
+        }
+        filters.push(json!({"name": "envoy.filters.http.router", "typed_config": router}));
+        self.raw_virtual_host.apply(&mut virtual_host);
         let mut hcm = json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": self.name,
             "codec_type": "AUTO",
             "route_config": {
                 "name": self.name,
-                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
+                "virtual_hosts": [virtual_host],
             },
             "http_filters": filters,
             "access_log": [{
                 "name": "envoy.access_loggers.file",
                 "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                    "path": access_log,
+                    "path": files.access_log,
                     "log_format": {"json_format": access_log_format()},
                 },
             }],
         });
-        json_patch::merge(&mut hcm, &self.raw_hcm);
+        self.raw_hcm.apply(&mut hcm);
         json!({
             "name": self.name,
             "address": socket_address(SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -286,7 +373,7 @@ pub struct EnvoyOptions {
     seats: Seats,
     stats_tags: Value,
     stats_matcher: Option<Value>,
-    raw: Value,
+    raw: Patches,
 }
 
 impl Default for EnvoyOptions {
@@ -313,7 +400,7 @@ impl EnvoyOptions {
             seats: Seats::default(),
             stats_tags: stats_tags(),
             stats_matcher: None,
-            raw: json!({}),
+            raw: Patches::default(),
         }
     }
 
@@ -408,6 +495,18 @@ impl EnvoyOptions {
         self.first(|listener| listener.filter(filter))
     }
 
+    /// Leaves the retry policy that an attempt seat would bring with it out of the first listener.
+    #[must_use]
+    pub fn without_retry_policy(self) -> Self {
+        self.first(Listener::without_retry_policy)
+    }
+
+    /// Merges `patch` into the virtual host of the first listener.
+    #[must_use]
+    pub fn raw_virtual_host(self, patch: Value) -> Self {
+        self.first(|listener| listener.raw_virtual_host(patch))
+    }
+
     /// Merges `patch` into the HTTP connection manager of the first listener.
     #[must_use]
     pub fn raw_hcm(self, patch: Value) -> Self {
@@ -438,7 +537,7 @@ impl EnvoyOptions {
     /// Merges `patch` into the rendered bootstrap.
     #[must_use]
     pub fn raw(mut self, patch: Value) -> Self {
-        json_patch::merge(&mut self.raw, &patch);
+        self.raw.0.push(patch);
         self
     }
 
@@ -457,7 +556,9 @@ impl EnvoyOptions {
     }
 
     pub(crate) fn needs_wasm(&self) -> bool {
-        self.bootstrap.is_none() && self.listeners.iter().any(|listener| listener.policy.is_some())
+        let in_listener = self.listeners.iter().any(|listener| listener.policy.is_some());
+        let in_cluster = self.seats == Seats::Both && self.clusters.iter().any(|cluster| cluster.attempt_seat);
+        self.bootstrap.is_none() && (in_listener || in_cluster)
     }
 
     /// The names the running Envoy must show before it counts as started; none for a bootstrap given as text.
@@ -474,7 +575,7 @@ impl EnvoyOptions {
             .listeners
             .iter()
             .map(|listener| {
-                let mut resource = listener.render(&files.wasm, &files.access_log);
+                let mut resource = listener.render(self.seats, files);
                 resource["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
                 resource
             })
@@ -486,7 +587,8 @@ impl EnvoyOptions {
         if let Some(given) = &self.bootstrap {
             return given.clone();
         }
-        let clusters: Vec<Value> = self.clusters.iter().map(|cluster| cluster.render(self.seats)).collect();
+        let clusters: Vec<Value> =
+            self.clusters.iter().map(|cluster| cluster.render(self.seats, &files.wasm)).collect();
         let mut bootstrap = json!({
             // Discovery, even from a file, wants to know who asks.
             "node": {"id": "holdfast-test", "cluster": "holdfast-test"},
@@ -504,10 +606,10 @@ impl EnvoyOptions {
             });
         } else {
             let listeners: Vec<Value> =
-                self.listeners.iter().map(|listener| listener.render(&files.wasm, &files.access_log)).collect();
+                self.listeners.iter().map(|listener| listener.render(self.seats, files)).collect();
             bootstrap["static_resources"]["listeners"] = json!(listeners);
         }
-        json_patch::merge(&mut bootstrap, &self.raw);
+        self.raw.apply(&mut bootstrap);
         bootstrap.to_string()
     }
 }
@@ -523,6 +625,48 @@ pub(crate) struct Files {
 /// The module as the HTTP filter of the request seat.
 #[must_use]
 pub fn holdfast_filter(wasm: &Path, policy: &Policy) -> Value {
+    let mut filter = wasm_filter(wasm);
+    filter["typed_config"]["config"]["configuration"] = text(policy.text());
+    filter
+}
+
+/// The module as the upstream HTTP filter of the attempt seat. It must not be the last: [`upstream_codec`] is.
+#[must_use]
+pub fn attempt_seat_filter(wasm: &Path) -> Value {
+    let mut filter = wasm_filter(wasm);
+    // The other seat has no VM configuration: so each gets a VM of its own, over the same shared data.
+    filter["typed_config"]["config"]["vm_config"]["configuration"] = text(r#"{"seat":"attempt"}"#);
+    filter
+}
+
+/// The filter with which every list of upstream HTTP filters ends.
+#[must_use]
+pub fn upstream_codec() -> Value {
+    json!({
+        "name": "envoy.filters.http.upstream_codec",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+        },
+    })
+}
+
+/// What Holdfast's retries want of the virtual host's or route's retry policy: hardly any back-off of Envoy's own, since
+/// the attempt seat waits, and another host for each try. Without `retry_on` it asks for no retry.
+#[must_use]
+pub fn retry_policy() -> Value {
+    json!({
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.001s"},
+        "retry_host_predicate": [{
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+            },
+        }],
+        "host_selection_retry_max_attempts": 5,
+    })
+}
+
+fn wasm_filter(wasm: &Path) -> Value {
     json!({
         "name": "holdfast",
         "typed_config": {
@@ -531,19 +675,18 @@ pub fn holdfast_filter(wasm: &Path, policy: &Policy) -> Value {
                 "name": "holdfast",
                 "root_id": "holdfast",
                 "failure_policy": "FAIL_RELOAD",
-                // No VM configuration: the other seat has one, and so gets a VM of its own over the same shared data.
                 "vm_config": {
                     "vm_id": "holdfast",
                     "runtime": "envoy.wasm.runtime.v8",
                     "code": {"local": {"filename": wasm}},
                 },
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": policy.text(),
-                },
             },
         },
     })
+}
+
+fn text(value: &str) -> Value {
+    json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": value})
 }
 
 /// `stats_tags` that turn the policy and the key of a Holdfast metric into labels.

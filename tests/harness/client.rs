@@ -6,12 +6,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Channel, Full};
 use hyper_util::client::legacy;
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::PATIENCE;
+use crate::{PATIENCE, TimedOut, eventually};
 
 type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
@@ -223,6 +223,14 @@ impl Client {
         Request::builder().uri(path).body(Bytes::new()).expect("a path begins with / and holds no spaces")
     }
 
+    /// A POST request for `path` with this body.
+    #[must_use]
+    pub fn post_request(path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
+        let mut request = Self::request(path).map(|_| body.into());
+        *request.method_mut() = Method::POST;
+        request
+    }
+
     /// A gRPC request for `path` (`/package.Service/Method`) with one empty message.
     #[must_use]
     pub fn grpc_request(path: &str) -> Request<Bytes> {
@@ -329,19 +337,67 @@ impl Client {
     /// Sends a request whose answer may be waited for or given up.
     pub fn open(&self, request: Request<Bytes>) -> OpenRequest {
         let client = self.clone();
-        OpenRequest { exchange: tokio::spawn(async move { client.send(request).await }), body: None }
+        let exchange = tokio::spawn(async move { client.send(request).await });
+        OpenRequest { exchange, body: None, continued: Arc::default() }
     }
 
     /// Sends the head and the body given here, but not the end of the body.
     pub fn open_unfinished(&self, request: Request<Bytes>) -> OpenRequest {
         let (head, start) = request.into_parts();
         let (mut sender, body) = Channel::<Bytes>::new(1);
-        // The channel has room for one frame and nobody reads before the request is sent.
-        let _ = sender.try_send(hyper::body::Frame::data(start));
-        let request = Request::from_parts(head, body.boxed_unsync());
+        if !start.is_empty() {
+            // The channel has room for one frame and nobody reads before the request is sent.
+            let _ = sender.try_send(hyper::body::Frame::data(start));
+        }
+        let mut request = Request::from_parts(head, body.boxed_unsync());
+        let continued = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&continued);
+        hyper::ext::on_informational(&mut request, move |response| {
+            seen.fetch_or(response.status() == StatusCode::CONTINUE, Ordering::Relaxed);
+        });
         let client = self.clone();
-        OpenRequest { exchange: tokio::spawn(async move { client.exchange(request).await }), body: Some(sender) }
+        let exchange = tokio::spawn(async move { client.exchange(request).await });
+        OpenRequest { exchange, body: Some(sender), continued }
     }
+
+    /// Sends the body over time, in pieces of `size` bytes (the last may be shorter) with a pause after each. An answer
+    /// that comes before the end is final.
+    ///
+    /// # Panics
+    /// When `size` is 0.
+    pub fn open_in_pieces(&self, request: Request<Bytes>, size: usize, pause: Duration) -> OpenRequest {
+        let (head, body) = request.into_parts();
+        let mut open = self.open_unfinished(Request::from_parts(head, Bytes::new()));
+        assert_ne!(size, 0, "a piece holds something");
+        if let Some(mut sender) = open.body.take() {
+            tokio::spawn(async move {
+                let mut rest = body;
+                while !rest.is_empty() {
+                    let piece = rest.split_to(size.min(rest.len()));
+                    if sender.send_data(piece).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            });
+        }
+        open
+    }
+}
+
+/// A body of `size` bytes that is a row of numbers, so that parts lost, doubled or exchanged on the way show.
+#[must_use]
+pub fn body_of(size: usize) -> Bytes {
+    let numbers = (0_u64..).flat_map(u64::to_be_bytes);
+    numbers.take(size).collect()
+}
+
+/// The request with one more header. The value may hold any bytes that HTTP allows, UTF-8 or not.
+#[must_use]
+pub fn with_header<B>(mut request: Request<B>, name: &str, value: impl AsRef<[u8]>) -> Request<B> {
+    let name: HeaderName = name.parse().expect("a header name");
+    request.headers_mut().append(name, HeaderValue::from_bytes(value.as_ref()).expect("a header value"));
+    request
 }
 
 /// A request under way. Dropping it leaves it under way.
@@ -349,15 +405,51 @@ impl Client {
 pub struct OpenRequest {
     exchange: JoinHandle<Result<Response, SendError>>,
     body: Option<http_body_util::channel::Sender<Bytes>>,
+    continued: Arc<AtomicBool>,
 }
 
 impl OpenRequest {
+    /// Sends more of an unfinished body.
+    ///
+    /// # Errors
+    /// When the body is not read any more.
+    ///
+    /// # Panics
+    /// When the request was not opened with [`Client::open_unfinished`].
+    pub async fn send_more(&mut self, data: impl Into<Bytes>) -> Result<(), SendError> {
+        let body = self.body.as_mut().expect("the body is unfinished");
+        body.send_data(data.into()).await.map_err(|error| SendError::new(None, &error))
+    }
+
+    /// Ends an unfinished body, without waiting for the answer.
+    pub fn end_body(&mut self) {
+        self.body = None;
+    }
+
+    /// Whether a `100 Continue` has come for an unfinished body. Over HTTP/2 none is ever seen: hyper drops it.
+    #[must_use]
+    pub fn is_continued(&self) -> bool {
+        self.continued.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the `100 Continue` that a request with `expect: 100-continue` asks for.
+    ///
+    /// # Errors
+    /// When none comes before the answer, nor within [`PATIENCE`].
+    pub async fn wait_continue(&self) -> Result<(), TimedOut> {
+        eventually(PATIENCE, || async { self.is_continued() || self.is_finished() }).await?;
+        if self.is_continued() {
+            return Ok(());
+        }
+        Err(TimedOut { waited: Duration::ZERO, last: "the request ended without 100 Continue".to_owned() })
+    }
+
     /// Ends the body, if it is still open, and waits for the answer.
     ///
     /// # Errors
     /// When no whole answer came.
     pub async fn finish(mut self) -> Result<Response, SendError> {
-        drop(self.body.take());
+        self.end_body();
         self.exchange.await.expect("the request's task neither panics nor is aborted")
     }
 

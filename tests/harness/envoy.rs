@@ -133,6 +133,13 @@ impl AccessLogEntry {
             all,
         })
     }
+
+    /// One field of the filter state: `admitted` for `decision` in `policy=orders; decision=admitted`.
+    #[must_use]
+    pub fn holdfast_field(&self, name: &str) -> Option<&str> {
+        let fields = self.holdfast.as_deref()?.split("; ");
+        fields.filter_map(|field| field.split_once('=')).find(|(field, _)| *field == name).map(|(_, value)| value)
+    }
 }
 
 /// An Envoy of its own: a temporary directory, free ports, no shared memory with another. Killed when dropped.

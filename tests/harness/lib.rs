@@ -39,16 +39,24 @@
 // A harness for tests and demonstrations: a broken expectation in it should stop the run where it is noticed.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod action;
+mod attempts;
 mod backend;
 mod bootstrap;
 mod client;
 mod envoy;
 mod scene;
+mod stream_reset;
 mod wait;
 
-pub use backend::{Action, Backend, SeenRequest};
-pub use bootstrap::{Cluster, EnvoyOptions, Listener, Policy, Route, Seats, holdfast_filter, stats_tags};
-pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template};
+pub use action::{Action, SeenRequest, gaps};
+pub use attempts::{Attempt, attempts};
+pub use backend::{Backend, seen_by_all};
+pub use bootstrap::{
+    Cluster, EnvoyOptions, Listener, Policy, Route, Seats, attempt_seat_filter, holdfast_filter, retry_policy,
+    stats_tags, upstream_codec,
+};
+pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template, body_of, with_header};
 pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, wasm_module};
 pub use scene::Scene;
 pub use wait::{Condition, PATIENCE, TimedOut, eventually};

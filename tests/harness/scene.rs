@@ -45,10 +45,14 @@ impl Scene {
     /// Options with one cluster, `orders`, and a route to it.
     #[must_use]
     pub fn of(orders: &Backend) -> EnvoyOptions {
-        EnvoyOptions::new()
-            .cluster(Cluster::new("orders").endpoint(orders.addr()))
-            .route(Self::aside())
-            .route(Route::to("/", "orders"))
+        Self::of_all(&[orders])
+    }
+
+    /// Options with one cluster, `orders`, of all these hosts, and a route to it.
+    #[must_use]
+    pub fn of_all(orders: &[&Backend]) -> EnvoyOptions {
+        let cluster = orders.iter().fold(Cluster::new("orders"), |cluster, host| cluster.endpoint(host.addr()));
+        EnvoyOptions::new().cluster(cluster).route(Self::aside()).route(Route::to("/", "orders"))
     }
 
     /// The route that [`workers`](Self::workers) needs; it comes before others.

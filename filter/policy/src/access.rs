@@ -1,6 +1,10 @@
 //! What the access log says of a request: the filter state `wasm.holdfast`.
 
+use core::fmt::Write;
+
 use crate::document::Reason;
+use crate::exchange::{Exchange, Next};
+use crate::outcome::Verdict;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,30 @@ pub fn line(policy: &str, key: &str, fate: Fate) -> String {
         line.push_str("; kind=static");
     }
     line
+}
+
+/// What [`line()`] adds about tries, if there is anything to say: `; attempts=10.0.0.1:80 failure:503 3ms, 10.0.0.2:80 success:200 5ms`,
+/// and `; denied=budget` where another one was denied.
+pub fn push_tries(line: &mut String, exchange: &Exchange) {
+    for (number, one) in exchange.tries.iter().enumerate() {
+        line.push_str(if number == 0 { "; attempts=" } else { ", " });
+        // What separates the parts may not occur in them.
+        line.extend(one.host.iter().map(|byte| match byte {
+            b'!'..=b'~' if !b",;".contains(byte) => char::from(*byte),
+            _ => '_',
+        }));
+        let verdict = match one.verdict {
+            Verdict::Success => "success",
+            Verdict::Failure => "failure",
+            Verdict::Ignored => "ignored",
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(line, " {verdict}:{} {}ms", one.end, one.took.as_millis());
+    }
+    if let Next::Denied(denial) = exchange.next {
+        line.push_str("; denied=");
+        line.push_str(denial.name());
+    }
 }
 
 /// The property that becomes the filter state.

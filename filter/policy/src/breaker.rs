@@ -26,7 +26,7 @@ use crate::outcome::Outcome;
 use crate::percent::Percent;
 use crate::record::{Kind, Reader, Record, Writer};
 use crate::time::{Timestamp, nanos};
-use crate::window::Tally;
+use crate::window::{Bucket, Tally};
 
 /// The breaker of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]

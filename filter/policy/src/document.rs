@@ -35,6 +35,8 @@ pub struct Policy {
     pub concurrency: Option<Concurrency>,
     /// Adaptive client-side throttling.
     pub throttle: Option<Throttle>,
+    /// Further tries after one that failed.
+    pub retry: Option<Retry>,
     /// In order of preference.
     pub fallback: Vec<Fallback>,
 }
@@ -265,6 +267,224 @@ pub struct Throttle {
     pub window: Duration,
 }
 
+/// Further tries after one that failed: decided here, executed by Envoy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Retry {
+    /// Whether it acts.
+    pub mode: Mode,
+    /// Tries after the first, 0..=20.
+    pub max_retries: u8,
+    /// After which ends of a try.
+    pub on: RetryOn,
+    /// Methods (as sent) whose requests may have reached a host and still be sent again.
+    pub methods: Vec<String>,
+    /// The (lower-case) name of the header whose presence makes any request one of those.
+    pub idempotency_header: String,
+    /// How long one try may take. At most `timeout`.
+    pub per_try_timeout: Option<Duration>,
+    /// How long all tries may take, with the waits between them.
+    pub timeout: Option<Duration>,
+    /// The wait before each further try.
+    pub backoff: Backoff,
+    /// Whether a host's own wish is heard.
+    pub retry_after: RetryAfter,
+    /// How many further tries all requests together may have.
+    pub budget: Budget,
+    /// Whether a request that is itself a retry of a proxy before this one gets none.
+    pub skip_retries_of_retries: bool,
+    /// Whether a try that is too slow goes on beside its successor.
+    pub hedge_on_per_try_timeout: bool,
+}
+
+/// After which ends of a try there is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RetryOn {
+    /// Envoy's words.
+    pub words: WordSet,
+    /// Statuses that are named by number.
+    pub statuses: StatusSet,
+}
+
+/// A word of Envoy's `retry_on` or `retry_grpc_on`.
+/// Source: Envoy, "Router", `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RetryWord {
+    /// Any 5xx, or no answer.
+    FiveXx,
+    /// 502, 503, 504, or no answer.
+    GatewayError,
+    /// No answer: disconnect, reset, time-out of the try.
+    Reset,
+    /// No answer, and nothing of the request had been sent.
+    ResetBeforeRequest,
+    /// No connection to the host.
+    ConnectFailure,
+    /// An answer with `x-envoy-ratelimited`.
+    EnvoyRatelimited,
+    /// 409.
+    Retriable4xx,
+    /// The host reset the stream with REFUSED_STREAM.
+    RefusedStream,
+    /// The statuses that the route names.
+    RetriableStatusCodes,
+    /// The response headers that the route names.
+    RetriableHeaders,
+    /// No answer over HTTP/3 after the connection stood.
+    Http3PostConnectFailure,
+    /// gRPC status 1 in the headers.
+    Cancelled,
+    /// gRPC status 4 in the headers.
+    DeadlineExceeded,
+    /// gRPC status 13 in the headers.
+    Internal,
+    /// gRPC status 8 in the headers.
+    ResourceExhausted,
+    /// gRPC status 14 in the headers.
+    Unavailable,
+}
+
+impl RetryWord {
+    /// All words, in the order of Envoy's documentation; those from `Cancelled` on are `retry_grpc_on`'s.
+    pub const ALL: [RetryWord; 16] = [
+        RetryWord::FiveXx,
+        RetryWord::GatewayError,
+        RetryWord::Reset,
+        RetryWord::ResetBeforeRequest,
+        RetryWord::ConnectFailure,
+        RetryWord::EnvoyRatelimited,
+        RetryWord::Retriable4xx,
+        RetryWord::RefusedStream,
+        RetryWord::RetriableStatusCodes,
+        RetryWord::RetriableHeaders,
+        RetryWord::Http3PostConnectFailure,
+        RetryWord::Cancelled,
+        RetryWord::DeadlineExceeded,
+        RetryWord::Internal,
+        RetryWord::ResourceExhausted,
+        RetryWord::Unavailable,
+    ];
+
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RetryWord::FiveXx => "5xx",
+            RetryWord::GatewayError => "gateway-error",
+            RetryWord::Reset => "reset",
+            RetryWord::ResetBeforeRequest => "reset-before-request",
+            RetryWord::ConnectFailure => "connect-failure",
+            RetryWord::EnvoyRatelimited => "envoy-ratelimited",
+            RetryWord::Retriable4xx => "retriable-4xx",
+            RetryWord::RefusedStream => "refused-stream",
+            RetryWord::RetriableStatusCodes => "retriable-status-codes",
+            RetryWord::RetriableHeaders => "retriable-headers",
+            RetryWord::Http3PostConnectFailure => "http3-post-connect-failure",
+            RetryWord::Cancelled => "cancelled",
+            RetryWord::DeadlineExceeded => "deadline-exceeded",
+            RetryWord::Internal => "internal",
+            RetryWord::ResourceExhausted => "resource-exhausted",
+            RetryWord::Unavailable => "unavailable",
+        }
+    }
+
+    /// For a word of `retry_grpc_on` the gRPC status that it names.
+    pub const fn grpc_status(self) -> Option<u8> {
+        match self {
+            RetryWord::Cancelled => Some(1),
+            RetryWord::DeadlineExceeded => Some(4),
+            RetryWord::ResourceExhausted => Some(8),
+            RetryWord::Internal => Some(13),
+            RetryWord::Unavailable => Some(14),
+            _ => None,
+        }
+    }
+}
+
+/// A set of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct WordSet(u16);
+
+impl WordSet {
+    /// The set of these words.
+    pub const fn of(words: &[RetryWord]) -> Self {
+        let (mut bits, mut rest) = (0, words);
+        while let [word, after @ ..] = rest {
+            bits |= 1 << *word as u8;
+            rest = after;
+        }
+        WordSet(bits)
+    }
+
+    /// Adds a word.
+    pub fn insert(&mut self, word: RetryWord) {
+        self.0 |= 1 << word as u8;
+    }
+
+    /// Whether `word` is in the set.
+    pub const fn contains(self, word: RetryWord) -> bool {
+        self.0 >> word as u8 & 1 == 1
+    }
+
+    /// Whether one of `words` is in the set.
+    pub const fn has_any(self, words: WordSet) -> bool {
+        self.0 & words.0 != 0
+    }
+
+    /// Whether the set has no word.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The words in order.
+    pub fn iter(self) -> impl Iterator<Item = RetryWord> {
+        RetryWord::ALL.into_iter().filter(move |word| self.contains(*word))
+    }
+}
+
+/// The wait before a further try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Backoff {
+    /// The wait that the first is made of; at most `max`.
+    pub base: Duration,
+    /// No wait is longer.
+    pub max: Duration,
+    /// How it is spread.
+    pub jitter: Jitter,
+}
+
+/// How a wait is spread. Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Jitter {
+    /// Uniform from 0 to the exponential wait.
+    Full,
+    /// Half of the exponential wait, and uniform over the other half.
+    Equal,
+    /// Uniform from `base` to three times the wait before.
+    Decorrelated,
+    /// The exponential wait itself.
+    None,
+}
+
+/// Whether a host's own wish when to come again is heard: `retry-after` or `grpc-retry-pushback-ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RetryAfter {
+    /// Whether it is.
+    pub honor: bool,
+    /// A longer one means that there is no further try.
+    pub max: Duration,
+}
+
+/// How many further tries all requests of a key together may have. Not zero: one of the first two is more than 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Further tries for each hundred requests.
+    pub ratio: Percent,
+    /// Further tries in a second whatever the number of requests, in thousandths.
+    pub min_per_second: u32,
+    /// How long a request counts, and how much of the reserve can be used at once; at least 1 s.
+    pub window: Duration,
+}
+
 /// One entry of the fallback list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fallback {
@@ -337,12 +557,20 @@ pub enum Reason {
     Failure,
     /// The final answer was a time-out.
     Timeout,
+    /// The final answer was a failure, and the request had been retried.
+    RetriesExhausted,
 }
 
 impl Reason {
     /// All reasons, in the order of the documentation.
-    pub const ALL: [Reason; 5] =
-        [Reason::Open, Reason::Concurrency, Reason::Throttled, Reason::Failure, Reason::Timeout];
+    pub const ALL: [Reason; 6] = [
+        Reason::Open,
+        Reason::Concurrency,
+        Reason::Throttled,
+        Reason::Failure,
+        Reason::Timeout,
+        Reason::RetriesExhausted,
+    ];
 
     /// The word in the policy document, headers, metrics and logs.
     pub const fn name(self) -> &'static str {
@@ -352,6 +580,7 @@ impl Reason {
             Reason::Throttled => "throttled",
             Reason::Failure => "failure",
             Reason::Timeout => "timeout",
+            Reason::RetriesExhausted => "retries_exhausted",
         }
     }
 }

@@ -88,27 +88,29 @@ impl Policy {
 
     /// Whether a fallback could be needed once the host's answer is known; request headers cannot be read any more then.
     pub fn replaces_answers(&self) -> bool {
-        self.mode != Mode::Off
-            && self
-                .fallback
-                .iter()
-                .any(|entry| entry.on.contains(Reason::Failure) || entry.on.contains(Reason::Timeout))
+        self.mode != Mode::Off && self.fallback.iter().any(Fallback::replaces_answers)
     }
 
     /// The parts of such fallbacks that insert something of the request, which is to be kept when the request passes.
     pub fn kept_parts(&self) -> Vec<TemplatePart> {
         let mut parts: Vec<TemplatePart> = Vec::new();
-        for entry in &self.fallback {
-            if entry.on.contains(Reason::Failure) || entry.on.contains(Reason::Timeout) {
-                let FallbackKind::Static(response) = &entry.kind;
-                for part in response.body.iter().filter(|part| part.field().is_some()) {
-                    if !parts.contains(part) {
-                        parts.push(part.clone());
-                    }
+        for entry in self.fallback.iter().filter(|entry| entry.replaces_answers()) {
+            let FallbackKind::Static(response) = &entry.kind;
+            for part in response.body.iter().filter(|part| part.field().is_some()) {
+                if !parts.contains(part) {
+                    parts.push(part.clone());
                 }
             }
         }
         parts
+    }
+}
+
+impl Fallback {
+    /// Whether it serves for a reason that only the host's answer gives, or that there is none.
+    fn replaces_answers(&self) -> bool {
+        let reasons = [Reason::Failure, Reason::Timeout, Reason::RetriesExhausted];
+        reasons.into_iter().any(|reason| self.on.contains(reason))
     }
 }
 
@@ -146,22 +148,26 @@ pub fn serve_rejection(
         .unwrap_or_else(|| Served { reply: plain_rejection(policy, &occasion), fate: Fate::Rejected(rejection.reason) })
 }
 
-/// Serves in place of the host's answer, if that was a failure or a time-out and a fallback is for it. `served` says that
-/// the request has counted as one that would have had a fallback.
+/// Serves in place of the host's answer, if that was a failure or a time-out and a fallback is for it. `retries` is the
+/// number of tries after the first, `served` says that the request has counted as one that would have had a fallback.
+#[allow(clippy::too_many_arguments)] // All of them are facts of one answer.
 pub fn serve_failure(
     policy: &Policy,
     answer: Answer,
     outcome: &Outcome,
+    retries: u32,
     served: bool,
     grpc: bool,
     value: impl FnMut(Field<'_>) -> Option<Vec<u8>>,
     events: &mut Vec<Event>,
 ) -> Option<Served> {
-    let reasons: &[Reason] = match (answer, outcome.failed()) {
-        (Answer::TimedOut, true) => &[Reason::Timeout, Reason::Failure],
-        (Answer::TimedOut, false) => &[Reason::Timeout],
-        (_, true) => &[Reason::Failure],
-        (_, false) => return None,
+    let reasons: &[Reason] = match (answer, outcome.failed(), retries > 0) {
+        (Answer::TimedOut, true, true) => &[Reason::Timeout, Reason::RetriesExhausted, Reason::Failure],
+        (Answer::TimedOut, true, false) => &[Reason::Timeout, Reason::Failure],
+        (Answer::TimedOut, false, _) => &[Reason::Timeout],
+        (_, true, true) => &[Reason::RetriesExhausted, Reason::Failure],
+        (_, true, false) => &[Reason::Failure],
+        (_, false, _) => return None,
     };
     let reason = *reasons.first()?;
     if served && policy.mode == Mode::Shadow {
@@ -339,6 +345,24 @@ mod tests {
             policy.fallback_for(&[Reason::Timeout, Reason::Failure]).map(|(_, reason)| reason),
             Some(Reason::Timeout)
         );
+    }
+
+    #[test]
+    fn what_only_the_answer_tells_is_kept_of_the_request() {
+        for (on, kept) in [
+            ("open", &[][..]),
+            ("failure", &[TemplatePart::Path]),
+            ("timeout", &[TemplatePart::Path]),
+            ("retries_exhausted", &[TemplatePart::Path]),
+        ] {
+            let text = format!(
+                r#"{{"policies":[{{"name":"orders","breaker":{{}},"retry":{{}},
+                    "fallback":[{{"on":["{on}"],"respond":{{"status":200,"body":"${{path}} ${{path}}"}}}}]}}]}}"#
+            );
+            let policy = config::parse(text.as_bytes()).unwrap().policies.remove(0);
+            assert_eq!(policy.kept_parts(), kept, "{on}");
+            assert_eq!(policy.replaces_answers(), !kept.is_empty(), "{on}");
+        }
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::keys::{KeyNumber, KeyTable};
 use crate::matching::comparable;
 use crate::metrics::Metric;
 use crate::outcome::{Outcome, Verdict};
-use crate::record::{self, Record};
+use crate::paths::{self, Paths};
+use crate::record::Record;
 use crate::slot::{Shape, Slot};
 use crate::store::{Store, update};
 use crate::throttle;
@@ -121,6 +122,15 @@ enum Permit {
     },
 }
 
+/// Whether a request that holds something was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    /// It went on to the host.
+    Made,
+    /// One of the features turned it away.
+    TurnedAway,
+}
+
 /// A worker's copy of a key's cell.
 #[derive(Debug)]
 struct View {
@@ -131,8 +141,7 @@ struct View {
 /// One key as one worker sees it.
 #[derive(Debug)]
 struct KeyState {
-    /// The key's prefix in the store.
-    prefix: String,
+    paths: Paths,
     view: Option<View>,
     /// When an event last told of a forced state.
     told: Option<Timestamp>,
@@ -146,6 +155,10 @@ struct KeyState {
     in_flight_unwritten: bool,
     /// The throttle's counts of the other workers.
     others: Option<(Timestamp, Tally)>,
+    /// Whether there is an attempt seat, and when this was last looked up.
+    attempt_seat: Option<(Timestamp, bool)>,
+    /// Whether the retry budget has a token left, and when this was last looked up.
+    budget: Option<(Timestamp, bool)>,
 }
 
 /// One policy as one worker sees it.
@@ -162,9 +175,9 @@ pub struct Governed {
 }
 
 impl KeyState {
-    fn new(prefix: String, shape: &Shape) -> Self {
+    fn new(paths: Paths, shape: &Shape) -> Self {
         KeyState {
-            prefix,
+            paths,
             view: None,
             told: None,
             slot: Slot::new(shape, 0),
@@ -173,23 +186,13 @@ impl KeyState {
             in_flight_written: Timestamp::ZERO,
             in_flight_unwritten: false,
             others: None,
+            attempt_seat: None,
+            budget: None,
         }
     }
 
     fn generation(&self) -> u32 {
         self.view.as_ref().map_or(0, |view| view.cell.generation)
-    }
-
-    fn cell_key(&self) -> String {
-        format!("{}/breaker", self.prefix)
-    }
-
-    fn in_flight_key(&self) -> String {
-        format!("{}/in_flight", self.prefix)
-    }
-
-    fn slot_key_of(&self, place: u16) -> String {
-        format!("{}/slot/{place}", self.prefix)
     }
 
     /// Takes over what the cell now is.
@@ -215,7 +218,7 @@ impl Governed {
     /// A policy that this worker knows nothing about yet.
     pub fn new(policy: Arc<Policy>) -> Self {
         let fingerprint = fingerprint::of_policy(&policy);
-        let prefix = format!("holdfast/{}/p/{}/{fingerprint:016x}", record::VERSION, policy.name);
+        let prefix = paths::of_policy(&policy.name, fingerprint);
         let keys = KeyTable::new(&prefix, fingerprint, &policy.scope);
         let shape = Shape::of(&policy);
         Governed { policy, fingerprint, prefix, shape, keys, states: Vec::new(), gathered: Vec::new() }
@@ -236,6 +239,7 @@ impl Governed {
         active(self.policy.breaker.as_ref(), |feature| feature.mode).is_some()
             || active(self.policy.concurrency.as_ref(), |feature| feature.mode).is_some()
             || active(self.policy.throttle.as_ref(), |feature| feature.mode).is_some()
+            || active(self.policy.retry.as_ref(), |feature| feature.mode).is_some()
             || !self.policy.fallback.is_empty() && self.policy.mode != Mode::Off
     }
 
@@ -260,7 +264,8 @@ impl Governed {
             self.keys.number(store, scope, &values)
         };
         while self.states.len() <= usize::from(number.0) {
-            self.states.push(KeyState::new(format!("{}/{}", self.prefix, self.states.len()), &self.shape));
+            let next = KeyNumber(u16::try_from(self.states.len()).unwrap_or(u16::MAX));
+            self.states.push(KeyState::new(Paths::new(&self.prefix, next), &self.shape));
         }
         number
     }
@@ -345,7 +350,7 @@ impl Governed {
             events.push(Event::Count(Metric::Slow));
         }
         let hold = ticket.hold();
-        self.settle(worker, store, ticket, outcome, now, events);
+        self.settle(worker, store, ticket, outcome, Request::Made, now, events);
         hold
     }
 
@@ -374,18 +379,20 @@ impl Governed {
         events: &mut Vec<Event>,
     ) {
         let hold = ticket.hold();
-        self.settle(worker, store, ticket, &Outcome::IGNORED, now, events);
+        self.settle(worker, store, ticket, &Outcome::IGNORED, Request::TurnedAway, now, events);
         if let Some(hold) = hold {
             self.release(worker, store, hold, now, events);
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // The worker, the store and the events belong to every call.
     fn settle<S: Store>(
         &mut self,
         worker: &mut Worker,
         store: &mut S,
         ticket: Ticket,
         outcome: &Outcome,
+        request: Request,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) {
@@ -399,14 +406,13 @@ impl Governed {
                 cell.judge_probe(breaker, generation, lease, outcome, now, random)
             });
         }
-        if !outcome.counts() {
-            return;
-        }
+        let deposits = shape.counts_requests() && request == Request::Made;
         let judges = match ticket.permit {
-            Permit::Pass { generation } => generation == state.generation(),
+            Permit::Pass { generation } => outcome.counts() && generation == state.generation(),
             _ => false,
         };
-        if !judges && policy.throttle.is_none() {
+        let throttles = outcome.counts() && policy.throttle.is_some();
+        if !judges && !throttles && !deposits {
             return;
         }
         let Some(place) = worker.place(store, now) else { return };
@@ -420,6 +426,9 @@ impl Governed {
             state.slot.record(shape, outcome, now);
         }
         state.slot.record_traffic(shape, outcome, now);
+        if deposits {
+            state.slot.deposit(shape, now);
+        }
         if let Some((_, slot_key)) = &state.slot_key {
             store.set(slot_key, &state.slot.encode(fingerprint));
         }
@@ -522,7 +531,7 @@ fn ask_breaker<S: Store>(
 
     let epoch = store.epoch();
     if !state.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
-        let stored = store.get(&state.cell_key()).and_then(|(bytes, _)| Cell::decode(&bytes, fingerprint));
+        let stored = store.get(&state.paths.breaker()).and_then(|(bytes, _)| Cell::decode(&bytes, fingerprint));
         state.look(stored.unwrap_or_default(), Seen { epoch, at: now }, events);
     }
     let random = worker.random.next();
@@ -531,7 +540,7 @@ fn ask_breaker<S: Store>(
     }
 
     // It takes a permit or a step to the next state.
-    let updated = update(store, &state.cell_key(), fingerprint, |old: Option<&Cell>| {
+    let updated = update(store, &state.paths.breaker(), fingerprint, |old: Option<&Cell>| {
         let old = old.cloned().unwrap_or_default();
         let mut cell = old.clone();
         let verdict = cell.admit(breaker, now, random);
@@ -583,7 +592,7 @@ fn change_cell<S: Store>(
     mut step: impl FnMut(&mut Cell) -> Judged,
 ) {
     let epoch = store.epoch();
-    let updated = update(store, &state.cell_key(), fingerprint, |old: Option<&Cell>| {
+    let updated = update(store, &state.paths.breaker(), fingerprint, |old: Option<&Cell>| {
         let mut cell = old.cloned().unwrap_or_default();
         let judged = step(&mut cell);
         (judged, (judged != Judged::Stale).then_some(cell))
@@ -615,7 +624,7 @@ fn take_concurrency<S: Store>(
     // A worker that cannot count lets pass: worse than no limit would be no service.
     let Some(place) = worker.place(store, now) else { return Some(false) };
     let (own, limit) = (state.in_flight, concurrency.max_requests.get());
-    let updated = update(store, &state.in_flight_key(), fingerprint, |old: Option<&InFlight>| {
+    let updated = update(store, &state.paths.in_flight(), fingerprint, |old: Option<&InFlight>| {
         let mut cell = old.cloned().unwrap_or_default();
         let admitted = cell.acquire(place, own, limit, now);
         (admitted, admitted.then_some(cell))
@@ -648,7 +657,7 @@ fn write_in_flight<S: Store>(
 ) {
     let Some(place) = worker.place(store, now) else { return };
     let own = state.in_flight;
-    let updated = update(store, &state.in_flight_key(), fingerprint, |old: Option<&InFlight>| {
+    let updated = update(store, &state.paths.in_flight(), fingerprint, |old: Option<&InFlight>| {
         let mut cell = old.cloned().unwrap_or_default();
         cell.set(place, own, now);
         ((), Some(cell))
@@ -671,7 +680,7 @@ fn own_slot<S: Store>(fingerprint: u64, shape: &Shape, state: &mut KeyState, sto
     if state.slot_key.as_ref().is_some_and(|(held, _)| *held == place) {
         return;
     }
-    let key = state.slot_key_of(place.number);
+    let key = state.paths.slot(place.number);
     // Also when the worker has lost its earlier place: what it counted there is still added up, by whoever holds it now.
     let left = store.get(&key).and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, shape));
     state.slot = left.unwrap_or_else(|| Slot::new(shape, state.generation()));
@@ -705,10 +714,14 @@ fn other_slots<S: Store>(
 ) -> impl Iterator<Item = Slot> {
     let own = state.slot_key.as_ref().map(|(place, _)| place.number);
     (0..worker.places(store, now)).filter(move |number| Some(*number) != own).filter_map(move |number| {
-        let (bytes, _) = store.get(&state.slot_key_of(number))?;
+        let (bytes, _) = store.get(&state.paths.slot(number))?;
         Slot::decode_shaped(&bytes, fingerprint, shape)
     })
 }
+
+mod retries;
+
+pub use retries::{Plan, Tried};
 
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,13 @@
 //! host calls; tests turn virtual hours into calls of it.
 
 pub mod access;
+pub mod attempts;
+pub mod backoff;
 pub mod breaker;
+pub mod budget;
 pub mod config;
 pub mod document;
+pub mod exchange;
 pub mod fallback;
 pub mod fingerprint;
 pub mod glob;
@@ -21,10 +25,13 @@ pub mod metrics;
 pub mod narrate;
 pub mod outcome;
 pub mod pairs;
+pub mod paths;
 pub mod percent;
+pub mod presence;
 pub mod random;
 pub mod record;
 pub mod response;
+pub mod retry;
 pub mod seat;
 pub mod slot;
 pub mod store;

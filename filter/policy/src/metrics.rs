@@ -1,6 +1,7 @@
 //! The names of what an operator can count.
 
 use crate::document::{BreakerControl, Mode, Policy, Reason};
+use crate::retry::Denial;
 
 /// A metric of one key. Full name: `holdfast.policy.<policy>.key.<key>.<metric>`, which Envoy prefixes with
 /// `wasmcustom.`.
@@ -41,13 +42,31 @@ pub enum Metric {
     FallbackStatic,
     /// Would have been answered with a static fallback, in shadow mode.
     WouldFallbackStatic,
+    /// Tries after the first of a request.
+    Retries,
+    /// Requests that succeeded after more than one try.
+    RetriesRecovered,
+    /// Not retried: the budget had no token left.
+    DeniedBudget,
+    /// Not retried: the breaker was not closed.
+    DeniedBreaker,
+    /// Not retried: a host may have seen the request, and it is not idempotent.
+    DeniedMethod,
+    /// Not retried: the wait would have gone beyond the time that was left.
+    DeniedDeadline,
+    /// Not retried: the host asked for too long a wait.
+    DeniedRetryAfter,
+    /// Not retried: it was itself a retry.
+    DeniedRetryOfRetry,
+    /// Would have been retried, in shadow mode.
+    WouldRetry,
     /// A change of shared data was given up because other workers were faster each time.
     Contention,
 }
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 27;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -68,6 +87,15 @@ impl Metric {
         Metric::OpenedConsecutiveFailures,
         Metric::FallbackStatic,
         Metric::WouldFallbackStatic,
+        Metric::Retries,
+        Metric::RetriesRecovered,
+        Metric::DeniedBudget,
+        Metric::DeniedBreaker,
+        Metric::DeniedMethod,
+        Metric::DeniedDeadline,
+        Metric::DeniedRetryAfter,
+        Metric::DeniedRetryOfRetry,
+        Metric::WouldRetry,
         Metric::Contention,
     ];
 
@@ -91,6 +119,15 @@ impl Metric {
             Metric::OpenedConsecutiveFailures => "breaker_opened.consecutive_failures",
             Metric::FallbackStatic => "fallback.static",
             Metric::WouldFallbackStatic => "would_fallback.static",
+            Metric::Retries => "retries",
+            Metric::RetriesRecovered => "retries_recovered",
+            Metric::DeniedBudget => "retries_denied.budget",
+            Metric::DeniedBreaker => "retries_denied.breaker",
+            Metric::DeniedMethod => "retries_denied.method",
+            Metric::DeniedDeadline => "retries_denied.deadline",
+            Metric::DeniedRetryAfter => "retries_denied.retry_after",
+            Metric::DeniedRetryOfRetry => "retries_denied.retry_of_retry",
+            Metric::WouldRetry => "would_retry",
             Metric::Contention => "shared_data.contention",
         }
     }
@@ -108,6 +145,7 @@ impl Metric {
         });
         let concurrency = policy.concurrency.as_ref().map(|concurrency| concurrency.mode);
         let throttle = policy.throttle.as_ref().map(|throttle| throttle.mode);
+        let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
         match self {
             Metric::Requests | Metric::Success | Metric::Failure | Metric::Ignored | Metric::Contention => true,
             Metric::Slow => policy.outcome.slow_after.is_some(),
@@ -124,12 +162,33 @@ impl Metric {
                 decides(breaker.is_some_and(|breaker| breaker.consecutive_failures.is_some()))
             }
             Metric::FallbackStatic => !policy.fallback.is_empty() && policy.mode == Mode::Enforce,
+            Metric::Retries
+            | Metric::RetriesRecovered
+            | Metric::DeniedBudget
+            | Metric::DeniedMethod
+            | Metric::DeniedDeadline => retry.is_some(),
+            Metric::DeniedBreaker => retry.is_some() && breaker_mode == Some(Mode::Enforce),
+            Metric::DeniedRetryAfter => retry.is_some_and(|retry| retry.retry_after.honor),
+            Metric::DeniedRetryOfRetry => retry.is_some_and(|retry| retry.skip_retries_of_retries),
+            Metric::WouldRetry => policy.retry.as_ref().is_some_and(|retry| retry.mode == Mode::Shadow),
             // A shadowed feature of an enforced policy only would have asked for its fallback.
             Metric::WouldFallbackStatic => {
                 let shadow = Some(Mode::Shadow);
                 !policy.fallback.is_empty()
                     && [Some(policy.mode), breaker_mode, concurrency, throttle].contains(&shadow)
             }
+        }
+    }
+
+    /// The counter of requests that were not retried for this reason.
+    pub const fn denied(denial: Denial) -> Metric {
+        match denial {
+            Denial::Budget => Metric::DeniedBudget,
+            Denial::Breaker => Metric::DeniedBreaker,
+            Denial::Method => Metric::DeniedMethod,
+            Denial::Deadline => Metric::DeniedDeadline,
+            Denial::RetryAfter => Metric::DeniedRetryAfter,
+            Denial::RetryOfRetry => Metric::DeniedRetryOfRetry,
         }
     }
 
@@ -142,7 +201,7 @@ impl Metric {
             (Reason::Open, true) => Some(Metric::WouldRejectOpen),
             (Reason::Concurrency, true) => Some(Metric::WouldRejectConcurrency),
             (Reason::Throttled, true) => Some(Metric::WouldRejectThrottled),
-            (Reason::Failure | Reason::Timeout, _) => None,
+            (Reason::Failure | Reason::Timeout | Reason::RetriesExhausted, _) => None,
         }
     }
 }
@@ -173,6 +232,13 @@ mod tests {
         for (number, metric) in Metric::ALL.into_iter().enumerate() {
             assert_eq!(metric as usize, number);
             assert_eq!(Metric::ALL.iter().filter(|other| other.name() == metric.name()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_denial_is_counted_under_its_own_name() {
+        for denial in Denial::ALL {
+            assert_eq!(Metric::denied(denial).name(), format!("retries_denied.{}", denial.name()));
         }
     }
 

@@ -96,7 +96,6 @@ mod flag {
     pub(super) const UPSTREAM_REMOTE_RESET: u64 = 1 << 4;
     pub(super) const UPSTREAM_CONNECTION_FAILURE: u64 = 1 << 5;
     pub(super) const UPSTREAM_CONNECTION_TERMINATION: u64 = 1 << 6;
-    pub(super) const UPSTREAM_OVERFLOW: u64 = 1 << 7;
     pub(super) const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
     pub(super) const UPSTREAM_MAX_STREAM_DURATION: u64 = 1 << 19;
     pub(super) const UPSTREAM_PROTOCOL_ERROR: u64 = 1 << 23;
@@ -110,7 +109,7 @@ mod flag {
 /// An overflow of Envoy's own ceilings says nothing about the host.
 pub fn of_local_reply(flags: u64) -> Answer {
     let any = |bits: u64| flags & bits != 0;
-    if any(flag::UPSTREAM_OVERFLOW | flag::DOWNSTREAM_CONNECTION_TERMINATION | flag::DOWNSTREAM_REMOTE_RESET) {
+    if client_left(flags) {
         Answer::NotTheHost
     } else if any(flag::UPSTREAM_REQUEST_TIMEOUT | flag::UPSTREAM_MAX_STREAM_DURATION) {
         Answer::TimedOut
@@ -126,6 +125,11 @@ pub fn of_local_reply(flags: u64) -> Answer {
     } else {
         Answer::NotTheHost
     }
+}
+
+/// Whether the client has left, from Envoy's response flags.
+pub fn client_left(flags: u64) -> bool {
+    flags & (flag::DOWNSTREAM_CONNECTION_TERMINATION | flag::DOWNSTREAM_REMOTE_RESET) != 0
 }
 
 /// Whether a content type makes a message gRPC: `application/grpc`, alone or followed by `+` or `;`.

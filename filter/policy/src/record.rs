@@ -6,7 +6,7 @@
 use crate::time::Timestamp;
 
 /// The version of all record layouts below; raised when any of them changes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,14 @@ pub enum Kind {
     InFlight = 4,
     /// The name of one key of a policy.
     KeyName = 5,
+    /// What has been taken from a retry budget.
+    Budget = 6,
+    /// A policy's own text.
+    PolicyText = 7,
+    /// When an attempt seat was last seen.
+    AttemptSeat = 8,
+    /// What the seats tell each other about one request.
+    Exchange = 9,
 }
 
 /// Something that is stored.
@@ -86,6 +94,10 @@ impl Writer {
     pub fn time(&mut self, value: Timestamp) {
         self.u64(value.0);
     }
+    /// All bytes that are left, without their count: to be the last field.
+    pub fn rest(&mut self, value: &[u8]) {
+        self.0.extend_from_slice(value);
+    }
     /// A count of two bytes and that many bytes; what is over 65,535 is cut off.
     pub fn bytes(&mut self, value: &[u8]) {
         let len = value.len().min(usize::from(u16::MAX));
@@ -123,6 +135,10 @@ impl<'a> Reader<'a> {
     /// Eight bytes.
     pub fn time(&mut self) -> Option<Timestamp> {
         self.u64().map(Timestamp)
+    }
+    /// All bytes that are left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        core::mem::take(&mut self.0)
     }
     /// A count of two bytes and that many bytes.
     pub fn bytes(&mut self) -> Option<&'a [u8]> {

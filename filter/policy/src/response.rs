@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::exchange;
 use crate::outcome::{self, Answer};
 use crate::pairs;
 use crate::time::Timestamp;
@@ -17,9 +18,26 @@ pub struct ResponseHead {
     pub grpc_status: Option<u32>,
     /// How long the host asks to be left alone.
     pub retry_after: Option<Duration>,
+    /// How long the host asks a gRPC client to wait before it tries again; without end if it is not to.
+    pub pushback: Option<Duration>,
+    /// `x-envoy-ratelimited`, and whose it is.
+    pub ratelimited: Option<SetBy>,
+    /// Whether it has the header by which the attempt seat asks for another try.
+    pub asks_retry: bool,
+    /// Whether it has the header by which the attempt seat points to its record.
+    pub has_tries: bool,
     /// Whether Envoy's router passed this on from a host: it then says how long the host took. Where it has been told
     /// not to (`suppress_envoy_headers`), this is false for every response.
     pub timed_by_router: bool,
+}
+
+/// Who has set a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetBy {
+    /// The host, or a proxy before it.
+    Host,
+    /// The attempt seat.
+    AttemptSeat,
 }
 
 impl ResponseHead {
@@ -32,11 +50,23 @@ impl ResponseHead {
                 b"content-type" => head.grpc = outcome::is_grpc_content_type(value),
                 b"grpc-status" => head.grpc_status = Some(outcome::grpc_status(value)),
                 b"retry-after" if wants_retry_after => head.retry_after = outcome::retry_after(value, now),
+                b"grpc-retry-pushback-ms" if wants_retry_after => head.pushback = Some(pushback(value)),
+                b"x-envoy-ratelimited" => {
+                    let ours = value == exchange::FORBID_VALUE.as_bytes();
+                    head.ratelimited = Some(if ours { SetBy::AttemptSeat } else { SetBy::Host });
+                }
+                b"x-holdfast-retry" => head.asks_retry = true,
+                b"x-holdfast-tries" => head.has_tries = true,
                 b"x-envoy-upstream-service-time" => head.timed_by_router = true,
                 _ => {}
             }
         }
         head
+    }
+
+    /// How long the host asks to wait before another try.
+    pub fn asked_wait(&self) -> Option<Duration> {
+        self.retry_after.max(self.pushback)
     }
 
     /// What a reply that Envoy made itself stands for, from its response flags and details.
@@ -82,10 +112,20 @@ pub fn answer_at_end(head: Option<&ResponseHead>, flags: u64) -> Answer {
     }
 }
 
+/// The wait in a `grpc-retry-pushback-ms` value; without end for what is negative or no number, which means that there is to
+/// be no other try. Source: gRPC proposal A6, "Pushback".
+fn pushback(value: &[u8]) -> Duration {
+    let milliseconds = core::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+    milliseconds.map_or(Duration::MAX, Duration::from_millis)
+}
+
 /// The number in a status header.
 fn number(value: &[u8]) -> Option<u16> {
     core::str::from_utf8(value).ok()?.parse().ok()
 }
+
+/// How the details of a reply begin that the attempt seat made in place of a try.
+pub const NOT_RETRIED: &str = "holdfast_not_retried";
 
 /// The details that Envoy gives for a response that came from a host.
 /// Source: Envoy, `StreamInfo::ResponseCodeDetailValues::ViaUpstream`.
@@ -129,6 +169,24 @@ mod tests {
         assert_eq!(head(&deadline).local_answer(0, b"max_duration_timeout"), Answer::TimedOut);
         assert_eq!(head(&[(":status", "504")]).local_answer(0, b"other_filter"), Answer::NotTheHost);
         assert_eq!(head(&[(":status", "503")]).local_answer(1 << 5, b"x"), Answer::NoAnswer);
+    }
+
+    #[test]
+    fn a_pushback_is_milliseconds_and_nonsense_means_never() {
+        assert_eq!(head(&[("grpc-retry-pushback-ms", "250")]).asked_wait(), Some(Duration::from_millis(250)));
+        for never in ["-1", "soon", ""] {
+            assert_eq!(head(&[("grpc-retry-pushback-ms", never)]).asked_wait(), Some(Duration::MAX));
+        }
+        let both = head(&[("grpc-retry-pushback-ms", "250"), ("retry-after", "1")]);
+        assert_eq!(both.asked_wait(), Some(Duration::from_secs(1)), "the longer wait holds");
+    }
+
+    #[test]
+    fn headers_of_the_attempt_seat_are_told_from_the_hosts() {
+        assert_eq!(head(&[("x-envoy-ratelimited", "true")]).ratelimited, Some(SetBy::Host));
+        assert_eq!(head(&[(exchange::FORBID_HEADER, exchange::FORBID_VALUE)]).ratelimited, Some(SetBy::AttemptSeat));
+        assert!(head(&[(exchange::RETRY_HEADER, "1")]).asks_retry);
+        assert!(head(&[(exchange::TRIES_HEADER, "1")]).has_tries);
     }
 
     #[test]

@@ -7,20 +7,22 @@ use serde_json::Value;
 pub enum Seat {
     /// An HTTP filter just before the router: the default.
     Request,
+    /// An upstream HTTP filter of a cluster.
+    Attempt,
 }
 
 impl Seat {
-    /// Reads `vm_config.configuration`: nothing, or `{"seat": "request"}`. The error says what is accepted.
+    /// Reads `vm_config.configuration`: nothing, `{"seat": "request"}` or `{"seat": "attempt"}`. The error says what is accepted.
     pub fn parse(bytes: &[u8]) -> Result<Seat, String> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Seat::Request);
         }
-        const EXPECTED: &str = r#"vm_config.configuration: must be empty or {"seat": "request"}"#;
+        const EXPECTED: &str = r#"vm_config.configuration: must be empty, {"seat": "request"} or {"seat": "attempt"}"#;
         let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("{EXPECTED}: {error}"))?;
         let object = value.as_object().filter(|object| object.len() == 1);
         match object.and_then(|object| object.get("seat")).and_then(Value::as_str) {
             Some("request") => Ok(Seat::Request),
-            Some("attempt") => Err(r#"vm_config.configuration: the seat "attempt" is not supported yet"#.to_owned()),
+            Some("attempt") => Ok(Seat::Attempt),
             Some(seat) => Err(format!("{EXPECTED}, was the seat {seat:?}")),
             None => Err(format!("{EXPECTED}, was {}", value.to_string().chars().take(80).collect::<String>())),
         }
@@ -34,10 +36,11 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn the_request_seat_is_the_default_and_others_are_refused() {
+    fn the_request_seat_is_the_default_and_unknown_ones_are_refused() {
         assert_eq!(Seat::parse(b""), Ok(Seat::Request));
         assert_eq!(Seat::parse(br#"{"seat":"request"}"#), Ok(Seat::Request));
-        assert!(Seat::parse(br#"{"seat":"attempt"}"#).unwrap_err().contains("not supported yet"));
+        assert_eq!(Seat::parse(br#"{"seat":"attempt"}"#), Ok(Seat::Attempt));
+        assert!(Seat::parse(br#"{"seat":"back"}"#).unwrap_err().contains("was the seat \"back\""));
         assert!(Seat::parse(b"[]").unwrap_err().contains("must be empty"));
         assert!(Seat::parse(b"\xff").unwrap_err().contains("must be empty"));
     }

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use crate::document::{Policy, Window};
+use crate::budget::Deposits;
+use crate::document::{Mode, Policy, Window};
 use crate::outcome::Outcome;
 use crate::record::{Kind, Reader, Record, Writer};
 use crate::time::Timestamp;
@@ -20,6 +21,8 @@ pub struct Slot {
     pub run: Option<Run>,
     /// The throttle's window; it knows no generations.
     pub traffic: Option<TimeWindow>,
+    /// Requests, for the retry budget; it knows no generations either.
+    pub deposits: Option<Deposits>,
 }
 
 /// A window of either kind.
@@ -40,6 +43,7 @@ pub struct Shape {
     window: Option<Window>,
     run: Option<u16>,
     traffic: Option<Duration>,
+    deposits: Option<Duration>,
 }
 
 impl Shape {
@@ -50,7 +54,13 @@ impl Shape {
             window: breaker.map(|breaker| breaker.window),
             run: breaker.and_then(|breaker| breaker.consecutive_failures).map(|limit| limit.get()),
             traffic: policy.throttle.as_ref().map(|throttle| throttle.window),
+            deposits: policy.retry.as_ref().filter(|retry| retry.mode != Mode::Off).map(|retry| retry.budget.window),
         }
+    }
+
+    /// Whether requests are counted whatever their outcome.
+    pub fn counts_requests(&self) -> bool {
+        self.deposits.is_some()
     }
 }
 
@@ -66,13 +76,14 @@ impl Slot {
             },
             run: shape.run.map(|_| Run::default()),
             traffic: shape.traffic.map(|_| TimeWindow::default()),
+            deposits: shape.deposits.map(|_| Deposits::default()),
         }
     }
 
-    /// Forgets what the breaker counted in an earlier generation; the throttle's counts stay.
+    /// Forgets what the breaker counted in an earlier generation; the throttle's and the budget's counts stay.
     pub fn start_generation(&mut self, shape: &Shape, generation: u32) {
-        let traffic = self.traffic.take();
-        *self = Slot { traffic, ..Slot::new(shape, generation) };
+        let (traffic, deposits) = (self.traffic.take(), self.deposits.take());
+        *self = Slot { traffic, deposits, ..Slot::new(shape, generation) };
     }
 
     /// Records an outcome for the breaker.
@@ -91,6 +102,23 @@ impl Slot {
     pub fn record_traffic(&mut self, shape: &Shape, outcome: &Outcome, now: Timestamp) {
         if let (Some(traffic), Some(length)) = (&mut self.traffic, shape.traffic) {
             traffic.record(outcome, now, length);
+        }
+    }
+
+    /// Counts a request for the retry budget.
+    pub fn deposit(&mut self, shape: &Shape, now: Timestamp) {
+        if let (Some(deposits), Some(length)) = (&mut self.deposits, shape.deposits)
+            && let Some(bucket) = deposits.current(now, length)
+        {
+            *bucket = bucket.saturating_add(1);
+        }
+    }
+
+    /// The requests in the retry budget's window of this slot.
+    pub fn deposits_tally(&self, shape: &Shape, now: Timestamp) -> u32 {
+        match (&self.deposits, shape.deposits) {
+            (Some(deposits), Some(length)) => deposits.tally(now, length),
+            _ => 0,
         }
     }
 
@@ -150,7 +178,10 @@ impl Slot {
             (Outcomes::Count(window), Some(Window::Count(length))) => window.len() <= usize::from(length.get()),
             _ => false,
         };
-        window && self.run.is_some() == shape.run.is_some() && self.traffic.is_some() == shape.traffic.is_some()
+        window
+            && self.run.is_some() == shape.run.is_some()
+            && self.traffic.is_some() == shape.traffic.is_some()
+            && self.deposits.is_some() == shape.deposits.is_some()
     }
 }
 
@@ -161,15 +192,19 @@ impl Record for Slot {
     const KIND: Kind = Kind::Slot;
 
     fn size(&self) -> usize {
-        /// A time window: its newest bucket's number and three counts for each bucket.
-        const TIME_WINDOW: usize = 8 + 12 * crate::window::BUCKETS;
+        const TIME_WINDOW: usize = TimeWindow::size(12);
         let window = match &self.window {
             Outcomes::None => 0,
             Outcomes::Time(_) => TIME_WINDOW,
             Outcomes::Count(window) => 2 + 8 * window.len(),
         };
-        // The rest: the generation, three marks, and a run of failures that is seldom long.
-        window + if self.traffic.is_some() { TIME_WINDOW } else { 0 } + if self.run.is_some() { 64 } else { 0 } + 7
+        let deposits = if self.deposits.is_some() { Deposits::size(4) } else { 0 };
+        // The rest: the generation, four marks, and a run of failures that is seldom long.
+        window
+            + if self.traffic.is_some() { TIME_WINDOW } else { 0 }
+            + if self.run.is_some() { 64 } else { 0 }
+            + deposits
+            + 8
     }
 
     fn write(&self, out: &mut Writer) {
@@ -199,6 +234,13 @@ impl Record for Slot {
                 traffic.write(out);
             }
         }
+        match &self.deposits {
+            None => out.u8(0),
+            Some(deposits) => {
+                out.u8(1);
+                deposits.write(out);
+            }
+        }
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
@@ -219,6 +261,11 @@ impl Record for Slot {
             1 => Some(TimeWindow::read(input)?),
             _ => return None,
         };
-        Some(Slot { generation, window, run, traffic })
+        let deposits = match input.u8()? {
+            0 => None,
+            1 => Some(Deposits::read(input)?),
+            _ => return None,
+        };
+        Some(Slot { generation, window, run, traffic, deposits })
     }
 }

@@ -41,76 +41,114 @@ impl Tally {
         self.failures = self.failures.saturating_add(other.failures);
         self.slow = self.slow.saturating_add(other.slow);
     }
+}
 
-    pub(crate) fn write(&self, out: &mut Writer) {
+/// What lies in one bucket.
+pub trait Bucket: Copy + Default {
+    /// Adds what lies in another.
+    fn merge(&mut self, other: Self);
+    /// Appends it to a record.
+    fn write(&self, out: &mut Writer);
+    /// Reads it; `None` when it cannot be right.
+    fn read(input: &mut Reader<'_>) -> Option<Self>;
+}
+
+impl Bucket for Tally {
+    fn merge(&mut self, other: Self) {
+        self.add_tally(other);
+    }
+    fn write(&self, out: &mut Writer) {
         out.u32(self.total);
         out.u32(self.failures);
         out.u32(self.slow);
     }
-
-    pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
         let tally = Tally { total: input.u32()?, failures: input.u32()?, slow: input.u32()? };
         (tally.failures <= tally.total && tally.slow <= tally.total).then_some(tally)
     }
 }
 
-/// The outcomes of the last so much time, in [`BUCKETS`] buckets.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TimeWindow {
+impl Bucket for u32 {
+    fn merge(&mut self, other: Self) {
+        *self = self.saturating_add(other);
+    }
+    fn write(&self, out: &mut Writer) {
+        out.u32(*self);
+    }
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        input.u32()
+    }
+}
+
+/// Something counted over the last `N` tenths of a window's length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buckets<T, const N: usize> {
     /// Number of the newest bucket since the epoch.
     newest: u64,
-    /// Bucket number `n` stands at `n % BUCKETS`; all are among the `BUCKETS` newest.
-    buckets: [Tally; BUCKETS],
+    /// Bucket number `n` stands at `n % N`; all are among the `N` newest.
+    buckets: [T; N],
 }
+
+/// The outcomes of the last so much time, in [`BUCKETS`] buckets.
+pub type TimeWindow = Buckets<Tally, BUCKETS>;
 
 /// The number of the bucket that `now` falls in, for a window of `length`.
 fn bucket_number(now: Timestamp, length: Duration) -> u64 {
     now.0.checked_div(nanos(length) / BUCKETS as u64).unwrap_or(0)
 }
 
-fn place(number: u64) -> usize {
-    (number % BUCKETS as u64) as usize
+impl<T: Bucket, const N: usize> Default for Buckets<T, N> {
+    fn default() -> Self {
+        Buckets { newest: 0, buckets: [T::default(); N] }
+    }
 }
 
-impl TimeWindow {
+impl<T: Bucket, const N: usize> Buckets<T, N> {
+    /// Bytes of its record, where a bucket takes `each`.
+    pub(crate) const fn size(each: usize) -> usize {
+        8 + N * each
+    }
+
+    fn place(number: u64) -> usize {
+        (number % N as u64) as usize
+    }
+
     /// Moves the window on to `now`.
     fn advance(&mut self, now: Timestamp, length: Duration) {
         let current = bucket_number(now, length);
         if current > self.newest {
-            let passed = (current - self.newest).min(BUCKETS as u64);
+            let passed = (current - self.newest).min(N as u64);
             for number in current - passed + 1..=current {
-                if let Some(bucket) = self.buckets.get_mut(place(number)) {
-                    *bucket = Tally::default();
+                if let Some(bucket) = self.buckets.get_mut(Self::place(number)) {
+                    *bucket = T::default();
                 }
             }
             self.newest = current;
-        } else if self.newest - current > BUCKETS as u64 {
-            *self = TimeWindow { newest: current, ..TimeWindow::default() };
+        } else if self.newest - current > N as u64 {
+            *self = Buckets { newest: current, ..Buckets::default() };
         }
     }
 
-    /// Records an outcome.
-    pub fn record(&mut self, outcome: &Outcome, now: Timestamp, length: Duration) {
+    /// The bucket that counts at `now`.
+    pub fn current(&mut self, now: Timestamp, length: Duration) -> Option<&mut T> {
         self.advance(now, length);
-        if let Some(bucket) = self.buckets.get_mut(place(self.newest)) {
-            bucket.add(outcome);
-        }
+        self.buckets.get_mut(Self::place(self.newest))
     }
 
     /// What lies in the window at `now`.
-    pub fn tally(&self, now: Timestamp, length: Duration) -> Tally {
+    pub fn tally(&self, now: Timestamp, length: Duration) -> T {
         let current = bucket_number(now, length);
-        let mut sum = Tally::default();
-        if self.newest > current.saturating_add(BUCKETS as u64) {
+        let mut sum = T::default();
+        if self.newest > current.saturating_add(N as u64) {
             return sum;
         }
         let current = current.max(self.newest);
         let gone = current - self.newest;
         // Of the buckets ending at `newest`, the oldest `gone` have left the window that ends at `current`.
-        for age in 0..(BUCKETS as u64).saturating_sub(gone) {
+        for age in 0..(N as u64).saturating_sub(gone) {
             let Some(number) = self.newest.checked_sub(age) else { break };
-            if let Some(bucket) = self.buckets.get(place(number)) {
-                sum.add_tally(*bucket);
+            if let Some(bucket) = self.buckets.get(Self::place(number)) {
+                sum.merge(*bucket);
             }
         }
         sum
@@ -124,11 +162,20 @@ impl TimeWindow {
     }
 
     pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
-        let mut window = TimeWindow { newest: input.u64()?, ..TimeWindow::default() };
+        let mut window = Buckets { newest: input.u64()?, ..Buckets::default() };
         for bucket in &mut window.buckets {
-            *bucket = Tally::read(input)?;
+            *bucket = T::read(input)?;
         }
         Some(window)
+    }
+}
+
+impl TimeWindow {
+    /// Records an outcome.
+    pub fn record(&mut self, outcome: &Outcome, now: Timestamp, length: Duration) {
+        if let Some(bucket) = self.current(now, length) {
+            bucket.add(outcome);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 
 /// The key of the table. It names the records' version, so that an old and a new module in one process, which cannot read
 /// each other's tables, do not overwrite them either.
-pub const KEY: &str = "holdfast/1/workers";
+pub const KEY: &str = "holdfast/2/workers";
 
 /// How long a claim lasts without being renewed.
 pub const LEASE: Duration = Duration::from_secs(15);

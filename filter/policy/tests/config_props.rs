@@ -56,6 +56,22 @@ const KEYS: &[&str] = &[
     "headers",
     "body",
     "retry",
+    "max_retries",
+    "methods",
+    "idempotency_header",
+    "per_try_timeout",
+    "timeout",
+    "backoff",
+    "base",
+    "max",
+    "jitter",
+    "retry_after",
+    "honor",
+    "budget",
+    "ratio",
+    "min_per_second",
+    "skip_retries_of_retries",
+    "hedge_on_per_try_timeout",
     "outlier",
     "stale",
     "call",
@@ -103,7 +119,13 @@ const VALUES: &[&str] = &[
     "\"UNAVAILABLE\"",
     "\"open\"",
     "\"failure\"",
+    "\"retries_exhausted\"",
     "\"no_host\"",
+    "\"gateway-error\"",
+    "\"rest\"",
+    "\"get\"",
+    "\"POST\"",
+    "\"full\"",
     "\"/a/**\"",
     "\"***\"",
     "\"${reason}\"",
@@ -157,6 +179,18 @@ fn plausible() -> impl Strategy<Value = String> {
         ("half_open", some_of(vec![("probes", any()), ("lease", any())])),
         ("state", any()),
     ]);
+    let retry = some_of(vec![
+        ("max_retries", any()),
+        ("on", list(any())),
+        ("methods", list(any())),
+        ("idempotency_header", any()),
+        ("per_try_timeout", any()),
+        ("timeout", any()),
+        ("backoff", some_of(vec![("base", any()), ("max", any()), ("jitter", any())])),
+        ("retry_after", some_of(vec![("honor", any()), ("max", any())])),
+        ("budget", some_of(vec![("ratio", any()), ("min_per_second", any()), ("window", any())])),
+        ("hedge_on_per_try_timeout", any()),
+    ]);
     let respond = some_of(vec![("status", any()), ("headers", any()), ("body", any()), ("grpc_status", any())]);
     let fallback = some_of(vec![("on", list(any())), ("respond", respond)]);
     let policy = some_of(vec![
@@ -167,6 +201,7 @@ fn plausible() -> impl Strategy<Value = String> {
         ("breaker", breaker),
         ("concurrency", any()),
         ("throttle", any()),
+        ("retry", retry),
         ("fallback", list(fallback)),
     ]);
     list(policy).prop_map(|policies| format!("{{\"policies\":{policies}}}"))
@@ -277,6 +312,7 @@ fn valid_policy() -> BoxedStrategy<String> {
                 ("mode", mode()),
             ]),
         ),
+        ("retry", valid_retry()),
         (
             "fallback",
             one_of(&[
@@ -286,6 +322,39 @@ fn valid_policy() -> BoxedStrategy<String> {
                  \"body\":\"${reason} $${ ${header.X-Id}$\",\"grpc_status\":\"OK\"}}]",
             ]),
         ),
+    ])
+}
+
+fn valid_retry() -> BoxedStrategy<String> {
+    let (millisecond, second, minute, hour) =
+        (Duration::from_millis(1), Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(3600));
+    let flag = || one_of(&["true", "false"]);
+    some_of(vec![
+        ("max_retries", between(0, 20)),
+        ("on", one_of(&["[\"5xx\"]", "[\"reset\",429,\"500-599\",\"503\"]", "[\"unavailable\",\"connect-failure\"]"])),
+        ("methods", one_of(&["[\"GET\"]", "[\"POST\",\"M-SEARCH\"]"])),
+        ("idempotency_header", one_of(&["\"X-A\"", "\"idempotency-key\""])),
+        ("per_try_timeout", time(millisecond, second)),
+        ("timeout", time(second, hour)),
+        (
+            "backoff",
+            some_of(vec![
+                ("base", time(millisecond, second)),
+                ("max", time(second, 5 * minute)),
+                ("jitter", one_of(&["\"full\"", "\"equal\"", "\"decorrelated\"", "\"none\""])),
+            ]),
+        ),
+        ("retry_after", some_of(vec![("honor", flag()), ("max", time(Duration::ZERO, hour))])),
+        (
+            "budget",
+            some_of(vec![
+                ("ratio", percent()),
+                ("min_per_second", one_of(&["0", "0.25", "10000"])),
+                ("window", time(second, 5 * minute)),
+            ]),
+        ),
+        ("skip_retries_of_retries", flag()),
+        ("mode", one_of(&["\"enforce\"", "\"shadow\"", "\"off\""])),
     ])
 }
 

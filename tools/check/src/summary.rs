@@ -1,5 +1,7 @@
 //! A document in plain words: who is governed, when what happens, and what the client gets.
 
+mod retry;
+
 use std::time::Duration;
 
 use holdfast_policy::config::duration;
@@ -17,8 +19,10 @@ const INDENT: usize = 16;
 const WIDTH: usize = 116;
 /// Characters of a body that are shown.
 const BODY_SHOWN: usize = 70;
-/// How many open periods are written out before the maximum.
+/// How many growing periods are written out before the maximum.
 const PERIODS_SHOWN: usize = 5;
+/// A failure that has no status.
+const NO_ANSWER: &str = "no answer from the host (connect failure, reset, time-out)";
 
 /// What the document in the file `name` will do, ending in a newline.
 pub fn summary(name: &str, document: &Document) -> String {
@@ -82,7 +86,8 @@ fn mark(mode: Mode) -> &'static str {
 /// The lines about a policy: label and text. A label is empty where a line goes on about the one above.
 fn lines(policy: &Policy) -> Vec<(&'static str, String)> {
     let mut lines = vec![("governs", governs(&policy.matches))];
-    if policy.breaker.is_some() || policy.concurrency.is_some() || policy.throttle.is_some() {
+    let Policy { breaker, concurrency, throttle, retry, .. } = policy;
+    if breaker.is_some() || concurrency.is_some() || throttle.is_some() || retry.is_some() {
         lines.push(("state", state(&policy.scope)));
     }
     if policy.breaker.is_some() || policy.throttle.is_some() || !policy.fallback.is_empty() {
@@ -98,6 +103,9 @@ fn lines(policy: &Policy) -> Vec<(&'static str, String)> {
     }
     if let Some(throttle) = &policy.throttle {
         block(&mut lines, "throttle", throttle.mode, policy.mode, throttle_lines(throttle));
+    }
+    if let Some(retry) = &policy.retry {
+        block(&mut lines, "retry", retry.mode, policy.mode, retry::lines(retry, policy.breaker.as_ref()));
     }
     lines.extend(Reason::ALL.into_iter().filter_map(|reason| answer(policy, reason)));
     lines
@@ -150,7 +158,7 @@ fn state(scope: &Scope) -> String {
 fn outcome(rules: &OutcomeRules) -> Vec<(&'static str, String)> {
     let mut failures = answers(&rules.failure_status, &rules.failure_grpc);
     if rules.failure_local {
-        failures.push("no answer from the host (connect failure, reset, time-out)".to_owned());
+        failures.push(NO_ANSWER.to_owned());
     }
     let failures = if failures.is_empty() { "nothing".to_owned() } else { failures.join("; ") };
     let mut lines = vec![("a failure is", failures)];
@@ -286,12 +294,22 @@ fn answer(policy: &Policy, reason: Reason) -> Option<(&'static str, String)> {
         Reason::Throttled => ("if throttled", policy.throttle.as_ref()?.mode),
         Reason::Failure => ("if failed", policy.mode),
         Reason::Timeout => ("if timed out", policy.mode),
+        Reason::RetriesExhausted => {
+            let retry = policy.retry.as_ref().filter(|retry| retry.max_retries > 0)?;
+            ("if exhausted", if policy.mode == Mode::Enforce { retry.mode } else { policy.mode })
+        }
     };
     if mode == Mode::Off {
         return None;
     }
-    let fallback = policy.fallback.iter().find(|fallback| fallback.on.contains(reason)).map(fallback);
-    let judged = matches!(reason, Reason::Failure | Reason::Timeout);
+    let named = policy.fallback.iter().any(|fallback| fallback.on.contains(reason));
+    let reasons: &[Reason] = match reason {
+        // The last of several failures is a failure.
+        Reason::RetriesExhausted => &[reason, Reason::Failure],
+        _ => &[reason],
+    };
+    let fallback = policy.fallback_for(reasons).filter(|_| named).map(|(entry, _)| fallback(entry));
+    let judged = matches!(reason, Reason::Failure | Reason::Timeout | Reason::RetriesExhausted);
     let answer = match fallback {
         // Nothing happens to the answer, so there is nothing to say.
         None if judged => return None,

@@ -1,7 +1,9 @@
 //! What is legal and yet most likely not what was meant.
 
+use holdfast_policy::config::duration;
 use holdfast_policy::document::{
-    BreakerControl, Document, FallbackKind, GrpcSet, Match, Mode, Policy, Reason, ReasonSet, StatusSet,
+    BreakerControl, Document, FallbackKind, GrpcSet, Match, Mode, Policy, Reason, ReasonSet, Retry, RetryWord,
+    StatusSet, WordSet,
 };
 use holdfast_policy::glob::Glob;
 
@@ -73,6 +75,7 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         (".breaker.mode", policy.breaker.as_ref().map(|feature| feature.mode)),
         (".concurrency.mode", policy.concurrency.as_ref().map(|feature| feature.mode)),
         (".throttle.mode", policy.throttle.as_ref().map(|feature| feature.mode)),
+        (".retry.mode", policy.retry.as_ref().map(|feature| feature.mode)),
     ];
     let given = || modes.iter().filter_map(|(key, mode)| Some((*key, (*mode)?)));
     if policy.mode == Mode::Off && given().all(|(_, mode)| mode == Mode::Off) {
@@ -83,7 +86,7 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         given().filter(|(_, mode)| *mode == Mode::Off).for_each(|(key, _)| warn(key, "is off"));
     }
     if given().next().is_none() && policy.fallback.is_empty() {
-        warn("", "does nothing: it has no breaker, concurrency, throttle or fallback");
+        warn("", "does nothing: it has no breaker, concurrency, throttle, retry or fallback");
     }
 
     let rules = &policy.outcome;
@@ -102,6 +105,10 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         warn(".throttle.max_rejection", "is 0: nothing is ever rejected");
     }
 
+    for (key, problem) in policy.retry.as_ref().map(about_retry).unwrap_or_default() {
+        warn(&format!(".retry{key}"), &problem);
+    }
+
     let mut served = ReasonSet::default();
     for (index, fallback) in policy.fallback.iter().enumerate() {
         let FallbackKind::Static(_) = &fallback.kind;
@@ -111,6 +118,71 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         for reason in Reason::ALL.into_iter().filter(|reason| fallback.on.contains(*reason)) {
             served.insert(reason);
         }
+        // The last of several failures is a failure.
+        if served.contains(Reason::Failure) {
+            served.insert(Reason::RetriesExhausted);
+        }
+    }
+    found
+}
+
+/// Words after which a host may have done what the request asks for. gRPC's are left out: all its requests are POST, so
+/// that naming both is how one says that a service takes retries.
+const MAY_BE_DONE: [RetryWord; 4] =
+    [RetryWord::FiveXx, RetryWord::GatewayError, RetryWord::Reset, RetryWord::Http3PostConnectFailure];
+
+/// Words that retry a try that timed out.
+const TIMED_OUT: WordSet = WordSet::of(&[RetryWord::FiveXx, RetryWord::GatewayError, RetryWord::Reset]);
+
+/// Warnings about a policy's retries: the rest of the path and the problem.
+fn about_retry(retry: &Retry) -> Vec<(String, String)> {
+    if retry.max_retries == 0 {
+        return vec![(".max_retries".to_owned(), "is 0: nothing is ever retried".to_owned())];
+    }
+    let mut found = Vec::new();
+    let mut warn = |key: &str, problem: String| found.push((key.to_owned(), problem));
+    let (words, header) = (retry.on.words, &retry.idempotency_header);
+
+    for (word, what) in [(RetryWord::RetriableStatusCodes, "statuses"), (RetryWord::RetriableHeaders, "headers")] {
+        if words.contains(word) {
+            let name = word.name();
+            warn(".on", format!("\"{name}\" depends on the route: it stands for the {what} that the route names"));
+        }
+    }
+    if words.iter().any(|word| word.grpc_status().is_some()) && !retry.methods.iter().any(|method| method == "POST") {
+        let problem = "names gRPC statuses, but gRPC requests are POST, which methods leaves out";
+        let problem = format!("{problem}: only those with {header} are retried");
+        warn(".on", problem);
+    }
+    let risky: Vec<&str> = words.iter().filter(|word| MAY_BE_DONE.contains(word)).map(RetryWord::name).collect();
+    let server_errors = (500..600).any(|status| retry.on.statuses.contains(status));
+    for (index, method) in retry.methods.iter().enumerate() {
+        let key = format!(".methods[{index}]");
+        // Source: IANA, HTTP Method Registry.
+        if ["POST", "PATCH", "CONNECT", "LOCK"].contains(&method.as_str()) && (!risky.is_empty() || server_errors) {
+            let after = risky.iter().copied().chain(server_errors.then_some("a 5xx status")).collect::<Vec<_>>();
+            let after = after.join(", ");
+            warn(&key, format!("{method} is not idempotent: after {after} a host may do the work a second time"));
+        }
+        if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            warn(&key, format!("\"{method}\" is no usual method: they are in upper case"));
+        }
+    }
+
+    if let Some(one) = retry.per_try_timeout {
+        if !words.has_any(TIMED_OUT) && !retry.hedge_on_per_try_timeout {
+            let problem = "ends a try but brings no other: on has none of 5xx, gateway-error and reset";
+            warn(".per_try_timeout", problem.to_owned());
+        }
+        if let Some(all) = retry.timeout.filter(|all| one.saturating_mul(2) > *all) {
+            let (one, all) = (duration::text(one), duration::text(all));
+            warn(".timeout", format!("{all} cannot hold two tries of {one} (per_try_timeout)"));
+        }
+    }
+    let budget = &retry.budget;
+    if budget.ratio.is_zero() && u128::from(budget.min_per_second) * budget.window.as_millis() < 1_000_000 {
+        let window = duration::text(budget.window);
+        warn(".budget", format!("allows no retry: ratio is 0, and min_per_second is less than one in {window}"));
     }
     found
 }

@@ -4,7 +4,8 @@ use core::num::{NonZeroU16, NonZeroU32};
 use core::time::Duration;
 
 use crate::document::{
-    Breaker, BreakerControl, Dimension, GrpcSet, Mode, OutcomeRules, Scope, StatusSet, Throttle, Window,
+    Backoff, Breaker, BreakerControl, Budget, Dimension, GrpcSet, Jitter, Mode, OutcomeRules, Retry, RetryAfter,
+    RetryOn, RetryWord, Scope, StatusSet, Throttle, Window, WordSet,
 };
 use crate::percent::Percent;
 
@@ -69,6 +70,29 @@ pub fn throttle(mode: Mode) -> Throttle {
         max_rejection: Percent::whole(80),
         min_rps: 0,
         window: Duration::from_secs(30),
+    }
+}
+
+/// The methods that RFC 9110, section 9.2.2, calls idempotent.
+pub const IDEMPOTENT_METHODS: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+
+/// Two more tries of an idempotent request that had no answer or a gateway's, within a fifth of all requests.
+pub fn retry(mode: Mode) -> Retry {
+    const ON: WordSet =
+        WordSet::of(&[RetryWord::ConnectFailure, RetryWord::RefusedStream, RetryWord::Reset, RetryWord::GatewayError]);
+    Retry {
+        mode,
+        max_retries: 2,
+        on: RetryOn { words: ON, statuses: StatusSet::default() },
+        methods: IDEMPOTENT_METHODS.map(str::to_owned).to_vec(),
+        idempotency_header: "idempotency-key".to_owned(),
+        per_try_timeout: None,
+        timeout: None,
+        backoff: Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250), jitter: Jitter::Full },
+        retry_after: RetryAfter { honor: true, max: Duration::from_secs(5 * 60) },
+        budget: Budget { ratio: Percent::whole(20), min_per_second: 10_000, window: Duration::from_secs(10) },
+        skip_retries_of_retries: true,
+        hedge_on_per_try_timeout: false,
     }
 }
 

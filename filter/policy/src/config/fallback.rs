@@ -7,13 +7,14 @@ use super::respond;
 use crate::document::{Fallback, FallbackKind, Reason, ReasonSet};
 
 const KEYS: Keys = Keys { accepted: &["on", "respond"], not_yet: &["stale", "route", "call"] };
-const REASONS_NOT_YET: &[&str] = &["retries_exhausted", "no_host"];
+const REASONS_NOT_YET: &[&str] = &["no_host"];
 
-/// Which features of the policy can reject a request.
+/// Which features of the policy can give a reason.
 pub(super) struct Features {
     pub(super) breaker: Feature,
     pub(super) concurrency: Feature,
     pub(super) throttle: Feature,
+    pub(super) retry: Feature,
 }
 
 /// What a policy does with a feature.
@@ -74,6 +75,7 @@ fn impossible(item: &Item<'_>, reason: Reason, features: &Features, report: &mut
         Reason::Open => (features.breaker, "breaker"),
         Reason::Concurrency => (features.concurrency, "concurrency"),
         Reason::Throttled => (features.throttle, "throttle"),
+        Reason::RetriesExhausted => (features.retry, "retry"),
         Reason::Failure | Reason::Timeout => return Ok(()),
     };
     let why = match feature {

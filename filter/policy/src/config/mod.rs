@@ -19,6 +19,7 @@ mod outcome;
 mod policy;
 mod reader;
 mod respond;
+mod retry;
 mod scope;
 mod spelling;
 mod template;
@@ -48,6 +49,16 @@ pub fn parse(bytes: &[u8]) -> Result<Document, Errors> {
     report.finish()?;
     // Without a report there are policies; the default is never taken.
     Ok(Document { policies: policies.unwrap_or_default() })
+}
+
+/// Each policy of a document that [`parse`] accepts, in order, as the text of a document of its own. Empty for what is no
+/// document.
+pub fn policy_texts(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let Ok(Node::Object(entries)) = Node::parse(bytes) else { return Vec::new() };
+    let Some((_, Node::Array(policies))) = entries.iter().find(|(key, _)| key == POLICIES) else { return Vec::new() };
+    let document = |policy: &Node| format!("{{\"{POLICIES}\":[{}]}}", policy.to_text().unwrap_or_default());
+    policies.iter().map(document).collect()
 }
 
 fn document(bytes: &[u8], report: &mut Report) -> Result<Vec<Policy>, Reported> {

@@ -57,7 +57,7 @@ fn statuses(item: &Item<'_>, report: &mut Report) -> Result<StatusSet, Reported>
 }
 
 /// `503`, `"503"` or `"500-599"`.
-fn status_range(item: &Item<'_>, report: &mut Report) -> Result<(u16, u16), Reported> {
+pub(super) fn status_range(item: &Item<'_>, report: &mut Report) -> Result<(u16, u16), Reported> {
     const EXPECTED: &str = "a status like 503 or a range like \"500-599\" within 100..=599";
     let range = match item.node {
         Node::Number(_) => {

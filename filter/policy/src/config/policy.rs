@@ -4,7 +4,7 @@ use super::error::{Report, Reported};
 use super::fallback::{Feature, Features};
 use super::json::Node;
 use super::reader::{Item, Keys, quoted};
-use super::{breaker, concurrency, defaults, fallback, matching, mode, outcome, scope, throttle};
+use super::{breaker, concurrency, defaults, fallback, matching, mode, outcome, retry, scope, throttle};
 use crate::document::{Match, Mode, Policy, Scope};
 
 const KEYS: Keys = Keys {
@@ -18,9 +18,10 @@ const KEYS: Keys = Keys {
         "breaker",
         "concurrency",
         "throttle",
+        "retry",
         "fallback",
     ],
-    not_yet: &["retry", "outlier"],
+    not_yet: &["outlier"],
 };
 
 const NAME: &str = "1 to 63 characters of a-z, 0-9, _ and -";
@@ -55,11 +56,13 @@ pub(super) fn read<'a>(
     });
     let concurrency = fields.optional("concurrency", report, |item, report| concurrency::read(item, given, report));
     let throttle = fields.optional("throttle", report, |item, report| throttle::read(item, given, report));
+    let retry = fields.optional("retry", report, |item, report| retry::read(item, given, report));
 
     let features = Features {
         breaker: feature(&breaker, |breaker| breaker.mode, mode),
         concurrency: feature(&concurrency, |concurrency| concurrency.mode, mode),
         throttle: feature(&throttle, |throttle| throttle.mode, mode),
+        retry: feature(&retry, |retry| retry.mode, mode),
     };
     let fallback = fields.or("fallback", Vec::new(), report, |item, report| fallback::read(item, &features, report));
 
@@ -72,6 +75,7 @@ pub(super) fn read<'a>(
         breaker: breaker?,
         concurrency: concurrency?,
         throttle: throttle?,
+        retry: retry?,
         fallback: fallback?,
     })
 }

@@ -4,7 +4,8 @@ use core::time::Duration;
 
 use super::*;
 use crate::document::{
-    BreakerControl, Dimension, Escape, FallbackKind, Match, Mode, Policy, Reason, StaticResponse, TemplatePart, Window,
+    BreakerControl, Dimension, Escape, FallbackKind, Jitter, Match, Mode, Policy, Reason, Retry, RetryWord,
+    StaticResponse, TemplatePart, Window,
 };
 use crate::percent::Percent;
 #[cfg(target_arch = "wasm32")]
@@ -27,6 +28,16 @@ fn wrong(json: &str) -> String {
 /// What is wrong with the policy with these keys beside its name; paths start within the policy.
 fn wrong_policy(keys: &str) -> String {
     wrong(&format!(r#"{{"policies": [{{"name": "p", {keys}}}]}}"#)).replace("policies[0].", "")
+}
+
+/// The retry block with these keys.
+fn retry(keys: &str) -> Retry {
+    policy(&format!(r#""retry": {{{keys}}}"#)).retry.unwrap()
+}
+
+/// What is wrong with the retry block with these keys.
+fn wrong_retry(keys: &str) -> String {
+    wrong_policy(&format!(r#""retry": {{{keys}}}"#))
 }
 
 fn respond(keys: &str) -> StaticResponse {
@@ -121,6 +132,7 @@ fn a_policy_that_says_nothing_governs_everything_and_does_nothing() {
     assert_eq!(policy.mode, Mode::Enforce);
     assert_eq!(policy.outcome, defaults::outcome());
     assert!(policy.breaker.is_none() && policy.concurrency.is_none() && policy.throttle.is_none());
+    assert!(policy.retry.is_none());
     assert!(policy.fallback.is_empty());
 }
 
@@ -142,6 +154,23 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(throttle.success_rate, Percent::whole(95));
     assert_eq!((throttle.aggression, throttle.max_rejection), (1000, Percent::whole(80)));
     assert_eq!((throttle.min_rps, throttle.window), (0, Duration::from_secs(30)));
+
+    let retry = retry("");
+    assert_eq!(retry, defaults::retry(Mode::Enforce));
+    assert_eq!(retry.max_retries, 2);
+    let words: Vec<&str> = retry.on.words.iter().map(RetryWord::name).collect();
+    assert_eq!(words, ["gateway-error", "reset", "connect-failure", "refused-stream"]);
+    assert!(retry.on.statuses.ranges().is_empty());
+    assert_eq!(retry.methods, ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
+    assert_eq!(retry.idempotency_header, "idempotency-key");
+    assert_eq!((retry.per_try_timeout, retry.timeout), (None, None));
+    let backoff = retry.backoff;
+    assert_eq!((backoff.base, backoff.max), (Duration::from_millis(25), Duration::from_millis(250)));
+    assert_eq!(backoff.jitter, Jitter::Full);
+    assert_eq!((retry.retry_after.honor, retry.retry_after.max), (true, Duration::from_secs(300)));
+    assert_eq!((retry.budget.ratio, retry.budget.min_per_second), (Percent::whole(20), 10_000));
+    assert_eq!(retry.budget.window, Duration::from_secs(10));
+    assert!(retry.skip_retries_of_retries && !retry.hedge_on_per_try_timeout);
 
     let scope = defaults::scope();
     assert_eq!((scope.by, scope.max_keys.get()), (vec![Dimension::Cluster], 256));
@@ -169,7 +198,13 @@ fn everything_can_be_given() {
         "concurrency": {"max_requests": 1000000},
         "throttle": {"success_rate": 90, "aggression": 2.5, "max_rejection": 0, "min_rps": 10, "window": "1s",
                      "mode": "enforce"},
-        "fallback": [{"on": ["open", "throttled"], "respond": {"status": 200}}]"#,
+        "retry": {"max_retries": 20, "on": ["5xx", "unavailable", 429, "409", "500-503"], "methods": ["GET", "POST"],
+                  "idempotency_header": "X-Request-Key", "per_try_timeout": "1s", "timeout": "1s",
+                  "backoff": {"base": "1m", "max": "5m", "jitter": "decorrelated"},
+                  "retry_after": {"honor": false, "max": "0s"},
+                  "budget": {"ratio": 12.5, "min_per_second": 0.25, "window": "5m"},
+                  "skip_retries_of_retries": false, "hedge_on_per_try_timeout": true, "mode": "enforce"},
+        "fallback": [{"on": ["open", "throttled", "retries_exhausted"], "respond": {"status": 200}}]"#,
     );
     assert_eq!(policy.matches.authority[0].as_str(), "api.*.com", "hosts are equal whatever their case");
     assert_eq!(policy.matches.route.len(), 2);
@@ -182,6 +217,21 @@ fn everything_can_be_given() {
     assert_eq!((breaker.window, breaker.open_growth), (Window::Count(100.try_into().unwrap()), 1500));
     assert_eq!(policy.concurrency.unwrap().mode, Mode::Shadow, "without one the policy's holds");
     assert_eq!(policy.throttle.unwrap().aggression, 2500);
+    let retry = policy.retry.unwrap();
+    assert_eq!((retry.mode, retry.max_retries), (Mode::Enforce, 20));
+    assert!(retry.on.words.iter().eq([RetryWord::FiveXx, RetryWord::Unavailable]));
+    assert_eq!(retry.on.statuses.ranges(), [(409, 409), (429, 429), (500, 503)], "words and statuses share a list");
+    assert_eq!(retry.methods, ["GET", "POST"]);
+    assert_eq!(retry.idempotency_header, "x-request-key");
+    let second = Some(Duration::from_secs(1));
+    assert_eq!((retry.per_try_timeout, retry.timeout), (second, second));
+    assert_eq!((retry.backoff.base, retry.backoff.max), (Duration::from_secs(60), Duration::from_secs(300)));
+    assert_eq!(retry.backoff.jitter, Jitter::Decorrelated);
+    assert_eq!((retry.retry_after.honor, retry.retry_after.max), (false, Duration::ZERO));
+    assert_eq!((retry.budget.ratio.millis(), retry.budget.min_per_second), (12_500, 250));
+    assert_eq!(retry.budget.window, Duration::from_secs(300));
+    assert!(!retry.skip_retries_of_retries && retry.hedge_on_per_try_timeout);
+    assert!(policy.fallback[0].on.contains(Reason::RetriesExhausted));
     assert!(policy.fallback[0].on.contains(Reason::Throttled) && !policy.fallback[0].on.contains(Reason::Failure));
 }
 
@@ -199,19 +249,15 @@ fn names_are_unique_words() {
 
 #[test]
 fn what_later_versions_bring_is_not_supported_yet() {
-    assert_eq!(
-        wrong_policy(r#""retry": {"max_retries": 3}, "outlier": {}"#),
-        "retry: not supported yet\noutlier: not supported yet"
-    );
+    assert_eq!(wrong_policy(r#""outlier": {}"#), "outlier: not supported yet");
     assert_eq!(
         wrong_policy(
-            r#""fallback": [{"on": ["no_host", "failure"], "stale": {}}, {"on": ["retries_exhausted"], "route": {}},
+            r#""fallback": [{"on": ["no_host", "failure"], "stale": {}}, {"on": ["timeout"], "route": {}},
                             {"on": ["failure"], "call": {}}]"#
         ),
         "fallback[0].stale: not supported yet\n\
          fallback[0].on[0]: \"no_host\" is not supported yet\n\
          fallback[1].route: not supported yet\n\
-         fallback[1].on[0]: \"retries_exhausted\" is not supported yet\n\
          fallback[2].call: not supported yet"
     );
 }
@@ -425,6 +471,198 @@ fn concurrency_and_throttle_have_limits() {
     );
 }
 
+// Retry.
+
+/// Everything that `on` takes, as errors say it.
+const ON: &str = "must be one of 5xx, gateway-error, reset, reset-before-request, connect-failure, envoy-ratelimited, \
+                  retriable-4xx, refused-stream, retriable-status-codes, retriable-headers, \
+                  http3-post-connect-failure, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable, \
+                  or a status like 503 or a range like \"500-599\" within 100..=599";
+
+#[test]
+fn the_policys_mode_holds_for_retries_that_have_none_of_their_own() {
+    let mode = |keys: &str| policy(keys).retry.unwrap().mode;
+    assert_eq!(mode(r#""retry": {}"#), Mode::Enforce);
+    assert_eq!(mode(r#""mode": "shadow", "retry": {}"#), Mode::Shadow);
+    assert_eq!(mode(r#""mode": "shadow", "retry": {"mode": "enforce"}"#), Mode::Enforce);
+    assert_eq!(mode(r#""retry": {"mode": "off"}"#), Mode::Off);
+}
+
+#[test]
+fn every_limit_of_retries_holds() {
+    for (keys, error) in [
+        (r#""max_retries": 21"#, "retry.max_retries: must be within 0..=20, was 21"),
+        (r#""max_retries": 1.5"#, "retry.max_retries: must be a whole number within 0..=20, was 1.5"),
+        (
+            r#""idempotency_header": ":path""#,
+            "retry.idempotency_header: must be a header name (letters, digits, \"-\"), \
+            was \":path\"; match has a key of its own for it",
+        ),
+        (r#""idempotency_header": null"#, "retry.idempotency_header: must be a header name, was null"),
+        (r#""per_try_timeout": "0s""#, "retry.per_try_timeout: must be within 1ms..=1h, was \"0s\""),
+        (r#""timeout": "61m""#, "retry.timeout: must be within 1ms..=1h, was \"61m\""),
+        (
+            r#""timeout": 5"#,
+            "retry.timeout: must be a duration within 1ms..=1h such as \"250ms\", \"10s\" or \"1m30s\", was the \
+             number 5",
+        ),
+        (r#""backoff": {"base": "0s"}"#, "retry.backoff.base: must be within 1ms..=1m, was \"0s\""),
+        (r#""backoff": {"max": "6m"}"#, "retry.backoff.max: must be within 1ms..=5m, was \"6m\""),
+        (
+            r#""backoff": {"jitter": "half"}"#,
+            "retry.backoff.jitter: must be one of full, equal, decorrelated, none, was \"half\"",
+        ),
+        (
+            r#""backoff": "25ms""#,
+            "retry.backoff: must be an object with the keys base, max, jitter, was the string \"25ms\"",
+        ),
+        (
+            r#""retry_after": {"honour": true}"#,
+            "retry.retry_after.honour: unknown key; accepted here: honor, max; did \
+            you mean \"honor\"?",
+        ),
+        (r#""retry_after": {"honor": 1}"#, "retry.retry_after.honor: must be true or false, was the number 1"),
+        (r#""retry_after": {"max": "2h"}"#, "retry.retry_after.max: must be within 0s..=1h, was \"2h\""),
+        (r#""budget": {"ratio": 101}"#, "retry.budget.ratio: must be within 0..=100, was 101"),
+        (r#""budget": {"ratio": 0.0001}"#, "retry.budget.ratio: must be 0 or at least 0.001, was 0.0001"),
+        (r#""budget": {"min_per_second": 10001}"#, "retry.budget.min_per_second: must be within 0..=10000, was 10001"),
+        (
+            r#""budget": {"min_per_second": 0.0001}"#,
+            "retry.budget.min_per_second: must be 0 or at least 0.001, was 0.0001",
+        ),
+        (r#""budget": {"window": "999ms"}"#, "retry.budget.window: must be within 1s..=5m, was \"999ms\""),
+        (r#""skip_retries_of_retries": 0"#, "retry.skip_retries_of_retries: must be true or false, was the number 0"),
+        (r#""hedge_on_per_try_timeout": null"#, "retry.hedge_on_per_try_timeout: must be true or false, was null"),
+        (r#""mode": "on""#, "retry.mode: must be one of enforce, shadow, off, was \"on\""),
+        (
+            r#""per_try_timout": "1s""#,
+            "retry.per_try_timout: unknown key; accepted here: max_retries, on, methods, idempotency_header, \
+             per_try_timeout, timeout, backoff, retry_after, budget, skip_retries_of_retries, \
+             hedge_on_per_try_timeout, mode; did you mean \"per_try_timeout\"?",
+        ),
+    ] {
+        assert_eq!(wrong_retry(keys), error);
+    }
+    assert_eq!(retry(r#""max_retries": 0"#).max_retries, 0);
+}
+
+#[test]
+fn a_cause_of_a_retry_is_a_word_of_envoys_or_a_status() {
+    assert_eq!(
+        wrong_retry(
+            r#""on": ["rest", "GATEWAY_ERROR", "reset", "reset", "4xx", "UNAVAILABLE", "nothing", "599-500", "600", 99,
+                      503, 503, null]"#
+        ),
+        format!(
+            "retry.on[0]: {ON}, was \"rest\"; did you mean \"reset\"?\n\
+             retry.on[1]: {ON}, was \"GATEWAY_ERROR\"; did you mean \"gateway-error\"?\n\
+             retry.on[3]: must be a word that is not in the list yet, was \"reset\"\n\
+             retry.on[4]: {ON}, was \"4xx\"; did you mean \"400-499\"?\n\
+             retry.on[5]: {ON}, was \"UNAVAILABLE\"; did you mean \"unavailable\"?\n\
+             retry.on[6]: {ON}, was \"nothing\"\n\
+             retry.on[7]: must be an ascending range, was \"599-500\"\n\
+             retry.on[8]: must be a status like 503 or a range like \"500-599\" within 100..=599, was \"600\"\n\
+             retry.on[9]: must be within 100..=599, was 99\n\
+             retry.on[12]: {ON}, was null"
+        )
+    );
+    assert_eq!(wrong_retry(r#""on": []"#), "retry.on: must name at least one word or status");
+    assert_eq!(
+        wrong_retry(r#""on": "gateway-error,reset""#),
+        "retry.on: must be a list of words and statuses such as [\"gateway-error\", 429], was the string \
+         \"gateway-error,reset\""
+    );
+}
+
+#[test]
+fn every_word_is_read_as_itself() {
+    for word in RetryWord::ALL {
+        let retry = retry(&format!(r#""on": ["{}"]"#, word.name()));
+        assert!(retry.on.words.iter().eq([word]), "{}", word.name());
+        assert!(retry.on.statuses.ranges().is_empty(), "{}", word.name());
+    }
+}
+
+#[test]
+fn methods_are_tokens_whose_case_counts() {
+    assert_eq!(retry(r#""methods": ["PROPFIND", "GET"]"#).methods, ["PROPFIND", "GET"]);
+    assert_eq!(
+        wrong_retry(r#""methods": ["get", "GET", "Post", "GET", "", "A B", 7]"#),
+        "retry.methods[0]: must be an HTTP method such as \"GET\", whose case counts, was \"get\"; did you mean \
+         \"GET\"?\n\
+         retry.methods[2]: must be an HTTP method such as \"GET\", whose case counts, was \"Post\"; did you mean \
+         \"POST\"?\n\
+         retry.methods[3]: must be a method that is not in the list yet, was \"GET\"\n\
+         retry.methods[4]: must be an HTTP method such as \"GET\", whose case counts, was \"\"\n\
+         retry.methods[5]: must be an HTTP method such as \"GET\", whose case counts, was \"A B\"\n\
+         retry.methods[6]: must be an HTTP method such as \"GET\", whose case counts, was the number 7"
+    );
+    assert_eq!(wrong_retry(r#""methods": []"#), "retry.methods: must name at least one method");
+    assert_eq!(
+        wrong_retry(r#""methods": "GET""#),
+        "retry.methods: must be a list of methods such as [\"GET\", \"PUT\"], was the string \"GET\""
+    );
+    let many: Vec<String> = (0..101).map(|index| format!(r#""M{index}""#)).collect();
+    assert_eq!(
+        wrong_retry(&format!(r#""methods": [{}]"#, many.join(","))),
+        "retry.methods: must have at most 100 methods, has 101"
+    );
+}
+
+#[test]
+fn one_try_takes_no_longer_than_all_of_them() {
+    assert_eq!(
+        wrong_retry(r#""per_try_timeout": "2s", "timeout": "1s""#),
+        "retry.per_try_timeout: must be at most timeout (1s), was \"2s\""
+    );
+    assert_eq!(retry(r#""per_try_timeout": "2s""#).timeout, None);
+}
+
+#[test]
+fn waits_do_not_shrink() {
+    assert_eq!(
+        wrong_retry(r#""backoff": {"base": "1s", "max": "999ms"}"#),
+        "retry.backoff.max: must be at least base (1s), was \"999ms\""
+    );
+    assert_eq!(
+        wrong_retry(r#""backoff": {"max": "24ms"}"#),
+        "retry.backoff.max: must be at least base (25ms), was \"24ms\""
+    );
+    let backoff = retry(r#""backoff": {"base": "1s"}"#).backoff;
+    assert_eq!(backoff.max, Duration::from_secs(1), "a long first wait raises the default maximum");
+}
+
+#[test]
+fn a_budget_of_nothing_is_refused() {
+    assert_eq!(
+        wrong_retry(r#""budget": {"ratio": 0, "min_per_second": 0}"#),
+        "retry.budget: allows no retry: ratio and min_per_second are both 0; give one of them, or set mode to off"
+    );
+    assert_eq!(retry(r#""budget": {"ratio": 0}"#).budget.min_per_second, 10_000);
+    assert_eq!(retry(r#""budget": {"min_per_second": 0}"#).budget.ratio, Percent::whole(20));
+}
+
+#[test]
+fn hedging_needs_to_know_what_is_too_slow() {
+    assert_eq!(
+        wrong_retry(r#""hedge_on_per_try_timeout": true"#),
+        "retry.hedge_on_per_try_timeout: needs per_try_timeout, which says when a try is too slow"
+    );
+    assert!(retry(r#""hedge_on_per_try_timeout": true, "per_try_timeout": "1s""#).hedge_on_per_try_timeout);
+}
+
+#[test]
+fn a_wrong_value_of_retries_makes_no_second_error_by_contradiction() {
+    for keys in [
+        r#""per_try_timeout": "2s", "timeout": "0s""#,
+        r#""per_try_timeout": 7, "hedge_on_per_try_timeout": true"#,
+        r#""backoff": {"base": "2m", "max": "1ms"}"#,
+        r#""budget": {"ratio": 0, "min_per_second": -1}"#,
+    ] {
+        assert_eq!(wrong_retry(keys).lines().count(), 1, "{keys}");
+    }
+}
+
 // Fallback.
 
 #[test]
@@ -432,12 +670,19 @@ fn a_reason_that_can_never_happen_is_refused() {
     assert_eq!(
         wrong_policy(
             r#""concurrency": {"max_requests": 1, "mode": "off"},
-               "fallback": [{"on": ["open", "concurrency", "throttled", "failure", "timeout"],
+               "fallback": [{"on": ["open", "concurrency", "throttled", "failure", "timeout", "retries_exhausted"],
                              "respond": {"status": 503}}]"#
         ),
         "fallback[0].on[0]: \"open\" can never happen: the policy has no breaker\n\
          fallback[0].on[1]: \"concurrency\" can never happen: the policy's concurrency is off\n\
-         fallback[0].on[2]: \"throttled\" can never happen: the policy has no throttle"
+         fallback[0].on[2]: \"throttled\" can never happen: the policy has no throttle\n\
+         fallback[0].on[5]: \"retries_exhausted\" can never happen: the policy has no retry"
+    );
+    assert_eq!(
+        wrong_policy(
+            r#""retry": {"mode": "off"}, "fallback": [{"on": ["retries_exhausted"], "respond": {"status": 503}}]"#
+        ),
+        "fallback[0].on[0]: \"retries_exhausted\" can never happen: the policy's retry is off"
     );
 }
 
@@ -466,8 +711,9 @@ fn an_entry_names_reasons_and_does_one_thing() {
          fallback[1].respond: must be an object with the keys status, headers, body, grpc_status, was the number 7\n\
          fallback[2].on: must be a list of reasons such as [\"open\"], was the string \"failure\"\n\
          fallback[3].on[1]: must be a reason that is not in the list yet, was \"failure\"\n\
-         fallback[3].on[2]: must be one of open, concurrency, throttled, failure, timeout, was \"fail\"\n\
-         fallback[3].on[3]: must be one of open, concurrency, throttled, failure, timeout, was the number 7\n\
+         fallback[3].on[2]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, was \"fail\"\n\
+         fallback[3].on[3]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, was the \
+         number 7\n\
          fallback[4]: must be an object with the keys on, respond, was null"
     );
 }

@@ -1,0 +1,498 @@
+//! A policy at work in the attempt seat: which try is followed by another, when, and which may not be sent after all.
+//!
+//! Nothing here runs while tries simply succeed. After one that did not, the cells and slots are read as they are in the
+//! store: an attempt seat has no view of its own that could be old.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::backoff;
+use crate::breaker::{Cell, StateName};
+use crate::budget::Withdrawn;
+use crate::config;
+use crate::document::{BreakerControl, Mode, Policy, Retry};
+use crate::exchange::{End, Exchange, Next, Try};
+use crate::keys::KeyNumber;
+use crate::paths::{self, Paths};
+use crate::presence::{self, Presence};
+use crate::record::Record;
+use crate::response::{ResponseHead, SetBy};
+use crate::retry::{Denial, Leave, Named};
+use crate::slot::{Shape, Slot};
+use crate::store::{Store, update};
+use crate::time::Timestamp;
+use crate::worker::{VIEW_LASTS_UNSIGNALLED, Worker};
+
+/// A try that ends this much before its time is over may have been ended by that: the router's clock is another.
+const TIMER_SLACK: Duration = Duration::from_millis(2);
+
+/// How long a response must still be able to wait beyond what it is asked to: the router's timer may be early.
+const HOLD_MARGIN: Duration = Duration::from_millis(20);
+
+/// The time-out of a route that does not say its own. Source: Envoy, `RouteAction.timeout`.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// One key as one attempt seat sees it.
+#[derive(Debug)]
+struct KeyState {
+    paths: Paths,
+    /// Requests in the budget's window over all workers, and when they were added up.
+    requests: Option<(Timestamp, u32)>,
+    /// When this seat last told that it is there.
+    told: Option<Timestamp>,
+}
+
+/// One policy as one attempt seat sees it.
+#[derive(Debug)]
+pub struct Attempts {
+    policy: Arc<Policy>,
+    fingerprint: u64,
+    prefix: String,
+    shape: Shape,
+    keys: HashMap<u16, KeyState>,
+    /// Whether a response can be held back here.
+    holds_responses: bool,
+    /// A host has asked for a wait: from then on the time that a try has left is worth knowing.
+    hosts_ask_for_waits: bool,
+}
+
+/// What to do with a response, besides judging it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterResponse {
+    /// Nothing: the router may do as it likes.
+    Pass,
+    /// Ask for another try, after holding the response back for so long.
+    Ask {
+        /// Usually none: the next try waits itself.
+        hold: Duration,
+    },
+    /// Forbid another try.
+    Forbid,
+}
+
+/// When the route ends a request, as far as an attempt seat knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteEnds {
+    /// Nobody asked.
+    Unknown,
+    /// It does not.
+    Never,
+    /// Then.
+    At(Timestamp),
+}
+
+/// Whether a further try is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeforeRetry {
+    /// At once.
+    Send,
+    /// At this time, if nothing has changed by then.
+    Wait(Timestamp),
+    /// Not at all. Without a denial the policy does not name how the try before ended.
+    Stop(Option<Denial>),
+}
+
+impl Attempts {
+    /// The policy of this name and content, as the request seat has published it; `None` if it is not there.
+    /// `holds_responses` tells whether this Envoy can hold a response back before it is retried.
+    pub fn fetch<S: Store>(store: &mut S, name: &str, fingerprint: u64, holds_responses: bool) -> Option<Self> {
+        let prefix = paths::of_policy(name, fingerprint);
+        let (bytes, _) = store.get(&paths::policy_text(&prefix))?;
+        let text = presence::PolicyText::decode(&bytes, fingerprint)?;
+        let policy = config::parse(&text.0).ok()?.policies.pop()?;
+        let is_it = policy.name == name && crate::fingerprint::of_policy(&policy) == fingerprint;
+        is_it.then(|| Attempts {
+            shape: Shape::of(&policy),
+            policy: policy.into(),
+            fingerprint,
+            prefix,
+            keys: HashMap::new(),
+            holds_responses,
+            hosts_ask_for_waits: false,
+        })
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Whether tries of one request may run beside each other.
+    pub fn hedges(&self) -> bool {
+        self.policy.retry.as_ref().is_some_and(|retry| retry.hedge_on_per_try_timeout)
+    }
+
+    /// Whether this is the policy of that name and content.
+    pub fn is(&self, exchange: &Exchange) -> bool {
+        self.fingerprint == exchange.fingerprint && self.policy.name == exchange.policy
+    }
+
+    /// Whether it is worth knowing how long the route gives a request: hosts ask for waits, and the policy has no time-out.
+    pub fn wants_time_left(&self) -> bool {
+        self.hosts_ask_for_waits
+            && self
+                .policy
+                .retry
+                .as_ref()
+                .is_some_and(|retry| retry.timeout.is_none() && retry.per_try_timeout.is_none())
+    }
+
+    fn key(&mut self, key: KeyNumber) -> &mut KeyState {
+        let prefix = &self.prefix;
+        self.keys.entry(key.0).or_insert_with(|| KeyState {
+            paths: Paths::new(prefix, key),
+            requests: None,
+            told: None,
+        })
+    }
+
+    /// Tells the request seats, now and then, that there is an attempt seat for this key.
+    pub fn tell_presence<S: Store>(&mut self, store: &mut S, key: KeyNumber, now: Timestamp) {
+        let fingerprint = self.fingerprint;
+        let state = self.key(key);
+        if state.told.is_none_or(|told| now.since(told).max(told.since(now)) >= presence::TELL_EVERY) {
+            state.told = Some(now);
+            store.set(&state.paths.attempt_seat(), &Presence { seen: now }.encode(fingerprint));
+        }
+    }
+
+    /// Decides on a response: adds the try to the exchange and says what is to happen after it.
+    #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
+    pub fn after_response<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        exchange: &mut Exchange,
+        one: Try,
+        head: &ResponseHead,
+        route_ends: RouteEnds,
+        now: Timestamp,
+    ) -> AfterResponse {
+        let policy = Arc::clone(&self.policy);
+        let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else {
+            return AfterResponse::Pass;
+        };
+        let took = one.took;
+        exchange.ended(one);
+        exchange.next = Next::Open;
+        let ratelimited = head.ratelimited == Some(SetBy::Host);
+        let named = retry.on.names_response(head.status, head.grpc_status, ratelimited);
+        if named == Named::No {
+            // The route may name it all the same. A host's own wish not to be asked again stands already.
+            let may_be_retried = head.status >= 400 || head.grpc_status.is_some_and(|status| status != 0);
+            return if may_be_retried && !ratelimited { AfterResponse::Forbid } else { AfterResponse::Pass };
+        }
+        if exchange.retries >= retry.max_retries {
+            // The router has been told the number and flags that it is reached.
+            return AfterResponse::Pass;
+        }
+        if exchange.leave != Leave::All {
+            exchange.next = Next::Denied(Denial::Method);
+            return AfterResponse::Forbid;
+        }
+        let asked = head.asked_wait().filter(|_| retry.retry_after.honor);
+        if asked.is_some() {
+            self.hosts_ask_for_waits = true;
+        }
+        let drawn = backoff::wait(&retry.backoff, exchange.seed, exchange.retries.saturating_add(1));
+        let wait = asked.unwrap_or(drawn);
+        let hold = match self.fits(retry, exchange, wait, asked, took, route_ends, now) {
+            Ok(hold) => hold,
+            Err(denial) => {
+                exchange.next = Next::Denied(denial);
+                return AfterResponse::Forbid;
+            }
+        };
+        let granted = if named == Named::Yes {
+            self.grant(worker, store, retry, exchange.key, now)
+        } else {
+            // It is the router's choice, so a token is withdrawn only when the next try comes.
+            self.would_grant(worker, store, retry, exchange.key, now)
+        };
+        match granted {
+            Err(denial) => {
+                exchange.next = Next::Denied(denial);
+                AfterResponse::Forbid
+            }
+            Ok(()) if named == Named::Yes => {
+                exchange.next = Next::Retry(now.plus(wait));
+                AfterResponse::Ask { hold }
+            }
+            Ok(()) => AfterResponse::Pass,
+        }
+    }
+
+    /// Decides on a response while another try of the request is in flight. A token is withdrawn when a further try begins:
+    /// the router may also simply wait for the other one.
+    pub fn after_response_beside(&self, exchange: &mut Exchange, one: Try, head: &ResponseHead) -> AfterResponse {
+        exchange.ended(one);
+        let ratelimited = head.ratelimited == Some(SetBy::Host);
+        let named = self
+            .policy
+            .retry
+            .as_ref()
+            .map(|retry| retry.on.names_response(head.status, head.grpc_status, ratelimited) == Named::Yes);
+        match exchange.next {
+            // The other one is held back and will never be sent: this is all that the client can get.
+            Next::Denied(_) => AfterResponse::Forbid,
+            _ if named == Some(true) => {
+                exchange.next = Next::Open;
+                AfterResponse::Ask { hold: Duration::ZERO }
+            }
+            _ => AfterResponse::Forbid,
+        }
+    }
+
+    /// Whether a wait fits into the time that there is; the part of it that the response must be held back for, because the
+    /// next try's own time would not hold all of it.
+    #[allow(clippy::too_many_arguments)] // As above.
+    fn fits(
+        &self,
+        retry: &Retry,
+        exchange: &Exchange,
+        wait: Duration,
+        asked: Option<Duration>,
+        took: Duration,
+        route_ends: RouteEnds,
+        now: Timestamp,
+    ) -> Result<Duration, Denial> {
+        let too_long = if asked.is_some() { Denial::RetryAfter } else { Denial::Deadline };
+        if asked.is_some_and(|asked| asked > retry.retry_after.max) {
+            return Err(Denial::RetryAfter);
+        }
+        let ends_by = exchange.deadline.or(match route_ends {
+            RouteEnds::At(time) => Some(time),
+            RouteEnds::Never => None,
+            // For a wait that a host asks for, Envoy's default stands for what nobody knows.
+            RouteEnds::Unknown => asked.map(|_| exchange.admitted.plus(ROUTE_TIMEOUT)),
+        });
+        if ends_by.is_some_and(|end| now.plus(wait) >= end) {
+            return Err(too_long);
+        }
+        let (Some(lasts), Some(per_try)) = (exchange.try_lasts, retry.per_try_timeout) else {
+            return Ok(Duration::ZERO);
+        };
+        let hold = wait.saturating_sub(lasts.saturating_sub(per_try));
+        let fits = self.holds_responses && hold.saturating_add(took).saturating_add(HOLD_MARGIN) <= lasts;
+        if !hold.is_zero() && !fits {
+            return Err(too_long);
+        }
+        Ok(hold)
+    }
+
+    /// Adds a further try that ended while it waited: Envoy connects before it lets a filter wait, and there was no
+    /// connection. Nothing was sent, but the router counts it, and so does the budget.
+    pub fn after_no_connection(&self, exchange: &mut Exchange, host: Vec<u8>, now: Timestamp) {
+        exchange.retries = exchange.retries.saturating_add(1);
+        self.after_no_response(exchange, host, false, now, now);
+    }
+
+    /// Adds a try that ended without a response. `connected` tells whether there was a connection to the host, `sent`
+    /// when the try was sent.
+    pub fn after_no_response(
+        &self,
+        exchange: &mut Exchange,
+        host: Vec<u8>,
+        connected: bool,
+        sent: Timestamp,
+        now: Timestamp,
+    ) {
+        let took = now.since(sent);
+        let per_try = self.policy.retry.as_ref().and_then(|retry| retry.per_try_timeout);
+        let timed_out = exchange.try_lasts.is_some_and(|lasts| took.saturating_add(TIMER_SLACK) >= lasts)
+            || exchange.deadline.is_some_and(|deadline| now.plus(TIMER_SLACK) >= deadline);
+        // The router waits for a try longer than the policy does, by the longest wait; the try ended before.
+        let (end, ended) = match (timed_out, connected) {
+            (true, true) => (End::TimedOut, per_try.map_or(now, |per_try| now.min(sent.plus(per_try)))),
+            (_, false) => (End::ConnectFailure, now),
+            (false, true) => (End::Reset, now),
+        };
+        let verdict = self.policy.outcome.verdict(end.answer());
+        exchange.next = Next::Open;
+        exchange.ended(Try { host, end, verdict, took, ended });
+    }
+
+    /// Decides on a further try that the router has begun.
+    pub fn before_retry<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        exchange: &mut Exchange,
+        now: Timestamp,
+    ) -> BeforeRetry {
+        let policy = Arc::clone(&self.policy);
+        let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else {
+            return BeforeRetry::Send;
+        };
+        let due = match exchange.next {
+            Next::Denied(denial) => return BeforeRetry::Stop(Some(denial)),
+            Next::Retry(due) => due,
+            Next::Open => match self.leave_after_last(worker, store, retry, exchange, now) {
+                Ok(due) => {
+                    exchange.next = Next::Retry(due);
+                    due
+                }
+                Err(denial) => {
+                    if let Some(denial) = denial {
+                        exchange.next = Next::Denied(denial);
+                    }
+                    return BeforeRetry::Stop(denial);
+                }
+            },
+        };
+        // A time further off than any wait can be is from before the clock was put back.
+        let longest = retry.backoff.max.max(retry.retry_after.max);
+        match due.remaining(now, longest) {
+            Some(_) => BeforeRetry::Wait(due),
+            None => self.after_wait(store, exchange, now),
+        }
+    }
+
+    /// Decides on a further try whose wait is over: the breaker may have opened meanwhile.
+    pub fn after_wait<S: Store>(&mut self, store: &mut S, exchange: &mut Exchange, now: Timestamp) -> BeforeRetry {
+        let denial = if !self.is_breaker_closed(store, exchange.key) {
+            Denial::Breaker
+        } else if exchange.deadline.is_some_and(|deadline| now >= deadline) {
+            Denial::Deadline
+        } else {
+            exchange.next = Next::Open;
+            exchange.retries = exchange.retries.saturating_add(1);
+            return BeforeRetry::Send;
+        };
+        self.refund(store, exchange.key, now);
+        exchange.next = Next::Denied(denial);
+        BeforeRetry::Stop(Some(denial))
+    }
+
+    /// When the try after the last one is due, where Envoy has begun it by itself. Withdraws its token.
+    fn leave_after_last<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        retry: &Retry,
+        exchange: &Exchange,
+        now: Timestamp,
+    ) -> Result<Timestamp, Option<Denial>> {
+        if exchange.retries >= retry.max_retries || exchange.leave == Leave::Nothing {
+            return Err(None);
+        }
+        let wait = backoff::wait(&retry.backoff, exchange.seed, exchange.retries.saturating_add(1));
+        let due = match exchange.tries.last() {
+            // The try before is still in flight: a hedge does not wait.
+            None => now,
+            Some(last) => {
+                let named = match last.end {
+                    End::Http(status) => retry.on.names_response(status, None, false),
+                    End::Grpc(status) => retry.on.names_response(200, Some(status), false),
+                    _ if retry.on.names_no_answer(last.end) => Named::Yes,
+                    _ => Named::No,
+                };
+                if named == Named::No {
+                    return Err(None);
+                }
+                if exchange.leave != Leave::All && last.end != End::ConnectFailure {
+                    return Err(Some(Denial::Method));
+                }
+                last.ended.plus(wait)
+            }
+        };
+        if exchange.deadline.is_some_and(|deadline| due.max(now) >= deadline) {
+            return Err(Some(Denial::Deadline));
+        }
+        self.grant(worker, store, retry, exchange.key, now).map(|()| due).map_err(Some)
+    }
+
+    /// Grants another try and withdraws its token.
+    fn grant<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        retry: &Retry,
+        key: KeyNumber,
+        now: Timestamp,
+    ) -> Result<(), Denial> {
+        if !self.is_breaker_closed(store, key) {
+            return Err(Denial::Breaker);
+        }
+        let requests = self.requests(worker, store, key, now);
+        let fingerprint = self.fingerprint;
+        let cell = self.key(key).paths.budget();
+        let withdrawn = update(store, &cell, fingerprint, |old: Option<&Withdrawn>| {
+            let mut cell = old.cloned().unwrap_or_default();
+            let taken = cell.withdraw(&retry.budget, requests, now);
+            (taken, taken.then_some(cell))
+        });
+        // Where the cell cannot be changed nothing is taken, so nothing is sent.
+        if withdrawn.is_ok_and(|done| done.verdict) { Ok(()) } else { Err(Denial::Budget) }
+    }
+
+    /// Whether another try would be granted now.
+    fn would_grant<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        retry: &Retry,
+        key: KeyNumber,
+        now: Timestamp,
+    ) -> Result<(), Denial> {
+        if !self.is_breaker_closed(store, key) {
+            return Err(Denial::Breaker);
+        }
+        let requests = self.requests(worker, store, key, now);
+        let fingerprint = self.fingerprint;
+        let stored = store.get(&self.key(key).paths.budget());
+        let cell = stored.and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint)).unwrap_or_default();
+        if cell.has_left(&retry.budget, requests, now) { Ok(()) } else { Err(Denial::Budget) }
+    }
+
+    /// Gives a token back whose try was not sent.
+    pub fn refund<S: Store>(&mut self, store: &mut S, key: KeyNumber, now: Timestamp) {
+        let Some(window) = self.policy.retry.as_ref().map(|retry| retry.budget.window) else { return };
+        let fingerprint = self.fingerprint;
+        let cell = self.key(key).paths.budget();
+        // A token that cannot be given back leaves with the window.
+        let _ = update(store, &cell, fingerprint, |old: Option<&Withdrawn>| {
+            let mut cell = old.cloned().unwrap_or_default();
+            cell.refund(now, window);
+            ((), Some(cell))
+        });
+    }
+
+    /// Requests in the budget's window over all workers, at most 10 ms old.
+    fn requests<S: Store>(&mut self, worker: &mut Worker, store: &mut S, key: KeyNumber, now: Timestamp) -> u32 {
+        let (fingerprint, shape) = (self.fingerprint, self.shape);
+        let state = self.key(key);
+        if let Some((at, requests)) = state.requests
+            && at <= now
+            && now.since(at) < VIEW_LASTS_UNSIGNALLED
+        {
+            return requests;
+        }
+        let mut requests = 0_u32;
+        for place in 0..worker.places(store, now) {
+            let slot = store.get(&state.paths.slot(place));
+            let slot = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, &shape));
+            requests = requests.saturating_add(slot.map_or(0, |slot| slot.deposits_tally(&shape, now)));
+        }
+        state.requests = Some((now, requests));
+        requests
+    }
+
+    /// Whether the breaker lets tries pass that are no probes: it is closed or ramping, or there is none that acts.
+    fn is_breaker_closed<S: Store>(&mut self, store: &mut S, key: KeyNumber) -> bool {
+        let acts = |breaker: &&crate::document::Breaker| {
+            breaker.mode == Mode::Enforce && breaker.state == BreakerControl::Auto
+        };
+        if self.policy.breaker.as_ref().filter(acts).is_none() {
+            return true;
+        }
+        let fingerprint = self.fingerprint;
+        let stored = store.get(&self.key(key).paths.breaker());
+        let cell = stored.and_then(|(bytes, _)| Cell::decode(&bytes, fingerprint)).unwrap_or_default();
+        matches!(cell.name(), StateName::Closed | StateName::Ramping)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! What the two seats tell each other about one request.
+//!
+//! The request seat writes it when it lets a request with retries pass; the attempt seat reads it at every try, and writes
+//! back how tries ended that did not simply succeed. It travels in Envoy's filter state, which no client can reach.
+
+use core::time::Duration;
+
+use crate::keys::KeyNumber;
+use crate::outcome::{Answer, Verdict};
+use crate::record::{Kind, Reader, Record, Writer};
+use crate::retry::{Denial, Leave};
+use crate::time::{Timestamp, nanos};
+
+/// The property that holds it, which becomes the filter state `wasm.holdfast_exchange`.
+pub const PROPERTY: &str = "holdfast_exchange";
+
+/// The response header by which the attempt seat asks the router for another try.
+pub const RETRY_HEADER: &str = "x-holdfast-retry";
+
+/// The response header by which the attempt seat forbids the router another try.
+pub const FORBID_HEADER: &str = "x-envoy-ratelimited";
+
+/// Its value where the attempt seat has set it; any other is the host's own.
+pub const FORBID_VALUE: &str = "holdfast";
+
+/// The response header by which the attempt seat tells the request seat that it has written something here.
+pub const TRIES_HEADER: &str = "x-holdfast-tries";
+
+/// The most tries that are kept.
+const MOST_TRIES: usize = 32;
+
+/// The longest host's address that is kept whole: an IPv6 address with its port has 47 bytes.
+const LONGEST_HOST: usize = 64;
+
+/// One request, as both seats know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The content of the policy that governs the request from its beginning to its end.
+    pub fingerprint: u64,
+    /// The policy's name.
+    pub policy: String,
+    /// The request's key.
+    pub key: KeyNumber,
+    /// What the waits of this request follow from; also its name among the requests of a worker.
+    pub seed: u64,
+    /// When the request came.
+    pub admitted: Timestamp,
+    /// When it must be over, if the policy says so.
+    pub deadline: Option<Timestamp>,
+    /// How long the router lets one try take, if the policy says so.
+    pub try_lasts: Option<Duration>,
+    /// What the request may be retried after.
+    pub leave: Leave,
+    /// Tries after the first that were sent.
+    pub retries: u8,
+    /// The tries that ended, without a first one that succeeded.
+    pub tries: Vec<Try>,
+    /// What is to happen after the last of them.
+    pub next: Next,
+}
+
+/// How one try ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Try {
+    /// The host's address and port as Envoy writes them.
+    pub host: Vec<u8>,
+    /// How it ended.
+    pub end: End,
+    /// What that counts as.
+    pub verdict: Verdict,
+    /// How long it took, from when it was sent to its response's headers or its end.
+    pub took: Duration,
+    /// When it ended.
+    pub ended: Timestamp,
+}
+
+/// How a try ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The host answered with this HTTP status.
+    Http(u16),
+    /// The host answered a gRPC call with this gRPC status.
+    Grpc(u32),
+    /// There was no connection to the host.
+    ConnectFailure,
+    /// The host, or the connection to it, ended the try without an answer.
+    Reset,
+    /// The host did not answer in time.
+    TimedOut,
+}
+
+/// What is to happen after the last try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing has been decided.
+    Open,
+    /// Another try, not before this time. Its token is withdrawn.
+    Retry(Timestamp),
+    /// No other try, for this reason.
+    Denied(Denial),
+}
+
+impl End {
+    /// The end as an answer.
+    pub fn answer(self) -> Answer {
+        match self {
+            End::Http(status) => Answer::Http(status),
+            End::Grpc(status) => Answer::Grpc(status),
+            End::ConnectFailure | End::Reset => Answer::NoAnswer,
+            End::TimedOut => Answer::TimedOut,
+        }
+    }
+
+    /// The end that this answer of a host is; `None` where it is none of a host.
+    pub fn of(answer: Answer) -> Option<End> {
+        match answer {
+            Answer::Http(status) => Some(End::Http(status)),
+            Answer::Grpc(status) => Some(End::Grpc(status)),
+            Answer::NoAnswer => Some(End::Reset),
+            Answer::TimedOut => Some(End::TimedOut),
+            Answer::NotTheHost => None,
+        }
+    }
+}
+
+impl core::fmt::Display for End {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            End::Http(status) => write!(f, "{status}"),
+            End::Grpc(status) => write!(f, "grpc-{status}"),
+            End::ConnectFailure => f.write_str("connect_failure"),
+            End::Reset => f.write_str("reset"),
+            End::TimedOut => f.write_str("timeout"),
+        }
+    }
+}
+
+impl Exchange {
+    /// Whether the next try is a further one.
+    pub fn is_retried(&self) -> bool {
+        self.retries > 0 || !self.tries.is_empty()
+    }
+
+    /// Adds a try that ended; what is over the most that are kept is left out.
+    pub fn ended(&mut self, mut one: Try) {
+        one.host.truncate(LONGEST_HOST);
+        if self.tries.len() < MOST_TRIES {
+            self.tries.push(one);
+        }
+    }
+
+    /// The exchange in a property's bytes; `None` when they are none of this version.
+    pub fn read_property(bytes: &[u8]) -> Option<Self> {
+        Exchange::decode(bytes, 0)
+    }
+
+    /// The bytes of the property.
+    pub fn property(&self) -> Vec<u8> {
+        self.encode(0)
+    }
+}
+
+/// A time that is not there.
+const NO_TIME: u64 = 0;
+
+impl Record for Exchange {
+    const KIND: Kind = Kind::Exchange;
+
+    fn size(&self) -> usize {
+        64 + self.policy.len() + self.tries.len() * (LONGEST_HOST + 30)
+    }
+
+    fn write(&self, out: &mut Writer) {
+        out.u64(self.fingerprint);
+        out.bytes(self.policy.as_bytes());
+        out.u16(self.key.0);
+        out.u64(self.seed);
+        out.time(self.admitted);
+        out.u64(self.deadline.map_or(NO_TIME, |deadline| deadline.0));
+        out.u64(self.try_lasts.map_or(NO_TIME, nanos));
+        out.u8(self.leave as u8);
+        out.u8(self.retries);
+        match self.next {
+            Next::Open => out.u8(0),
+            Next::Retry(due) => {
+                out.u8(1);
+                out.time(due);
+            }
+            Next::Denied(denial) => {
+                out.u8(2);
+                out.u8(denial as u8);
+            }
+        }
+        out.u8(self.tries.len().min(MOST_TRIES) as u8);
+        for one in self.tries.iter().take(MOST_TRIES) {
+            out.bytes(&one.host);
+            let (kind, number) = match one.end {
+                End::Http(status) => (0, status.into()),
+                End::Grpc(status) => (1, status),
+                End::ConnectFailure => (2, 0),
+                End::Reset => (3, 0),
+                End::TimedOut => (4, 0),
+            };
+            out.u8(kind);
+            out.u32(number);
+            out.u8(one.verdict as u8);
+            out.u64(nanos(one.took));
+            out.time(one.ended);
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let fingerprint = input.u64()?;
+        let policy = core::str::from_utf8(input.bytes()?).ok()?.to_owned();
+        let (key, seed, admitted) = (KeyNumber(input.u16()?), input.u64()?, input.time()?);
+        let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
+        let try_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
+        let (leave, retries) = (Leave::from_number(input.u8()?)?, input.u8()?);
+        let next = match input.u8()? {
+            0 => Next::Open,
+            1 => Next::Retry(input.time()?),
+            2 => Next::Denied(Denial::from_number(input.u8()?)?),
+            _ => return None,
+        };
+        let count = usize::from(input.u8()?);
+        if count > MOST_TRIES {
+            return None;
+        }
+        let mut tries = Vec::with_capacity(count);
+        for _ in 0..count {
+            let host = input.bytes()?.to_owned();
+            let (kind, number) = (input.u8()?, input.u32()?);
+            let end = match kind {
+                0 => End::Http(u16::try_from(number).ok()?),
+                1 => End::Grpc(number),
+                2 => End::ConnectFailure,
+                3 => End::Reset,
+                4 => End::TimedOut,
+                _ => return None,
+            };
+            let verdict = match input.u8()? {
+                0 => Verdict::Success,
+                1 => Verdict::Failure,
+                2 => Verdict::Ignored,
+                _ => return None,
+            };
+            tries.push(Try { host, end, verdict, took: Duration::from_nanos(input.u64()?), ended: input.time()? });
+        }
+        Some(Exchange { fingerprint, policy, key, seed, admitted, deadline, try_lasts, leave, retries, tries, next })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn exchange() -> Exchange {
+        let ended = Timestamp::from_secs(1001);
+        let one = |end, verdict| Try {
+            host: b"[2001:db8::1]:8080".to_vec(),
+            end,
+            verdict,
+            took: Duration::from_millis(3),
+            ended,
+        };
+        Exchange {
+            fingerprint: 7,
+            policy: "orders".to_owned(),
+            key: KeyNumber(3),
+            seed: u64::MAX,
+            admitted: Timestamp::from_secs(1000),
+            deadline: Some(Timestamp::from_secs(1005)),
+            try_lasts: None,
+            leave: Leave::Unsent,
+            retries: 2,
+            tries: vec![
+                one(End::Http(503), Verdict::Failure),
+                one(End::Grpc(14), Verdict::Ignored),
+                one(End::ConnectFailure, Verdict::Failure),
+                one(End::Reset, Verdict::Failure),
+                one(End::TimedOut, Verdict::Success),
+            ],
+            next: Next::Retry(ended),
+        }
+    }
+
+    #[test]
+    fn what_one_seat_writes_the_other_reads() {
+        assert_eq!(Exchange::read_property(&exchange().property()), Some(exchange()));
+        let denied = Exchange { next: Next::Denied(Denial::Budget), deadline: None, ..exchange() };
+        assert_eq!(Exchange::read_property(&denied.property()), Some(denied));
+    }
+
+    #[test]
+    fn other_bytes_read_as_none() {
+        let bytes = exchange().property();
+        for len in 0..bytes.len() {
+            assert_eq!(Exchange::read_property(&bytes[..len]), None, "cut at {len}");
+        }
+        let mut longer = bytes;
+        longer.push(0);
+        assert_eq!(Exchange::read_property(&longer), None);
+    }
+
+    #[test]
+    fn many_tries_are_cut_off_and_so_are_long_hosts() {
+        let mut many = exchange();
+        for _ in 0..100 {
+            many.ended(Try { host: vec![b'x'; 1000], ..exchange().tries.remove(0) });
+        }
+        assert_eq!(many.tries.len(), MOST_TRIES);
+        assert_eq!(many.tries.last().map(|one| one.host.len()), Some(LONGEST_HOST));
+        assert_eq!(Exchange::read_property(&many.property()), Some(many));
+    }
+}

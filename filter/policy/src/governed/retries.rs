@@ -1,0 +1,240 @@
+//! The request seat's part in retries: what the router is told, and what became of it.
+
+use core::time::Duration;
+
+use super::{Event, Governed, Ticket, other_slots};
+use crate::backoff;
+use crate::budget::Withdrawn;
+use crate::document::{Mode, Retry};
+use crate::exchange::{End, Exchange, Next};
+use crate::keys::KeyNumber;
+use crate::metrics::Metric;
+use crate::outcome::{Answer, Outcome, Verdict};
+use crate::paths;
+use crate::presence::{PolicyText, Presence};
+use crate::record::Record;
+use crate::retry::{Denial, Leave};
+use crate::store::{Expected, Store, update};
+use crate::time::Timestamp;
+use crate::worker::{VIEW_LASTS, VIEW_LASTS_UNSIGNALLED, Worker};
+
+/// What the router and the attempt seat are told about the retries of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What the request may be retried after.
+    pub leave: Leave,
+    /// Whether there is an attempt seat, as far as is known.
+    pub seat: bool,
+    /// How long all tries may take.
+    pub timeout: Option<Duration>,
+    /// How long one try may take by the router's clock.
+    pub try_lasts: Option<Duration>,
+    /// What the attempt seat is told; nothing about a request that is not retried.
+    pub exchange: Option<Exchange>,
+    /// Why it is not retried at all, if it is not.
+    pub denial: Option<Denial>,
+}
+
+/// What is known at the end about the tries of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried<'a> {
+    /// What the request could be retried after.
+    pub leave: Leave,
+    /// Why it was not to be retried at all.
+    pub denial: Option<Denial>,
+    /// The attempt seat's record, if there is one.
+    pub exchange: Option<&'a Exchange>,
+    /// How many tries Envoy counted; 0 where nobody asked.
+    pub attempts: u64,
+    /// The attempt seat had asked for another try, and the router made none.
+    pub asked_in_vain: bool,
+}
+
+impl Tried<'_> {
+    /// The attempt seat's record, if it wrote into it.
+    fn record(&self) -> Option<&Exchange> {
+        self.exchange.filter(|exchange| exchange.is_retried())
+    }
+
+    /// Tries after the first.
+    pub fn retries(&self) -> u32 {
+        match self.record() {
+            Some(exchange) => exchange.retries.into(),
+            None => u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Governed {
+    /// Whether requests may be retried by this policy.
+    fn retry(&self, mode: Mode) -> Option<&Retry> {
+        self.policy.retry.as_ref().filter(|retry| retry.mode == mode)
+    }
+
+    /// Publishes the policy for the attempt seats. `text` is a document with just this policy.
+    pub fn publish<S: Store>(&self, store: &mut S, text: &str) {
+        if self.retry(Mode::Enforce).is_none() {
+            return;
+        }
+        let (key, record) = (paths::policy_text(&self.prefix), PolicyText(text.as_bytes().to_owned()));
+        let bytes = record.encode(self.fingerprint);
+        if store.swap(&key, &bytes, Expected::Absent).is_err() {
+            let is_there =
+                store.get(&key).is_some_and(|(bytes, _)| PolicyText::decode(&bytes, self.fingerprint).is_some());
+            if !is_there {
+                store.set(&key, &bytes);
+            }
+        }
+    }
+
+    /// What the router is to be told about an admitted request with this leave; `None` if the policy says nothing about
+    /// retries.
+    pub fn plan_retries<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        ticket: &Ticket,
+        leave: Leave,
+        now: Timestamp,
+    ) -> Option<Plan> {
+        let retry = self.retry(Mode::Enforce)?.clone();
+        let seat = self.sees_attempt_seat(store, ticket.key, now);
+        let denial = match leave {
+            Leave::Nothing => Some(Denial::RetryOfRetry),
+            // An attempt seat looks at the budget when a try has failed; the router alone cannot.
+            _ if !seat && !self.has_budget(worker, store, &retry, ticket.key, now) => Some(Denial::Budget),
+            _ => None,
+        };
+        let leave = if denial.is_some() { Leave::Nothing } else { leave };
+        let seed = worker.random.next();
+        let is_retried = leave != Leave::Nothing && retry.max_retries > 0;
+        let try_lasts = retry.per_try_timeout.map(|per_try| {
+            // The attempt seat's wait runs in the time of the try after it; without room for it the wait would eat the
+            // try. A hedge does not wait.
+            let waits = is_retried && seat && !retry.hedge_on_per_try_timeout;
+            let room = if waits { backoff::longest(&retry.backoff, seed, retry.max_retries) } else { Duration::ZERO };
+            let lasts = per_try.saturating_add(room);
+            // The router ignores a time that is not below the whole one.
+            let most = retry.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(Duration::from_millis(1)));
+            lasts.min(most).max(per_try)
+        });
+        let exchange = is_retried.then(|| Exchange {
+            fingerprint: self.fingerprint,
+            policy: self.policy.name.clone(),
+            key: ticket.key,
+            seed,
+            admitted: now,
+            deadline: retry.timeout.map(|timeout| now.plus(timeout)),
+            try_lasts,
+            leave,
+            retries: 0,
+            tries: Vec::new(),
+            next: Next::Open,
+        });
+        Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
+    }
+
+    /// Whether there is an attempt seat for a key; looked up once a second.
+    fn sees_attempt_seat<S: Store>(&mut self, store: &mut S, key: KeyNumber, now: Timestamp) -> bool {
+        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return false };
+        if let Some((at, there)) = state.attempt_seat
+            && at <= now
+            && now.since(at) < VIEW_LASTS
+        {
+            return there;
+        }
+        let stored = store.get(&state.paths.attempt_seat());
+        let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, self.fingerprint));
+        let there = presence.is_some_and(|presence| presence.holds(now));
+        state.attempt_seat = Some((now, there));
+        there
+    }
+
+    /// Whether the retry budget has a token left; at most 10 ms old.
+    fn has_budget<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        retry: &Retry,
+        key: KeyNumber,
+        now: Timestamp,
+    ) -> bool {
+        let (fingerprint, shape) = (self.fingerprint, self.shape);
+        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return false };
+        if let Some((at, has)) = state.budget
+            && at <= now
+            && now.since(at) < VIEW_LASTS_UNSIGNALLED
+        {
+            return has;
+        }
+        let mut requests = state.slot.deposits_tally(&shape, now);
+        for slot in other_slots(fingerprint, &shape, state, worker, store, now) {
+            requests = requests.saturating_add(slot.deposits_tally(&shape, now));
+        }
+        let stored = store.get(&state.paths.budget());
+        let cell = stored.and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint)).unwrap_or_default();
+        let has = cell.has_left(&retry.budget, requests, now);
+        state.budget = Some((now, has));
+        has
+    }
+
+    /// Counts what became of a request's retries. Gives the number of tries after the first.
+    #[allow(clippy::too_many_arguments)] // The worker, the store and the events belong to every call.
+    pub fn account_retries<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        key: KeyNumber,
+        tried: &Tried<'_>,
+        answer: Answer,
+        outcome: &Outcome,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> u32 {
+        let named = |retry: &Retry| retry.on.names_answer(answer);
+        if let Some(retry) = self.retry(Mode::Shadow).filter(|retry| named(retry)).cloned() {
+            if tried.leave == Leave::All && retry.max_retries > 0 && self.has_budget(worker, store, &retry, key, now) {
+                self.change_budget(store, key, |cell| cell.charge(1, now, retry.budget.window));
+                events.push(Event::Count(Metric::WouldRetry));
+            }
+            return 0;
+        }
+        let Some(retry) = self.retry(Mode::Enforce).cloned() else { return 0 };
+        let (made, record) = (tried.retries(), tried.record());
+        events.extend(core::iter::repeat_n(Event::Count(Metric::Retries), made.min(u8::MAX.into()) as usize));
+        if made > 0 && outcome.verdict == Verdict::Success {
+            events.push(Event::Count(Metric::RetriesRecovered));
+        }
+        // A connection that could not be had is no matter of the method.
+        let by_method = tried.leave == Leave::Unsent
+            && match record.and_then(|record| record.tries.last()) {
+                Some(last) => last.end != End::ConnectFailure,
+                None => answer != Answer::NoAnswer,
+            };
+        let denial = match record.map(|record| record.next) {
+            Some(Next::Denied(denial)) => Some(denial),
+            _ if named(&retry) => tried.denial.or(by_method.then_some(Denial::Method)),
+            _ => None,
+        };
+        if let Some(denial) = denial {
+            events.push(Event::Count(Metric::denied(denial)));
+        }
+        if record.is_none() && made > 0 {
+            self.change_budget(store, key, |cell| cell.charge(made, now, retry.budget.window));
+        } else if tried.asked_in_vain {
+            self.change_budget(store, key, |cell| cell.refund(now, retry.budget.window));
+        }
+        made
+    }
+
+    /// Changes what has been taken from the budget. A change that is lost to contention leaves it a token too high or
+    /// too low until the window has passed.
+    fn change_budget<S: Store>(&mut self, store: &mut S, key: KeyNumber, change: impl Fn(&mut Withdrawn)) {
+        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return };
+        let _ = update(store, &state.paths.budget(), self.fingerprint, |old: Option<&Withdrawn>| {
+            let mut cell = old.cloned().unwrap_or_default();
+            change(&mut cell);
+            ((), Some(cell))
+        });
+    }
+}

@@ -1,0 +1,50 @@
+//! The names in the store of what belongs to a policy and to its keys. They are made of configuration and numbers only.
+
+use crate::keys::KeyNumber;
+use crate::record;
+
+/// The common beginning of all names of a policy of this name and content.
+pub fn of_policy(name: &str, fingerprint: u64) -> String {
+    format!("holdfast/{}/p/{name}/{fingerprint:016x}", record::VERSION)
+}
+
+/// The name of the policy's own text.
+pub fn policy_text(of_policy: &str) -> String {
+    format!("{of_policy}/policy")
+}
+
+/// The names of what belongs to one key.
+#[derive(Debug)]
+pub struct Paths(String);
+
+impl Paths {
+    /// Those of key number `key`.
+    pub fn new(of_policy: &str, key: KeyNumber) -> Self {
+        Paths(format!("{of_policy}/{}", key.0))
+    }
+
+    /// The breaker's cell.
+    pub fn breaker(&self) -> String {
+        format!("{}/breaker", self.0)
+    }
+
+    /// The requests in flight.
+    pub fn in_flight(&self) -> String {
+        format!("{}/in_flight", self.0)
+    }
+
+    /// The slot of the worker at `place`.
+    pub fn slot(&self, place: u16) -> String {
+        format!("{}/slot/{place}", self.0)
+    }
+
+    /// What has been taken from the retry budget.
+    pub fn budget(&self) -> String {
+        format!("{}/budget", self.0)
+    }
+
+    /// When an attempt seat was last seen.
+    pub fn attempt_seat(&self) -> String {
+        format!("{}/attempt_seat", self.0)
+    }
+}

@@ -1,0 +1,231 @@
+//! What the attempt seats of one VM share: the policies, and the tries that wait.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use holdfast_policy::attempts::{Attempts, BeforeRetry};
+use holdfast_policy::exchange::{self, Exchange};
+use holdfast_policy::response::NOT_RETRIED;
+use holdfast_policy::retry::Denial;
+use holdfast_policy::time::Timestamp;
+
+use crate::attempt_seat::Attempt;
+use crate::host::{self, Stream};
+use crate::shared::SharedData;
+use crate::vm::Vm;
+
+/// The most policies that are kept; more than that have been replaced by updates long ago.
+const MOST_POLICIES: usize = 2000;
+
+/// How often a hedge that may not be sent looks whether it is the last try left.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// The plugin in the attempt seat.
+pub struct AttemptPlugin {
+    /// The VM that this runs in.
+    pub vm: Rc<Vm>,
+    /// The store that all seats share.
+    pub shared: SharedData,
+    policies: RefCell<HashMap<u64, Rc<RefCell<Attempts>>>>,
+    waiting: RefCell<Vec<Waiter>>,
+    /// Tries in flight of requests whose tries may run beside each other, by the request's seed.
+    beside: RefCell<HashMap<u64, Beside>>,
+    /// The tick that was asked for, in milliseconds; 0 for none.
+    tick: Cell<u32>,
+    holds_responses: bool,
+}
+
+/// A paused try.
+struct Waiter {
+    context: u32,
+    due: Timestamp,
+    what: Waits,
+}
+
+/// What is paused.
+#[derive(Clone)]
+pub enum Waits {
+    /// A try, until its back-off is over.
+    Try(Rc<RefCell<Attempt>>),
+    /// A hedge that may not be sent, until it is the last try left.
+    Hedge(Rc<RefCell<Attempt>>),
+    /// A response before its retry.
+    Response,
+}
+
+/// Tries of one request beside each other.
+#[derive(Debug, Clone, Copy, Default)]
+struct Beside {
+    tries: u32,
+    is_answered: bool,
+}
+
+impl AttemptPlugin {
+    /// The plugin.
+    pub fn new() -> Self {
+        AttemptPlugin {
+            vm: Vm::current(),
+            shared: SharedData::unsignalled(),
+            policies: RefCell::default(),
+            waiting: RefCell::default(),
+            beside: RefCell::default(),
+            tick: Cell::new(0),
+            holds_responses: holds_responses(),
+        }
+    }
+
+    /// The policy of an exchange; `None` if the request seat's VM has not published it.
+    pub fn policy(&self, exchange: &Exchange) -> Option<Rc<RefCell<Attempts>>> {
+        let mut policies = self.policies.try_borrow_mut().ok()?;
+        if let Some(known) = policies.get(&exchange.fingerprint)
+            && known.try_borrow().is_ok_and(|known| known.is(exchange))
+        {
+            return Some(Rc::clone(known));
+        }
+        let mut shared = self.shared;
+        let fetched = Attempts::fetch(&mut shared, &exchange.policy, exchange.fingerprint, self.holds_responses)?;
+        if policies.len() >= MOST_POLICIES {
+            policies.clear();
+        }
+        let fetched = Rc::new(RefCell::new(fetched));
+        policies.insert(exchange.fingerprint, Rc::clone(&fetched));
+        Some(fetched)
+    }
+
+    /// Has a paused context woken at `due`.
+    pub fn wait(&self, context: u32, due: Timestamp, what: Waits, now: Timestamp) {
+        if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
+            waiting.push(Waiter { context, due, what });
+        }
+        self.arm(now);
+    }
+
+    /// Forgets a context that is gone.
+    pub fn forget(&self, context: u32) {
+        if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
+            waiting.retain(|waiter| waiter.context != context);
+        }
+    }
+
+    /// Counts a try of a request whose tries may run beside each other.
+    pub fn begin_beside(&self, seed: u64) {
+        if let Ok(mut beside) = self.beside.try_borrow_mut() {
+            let own = beside.entry(seed).or_default();
+            own.tries = own.tries.saturating_add(1);
+        }
+    }
+
+    /// Notes that a try of the request has its answer: the router ends the others.
+    pub fn answer_beside(&self, seed: u64) {
+        if let Ok(mut beside) = self.beside.try_borrow_mut()
+            && let Some(own) = beside.get_mut(&seed)
+        {
+            own.is_answered = true;
+        }
+    }
+
+    /// Takes a try back that [`AttemptPlugin::begin_beside`] counted. Whether another one has the answer.
+    pub fn end_beside(&self, seed: u64) -> bool {
+        let Ok(mut beside) = self.beside.try_borrow_mut() else { return false };
+        let Some(own) = beside.get_mut(&seed) else { return false };
+        own.tries = own.tries.saturating_sub(1);
+        let is_answered = own.is_answered;
+        if own.tries == 0 {
+            beside.remove(&seed);
+        }
+        is_answered
+    }
+
+    /// How many tries of the request run beside each other.
+    pub fn beside(&self, seed: u64) -> u32 {
+        self.beside.try_borrow().ok().and_then(|beside| beside.get(&seed).map(|own| own.tries)).unwrap_or(0)
+    }
+
+    /// Wakes those whose time has come.
+    pub fn on_tick(&self) {
+        // The tick that was asked for has come; the host goes on with it until it hears otherwise.
+        let now = Timestamp(host::now());
+        let due: Vec<Waiter> = match self.waiting.try_borrow_mut() {
+            Ok(mut waiting) => waiting.extract_if(.., |waiter| waiter.due <= now).collect(),
+            Err(_) => return,
+        };
+        for waiter in due {
+            self.wake(waiter, now);
+        }
+        self.arm(now);
+    }
+
+    fn wake(&self, waiter: Waiter, now: Timestamp) {
+        // A context that is gone was forgotten when it went.
+        if host::act_for(waiter.context).is_err() {
+            return;
+        }
+        match waiter.what {
+            Waits::Response => {
+                let _ = host::resume(Stream::Response);
+            }
+            Waits::Try(attempt) => {
+                let Ok(mut attempt) = attempt.try_borrow_mut() else { return };
+                match attempt.after_wait(self.shared, now) {
+                    BeforeRetry::Stop(denial) => attempt.stop(denial),
+                    BeforeRetry::Send | BeforeRetry::Wait(_) => {
+                        attempt.send(now);
+                        let _ = host::resume(Stream::Request);
+                    }
+                }
+            }
+            Waits::Hedge(attempt) => {
+                let seed = attempt.try_borrow().map(|attempt| attempt.seed());
+                if seed.is_ok_and(|seed| self.beside(seed) > 1) {
+                    if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
+                        let due = now.plus(LOOK_AGAIN);
+                        waiting.push(Waiter { due, what: Waits::Hedge(attempt), ..waiter });
+                    }
+                } else if let Ok(mut attempt) = attempt.try_borrow_mut() {
+                    attempt.stop_as_left();
+                }
+            }
+        }
+    }
+
+    /// Asks for a tick when the next one is due, or for none.
+    fn arm(&self, now: Timestamp) {
+        let next = self.waiting.try_borrow().ok().and_then(|waiting| waiting.iter().map(|waiter| waiter.due).min());
+        let period = next.map_or(0, |due| {
+            let left = due.since(now);
+            let millis = left.as_millis() + u128::from(left.subsec_nanos() % 1_000_000 > 0);
+            u32::try_from(millis.clamp(1, 1000)).unwrap_or(1000)
+        });
+        // A tick repeats, and begins anew when it is set.
+        if (period > 0 || self.tick.get() > 0) && host::tick_every(period).is_ok() {
+            self.tick.set(period);
+        }
+    }
+}
+
+/// Replies in place of a try that may not be sent.
+pub fn reply_not_retried(last_timed_out: bool, denial: Option<Denial>) {
+    let why = denial.map_or("policy", Denial::name);
+    let status = if last_timed_out { 504 } else { 503 };
+    let body = format!("upstream connect error or disconnect/reset before headers. not retried: {why}");
+    // Without a stream there is nobody to reply to.
+    let _ = host::reply(status, &format!("{NOT_RETRIED}{{{why}}}"), &[], body.as_bytes(), None);
+}
+
+/// Leaves the exchange where the other tries and the request seat find it.
+pub fn write(exchange: &Exchange) {
+    // Without it the next try begins as a first one, and the access log lacks the tries.
+    let _ = host::set_property(exchange::PROPERTY, &exchange.property());
+}
+
+/// Whether this Envoy can hold a response back before it is retried: from 1.37 on. Before, that stream was left hanging.
+fn holds_responses() -> bool {
+    let number = |part: &str| host::property_number(&format!("xds\0node\0user_agent_build_version\0version\0{part}"));
+    match (number("major_number"), number("minor_number")) {
+        (Some(1), Some(minor)) => minor >= 37,
+        (Some(major), _) => major > 1,
+        _ => false,
+    }
+}

@@ -1,0 +1,381 @@
+//! The attempt seat: an upstream HTTP filter, which sees one try of a request.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use holdfast_policy::attempts::{AfterResponse, Attempts, BeforeRetry, RouteEnds};
+use holdfast_policy::document::Retry;
+use holdfast_policy::exchange::{self, End, Exchange, Try};
+use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
+use holdfast_policy::response::{self, ResponseHead, SetBy};
+use holdfast_policy::retry::{Denial, Named};
+use holdfast_policy::time::Timestamp;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use crate::attempt_plugin::{self, AttemptPlugin, Waits};
+use crate::host::{self, Headers};
+use crate::shared::SharedData;
+
+/// One try's context.
+pub struct AttemptSeat {
+    plugin: Rc<AttemptPlugin>,
+    context: u32,
+    /// `None` while the request is governed by no policy with retries.
+    attempt: Option<Rc<RefCell<Attempt>>>,
+}
+
+/// One try.
+pub struct Attempt {
+    policy: Rc<RefCell<Attempts>>,
+    exchange: Exchange,
+    phase: Phase,
+    route_ends: RouteEnds,
+}
+
+/// How far a try has come.
+enum Phase {
+    /// It waits for its back-off to be over, and has a token.
+    Waiting,
+    /// It may not be sent.
+    Stopped,
+    /// It was sent.
+    Sent(Timestamp),
+    /// Its response is judged by its trailers.
+    Trailers { sent: Timestamp, head: Box<ResponseHead>, came: Timestamp },
+    /// Its end is known.
+    Over,
+}
+
+impl Attempt {
+    /// What the request's waits follow from.
+    pub fn seed(&self) -> u64 {
+        self.exchange.seed
+    }
+
+    /// Decides whether a try whose wait is over is still to be sent.
+    pub fn after_wait(&mut self, mut shared: SharedData, now: Timestamp) -> BeforeRetry {
+        let Ok(mut policy) = self.policy.try_borrow_mut() else { return BeforeRetry::Send };
+        policy.after_wait(&mut shared, &mut self.exchange, now)
+    }
+
+    /// Notes that the try is sent now.
+    pub fn send(&mut self, now: Timestamp) {
+        self.phase = Phase::Sent(now);
+        attempt_plugin::write(&self.exchange);
+    }
+
+    /// Replies in place of the try.
+    pub fn stop(&mut self, denial: Option<Denial>) {
+        self.phase = Phase::Stopped;
+        attempt_plugin::write(&self.exchange);
+        let timed_out = self.exchange.tries.last().is_some_and(|last| last.end == End::TimedOut);
+        attempt_plugin::reply_not_retried(timed_out, denial);
+    }
+
+    /// Replies in place of a hedge that is the last try left, with what the others have written meanwhile.
+    pub fn stop_as_left(&mut self) {
+        let denial = match self.exchange.next {
+            exchange::Next::Denied(denial) => Some(denial),
+            _ => None,
+        };
+        let next = self.exchange.next;
+        self.refresh();
+        self.exchange.next = next;
+        self.stop(denial);
+    }
+
+    /// Takes over what tries beside this one have written.
+    fn refresh(&mut self) {
+        let written = host::property(exchange::PROPERTY).and_then(|bytes| Exchange::read_property(&bytes));
+        if let Some(written) = written {
+            self.exchange = written;
+        }
+    }
+}
+
+impl AttemptSeat {
+    /// A context.
+    pub fn new(plugin: Rc<AttemptPlugin>, context: u32) -> Self {
+        AttemptSeat { plugin, context, attempt: None }
+    }
+
+    /// Finds out what the request seat says of this request, and decides on the try.
+    fn begin(&mut self) -> Option<Action> {
+        let exchange = Exchange::read_property(&host::property(exchange::PROPERTY)?)?;
+        let policy = self.plugin.policy(&exchange)?;
+        let (now, mut shared) = (Timestamp(host::now()), self.plugin.shared);
+        let mut attempt = Attempt { policy, exchange, phase: Phase::Over, route_ends: RouteEnds::Unknown };
+        let shared_policy = Rc::clone(&attempt.policy);
+        let mut policy = shared_policy.try_borrow_mut().ok()?;
+        policy.tell_presence(&mut shared, attempt.exchange.key, now);
+        if policy.wants_time_left() {
+            attempt.route_ends = time_left().map_or(RouteEnds::Never, |left| RouteEnds::At(now.plus(left)));
+        }
+        let hedges = policy.hedges();
+        if hedges {
+            self.plugin.begin_beside(attempt.exchange.seed);
+        }
+        let is_retry = attempt.exchange.is_retried() || hedges && attempt_count() > 1;
+        if !is_retry {
+            attempt.phase = Phase::Sent(now);
+            self.attempt = Some(Rc::new(RefCell::new(attempt)));
+            return Some(Action::Continue);
+        }
+        let mut worker = self.plugin.vm.worker.try_borrow_mut().ok()?;
+        let decision = policy.before_retry(&mut worker, &mut shared, &mut attempt.exchange, now);
+        drop(policy);
+        drop(worker);
+        Some(self.act(attempt, decision, hedges, now))
+    }
+
+    fn act(&mut self, mut attempt: Attempt, decision: BeforeRetry, hedges: bool, now: Timestamp) -> Action {
+        match decision {
+            BeforeRetry::Send => {
+                number_try(attempt.exchange.retries);
+                attempt.send(now);
+                self.attempt = Some(Rc::new(RefCell::new(attempt)));
+                Action::Continue
+            }
+            BeforeRetry::Wait(due) => {
+                // Request headers cannot be changed later.
+                number_try(attempt.exchange.retries.saturating_add(1));
+                attempt.phase = Phase::Waiting;
+                attempt_plugin::write(&attempt.exchange);
+                let attempt = Rc::new(RefCell::new(attempt));
+                self.attempt = Some(Rc::clone(&attempt));
+                self.plugin.wait(self.context, due, Waits::Try(attempt), now);
+                Action::Pause
+            }
+            // A reply would also end the try in flight beside this one: this one waits for its end.
+            BeforeRetry::Stop(_) if hedges && self.plugin.beside(attempt.exchange.seed) > 1 => {
+                attempt.phase = Phase::Stopped;
+                attempt_plugin::write(&attempt.exchange);
+                let attempt = Rc::new(RefCell::new(attempt));
+                self.attempt = Some(Rc::clone(&attempt));
+                self.plugin.wait(self.context, now, Waits::Hedge(attempt), now);
+                Action::Pause
+            }
+            BeforeRetry::Stop(denial) => {
+                attempt.stop(denial);
+                self.attempt = Some(Rc::new(RefCell::new(attempt)));
+                Action::Pause
+            }
+        }
+    }
+
+    /// Judges a response by its headers.
+    fn judge_head(&self, attempt: &mut Attempt, ended: bool) -> Action {
+        let Phase::Sent(sent) = attempt.phase else { return Action::Continue };
+        let now = Timestamp(host::now());
+        let shared_policy = Rc::clone(&attempt.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return Action::Continue };
+        let document = std::sync::Arc::clone(policy.policy());
+        let Some(retry) = &document.retry else { return Action::Continue };
+        let head = ResponseHead::read(&host::headers(Headers::Response), now, retry.retry_after.honor);
+        remove_foreign(&head);
+        let seed = attempt.exchange.seed;
+        let is_beside = policy.hedges() && self.plugin.beside(seed) > 1;
+        if is_beside {
+            attempt.refresh();
+        }
+        let Some(answer) = head.answer(ended) else {
+            self.plugin.answer_beside(seed);
+            if attempt.exchange.is_retried() {
+                mark(exchange::TRIES_HEADER, "1");
+            }
+            attempt.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
+            return Action::Continue;
+        };
+        attempt.phase = Phase::Over;
+        let took = now.since(sent);
+        let outcome = Outcome::judge(&document.outcome, answer, took, None);
+        if !attempt.exchange.is_retried() && outcome.verdict == Verdict::Success && is_unnamed(retry, &head) {
+            // Whatever the route makes of it: an answer that the policy does not name is not asked for again.
+            if head.status >= 400 && head.ratelimited.is_none() {
+                mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
+            }
+            self.plugin.answer_beside(seed);
+            return Action::Continue;
+        }
+        let Some(end) = End::of(answer) else { return Action::Continue };
+        let one = Try { host: upstream_host(), end, verdict: outcome.verdict, took, ended: now };
+        let Ok(mut worker) = self.plugin.vm.worker.try_borrow_mut() else { return Action::Continue };
+        let (mut shared, ends) = (self.plugin.shared, attempt.route_ends);
+        let after = if is_beside {
+            policy.after_response_beside(&mut attempt.exchange, one, &head)
+        } else {
+            policy.after_response(&mut worker, &mut shared, &mut attempt.exchange, one, &head, ends, now)
+        };
+        attempt_plugin::write(&attempt.exchange);
+        mark(exchange::TRIES_HEADER, "1");
+        if !matches!(after, AfterResponse::Ask { .. }) {
+            self.plugin.answer_beside(seed);
+        }
+        match after {
+            AfterResponse::Pass => Action::Continue,
+            AfterResponse::Forbid => {
+                if head.ratelimited.is_none() {
+                    mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
+                }
+                Action::Continue
+            }
+            AfterResponse::Ask { hold } => {
+                if head.ratelimited.is_some() {
+                    // The host's own would forbid what the policy asks for.
+                    let _ = host::remove_header(Headers::Response, exchange::FORBID_HEADER);
+                }
+                mark(exchange::RETRY_HEADER, "1");
+                if hold.is_zero() {
+                    return Action::Continue;
+                }
+                self.plugin.wait(self.context, now.plus(hold), Waits::Response, now);
+                Action::Pause
+            }
+        }
+    }
+
+    /// Judges a gRPC response by its trailers: too late for another try, but not for the record.
+    fn judge_trailers(&self, attempt: &mut Attempt) {
+        let Phase::Trailers { sent, came, .. } = attempt.phase else { return };
+        attempt.phase = Phase::Over;
+        let answer = response::trailers_answer(host::header(Headers::ResponseTrailers, "grpc-status").as_deref());
+        Self::record(attempt, answer, sent, came);
+    }
+
+    /// Records a try that its response's headers did not decide.
+    fn record(attempt: &mut Attempt, answer: Answer, sent: Timestamp, came: Timestamp) {
+        let took = came.since(sent);
+        let Ok(policy) = attempt.policy.try_borrow() else { return };
+        let outcome = Outcome::judge(&policy.policy().outcome, answer, took, None);
+        drop(policy);
+        let Some(end) = End::of(answer) else { return };
+        if attempt.exchange.is_retried() || outcome.verdict != Verdict::Success {
+            attempt.exchange.ended(Try { host: upstream_host(), end, verdict: outcome.verdict, took, ended: came });
+            attempt.exchange.next = exchange::Next::Open;
+            attempt_plugin::write(&attempt.exchange);
+        }
+    }
+
+    /// Records a try that ended without a response.
+    fn end(&self, attempt: &mut Attempt) {
+        let (seed, hedges) = (attempt.seed(), attempt.policy.try_borrow().is_ok_and(|policy| policy.hedges()));
+        let is_answered = hedges && self.plugin.end_beside(seed);
+        let now = Timestamp(host::now());
+        match std::mem::replace(&mut attempt.phase, Phase::Over) {
+            Phase::Over | Phase::Stopped => {}
+            Phase::Waiting => {
+                let Ok(mut policy) = attempt.policy.try_borrow_mut() else { return };
+                if outcome::client_left(response_flags()) {
+                    policy.refund(&mut self.plugin.shared.clone(), attempt.exchange.key, now);
+                } else {
+                    policy.after_no_connection(&mut attempt.exchange, upstream_host(), now);
+                    attempt_plugin::write(&attempt.exchange);
+                }
+            }
+            Phase::Trailers { sent, head, came } => {
+                let answer = response::answer_at_end(Some(&head), response_flags());
+                Self::record(attempt, answer, sent, came);
+            }
+            Phase::Sent(sent) => {
+                if is_answered || outcome::client_left(response_flags()) {
+                    return;
+                }
+                if hedges {
+                    attempt.refresh();
+                }
+                let connected = host::property("upstream\0local_address").is_some_and(|address| !address.is_empty());
+                if let Ok(policy) = attempt.policy.try_borrow() {
+                    policy.after_no_response(&mut attempt.exchange, upstream_host(), connected, sent, now);
+                }
+                attempt_plugin::write(&attempt.exchange);
+            }
+        }
+    }
+}
+
+/// Adds a header for the router or the request seat.
+fn mark(name: &str, value: &str) {
+    // Where the host refuses, the router decides by its own rules.
+    let _ = host::set_header(Headers::Response, name, value);
+}
+
+/// Removes what only this seat may say.
+fn remove_foreign(head: &ResponseHead) {
+    if head.asks_retry {
+        let _ = host::remove_header(Headers::Response, exchange::RETRY_HEADER);
+    }
+    if head.has_tries {
+        let _ = host::remove_header(Headers::Response, exchange::TRIES_HEADER);
+    }
+}
+
+/// Tells the host which try this is, as Envoy does where the route asks for it: proxies behind it then do not retry too.
+fn number_try(retries: u8) {
+    let number = u32::from(retries).saturating_add(1);
+    let _ = host::set_header(Headers::Request, "x-envoy-attempt-count", &number.to_string());
+}
+
+/// Whether the policy does not name a response as one to try again after.
+fn is_unnamed(retry: &Retry, head: &ResponseHead) -> bool {
+    let ratelimited = head.ratelimited == Some(SetBy::Host);
+    retry.on.names_response(head.status, head.grpc_status, ratelimited) != Named::Yes
+}
+
+/// The try's number as Envoy counts, from 1.
+fn attempt_count() -> u64 {
+    host::property_number("upstream\0request_attempt_count").unwrap_or(0)
+}
+
+/// How long the route lets the request go on.
+fn time_left() -> Option<Duration> {
+    let value = host::header(Headers::Request, "x-envoy-expected-rq-timeout-ms")?;
+    let millis: u64 = std::str::from_utf8(&value).ok()?.trim().parse().ok()?;
+    (millis > 0).then_some(Duration::from_millis(millis))
+}
+
+fn upstream_host() -> Vec<u8> {
+    host::property("upstream\0address").unwrap_or_default()
+}
+
+fn response_flags() -> u64 {
+    host::property_number("response\0flags").unwrap_or(0)
+}
+
+impl Context for AttemptSeat {}
+
+impl HttpContext for AttemptSeat {
+    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
+        self.begin().unwrap_or(Action::Continue)
+    }
+
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        let Some(attempt) = &self.attempt else { return Action::Continue };
+        match attempt.try_borrow_mut() {
+            Ok(mut attempt) => self.judge_head(&mut attempt, end_of_stream),
+            Err(_) => Action::Continue,
+        }
+    }
+
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+        if let Some(attempt) = &self.attempt
+            && let Ok(mut attempt) = attempt.try_borrow_mut()
+        {
+            self.judge_trailers(&mut attempt);
+        }
+        Action::Continue
+    }
+}
+
+/// The host deletes a try's context when the try is over, before it begins the next one. (`on_done` would say the same at
+/// the same moment, and cost every request of both seats a call.)
+impl Drop for AttemptSeat {
+    fn drop(&mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
+        self.plugin.forget(self.context);
+        if let Ok(mut attempt) = attempt.try_borrow_mut() {
+            self.end(&mut attempt);
+        }
+    }
+}

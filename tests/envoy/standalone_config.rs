@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use holdfast_tests::{Backend, Client, Envoy, EnvoyOptions, stats_tags, wasm_module};
+use holdfast_tests::{Action, Backend, Client, Envoy, EnvoyOptions, stats_tags, wasm_module, with_header};
 use serde_json::{Value, json};
 
 const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
@@ -32,10 +32,14 @@ fn placed(backend: SocketAddr, module: &str) -> String {
         ("filename: /etc/envoy/holdfast.wasm", format!("filename: {module}")),
     ];
     replacements.iter().fold(text(), |text, (from, to)| {
-        assert_eq!(text.matches(from).count(), 1, "envoy.yaml says {from:?} once");
+        let expected = if from.starts_with("filename") { 2 } else { 1 };
+        assert_eq!(text.matches(from).count(), expected, "envoy.yaml says {from:?} so often");
         text.replace(from, to)
     })
 }
+
+const ATTEMPT_FILTERS: &str = "/static_resources/clusters/0/typed_extension_protocol_options/\
+    envoy.extensions.upstreams.http.v3.HttpProtocolOptions/http_filters";
 
 fn holdfast(config: &Value) -> &Value {
     &config.pointer(FILTERS).unwrap()[0]["typed_config"]["config"]
@@ -56,6 +60,34 @@ fn holdfast_sits_just_before_the_router() {
 }
 
 #[test]
+fn the_attempt_seat_shares_everything_but_its_vm() {
+    let config = shipped();
+    let filters = config.pointer(ATTEMPT_FILTERS).and_then(Value::as_array).unwrap();
+    let names: Vec<&str> = filters.iter().filter_map(|filter| filter["name"].as_str()).collect();
+    assert_eq!(names, ["holdfast", "envoy.filters.http.upstream_codec"]);
+    let (request, mut attempt) = (holdfast(&config).clone(), filters[0]["typed_config"]["config"].clone());
+    assert_eq!(attempt["vm_config"]["configuration"]["value"], r#"{"seat": "attempt"}"#);
+    let vm = attempt["vm_config"].as_object_mut().unwrap();
+    vm.remove("configuration");
+    for (name, value) in attempt.as_object().unwrap() {
+        assert_eq!(&request[name], value, "{name} is the request seat's");
+    }
+}
+
+#[test]
+fn envoy_alone_never_retries_and_does_not_stand_in_the_way() {
+    let config = shipped();
+    let policy = config
+        .pointer("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0")
+        .map(|host| host["retry_policy"].clone())
+        .unwrap();
+    assert_eq!(policy.get("retry_on"), None);
+    assert_eq!(policy["retry_back_off"]["max_interval"], "0.001s");
+    let retries = config.pointer("/static_resources/clusters/0/circuit_breakers/thresholds/0/max_retries");
+    assert!(retries.and_then(Value::as_u64) >= Some(1000), "the budget is the limit, not Envoy's 3");
+}
+
+#[test]
 fn the_policy_is_json() {
     let config = shipped();
     let text = holdfast(&config)["configuration"]["value"].as_str().unwrap();
@@ -72,7 +104,9 @@ fn the_labels_are_those_that_the_other_tests_use() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_accepts_all_but_the_module() {
     let mut config = shipped();
-    config.pointer_mut(FILTERS).and_then(Value::as_array_mut).unwrap().remove(0);
+    for filters in [FILTERS, ATTEMPT_FILTERS] {
+        config.pointer_mut(filters).and_then(Value::as_array_mut).unwrap().remove(0);
+    }
     Envoy::validate(EnvoyOptions::new().bootstrap(config.to_string())).await.unwrap();
 }
 
@@ -87,6 +121,10 @@ async fn a_request_passes_through_the_module() {
 
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
     assert_eq!(backend.requests(), 1);
+    backend.script(Action::in_turn("x-request-key", vec![Action::status(503), Action::ok()]));
+    let request = with_header(Client::request("/"), "x-request-key", "retried");
+    let retried = Client::http1(envoy.addr()).send(request).await.unwrap();
+    assert_eq!((retried.status, backend.requests()), (200, 3), "the second seat is at work too");
     let dump: Value = serde_json::from_str(&envoy.admin_get("/config_dump").await.unwrap()).unwrap();
     let tags = dump.pointer("/configs/0/bootstrap/stats_config/stats_tags");
     assert_eq!(tags, Some(&stats_tags()), "Envoy read the regular expressions over several lines as they are meant");

@@ -32,6 +32,8 @@ pub struct Attempt {
     exchange: Exchange,
     phase: Phase,
     route_ends: RouteEnds,
+    /// The host, where tries may run beside each other: the host names only the one of the try begun last.
+    host: Option<Vec<u8>>,
 }
 
 /// How far a try has come.
@@ -86,6 +88,11 @@ impl Attempt {
         self.stop(denial);
     }
 
+    /// The address of the host.
+    fn host(&self) -> Vec<u8> {
+        self.host.clone().unwrap_or_else(upstream_host)
+    }
+
     /// Takes over what tries beside this one have written.
     fn refresh(&mut self) {
         let written = host::property(exchange::PROPERTY).and_then(|bytes| Exchange::read_property(&bytes));
@@ -106,15 +113,16 @@ impl AttemptSeat {
         let exchange = Exchange::read_property(&host::property(exchange::PROPERTY)?)?;
         let policy = self.plugin.policy(&exchange)?;
         let (now, mut shared) = (Timestamp(host::now()), self.plugin.shared);
-        let mut attempt = Attempt { policy, exchange, phase: Phase::Over, route_ends: RouteEnds::Unknown };
+        let mut attempt = Attempt { policy, exchange, phase: Phase::Over, route_ends: RouteEnds::Unknown, host: None };
         let shared_policy = Rc::clone(&attempt.policy);
         let mut policy = shared_policy.try_borrow_mut().ok()?;
         policy.tell_presence(&mut shared, attempt.exchange.key, now);
         if policy.wants_time_left() {
             attempt.route_ends = time_left().map_or(RouteEnds::Never, |left| RouteEnds::At(now.plus(left)));
         }
-        let hedges = policy.hedges();
+        let hedges = policy.hedges(&attempt.exchange);
         if hedges {
+            attempt.host = host::property("upstream\0address");
             self.plugin.begin_beside(attempt.exchange.seed);
         }
         let is_retry = attempt.exchange.is_retried() || hedges && attempt_count() > 1;
@@ -176,8 +184,9 @@ impl AttemptSeat {
         let head = ResponseHead::read(&host::headers(Headers::Response), now, retry.retry_after.honor);
         remove_foreign(&head);
         let seed = attempt.exchange.seed;
-        let is_beside = policy.hedges() && self.plugin.beside(seed) > 1;
-        if is_beside {
+        let hedges = policy.hedges(&attempt.exchange);
+        let is_beside = hedges && self.plugin.beside(seed) > 1;
+        if hedges {
             attempt.refresh();
         }
         let Some(answer) = head.answer(ended) else {
@@ -200,7 +209,7 @@ impl AttemptSeat {
             return Action::Continue;
         }
         let Some(end) = End::of(answer) else { return Action::Continue };
-        let one = Try { host: upstream_host(), end, verdict: outcome.verdict, took, ended: now };
+        let one = Try { host: attempt.host(), end, verdict: outcome.verdict, took, ended: now };
         let Ok(mut worker) = self.plugin.vm.worker.try_borrow_mut() else { return Action::Continue };
         let (mut shared, ends) = (self.plugin.shared, attempt.route_ends);
         let after = if is_beside {
@@ -252,7 +261,8 @@ impl AttemptSeat {
         drop(policy);
         let Some(end) = End::of(answer) else { return };
         if attempt.exchange.is_retried() || outcome.verdict != Verdict::Success {
-            attempt.exchange.ended(Try { host: upstream_host(), end, verdict: outcome.verdict, took, ended: came });
+            let host = attempt.host();
+            attempt.exchange.ended(Try { host, end, verdict: outcome.verdict, took, ended: came });
             attempt.exchange.next = exchange::Next::Open;
             attempt_plugin::write(&attempt.exchange);
         }
@@ -260,17 +270,18 @@ impl AttemptSeat {
 
     /// Records a try that ended without a response.
     fn end(&self, attempt: &mut Attempt) {
-        let (seed, hedges) = (attempt.seed(), attempt.policy.try_borrow().is_ok_and(|policy| policy.hedges()));
-        let is_answered = hedges && self.plugin.end_beside(seed);
-        let now = Timestamp(host::now());
+        let hedges = attempt.policy.try_borrow().is_ok_and(|policy| policy.hedges(&attempt.exchange));
+        let is_answered = hedges && self.plugin.end_beside(attempt.seed());
         match std::mem::replace(&mut attempt.phase, Phase::Over) {
             Phase::Over | Phase::Stopped => {}
             Phase::Waiting => {
+                let now = Timestamp(host::now());
                 let Ok(mut policy) = attempt.policy.try_borrow_mut() else { return };
                 if outcome::client_left(response_flags()) {
-                    policy.refund(&mut self.plugin.shared.clone(), attempt.exchange.key, now);
+                    policy.refund(&mut self.plugin.shared.clone(), &attempt.exchange, now);
                 } else {
-                    policy.after_no_connection(&mut attempt.exchange, upstream_host(), now);
+                    let host = upstream_host();
+                    policy.after_no_connection(&mut attempt.exchange, host, now);
                     attempt_plugin::write(&attempt.exchange);
                 }
             }
@@ -285,9 +296,11 @@ impl AttemptSeat {
                 if hedges {
                     attempt.refresh();
                 }
+                let now = Timestamp(host::now());
                 let connected = host::property("upstream\0local_address").is_some_and(|address| !address.is_empty());
+                let host = attempt.host();
                 if let Ok(policy) = attempt.policy.try_borrow() {
-                    policy.after_no_response(&mut attempt.exchange, upstream_host(), connected, sent, now);
+                    policy.after_no_response(&mut attempt.exchange, host, connected, sent, now);
                 }
                 attempt_plugin::write(&attempt.exchange);
             }
@@ -317,10 +330,10 @@ fn number_try(retries: u8) {
     let _ = host::set_header(Headers::Request, "x-envoy-attempt-count", &number.to_string());
 }
 
-/// Whether the policy does not name a response as one to try again after.
+/// Whether neither the policy nor a list that it leaves to the route can name a response as one to try again after.
 fn is_unnamed(retry: &Retry, head: &ResponseHead) -> bool {
     let ratelimited = head.ratelimited == Some(SetBy::Host);
-    retry.on.names_response(head.status, head.grpc_status, ratelimited) != Named::Yes
+    retry.on.names_response(head.status, head.grpc_status, ratelimited) == Named::No
 }
 
 /// The try's number as Envoy counts, from 1.

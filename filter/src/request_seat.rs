@@ -8,7 +8,7 @@ use holdfast_policy::access::{self, Fate};
 use holdfast_policy::document::{Mode, Policy};
 use holdfast_policy::exchange;
 use holdfast_policy::fallback::{self, Field, Served};
-use holdfast_policy::governed::{Decision, InFlightHold, Plan, Ticket, Tried};
+use holdfast_policy::governed::{Accounted, Decision, InFlightHold, Plan, Ticket, Tried};
 use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
 use holdfast_policy::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
 use holdfast_policy::retry::{Denial, Leave};
@@ -164,27 +164,35 @@ impl RequestSeat {
             .as_ref()
             .filter(|retrying| retrying.is_worth_reading(came.said, &outcome))
             .and_then(|_| exchange::Exchange::read_property(&host::property(exchange::PROPERTY)?));
-        let mut retries = 0;
+        let mut accounted = Accounted::default();
         if let Some(retrying) = &retrying {
             let tried = retrying.tried(exchange.as_ref(), came.said);
             let store = &mut shared;
-            retries = governed.account_retries(&mut worker, store, key, &tried, answer, &outcome, came.at, &mut events);
+            accounted =
+                governed.account_retries(&mut worker, store, key, &tried, answer, &outcome, came.at, &mut events);
         }
         let served = came.replaceable.then(|| {
             let value = |wanted: Field<'_>| {
                 let place = governing.kept.iter().position(|part| part.field() == Some(wanted))?;
                 kept.get(place)?.clone()
             };
-            fallback::serve_failure(policy, answer, &outcome, retries, would_be_served, grpc, value, &mut events)
+            fallback::serve_failure(
+                policy,
+                answer,
+                &outcome,
+                accounted.retries,
+                would_be_served,
+                grpc,
+                value,
+                &mut events,
+            )
         });
         let served = served.flatten();
-        let tries = exchange.as_ref().filter(|exchange| exchange.is_retried());
-        if served.is_some() || tries.is_some() {
+        let tries = exchange.as_ref().map_or(&[][..], |exchange| &exchange.tries);
+        if served.is_some() || !tries.is_empty() || accounted.denial.is_some() {
             let fate = served.as_ref().map_or(fate, |served| served.fate);
             let mut line = access::line(&policy.name, governed.key_text(key), fate);
-            if let Some(exchange) = tries {
-                access::push_tries(&mut line, exchange);
-            }
+            access::push_tries(&mut line, tries, accounted.denial);
             tell_access_log(&line);
         }
         governing.tell(&governed, key, events);

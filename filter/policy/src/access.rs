@@ -3,8 +3,9 @@
 use core::fmt::Write;
 
 use crate::document::Reason;
-use crate::exchange::{Exchange, Next};
+use crate::exchange::Try;
 use crate::outcome::Verdict;
+use crate::retry::Denial;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +48,8 @@ pub fn line(policy: &str, key: &str, fate: Fate) -> String {
 
 /// What [`line()`] adds about tries, if there is anything to say: `; attempts=10.0.0.1:80 failure:503 3ms, 10.0.0.2:80 success:200 5ms`,
 /// and `; denied=budget` where another one was denied.
-pub fn push_tries(line: &mut String, exchange: &Exchange) {
-    for (number, one) in exchange.tries.iter().enumerate() {
+pub fn push_tries(line: &mut String, tries: &[Try], denial: Option<Denial>) {
+    for (number, one) in tries.iter().enumerate() {
         line.push_str(if number == 0 { "; attempts=" } else { ", " });
         // What separates the parts may not occur in them.
         line.extend(one.host.iter().map(|byte| match byte {
@@ -63,7 +64,7 @@ pub fn push_tries(line: &mut String, exchange: &Exchange) {
         // Writing to a string cannot fail.
         let _ = write!(line, " {verdict}:{} {}ms", one.end, one.took.as_millis());
     }
-    if let Next::Denied(denial) = exchange.next {
+    if let Some(denial) = denial {
         line.push_str("; denied=");
         line.push_str(denial.name());
     }
@@ -74,7 +75,11 @@ pub const PROPERTY: &str = "holdfast";
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
+    use crate::exchange::End;
+    use crate::time::Timestamp;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -85,5 +90,29 @@ mod tests {
             line("p", "cluster=c", Fate::Static(Reason::Timeout)),
             "policy=p; key=cluster=c; decision=fallback; reason=timeout; kind=static"
         );
+    }
+
+    #[test]
+    fn tries_are_told_in_order_and_nothing_of_a_host_can_leave_its_place() {
+        let one = |host: &[u8], end, verdict| Try {
+            host: host.to_vec(),
+            end,
+            verdict,
+            took: Duration::from_millis(3),
+            ended: Timestamp::ZERO,
+        };
+        let tries = [
+            one(b"[::1]:80", End::Reset, Verdict::Failure),
+            one(b"a;b, c", End::Grpc(14), Verdict::Ignored),
+            one(b"", End::Http(200), Verdict::Success),
+        ];
+        let mut line = String::from("x");
+        push_tries(&mut line, &tries, Some(Denial::RetryAfter));
+        let expected =
+            "x; attempts=[::1]:80 failure:reset 3ms, a_b__c ignored:grpc-14 3ms,  success:200 3ms; denied=retry_after";
+        assert_eq!(line, expected);
+        let mut alone = String::from("x");
+        push_tries(&mut alone, &[], None);
+        assert_eq!(alone, "x");
     }
 }

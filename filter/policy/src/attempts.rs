@@ -24,8 +24,9 @@ use crate::store::{Store, update};
 use crate::time::Timestamp;
 use crate::worker::{VIEW_LASTS_UNSIGNALLED, Worker};
 
-/// A try that ends this much before its time is over may have been ended by that: the router's clock is another.
-const TIMER_SLACK: Duration = Duration::from_millis(2);
+/// How much before its time is over a try may be ended by that: a busy router's timers count from the beginning of its
+/// loop, and were seen 10 ms early.
+const TIMER_SLACK: core::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(20);
 
 /// How long a response must still be able to wait beyond what it is asked to: the router's timer may be early.
 const HOLD_MARGIN: Duration = Duration::from_millis(20);
@@ -118,9 +119,9 @@ impl Attempts {
         &self.policy
     }
 
-    /// Whether tries of one request may run beside each other.
-    pub fn hedges(&self) -> bool {
-        self.policy.retry.as_ref().is_some_and(|retry| retry.hedge_on_per_try_timeout)
+    /// Whether tries of this request may run beside each other.
+    pub fn hedges(&self, exchange: &Exchange) -> bool {
+        exchange.leave == Leave::All && self.policy.retry.as_ref().is_some_and(|retry| retry.hedge_on_per_try_timeout)
     }
 
     /// Whether this is the policy of that name and content.
@@ -216,7 +217,7 @@ impl Attempts {
                 AfterResponse::Forbid
             }
             Ok(()) if named == Named::Yes => {
-                exchange.next = Next::Retry(now.plus(wait));
+                exchange.next = Next::Retry { due: now.plus(wait), taken: now };
                 AfterResponse::Ask { hold }
             }
             Ok(()) => AfterResponse::Pass,
@@ -300,11 +301,20 @@ impl Attempts {
     ) {
         let took = now.since(sent);
         let per_try = self.policy.retry.as_ref().and_then(|retry| retry.per_try_timeout);
-        let timed_out = exchange.try_lasts.is_some_and(|lasts| took.saturating_add(TIMER_SLACK) >= lasts)
-            || exchange.deadline.is_some_and(|deadline| now.plus(TIMER_SLACK) >= deadline);
+        let is_over = |passed: Duration, of: Duration| {
+            passed.saturating_add((of / 10).clamp(*TIMER_SLACK.start(), *TIMER_SLACK.end())) >= of
+        };
+        // A try with a hedge beside it goes on when its own time is over.
+        let lasts = exchange.try_lasts.filter(|_| !self.hedges(exchange));
+        let timed_out = lasts.is_some_and(|lasts| is_over(took, lasts))
+            || exchange
+                .deadline
+                .is_some_and(|deadline| is_over(now.since(exchange.admitted), deadline.since(exchange.admitted)));
         // The router waits for a try longer than the policy does, by the longest wait; the try ended before.
         let (end, ended) = match (timed_out, connected) {
-            (true, true) => (End::TimedOut, per_try.map_or(now, |per_try| now.min(sent.plus(per_try)))),
+            (true, true) => {
+                (End::TimedOut, per_try.filter(|_| lasts.is_some()).map_or(now, |per_try| now.min(sent.plus(per_try))))
+            }
             (_, false) => (End::ConnectFailure, now),
             (false, true) => (End::Reset, now),
         };
@@ -327,10 +337,10 @@ impl Attempts {
         };
         let due = match exchange.next {
             Next::Denied(denial) => return BeforeRetry::Stop(Some(denial)),
-            Next::Retry(due) => due,
+            Next::Retry { due, .. } => due,
             Next::Open => match self.leave_after_last(worker, store, retry, exchange, now) {
                 Ok(due) => {
-                    exchange.next = Next::Retry(due);
+                    exchange.next = Next::Retry { due, taken: now };
                     due
                 }
                 Err(denial) => {
@@ -360,7 +370,7 @@ impl Attempts {
             exchange.retries = exchange.retries.saturating_add(1);
             return BeforeRetry::Send;
         };
-        self.refund(store, exchange.key, now);
+        self.refund(store, exchange, now);
         exchange.next = Next::Denied(denial);
         BeforeRetry::Stop(Some(denial))
     }
@@ -446,15 +456,16 @@ impl Attempts {
         if cell.has_left(&retry.budget, requests, now) { Ok(()) } else { Err(Denial::Budget) }
     }
 
-    /// Gives a token back whose try was not sent.
-    pub fn refund<S: Store>(&mut self, store: &mut S, key: KeyNumber, now: Timestamp) {
+    /// Gives the token back of a try that was not sent.
+    pub fn refund<S: Store>(&mut self, store: &mut S, exchange: &Exchange, now: Timestamp) {
+        let Next::Retry { taken, .. } = exchange.next else { return };
         let Some(window) = self.policy.retry.as_ref().map(|retry| retry.budget.window) else { return };
         let fingerprint = self.fingerprint;
-        let cell = self.key(key).paths.budget();
+        let cell = self.key(exchange.key).paths.budget();
         // A token that cannot be given back leaves with the window.
         let _ = update(store, &cell, fingerprint, |old: Option<&Withdrawn>| {
             let mut cell = old.cloned().unwrap_or_default();
-            cell.refund(now, window);
+            cell.refund(taken, now, window);
             ((), Some(cell))
         });
     }

@@ -55,10 +55,10 @@ impl Withdrawn {
         }
     }
 
-    /// Puts a token back whose try was not made after all.
-    pub fn refund(&mut self, now: Timestamp, window: Duration) {
-        if let Some(bucket) = self.0.current(now, window) {
-            // One from an earlier bucket is lost; it leaves with the window.
+    /// Puts a token back that was taken at `taken` and whose try was not made after all. One that has left with its time is
+    /// back already.
+    pub fn refund(&mut self, taken: Timestamp, now: Timestamp, window: Duration) {
+        if let Some(bucket) = self.0.bucket_of(taken, now, window) {
             *bucket = bucket.saturating_sub(1);
         }
     }
@@ -135,11 +135,17 @@ mod tests {
         withdrawn.charge(12, at(0), budget.window);
         assert!(!withdrawn.has_left(&budget, 0, at(1)));
         for _ in 0..3 {
-            withdrawn.refund(at(2), budget.window);
+            withdrawn.refund(at(0), at(2), budget.window);
         }
         assert_eq!(drain(&mut withdrawn, &budget, 0, at(3)), 1);
+        let (mut late, long_after) = (Withdrawn::default(), at(5_000));
+        assert_eq!(drain(&mut late, &budget, 0, at(0)), 10);
+        late.refund(at(0), long_after, budget.window);
+        assert_eq!(drain(&mut late, &budget, 0, long_after), 1, "however long its try has waited");
+        late.refund(at(0), at(11_000), budget.window);
+        assert_eq!(drain(&mut late, &budget, 0, at(11_000)), 9, "one that has left with its time is back already");
         let mut fresh = Withdrawn::default();
-        fresh.refund(at(0), budget.window);
+        fresh.refund(at(0), at(0), budget.window);
         assert_eq!(drain(&mut fresh, &budget, 0, at(0)), 10, "nothing is put back that was not taken");
     }
 }

@@ -94,8 +94,13 @@ pub enum End {
 pub enum Next {
     /// Nothing has been decided.
     Open,
-    /// Another try, not before this time. Its token is withdrawn.
-    Retry(Timestamp),
+    /// Another try.
+    Retry {
+        /// Not before this time.
+        due: Timestamp,
+        /// When its token was withdrawn.
+        taken: Timestamp,
+    },
     /// No other try, for this reason.
     Denied(Denial),
 }
@@ -182,9 +187,10 @@ impl Record for Exchange {
         out.u8(self.retries);
         match self.next {
             Next::Open => out.u8(0),
-            Next::Retry(due) => {
+            Next::Retry { due, taken } => {
                 out.u8(1);
                 out.time(due);
+                out.time(taken);
             }
             Next::Denied(denial) => {
                 out.u8(2);
@@ -218,7 +224,7 @@ impl Record for Exchange {
         let (leave, retries) = (Leave::from_number(input.u8()?)?, input.u8()?);
         let next = match input.u8()? {
             0 => Next::Open,
-            1 => Next::Retry(input.time()?),
+            1 => Next::Retry { due: input.time()?, taken: input.time()? },
             2 => Next::Denied(Denial::from_number(input.u8()?)?),
             _ => return None,
         };
@@ -282,7 +288,7 @@ mod tests {
                 one(End::Reset, Verdict::Failure),
                 one(End::TimedOut, Verdict::Success),
             ],
-            next: Next::Retry(ended),
+            next: Next::Retry { due: ended, taken: Timestamp::from_secs(1000) },
         }
     }
 

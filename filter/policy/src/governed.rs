@@ -721,7 +721,7 @@ fn other_slots<S: Store>(
 
 mod retries;
 
-pub use retries::{Plan, Tried};
+pub use retries::{Accounted, Plan, Tried};
 
 #[cfg(test)]
 mod tests;

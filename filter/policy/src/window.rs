@@ -135,6 +135,15 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
         self.buckets.get_mut(Self::place(self.newest))
     }
 
+    /// The bucket that counted at `then`, if it has not left.
+    pub fn bucket_of(&mut self, then: Timestamp, now: Timestamp, length: Duration) -> Option<&mut T> {
+        self.advance(now, length);
+        // After a small step back of the clock what came then lies in the newest.
+        let number = bucket_number(then, length).min(self.newest);
+        let is_there = self.newest - number < N as u64;
+        if is_there { self.buckets.get_mut(Self::place(number)) } else { None }
+    }
+
     /// What lies in the window at `now`.
     pub fn tally(&self, now: Timestamp, length: Duration) -> T {
         let current = bucket_number(now, length);

@@ -7,9 +7,10 @@
 // A test may stop at the first broken expectation; clippy knows that of test functions only, not of their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod racing;
+
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,122 +22,29 @@ use holdfast_policy::governed::{Decision, Event, Governed, Ticket};
 use holdfast_policy::inflight::InFlight;
 use holdfast_policy::outcome::{Outcome, Verdict};
 use holdfast_policy::record::Record;
-use holdfast_policy::store::{Conflict, Expected, Store, Version};
 use holdfast_policy::time::Timestamp;
 use holdfast_policy::worker::Worker;
-use shuttle::thread;
+use racing::{Handle, explore, policy, race, t};
 
 const SUCCESS: Outcome = Outcome { verdict: Verdict::Success, slow: false, retry_after: None };
 const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
 
-/// More orders than this are too many for a test; a scenario that has more fails, so that none is explored in part.
-const MOST: usize = 400_000;
-
-/// Runs a scenario in every order of its workers' calls.
-fn explore(policy: Arc<Policy>, scenario: impl Fn(&Arc<Policy>) + Send + Sync + 'static) {
-    let scheduler = shuttle::scheduler::DfsScheduler::new(Some(MOST), false);
-    let orders = shuttle::Runner::new(scheduler, shuttle::Config::default()).run(move || scenario(&policy));
-    assert!((1..MOST).contains(&orders), "{orders} orders");
-    println!("{orders} orders");
-}
-
-fn t(millis: u64) -> Timestamp {
-    Timestamp::from_millis(1_700_000_000_000 + millis)
-}
-
-fn policy(features: &str) -> Arc<Policy> {
-    let text = format!(r#"{{"policies":[{{"name":"p","scope":[],{features}}}]}}"#);
-    config::parse(text.as_bytes()).expect("a valid policy").policies.remove(0).into()
-}
-
-#[derive(Default)]
-struct Map {
-    values: HashMap<String, (Vec<u8>, u32)>,
-    last_version: u32,
-}
-
-/// What all workers share.
-struct Shared {
-    /// Whether more than one worker runs.
-    racing: AtomicBool,
-    /// Whether another worker can come between a swap and its signal; not with three workers, to keep the orders few.
-    signals_alone: AtomicBool,
-    turn: shuttle::sync::atomic::AtomicBool,
-    map: Mutex<Map>,
-    epoch: AtomicU64,
-    fingerprint: u64,
-    probes: usize,
-}
-
-/// One worker's handle on the store. Each call is a point of interleaving.
-#[derive(Clone)]
-struct Handle {
-    shared: Arc<Shared>,
-    /// Calls left until this worker crashes: what it does from then on has no effect.
-    fuel: Option<usize>,
-}
-
 impl Handle {
-    fn new(policy: &Policy) -> Self {
-        let probes = policy.breaker.as_ref().map_or(0, |breaker| usize::from(breaker.probes.get()));
-        let fingerprint = fingerprint::of_policy(policy);
-        let turn = shuttle::sync::atomic::AtomicBool::new(false);
-        let shared = Shared {
-            racing: AtomicBool::new(false),
-            signals_alone: AtomicBool::new(true),
-            turn,
-            map: Mutex::default(),
-            epoch: AtomicU64::new(0),
-            fingerprint,
-            probes,
-        };
-        Handle { shared: Arc::new(shared), fuel: None }
-    }
-
-    fn crashing_after(&self, calls: usize) -> Self {
-        Handle { shared: Arc::clone(&self.shared), fuel: Some(calls) }
-    }
-
-    /// Lets another worker come first, and tells whether this one still lives, using up one call. This is the only point
-    /// where workers alternate, so one schedule of shuttle's is one order of calls.
-    fn lives(&mut self) -> bool {
-        if self.fuel != Some(0) && self.shared.racing.load(Ordering::Relaxed) {
-            self.shared.turn.load(Ordering::SeqCst);
-        }
-        match &mut self.fuel {
-            None => true,
-            Some(0) => false,
-            Some(left) => {
-                *left -= 1;
-                true
-            }
-        }
-    }
-
-    fn put(&self, map: &mut Map, key: &str, value: &[u8]) {
-        if key.ends_with("/breaker") {
-            let old = map.values.get(key).and_then(|(bytes, _)| Cell::decode(bytes, self.shared.fingerprint));
-            let new = Cell::decode(value, self.shared.fingerprint).expect("what is written can be read");
-            check_step(&old.unwrap_or_default(), &new, self.shared.probes);
-        }
-        map.last_version += 1;
-        let version = map.last_version;
-        map.values.insert(key.to_owned(), (value.to_vec(), version));
-    }
-
     fn cell(&self) -> Cell {
-        let map = self.shared.map.lock().expect("no worker panicked");
-        let found = map.values.iter().find(|(key, _)| key.ends_with("/breaker"));
-        found.and_then(|(_, (bytes, _))| Cell::decode(bytes, self.shared.fingerprint)).unwrap_or_default()
+        self.record("/breaker").unwrap_or_default()
     }
 
     fn in_flight(&self) -> u64 {
-        let map = self.shared.map.lock().expect("no worker panicked");
-        let found = map.values.iter().find(|(key, _)| key.ends_with("/in_flight"));
-        found
-            .and_then(|(_, (bytes, _))| InFlight::decode(bytes, self.shared.fingerprint))
-            .map_or(0, |cell| cell.total())
+        self.record("/in_flight").map_or(0, |cell: InFlight| cell.total())
     }
+}
+
+/// The cells in what is written.
+fn check_write(policy: &Policy, key: &str, old: Option<&[u8]>, new: &[u8]) {
+    let Some(breaker) = policy.breaker.as_ref().filter(|_| key.ends_with("/breaker")) else { return };
+    let cell = |bytes: &[u8]| Cell::decode(bytes, fingerprint::of_policy(policy));
+    let new = cell(new).expect("what is written can be read");
+    check_step(&old.and_then(cell).unwrap_or_default(), &new, usize::from(breaker.probes.get()));
 }
 
 /// What must hold between any two states of a cell that follow each other.
@@ -157,53 +65,18 @@ fn check_step(old: &Cell, new: &Cell, probes: usize) {
     assert!(legal, "{old:?} was followed by {new:?}");
 }
 
-impl Store for Handle {
-    fn get(&mut self, key: &str) -> Option<(Vec<u8>, Version)> {
-        if !self.lives() {
-            return None;
-        }
-        let map = self.shared.map.lock().expect("no worker panicked");
-        map.values.get(key).map(|(bytes, version)| (bytes.clone(), Version(*version)))
-    }
-
-    fn set(&mut self, key: &str, value: &[u8]) {
-        if self.lives() {
-            let mut map = self.shared.map.lock().expect("no worker panicked");
-            self.put(&mut map, key, value);
-        }
-    }
-
-    fn swap(&mut self, key: &str, value: &[u8], expected: Expected) -> Result<(), Conflict> {
-        if !self.lives() {
-            return Err(Conflict);
-        }
-        let mut map = self.shared.map.lock().expect("no worker panicked");
-        match (map.values.get(key), expected) {
-            (None, _) => {}
-            (Some((_, current)), Expected::Version(Version(version))) if *current == version => {}
-            (Some(_), _) => return Err(Conflict),
-        }
-        self.put(&mut map, key, value);
-        Ok(())
-    }
-
-    fn epoch(&mut self) -> Option<u64> {
-        Some(if self.fuel == Some(0) { 0 } else { self.shared.epoch.load(Ordering::SeqCst) })
-    }
-
-    fn raise_epoch(&mut self) {
-        if !self.shared.signals_alone.load(Ordering::Relaxed) || self.lives() {
-            self.shared.epoch.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
 /// One worker with the policy.
 struct Thread {
     worker: Worker,
     governed: Governed,
     store: Handle,
     events: Vec<Event>,
+}
+
+impl AsRef<Handle> for Thread {
+    fn as_ref(&self) -> &Handle {
+        &self.store
+    }
 }
 
 impl Thread {
@@ -247,43 +120,13 @@ impl Thread {
 }
 
 fn workers(count: u64, policy: &Arc<Policy>) -> (Handle, Vec<Thread>) {
-    let store = Handle::new(policy);
+    let store = Handle::new(policy, check_write);
     let mut threads: Vec<_> = (0..count).map(|seed| Thread::new(&store, policy, seed)).collect();
     // Places are claimed and views are read before the interleaving begins, to keep it to what is looked at.
     for thread in &mut threads {
         thread.request(&SUCCESS, t(0));
     }
     (store, threads)
-}
-
-/// Runs each worker's part in every interleaving, and gives the workers back.
-fn race<R: Send + 'static>(
-    threads: Vec<Thread>,
-    part: impl Fn(usize, &mut Thread) -> R + Send + Sync + 'static,
-) -> Vec<(Thread, R)> {
-    let part = Arc::new(part);
-    let racing = threads.first().map(|thread| Arc::clone(&thread.store.shared)).expect("there are workers");
-    racing.racing.store(true, Ordering::Relaxed);
-    let mut threads = threads.into_iter().enumerate();
-    // The first worker runs on the thread that starts the others: starting it too would only be more to interleave.
-    let first = threads.next();
-    let handles: Vec<_> = threads
-        .map(|(number, mut thread)| {
-            let part = Arc::clone(&part);
-            thread::spawn(move || {
-                let result = part(number, &mut thread);
-                (thread, result)
-            })
-        })
-        .collect();
-    let first = first.map(|(number, mut thread)| {
-        let result = part(number, &mut thread);
-        (thread, result)
-    });
-    let others = handles.into_iter().map(|handle| handle.join().expect("the worker's part holds"));
-    let done = first.into_iter().chain(others).collect();
-    racing.racing.store(false, Ordering::Relaxed);
-    done
 }
 
 const OPEN: &str =
@@ -434,7 +277,7 @@ fn requests_in_flight_never_pass_the_limit_and_none_is_lost() {
 fn workers_that_start_together_get_different_places_and_equal_keys() {
     let text = br#"{"policies":[{"name":"p","scope":["cluster"],"concurrency":{"max_requests":9}}]}"#;
     explore(config::parse(text).expect("valid").policies.remove(0).into(), |policy| {
-        let store = Handle::new(policy);
+        let store = Handle::new(policy, check_write);
         let threads = (0..2).map(|seed| Thread::new(&store, policy, seed)).collect();
         let done = race(threads, |_, thread| thread.arrive(t(0)).map(|ticket| ticket.key()));
         assert_eq!(done[0].1, done[1].1, "the same cluster is the same key");

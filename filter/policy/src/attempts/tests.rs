@@ -97,7 +97,8 @@ impl Thread {
         let verdict = self.governed.policy().outcome.verdict(answer);
         let outcome = Outcome { verdict, slow: false, retry_after: None };
         let (worker, store) = (&mut self.request, &mut self.store);
-        self.governed.account_retries(worker, store, key, tried, answer, &outcome, now, &mut self.events)
+        let events = &mut self.events;
+        self.governed.account_retries(worker, store, key, tried, answer, &outcome, now, events).retries
     }
 
     fn count(&self, metric: Metric) -> usize {
@@ -199,9 +200,19 @@ fn a_probe_is_not_retried() {
     thread.fails(t(1));
     let (ticket, plan) = thread.admit(Leave::All, t(10_001));
     assert!(ticket.is_probe());
-    let mut exchange = plan.exchange.unwrap();
-    assert_eq!(thread.responds(&mut exchange, &status(503), t(10_010)), AfterResponse::Forbid);
-    assert_eq!(exchange.next, Next::Denied(Denial::Breaker), "one more request would be one probe more");
+    assert_eq!((plan.leave, plan.denial), (Leave::Nothing, Some(Denial::Breaker)), "it would be one probe more");
+    assert_eq!(plan.exchange, None);
+}
+
+#[test]
+fn half_open_denies_what_was_admitted_before() {
+    let mut thread = thread(&format!("{BREAKER},{}", retry("")));
+    let mut early = thread.exchange(Leave::All, t(0));
+    thread.fails(t(1));
+    thread.fails(t(2));
+    let (_probe, _) = thread.admit(Leave::All, t(10_002));
+    assert_eq!(thread.responds(&mut early, &status(503), t(10_010)), AfterResponse::Forbid);
+    assert_eq!(early.next, Next::Denied(Denial::Breaker));
 }
 
 #[test]
@@ -305,6 +316,21 @@ fn a_try_that_took_its_time_timed_out_and_its_wait_counts_from_there() {
     thread.attempts.after_no_response(&mut exchange, Vec::new(), true, t(0), t(500));
     assert_eq!(exchange.tries[0].end, End::TimedOut);
     assert_eq!(thread.before_retry(&mut exchange, t(501)), BeforeRetry::Send, "its 300 ms and a wait of 100 are over");
+}
+
+#[test]
+fn a_timer_may_be_early_and_a_hedged_try_has_none() {
+    let mut thread = thread(&retry(r#","per_try_timeout":"100ms""#));
+    let ends = |thread: &mut Thread, lasted| {
+        let mut exchange = thread.exchange(Leave::All, t(0));
+        exchange.try_lasts = Some(Duration::from_millis(100));
+        thread.attempts.after_no_response(&mut exchange, Vec::new(), true, t(0), t(lasted));
+        exchange.tries[0].end
+    };
+    assert_eq!((ends(&mut thread, 89), ends(&mut thread, 91)), (End::Reset, End::TimedOut));
+    let hedging = r#","per_try_timeout":"100ms","timeout":"1s","hedge_on_per_try_timeout":true"#;
+    let mut hedging = super::tests::thread(&retry(hedging));
+    assert_eq!((ends(&mut hedging, 500), ends(&mut hedging, 995)), (End::Reset, End::TimedOut));
 }
 
 #[test]
@@ -417,7 +443,8 @@ fn in_shadow_mode_it_only_counts_what_it_would_do() {
     let outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
     let (worker, store, events) = (&mut thread.request, &mut thread.store, &mut thread.events);
     for answer in [Answer::Http(503), Answer::Http(500)] {
-        assert_eq!(shadow.account_retries(worker, store, key, &tried, answer, &outcome, t(0), events), 0);
+        let accounted = shadow.account_retries(worker, store, key, &tried, answer, &outcome, t(0), events);
+        assert_eq!(accounted.retries, 0);
     }
     assert_eq!(thread.count(Metric::WouldRetry), 1, "503 is a gateway's error, 500 is not");
 }

@@ -50,6 +50,15 @@ pub struct Tried<'a> {
     pub asked_in_vain: bool,
 }
 
+/// What became of a request's retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Accounted {
+    /// Tries after the first.
+    pub retries: u32,
+    /// Why there was not another one that the policy's `on` asked for.
+    pub denial: Option<Denial>,
+}
+
 impl Tried<'_> {
     /// The attempt seat's record, if it wrote into it.
     fn record(&self) -> Option<&Exchange> {
@@ -101,6 +110,8 @@ impl Governed {
         let seat = self.sees_attempt_seat(store, ticket.key, now);
         let denial = match leave {
             Leave::Nothing => Some(Denial::RetryOfRetry),
+            // A second try of a probe would be one probe more.
+            _ if ticket.is_probe() => Some(Denial::Breaker),
             // An attempt seat looks at the budget when a try has failed; the router alone cannot.
             _ if !seat && !self.has_budget(worker, store, &retry, ticket.key, now) => Some(Denial::Budget),
             _ => None,
@@ -178,7 +189,7 @@ impl Governed {
         has
     }
 
-    /// Counts what became of a request's retries. Gives the number of tries after the first.
+    /// Counts what became of a request's retries.
     #[allow(clippy::too_many_arguments)] // The worker, the store and the events belong to every call.
     pub fn account_retries<S: Store>(
         &mut self,
@@ -190,16 +201,16 @@ impl Governed {
         outcome: &Outcome,
         now: Timestamp,
         events: &mut Vec<Event>,
-    ) -> u32 {
-        let named = |retry: &Retry| retry.on.names_answer(answer);
+    ) -> Accounted {
+        let named = |retry: &Retry| retry.max_retries > 0 && retry.on.names_answer(answer);
         if let Some(retry) = self.retry(Mode::Shadow).filter(|retry| named(retry)).cloned() {
             if tried.leave == Leave::All && retry.max_retries > 0 && self.has_budget(worker, store, &retry, key, now) {
                 self.change_budget(store, key, |cell| cell.charge(1, now, retry.budget.window));
                 events.push(Event::Count(Metric::WouldRetry));
             }
-            return 0;
+            return Accounted::default();
         }
-        let Some(retry) = self.retry(Mode::Enforce).cloned() else { return 0 };
+        let Some(retry) = self.retry(Mode::Enforce).cloned() else { return Accounted::default() };
         let (made, record) = (tried.retries(), tried.record());
         events.extend(core::iter::repeat_n(Event::Count(Metric::Retries), made.min(u8::MAX.into()) as usize));
         if made > 0 && outcome.verdict == Verdict::Success {
@@ -221,10 +232,11 @@ impl Governed {
         }
         if record.is_none() && made > 0 {
             self.change_budget(store, key, |cell| cell.charge(made, now, retry.budget.window));
-        } else if tried.asked_in_vain {
-            self.change_budget(store, key, |cell| cell.refund(now, retry.budget.window));
+        } else if let Some(Next::Retry { taken, .. }) = record.map(|record| record.next).filter(|_| tried.asked_in_vain)
+        {
+            self.change_budget(store, key, |cell| cell.refund(taken, now, retry.budget.window));
         }
-        made
+        Accounted { retries: made, denial }
     }
 
     /// Changes what has been taken from the budget. A change that is lost to contention leaves it a token too high or

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_policy::attempts::{Attempts, BeforeRetry};
-use holdfast_policy::exchange::{self, Exchange};
+use holdfast_policy::exchange::{self, End, Exchange};
 use holdfast_policy::response::NOT_RETRIED;
 use holdfast_policy::retry::Denial;
 use holdfast_policy::time::Timestamp;
@@ -22,6 +22,20 @@ const MOST_POLICIES: usize = 2000;
 /// How often a hedge that may not be sent looks whether it is the last try left.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// How many requests are remembered whose first try passed without a record. A route that retries it all the same does so
+/// within its back-off.
+const PASSED: usize = 1024;
+
+/// A first try that passed without a record.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Passed {
+    seed: u64,
+    /// The status of its response.
+    pub status: u16,
+    /// Whether it was marked as not to be retried.
+    pub is_marked: bool,
+}
+
 /// The plugin in the attempt seat.
 pub struct AttemptPlugin {
     /// The VM that this runs in.
@@ -32,6 +46,8 @@ pub struct AttemptPlugin {
     waiting: RefCell<Vec<Waiter>>,
     /// Tries in flight of requests whose tries may run beside each other, by the request's seed.
     beside: RefCell<HashMap<u64, Beside>>,
+    /// By the request's seed.
+    passed: RefCell<Vec<Passed>>,
     /// The tick that was asked for, in milliseconds; 0 for none.
     tick: Cell<u32>,
     holds_responses: bool,
@@ -71,6 +87,7 @@ impl AttemptPlugin {
             policies: RefCell::default(),
             waiting: RefCell::default(),
             beside: RefCell::default(),
+            passed: RefCell::new(vec![Passed::default(); PASSED]),
             tick: Cell::new(0),
             holds_responses: holds_responses(),
         }
@@ -143,6 +160,21 @@ impl AttemptPlugin {
         self.beside.try_borrow().ok().and_then(|beside| beside.get(&seed).map(|own| own.tries)).unwrap_or(0)
     }
 
+    /// Remembers a first try that passed without a record.
+    pub fn pass(&self, seed: u64, status: u16, is_marked: bool) {
+        if let Ok(mut passed) = self.passed.try_borrow_mut()
+            && let Some(place) = passed.get_mut(seed as usize % PASSED)
+        {
+            *place = Passed { seed, status, is_marked };
+        }
+    }
+
+    /// The first try of this request, if it passed without a record a moment ago.
+    pub fn passed(&self, seed: u64) -> Option<Passed> {
+        let passed = self.passed.try_borrow().ok()?;
+        passed.get(seed as usize % PASSED).copied().filter(|passed| passed.seed == seed)
+    }
+
     /// Wakes those whose time has come.
     pub fn on_tick(&self) {
         // The tick that was asked for has come; the host goes on with it until it hears otherwise.
@@ -205,10 +237,14 @@ impl AttemptPlugin {
     }
 }
 
-/// Replies in place of a try that may not be sent.
-pub fn reply_not_retried(last_timed_out: bool, denial: Option<Denial>) {
+/// Replies in place of a try that may not be sent, with what stands for the end of the one before.
+pub fn reply_not_retried(last: Option<End>, denial: Option<Denial>) {
     let why = denial.map_or("policy", Denial::name);
-    let status = if last_timed_out { 504 } else { 503 };
+    let status = match last {
+        Some(End::TimedOut) => 504,
+        Some(End::Http(status @ 400..=599)) => status,
+        _ => 503,
+    };
     let body = format!("upstream connect error or disconnect/reset before headers. not retried: {why}");
     // Without a stream there is nobody to reply to.
     let _ = host::reply(status, &format!("{NOT_RETRIED}{{{why}}}"), &[], body.as_bytes(), None);

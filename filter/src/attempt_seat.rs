@@ -72,8 +72,7 @@ impl Attempt {
     pub fn stop(&mut self, denial: Option<Denial>) {
         self.phase = Phase::Stopped;
         attempt_plugin::write(&self.exchange);
-        let timed_out = self.exchange.tries.last().is_some_and(|last| last.end == End::TimedOut);
-        attempt_plugin::reply_not_retried(timed_out, denial);
+        attempt_plugin::reply_not_retried(self.exchange.tries.last().map(|last| last.end), denial);
     }
 
     /// Replies in place of a hedge that is the last try left, with what the others have written meanwhile.
@@ -116,7 +115,7 @@ impl AttemptSeat {
         let mut attempt = Attempt { policy, exchange, phase: Phase::Over, route_ends: RouteEnds::Unknown, host: None };
         let shared_policy = Rc::clone(&attempt.policy);
         let mut policy = shared_policy.try_borrow_mut().ok()?;
-        policy.tell_presence(&mut shared, attempt.exchange.key, now);
+        policy.tell_presence(&mut shared, &attempt.exchange, now);
         if policy.wants_time_left() {
             attempt.route_ends = time_left().map_or(RouteEnds::Never, |left| RouteEnds::At(now.plus(left)));
         }
@@ -124,6 +123,19 @@ impl AttemptSeat {
         if hedges {
             attempt.host = host::property("upstream\0address");
             self.plugin.begin_beside(attempt.exchange.seed);
+        }
+        let passed = self.plugin.passed(attempt.exchange.seed).filter(|_| !attempt.exchange.is_retried());
+        if let Some(passed) = passed {
+            // The route retries what the policy did not even look at twice.
+            policy.came_back(passed.is_marked);
+            attempt.exchange.ended(Try {
+                host: Vec::new(),
+                end: End::Http(passed.status),
+                verdict: Verdict::Success,
+                took: Duration::ZERO,
+                ended: now,
+            });
+            attempt.exchange.next = exchange::Next::Unnamed;
         }
         let is_retry = attempt.exchange.is_retried() || hedges && attempt_count() > 1;
         if !is_retry {
@@ -201,10 +213,11 @@ impl AttemptSeat {
         let took = now.since(sent);
         let outcome = Outcome::judge(&document.outcome, answer, took, None);
         if !attempt.exchange.is_retried() && outcome.verdict == Verdict::Success && is_unnamed(retry, &head) {
-            // Whatever the route makes of it: an answer that the policy does not name is not asked for again.
-            if head.status >= 400 && head.ratelimited.is_none() {
+            let is_marked = policy.forbids(&attempt.exchange, &head);
+            if is_marked {
                 mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
             }
+            self.plugin.pass(seed, head.status, is_marked);
             self.plugin.answer_beside(seed);
             return Action::Continue;
         }
@@ -215,7 +228,7 @@ impl AttemptSeat {
         let after = if is_beside {
             policy.after_response_beside(&mut attempt.exchange, one, &head)
         } else {
-            policy.after_response(&mut worker, &mut shared, &mut attempt.exchange, one, &head, ends, now)
+            policy.after_response(&mut worker, &mut shared, &mut attempt.exchange, one, &head, ended, ends, now)
         };
         attempt_plugin::write(&attempt.exchange);
         mark(exchange::TRIES_HEADER, "1");
@@ -225,7 +238,7 @@ impl AttemptSeat {
         match after {
             AfterResponse::Pass => Action::Continue,
             AfterResponse::Forbid => {
-                if head.ratelimited.is_none() {
+                if policy.forbids(&attempt.exchange, &head) {
                     mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
                 }
                 Action::Continue

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_policy::access::{self, Fate};
 use holdfast_policy::document::{Mode, Policy};
-use holdfast_policy::exchange;
+use holdfast_policy::exchange::{self, ClusterHash};
 use holdfast_policy::fallback::{self, Field, Served};
 use holdfast_policy::governed::{Accounted, Decision, InFlightHold, Plan, Ticket, Tried};
 use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
@@ -119,7 +119,12 @@ impl RequestSeat {
             }
             Decision::Admitted(ticket) => {
                 let retrying = leave(policy, &facts).map(|leave| {
-                    let plan = governed.plan_retries(&mut worker, &mut shared, &ticket, leave, now);
+                    let cluster = if governed.wants_cluster() {
+                        ClusterHash::of(&facts.get(Field::Cluster).unwrap_or_default())
+                    } else {
+                        ClusterHash::OF_THE_KEY
+                    };
+                    let plan = governed.plan_retries(&mut worker, &mut shared, &ticket, leave, cluster, now);
                     match plan {
                         Some(plan) => tell_router(governing, plan),
                         None => Retrying { leave, denial: None, seat: true, is_told: false },

@@ -11,8 +11,8 @@ use crate::backoff;
 use crate::breaker::{Cell, StateName};
 use crate::budget::Withdrawn;
 use crate::config;
-use crate::document::{BreakerControl, Mode, Policy, Retry};
-use crate::exchange::{End, Exchange, Next, Try};
+use crate::document::{BreakerControl, Mode, Policy, Retry, RetryWord};
+use crate::exchange::{ClusterHash, End, Exchange, Next, Try};
 use crate::keys::KeyNumber;
 use crate::paths::{self, Paths};
 use crate::presence::{self, Presence};
@@ -24,9 +24,9 @@ use crate::store::{Store, update};
 use crate::time::Timestamp;
 use crate::worker::{VIEW_LASTS_UNSIGNALLED, Worker};
 
-/// How much before its time is over a try may be ended by that: a busy router's timers count from the beginning of its
-/// loop, and were seen 10 ms early.
-const TIMER_SLACK: core::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(20);
+/// How much before its time is over a try may be ended by that, at least and at most: a busy router's timers count from the
+/// beginning of its loop, and were seen 15 ms early. In between it is a quarter of the time.
+const TIMER_SLACK: core::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(50);
 
 /// How long a response must still be able to wait beyond what it is asked to: the router's timer may be early.
 const HOLD_MARGIN: Duration = Duration::from_millis(20);
@@ -40,8 +40,8 @@ struct KeyState {
     paths: Paths,
     /// Requests in the budget's window over all workers, and when they were added up.
     requests: Option<(Timestamp, u32)>,
-    /// When this seat last told that it is there.
-    told: Option<Timestamp>,
+    /// When this seat last told that it is there, by cluster.
+    told: Vec<(ClusterHash, Timestamp)>,
 }
 
 /// One policy as one attempt seat sees it.
@@ -54,6 +54,10 @@ pub struct Attempts {
     keys: HashMap<u16, KeyState>,
     /// Whether a response can be held back here.
     holds_responses: bool,
+    /// A response that was forbidden to be retried was retried: some route has `envoy-ratelimited` among its own words.
+    marks_ask: bool,
+    /// A response below 400 was retried: some route has conditions of its own.
+    route_retries_successes: bool,
     /// A host has asked for a wait: from then on the time that a try has left is worth knowing.
     hosts_ask_for_waits: bool,
 }
@@ -110,6 +114,8 @@ impl Attempts {
             prefix,
             keys: HashMap::new(),
             holds_responses,
+            marks_ask: false,
+            route_retries_successes: false,
             hosts_ask_for_waits: false,
         })
     }
@@ -129,6 +135,28 @@ impl Attempts {
         self.fingerprint == exchange.fingerprint && self.policy.name == exchange.policy
     }
 
+    /// Whether a response is to be marked as one that is not to be retried. Those below 400 are marked only since a route was
+    /// seen to retry such. No mark while the router has the word by which a mark asks for a retry, from this
+    /// request's seat or, as was seen, from its route. A host's own mark stands already.
+    pub fn forbids(&self, exchange: &Exchange, head: &ResponseHead) -> bool {
+        let given = self.policy.retry.as_ref().is_none_or(|retry| retry.on.words.contains(RetryWord::EnvoyRatelimited));
+        let is_failure = head.status >= 400 || head.grpc_status.is_some_and(|status| status != 0);
+        head.ratelimited.is_none()
+            && !self.marks_ask
+            && (exchange.seat || !given)
+            && (is_failure || self.route_retries_successes)
+    }
+
+    /// Learns from a response that the router retried though the policy did not want it: `marked` tells whether it was
+    /// forbidden.
+    pub fn came_back(&mut self, marked: bool) {
+        if marked {
+            self.marks_ask = true;
+        } else {
+            self.route_retries_successes = true;
+        }
+    }
+
     /// Whether it is worth knowing how long the route gives a request: hosts ask for waits, and the policy has no time-out.
     pub fn wants_time_left(&self) -> bool {
         self.hosts_ask_for_waits
@@ -144,21 +172,25 @@ impl Attempts {
         self.keys.entry(key.0).or_insert_with(|| KeyState {
             paths: Paths::new(prefix, key),
             requests: None,
-            told: None,
+            told: Vec::new(),
         })
     }
 
-    /// Tells the request seats, now and then, that there is an attempt seat for this key.
-    pub fn tell_presence<S: Store>(&mut self, store: &mut S, key: KeyNumber, now: Timestamp) {
-        let fingerprint = self.fingerprint;
-        let state = self.key(key);
-        if state.told.is_none_or(|told| now.since(told).max(told.since(now)) >= presence::TELL_EVERY) {
-            state.told = Some(now);
-            store.set(&state.paths.attempt_seat(), &Presence { seen: now }.encode(fingerprint));
+    /// Tells the request seats, now and then, that there is an attempt seat for this request's key and cluster.
+    pub fn tell_presence<S: Store>(&mut self, store: &mut S, exchange: &Exchange, now: Timestamp) {
+        let (fingerprint, cluster) = (self.fingerprint, exchange.cluster);
+        let state = self.key(exchange.key);
+        let is_due = |told: Timestamp| now.since(told).max(told.since(now)) >= presence::TELL_EVERY;
+        match state.told.iter_mut().find(|(told, _)| *told == cluster) {
+            Some((_, told)) if !is_due(*told) => return,
+            Some((_, told)) => *told = now,
+            None => presence::remember(&mut state.told, (cluster, now)),
         }
+        store.set(&state.paths.attempt_seat(cluster), &Presence { seen: now }.encode(fingerprint));
     }
 
-    /// Decides on a response: adds the try to the exchange and says what is to happen after it.
+    /// Decides on a response: adds the try to the exchange and says what is to happen after it. `ended` tells
+    /// whether the response ended with its headers.
     #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
     pub fn after_response<S: Store>(
         &mut self,
@@ -167,6 +199,7 @@ impl Attempts {
         exchange: &mut Exchange,
         one: Try,
         head: &ResponseHead,
+        ended: bool,
         route_ends: RouteEnds,
         now: Timestamp,
     ) -> AfterResponse {
@@ -180,9 +213,9 @@ impl Attempts {
         let ratelimited = head.ratelimited == Some(SetBy::Host);
         let named = retry.on.names_response(head.status, head.grpc_status, ratelimited);
         if named == Named::No {
-            // The route may name it all the same. A host's own wish not to be asked again stands already.
-            let may_be_retried = head.status >= 400 || head.grpc_status.is_some_and(|status| status != 0);
-            return if may_be_retried && !ratelimited { AfterResponse::Forbid } else { AfterResponse::Pass };
+            // The route may name it all the same.
+            exchange.next = Next::Unnamed;
+            return AfterResponse::Forbid;
         }
         if exchange.retries >= retry.max_retries {
             // The router has been told the number and flags that it is reached.
@@ -198,7 +231,7 @@ impl Attempts {
         }
         let drawn = backoff::wait(&retry.backoff, exchange.seed, exchange.retries.saturating_add(1));
         let wait = asked.unwrap_or(drawn);
-        let hold = match self.fits(retry, exchange, wait, asked, took, route_ends, now) {
+        let hold = match self.fits(retry, exchange, wait, asked, took, ended, route_ends, now) {
             Ok(hold) => hold,
             Err(denial) => {
                 exchange.next = Next::Denied(denial);
@@ -241,7 +274,10 @@ impl Attempts {
                 exchange.next = Next::Open;
                 AfterResponse::Ask { hold: Duration::ZERO }
             }
-            _ => AfterResponse::Forbid,
+            _ => {
+                exchange.next = Next::Unnamed;
+                AfterResponse::Forbid
+            }
         }
     }
 
@@ -255,6 +291,7 @@ impl Attempts {
         wait: Duration,
         asked: Option<Duration>,
         took: Duration,
+        ended: bool,
         route_ends: RouteEnds,
         now: Timestamp,
     ) -> Result<Duration, Denial> {
@@ -271,11 +308,15 @@ impl Attempts {
         if ends_by.is_some_and(|end| now.plus(wait) >= end) {
             return Err(too_long);
         }
-        let (Some(lasts), Some(per_try)) = (exchange.try_lasts, retry.per_try_timeout) else {
+        // The time of a hedged try does not end it.
+        let lasts = exchange.try_lasts.filter(|_| !self.hedges(exchange));
+        let (Some(lasts), Some(per_try)) = (lasts, retry.per_try_timeout) else {
             return Ok(Duration::ZERO);
         };
         let hold = wait.saturating_sub(lasts.saturating_sub(per_try));
-        let fits = self.holds_responses && hold.saturating_add(took).saturating_add(HOLD_MARGIN) <= lasts;
+        // What follows the headers of a response that was held and is then retried Envoy still gives to the try's filter, which
+        // is gone by then: with trailers that would stop the VM.
+        let fits = self.holds_responses && ended && hold.saturating_add(took).saturating_add(HOLD_MARGIN) <= lasts;
         if !hold.is_zero() && !fits {
             return Err(too_long);
         }
@@ -302,7 +343,7 @@ impl Attempts {
         let took = now.since(sent);
         let per_try = self.policy.retry.as_ref().and_then(|retry| retry.per_try_timeout);
         let is_over = |passed: Duration, of: Duration| {
-            passed.saturating_add((of / 10).clamp(*TIMER_SLACK.start(), *TIMER_SLACK.end())) >= of
+            passed.saturating_add((of / 4).clamp(*TIMER_SLACK.start(), *TIMER_SLACK.end())) >= of
         };
         // A try with a hedge beside it goes on when its own time is over.
         let lasts = exchange.try_lasts.filter(|_| !self.hedges(exchange));
@@ -336,7 +377,12 @@ impl Attempts {
             return BeforeRetry::Send;
         };
         let due = match exchange.next {
-            Next::Denied(denial) => return BeforeRetry::Stop(Some(denial)),
+            Next::Denied(_) | Next::Unnamed => {
+                // That the router retries it shows that its mark did not forbid it.
+                self.marks_ask |= matches!(exchange.tries.last(), Some(Try { end: End::Http(_) | End::Grpc(_), .. }));
+                let denial = if let Next::Denied(denial) = exchange.next { Some(denial) } else { None };
+                return BeforeRetry::Stop(denial);
+            }
             Next::Retry { due, .. } => due,
             Next::Open => match self.leave_after_last(worker, store, retry, exchange, now) {
                 Ok(due) => {

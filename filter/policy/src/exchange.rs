@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use crate::fingerprint;
 use crate::keys::KeyNumber;
 use crate::outcome::{Answer, Verdict};
 use crate::record::{Kind, Reader, Record, Writer};
@@ -41,6 +42,10 @@ pub struct Exchange {
     pub policy: String,
     /// The request's key.
     pub key: KeyNumber,
+    /// The cluster, where the key does not tell it.
+    pub cluster: ClusterHash,
+    /// Whether the request seat knew of an attempt seat, and so left responses to it.
+    pub seat: bool,
     /// What the waits of this request follow from; also its name among the requests of a worker.
     pub seed: u64,
     /// When the request came.
@@ -57,6 +62,20 @@ pub struct Exchange {
     pub tries: Vec<Try>,
     /// What is to happen after the last of them.
     pub next: Next,
+}
+
+/// A cluster's name, hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterHash(pub u64);
+
+impl ClusterHash {
+    /// The cluster is part of the key.
+    pub const OF_THE_KEY: ClusterHash = ClusterHash(0);
+
+    /// The cluster of this name.
+    pub fn of(name: &[u8]) -> Self {
+        ClusterHash(fingerprint::of_text(name).max(1))
+    }
 }
 
 /// How one try ended.
@@ -103,6 +122,8 @@ pub enum Next {
     },
     /// No other try, for this reason.
     Denied(Denial),
+    /// No other try: the policy does not name how the last one ended.
+    Unnamed,
 }
 
 impl End {
@@ -179,6 +200,8 @@ impl Record for Exchange {
         out.u64(self.fingerprint);
         out.bytes(self.policy.as_bytes());
         out.u16(self.key.0);
+        out.u64(self.cluster.0);
+        out.u8(self.seat.into());
         out.u64(self.seed);
         out.time(self.admitted);
         out.u64(self.deadline.map_or(NO_TIME, |deadline| deadline.0));
@@ -196,6 +219,7 @@ impl Record for Exchange {
                 out.u8(2);
                 out.u8(denial as u8);
             }
+            Next::Unnamed => out.u8(3),
         }
         out.u8(self.tries.len().min(MOST_TRIES) as u8);
         for one in self.tries.iter().take(MOST_TRIES) {
@@ -218,7 +242,13 @@ impl Record for Exchange {
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         let fingerprint = input.u64()?;
         let policy = core::str::from_utf8(input.bytes()?).ok()?.to_owned();
-        let (key, seed, admitted) = (KeyNumber(input.u16()?), input.u64()?, input.time()?);
+        let (key, cluster) = (KeyNumber(input.u16()?), ClusterHash(input.u64()?));
+        let seat = match input.u8()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        let (seed, admitted) = (input.u64()?, input.time()?);
         let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
         let try_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
         let (leave, retries) = (Leave::from_number(input.u8()?)?, input.u8()?);
@@ -226,6 +256,7 @@ impl Record for Exchange {
             0 => Next::Open,
             1 => Next::Retry { due: input.time()?, taken: input.time()? },
             2 => Next::Denied(Denial::from_number(input.u8()?)?),
+            3 => Next::Unnamed,
             _ => return None,
         };
         let count = usize::from(input.u8()?);
@@ -252,7 +283,21 @@ impl Record for Exchange {
             };
             tries.push(Try { host, end, verdict, took: Duration::from_nanos(input.u64()?), ended: input.time()? });
         }
-        Some(Exchange { fingerprint, policy, key, seed, admitted, deadline, try_lasts, leave, retries, tries, next })
+        Some(Exchange {
+            fingerprint,
+            policy,
+            key,
+            cluster,
+            seat,
+            seed,
+            admitted,
+            deadline,
+            try_lasts,
+            leave,
+            retries,
+            tries,
+            next,
+        })
     }
 }
 
@@ -275,6 +320,8 @@ mod tests {
             fingerprint: 7,
             policy: "orders".to_owned(),
             key: KeyNumber(3),
+            cluster: ClusterHash::of(b"orders"),
+            seat: true,
             seed: u64::MAX,
             admitted: Timestamp::from_secs(1000),
             deadline: Some(Timestamp::from_secs(1005)),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::breaker::{Admission, Cell, Judged, StateName, Transition, Trip};
 use crate::document::{Breaker, BreakerControl, Concurrency, Mode, Policy, Reason, Throttle};
+use crate::exchange::ClusterHash;
 use crate::fallback::Field;
 use crate::fingerprint;
 use crate::inflight::{self, InFlight};
@@ -155,8 +156,8 @@ struct KeyState {
     in_flight_unwritten: bool,
     /// The throttle's counts of the other workers.
     others: Option<(Timestamp, Tally)>,
-    /// Whether there is an attempt seat, and when this was last looked up.
-    attempt_seat: Option<(Timestamp, bool)>,
+    /// Whether there is an attempt seat, and when this was last looked up, by cluster.
+    attempt_seat: Vec<(ClusterHash, Timestamp, bool)>,
     /// Whether the retry budget has a token left, and when this was last looked up.
     budget: Option<(Timestamp, bool)>,
 }
@@ -186,7 +187,7 @@ impl KeyState {
             in_flight_written: Timestamp::ZERO,
             in_flight_unwritten: false,
             others: None,
-            attempt_seat: None,
+            attempt_seat: Vec::new(),
             budget: None,
         }
     }

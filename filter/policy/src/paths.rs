@@ -1,5 +1,6 @@
 //! The names in the store of what belongs to a policy and to its keys. They are made of configuration and numbers only.
 
+use crate::exchange::ClusterHash;
 use crate::keys::KeyNumber;
 use crate::record;
 
@@ -43,8 +44,11 @@ impl Paths {
         format!("{}/budget", self.0)
     }
 
-    /// When an attempt seat was last seen.
-    pub fn attempt_seat(&self) -> String {
-        format!("{}/attempt_seat", self.0)
+    /// When an attempt seat of a cluster was last seen.
+    pub fn attempt_seat(&self, cluster: ClusterHash) -> String {
+        match cluster {
+            ClusterHash::OF_THE_KEY => format!("{}/attempt_seat", self.0),
+            ClusterHash(hash) => format!("{}/attempt_seat/{hash:016x}", self.0),
+        }
     }
 }

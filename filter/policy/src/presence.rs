@@ -12,6 +12,17 @@ pub const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long it then counts as there.
 pub const LASTS: Duration = Duration::from_secs(15);
 
+/// The most clusters of one key that a seat remembers something about. A request may name clusters that do not exist.
+const MOST_CLUSTERS: usize = 256;
+
+/// Adds what is known about one more cluster; when there are too many, those before are forgotten.
+pub(crate) fn remember<T>(known: &mut Vec<T>, one: T) {
+    if known.len() >= MOST_CLUSTERS {
+        known.clear();
+    }
+    known.push(one);
+}
+
 /// When an attempt seat was last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Presence {

@@ -165,8 +165,7 @@ impl Retry {
         let join = |words: WordSet| words.iter().map(RetryWord::name).collect::<Vec<_>>().join(",");
         let mut headers =
             vec![("x-envoy-retry-on", join(words)), ("x-envoy-max-retries", self.max_retries.to_string())];
-        if leave == Leave::All {
-            // Also while no attempt seat is known: there may be one all the same.
+        if seat && leave == Leave::All {
             headers.push(("x-envoy-retriable-header-names", RETRY_HEADER.to_owned()));
         }
         if !grpc_words.is_empty() {
@@ -216,8 +215,9 @@ impl Retry {
             words.insert(RetryWord::RefusedStream);
         }
         if leave == Leave::All {
-            words.insert(RetryWord::RetriableHeaders);
-            if !seat && self.on.statuses != StatusSet::default() {
+            if seat {
+                words.insert(RetryWord::RetriableHeaders);
+            } else if self.on.statuses != StatusSet::default() {
                 words.insert(RetryWord::RetriableStatusCodes);
             }
         }
@@ -327,10 +327,11 @@ mod tests {
         retry.on.statuses.insert_range(429, 430);
         retry.on.words.insert(RetryWord::Unavailable);
         let headers = retry.router_headers(Leave::All, false);
-        let words = "gateway-error,reset,connect-failure,refused-stream,retriable-status-codes,retriable-headers";
+        let words = "gateway-error,reset,connect-failure,refused-stream,retriable-status-codes";
         assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some(words));
         assert_eq!(header(&headers, "x-envoy-retry-grpc-on").as_deref(), Some("unavailable"));
         assert_eq!(header(&headers, "x-envoy-retriable-status-codes").as_deref(), Some("429,430"));
+        assert_eq!(header(&headers, "x-envoy-retriable-header-names"), None, "a host could set the header");
     }
 
     #[test]

@@ -39,12 +39,17 @@ impl Handle {
     }
 }
 
-/// The cells in what is written.
-fn check_write(policy: &Policy, key: &str, old: Option<&[u8]>, new: &[u8]) {
-    let Some(breaker) = policy.breaker.as_ref().filter(|_| key.ends_with("/breaker")) else { return };
-    let cell = |bytes: &[u8]| Cell::decode(bytes, fingerprint::of_policy(policy));
-    let new = cell(new).expect("what is written can be read");
-    check_step(&old.and_then(cell).unwrap_or_default(), &new, usize::from(breaker.probes.get()));
+/// An empty store that checks the cells in what is written.
+fn store(policy: &Policy) -> Handle {
+    let probes = policy.breaker.as_ref().map_or(0, |breaker| usize::from(breaker.probes.get()));
+    let fingerprint = fingerprint::of_policy(policy);
+    Handle::new(fingerprint, move |key, old, new| {
+        if key.ends_with("/breaker") {
+            let cell = |bytes: &[u8]| Cell::decode(bytes, fingerprint);
+            let new = cell(new).expect("what is written can be read");
+            check_step(&old.and_then(cell).unwrap_or_default(), &new, probes);
+        }
+    })
 }
 
 /// What must hold between any two states of a cell that follow each other.
@@ -120,7 +125,7 @@ impl Thread {
 }
 
 fn workers(count: u64, policy: &Arc<Policy>) -> (Handle, Vec<Thread>) {
-    let store = Handle::new(policy, check_write);
+    let store = store(policy);
     let mut threads: Vec<_> = (0..count).map(|seed| Thread::new(&store, policy, seed)).collect();
     // Places are claimed and views are read before the interleaving begins, to keep it to what is looked at.
     for thread in &mut threads {
@@ -277,7 +282,7 @@ fn requests_in_flight_never_pass_the_limit_and_none_is_lost() {
 fn workers_that_start_together_get_different_places_and_equal_keys() {
     let text = br#"{"policies":[{"name":"p","scope":["cluster"],"concurrency":{"max_requests":9}}]}"#;
     explore(config::parse(text).expect("valid").policies.remove(0).into(), |policy| {
-        let store = Handle::new(policy, check_write);
+        let store = store(policy);
         let threads = (0..2).map(|seed| Thread::new(&store, policy, seed)).collect();
         let done = race(threads, |_, thread| thread.arrive(t(0)).map(|ticket| ticket.key()));
         assert_eq!(done[0].1, done[1].1, "the same cluster is the same key");

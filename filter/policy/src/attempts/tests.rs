@@ -17,6 +17,8 @@ const BREAKER: &str = r#""breaker":{"min_requests":2,"open_for":"10s","open_jitt
 const RETRY: &str = r#""retry":{"backoff":{"base":"100ms","max":"250ms","jitter":"none"},
     "budget":{"ratio":0,"min_per_second":0.2,"window":"10s"}"#;
 
+const CLUSTER: ClusterHash = ClusterHash::OF_THE_KEY;
+
 fn t(millis: u64) -> Timestamp {
     Timestamp::from_millis(1_700_000_000_000 + millis)
 }
@@ -53,11 +55,17 @@ impl Thread {
     /// Admits a request with this leave, seen by an attempt seat.
     fn admit(&mut self, leave: Leave, now: Timestamp) -> (Ticket, Plan) {
         let key = self.key();
-        self.attempts.tell_presence(&mut self.store, key, now);
+        self.seat_is_seen(key, now);
         let decision = self.governed.admit(&mut self.request, &mut self.store, key, now, &mut self.events);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let plan = self.governed.plan_retries(&mut self.request, &mut self.store, &ticket, leave, now).unwrap();
+        let plan =
+            self.governed.plan_retries(&mut self.request, &mut self.store, &ticket, leave, CLUSTER, now).unwrap();
         (ticket, plan)
+    }
+
+    fn seat_is_seen(&mut self, key: KeyNumber, now: Timestamp) {
+        let seen = Presence { seen: now }.encode(self.governed.fingerprint());
+        self.store.set(&Paths::new(&self.attempts.prefix, key).attempt_seat(ClusterHash::OF_THE_KEY), &seen);
     }
 
     fn exchange(&mut self, leave: Leave, now: Timestamp) -> Exchange {
@@ -65,6 +73,16 @@ impl Thread {
     }
 
     fn responds(&mut self, exchange: &mut Exchange, head: &ResponseHead, now: Timestamp) -> AfterResponse {
+        self.responds_with(exchange, head, true, now)
+    }
+
+    fn responds_with(
+        &mut self,
+        exchange: &mut Exchange,
+        head: &ResponseHead,
+        ended: bool,
+        now: Timestamp,
+    ) -> AfterResponse {
         let one = Try {
             host: b"10.0.0.1:80".to_vec(),
             end: End::Http(head.status),
@@ -73,7 +91,7 @@ impl Thread {
             ended: now,
         };
         let route_ends = if self.attempts.wants_time_left() { RouteEnds::Never } else { RouteEnds::Unknown };
-        self.attempts.after_response(&mut self.attempt, &mut self.store, exchange, one, head, route_ends, now)
+        self.attempts.after_response(&mut self.attempt, &mut self.store, exchange, one, head, ended, route_ends, now)
     }
 
     fn before_retry(&mut self, exchange: &mut Exchange, now: Timestamp) -> BeforeRetry {
@@ -251,9 +269,10 @@ fn a_connection_that_fails_while_its_try_waits_is_a_try_of_its_own() {
 #[test]
 fn what_the_policy_does_not_name_is_forbidden_whatever_the_route_says() {
     let mut thread = thread(r#""retry":{"on":["connect-failure",429]}"#);
-    for (code, expected) in [(503, AfterResponse::Forbid), (404, AfterResponse::Forbid), (200, AfterResponse::Pass)] {
+    for (code, expected) in [(503, true), (404, true), (200, false)] {
         let mut exchange = thread.exchange(Leave::All, t(0));
-        assert_eq!(thread.responds(&mut exchange, &status(code), t(1)), expected, "{code}");
+        assert_eq!(thread.responds(&mut exchange, &status(code), t(1)), AfterResponse::Forbid, "{code}");
+        assert_eq!(thread.attempts.forbids(&exchange, &status(code)), expected, "{code}");
     }
     let mut named = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.responds(&mut named, &status(429), t(1)), ASK);
@@ -327,7 +346,7 @@ fn a_timer_may_be_early_and_a_hedged_try_has_none() {
         thread.attempts.after_no_response(&mut exchange, Vec::new(), true, t(0), t(lasted));
         exchange.tries[0].end
     };
-    assert_eq!((ends(&mut thread, 89), ends(&mut thread, 91)), (End::Reset, End::TimedOut));
+    assert_eq!((ends(&mut thread, 74), ends(&mut thread, 76)), (End::Reset, End::TimedOut));
     let hedging = r#","per_try_timeout":"100ms","timeout":"1s","hedge_on_per_try_timeout":true"#;
     let mut hedging = super::tests::thread(&retry(hedging));
     assert_eq!((ends(&mut hedging, 500), ends(&mut hedging, 995)), (End::Reset, End::TimedOut));
@@ -342,6 +361,9 @@ fn a_long_wait_is_partly_waited_by_the_response_before() {
     assert_eq!(after, AfterResponse::Ask { hold: Duration::from_millis(800) }, "the next try has room for 200 ms");
     let mut exchange = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.responds(&mut exchange, &asks(2), t(1)), AfterResponse::Forbid, "no try is that long");
+    let mut exchange = thread.exchange(Leave::All, t(0));
+    let with_body = thread.responds_with(&mut exchange, &asks(1), false, t(1));
+    assert_eq!(with_body, AfterResponse::Forbid, "trailers after a held response would stop the VM");
     thread.attempts.holds_responses = false;
     let mut exchange = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.responds(&mut exchange, &asks(1), t(1)), AfterResponse::Forbid);
@@ -419,7 +441,7 @@ fn without_an_attempt_seat_the_budget_is_looked_at_before_and_charged_after() {
     let plan = |thread: &mut Thread, now| {
         let decision = thread.governed.admit(&mut thread.request, &mut thread.store, key, now, &mut thread.events);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        thread.governed.plan_retries(&mut thread.request, &mut thread.store, &ticket, Leave::All, now).unwrap()
+        thread.governed.plan_retries(&mut thread.request, &mut thread.store, &ticket, Leave::All, CLUSTER, now).unwrap()
     };
     let first = plan(&mut thread, now);
     assert_eq!((first.seat, first.leave, first.denial), (false, Leave::All, None));
@@ -462,4 +484,43 @@ fn a_policy_is_taken_only_as_it_was_published() {
     assert!(Attempts::fetch(&mut store, "orders", fingerprint, true).is_none());
     thread.governed.publish(&mut store, &format!(r#"{{"policies":[{{"name":"orders",{}}}]}}"#, retry("")));
     assert!(Attempts::fetch(&mut store, "orders", fingerprint, true).is_some(), "and is published again over them");
+}
+
+#[test]
+fn a_seat_of_one_cluster_says_nothing_about_another_that_shares_its_key() {
+    let mut thread = thread(&format!(r#""scope":[],{}"#, retry("")));
+    let key = thread.key();
+    assert!(thread.governed.wants_cluster());
+    let plan = |thread: &mut Thread, cluster: &[u8], now| {
+        let decision = thread.governed.admit(&mut thread.request, &mut thread.store, key, now, &mut thread.events);
+        let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
+        let (cluster, worker, store) = (ClusterHash::of(cluster), &mut thread.request, &mut thread.store);
+        thread.governed.plan_retries(worker, store, &ticket, Leave::All, cluster, now).unwrap()
+    };
+    let orders = plan(&mut thread, b"orders", t(0)).exchange.unwrap();
+    thread.attempts.tell_presence(&mut thread.store, &orders, t(1));
+    assert!(plan(&mut thread, b"orders", t(1001)).seat);
+    assert!(!plan(&mut thread, b"carts", t(1001)).seat);
+}
+
+#[test]
+fn it_learns_what_a_route_retries_by_itself() {
+    let mut thread = thread(&retry(""));
+    let mut exchange = thread.exchange(Leave::All, t(0));
+    assert!(!thread.attempts.forbids(&exchange, &status(200)), "a mark on every success would cost every success");
+    thread.attempts.came_back(false);
+    assert!(thread.attempts.forbids(&exchange, &status(200)), "but a route was seen to retry one");
+    thread.responds(&mut exchange, &status(404), t(1));
+    assert_eq!(thread.before_retry(&mut exchange, t(2)), BeforeRetry::Stop(None), "the mark made it come back");
+    assert!(!thread.attempts.forbids(&exchange, &status(404)), "so there is no mark any more");
+}
+
+#[test]
+fn a_host_that_is_rate_limited_is_not_asked_again_whatever_the_route_says() {
+    let mut thread = thread(&retry(""));
+    let limited = ResponseHead { ratelimited: Some(SetBy::Host), ..status(503) };
+    let mut exchange = thread.exchange(Leave::All, t(0));
+    assert_eq!(thread.responds(&mut exchange, &limited, t(1)), AfterResponse::Forbid);
+    assert!(!thread.attempts.forbids(&exchange, &limited), "its own mark stands");
+    assert_eq!(thread.before_retry(&mut exchange, t(2)), BeforeRetry::Stop(None));
 }

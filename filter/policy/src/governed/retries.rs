@@ -5,13 +5,13 @@ use core::time::Duration;
 use super::{Event, Governed, Ticket, other_slots};
 use crate::backoff;
 use crate::budget::Withdrawn;
-use crate::document::{Mode, Retry};
-use crate::exchange::{End, Exchange, Next};
+use crate::document::{Dimension, Mode, Retry};
+use crate::exchange::{ClusterHash, End, Exchange, Next};
 use crate::keys::KeyNumber;
 use crate::metrics::Metric;
 use crate::outcome::{Answer, Outcome, Verdict};
 use crate::paths;
-use crate::presence::{PolicyText, Presence};
+use crate::presence::{self, PolicyText, Presence};
 use crate::record::Record;
 use crate::retry::{Denial, Leave};
 use crate::store::{Expected, Store, update};
@@ -96,6 +96,11 @@ impl Governed {
         }
     }
 
+    /// Whether the cluster of a request must be known beside its key to find the attempt seat.
+    pub fn wants_cluster(&self) -> bool {
+        !self.policy.scope.by.contains(&Dimension::Cluster)
+    }
+
     /// What the router is to be told about an admitted request with this leave; `None` if the policy says nothing about
     /// retries.
     pub fn plan_retries<S: Store>(
@@ -104,10 +109,11 @@ impl Governed {
         store: &mut S,
         ticket: &Ticket,
         leave: Leave,
+        cluster: ClusterHash,
         now: Timestamp,
     ) -> Option<Plan> {
         let retry = self.retry(Mode::Enforce)?.clone();
-        let seat = self.sees_attempt_seat(store, ticket.key, now);
+        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now);
         let denial = match leave {
             Leave::Nothing => Some(Denial::RetryOfRetry),
             // A second try of a probe would be one probe more.
@@ -133,6 +139,8 @@ impl Governed {
             fingerprint: self.fingerprint,
             policy: self.policy.name.clone(),
             key: ticket.key,
+            cluster,
+            seat,
             seed,
             admitted: now,
             deadline: retry.timeout.map(|timeout| now.plus(timeout)),
@@ -145,19 +153,29 @@ impl Governed {
         Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
     }
 
-    /// Whether there is an attempt seat for a key; looked up once a second.
-    fn sees_attempt_seat<S: Store>(&mut self, store: &mut S, key: KeyNumber, now: Timestamp) -> bool {
+    /// Whether there is an attempt seat for a key and cluster; looked up once a second.
+    fn sees_attempt_seat<S: Store>(
+        &mut self,
+        store: &mut S,
+        key: KeyNumber,
+        cluster: ClusterHash,
+        now: Timestamp,
+    ) -> bool {
         let Some(state) = self.states.get_mut(usize::from(key.0)) else { return false };
-        if let Some((at, there)) = state.attempt_seat
-            && at <= now
-            && now.since(at) < VIEW_LASTS
+        let known = state.attempt_seat.iter_mut().find(|(known, ..)| *known == cluster);
+        if let Some((_, at, there)) = &known
+            && *at <= now
+            && now.since(*at) < VIEW_LASTS
         {
-            return there;
+            return *there;
         }
-        let stored = store.get(&state.paths.attempt_seat());
+        let stored = store.get(&state.paths.attempt_seat(cluster));
         let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, self.fingerprint));
         let there = presence.is_some_and(|presence| presence.holds(now));
-        state.attempt_seat = Some((now, there));
+        match known {
+            Some(known) => *known = (cluster, now, there),
+            None => presence::remember(&mut state.attempt_seat, (cluster, now, there)),
+        }
         there
     }
 

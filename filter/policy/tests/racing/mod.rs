@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
-use holdfast_policy::fingerprint;
 use holdfast_policy::record::Record;
 use holdfast_policy::store::{Conflict, Expected, Store, Version};
 use holdfast_policy::time::Timestamp;
@@ -37,7 +36,7 @@ pub fn policy(features: &str) -> Arc<Policy> {
 }
 
 /// What must hold of every write: its key, what was there, and what is there now.
-pub type Check = fn(&Policy, &str, Option<&[u8]>, &[u8]);
+type Check = dyn Fn(&str, Option<&[u8]>, &[u8]) + Send + Sync;
 
 #[derive(Default)]
 struct Map {
@@ -54,9 +53,8 @@ pub struct Shared {
     turn: shuttle::sync::atomic::AtomicBool,
     map: Mutex<Map>,
     epoch: AtomicU64,
-    policy: Arc<Policy>,
     fingerprint: u64,
-    check: Check,
+    check: Box<Check>,
 }
 
 /// One worker's handle on the store. Each call is a point of interleaving.
@@ -68,16 +66,16 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub fn new(policy: &Arc<Policy>, check: Check) -> Self {
+    /// A store for the records of the policy with this fingerprint.
+    pub fn new(fingerprint: u64, check: impl Fn(&str, Option<&[u8]>, &[u8]) + Send + Sync + 'static) -> Self {
         let shared = Shared {
             racing: AtomicBool::new(false),
             signals_alone: AtomicBool::new(true),
             turn: shuttle::sync::atomic::AtomicBool::new(false),
             map: Mutex::default(),
             epoch: AtomicU64::new(0),
-            policy: Arc::clone(policy),
-            fingerprint: fingerprint::of_policy(policy),
-            check,
+            fingerprint,
+            check: Box::new(check),
         };
         Handle { shared: Arc::new(shared), fuel: None }
     }
@@ -104,7 +102,7 @@ impl Handle {
 
     fn put(&self, map: &mut Map, key: &str, value: &[u8]) {
         let old = map.values.get(key).map(|(bytes, _)| bytes.as_slice());
-        (self.shared.check)(&self.shared.policy, key, old, value);
+        (self.shared.check)(key, old, value);
         map.last_version += 1;
         let version = map.last_version;
         map.values.insert(key.to_owned(), (value.to_vec(), version));

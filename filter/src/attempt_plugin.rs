@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_policy::attempts::{Attempts, BeforeRetry};
-use holdfast_policy::exchange::{self, End, Exchange};
+use holdfast_policy::exchange::{self, End, Exchange, Try};
+use holdfast_policy::outcome::Verdict;
 use holdfast_policy::response::NOT_RETRIED;
 use holdfast_policy::retry::Denial;
 use holdfast_policy::time::Timestamp;
@@ -31,9 +32,17 @@ const PASSED: usize = 1024;
 pub struct Passed {
     seed: u64,
     /// The status of its response.
-    pub status: u16,
+    status: u16,
     /// Whether it was marked as not to be retried.
     pub is_marked: bool,
+}
+
+impl Passed {
+    /// The try, as far as it is remembered.
+    pub fn as_try(&self, now: Timestamp) -> Try {
+        let (end, verdict) = (End::Http(self.status), Verdict::Success);
+        Try { host: Vec::new(), end, verdict, took: Duration::ZERO, ended: now }
+    }
 }
 
 /// The plugin in the attempt seat.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_policy::attempts::{AfterResponse, Attempts, BeforeRetry, RouteEnds};
 use holdfast_policy::document::Retry;
-use holdfast_policy::exchange::{self, End, Exchange, Try};
+use holdfast_policy::exchange::{self, End, Exchange, Next, Try};
 use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
 use holdfast_policy::response::{self, ResponseHead, SetBy};
 use holdfast_policy::retry::{Denial, Named};
@@ -78,7 +78,7 @@ impl Attempt {
     /// Replies in place of a hedge that is the last try left, with what the others have written meanwhile.
     pub fn stop_as_left(&mut self) {
         let denial = match self.exchange.next {
-            exchange::Next::Denied(denial) => Some(denial),
+            Next::Denied(denial) => Some(denial),
             _ => None,
         };
         let next = self.exchange.next;
@@ -124,18 +124,17 @@ impl AttemptSeat {
             attempt.host = host::property("upstream\0address");
             self.plugin.begin_beside(attempt.exchange.seed);
         }
-        let passed = self.plugin.passed(attempt.exchange.seed).filter(|_| !attempt.exchange.is_retried());
-        if let Some(passed) = passed {
-            // The route retries what the policy did not even look at twice.
-            policy.came_back(passed.is_marked);
-            attempt.exchange.ended(Try {
-                host: Vec::new(),
-                end: End::Http(passed.status),
-                verdict: Verdict::Success,
-                took: Duration::ZERO,
-                ended: now,
-            });
-            attempt.exchange.next = exchange::Next::Unnamed;
+        let is_known = attempt.exchange.is_retried();
+        if let Some(passed) = self.plugin.passed(attempt.exchange.seed).filter(|_| !is_known) {
+            // The route retries what was not worth a record.
+            attempt.exchange.ended(passed.as_try(now));
+            attempt.exchange.next = Next::Unnamed;
+            attempt.exchange.marked = passed.is_marked;
+        }
+        if matches!(attempt.exchange.next, Next::Denied(_) | Next::Unnamed)
+            && attempt.exchange.tries.last().is_some_and(|last| matches!(last.end, End::Http(_) | End::Grpc(_)))
+        {
+            policy.came_back(attempt.exchange.marked, route_name().unwrap_or_default());
         }
         let is_retry = attempt.exchange.is_retried() || hedges && attempt_count() > 1;
         if !is_retry {
@@ -213,9 +212,13 @@ impl AttemptSeat {
         let took = now.since(sent);
         let outcome = Outcome::judge(&document.outcome, answer, took, None);
         if !attempt.exchange.is_retried() && outcome.verdict == Verdict::Success && is_unnamed(retry, &head) {
-            let is_marked = policy.forbids(&attempt.exchange, &head);
+            let is_marked = policy.forbids(&attempt.exchange, &head, route_name);
             if is_marked {
                 mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
+            }
+            if hedges && matches!(attempt.exchange.next, Next::Denied(_)) {
+                // A hedge was not sent; that is worth counting.
+                mark(exchange::TRIES_HEADER, "1");
             }
             self.plugin.pass(seed, head.status, is_marked);
             self.plugin.answer_beside(seed);
@@ -230,6 +233,8 @@ impl AttemptSeat {
         } else {
             policy.after_response(&mut worker, &mut shared, &mut attempt.exchange, one, &head, ended, ends, now)
         };
+        attempt.exchange.marked =
+            after == AfterResponse::Forbid && policy.forbids(&attempt.exchange, &head, route_name);
         attempt_plugin::write(&attempt.exchange);
         mark(exchange::TRIES_HEADER, "1");
         if !matches!(after, AfterResponse::Ask { .. }) {
@@ -238,14 +243,14 @@ impl AttemptSeat {
         match after {
             AfterResponse::Pass => Action::Continue,
             AfterResponse::Forbid => {
-                if policy.forbids(&attempt.exchange, &head) {
+                if attempt.exchange.marked {
                     mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
                 }
                 Action::Continue
             }
             AfterResponse::Ask { hold } => {
-                if head.ratelimited.is_some() {
-                    // The host's own would forbid what the policy asks for.
+                if head.ratelimited.is_some() && attempt.exchange.seat {
+                    // The host's own would forbid what the policy asks for. (A router that goes by words goes by it.)
                     let _ = host::remove_header(Headers::Response, exchange::FORBID_HEADER);
                 }
                 mark(exchange::RETRY_HEADER, "1");
@@ -276,7 +281,7 @@ impl AttemptSeat {
         if attempt.exchange.is_retried() || outcome.verdict != Verdict::Success {
             let host = attempt.host();
             attempt.exchange.ended(Try { host, end, verdict: outcome.verdict, took, ended: came });
-            attempt.exchange.next = exchange::Next::Open;
+            attempt.exchange.next = Next::Open;
             attempt_plugin::write(&attempt.exchange);
         }
     }
@@ -352,6 +357,10 @@ fn is_unnamed(retry: &Retry, head: &ResponseHead) -> bool {
 /// The try's number as Envoy counts, from 1.
 fn attempt_count() -> u64 {
     host::property_number("upstream\0request_attempt_count").unwrap_or(0)
+}
+
+fn route_name() -> Option<Vec<u8>> {
+    host::property("xds\0route_name")
 }
 
 /// How long the route lets the request go on.

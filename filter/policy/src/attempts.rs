@@ -54,10 +54,10 @@ pub struct Attempts {
     keys: HashMap<u16, KeyState>,
     /// Whether a response can be held back here.
     holds_responses: bool,
-    /// A response that was forbidden to be retried was retried: some route has `envoy-ratelimited` among its own words.
-    marks_ask: bool,
-    /// A response below 400 was retried: some route has conditions of its own.
-    route_retries_successes: bool,
+    /// Routes that have retried a response that was forbidden: they have `envoy-ratelimited` among their own words.
+    marks_ask: Vec<Vec<u8>>,
+    /// Routes that have retried a response below 400: they have conditions of their own.
+    retries_successes: Vec<Vec<u8>>,
     /// A host has asked for a wait: from then on the time that a try has left is worth knowing.
     hosts_ask_for_waits: bool,
 }
@@ -114,8 +114,8 @@ impl Attempts {
             prefix,
             keys: HashMap::new(),
             holds_responses,
-            marks_ask: false,
-            route_retries_successes: false,
+            marks_ask: Vec::new(),
+            retries_successes: Vec::new(),
             hosts_ask_for_waits: false,
         })
     }
@@ -135,25 +135,30 @@ impl Attempts {
         self.fingerprint == exchange.fingerprint && self.policy.name == exchange.policy
     }
 
-    /// Whether a response is to be marked as one that is not to be retried. Those below 400 are marked only since a route was
-    /// seen to retry such. No mark while the router has the word by which a mark asks for a retry, from this
-    /// request's seat or, as was seen, from its route. A host's own mark stands already.
-    pub fn forbids(&self, exchange: &Exchange, head: &ResponseHead) -> bool {
+    /// Whether a response is to be marked as one that is not to be retried. Those below 400 are marked only where the route
+    /// was seen to retry such. No mark while the router has the word by which a mark asks for a retry, from the
+    /// request's seat or, as was seen, from its route. A host's own mark stands already. `route` gives the route's name.
+    pub fn forbids(&self, exchange: &Exchange, head: &ResponseHead, route: impl FnOnce() -> Option<Vec<u8>>) -> bool {
         let given = self.policy.retry.as_ref().is_none_or(|retry| retry.on.words.contains(RetryWord::EnvoyRatelimited));
+        if head.ratelimited.is_some() || !exchange.seat && given {
+            return false;
+        }
         let is_failure = head.status >= 400 || head.grpc_status.is_some_and(|status| status != 0);
-        head.ratelimited.is_none()
-            && !self.marks_ask
-            && (exchange.seat || !given)
-            && (is_failure || self.route_retries_successes)
+        // Where nothing was learnt nobody needs the name.
+        let learnt = if is_failure { &self.marks_ask } else { &self.retries_successes };
+        if learnt.is_empty() {
+            return is_failure;
+        }
+        let route = route().unwrap_or_default();
+        is_failure != learnt.contains(&route) && !self.marks_ask.contains(&route)
     }
 
-    /// Learns from a response that the router retried though the policy did not want it: `marked` tells whether it was
+    /// Learns from a response that this route retried though the policy did not want it: `marked` tells whether it was
     /// forbidden.
-    pub fn came_back(&mut self, marked: bool) {
-        if marked {
-            self.marks_ask = true;
-        } else {
-            self.route_retries_successes = true;
+    pub fn came_back(&mut self, marked: bool, route: Vec<u8>) {
+        let learnt = if marked { &mut self.marks_ask } else { &mut self.retries_successes };
+        if !learnt.contains(&route) {
+            presence::remember(learnt, route);
         }
     }
 
@@ -377,12 +382,8 @@ impl Attempts {
             return BeforeRetry::Send;
         };
         let due = match exchange.next {
-            Next::Denied(_) | Next::Unnamed => {
-                // That the router retries it shows that its mark did not forbid it.
-                self.marks_ask |= matches!(exchange.tries.last(), Some(Try { end: End::Http(_) | End::Grpc(_), .. }));
-                let denial = if let Next::Denied(denial) = exchange.next { Some(denial) } else { None };
-                return BeforeRetry::Stop(denial);
-            }
+            Next::Denied(denial) => return BeforeRetry::Stop(Some(denial)),
+            Next::Unnamed => return BeforeRetry::Stop(None),
             Next::Retry { due, .. } => due,
             Next::Open => match self.leave_after_last(worker, store, retry, exchange, now) {
                 Ok(due) => {

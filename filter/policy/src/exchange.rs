@@ -62,6 +62,8 @@ pub struct Exchange {
     pub tries: Vec<Try>,
     /// What is to happen after the last of them.
     pub next: Next,
+    /// Whether the last response was marked as one that is not to be retried.
+    pub marked: bool,
 }
 
 /// A cluster's name, hashed.
@@ -186,6 +188,14 @@ impl Exchange {
     }
 }
 
+fn flag(input: &mut Reader<'_>) -> Option<bool> {
+    match input.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
 /// A time that is not there.
 const NO_TIME: u64 = 0;
 
@@ -221,6 +231,7 @@ impl Record for Exchange {
             }
             Next::Unnamed => out.u8(3),
         }
+        out.u8(self.marked.into());
         out.u8(self.tries.len().min(MOST_TRIES) as u8);
         for one in self.tries.iter().take(MOST_TRIES) {
             out.bytes(&one.host);
@@ -243,11 +254,7 @@ impl Record for Exchange {
         let fingerprint = input.u64()?;
         let policy = core::str::from_utf8(input.bytes()?).ok()?.to_owned();
         let (key, cluster) = (KeyNumber(input.u16()?), ClusterHash(input.u64()?));
-        let seat = match input.u8()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
+        let seat = flag(input)?;
         let (seed, admitted) = (input.u64()?, input.time()?);
         let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
         let try_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
@@ -259,6 +266,7 @@ impl Record for Exchange {
             3 => Next::Unnamed,
             _ => return None,
         };
+        let marked = flag(input)?;
         let count = usize::from(input.u8()?);
         if count > MOST_TRIES {
             return None;
@@ -270,9 +278,9 @@ impl Record for Exchange {
             let end = match kind {
                 0 => End::Http(u16::try_from(number).ok()?),
                 1 => End::Grpc(number),
-                2 => End::ConnectFailure,
-                3 => End::Reset,
-                4 => End::TimedOut,
+                2 if number == 0 => End::ConnectFailure,
+                3 if number == 0 => End::Reset,
+                4 if number == 0 => End::TimedOut,
                 _ => return None,
             };
             let verdict = match input.u8()? {
@@ -297,6 +305,7 @@ impl Record for Exchange {
             retries,
             tries,
             next,
+            marked,
         })
     }
 }
@@ -336,6 +345,7 @@ mod tests {
                 one(End::TimedOut, Verdict::Success),
             ],
             next: Next::Retry { due: ended, taken: Timestamp::from_secs(1000) },
+            marked: true,
         }
     }
 

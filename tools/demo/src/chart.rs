@@ -1,10 +1,14 @@
-//! The drawing: both runs over one time axis, what clients got, what the breakers did, how long clients waited.
+//! The drawing: both runs over one time axis, panel by panel: what clients got, what the breakers did, how long clients
+//! waited, what the servers had to take.
 //!
 //! Colours come from the page's style sheet, so that the drawing follows the reader's light or dark scheme. Every kind
 //! of answer and every state has a pattern or a word beside its colour.
 
 mod bars;
+mod lines;
+mod scale;
 mod states;
+mod tries;
 mod waits;
 
 use std::time::Duration;
@@ -13,9 +17,21 @@ use maud::{Markup, html};
 
 use crate::answer::Fate;
 use crate::change::State;
+use crate::column::Column;
 use crate::recording::Runs;
 use crate::scene::{Kind, Scene};
 use crate::words;
+
+/// A part of the drawing, as wide as the time axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Panel {
+    /// What clients got in each second, with Holdfast and below it without; between them the states of the breakers.
+    Answers,
+    /// How long clients waited, in both runs.
+    Waits,
+    /// The tries that reached the servers, in both runs, and the requests that clients sent.
+    Tries,
+}
 
 /// The drawing's own units; the page scales it.
 const WIDTH: f64 = 1080.0;
@@ -28,6 +44,7 @@ const TITLE_HEIGHT: f64 = 34.0;
 const BARS_HEIGHT: f64 = 170.0;
 const STRIP_HEIGHT: f64 = 20.0;
 const WAITS_HEIGHT: f64 = 170.0;
+const TRIES_HEIGHT: f64 = 220.0;
 const AXIS_HEIGHT: f64 = 40.0;
 const GAP: f64 = 10.0;
 
@@ -60,50 +77,70 @@ impl Layout {
     }
 }
 
-/// The drawing as an SVG element.
+/// The drawing as an SVG element. The page that holds it needs the [`patterns`].
 pub fn render(scene: &Scene, runs: Runs<'_>) -> Markup {
+    let time = Time { seconds: scene.seconds() };
     let mut layout = Layout(0.0);
     let phases = layout.take(PHASES_HEIGHT);
     let body_top = layout.0;
-    let with_title = layout.take(TITLE_HEIGHT);
-    let with_bars = layout.take(BARS_HEIGHT);
-    layout.take(GAP);
-    let strips: Vec<(&str, Area)> = scene
-        .policies()
-        .into_iter()
-        .map(|policy| {
-            let strip = layout.take(STRIP_HEIGHT);
-            layout.take(GAP / 2.0);
-            (policy, strip)
-        })
-        .collect();
-    let without_title = layout.take(TITLE_HEIGHT);
-    let without_bars = layout.take(BARS_HEIGHT);
-    let waits_title = layout.take(TITLE_HEIGHT);
-    let waits = layout.take(WAITS_HEIGHT);
+    let mut panels: Vec<Markup> = Vec::new();
+    for panel in &scene.panels {
+        if !panels.is_empty() {
+            layout.take(GAP);
+        }
+        panels.push(panel.draw(scene, time, &mut layout, runs));
+    }
     let body = Area { top: body_top, height: layout.0 - body_top };
     let axis = layout.take(AXIS_HEIGHT);
-    let time = Time { seconds: scene.seconds() };
+    let (title, desc) = (format!("{}-chart-title", scene.name), format!("{}-chart-description", scene.name));
     html! {
-        svg viewBox=(format!("0 0 {WIDTH} {}", layout.0)) role="img" aria-labelledby="chart-title chart-description" {
-            title id="chart-title" { "Answers per second and waits, with Holdfast and without" }
-            desc id="chart-description" { (description(scene, runs)) }
-            (patterns())
+        svg viewBox=(format!("0 0 {WIDTH} {}", layout.0)) role="img" aria-labelledby=(format!("{title} {desc}")) {
+            title id=(title) { "What happened in each second, with Holdfast and without" }
+            desc id=(desc) { (description(scene, runs)) }
             (phase_bands(scene, time, phases, body))
-            (panel_title(with_title, "With Holdfast", "requests per second"))
-            (bars::render(scene, time, with_bars, runs.with))
-            @for (policy, strip) in strips { (states::strip(time, strip, policy, runs.with)) }
-            (panel_title(without_title, "Without Holdfast", "the same load"))
-            (bars::render(scene, time, without_bars, runs.without))
-            (panel_title(waits_title, "How long clients waited", "logarithmic"))
-            (waits::render(time, waits, runs))
+            @for panel in panels { (panel) }
             (time_axis(time, axis))
         }
     }
 }
 
+impl Panel {
+    fn draw(self, scene: &Scene, time: Time, layout: &mut Layout, runs: Runs<'_>) -> Markup {
+        match self {
+            Panel::Answers => answers(scene, time, layout, runs),
+            Panel::Waits => {
+                let (title, area) = (layout.take(TITLE_HEIGHT), layout.take(WAITS_HEIGHT));
+                waits::render(time, title, area, runs)
+            }
+            Panel::Tries => {
+                let (title, area) = (layout.take(TITLE_HEIGHT), layout.take(TRIES_HEIGHT));
+                tries::render(scene, time, title, area, runs)
+            }
+        }
+    }
+}
+
+fn answers(scene: &Scene, time: Time, layout: &mut Layout, runs: Runs<'_>) -> Markup {
+    let (with_title, with_bars) = (layout.take(TITLE_HEIGHT), layout.take(BARS_HEIGHT));
+    layout.take(GAP);
+    let strips = scene.breakers().into_iter().map(|policy| {
+        let strip = layout.take(STRIP_HEIGHT);
+        layout.take(GAP / 2.0);
+        states::strip(time, strip, policy, runs.with)
+    });
+    let strips: Vec<Markup> = strips.collect();
+    let (without_title, without_bars) = (layout.take(TITLE_HEIGHT), layout.take(BARS_HEIGHT));
+    html! {
+        (panel_title(with_title, "With Holdfast", "answers per second"))
+        (bars::render(scene, time, with_bars, runs.with))
+        @for strip in strips { (strip) }
+        (panel_title(without_title, "Without Holdfast", "the same load"))
+        (bars::render(scene, time, without_bars, runs.without))
+    }
+}
+
 /// What the kinds of answers and the states look like; stands above the drawing.
-pub fn legend() -> Markup {
+pub fn legend(scene: &Scene) -> Markup {
     let states = [
         (State::Closed, "closed: requests pass"),
         (State::Open, "open: none passes"),
@@ -111,20 +148,22 @@ pub fn legend() -> Markup {
     ];
     html! {
         ul class="legend" {
-            @for fate in Fate::ALL {
+            @for fate in Fate::ALL.into_iter().filter(|fate| scene.columns.contains(&Column::Answers(*fate))) {
                 li {
                     svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" { (swatch(fate)) }
                     (explanation(fate))
                 }
             }
         }
-        ul class="legend" {
-            @for (state, explanation) in states {
-                li {
-                    svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" {
-                        (states::state_box(state, Area { top: 1.0, height: 14.0 }, 1.0, 14.0))
+        @if !scene.breakers().is_empty() {
+            ul class="legend" {
+                @for (state, explanation) in states {
+                    li {
+                        svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" {
+                            (states::state_box(state, Area { top: 1.0, height: 14.0 }, 1.0, 14.0))
+                        }
+                        "breaker " (explanation)
                     }
-                    "breaker " (explanation)
                 }
             }
         }
@@ -166,21 +205,24 @@ fn pattern(fate: Fate) -> Option<&'static str> {
     }
 }
 
-fn patterns() -> Markup {
+/// The patterns that drawings and legends use, once for a page.
+pub fn patterns() -> Markup {
     html! {
-        defs {
-            pattern id="diagonal" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
-                path class="ink" d="M0 0V7" {}
-            }
-            pattern id="stripes" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
-                path class="state-ink" d="M1.5 0V6" {}
-            }
-            pattern id="dots" width="7" height="7" patternUnits="userSpaceOnUse" {
-                circle class="ink-dot" cx="2" cy="2" r="1.2" {}
-                circle class="ink-dot" cx="5.5" cy="5.5" r="1.2" {}
-            }
-            pattern id="crosses" width="8" height="8" patternUnits="userSpaceOnUse" {
-                path class="ink" d="M0 0L8 8M8 0L0 8" {}
+        svg class="patterns" width="0" height="0" aria-hidden="true" {
+            defs {
+                pattern id="diagonal" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
+                    path class="ink" d="M0 0V7" {}
+                }
+                pattern id="stripes" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
+                    path class="state-ink" d="M1.5 0V6" {}
+                }
+                pattern id="dots" width="7" height="7" patternUnits="userSpaceOnUse" {
+                    circle class="ink-dot" cx="2" cy="2" r="1.2" {}
+                    circle class="ink-dot" cx="5.5" cy="5.5" r="1.2" {}
+                }
+                pattern id="crosses" width="8" height="8" patternUnits="userSpaceOnUse" {
+                    path class="ink" d="M0 0L8 8M8 0L0 8" {}
+                }
             }
         }
     }
@@ -230,6 +272,17 @@ fn panel_title(area: Area, title: &str, more: &str) -> Markup {
     }
 }
 
+/// A word on the drawing, readable on any colour, around this place.
+fn tag(x: f64, y: f64, text: &str, class: &str) -> Markup {
+    let width = text.len() as f64 * 6.8 + 14.0;
+    html! {
+        g class=(format!("tag {class}")) aria-hidden="true" {
+            rect x=(px(x - width / 2.0)) y=(px(y - 9.0)) width=(px(width)) height="18" rx="9" {}
+            text x=(px(x)) y=(px(y + 4.0)) text-anchor="middle" { (text) }
+        }
+    }
+}
+
 fn time_axis(time: Time, area: Area) -> Markup {
     html! {
         line class="axis" x1=(px(LEFT)) x2=(px(LEFT + PLOT)) y1=(px(area.top)) y2=(px(area.top)) {}
@@ -244,17 +297,23 @@ fn time_axis(time: Time, area: Area) -> Markup {
 
 /// What the drawing shows, for those who cannot see it.
 fn description(scene: &Scene, runs: Runs<'_>) -> String {
-    let mut said = format!("Bars for each of {} seconds in two panels over one time axis. ", scene.seconds());
+    let mut said = format!("Each of {} seconds in panels over one time axis. ", scene.seconds());
     for (name, recording) in [("With Holdfast", runs.with), ("Without Holdfast", runs.without)] {
         for (phase, span) in scene.spans() {
-            let tally = recording.tally(span);
+            let tally = recording.tally(span.clone());
+            let tries = recording.tries(span);
             let counts: Vec<String> = Fate::ALL
                 .into_iter()
                 .filter(|fate| tally.count(*fate) > 0)
                 .map(|fate| format!("{} {}", tally.count(fate), fate.word()))
                 .collect();
             let median = words::wait(tally.wait(50));
-            said.push_str(&format!("{name}, {}: {}, median wait {median}. ", phase.kind.word(), counts.join(", ")));
+            said.push_str(&format!(
+                "{name}, {}: {}, median wait {median}, {tries} tries at {}. ",
+                phase.kind.word(),
+                counts.join(", "),
+                scene.service
+            ));
         }
     }
     said
@@ -278,7 +337,7 @@ mod tests {
 
     #[test]
     fn every_second_of_both_runs_has_its_bar_with_its_numbers() {
-        let scene = scene::all().remove(0);
+        let (scene, ..) = test_data::runs("outage");
         let svg = drawn(&scene);
         for second in 1..=scene.seconds() {
             assert_eq!(svg.matches(&format!("<title>second {second}: ")).count(), 2 + 4, "two bars and four marks");
@@ -289,8 +348,34 @@ mod tests {
     }
 
     #[test]
+    fn the_panel_of_tries_has_both_runs_and_what_clients_sent() {
+        let (scene, ..) = test_data::runs("storm");
+        let svg = drawn(&scene);
+        for part in [
+            "second 5: 100 requests of clients",
+            "second 5: 125 tries with Holdfast",
+            "second 5: 400 tries without",
+            ">400 tries, 4.00x<",
+            ">125 tries, 1.25x<",
+        ] {
+            assert!(svg.contains(part), "{part} in {svg}");
+        }
+        assert!(!svg.contains("breaker"), "there is none in this scene");
+    }
+
+    #[test]
+    fn a_legend_explains_what_is_drawn_and_nothing_else() {
+        let legends: Vec<String> = scene::all().iter().map(|scene| legend(scene).into_string()).collect();
+        let [outage, storm] = legends.as_slice() else { panic!("two scenes") };
+        for part in ["fallback", "half-open"] {
+            assert!(outage.contains(part) && !storm.contains(part), "{part}");
+        }
+        assert!(storm.contains("ok: answered by the service") && storm.contains("errors"), "{storm}");
+    }
+
+    #[test]
     fn the_strip_shows_each_state_from_when_to_when() {
-        let scene = scene::all().remove(0);
+        let (scene, ..) = test_data::runs("outage");
         let svg = drawn(&scene);
         for part in [
             "breaker items: closed from 0.0 s to 6.0 s",
@@ -305,9 +390,17 @@ mod tests {
     #[test]
     fn all_is_drawn_inside_the_drawing() {
         for scene in scene::all() {
-            for number in drawn(&scene).split(" x=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
-                let x: f64 = number.parse().unwrap();
-                assert!((0.0..=WIDTH).contains(&x), "{x}");
+            let svg = drawn(&scene);
+            let numbers = |attribute: &str| -> Vec<f64> {
+                let begin = format!(" {attribute}=\"");
+                let values = svg.split(&begin).skip(1).filter_map(|rest| rest.split('"').next());
+                values.map(|number| number.parse().unwrap()).collect()
+            };
+            let height: f64 = svg.split('"').nth(1).unwrap().split(' ').next_back().unwrap().parse().unwrap();
+            for (attribute, most) in [("x", WIDTH), ("cx", WIDTH), ("y", height), ("cy", height)] {
+                for number in numbers(attribute) {
+                    assert!((0.0..=most).contains(&number), "{}: {attribute} is {number}", scene.name);
+                }
             }
         }
     }

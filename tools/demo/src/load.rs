@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_tests::Client;
+use holdfast_tests::{Client, with_header};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{Answer, Fate};
 use crate::scene::{Caller, Scene};
+use crate::server::SENT_IN;
 
 /// Callers at work. They stop when this is dropped.
 pub struct Load {
@@ -41,7 +42,7 @@ async fn call(
     for index in 0..caller.per_second * seconds {
         let due = due(index, caller.per_second);
         sleep_until(start + due).await;
-        let mut request = Client::request(caller.path);
+        let mut request = with_header(Client::request(caller.path), SENT_IN, due.as_secs().to_string());
         *request.method_mut() = caller.method.clone();
         let (client, answers) = (client.clone(), Arc::clone(&answers));
         under_way.spawn(async move {

@@ -1,20 +1,22 @@
-//! Lives through an outage on a real Envoy, with Holdfast and without, tells what happens as it happens, and draws it.
+//! Lives through outages on a real Envoy, with Holdfast and without, tells what happens as it happens, and draws it.
 //!
-//! A [`scene`] says what happens to the service, who calls it and which policy should help. A [`stage`] is Envoy and the
-//! servers; [`perform`] runs the scene on it with the callers of [`load`] and fills a [`recording`]. The [`story`] on the
-//! terminal, the [`summary`] and the [`page`] with its [`chart`] show nothing but recordings, and the [`claims`] check
-//! that what was shown is what should have been.
+//! A [`scene`] says what happens to the service, who calls it, which policy should help, and what is shown of it. A
+//! [`stage`] is Envoy and its [`server`]s; [`perform`] runs the scene on it with the callers of [`load`] and fills a
+//! [`recording`]. The [`story`] on the terminal, the tables of the [`summary`] and the [`page`] with its [`chart`] show
+//! nothing but recordings, and the [`claims`] check that what was shown is what should have been.
 
 mod answer;
 mod change;
 mod chart;
 mod claims;
+mod column;
 mod load;
 mod page;
 mod perform;
 mod recording;
 mod scene;
 mod sequence;
+mod server;
 mod stage;
 mod story;
 mod summary;
@@ -22,20 +24,22 @@ mod summary;
 mod test_data;
 mod words;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::claims::Claim;
+use crate::page::Chapter;
 use crate::recording::{Recording, Runs};
 use crate::scene::Scene;
 use crate::stage::{Parts, Stage};
 use crate::story::{Detail, Story};
 
-/// Shows what Holdfast does in an outage, on a real Envoy, and what happens without it.
+/// Shows what Holdfast does in outages, on a real Envoy, and what happens without it.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -45,12 +49,12 @@ struct Arguments {
     /// The Envoy binary
     #[arg(long, value_name = "FILE")]
     envoy: PathBuf,
-    /// Where the chart goes
+    /// Where the page with the charts goes
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// What to show
-    #[arg(long, value_name = "NAME", default_value = "outage", value_parser = scene_names())]
-    scene: String,
+    /// What to show; everything unless given
+    #[arg(long, value_name = "NAME", value_parser = scene_names())]
+    scene: Option<String>,
 }
 
 fn scene_names() -> clap::builder::PossibleValuesParser {
@@ -91,34 +95,62 @@ async fn interruption() -> anyhow::Result<()> {
 }
 
 async fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let scene = scene::all()
-        .into_iter()
-        .find(|scene| scene.name == arguments.scene)
-        .ok_or_else(|| anyhow!("there is no scene {}", arguments.scene))?;
     let parts = Parts { module: arguments.module.clone(), envoy: arguments.envoy.clone() };
-    let mut story = Story::new(&scene, anstream::stdout(), io::stdout().is_terminal());
+    let wanted = |scene: &Scene| arguments.scene.as_ref().is_none_or(|name| scene.name == name);
+    let scenes: Vec<Scene> = scene::all().into_iter().filter(wanted).collect();
+    let mut out = anstream::stdout();
 
-    story.title()?;
-    let mut stage = Stage::start(&scene, &parts, true).await?;
+    story::opening(&mut out, &scenes)?;
+    let mut shown = Vec::new();
+    for (number, scene) in (1..).zip(&scenes) {
+        shown.push(live_through(number, scene, &parts).await?);
+    }
+    let chapters: Vec<Chapter<'_>> = scenes.iter().zip(&shown).map(|(scene, shown)| shown.chapter(scene)).collect();
+    let envoy_version = shown.first().map_or("", |shown| &shown.envoy_version);
+    write(&arguments.out, &page::render(&chapters, envoy_version))?;
+
+    let gists: Vec<String> = chapters.iter().map(|chapter| (chapter.scene.gist)(chapter.scene, chapter.runs)).collect();
+    let broken = shown.iter().flat_map(|shown| &shown.claims).filter(|claim| !claim.holds).count();
+    story::closing(&mut out, &gists, broken)?;
+    writeln!(out, "\nPage with charts: {}", arguments.out.display())?;
+    Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What came of a scene.
+struct Shown {
+    with: Recording,
+    without: Recording,
+    claims: Vec<Claim>,
+    envoy_version: String,
+}
+
+impl Shown {
+    fn chapter<'a>(&'a self, scene: &'a Scene) -> Chapter<'a> {
+        Chapter { scene, runs: Runs { with: &self.with, without: &self.without }, claims: &self.claims }
+    }
+}
+
+/// Performs a scene with Holdfast and without, and tells of it.
+async fn live_through(number: usize, scene: &Scene, parts: &Parts) -> anyhow::Result<Shown> {
+    let mut story = Story::new(scene, anstream::stdout(), io::stdout().is_terminal());
+    story.title(number)?;
+    let mut stage = Stage::start(scene, parts, true).await?;
     let envoy_version = stage.envoy_version().await?;
     story.introduction(&envoy_version)?;
     story.run_begins("Run 1 of 2, with Holdfast", Detail::Seconds)?;
-    let with = run(&scene, &mut stage, &mut story, Detail::Seconds).await?;
+    let with = run(scene, &mut stage, &mut story, Detail::Seconds).await?;
     drop(stage);
 
-    story.run_begins("Run 2 of 2, without Holdfast: the same in short, a line for each phase", Detail::Phases)?;
-    let mut stage = Stage::start(&scene, &parts, false).await?;
-    let without = run(&scene, &mut stage, &mut story, Detail::Phases).await?;
+    story.run_begins("Run 2 of 2, without Holdfast", Detail::Phases)?;
+    let mut stage = Stage::start(scene, parts, false).await?;
+    let without = run(scene, &mut stage, &mut story, Detail::Phases).await?;
     drop(stage);
 
     let runs = Runs { with: &with, without: &without };
-    let claims = (scene.claims)(&scene, runs);
+    let claims = (scene.claims)(scene, runs);
     story.comparison(runs)?;
     story.verdict(&claims)?;
-    write(&arguments.out, &page::render(&scene, runs, &claims, &envoy_version))?;
-    story.line(&format!("Chart: {}", arguments.out.display()))?;
-    let holds = claims.iter().all(|claim| claim.holds);
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Shown { with, without, claims, envoy_version })
 }
 
 async fn run<W: io::Write>(

@@ -1,44 +1,47 @@
-//! The page: the drawing, the comparison, what the breakers did, the policy. One file, nothing from elsewhere.
+//! The page: for each scene the drawing, the comparison, what the breakers did, the policy. One file, nothing from
+//! elsewhere.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::answer::Fate;
 use crate::claims::Claim;
 use crate::recording::{Recording, Runs};
 use crate::scene::Scene;
 use crate::stage::WORKERS;
-use crate::{chart, summary, words};
+use crate::{chart, words};
+
+/// A scene and what came of it.
+#[derive(Clone, Copy)]
+pub struct Chapter<'a> {
+    /// The scene.
+    pub scene: &'a Scene,
+    /// Both of its runs.
+    pub runs: Runs<'a>,
+    /// What they should have shown.
+    pub claims: &'a [Claim],
+}
 
 /// The whole page.
-pub fn render(scene: &Scene, runs: Runs<'_>, claims: &[Claim], envoy_version: &str) -> String {
+pub fn render(chapters: &[Chapter<'_>], envoy_version: &str) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Holdfast demo: " (scene.title) }
+                title { "Holdfast demo" }
                 style { (PreEscaped(include_str!("page.css"))) }
             }
             body {
+                (chart::patterns())
                 main {
-                    h1 { "Holdfast: " (scene.title) }
+                    h1 { "Holdfast: " (words::plural(chapters.len(), "story")) ", each lived through twice" }
                     p class="soft" {
-                        "A real Envoy " (envoy_version) " with " (WORKERS) " workers, "
-                        (words::plural(scene.hosts, "server")) " of the service " (scene.service) ", "
-                        (words::load(scene)) ". " (words::course(scene)) "."
+                        "A real Envoy " (envoy_version) " with " (WORKERS) " workers, servers that really fail, the same \
+                         load with Holdfast and without. Counted at the clients and at the servers."
                     }
-                    (broken(claims))
-                    p class="said" { (summary::sentences(scene, runs)) }
-                    h2 { "What clients got, second by second" }
-                    (chart::legend())
-                    div class="chart" { (chart::render(scene, runs)) }
-                    p class="soft" { (scene.remark) }
-                    (comparison(scene, runs))
-                    (changes(runs.with))
-                    (policy(scene))
-                    (numbers(scene, runs))
-                    (checked(claims))
+                    (broken(chapters))
+                    (contents(chapters))
+                    @for (number, chapter) in (1..).zip(chapters) { (section(number, *chapter)) }
                 }
             }
         }
@@ -46,8 +49,42 @@ pub fn render(scene: &Scene, runs: Runs<'_>, claims: &[Claim], envoy_version: &s
     page.into_string()
 }
 
-fn broken(claims: &[Claim]) -> Markup {
-    let broken: Vec<&Claim> = claims.iter().filter(|claim| !claim.holds).collect();
+/// What to remember of each scene.
+fn contents(chapters: &[Chapter<'_>]) -> Markup {
+    html! {
+        ol class="contents" {
+            @for Chapter { scene, runs, .. } in chapters {
+                li { a href=(format!("#{}", scene.name)) { (scene.title) } br; ((scene.gist)(scene, *runs)) }
+            }
+        }
+    }
+}
+
+fn section(number: usize, Chapter { scene, runs, claims }: Chapter<'_>) -> Markup {
+    html! {
+        section id=(scene.name) {
+            h2 { (number) ". " (scene.title) }
+            p class="soft" { (words::capitalized(&words::load(scene))) " to " (words::servers(scene)) ". " (words::course(scene)) "." }
+            dl class="setting" {
+                dt { "With Holdfast" } dd { (words::capitalized(scene.policy_in_words)) "." }
+                dt { "Without" } dd { (words::capitalized(scene.without.in_words)) "." }
+            }
+            p class="said" { ((scene.sentences)(scene, runs)) }
+            h3 { "What happened, second by second" }
+            (chart::legend(scene))
+            div class="chart" { (chart::render(scene, runs)) }
+            p class="soft" { (scene.remark) }
+            (comparison(scene, runs))
+            (changes(runs.with))
+            (policy(scene))
+            (numbers(scene, runs))
+            (checked(claims))
+        }
+    }
+}
+
+fn broken(chapters: &[Chapter<'_>]) -> Markup {
+    let broken: Vec<&Claim> = chapters.iter().flat_map(|chapter| chapter.claims).filter(|claim| !claim.holds).collect();
     html! {
         @if !broken.is_empty() {
             div class="warning" role="alert" {
@@ -60,12 +97,12 @@ fn broken(claims: &[Claim]) -> Markup {
 
 fn comparison(scene: &Scene, runs: Runs<'_>) -> Markup {
     html! {
-        h2 { "What the outage cost" }
+        h3 { "What it cost" }
         div class="scroll" {
             table {
                 thead { tr { th {} th scope="col" { "with Holdfast" } th scope="col" { "without Holdfast" } } }
                 tbody {
-                    @for table in summary::tables(scene, runs) {
+                    @for table in (scene.tables)(scene, runs) {
                         tr class="group" { th scope="rowgroup" colspan="3" { (table.title) } }
                         @for row in table.rows {
                             tr {
@@ -83,19 +120,21 @@ fn comparison(scene: &Scene, runs: Runs<'_>) -> Markup {
 
 fn changes(with: &Recording) -> Markup {
     html! {
-        h2 { "What the breakers did" }
-        div class="scroll" {
-            table class="changes" {
-                thead {
-                    tr { th scope="col" { "at" } th scope="col" { "breaker" } th scope="col" { "change" } th scope="col" { "why" } }
-                }
-                tbody {
-                    @for change in &with.changes {
-                        tr {
-                            td { (words::seconds(change.at)) }
-                            td { (change.policy) }
-                            td { (change.from.word()) " → " (change.to.word()) }
-                            td { (change.why) }
+        @if !with.changes.is_empty() {
+            h3 { "What the breakers did" }
+            div class="scroll" {
+                table class="changes" {
+                    thead {
+                        tr { th scope="col" { "at" } th scope="col" { "breaker" } th scope="col" { "change" } th scope="col" { "why" } }
+                    }
+                    tbody {
+                        @for change in &with.changes {
+                            tr {
+                                td { (words::seconds(change.at)) }
+                                td { (change.policy) }
+                                td { (change.from.word()) " → " (change.to.word()) }
+                                td { (change.why) }
+                            }
                         }
                     }
                 }
@@ -106,16 +145,15 @@ fn changes(with: &Recording) -> Markup {
 
 fn policy(scene: &Scene) -> Markup {
     html! {
-        h2 { "The policy" }
-        p { (capitalized(scene.policy_in_words)) "." }
+        h3 { "The policy" }
         pre { code { (scene.policy) } }
     }
 }
 
 fn numbers(scene: &Scene, runs: Runs<'_>) -> Markup {
     html! {
-        h2 { "The numbers" }
-        p { "Every request counts in the second in which it was sent." }
+        h3 { "The numbers" }
+        p { "Every request, with all its tries, counts in the second in which it was sent." }
         @for (title, recording) in [("With Holdfast", runs.with), ("Without Holdfast", runs.without)] {
             details {
                 summary { (title) ", second by second" }
@@ -124,10 +162,9 @@ fn numbers(scene: &Scene, runs: Runs<'_>) -> Markup {
                         thead {
                             tr {
                                 th scope="col" { "second" }
-                                @for fate in Fate::ALL { th scope="col" { (fate.word()) } }
-                                th scope="col" { "reached " (scene.service) }
-                                th scope="col" { "median wait" }
-                                th scope="col" { "p99 wait" }
+                                @for column in &scene.columns {
+                                    th scope="col" { span class="soft" { (column.over()) } br; (column.head(scene.service)) }
+                                }
                             }
                         }
                         tbody {
@@ -135,10 +172,9 @@ fn numbers(scene: &Scene, runs: Runs<'_>) -> Markup {
                                 @let tally = recording.second(second);
                                 tr {
                                     th scope="row" { (second + 1) }
-                                    @for fate in Fate::ALL { td { (tally.count(fate)) } }
-                                    td { (recording.arrived(second..second + 1)) }
-                                    td { (words::wait(tally.wait(50))) }
-                                    td { (words::wait(tally.wait(99))) }
+                                    @for column in &scene.columns {
+                                        td { (column.cell(&tally, recording.tries(second..second + 1))) }
+                                    }
                                 }
                             }
                         }
@@ -158,21 +194,25 @@ fn checked(claims: &[Claim]) -> Markup {
     }
 }
 
-fn capitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{scene, test_data};
 
     fn page(with_holdfast: bool) -> String {
-        let scene = scene::all().remove(0);
-        let (with, without) = (test_data::run(&scene, with_holdfast), test_data::run(&scene, false));
-        let runs = Runs { with: &with, without: &without };
-        render(&scene, runs, &(scene.claims)(&scene, runs), "1.2.3")
+        let scenes = scene::all();
+        let runs: Vec<(Recording, Recording)> =
+            scenes.iter().map(|scene| (test_data::run(scene, with_holdfast), test_data::run(scene, false))).collect();
+        let runs: Vec<Runs<'_>> = runs.iter().map(|(with, without)| Runs { with, without }).collect();
+        let claims: Vec<Vec<Claim>> =
+            scenes.iter().zip(&runs).map(|(scene, runs)| (scene.claims)(scene, *runs)).collect();
+        let chapters: Vec<Chapter<'_>> = scenes
+            .iter()
+            .zip(runs)
+            .zip(&claims)
+            .map(|((scene, runs), claims)| Chapter { scene, runs, claims })
+            .collect();
+        render(&chapters, "1.2.3")
     }
 
     #[test]
@@ -185,21 +225,42 @@ mod tests {
     }
 
     #[test]
-    fn the_page_tells_the_whole_run() {
+    fn the_page_tells_all_runs_one_after_another() {
         let page = page(true);
-        for part in
-            ["Envoy 1.2.3", "<svg", "What the outage cost", "closed → open", "&quot;min_requests&quot;: 20", "700"]
-        {
-            assert!(page.contains(part), "{part}");
-        }
+        let at = |part: &str| page.find(part).unwrap_or_else(|| panic!("{part}"));
+        let order = [
+            "Envoy 1.2.3",
+            "href=\"#outage\"",
+            "href=\"#storm\"",
+            "id=\"outage\"",
+            "closed → open",
+            "&quot;min_requests&quot;: 20",
+            "id=\"storm\"",
+            "retry_on 5xx",
+            "tries for each request",
+            "&quot;budget&quot;",
+        ];
+        assert!(order.map(at).is_sorted(), "{:?}", order.map(at));
         assert!(page.contains("made up, open &lt;ok&gt; &amp; &quot;fine&quot;"), "what others wrote is escaped");
         assert!(!page.contains("did not show"), "a good run is not complained about");
+        assert_eq!(page.matches("What the breakers did").count(), 1, "one scene has breakers");
+    }
+
+    #[test]
+    fn nothing_is_called_by_the_same_id_twice() {
+        let page = page(true);
+        let mut ids: Vec<&str> = page.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+        assert!(count >= 8, "{ids:?}");
     }
 
     #[test]
     fn a_run_that_did_not_show_it_says_so_at_the_top() {
         let page = page(false);
         let warning = page.find("did not show what it is for").unwrap();
-        assert!(warning < page.find("<svg").unwrap());
+        assert!(warning < page.find("role=\"img\"").unwrap());
     }
 }

@@ -40,28 +40,20 @@ pub async fn perform(
     let mut recording = Recording::default();
     let mut sequence = Sequence::new();
     let mut answered = vec![0; scene.seconds() as usize];
-    let mut arrived = stage.arrived();
-    let mut boundary = 0;
+    let mut phases = scene.spans().enumerate().peekable();
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Skip);
 
     while sequence.seconds_told() < scene.seconds() {
+        let next = phases.peek().map(|(_, (_, span))| Duration::from_secs(span.start.into()));
         tokio::select! {
-            // Phases and seconds begin when they should, however many answers there are.
+            // Phases begin when they should, however many answers there are.
             biased;
-            () = sleep_until(start + Duration::from_secs(boundary.into())), if boundary <= scene.seconds() => {
-                if boundary > 0 {
-                    let now = stage.arrived();
-                    recording.arrivals.push(now - arrived);
-                    arrived = now;
-                }
-                if let Some((number, (phase, _))) =
-                    scene.spans().enumerate().find(|(_, (_, span))| span.start == boundary)
-                {
+            () = sleep_until(start + next.unwrap_or_default()), if next.is_some() => {
+                if let (Some(at), Some((number, (phase, _)))) = (next, phases.next()) {
                     stage.set(phase);
-                    sequence.happened(Duration::from_secs(boundary.into()), Event::Phase(number));
+                    sequence.happened(at, Event::Phase(number));
                 }
-                boundary += 1;
             }
             _ = look.tick() => {
                 stage.check()?;
@@ -77,15 +69,21 @@ pub async fn perform(
                 recording.answers.push(answer);
             }
         }
+        let over = start.elapsed().as_secs();
         let complete = |second: u32| {
             let all = answered.get(second as usize).is_some_and(|count| *count == scene.rate());
-            all && recording.arrivals.len() > second as usize
+            all && over > second.into()
         };
         while let Some(moment) = sequence.next(complete) {
+            if matches!(moment, Moment::Second(_)) {
+                // A request that has been answered is tried no more.
+                recording.tries = stage.tries();
+            }
             tell(&moment, &recording)?;
         }
     }
     sleep(SETTLE).await;
+    recording.tries = stage.tries();
     recording.stats = stage.stats().await?;
     Ok(recording)
 }

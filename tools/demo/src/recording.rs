@@ -14,8 +14,8 @@ pub struct Recording {
     pub answers: Vec<Answer>,
     /// The breakers' changes of state, in their order.
     pub changes: Vec<Change>,
-    /// Requests that arrived at the service's servers, by second.
-    pub arrivals: Vec<u64>,
+    /// Tries that reached the service's servers, by the second in which their requests were sent.
+    pub tries: Vec<u64>,
     /// Holdfast's metrics in Envoy's statistics at the end: `<policy>.key.<key>.<metric>`.
     pub stats: BTreeMap<String, u64>,
 }
@@ -45,10 +45,10 @@ impl Recording {
         Tally::of(&self.answers)
     }
 
-    /// Requests that arrived at the servers in these seconds.
-    pub fn arrived(&self, seconds: Range<u32>) -> u64 {
+    /// Tries that reached the servers for what was sent in these seconds.
+    pub fn tries(&self, seconds: Range<u32>) -> u64 {
         let (from, count) = (seconds.start as usize, seconds.len());
-        self.arrivals.iter().skip(from).take(count).sum()
+        self.tries.iter().skip(from).take(count).sum()
     }
 
     /// The changes of one policy's breaker.
@@ -143,14 +143,14 @@ mod tests {
                 answer(0, 1999, 2, Fate::Fallback),
                 answer(0, 2000, 2, Fate::Served),
             ],
-            arrivals: vec![1, 2, 4],
+            tries: vec![1, 2, 4],
             ..Recording::default()
         };
         let tally = recording.second(1);
         assert_eq!(tally.sent(), 2);
         assert_eq!((tally.count(Fate::Failed), tally.count(Fate::Fallback)), (1, 1));
         assert_eq!(recording.tally(0..3).sent(), 4);
-        assert_eq!((recording.arrived(1..3), recording.arrived(0..1), recording.arrived(3..9)), (6, 1, 0));
+        assert_eq!((recording.tries(1..3), recording.tries(0..1), recording.tries(3..9)), (6, 1, 0));
     }
 
     #[test]

@@ -1,47 +1,76 @@
 //! What a scene is: a service, who calls it, what happens to it, and the policy that should help.
 //!
 //! A scene is data. Performing, telling and drawing know nothing of a particular one, so a new scene is a new file
-//! beside [`outage`] and a line in [`all`].
+//! beside [`outage`] and [`storm`] and a line in [`all`].
 
 mod outage;
+mod storm;
 
 use std::ops::Range;
 use std::time::Duration;
 
-use holdfast_tests::Action;
+use holdfast_tests::{Action, Seats, SeenRequest};
+use serde_json::Value;
 
+use crate::chart::Panel;
 use crate::claims::Claim;
+use crate::column::Column;
 use crate::recording::Runs;
+use crate::summary::Table;
 
-/// All scenes; the first is the one shown unless another is asked for.
+/// All scenes, in the order in which they are shown.
 pub fn all() -> Vec<Scene> {
-    vec![outage::scene()]
+    vec![outage::scene(), storm::scene()]
 }
 
 /// One story, performed twice: with Holdfast and without.
 pub struct Scene {
     /// What to ask for it by.
     pub name: &'static str,
-    /// What it is about, as the end of "Holdfast demo: ".
+    /// What it is about, as a heading.
     pub title: &'static str,
     /// The service that is called, also the name of its Envoy cluster.
     pub service: &'static str,
     /// How many servers it has.
     pub hosts: usize,
+    /// How many tries a second they can take, all together; over that each answers 503 to all. None: any number.
+    pub capacity: Option<u32>,
     /// Who calls it, all the time and whatever the answers are.
     pub callers: Vec<Caller>,
     /// How long a caller waits for an answer before it gives up.
     pub patience: Duration,
     /// What happens to the service, in this order.
     pub phases: Vec<Phase>,
+    /// Where Holdfast sits in the run with it.
+    pub seats: Seats,
     /// The policy document, as it is given to the module and shown on the page.
     pub policy: &'static str,
     /// The policy in a sentence, without capital and full stop.
     pub policy_in_words: &'static str,
+    /// What Envoy does by itself in the run without Holdfast.
+    pub without: Without,
+    /// What is shown of each second and each phase, on the terminal and in the page's table of numbers.
+    pub columns: Vec<Column>,
+    /// What is drawn, from the top down.
+    pub panels: Vec<Panel>,
     /// What a reader of the drawing may wonder about.
     pub remark: &'static str,
+    /// The comparison of both runs.
+    pub tables: fn(&Scene, Runs<'_>) -> Vec<Table>,
+    /// What happened, in a few sentences with numbers.
+    pub sentences: fn(&Scene, Runs<'_>) -> String,
+    /// What to remember of it, in one sentence with numbers.
+    pub gist: fn(&Scene, Runs<'_>) -> String,
     /// What must have happened for the demonstration to be one.
     pub claims: fn(&Scene, Runs<'_>) -> Vec<Claim>,
+}
+
+/// Envoy without Holdfast.
+pub struct Without {
+    /// The retry policy of its route (`config.route.v3.RetryPolicy`); none: it does not retry.
+    pub retry_policy: Option<Value>,
+    /// What it does in a sentence, without capital and full stop.
+    pub in_words: &'static str,
 }
 
 /// A steady stream of equal requests.
@@ -66,8 +95,11 @@ pub struct Phase {
     /// What is done to the service, as a sentence.
     pub told: String,
     /// What each server does, by its number from 0.
-    pub hosts: fn(usize) -> Action,
+    pub servers: fn(usize) -> Script,
 }
+
+/// What a server does with a try.
+pub type Script = Box<dyn Fn(&SeenRequest) -> Action + Send + Sync>;
 
 /// The place of a phase in the story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +158,23 @@ impl Scene {
         }
         names
     }
+
+    /// The policies whose document has this feature, in the same order.
+    pub fn policies_with(&self, feature: &str) -> Vec<&'static str> {
+        let document: Value = serde_json::from_str(self.policy).unwrap_or_default();
+        let governing = document.get("policies").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let has = |name: &str| {
+            governing
+                .iter()
+                .any(|policy| policy.get("name").and_then(Value::as_str) == Some(name) && policy.get(feature).is_some())
+        };
+        self.policies().into_iter().filter(|name| has(name)).collect()
+    }
+
+    /// The policies that have a breaker.
+    pub fn breakers(&self) -> Vec<&'static str> {
+        self.policies_with("breaker")
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +193,14 @@ mod tests {
                 assert!(named(caller.policy), "{}: {} has its policy", scene.name, caller.path);
                 assert!(caller.per_second > 0, "{}: {} is called", scene.name, caller.path);
             }
+            assert!(!scene.columns.is_empty() && !scene.panels.is_empty(), "{}: something is shown", scene.name);
         }
+    }
+
+    #[test]
+    fn features_are_read_off_the_policy_document() {
+        let features = |feature| all().iter().map(|scene| scene.policies_with(feature)).collect::<Vec<_>>();
+        assert_eq!(features("breaker"), [vec!["items", "checkout"], vec![]]);
+        assert_eq!(features("retry"), [vec![], vec!["orders"]]);
     }
 }

@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use holdfast_tests::{Backend, Client, Cluster, Envoy, EnvoyOptions, Route};
+use holdfast_tests::{Client, Cluster, Envoy, EnvoyOptions, Route};
+use serde_json::json;
 
 use crate::change::Change;
 use crate::scene::{Phase, Scene};
+use crate::server::Server;
 
 /// Envoy's workers. More than one, because sharing state between them is the hard part.
 pub const WORKERS: u32 = 2;
+
+/// Envoy's own ceiling of concurrent retries in a cluster, out of the way: by default it is 3.
+const UNLIMITED: u32 = u32::MAX;
 
 /// What Envoy puts before the names of the module's metrics.
 const STATS: &str = "wasmcustom.holdfast.policy.";
@@ -27,7 +32,7 @@ pub struct Parts {
 
 /// Running servers and their Envoy. All of it ends when this is dropped.
 pub struct Stage {
-    servers: Vec<Backend>,
+    servers: Vec<Server>,
     envoy: Envoy,
     patience: Duration,
     log_read: usize,
@@ -39,20 +44,21 @@ impl Stage {
         let mut cluster = Cluster::new(scene.service);
         let mut servers = Vec::new();
         for _ in 0..scene.hosts {
-            let server = Backend::start().await.context("starting a server")?;
-            cluster = cluster.endpoint(server.addr());
+            let share = scene.capacity.map(|capacity| capacity / u32::try_from(scene.hosts).unwrap_or(u32::MAX));
+            let server = Server::start(share).await.context("starting a server")?;
+            cluster = server.join(cluster);
             servers.push(server);
         }
-        let mut options = EnvoyOptions::new()
-            .binary(readable(&parts.envoy)?)
-            .wasm(readable(&parts.module)?)
-            .concurrency(WORKERS)
-            .cluster(cluster)
-            .route(Route::to("/", scene.service));
+        let mut route = Route::to("/", scene.service);
+        let mut options =
+            EnvoyOptions::new().binary(readable(&parts.envoy)?).wasm(readable(&parts.module)?).concurrency(WORKERS);
         if with_holdfast {
-            options = options.policy(scene.policy);
+            options = options.seats(scene.seats).policy(scene.policy);
+        } else if let Some(policy) = &scene.without.retry_policy {
+            route = route.retry_policy(policy.clone());
+            cluster = cluster.raw(json!({"circuit_breakers": {"thresholds": [{"max_retries": UNLIMITED}]}}));
         }
-        let envoy = Envoy::start(options).await?;
+        let envoy = Envoy::start(options.cluster(cluster).route(route)).await?;
         Ok(Stage { servers, envoy, patience: scene.patience, log_read: 0 })
     }
 
@@ -61,16 +67,18 @@ impl Stage {
         Client::http1(self.envoy.addr()).timeout(self.patience)
     }
 
-    /// Lets the servers behave as in this phase, from the next request on.
+    /// Lets the servers behave as in this phase, from the next try on.
     pub fn set(&self, phase: &Phase) {
         for (number, server) in self.servers.iter().enumerate() {
-            server.always((phase.hosts)(number));
+            server.follow((phase.servers)(number));
         }
     }
 
-    /// Requests that have arrived at the servers so far.
-    pub fn arrived(&self) -> u64 {
-        self.servers.iter().map(Backend::requests).sum()
+    /// The tries that have reached the servers so far, by the second in which their requests were sent.
+    pub fn tries(&self) -> Vec<u64> {
+        let counts: Vec<Vec<u64>> = self.servers.iter().map(Server::tries).collect();
+        let seconds = counts.iter().map(Vec::len).max().unwrap_or_default();
+        (0..seconds).map(|second| counts.iter().filter_map(|count| count.get(second)).sum()).collect()
     }
 
     /// The breakers' changes that Envoy has logged since the last call, as of now.

@@ -1,4 +1,4 @@
-//! The story on the terminal: what will be run, each run second by second, and the comparison.
+//! The story on the terminal: what will be run, each run second by second, the comparison, and what to remember.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -8,17 +8,18 @@ use anstyle::{AnsiColor, Style};
 use crate::answer::Fate;
 use crate::change::{Change, State};
 use crate::claims::Claim;
+use crate::column::Column;
 use crate::perform::{Event, Moment};
 use crate::recording::{Recording, Runs, Tally};
 use crate::scene::{Kind, Scene};
 use crate::stage::WORKERS;
-use crate::{summary, words};
+use crate::words;
 
 /// How wide a line gets.
 const WIDTH: usize = 91;
 
-/// How wide a fleeting line gets.
-const FLEETING: usize = 70;
+/// How wide the column of the time is.
+const TIME_WIDTH: usize = 7;
 
 /// How wide the column of a breaker's state is.
 const BREAKER_WIDTH: usize = 11;
@@ -35,9 +36,33 @@ pub enum Detail {
     Phases,
 }
 
-/// Tells the story. Styles are always written: the output strips them where nobody would see them.
+/// The first lines, before anything is started.
+pub fn opening(out: &mut impl Write, scenes: &[Scene]) -> io::Result<()> {
+    let said = format!(
+        "Holdfast demo: {} on a real Envoy, each lived through twice, with Holdfast and without",
+        words::plural(scenes.len(), "story"),
+    );
+    let seconds: u32 = scenes.iter().map(|scene| 2 * scene.seconds()).sum();
+    writeln!(out, "{}\n{}", paint(BOLD, &said), wrap(&format!("It takes about {seconds} s."), "", ""))
+}
+
+/// The last lines: what to remember of each scene, and how many claims did not hold.
+pub fn closing(out: &mut impl Write, gists: &[String], broken: usize) -> io::Result<()> {
+    if broken > 0 {
+        let said = format!("{} of the runs above did not hold: see \"not so\".", words::plural(broken, "statement"));
+        writeln!(out, "\n{}", paint(AnsiColor::Red.on_default().bold(), &said))?;
+    }
+    writeln!(out, "\n{}", paint(BOLD, "In short"))?;
+    for (number, gist) in gists.iter().enumerate() {
+        writeln!(out, "{}", wrap(gist, &format!("  {}. ", number + 1), "     "))?;
+    }
+    Ok(())
+}
+
+/// Tells the story of one scene. Styles are always written: the output strips them where nobody would see them.
 pub struct Story<'a, W> {
     scene: &'a Scene,
+    breakers: Vec<&'static str>,
     out: W,
     /// Whether a line may be shown for a moment and then overwritten.
     fleeting: bool,
@@ -46,48 +71,44 @@ pub struct Story<'a, W> {
 impl<'a, W: Write> Story<'a, W> {
     /// Tells of `scene` on `out`; `fleeting` when that is a terminal.
     pub fn new(scene: &'a Scene, out: W, fleeting: bool) -> Self {
-        Story { scene, out, fleeting }
+        Story { scene, breakers: scene.breakers(), out, fleeting }
     }
 
-    /// The first line, before anything is started.
-    pub fn title(&mut self) -> io::Result<()> {
-        writeln!(self.out, "{}", paint(BOLD, &format!("Holdfast demo: {}", self.scene.title)))
+    /// The heading, before anything is started. Numbers begin with 1.
+    pub fn title(&mut self, number: usize) -> io::Result<()> {
+        writeln!(self.out, "\n{}", paint(BOLD.underline(), &format!("{number}. {}", self.scene.title)))
     }
 
     /// What will be run.
     pub fn introduction(&mut self, envoy_version: &str) -> io::Result<()> {
         let scene = self.scene;
-        let servers = words::plural(scene.hosts, "server");
-        let stage = format!(
-            "Envoy {envoy_version} with {WORKERS} workers, and {servers} of the service {}, on loopback",
-            scene.service
-        );
+        let stage = format!("Envoy {envoy_version} with {WORKERS} workers; {}; all on loopback", words::servers(scene));
         self.item("Stage", &stage)?;
         self.item("Load", &format!("{}, whatever the answers", words::load(scene)))?;
-        self.item("Policy", scene.policy_in_words)?;
+        self.item("With", &format!("Holdfast: {}", scene.policy_in_words))?;
+        self.item("Without", scene.without.in_words)?;
         let seconds = 2 * scene.seconds();
         self.item("Course", &format!("{}: with Holdfast, then without; {seconds} s", words::course(scene)))
     }
 
     /// The heading of a run, and of its columns.
     pub fn run_begins(&mut self, title: &str, detail: Detail) -> io::Result<()> {
-        writeln!(self.out, "\n{}", paint(BOLD, title))?;
         let (what, time) = match detail {
-            Detail::Seconds => ("  of the requests sent in that second:", "time"),
-            Detail::Phases => ("  of the requests sent in that phase:", "until"),
+            Detail::Seconds => ("a line for the requests sent in each second", "time"),
+            Detail::Phases => ("the same in short, a line for the requests of each phase", "until"),
         };
-        let mut over = format!("{what:<41}{:>9}{:>18}", "reached", "clients waited");
-        let mut header = format!(
-            "{time:>7}{:>6}{:>10}{:>10}{:>8}{:>9}{:>9}{:>9}",
-            Fate::Served.word(),
-            Fate::Fallback.word(),
-            Fate::Rejected.word(),
-            Fate::Failed.word(),
-            self.scene.service,
-            "median",
-            "p99",
-        );
-        if detail == Detail::Seconds {
+        writeln!(self.out, "\n{}{}", paint(BOLD, title), paint(DIM, &format!(": {what}")))?;
+        let mut over = format!("{:TIME_WIDTH$}", "");
+        let mut header = format!("{time:>TIME_WIDTH$}");
+        for neighbours in self.scene.columns.chunk_by(|one, other| one.over() == other.over()) {
+            let width: usize = neighbours.iter().map(|column| column.width()).sum();
+            let said = neighbours.first().map_or("", |column| column.over());
+            over.push_str(&format!("{said:>width$}"));
+            for column in neighbours {
+                header.push_str(&format!("{:>width$}", column.head(self.scene.service), width = column.width()));
+            }
+        }
+        if detail == Detail::Seconds && !self.breakers.is_empty() {
             over.push_str("   breaker of");
             header.push_str(&self.breaker_cells(|policy| (policy.to_owned(), Style::new())));
         }
@@ -109,16 +130,16 @@ impl<'a, W: Write> Story<'a, W> {
 
     /// The comparison of both runs.
     pub fn comparison(&mut self, runs: Runs<'_>) -> io::Result<()> {
-        let heading = format!("{:<54}{:>14}{:>18}", "What the outage cost", "with Holdfast", "without Holdfast");
+        let heading = format!("{:<54}{:>14}{:>18}", "What it cost", "with Holdfast", "without Holdfast");
         writeln!(self.out, "\n{}", paint(BOLD, &heading))?;
-        for table in summary::tables(self.scene, runs) {
+        for table in (self.scene.tables)(self.scene, runs) {
             writeln!(self.out, "  {}", paint(BOLD, &table.title))?;
             for row in table.rows {
                 let what = format!("{}{}", if row.is_part { "  " } else { "" }, row.what);
                 writeln!(self.out, "    {what:<50}{:>14}{:>18}", row.with, row.without)?;
             }
         }
-        let said = format!("What you saw: {}", summary::sentences(self.scene, runs));
+        let said = format!("What you saw: {}", (self.scene.sentences)(self.scene, runs));
         writeln!(self.out, "\n{}", wrap(&said, "", ""))
     }
 
@@ -128,7 +149,7 @@ impl<'a, W: Write> Story<'a, W> {
         if broken.is_empty() {
             let said = format!(
                 "Checked: {} statements about these runs hold, among them that Envoy's own statistics agree with what \
-                 the clients counted.",
+                 was counted outside.",
                 claims.len()
             );
             return writeln!(self.out, "\n{}", wrap(&said, "", ""));
@@ -139,11 +160,6 @@ impl<'a, W: Write> Story<'a, W> {
             writeln!(self.out, "{}", wrap(&format!("not so: {} ({})", claim.what, claim.seen), "  ", "    "))?;
         }
         Ok(())
-    }
-
-    /// A last word.
-    pub fn line(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "{text}")
     }
 
     fn item(&mut self, name: &str, text: &str) -> io::Result<()> {
@@ -176,8 +192,7 @@ impl<'a, W: Write> Story<'a, W> {
             let state = recording.state(policy, end);
             (state.word().to_owned(), state_style(state))
         });
-        let arrived = recording.arrived(second..second + 1);
-        let columns = columns(&recording.second(second), arrived);
+        let columns = self.columns(&recording.second(second), recording.tries(second..second + 1));
         writeln!(self.out, "{:>5} s{columns}{breakers}", second + 1)
     }
 
@@ -185,11 +200,11 @@ impl<'a, W: Write> Story<'a, W> {
         let Some((_, span)) = self.scene.spans().find(|(_, span)| span.contains(&second)) else { return Ok(()) };
         self.clear()?;
         if second + 1 == span.end {
-            let columns = columns(&recording.tally(span.clone()), recording.arrived(span));
+            let columns = self.columns(&recording.tally(span.clone()), recording.tries(span));
             return writeln!(self.out, "{:>5} s{columns}", second + 1);
         }
         if self.fleeting {
-            let columns = columns(&recording.second(second), recording.arrived(second..second + 1));
+            let columns = self.columns(&recording.second(second), recording.tries(second..second + 1));
             write!(self.out, "{:>5} s{columns}", second + 1)?;
         }
         self.out.flush()
@@ -198,14 +213,28 @@ impl<'a, W: Write> Story<'a, W> {
     /// Takes a fleeting line away.
     fn clear(&mut self) -> io::Result<()> {
         // With blanks: an escape sequence would be stripped together with the colours.
-        if self.fleeting { write!(self.out, "\r{:FLEETING$}\r", "") } else { Ok(()) }
+        let width = TIME_WIDTH + self.scene.columns.iter().map(|column| column.width()).sum::<usize>();
+        if self.fleeting { write!(self.out, "\r{:width$}\r", "") } else { Ok(()) }
+    }
+
+    /// The cells of some requests and their tries.
+    fn columns(&self, tally: &Tally, tries: u64) -> String {
+        let cell = |column: &Column| {
+            let style = match column {
+                Column::Answers(fate) if tally.count(*fate) == 0 => DIM,
+                Column::Answers(fate) => fate_style(*fate),
+                Column::Requests | Column::Tries | Column::Factor | Column::Median | Column::P99 => Style::new(),
+            };
+            paint(style, &format!("{:>width$}", column.cell(tally, tries), width = column.width()))
+        };
+        self.scene.columns.iter().map(cell).collect()
     }
 
     /// A cell for each policy's breaker, side by side, without blanks at the end.
     fn breaker_cells(&self, cell: impl Fn(&str) -> (String, Style)) -> String {
         let mut cells = String::new();
         let mut gap = 3;
-        for policy in self.scene.policies() {
+        for policy in &self.breakers {
             let (text, style) = cell(policy);
             cells.push_str(&" ".repeat(gap));
             cells.push_str(&paint(style, &text));
@@ -213,24 +242,6 @@ impl<'a, W: Write> Story<'a, W> {
         }
         cells
     }
-}
-
-/// The counts and waits of some requests.
-fn columns(tally: &Tally, arrived: u64) -> String {
-    let cell = |fate, width| {
-        let count = tally.count(fate);
-        let style = if count == 0 { DIM } else { fate_style(fate) };
-        paint(style, &format!("{:>width$}", words::count(count)))
-    };
-    let arrived = words::count(u32::try_from(arrived).unwrap_or(u32::MAX));
-    [
-        cell(Fate::Served, 6),
-        cell(Fate::Fallback, 10),
-        cell(Fate::Rejected, 10),
-        cell(Fate::Failed, 8),
-        format!("{arrived:>9}{:>9}{:>9}", words::wait(tally.wait(50)), words::wait(tally.wait(99))),
-    ]
-    .concat()
 }
 
 fn fate_style(fate: Fate) -> Style {
@@ -264,28 +275,34 @@ mod tests {
     use crate::sequence::Sequence;
     use crate::{scene, test_data};
 
-    /// Tells a made-up run, as it reads without colours.
-    fn told(scene: &Scene, recording: &Recording, detail: Detail) -> String {
+    /// What is written by `tell`, as it reads without colours.
+    fn plain(scene: &Scene, tell: impl FnOnce(&mut Story<'_, &mut anstream::StripStream<Vec<u8>>>)) -> String {
         let mut out = anstream::StripStream::new(Vec::new());
-        let mut story = Story::new(scene, &mut out, false);
-        story.title().unwrap();
-        story.introduction("1.2.3").unwrap();
-        story.run_begins("Run", detail).unwrap();
-        let mut sequence = Sequence::new();
-        let mut events: Vec<(Duration, Event)> = scene
-            .spans()
-            .enumerate()
-            .map(|(number, (_, span))| (Duration::from_secs(span.start.into()), Event::Phase(number)))
-            .chain(recording.changes.iter().map(|change| (change.at, Event::Change(change.clone()))))
-            .collect();
-        events.sort_by_key(|(at, _)| *at);
-        for (at, event) in events {
-            sequence.happened(at, event);
-        }
-        while let Some(moment) = sequence.next(|second| second < scene.seconds()) {
-            story.tell(&moment, recording, detail).unwrap();
-        }
+        tell(&mut Story::new(scene, &mut out, false));
         String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    /// Tells a made-up run.
+    fn told(scene: &Scene, recording: &Recording, detail: Detail) -> String {
+        plain(scene, |story| {
+            story.title(1).unwrap();
+            story.introduction("1.2.3").unwrap();
+            story.run_begins("Run", detail).unwrap();
+            let mut sequence = Sequence::new();
+            let mut events: Vec<(Duration, Event)> = scene
+                .spans()
+                .enumerate()
+                .map(|(number, (_, span))| (Duration::from_secs(span.start.into()), Event::Phase(number)))
+                .chain(recording.changes.iter().map(|change| (change.at, Event::Change(change.clone()))))
+                .collect();
+            events.sort_by_key(|(at, _)| *at);
+            for (at, event) in events {
+                sequence.happened(at, event);
+            }
+            while let Some(moment) = sequence.next(|second| second < scene.seconds()) {
+                story.tell(&moment, recording, detail).unwrap();
+            }
+        })
     }
 
     #[test]
@@ -306,11 +323,34 @@ mod tests {
                 assert!(!row.get(..ends).unwrap().ends_with(' '), "errors end below their heading: {row}");
                 assert!(row.get(ends..=ends).unwrap() == " ", "and a gap follows: {row}");
             }
-            let mut out = anstream::StripStream::new(Vec::new());
-            Story::new(&scene, &mut out, false).comparison(Runs { with: &with, without: &without }).unwrap();
-            let text = String::from_utf8(out.into_inner()).unwrap();
+            let text = plain(&scene, |story| story.comparison(Runs { with: &with, without: &without }).unwrap());
             assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
             assert!(text.contains("What you saw:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_introduction_says_what_each_run_is() {
+        for scene in scene::all() {
+            let text = plain(&scene, |story| story.introduction("1.2.3").unwrap());
+            let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(joined.contains(scene.policy_in_words) && joined.contains(scene.without.in_words), "{text}");
+            assert!(joined.contains("Envoy 1.2.3") && joined.contains(&words::load(&scene)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_caption_ends_where_its_last_column_ends() {
+        let (scene, with, _) = test_data::runs("storm");
+        let text = told(&scene, &with, Detail::Seconds);
+        let lines: Vec<&str> = text.lines().collect();
+        let header = lines.iter().position(|line| line.contains("p99")).unwrap();
+        let over = lines[header - 1];
+        for (caption, head) in
+            [("clients ", " sent"), ("clients got", "errors"), ("tries a ", "request"), ("waited", "p99")]
+        {
+            let ends = |line: &str, word: &str| line.find(word).unwrap() + word.trim_end().len();
+            assert_eq!(ends(over, caption), ends(lines[header], head), "{caption} over {head}\n{text}");
         }
     }
 
@@ -318,8 +358,8 @@ mod tests {
     fn the_brief_run_has_a_line_for_each_phase_and_none_for_a_change() {
         for scene in scene::all() {
             let text = told(&scene, &test_data::run(&scene, true), Detail::Phases);
-            let rows = text.lines().filter(|line| line.contains(" s ") && line.contains(" ms")).count();
-            assert!(rows >= scene.phases.len(), "{text}");
+            let is_row = |line: &&str| line.get(5..8) == Some(" s ") && !line.contains(':');
+            assert_eq!(text.lines().filter(is_row).count(), scene.phases.len(), "{text}");
             assert!(!text.contains("->"), "{text}");
         }
     }
@@ -327,11 +367,32 @@ mod tests {
     #[test]
     fn a_broken_claim_is_said_with_its_numbers() {
         let scene = scene::all().remove(0);
-        let mut out = anstream::StripStream::new(Vec::new());
         let claim = Claim { what: "the breaker opened".to_owned(), holds: false, seen: "it did not".to_owned() };
-        Story::new(&scene, &mut out, false).verdict(&[claim]).unwrap();
-        let text = String::from_utf8(out.into_inner()).unwrap();
+        let text = plain(&scene, |story| story.verdict(&[claim]).unwrap());
         assert!(text.contains("did not show what it is for"), "{text}");
         assert!(text.contains("not so: the breaker opened (it did not)"), "{text}");
+    }
+
+    #[test]
+    fn it_opens_with_what_will_be_shown_and_closes_with_what_to_remember() {
+        let scenes = scene::all();
+        let mut out = anstream::StripStream::new(Vec::new());
+        opening(&mut out, &scenes).unwrap();
+        closing(&mut out, &["The first.".to_owned(), "The second.".to_owned()], 0).unwrap();
+        let text = String::from_utf8(out.into_inner()).unwrap();
+        let seconds: u32 = scenes.iter().map(|scene| 2 * scene.seconds()).sum();
+        for part in ["2 stories on a real Envoy", &format!("about {seconds} s"), "  1. The first.", "  2. The second."]
+        {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        assert!(!text.contains("did not hold"), "{text}");
+    }
+
+    #[test]
+    fn what_did_not_hold_is_not_forgotten_at_the_end() {
+        let mut out = anstream::StripStream::new(Vec::new());
+        closing(&mut out, &["It.".to_owned()], 2).unwrap();
+        let text = String::from_utf8(out.into_inner()).unwrap();
+        assert!(text.contains("2 statements of the runs above did not hold"), "{text}");
     }
 }

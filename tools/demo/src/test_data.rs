@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::answer::{Answer, Fate};
 use crate::change::{Change, State};
-use crate::recording::Recording;
-use crate::scene::{Kind, Scene};
+use crate::recording::{Recording, Runs};
+use crate::scene::{self, Kind, Scene};
+use crate::summary::Table;
 
 /// An answer, times in milliseconds.
 pub fn answer(caller: usize, sent: u64, waited: u64, fate: Fate) -> Answer {
@@ -18,15 +19,39 @@ pub fn change(at: u64, policy: &str, from: State, to: State) -> Change {
     Change { at: Duration::from_millis(at), policy: policy.to_owned(), from, to, why }
 }
 
-/// A run of `scene` as it should be, with Holdfast or without: the breakers open after the first second of the
-/// trouble, probe in vain in the third, and close a second after its end.
+/// The scene of this name with both of its runs.
+pub fn runs(name: &str) -> (Scene, Recording, Recording) {
+    let scene = scene::all().into_iter().find(|scene| scene.name == name).unwrap();
+    let (with, without) = (run(&scene, true), run(&scene, false));
+    (scene, with, without)
+}
+
+/// What the scene claims and these runs do not show.
+pub fn broken(scene: &Scene, with: &Recording, without: &Recording) -> Vec<String> {
+    let claims = (scene.claims)(scene, Runs { with, without });
+    claims.into_iter().filter(|claim| !claim.holds).map(|claim| claim.what).collect()
+}
+
+/// A row of the comparison.
+pub fn row<'a>(tables: &'a [Table], what: &str) -> (&'a str, &'a str) {
+    let row = tables.iter().flat_map(|table| &table.rows).find(|row| row.what == what).unwrap();
+    (&row.with, &row.without)
+}
+
+/// A run of `scene` as it should be, with Holdfast or without.
+///
+/// Breakers open after the first second of the trouble, probe in vain in the third, and close a second after its end.
+/// Retries make 5% more tries before the trouble and 25% more in it with a budget; without one they make four of each,
+/// and the trouble does not end.
 pub fn run(scene: &Scene, with: bool) -> Recording {
     let mut recording = Recording::default();
     let trouble = scene.span(Kind::Outage);
-    let open = if with { trouble.start + 1..trouble.end + 1 } else { 0..0 };
+    let open = if with && !scene.breakers().is_empty() { trouble.start + 1..trouble.end + 1 } else { 0..0 };
+    let retries = scene.without.retry_policy.is_some();
+    let buried = retries && !with;
     for second in 0..scene.seconds() {
-        let down = trouble.contains(&second);
-        let mut arrived = 0;
+        let down = trouble.contains(&second) || (buried && second >= trouble.end);
+        let mut tries = 0;
         for (number, caller) in scene.callers.iter().enumerate() {
             let has_fallback = number == 0;
             let (waited, fate) = match (open.contains(&second), down) {
@@ -39,14 +64,19 @@ pub fn run(scene: &Scene, with: bool) -> Recording {
                 let sent = u64::from(second) * 1000 + u64::from(request * 1000 / caller.per_second);
                 recording.answers.push(answer(number, sent, waited, fate));
             }
-            arrived += if open.contains(&second) { 0 } else { u64::from(caller.per_second) };
+            let percent = match (open.contains(&second), retries, down) {
+                (true, ..) => 0,
+                (false, true, true) if buried => 400,
+                (false, true, true) => 125,
+                (false, true, false) if second < trouble.start => 105,
+                (false, ..) => 100,
+            };
+            tries += u64::from(caller.per_second) * percent / 100;
         }
-        recording.arrivals.push(arrived);
+        recording.tries.push(tries);
     }
-    for (number, caller) in scene.callers.iter().enumerate() {
-        let total = recording.answers.iter().filter(|answer| answer.caller == number);
-        let count = |fate| total.clone().filter(|answer| answer.fate == fate).count() as u64;
-        if with {
+    if with {
+        for policy in scene.breakers() {
             for (after, from, to) in [
                 (0, State::Closed, State::Open),
                 (2000, State::Open, State::HalfOpen),
@@ -54,19 +84,32 @@ pub fn run(scene: &Scene, with: bool) -> Recording {
                 (u64::from(open.end - open.start) * 1000 - 10, State::Open, State::HalfOpen),
                 (u64::from(open.end - open.start) * 1000, State::HalfOpen, State::Closed),
             ] {
-                recording.changes.push(change(u64::from(open.start) * 1000 + after, caller.policy, from, to));
-            }
-            let rejected = count(Fate::Fallback) + count(Fate::Rejected);
-            for (metric, value) in [
-                ("requests", total.clone().count() as u64),
-                ("rejected.open", rejected),
-                ("fallback.static", count(Fate::Fallback)),
-                ("breaker_state", 0),
-            ] {
-                recording.stats.insert(format!("{}.key.cluster=orders.{metric}", caller.policy), value);
+                recording.changes.push(change(u64::from(open.start) * 1000 + after, policy, from, to));
             }
         }
+        recording.changes.sort_by_key(|change| change.at);
+        count(scene, &mut recording);
     }
-    recording.changes.sort_by_key(|change| change.at);
     recording
+}
+
+/// Adds the statistics that go with the answers.
+fn count(scene: &Scene, recording: &mut Recording) {
+    for (number, caller) in scene.callers.iter().enumerate() {
+        let fates: Vec<Fate> =
+            recording.answers.iter().filter(|answer| answer.caller == number).map(|answer| answer.fate).collect();
+        let count = |fate| fates.iter().filter(|other| **other == fate).count() as u64;
+        let mut stats = vec![("requests", fates.len() as u64)];
+        if scene.breakers().contains(&caller.policy) {
+            let rejected = count(Fate::Fallback) + count(Fate::Rejected);
+            let fallback = ("fallback.static", count(Fate::Fallback));
+            stats.extend([("rejected.open", rejected), fallback, ("breaker_state", 0)]);
+        }
+        if scene.policies_with("retry").contains(&caller.policy) {
+            stats.push(("retries", recording.tries.iter().sum::<u64>() - fates.len() as u64));
+        }
+        for (metric, value) in stats {
+            recording.stats.insert(format!("{}.key.cluster=orders.{metric}", caller.policy), value);
+        }
+    }
 }

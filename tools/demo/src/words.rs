@@ -22,7 +22,7 @@ pub fn seconds(time: Duration) -> String {
 }
 
 /// A count, with nothing where there is nothing to see.
-pub fn count(count: u32) -> String {
+pub fn count(count: u64) -> String {
     if count == 0 { "-".to_owned() } else { count.to_string() }
 }
 
@@ -31,9 +31,27 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{}%", (part * 100 + whole / 2).checked_div(whole).unwrap_or_default())
 }
 
-/// `one thing`, `2 things`.
+/// How many `tries` a request became, on average: `1.20x`, with nothing where there is nothing to see.
+pub fn factor(tries: u64, requests: u32) -> String {
+    if requests == 0 { "-".to_owned() } else { format!("{:.2}x", tries as f64 / f64::from(requests)) }
+}
+
+/// `1 server`, `2 servers`, `2 stories`.
 pub fn plural(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+    match thing.strip_suffix('y') {
+        _ if count == 1 => format!("{count} {thing}"),
+        Some(stem) => format!("{count} {stem}ies"),
+        None => format!("{count} {thing}s"),
+    }
+}
+
+/// Who serves: `2 servers of the service orders`, and under how many tries they break down.
+pub fn servers(scene: &Scene) -> String {
+    let servers = format!("{} of the service {}", plural(scene.hosts, "server"), scene.service);
+    match scene.capacity {
+        Some(capacity) => format!("{servers}, which collapse over {capacity} tries a second (503 to all of them)"),
+        None => servers,
+    }
 }
 
 /// The load: `100 GET /items and 25 POST /checkout a second`.
@@ -41,6 +59,12 @@ pub fn load(scene: &Scene) -> String {
     let callers: Vec<String> =
         scene.callers.iter().map(|caller| format!("{} {} {}", caller.per_second, caller.method, caller.path)).collect();
     format!("{} a second", callers.join(" and "))
+}
+
+/// The text with its first letter as a capital.
+pub fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// The course: `5 s healthy, 8 s outage, 6 s recovery`.
@@ -69,5 +93,18 @@ mod tests {
         assert_eq!(percent(1, 3), "33%");
         assert_eq!(percent(2, 3), "67%");
         assert_eq!(percent(0, 0), "0%");
+    }
+
+    #[test]
+    fn more_than_one_is_many() {
+        assert_eq!(
+            [plural(1, "story"), plural(2, "story"), plural(2, "server")],
+            ["1 story", "2 stories", "2 servers"]
+        );
+    }
+
+    #[test]
+    fn a_factor_has_two_decimals() {
+        assert_eq!((factor(400, 100), factor(121, 100), factor(0, 0)), ("4.00x".into(), "1.21x".into(), "-".into()));
     }
 }

@@ -272,7 +272,7 @@ fn what_the_policy_does_not_name_is_forbidden_whatever_the_route_says() {
     for (code, expected) in [(503, true), (404, true), (200, false)] {
         let mut exchange = thread.exchange(Leave::All, t(0));
         assert_eq!(thread.responds(&mut exchange, &status(code), t(1)), AfterResponse::Forbid, "{code}");
-        assert_eq!(thread.attempts.forbids(&exchange, &status(code)), expected, "{code}");
+        assert_eq!(thread.attempts.forbids(&exchange, &status(code), || None), expected, "{code}");
     }
     let mut named = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.responds(&mut named, &status(429), t(1)), ASK);
@@ -504,15 +504,21 @@ fn a_seat_of_one_cluster_says_nothing_about_another_that_shares_its_key() {
 }
 
 #[test]
-fn it_learns_what_a_route_retries_by_itself() {
+fn it_learns_what_a_route_retries_by_itself_and_leaves_the_others_alone() {
     let mut thread = thread(&retry(""));
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    assert!(!thread.attempts.forbids(&exchange, &status(200)), "a mark on every success would cost every success");
-    thread.attempts.came_back(false);
-    assert!(thread.attempts.forbids(&exchange, &status(200)), "but a route was seen to retry one");
-    thread.responds(&mut exchange, &status(404), t(1));
-    assert_eq!(thread.before_retry(&mut exchange, t(2)), BeforeRetry::Stop(None), "the mark made it come back");
-    assert!(!thread.attempts.forbids(&exchange, &status(404)), "so there is no mark any more");
+    let exchange = thread.exchange(Leave::All, t(0));
+    let forbids = |thread: &Thread, code, route: &str| {
+        thread.attempts.forbids(&exchange, &status(code), || Some(route.as_bytes().to_vec()))
+    };
+    let nobody = || panic!("where nothing was learnt nobody needs the name");
+    assert!(!thread.attempts.forbids(&exchange, &status(200), nobody), "a mark would cost every success");
+    assert!(thread.attempts.forbids(&exchange, &status(404), nobody));
+    thread.attempts.came_back(false, b"eager".to_vec());
+    assert!(forbids(&thread, 200, "eager"), "a route was seen to retry one");
+    assert!(!forbids(&thread, 200, "calm"));
+    thread.attempts.came_back(true, b"eager".to_vec());
+    assert!(!forbids(&thread, 404, "eager") && !forbids(&thread, 200, "eager"), "there the mark itself asks");
+    assert!(forbids(&thread, 404, "calm"));
 }
 
 #[test]
@@ -521,6 +527,6 @@ fn a_host_that_is_rate_limited_is_not_asked_again_whatever_the_route_says() {
     let limited = ResponseHead { ratelimited: Some(SetBy::Host), ..status(503) };
     let mut exchange = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.responds(&mut exchange, &limited, t(1)), AfterResponse::Forbid);
-    assert!(!thread.attempts.forbids(&exchange, &limited), "its own mark stands");
+    assert!(!thread.attempts.forbids(&exchange, &limited, || None), "its own mark stands");
     assert_eq!(thread.before_retry(&mut exchange, t(2)), BeforeRetry::Stop(None));
 }

@@ -62,7 +62,7 @@ pub struct Accounted {
 impl Tried<'_> {
     /// The attempt seat's record, if it wrote into it.
     fn record(&self) -> Option<&Exchange> {
-        self.exchange.filter(|exchange| exchange.is_retried())
+        self.exchange.filter(|exchange| exchange.is_retried() || matches!(exchange.next, Next::Denied(_)))
     }
 
     /// Tries after the first.
@@ -149,6 +149,7 @@ impl Governed {
             retries: 0,
             tries: Vec::new(),
             next: Next::Open,
+            marked: false,
         });
         Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
     }

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use maud::{Markup, html};
 
-use super::{Area, LEFT, PLOT, Time, class, pattern, px};
+use super::scale::{self, ticks};
+use super::{Area, Time, class, pattern, px, tag};
 use crate::answer::Fate;
 use crate::recording::{Recording, Tally};
 use crate::scene::{Kind, Scene};
@@ -14,15 +15,11 @@ use crate::words;
 pub(super) fn render(scene: &Scene, time: Time, area: Area, recording: &Recording) -> Markup {
     let top = f64::from(scene.rate().max(1));
     html! {
-        @for tick in ticks(scene.rate()) {
-            @let y = area.at(f64::from(tick) / top);
-            line class="grid" x1=(px(LEFT)) x2=(px(LEFT + PLOT)) y1=(px(y)) y2=(px(y)) {}
-            text class="tick" x=(px(LEFT - 8.0)) y=(px(y + 4.0)) text-anchor="end" { (tick) }
-        }
+        @for tick in ticks(scene.rate()) { (scale::grid(area.at(f64::from(tick) / top), &tick.to_string())) }
         @for second in 0..scene.seconds() { (bar(time, area, top, second, &recording.second(second))) }
         @for (kind, fate, second, count, floor) in labels(scene, recording) {
             @let middle = (f64::from(floor) + f64::from(count) / 2.0) / top;
-            (tag(time.x(f64::from(second) + 0.5), area.at(middle), &format!("{count} {}", fate.word()), kind))
+            (tag(time.x(f64::from(second) + 0.5), area.at(middle), &format!("{count} {}", fate.word()), kind.word()))
         }
     }
 }
@@ -79,34 +76,4 @@ fn fullest(recording: &Recording, span: Range<u32>, fate: Fate) -> Option<(u32, 
     let most = tallies.iter().map(|(_, tally)| tally.count(fate)).max()?;
     let full: Vec<&(u32, Tally)> = tallies.iter().filter(|(_, tally)| tally.count(fate) == most).collect();
     full.get(full.len() / 2).map(|found| (*found).clone())
-}
-
-/// A word on the drawing, readable on any colour.
-fn tag(x: f64, y: f64, text: &str, kind: Kind) -> Markup {
-    let width = text.len() as f64 * 6.8 + 14.0;
-    html! {
-        g class=(format!("tag {}", kind.word())) aria-hidden="true" {
-            rect x=(px(x - width / 2.0)) y=(px(y - 9.0)) width=(px(width)) height="18" rx="9" {}
-            text x=(px(x)) y=(px(y + 4.0)) text-anchor="middle" { (text) }
-        }
-    }
-}
-
-/// Round steps from 0 to at most `top`, four or so.
-fn ticks(top: u32) -> Vec<u32> {
-    let steps = [1, 2, 5].into_iter().cycle().zip(0..).map(|(digit, number)| digit * 10_u32.saturating_pow(number / 3));
-    let step = steps.take(27).find(|step| top / step <= 5).unwrap_or(top.max(1));
-    (0..=top / step).map(|number| number * step).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_are_round_and_few() {
-        assert_eq!(ticks(125), [0, 50, 100]);
-        assert_eq!(ticks(20), [0, 5, 10, 15, 20]);
-        assert_eq!(ticks(0), [0]);
-    }
 }

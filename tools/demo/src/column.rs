@@ -1,0 +1,93 @@
+//! The columns of a run's table: what is shown of some requests, on the terminal and on the page.
+
+use crate::answer::Fate;
+use crate::recording::Tally;
+use crate::words;
+
+/// One column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// The requests that clients sent.
+    Requests,
+    /// Those of them that ended so.
+    Answers(Fate),
+    /// The tries that reached the servers for them.
+    Tries,
+    /// The tries for each request.
+    Factor,
+    /// The wait that half of the clients did not exceed.
+    Median,
+    /// The wait that 99 of 100 clients did not exceed.
+    P99,
+}
+
+impl Column {
+    /// What stands over it, and once over all its neighbours of which the same is said.
+    pub fn over(self) -> &'static str {
+        match self {
+            Column::Requests => "clients",
+            Column::Answers(_) => "clients got",
+            Column::Tries => "tries at",
+            Column::Factor => "tries a",
+            Column::Median | Column::P99 => "clients waited",
+        }
+    }
+
+    /// The heading itself.
+    pub fn head(self, service: &str) -> &str {
+        match self {
+            Column::Requests => "sent",
+            Column::Answers(fate) => fate.word(),
+            Column::Tries => service,
+            Column::Factor => "request",
+            Column::Median => "median",
+            Column::P99 => "p99",
+        }
+    }
+
+    /// How wide it is on the terminal, with the gap before it.
+    pub fn width(self) -> usize {
+        match self {
+            Column::Answers(Fate::Served) => 6,
+            Column::Answers(Fate::Failed) => 8,
+            Column::Answers(Fate::Fallback | Fate::Rejected) | Column::Tries | Column::Factor => 10,
+            Column::Requests | Column::Median | Column::P99 => 9,
+        }
+    }
+
+    /// What it says of these requests and their tries.
+    pub fn cell(self, tally: &Tally, tries: u64) -> String {
+        match self {
+            Column::Requests => words::count(tally.sent().into()),
+            Column::Answers(fate) => words::count(tally.count(fate).into()),
+            Column::Tries => words::count(tries),
+            Column::Factor => words::factor(tries, tally.sent()),
+            Column::Median => words::wait(tally.wait(50)),
+            Column::P99 => words::wait(tally.wait(99)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data::answer;
+
+    #[test]
+    fn each_column_says_its_own_of_the_same_requests() {
+        let answers = [answer(0, 0, 2, Fate::Served), answer(0, 10, 4, Fate::Served), answer(0, 20, 30, Fate::Failed)];
+        let tally = Tally::of(&answers);
+        let cells = [
+            Column::Requests,
+            Column::Answers(Fate::Served),
+            Column::Answers(Fate::Failed),
+            Column::Answers(Fate::Fallback),
+            Column::Tries,
+            Column::Factor,
+            Column::Median,
+            Column::P99,
+        ]
+        .map(|column| column.cell(&tally, 6));
+        assert_eq!(cells, ["3", "2", "1", "-", "6", "2.00x", "4.0 ms", "30 ms"]);
+    }
+}

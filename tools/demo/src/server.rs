@@ -1,0 +1,115 @@
+//! One server of the service: it counts the tries that reach it, and breaks down under too many.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use holdfast_tests::{Action, Backend, Cluster, SeenRequest};
+
+use crate::scene::Script;
+
+/// The header in which a request says in which second of the run it was sent: so a server knows whose try it sees.
+pub const SENT_IN: &str = "demo-sent-in";
+
+/// Over how long a server's load is taken. Longer than a busy machine may hold the callers up.
+const LOAD: Duration = Duration::from_secs(2);
+
+/// A running server. It ends when this is dropped.
+pub struct Server {
+    backend: Backend,
+    meter: Arc<Mutex<Meter>>,
+    capacity: Option<u32>,
+}
+
+impl Server {
+    /// Starts one that breaks down under more than `capacity` tries a second.
+    pub async fn start(capacity: Option<u32>) -> anyhow::Result<Self> {
+        Ok(Server { backend: Backend::start().await?, meter: Arc::default(), capacity })
+    }
+
+    /// The cluster with this server in it.
+    pub fn join(&self, cluster: Cluster) -> Cluster {
+        cluster.endpoint(self.backend.addr())
+    }
+
+    /// Does as the script says from the next try on, unless there are too many.
+    pub fn follow(&self, script: Script) {
+        let (meter, capacity) = (Arc::clone(&self.meter), self.capacity);
+        self.backend.script(move |seen| {
+            let sent_in = seen.header(SENT_IN).and_then(|second| second.parse().ok());
+            let load = lock(&meter).count(sent_in, seen.at);
+            if capacity.is_some_and(|capacity| load > capacity) { Action::status(503) } else { script(seen) }
+        });
+    }
+
+    /// The tries so far, by the second in which their requests were sent.
+    pub fn tries(&self) -> Vec<u64> {
+        lock(&self.meter).by_second.clone()
+    }
+}
+
+/// Does the same with every try.
+pub fn always(action: Action) -> Script {
+    Box::new(move |_| action.clone())
+}
+
+/// Does `action` with every `k`-th try, beginning with try number `first` (from 0), and `otherwise` with the others.
+pub fn every(k: u64, first: u64, action: Action, otherwise: Action) -> Script {
+    Box::new(move |seen: &SeenRequest| {
+        let chosen = seen.index >= first && (seen.index - first).is_multiple_of(k);
+        if chosen { action.clone() } else { otherwise.clone() }
+    })
+}
+
+/// What a server has had to take.
+#[derive(Debug, Default)]
+struct Meter {
+    by_second: Vec<u64>,
+    recent: VecDeque<Instant>,
+}
+
+impl Meter {
+    /// Counts a try and gives the load with it, in tries per second.
+    fn count(&mut self, sent_in: Option<usize>, at: Instant) -> u32 {
+        if let Some(second) = sent_in {
+            if self.by_second.len() <= second {
+                self.by_second.resize(second + 1, 0);
+            }
+            if let Some(count) = self.by_second.get_mut(second) {
+                *count += 1;
+            }
+        }
+        self.recent.push_back(at);
+        while self.recent.front().is_some_and(|first| at.saturating_duration_since(*first) >= LOAD) {
+            self.recent.pop_front();
+        }
+        u32::try_from(self.recent.len()).unwrap_or(u32::MAX) / LOAD.as_secs() as u32
+    }
+}
+
+fn lock(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
+    meter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_count_for_the_second_of_their_request() {
+        let (mut meter, now) = (Meter::default(), Instant::now());
+        for second in [Some(0), Some(2), None, Some(2)] {
+            meter.count(second, now);
+        }
+        assert_eq!(meter.by_second, [1, 0, 2]);
+    }
+
+    #[test]
+    fn the_load_is_that_of_the_last_two_seconds() {
+        let (mut meter, start) = (Meter::default(), Instant::now());
+        let load = |meter: &mut Meter, millis| meter.count(None, start + Duration::from_millis(millis));
+        let steady: Vec<u32> = (0..50).map(|number| load(&mut meter, number * 100)).collect();
+        assert_eq!(steady.last(), Some(&10), "ten a second: {steady:?}");
+        assert_eq!(load(&mut meter, 60_000), 0, "after a long rest one is less than one a second");
+    }
+}

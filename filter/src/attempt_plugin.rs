@@ -13,7 +13,7 @@ use holdfast_policy::retry::Denial;
 use holdfast_policy::time::Timestamp;
 
 use crate::attempt_seat::Attempt;
-use crate::host::{self, Stream};
+use crate::host;
 use crate::shared::SharedData;
 use crate::vm::Vm;
 
@@ -59,13 +59,14 @@ pub struct AttemptPlugin {
     passed: RefCell<Vec<Passed>>,
     /// The tick that was asked for, in milliseconds; 0 for none.
     tick: Cell<u32>,
-    holds_responses: bool,
 }
 
 /// A paused try.
 struct Waiter {
     context: u32,
     due: Timestamp,
+    /// How long it was to wait when it began: a time further off shows that the clock was put back.
+    at_most: Duration,
     what: Waits,
 }
 
@@ -76,8 +77,6 @@ pub enum Waits {
     Try(Rc<RefCell<Attempt>>),
     /// A hedge that may not be sent, until it is the last try left.
     Hedge(Rc<RefCell<Attempt>>),
-    /// A response before its retry.
-    Response,
 }
 
 /// Tries of one request beside each other.
@@ -98,7 +97,6 @@ impl AttemptPlugin {
             beside: RefCell::default(),
             passed: RefCell::new(vec![Passed::default(); PASSED]),
             tick: Cell::new(0),
-            holds_responses: holds_responses(),
         }
     }
 
@@ -111,7 +109,7 @@ impl AttemptPlugin {
             return Some(Rc::clone(known));
         }
         let mut shared = self.shared;
-        let fetched = Attempts::fetch(&mut shared, &exchange.policy, exchange.fingerprint, self.holds_responses)?;
+        let fetched = Attempts::fetch(&mut shared, &exchange.policy, exchange.fingerprint)?;
         if policies.len() >= MOST_POLICIES {
             policies.clear();
         }
@@ -123,7 +121,7 @@ impl AttemptPlugin {
     /// Has a paused context woken at `due`.
     pub fn wait(&self, context: u32, due: Timestamp, what: Waits, now: Timestamp) {
         if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
-            waiting.push(Waiter { context, due, what });
+            waiting.push(Waiter { context, due, at_most: due.since(now), what });
         }
         self.arm(now);
     }
@@ -189,7 +187,9 @@ impl AttemptPlugin {
         // The tick that was asked for has come; the host goes on with it until it hears otherwise.
         let now = Timestamp(host::now());
         let due: Vec<Waiter> = match self.waiting.try_borrow_mut() {
-            Ok(mut waiting) => waiting.extract_if(.., |waiter| waiter.due <= now).collect(),
+            Ok(mut waiting) => {
+                waiting.extract_if(.., |waiter| waiter.due.remaining(now, waiter.at_most).is_none()).collect()
+            }
             Err(_) => return,
         };
         for waiter in due {
@@ -204,16 +204,13 @@ impl AttemptPlugin {
             return;
         }
         match waiter.what {
-            Waits::Response => {
-                let _ = host::resume(Stream::Response);
-            }
             Waits::Try(attempt) => {
                 let Ok(mut attempt) = attempt.try_borrow_mut() else { return };
                 match attempt.after_wait(self.shared, now) {
                     BeforeRetry::Stop(denial) => attempt.stop(denial),
-                    BeforeRetry::Send | BeforeRetry::Wait(_) => {
+                    BeforeRetry::Send | BeforeRetry::Wait { .. } => {
                         attempt.send(now);
-                        let _ = host::resume(Stream::Request);
+                        let _ = host::resume_request();
                     }
                 }
             }
@@ -222,7 +219,7 @@ impl AttemptPlugin {
                 if seed.is_ok_and(|seed| self.beside(seed) > 1) {
                     if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
                         let due = now.plus(LOOK_AGAIN);
-                        waiting.push(Waiter { due, what: Waits::Hedge(attempt), ..waiter });
+                        waiting.push(Waiter { due, at_most: LOOK_AGAIN, what: Waits::Hedge(attempt), ..waiter });
                     }
                 } else if let Ok(mut attempt) = attempt.try_borrow_mut() {
                     attempt.stop_as_left();
@@ -263,14 +260,4 @@ pub fn reply_not_retried(last: Option<End>, denial: Option<Denial>) {
 pub fn write(exchange: &Exchange) {
     // Without it the next try begins as a first one, and the access log lacks the tries.
     let _ = host::set_property(exchange::PROPERTY, &exchange.property());
-}
-
-/// Whether this Envoy can hold a response back before it is retried: from 1.37 on. Before, that stream was left hanging.
-fn holds_responses() -> bool {
-    let number = |part: &str| host::property_number(&format!("xds\0node\0user_agent_build_version\0version\0{part}"));
-    match (number("major_number"), number("minor_number")) {
-        (Some(1), Some(minor)) => minor >= 37,
-        (Some(major), _) => major > 1,
-        _ => false,
-    }
 }

@@ -8,7 +8,7 @@ use holdfast_policy::attempts::{AfterResponse, Attempts, BeforeRetry, RouteEnds}
 use holdfast_policy::document::Retry;
 use holdfast_policy::exchange::{self, End, Exchange, Next, Try};
 use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
-use holdfast_policy::response::{self, ResponseHead, SetBy};
+use holdfast_policy::response::{self, ResponseHead};
 use holdfast_policy::retry::{Denial, Named};
 use holdfast_policy::time::Timestamp;
 use proxy_wasm::traits::{Context, HttpContext};
@@ -38,8 +38,8 @@ pub struct Attempt {
 
 /// How far a try has come.
 enum Phase {
-    /// It waits for its back-off to be over, and has a token.
-    Waiting,
+    /// It waits for its back-off to be over, and has a token since then.
+    Waiting(Timestamp),
     /// It may not be sent.
     Stopped,
     /// It was sent.
@@ -58,8 +58,13 @@ impl Attempt {
 
     /// Decides whether a try whose wait is over is still to be sent.
     pub fn after_wait(&mut self, mut shared: SharedData, now: Timestamp) -> BeforeRetry {
-        let Ok(mut policy) = self.policy.try_borrow_mut() else { return BeforeRetry::Send };
-        policy.after_wait(&mut shared, &mut self.exchange, now)
+        let Phase::Waiting(taken) = self.phase else { return BeforeRetry::Send };
+        let shared_policy = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return BeforeRetry::Send };
+        if policy.hedges(&self.exchange) {
+            self.refresh();
+        }
+        policy.after_wait(&mut shared, &mut self.exchange, taken, now)
     }
 
     /// Notes that the try is sent now.
@@ -157,10 +162,10 @@ impl AttemptSeat {
                 self.attempt = Some(Rc::new(RefCell::new(attempt)));
                 Action::Continue
             }
-            BeforeRetry::Wait(due) => {
+            BeforeRetry::Wait { due, taken } => {
                 // Request headers cannot be changed later.
-                number_try(attempt.exchange.retries.saturating_add(1));
-                attempt.phase = Phase::Waiting;
+                number_try(attempt.exchange.retries);
+                attempt.phase = Phase::Waiting(taken);
                 attempt_plugin::write(&attempt.exchange);
                 let attempt = Rc::new(RefCell::new(attempt));
                 self.attempt = Some(Rc::clone(&attempt));
@@ -231,13 +236,13 @@ impl AttemptSeat {
         let after = if is_beside {
             policy.after_response_beside(&mut attempt.exchange, one, &head)
         } else {
-            policy.after_response(&mut worker, &mut shared, &mut attempt.exchange, one, &head, ended, ends, now)
+            policy.after_response(&mut worker, &mut shared, &mut attempt.exchange, one, &head, ends, now)
         };
         attempt.exchange.marked =
             after == AfterResponse::Forbid && policy.forbids(&attempt.exchange, &head, route_name);
         attempt_plugin::write(&attempt.exchange);
         mark(exchange::TRIES_HEADER, "1");
-        if !matches!(after, AfterResponse::Ask { .. }) {
+        if !matches!(after, AfterResponse::Ask) {
             self.plugin.answer_beside(seed);
         }
         match after {
@@ -248,17 +253,13 @@ impl AttemptSeat {
                 }
                 Action::Continue
             }
-            AfterResponse::Ask { hold } => {
+            AfterResponse::Ask => {
                 if head.ratelimited.is_some() && attempt.exchange.seat {
                     // The host's own would forbid what the policy asks for. (A router that goes by words goes by it.)
                     let _ = host::remove_header(Headers::Response, exchange::FORBID_HEADER);
                 }
                 mark(exchange::RETRY_HEADER, "1");
-                if hold.is_zero() {
-                    return Action::Continue;
-                }
-                self.plugin.wait(self.context, now.plus(hold), Waits::Response, now);
-                Action::Pause
+                Action::Continue
             }
         }
     }
@@ -292,16 +293,20 @@ impl AttemptSeat {
         let is_answered = hedges && self.plugin.end_beside(attempt.seed());
         match std::mem::replace(&mut attempt.phase, Phase::Over) {
             Phase::Over | Phase::Stopped => {}
-            Phase::Waiting => {
-                let now = Timestamp(host::now());
-                let Ok(mut policy) = attempt.policy.try_borrow_mut() else { return };
-                if outcome::client_left(response_flags()) {
-                    policy.refund(&mut self.plugin.shared.clone(), &attempt.exchange, now);
-                } else {
-                    let host = upstream_host();
-                    policy.after_no_connection(&mut attempt.exchange, host, now);
-                    attempt_plugin::write(&attempt.exchange);
+            Phase::Waiting(taken) => {
+                let (now, mut shared) = (Timestamp(host::now()), self.plugin.shared);
+                if hedges {
+                    attempt.refresh();
                 }
+                let shared_policy = Rc::clone(&attempt.policy);
+                let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+                // With a connection it was the router that gave the request up.
+                if is_connected() || outcome::client_left(response_flags()) {
+                    policy.abandon(&mut shared, &mut attempt.exchange, taken, now);
+                } else {
+                    policy.after_no_connection(&mut attempt.exchange, upstream_host(), now);
+                }
+                attempt_plugin::write(&attempt.exchange);
             }
             Phase::Trailers { sent, head, came } => {
                 let answer = response::answer_at_end(Some(&head), response_flags());
@@ -315,10 +320,9 @@ impl AttemptSeat {
                     attempt.refresh();
                 }
                 let now = Timestamp(host::now());
-                let connected = host::property("upstream\0local_address").is_some_and(|address| !address.is_empty());
                 let host = attempt.host();
                 if let Ok(policy) = attempt.policy.try_borrow() {
-                    policy.after_no_response(&mut attempt.exchange, host, connected, sent, now);
+                    policy.after_no_response(&mut attempt.exchange, host, is_connected(), sent, now);
                 }
                 attempt_plugin::write(&attempt.exchange);
             }
@@ -350,8 +354,7 @@ fn number_try(retries: u8) {
 
 /// Whether neither the policy nor a list that it leaves to the route can name a response as one to try again after.
 fn is_unnamed(retry: &Retry, head: &ResponseHead) -> bool {
-    let ratelimited = head.ratelimited == Some(SetBy::Host);
-    retry.on.names_response(head.status, head.grpc_status, ratelimited) == Named::No
+    retry.on.names_response(head.status, head.grpc_status, head.ratelimited.is_some()) == Named::No
 }
 
 /// The try's number as Envoy counts, from 1.
@@ -368,6 +371,11 @@ fn time_left() -> Option<Duration> {
     let value = host::header(Headers::Request, "x-envoy-expected-rq-timeout-ms")?;
     let millis: u64 = std::str::from_utf8(&value).ok()?.trim().parse().ok()?;
     (millis > 0).then_some(Duration::from_millis(millis))
+}
+
+/// Whether the try has a connection to its host.
+fn is_connected() -> bool {
+    host::property("upstream\0local_address").is_some_and(|address| !address.is_empty())
 }
 
 fn upstream_host() -> Vec<u8> {

@@ -26,16 +26,6 @@ pub enum Headers {
     ResponseTrailers = 3,
 }
 
-/// A direction. Source: proxy-wasm ABI 0.2.1, `proxy_stream_type_t`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Stream {
-    /// From the client to the host.
-    Request = 0,
-    /// From the host to the client.
-    Response = 1,
-}
-
 /// Log levels. Source: proxy-wasm ABI 0.2.1, `proxy_log_level_t`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -189,10 +179,12 @@ pub fn act_for(context: u32) -> Result<(), Refusal> {
     checked(unsafe { proxy_set_effective_context(context) })
 }
 
-/// Lets the paused request or response of the context go on.
-pub fn resume(stream: Stream) -> Result<(), Refusal> {
+/// Lets the paused request of the context go on.
+pub fn resume_request() -> Result<(), Refusal> {
+    /// Source: proxy-wasm ABI 0.2.1, `proxy_stream_type_t`.
+    const REQUEST: u32 = 0;
     // SAFETY: no pointers.
-    checked(unsafe { proxy_continue_stream(stream as u32) })
+    checked(unsafe { proxy_continue_stream(REQUEST) })
 }
 
 /// All headers of a map in one call, which costs less than two single ones, as [`holdfast_policy::pairs`] reads them.

@@ -85,8 +85,6 @@ struct Came {
 struct Said {
     /// It has written a record.
     has_tries: bool,
-    /// It asked for another try, and the router made none.
-    asks_retry: bool,
 }
 
 impl RequestSeat {
@@ -171,7 +169,7 @@ impl RequestSeat {
             .and_then(|_| exchange::Exchange::read_property(&host::property(exchange::PROPERTY)?));
         let mut accounted = Accounted::default();
         if let Some(retrying) = &retrying {
-            let tried = retrying.tried(exchange.as_ref(), came.said);
+            let tried = retrying.tried(exchange.as_ref());
             let store = &mut shared;
             accounted =
                 governed.account_retries(&mut worker, store, key, &tried, answer, &outcome, came.at, &mut events);
@@ -262,17 +260,11 @@ impl Retrying {
     }
 
     /// What is known about the tries.
-    fn tried<'a>(&self, exchange: Option<&'a exchange::Exchange>, said: Said) -> Tried<'a> {
+    fn tried<'a>(&self, exchange: Option<&'a exchange::Exchange>) -> Tried<'a> {
         // The attempt seat counts itself.
         let attempts =
             if self.seat || !self.is_told { None } else { host::property_number("upstream\0request_attempt_count") };
-        Tried {
-            leave: self.leave,
-            denial: self.denial,
-            exchange,
-            attempts: attempts.unwrap_or(0),
-            asked_in_vain: said.asks_retry,
-        }
+        Tried { leave: self.leave, denial: self.denial, exchange, attempts: attempts.unwrap_or(0) }
     }
 }
 
@@ -344,7 +336,7 @@ fn answer_of(head: &ResponseHead, ended: bool) -> Option<Answer> {
 impl Said {
     /// What a response's headers say.
     fn by(head: &ResponseHead) -> Self {
-        Said { has_tries: head.has_tries, asks_retry: head.asks_retry }
+        Said { has_tries: head.has_tries }
     }
 }
 

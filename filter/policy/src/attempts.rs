@@ -17,7 +17,7 @@ use crate::keys::KeyNumber;
 use crate::paths::{self, Paths};
 use crate::presence::{self, Presence};
 use crate::record::Record;
-use crate::response::{ResponseHead, SetBy};
+use crate::response::ResponseHead;
 use crate::retry::{Denial, Leave, Named};
 use crate::slot::{Shape, Slot};
 use crate::store::{Store, update};
@@ -27,9 +27,6 @@ use crate::worker::{VIEW_LASTS_UNSIGNALLED, Worker};
 /// How much before its time is over a try may be ended by that, at least and at most: a busy router's timers count from the
 /// beginning of its loop, and were seen 15 ms early. In between it is a quarter of the time.
 const TIMER_SLACK: core::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(50);
-
-/// How long a response must still be able to wait beyond what it is asked to: the router's timer may be early.
-const HOLD_MARGIN: Duration = Duration::from_millis(20);
 
 /// The time-out of a route that does not say its own. Source: Envoy, `RouteAction.timeout`.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,8 +49,6 @@ pub struct Attempts {
     prefix: String,
     shape: Shape,
     keys: HashMap<u16, KeyState>,
-    /// Whether a response can be held back here.
-    holds_responses: bool,
     /// Routes that have retried a response that was forbidden: they have `envoy-ratelimited` among their own words.
     marks_ask: Vec<Vec<u8>>,
     /// Routes that have retried a response below 400: they have conditions of their own.
@@ -67,11 +62,8 @@ pub struct Attempts {
 pub enum AfterResponse {
     /// Nothing: the router may do as it likes.
     Pass,
-    /// Ask for another try, after holding the response back for so long.
-    Ask {
-        /// Usually none: the next try waits itself.
-        hold: Duration,
-    },
+    /// Ask for another try.
+    Ask,
     /// Forbid another try.
     Forbid,
 }
@@ -93,15 +85,19 @@ pub enum BeforeRetry {
     /// At once.
     Send,
     /// At this time, if nothing has changed by then.
-    Wait(Timestamp),
+    Wait {
+        /// Then.
+        due: Timestamp,
+        /// When its token was withdrawn.
+        taken: Timestamp,
+    },
     /// Not at all. Without a denial the policy does not name how the try before ended.
     Stop(Option<Denial>),
 }
 
 impl Attempts {
     /// The policy of this name and content, as the request seat has published it; `None` if it is not there.
-    /// `holds_responses` tells whether this Envoy can hold a response back before it is retried.
-    pub fn fetch<S: Store>(store: &mut S, name: &str, fingerprint: u64, holds_responses: bool) -> Option<Self> {
+    pub fn fetch<S: Store>(store: &mut S, name: &str, fingerprint: u64) -> Option<Self> {
         let prefix = paths::of_policy(name, fingerprint);
         let (bytes, _) = store.get(&paths::policy_text(&prefix))?;
         let text = presence::PolicyText::decode(&bytes, fingerprint)?;
@@ -113,7 +109,6 @@ impl Attempts {
             fingerprint,
             prefix,
             keys: HashMap::new(),
-            holds_responses,
             marks_ask: Vec::new(),
             retries_successes: Vec::new(),
             hosts_ask_for_waits: false,
@@ -156,6 +151,10 @@ impl Attempts {
     /// Learns from a response that this route retried though the policy did not want it: `marked` tells whether it was
     /// forbidden.
     pub fn came_back(&mut self, marked: bool, route: Vec<u8>) {
+        if marked && route.is_empty() {
+            // Routes without a name cannot be told apart, and most of them heed the mark.
+            return;
+        }
         let learnt = if marked { &mut self.marks_ask } else { &mut self.retries_successes };
         if !learnt.contains(&route) {
             presence::remember(learnt, route);
@@ -194,8 +193,7 @@ impl Attempts {
         store.set(&state.paths.attempt_seat(cluster), &Presence { seen: now }.encode(fingerprint));
     }
 
-    /// Decides on a response: adds the try to the exchange and says what is to happen after it. `ended` tells
-    /// whether the response ended with its headers.
+    /// Decides on a response: adds the try to the exchange and says what is to happen after it.
     #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
     pub fn after_response<S: Store>(
         &mut self,
@@ -204,7 +202,6 @@ impl Attempts {
         exchange: &mut Exchange,
         one: Try,
         head: &ResponseHead,
-        ended: bool,
         route_ends: RouteEnds,
         now: Timestamp,
     ) -> AfterResponse {
@@ -212,10 +209,10 @@ impl Attempts {
         let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else {
             return AfterResponse::Pass;
         };
-        let took = one.took;
         exchange.ended(one);
         exchange.next = Next::Open;
-        let ratelimited = head.ratelimited == Some(SetBy::Host);
+        // Whatever it says, it comes from the host's side.
+        let ratelimited = head.ratelimited.is_some();
         let named = retry.on.names_response(head.status, head.grpc_status, ratelimited);
         if named == Named::No {
             // The route may name it all the same.
@@ -236,13 +233,10 @@ impl Attempts {
         }
         let drawn = backoff::wait(&retry.backoff, exchange.seed, exchange.retries.saturating_add(1));
         let wait = asked.unwrap_or(drawn);
-        let hold = match self.fits(retry, exchange, wait, asked, took, ended, route_ends, now) {
-            Ok(hold) => hold,
-            Err(denial) => {
-                exchange.next = Next::Denied(denial);
-                return AfterResponse::Forbid;
-            }
-        };
+        if let Err(denial) = self.fits(retry, exchange, wait, asked, route_ends, now) {
+            exchange.next = Next::Denied(denial);
+            return AfterResponse::Forbid;
+        }
         let granted = if named == Named::Yes {
             self.grant(worker, store, retry, exchange.key, now)
         } else {
@@ -256,7 +250,7 @@ impl Attempts {
             }
             Ok(()) if named == Named::Yes => {
                 exchange.next = Next::Retry { due: now.plus(wait), taken: now };
-                AfterResponse::Ask { hold }
+                AfterResponse::Ask
             }
             Ok(()) => AfterResponse::Pass,
         }
@@ -266,7 +260,7 @@ impl Attempts {
     /// the router may also simply wait for the other one.
     pub fn after_response_beside(&self, exchange: &mut Exchange, one: Try, head: &ResponseHead) -> AfterResponse {
         exchange.ended(one);
-        let ratelimited = head.ratelimited == Some(SetBy::Host);
+        let ratelimited = head.ratelimited.is_some();
         let named = self
             .policy
             .retry
@@ -277,7 +271,7 @@ impl Attempts {
             Next::Denied(_) => AfterResponse::Forbid,
             _ if named == Some(true) => {
                 exchange.next = Next::Open;
-                AfterResponse::Ask { hold: Duration::ZERO }
+                AfterResponse::Ask
             }
             _ => {
                 exchange.next = Next::Unnamed;
@@ -286,20 +280,16 @@ impl Attempts {
         }
     }
 
-    /// Whether a wait fits into the time that there is; the part of it that the response must be held back for, because the
-    /// next try's own time would not hold all of it.
-    #[allow(clippy::too_many_arguments)] // As above.
+    /// Whether a wait fits into the time that there is.
     fn fits(
         &self,
         retry: &Retry,
         exchange: &Exchange,
         wait: Duration,
         asked: Option<Duration>,
-        took: Duration,
-        ended: bool,
         route_ends: RouteEnds,
         now: Timestamp,
-    ) -> Result<Duration, Denial> {
+    ) -> Result<(), Denial> {
         let too_long = if asked.is_some() { Denial::RetryAfter } else { Denial::Deadline };
         if asked.is_some_and(|asked| asked > retry.retry_after.max) {
             return Err(Denial::RetryAfter);
@@ -313,25 +303,21 @@ impl Attempts {
         if ends_by.is_some_and(|end| now.plus(wait) >= end) {
             return Err(too_long);
         }
-        // The time of a hedged try does not end it.
+        // The wait runs in the next try's own time. That has room for the waits that the policy draws; a longer one would eat
+        // the try. (A response cannot be held back instead: Envoy 1.40 crashes when it is retried before its request has
+        // ended. The time of a hedged try does not end it.)
         let lasts = exchange.try_lasts.filter(|_| !self.hedges(exchange));
-        let (Some(lasts), Some(per_try)) = (lasts, retry.per_try_timeout) else {
-            return Ok(Duration::ZERO);
-        };
-        let hold = wait.saturating_sub(lasts.saturating_sub(per_try));
-        // What follows the headers of a response that was held and is then retried Envoy still gives to the try's filter, which
-        // is gone by then: with trailers that would stop the VM.
-        let fits = self.holds_responses && ended && hold.saturating_add(took).saturating_add(HOLD_MARGIN) <= lasts;
-        if !hold.is_zero() && !fits {
-            return Err(too_long);
+        let room = lasts.zip(retry.per_try_timeout).map(|(lasts, per_try)| lasts.saturating_sub(per_try));
+        if asked.zip(room).is_some_and(|(asked, room)| asked > room) {
+            return Err(Denial::RetryAfter);
         }
-        Ok(hold)
+        Ok(())
     }
 
     /// Adds a further try that ended while it waited: Envoy connects before it lets a filter wait, and there was no
     /// connection. Nothing was sent, but the router counts it, and so does the budget.
     pub fn after_no_connection(&self, exchange: &mut Exchange, host: Vec<u8>, now: Timestamp) {
-        exchange.retries = exchange.retries.saturating_add(1);
+        exchange.waiting = exchange.waiting.saturating_sub(1);
         self.after_no_response(exchange, host, false, now, now);
     }
 
@@ -381,15 +367,12 @@ impl Attempts {
         let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else {
             return BeforeRetry::Send;
         };
-        let due = match exchange.next {
+        let (due, taken) = match exchange.next {
             Next::Denied(denial) => return BeforeRetry::Stop(Some(denial)),
             Next::Unnamed => return BeforeRetry::Stop(None),
-            Next::Retry { due, .. } => due,
+            Next::Retry { due, taken } => (due, taken),
             Next::Open => match self.leave_after_last(worker, store, retry, exchange, now) {
-                Ok(due) => {
-                    exchange.next = Next::Retry { due, taken: now };
-                    due
-                }
+                Ok(due) => (due, now),
                 Err(denial) => {
                     if let Some(denial) = denial {
                         exchange.next = Next::Denied(denial);
@@ -398,28 +381,56 @@ impl Attempts {
                 }
             },
         };
+        // From here on the token is this try's: another one beside it needs its own.
+        exchange.next = Next::Open;
+        exchange.retries = exchange.retries.saturating_add(1);
         // A time further off than any wait can be is from before the clock was put back.
         let longest = retry.backoff.max.max(retry.retry_after.max);
-        match due.remaining(now, longest) {
-            Some(_) => BeforeRetry::Wait(due),
-            None => self.after_wait(store, exchange, now),
+        if due.remaining(now, longest).is_some() {
+            exchange.waiting = exchange.waiting.saturating_add(1);
+            return BeforeRetry::Wait { due, taken };
         }
+        self.leave(store, exchange, taken, now)
     }
 
-    /// Decides on a further try whose wait is over: the breaker may have opened meanwhile.
-    pub fn after_wait<S: Store>(&mut self, store: &mut S, exchange: &mut Exchange, now: Timestamp) -> BeforeRetry {
+    /// Decides on a further try whose wait is over. `taken` is when its token was withdrawn.
+    pub fn after_wait<S: Store>(
+        &mut self,
+        store: &mut S,
+        exchange: &mut Exchange,
+        taken: Timestamp,
+        now: Timestamp,
+    ) -> BeforeRetry {
+        exchange.waiting = exchange.waiting.saturating_sub(1);
+        self.leave(store, exchange, taken, now)
+    }
+
+    /// Lets a further try leave for its host, unless the breaker has opened or the time has run out meanwhile.
+    fn leave<S: Store>(
+        &mut self,
+        store: &mut S,
+        exchange: &mut Exchange,
+        taken: Timestamp,
+        now: Timestamp,
+    ) -> BeforeRetry {
         let denial = if !self.is_breaker_closed(store, exchange.key) {
             Denial::Breaker
         } else if exchange.deadline.is_some_and(|deadline| now >= deadline) {
             Denial::Deadline
         } else {
-            exchange.next = Next::Open;
-            exchange.retries = exchange.retries.saturating_add(1);
             return BeforeRetry::Send;
         };
-        self.refund(store, exchange, now);
+        exchange.retries = exchange.retries.saturating_sub(1);
         exchange.next = Next::Denied(denial);
+        self.refund(store, exchange.key, taken, now);
         BeforeRetry::Stop(Some(denial))
+    }
+
+    /// Takes a further try back that waited and will not be sent, because nobody waits for it any more.
+    pub fn abandon<S: Store>(&mut self, store: &mut S, exchange: &mut Exchange, taken: Timestamp, now: Timestamp) {
+        exchange.waiting = exchange.waiting.saturating_sub(1);
+        exchange.retries = exchange.retries.saturating_sub(1);
+        self.refund(store, exchange.key, taken, now);
     }
 
     /// When the try after the last one is due, where Envoy has begun it by itself. Withdraws its token.
@@ -504,11 +515,10 @@ impl Attempts {
     }
 
     /// Gives the token back of a try that was not sent.
-    pub fn refund<S: Store>(&mut self, store: &mut S, exchange: &Exchange, now: Timestamp) {
-        let Next::Retry { taken, .. } = exchange.next else { return };
+    fn refund<S: Store>(&mut self, store: &mut S, key: KeyNumber, taken: Timestamp, now: Timestamp) {
         let Some(window) = self.policy.retry.as_ref().map(|retry| retry.budget.window) else { return };
         let fingerprint = self.fingerprint;
-        let cell = self.key(exchange.key).paths.budget();
+        let cell = self.key(key).paths.budget();
         // A token that cannot be given back leaves with the window.
         let _ = update(store, &cell, fingerprint, |old: Option<&Withdrawn>| {
             let mut cell = old.cloned().unwrap_or_default();

@@ -56,8 +56,10 @@ pub struct Exchange {
     pub try_lasts: Option<Duration>,
     /// What the request may be retried after.
     pub leave: Leave,
-    /// Tries after the first that were sent.
+    /// Tries after the first that were begun and not taken back.
     pub retries: u8,
+    /// How many of these still wait for their back-off to be over.
+    pub waiting: u8,
     /// The tries that ended, without a first one that succeeded.
     pub tries: Vec<Try>,
     /// What is to happen after the last of them.
@@ -218,6 +220,7 @@ impl Record for Exchange {
         out.u64(self.try_lasts.map_or(NO_TIME, nanos));
         out.u8(self.leave as u8);
         out.u8(self.retries);
+        out.u8(self.waiting);
         match self.next {
             Next::Open => out.u8(0),
             Next::Retry { due, taken } => {
@@ -258,7 +261,7 @@ impl Record for Exchange {
         let (seed, admitted) = (input.u64()?, input.time()?);
         let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
         let try_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
-        let (leave, retries) = (Leave::from_number(input.u8()?)?, input.u8()?);
+        let (leave, retries, waiting) = (Leave::from_number(input.u8()?)?, input.u8()?, input.u8()?);
         let next = match input.u8()? {
             0 => Next::Open,
             1 => Next::Retry { due: input.time()?, taken: input.time()? },
@@ -303,6 +306,7 @@ impl Record for Exchange {
             try_lasts,
             leave,
             retries,
+            waiting,
             tries,
             next,
             marked,
@@ -337,6 +341,7 @@ mod tests {
             try_lasts: None,
             leave: Leave::Unsent,
             retries: 2,
+            waiting: 1,
             tries: vec![
                 one(End::Http(503), Verdict::Failure),
                 one(End::Grpc(14), Verdict::Ignored),

@@ -7,10 +7,10 @@ use crate::record::{Kind, Reader, Record, Writer};
 use crate::time::Timestamp;
 
 /// How often an attempt seat shows itself while it is used.
-pub const TELL_EVERY: Duration = Duration::from_secs(5);
+pub const TELL_EVERY: Duration = Duration::from_secs(30);
 
-/// How long it then counts as there.
-pub const LASTS: Duration = Duration::from_secs(15);
+/// How long it then counts as there. It goes away only by a change of the configuration.
+pub const LASTS: Duration = Duration::from_secs(120);
 
 /// The most clusters of one key that a seat remembers something about. A request may name clusters that do not exist.
 const MOST_CLUSTERS: usize = 256;
@@ -73,8 +73,8 @@ mod tests {
     #[test]
     fn a_seat_that_is_not_seen_any_more_is_gone_after_a_while() {
         let seen = Presence { seen: Timestamp::from_secs(1000) };
-        assert!(seen.holds(Timestamp::from_secs(1014)));
-        assert!(!seen.holds(Timestamp::from_secs(1015)));
+        assert!(seen.holds(Timestamp::from_secs(1119)));
+        assert!(!seen.holds(Timestamp::from_secs(1120)));
         assert!(!seen.holds(Timestamp::from_secs(900)), "the clock was put back");
     }
 

@@ -8,6 +8,7 @@ use crate::governed::{Decision, Event, Governed, Plan, Ticket, Tried};
 use crate::memory::MemoryStore;
 use crate::metrics::Metric;
 use crate::outcome::{Answer, Outcome, Verdict};
+use crate::response::SetBy;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -43,7 +44,7 @@ impl Thread {
         let governed = Governed::new(document.policies.remove(0).into());
         let mut store = store.clone();
         governed.publish(&mut store, &config::policy_texts(text.as_bytes())[0]);
-        let attempts = Attempts::fetch(&mut store, "orders", governed.fingerprint(), true).unwrap();
+        let attempts = Attempts::fetch(&mut store, "orders", governed.fingerprint()).unwrap();
         let (request, attempt) = (Worker::new(1), Worker::new(2));
         Thread { request, governed, attempt, attempts, store, events: Vec::new() }
     }
@@ -73,16 +74,6 @@ impl Thread {
     }
 
     fn responds(&mut self, exchange: &mut Exchange, head: &ResponseHead, now: Timestamp) -> AfterResponse {
-        self.responds_with(exchange, head, true, now)
-    }
-
-    fn responds_with(
-        &mut self,
-        exchange: &mut Exchange,
-        head: &ResponseHead,
-        ended: bool,
-        now: Timestamp,
-    ) -> AfterResponse {
         let one = Try {
             host: b"10.0.0.1:80".to_vec(),
             end: End::Http(head.status),
@@ -91,15 +82,17 @@ impl Thread {
             ended: now,
         };
         let route_ends = if self.attempts.wants_time_left() { RouteEnds::Never } else { RouteEnds::Unknown };
-        self.attempts.after_response(&mut self.attempt, &mut self.store, exchange, one, head, ended, route_ends, now)
+        self.attempts.after_response(&mut self.attempt, &mut self.store, exchange, one, head, route_ends, now)
     }
 
     fn before_retry(&mut self, exchange: &mut Exchange, now: Timestamp) -> BeforeRetry {
         self.attempts.before_retry(&mut self.attempt, &mut self.store, exchange, now)
     }
 
+    /// The end of a wait; the token was withdrawn when the last try ended.
     fn after_wait(&mut self, exchange: &mut Exchange, now: Timestamp) -> BeforeRetry {
-        self.attempts.after_wait(&mut self.store, exchange, now)
+        let taken = exchange.tries.last().unwrap().ended;
+        self.attempts.after_wait(&mut self.store, exchange, taken, now)
     }
 
     /// A request that ends as a failure without any further try: two of them open the breaker.
@@ -132,25 +125,26 @@ fn retry(more: &str) -> String {
     format!("{RETRY}{more}}}")
 }
 
+/// A wait with a token that was withdrawn at `taken`.
+fn wait(due: u64, taken: u64) -> BeforeRetry {
+    BeforeRetry::Wait { due: t(due), taken: t(taken) }
+}
+
 fn status(status: u16) -> ResponseHead {
     ResponseHead { status, ..ResponseHead::default() }
 }
 
-const ASK: AfterResponse = AfterResponse::Ask { hold: Duration::ZERO };
+const ASK: AfterResponse = AfterResponse::Ask;
 
 #[test]
 fn a_failed_try_is_followed_by_another_after_its_wait() {
     let mut thread = thread(&retry(""));
     let mut exchange = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.responds(&mut exchange, &status(503), t(10)), ASK);
-    assert_eq!(
-        thread.before_retry(&mut exchange, t(12)),
-        BeforeRetry::Wait(t(110)),
-        "100 ms from the end of the first"
-    );
+    assert_eq!(thread.before_retry(&mut exchange, t(12)), wait(110, 10), "100 ms from the end of the first");
     assert_eq!(thread.after_wait(&mut exchange, t(110)), BeforeRetry::Send);
     assert_eq!(thread.responds(&mut exchange, &status(503), t(120)), ASK);
-    assert_eq!(thread.before_retry(&mut exchange, t(120)), BeforeRetry::Wait(t(320)), "200 ms before the second retry");
+    assert_eq!(thread.before_retry(&mut exchange, t(120)), wait(320, 120), "200 ms before the second retry");
     assert_eq!(thread.after_wait(&mut exchange, t(320)), BeforeRetry::Send);
     assert_eq!(thread.responds(&mut exchange, &status(503), t(330)), AfterResponse::Pass, "max_retries is reached");
     assert_eq!((exchange.retries, exchange.tries.len()), (2, 3));
@@ -201,7 +195,7 @@ fn an_open_breaker_denies_and_gives_the_token_back_even_between_two_tries() {
     assert_eq!(thread.responds(&mut waiting, &status(503), t(0)), ASK);
     thread.fails(t(10));
     thread.fails(t(20));
-    assert_eq!(thread.before_retry(&mut waiting, t(30)), BeforeRetry::Wait(t(100)));
+    assert_eq!(thread.before_retry(&mut waiting, t(30)), wait(100, 0));
     assert_eq!(thread.after_wait(&mut waiting, t(100)), BeforeRetry::Stop(Some(Denial::Breaker)));
     assert_eq!(waiting.retries, 0, "it was not sent");
     let key = thread.key();
@@ -250,7 +244,7 @@ fn what_a_host_has_seen_is_sent_again_only_if_it_may_be() {
 
     let mut refused = thread.exchange(Leave::Unsent, t(5));
     thread.attempts.after_no_response(&mut refused, Vec::new(), false, t(5), t(6));
-    assert_eq!(thread.before_retry(&mut refused, t(7)), BeforeRetry::Wait(t(106)), "nobody has seen it");
+    assert_eq!(thread.before_retry(&mut refused, t(7)), wait(106, 7), "nobody has seen it");
 }
 
 #[test]
@@ -258,10 +252,10 @@ fn a_connection_that_fails_while_its_try_waits_is_a_try_of_its_own() {
     let mut thread = thread(&retry(""));
     let mut exchange = thread.exchange(Leave::All, t(0));
     thread.attempts.after_no_response(&mut exchange, Vec::new(), false, t(0), t(1));
-    assert_eq!(thread.before_retry(&mut exchange, t(2)), BeforeRetry::Wait(t(101)));
+    assert_eq!(thread.before_retry(&mut exchange, t(2)), wait(101, 2));
     thread.attempts.after_no_connection(&mut exchange, Vec::new(), t(3));
     assert_eq!(exchange.retries, 1);
-    assert_eq!(thread.before_retry(&mut exchange, t(4)), BeforeRetry::Wait(t(203)), "and it costs a token of its own");
+    assert_eq!(thread.before_retry(&mut exchange, t(4)), wait(203, 4), "and it costs a token of its own");
     thread.attempts.after_no_connection(&mut exchange, Vec::new(), t(5));
     assert_eq!(thread.before_retry(&mut exchange, t(6)), BeforeRetry::Stop(None), "two retries were made");
 }
@@ -291,14 +285,14 @@ fn a_hosts_wish_is_the_wait_unless_it_is_too_long() {
     assert!(thread.attempts.wants_time_left(), "from now on it is worth knowing");
     let mut long = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.responds(&mut long, &asks(20), t(0)), ASK, "a route without a time-out");
-    assert_eq!(thread.before_retry(&mut long, t(1)), BeforeRetry::Wait(t(20_000)));
+    assert_eq!(thread.before_retry(&mut long, t(1)), wait(20_000, 0));
     let mut longer = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.responds(&mut longer, &asks(21), t(0)), AfterResponse::Forbid);
 
     let mut deaf = super::tests::thread(&retry(r#","retry_after":{"honor":false}"#));
     let mut exchange = deaf.exchange(Leave::All, t(0));
     deaf.responds(&mut exchange, &asks(20), t(0));
-    assert_eq!(deaf.before_retry(&mut exchange, t(1)), BeforeRetry::Wait(t(100)));
+    assert_eq!(deaf.before_retry(&mut exchange, t(1)), wait(100, 0));
 }
 
 #[test]
@@ -353,20 +347,14 @@ fn a_timer_may_be_early_and_a_hedged_try_has_none() {
 }
 
 #[test]
-fn a_long_wait_is_partly_waited_by_the_response_before() {
+fn a_hosts_wish_that_a_try_has_no_room_for_means_no_other_try() {
     let mut thread = thread(&retry(r#","per_try_timeout":"900ms""#));
-    let asks = |seconds| ResponseHead { retry_after: Some(Duration::from_secs(seconds)), ..status(503) };
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    let after = thread.responds(&mut exchange, &asks(1), t(1));
-    assert_eq!(after, AfterResponse::Ask { hold: Duration::from_millis(800) }, "the next try has room for 200 ms");
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    assert_eq!(thread.responds(&mut exchange, &asks(2), t(1)), AfterResponse::Forbid, "no try is that long");
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    let with_body = thread.responds_with(&mut exchange, &asks(1), false, t(1));
-    assert_eq!(with_body, AfterResponse::Forbid, "trailers after a held response would stop the VM");
-    thread.attempts.holds_responses = false;
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    assert_eq!(thread.responds(&mut exchange, &asks(1), t(1)), AfterResponse::Forbid);
+    let asks = |millis| ResponseHead { pushback: Some(Duration::from_millis(millis)), ..status(503) };
+    let mut short = thread.exchange(Leave::All, t(0));
+    assert_eq!(thread.responds(&mut short, &asks(200), t(1)), ASK, "the next try has room for 200 ms");
+    let mut long = thread.exchange(Leave::All, t(0));
+    assert_eq!(thread.responds(&mut long, &asks(201), t(1)), AfterResponse::Forbid);
+    assert_eq!(long.next, Next::Denied(Denial::RetryAfter));
 }
 
 #[test]
@@ -398,7 +386,7 @@ fn what_became_of_the_tries_is_counted_once() {
     let mut exchange = thread.exchange(Leave::All, t(0));
     thread.responds(&mut exchange, &status(503), t(0));
     thread.before_retry(&mut exchange, t(100));
-    let tried = Tried { leave: Leave::All, denial: None, exchange: Some(&exchange), attempts: 0, asked_in_vain: false };
+    let tried = Tried { leave: Leave::All, denial: None, exchange: Some(&exchange), attempts: 0 };
     assert_eq!(thread.account(&tried, Answer::Http(200), t(110)), 1);
     assert_eq!((thread.count(Metric::Retries), thread.count(Metric::RetriesRecovered)), (1, 1));
     assert_eq!(thread.account(&tried, Answer::Http(503), t(110)), 1);
@@ -408,7 +396,7 @@ fn what_became_of_the_tries_is_counted_once() {
 #[test]
 fn a_denial_is_counted_by_its_reason_and_only_where_a_retry_was_wanted() {
     let mut thread = thread(&retry(""));
-    let base = Tried { leave: Leave::Nothing, denial: None, exchange: None, attempts: 1, asked_in_vain: false };
+    let base = Tried { leave: Leave::Nothing, denial: None, exchange: None, attempts: 1 };
     let again = Tried { denial: Some(Denial::RetryOfRetry), ..base };
     thread.account(&again, Answer::Http(503), t(0));
     thread.account(&again, Answer::Http(200), t(0));
@@ -426,8 +414,7 @@ fn a_retry_that_the_router_did_not_make_costs_nothing() {
     for _ in 0..5 {
         let mut exchange = thread.exchange(Leave::All, t(0));
         assert_eq!(thread.responds(&mut exchange, &status(503), t(0)), ASK, "the token came back each time");
-        let tried =
-            Tried { leave: Leave::All, denial: None, exchange: Some(&exchange), attempts: 0, asked_in_vain: true };
+        let tried = Tried { leave: Leave::All, denial: None, exchange: Some(&exchange), attempts: 0 };
         assert_eq!(thread.account(&tried, Answer::Http(503), t(1)), 0);
     }
     assert_eq!(thread.count(Metric::Retries), 0);
@@ -445,8 +432,7 @@ fn without_an_attempt_seat_the_budget_is_looked_at_before_and_charged_after() {
     };
     let first = plan(&mut thread, now);
     assert_eq!((first.seat, first.leave, first.denial), (false, Leave::All, None));
-    let tried =
-        Tried { leave: Leave::All, denial: None, exchange: first.exchange.as_ref(), attempts: 3, asked_in_vain: false };
+    let tried = Tried { leave: Leave::All, denial: None, exchange: first.exchange.as_ref(), attempts: 3 };
     assert_eq!(thread.account(&tried, Answer::Http(503), now), 2, "Envoy made two further tries");
     let second = plan(&mut thread, t(60_011));
     assert_eq!((second.leave, second.denial), (Leave::Nothing, Some(Denial::Budget)), "the reserve of two is used");
@@ -461,7 +447,7 @@ fn in_shadow_mode_it_only_counts_what_it_would_do() {
         config::parse(text.as_bytes()).unwrap().policies.remove(0).into()
     });
     let key = shadow.key(&mut thread.store, |_| Some(Cow::Borrowed(b"orders")));
-    let tried = Tried { leave: Leave::All, denial: None, exchange: None, attempts: 0, asked_in_vain: false };
+    let tried = Tried { leave: Leave::All, denial: None, exchange: None, attempts: 0 };
     let outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
     let (worker, store, events) = (&mut thread.request, &mut thread.store, &mut thread.events);
     for answer in [Answer::Http(503), Answer::Http(500)] {
@@ -477,13 +463,13 @@ fn a_policy_is_taken_only_as_it_was_published() {
     let thread = Thread::new(&store, &retry(""));
     let mut store = store.clone();
     let fingerprint = thread.governed.fingerprint();
-    assert!(Attempts::fetch(&mut store, "orders", fingerprint, true).is_some());
-    assert!(Attempts::fetch(&mut store, "orders", fingerprint ^ 1, true).is_none());
-    assert!(Attempts::fetch(&mut store, "others", fingerprint, true).is_none());
+    assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_some());
+    assert!(Attempts::fetch(&mut store, "orders", fingerprint ^ 1).is_none());
+    assert!(Attempts::fetch(&mut store, "others", fingerprint).is_none());
     store.set(&paths::policy_text(&paths::of_policy("orders", fingerprint)), b"foreign bytes");
-    assert!(Attempts::fetch(&mut store, "orders", fingerprint, true).is_none());
+    assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_none());
     thread.governed.publish(&mut store, &format!(r#"{{"policies":[{{"name":"orders",{}}}]}}"#, retry("")));
-    assert!(Attempts::fetch(&mut store, "orders", fingerprint, true).is_some(), "and is published again over them");
+    assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_some(), "and is published again over them");
 }
 
 #[test]

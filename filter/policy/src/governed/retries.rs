@@ -46,8 +46,6 @@ pub struct Tried<'a> {
     pub exchange: Option<&'a Exchange>,
     /// How many tries Envoy counted; 0 where nobody asked.
     pub attempts: u64,
-    /// The attempt seat had asked for another try, and the router made none.
-    pub asked_in_vain: bool,
 }
 
 /// What became of a request's retries.
@@ -62,13 +60,13 @@ pub struct Accounted {
 impl Tried<'_> {
     /// The attempt seat's record, if it wrote into it.
     fn record(&self) -> Option<&Exchange> {
-        self.exchange.filter(|exchange| exchange.is_retried() || matches!(exchange.next, Next::Denied(_)))
+        self.exchange.filter(|exchange| exchange.is_retried() || !matches!(exchange.next, Next::Open | Next::Unnamed))
     }
 
     /// Tries after the first.
     pub fn retries(&self) -> u32 {
         match self.record() {
-            Some(exchange) => exchange.retries.into(),
+            Some(exchange) => exchange.retries.saturating_sub(exchange.waiting).into(),
             None => u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX),
         }
     }
@@ -147,6 +145,7 @@ impl Governed {
             try_lasts,
             leave,
             retries: 0,
+            waiting: 0,
             tries: Vec::new(),
             next: Next::Open,
             marked: false,
@@ -251,8 +250,8 @@ impl Governed {
         }
         if record.is_none() && made > 0 {
             self.change_budget(store, key, |cell| cell.charge(made, now, retry.budget.window));
-        } else if let Some(Next::Retry { taken, .. }) = record.map(|record| record.next).filter(|_| tried.asked_in_vain)
-        {
+        } else if let Some(Next::Retry { taken, .. }) = record.map(|record| record.next) {
+            // The router has not begun it.
             self.change_budget(store, key, |cell| cell.refund(taken, now, retry.budget.window));
         }
         Accounted { retries: made, denial }

@@ -145,16 +145,18 @@ impl Attempts {
             return is_failure;
         }
         let route = route().unwrap_or_default();
-        is_failure != learnt.contains(&route) && !self.marks_ask.contains(&route)
+        if is_failure {
+            // Routes without a name cannot be told apart, and most of them heed the mark.
+            route.is_empty() || !self.marks_ask.contains(&route)
+        } else {
+            // To lose an answer that may be retried is less than to lose every success.
+            self.retries_successes.contains(&route) && !self.marks_ask.contains(&route)
+        }
     }
 
     /// Learns from a response that this route retried though the policy did not want it: `marked` tells whether it was
     /// forbidden.
     pub fn came_back(&mut self, marked: bool, route: Vec<u8>) {
-        if marked && route.is_empty() {
-            // Routes without a name cannot be told apart, and most of them heed the mark.
-            return;
-        }
         let learnt = if marked { &mut self.marks_ask } else { &mut self.retries_successes };
         if !learnt.contains(&route) {
             presence::remember(learnt, route);

@@ -466,7 +466,9 @@ fn a_policy_is_taken_only_as_it_was_published() {
     assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_some());
     assert!(Attempts::fetch(&mut store, "orders", fingerprint ^ 1).is_none());
     assert!(Attempts::fetch(&mut store, "others", fingerprint).is_none());
-    store.set(&paths::policy_text(&paths::of_policy("orders", fingerprint)), b"foreign bytes");
+    let (key, cut) =
+        (paths::policy_text(&paths::of_policy("orders", fingerprint)), presence::PolicyText(b"{".to_vec()));
+    store.set(&key, &cut.encode(fingerprint));
     assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_none());
     thread.governed.publish(&mut store, &format!(r#"{{"policies":[{{"name":"orders",{}}}]}}"#, retry("")));
     assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_some(), "and is published again over them");
@@ -505,6 +507,11 @@ fn it_learns_what_a_route_retries_by_itself_and_leaves_the_others_alone() {
     thread.attempts.came_back(true, b"eager".to_vec());
     assert!(!forbids(&thread, 404, "eager") && !forbids(&thread, 200, "eager"), "there the mark itself asks");
     assert!(forbids(&thread, 404, "calm"));
+    thread.attempts.came_back(false, Vec::new());
+    assert!(forbids(&thread, 200, "") && forbids(&thread, 404, ""));
+    thread.attempts.came_back(true, Vec::new());
+    assert!(forbids(&thread, 404, ""), "of routes without a name most heed the mark");
+    assert!(!forbids(&thread, 200, ""), "but to mark every success would lose them where one does not");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::{Event, Governed, Ticket, other_slots};
+use crate::attempts::Attempts;
 use crate::backoff;
 use crate::budget::Withdrawn;
 use crate::document::{Dimension, Mode, Retry};
@@ -86,8 +87,8 @@ impl Governed {
         let (key, record) = (paths::policy_text(&self.prefix), PolicyText(text.as_bytes().to_owned()));
         let bytes = record.encode(self.fingerprint);
         if store.swap(&key, &bytes, Expected::Absent).is_err() {
-            let is_there =
-                store.get(&key).is_some_and(|(bytes, _)| PolicyText::decode(&bytes, self.fingerprint).is_some());
+            // The same policy may have been written in other words; other bytes are replaced.
+            let is_there = Attempts::fetch(store, &self.policy.name, self.fingerprint).is_some();
             if !is_there {
                 store.set(&key, &bytes);
             }

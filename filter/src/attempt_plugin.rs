@@ -82,7 +82,10 @@ pub enum Waits {
 /// Tries of one request beside each other.
 #[derive(Debug, Clone, Copy, Default)]
 struct Beside {
+    /// All that have begun and not ended.
     tries: u32,
+    /// Those of them that were sent or will be.
+    live: u32,
     is_answered: bool,
 }
 
@@ -141,6 +144,18 @@ impl AttemptPlugin {
         }
     }
 
+    /// Counts such a try as one that was sent or will be; `false` if it cannot be counted.
+    pub fn live_beside(&self, seed: u64) -> bool {
+        self.change_live(seed, |live| live.saturating_add(1))
+    }
+
+    fn change_live(&self, seed: u64, change: impl FnOnce(u32) -> u32) -> bool {
+        let Ok(mut beside) = self.beside.try_borrow_mut() else { return false };
+        let Some(own) = beside.get_mut(&seed) else { return false };
+        own.live = change(own.live);
+        true
+    }
+
     /// Notes that a try of the request has its answer: the router ends the others.
     pub fn answer_beside(&self, seed: u64) {
         if let Ok(mut beside) = self.beside.try_borrow_mut()
@@ -151,10 +166,11 @@ impl AttemptPlugin {
     }
 
     /// Takes a try back that [`AttemptPlugin::begin_beside`] counted. Whether another one has the answer.
-    pub fn end_beside(&self, seed: u64) -> bool {
+    pub fn end_beside(&self, seed: u64, was_live: bool) -> bool {
         let Ok(mut beside) = self.beside.try_borrow_mut() else { return false };
         let Some(own) = beside.get_mut(&seed) else { return false };
         own.tries = own.tries.saturating_sub(1);
+        own.live = own.live.saturating_sub(was_live.into());
         let is_answered = own.is_answered;
         if own.tries == 0 {
             beside.remove(&seed);
@@ -162,9 +178,9 @@ impl AttemptPlugin {
         is_answered
     }
 
-    /// How many tries of the request run beside each other.
-    pub fn beside(&self, seed: u64) -> u32 {
-        self.beside.try_borrow().ok().and_then(|beside| beside.get(&seed).map(|own| own.tries)).unwrap_or(0)
+    /// How many tries of the request were sent, or will be, and have not ended.
+    pub fn live(&self, seed: u64) -> u32 {
+        self.beside.try_borrow().ok().and_then(|beside| beside.get(&seed).map(|own| own.live)).unwrap_or(0)
     }
 
     /// Remembers a first try that passed without a record.
@@ -204,9 +220,16 @@ impl AttemptPlugin {
             return;
         }
         match waiter.what {
-            Waits::Try(attempt) => {
-                let Ok(mut attempt) = attempt.try_borrow_mut() else { return };
+            Waits::Try(shared_attempt) => {
+                let Ok(mut attempt) = shared_attempt.try_borrow_mut() else { return };
                 match attempt.after_wait(self.shared, now) {
+                    BeforeRetry::Stop(_) if self.live(attempt.seed()) > 1 => {
+                        if attempt.hold() {
+                            self.change_live(attempt.seed(), |live| live.saturating_sub(1));
+                        }
+                        drop(attempt);
+                        self.look_again(Waiter { what: Waits::Hedge(shared_attempt), ..waiter }, now);
+                    }
                     BeforeRetry::Stop(denial) => attempt.stop(denial),
                     BeforeRetry::Send | BeforeRetry::Wait { .. } => {
                         attempt.send(now);
@@ -216,15 +239,19 @@ impl AttemptPlugin {
             }
             Waits::Hedge(attempt) => {
                 let seed = attempt.try_borrow().map(|attempt| attempt.seed());
-                if seed.is_ok_and(|seed| self.beside(seed) > 1) {
-                    if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
-                        let due = now.plus(LOOK_AGAIN);
-                        waiting.push(Waiter { due, at_most: LOOK_AGAIN, what: Waits::Hedge(attempt), ..waiter });
-                    }
+                if seed.is_ok_and(|seed| self.live(seed) > 0) {
+                    self.look_again(Waiter { what: Waits::Hedge(attempt), ..waiter }, now);
                 } else if let Ok(mut attempt) = attempt.try_borrow_mut() {
                     attempt.stop_as_left();
                 }
             }
+        }
+    }
+
+    /// Has a hedge that is held back look again a little later.
+    fn look_again(&self, waiter: Waiter, now: Timestamp) {
+        if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
+            waiting.push(Waiter { due: now.plus(LOOK_AGAIN), at_most: LOOK_AGAIN, ..waiter });
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Attempt {
     route_ends: RouteEnds,
     /// The host, where tries may run beside each other: the host names only the one of the try begun last.
     host: Option<Vec<u8>>,
+    /// Whether it counts as one that was sent or will be, where tries may run beside each other.
+    is_live: bool,
 }
 
 /// How far a try has come.
@@ -80,6 +82,14 @@ impl Attempt {
         attempt_plugin::reply_not_retried(self.exchange.tries.last().map(|last| last.end), denial);
     }
 
+    /// Holds the try back instead of replying, where tries run beside each other: a reply would also end those.
+    pub fn hold(&mut self) -> bool {
+        let was_live = std::mem::take(&mut self.is_live);
+        self.phase = Phase::Stopped;
+        attempt_plugin::write(&self.exchange);
+        was_live
+    }
+
     /// Replies in place of a hedge that is the last try left, with what the others have written meanwhile.
     pub fn stop_as_left(&mut self) {
         let denial = match self.exchange.next {
@@ -117,7 +127,14 @@ impl AttemptSeat {
         let exchange = Exchange::read_property(&host::property(exchange::PROPERTY)?)?;
         let policy = self.plugin.policy(&exchange)?;
         let (now, mut shared) = (Timestamp(host::now()), self.plugin.shared);
-        let mut attempt = Attempt { policy, exchange, phase: Phase::Over, route_ends: RouteEnds::Unknown, host: None };
+        let mut attempt = Attempt {
+            policy,
+            exchange,
+            phase: Phase::Over,
+            route_ends: RouteEnds::Unknown,
+            host: None,
+            is_live: false,
+        };
         let shared_policy = Rc::clone(&attempt.policy);
         let mut policy = shared_policy.try_borrow_mut().ok()?;
         policy.tell_presence(&mut shared, &attempt.exchange, now);
@@ -143,6 +160,7 @@ impl AttemptSeat {
         }
         let is_retry = attempt.exchange.is_retried() || hedges && attempt_count() > 1;
         if !is_retry {
+            attempt.is_live = hedges && self.plugin.live_beside(attempt.exchange.seed);
             attempt.phase = Phase::Sent(now);
             self.attempt = Some(Rc::new(RefCell::new(attempt)));
             return Some(Action::Continue);
@@ -155,6 +173,8 @@ impl AttemptSeat {
     }
 
     fn act(&mut self, mut attempt: Attempt, decision: BeforeRetry, hedges: bool, now: Timestamp) -> Action {
+        let is_stopped = matches!(decision, BeforeRetry::Stop(_));
+        attempt.is_live = hedges && !is_stopped && self.plugin.live_beside(attempt.exchange.seed);
         match decision {
             BeforeRetry::Send => {
                 number_try(attempt.exchange.retries);
@@ -173,9 +193,8 @@ impl AttemptSeat {
                 Action::Pause
             }
             // A reply would also end the try in flight beside this one: this one waits for its end.
-            BeforeRetry::Stop(_) if hedges && self.plugin.beside(attempt.exchange.seed) > 1 => {
-                attempt.phase = Phase::Stopped;
-                attempt_plugin::write(&attempt.exchange);
+            BeforeRetry::Stop(_) if hedges && self.plugin.live(attempt.exchange.seed) > 0 => {
+                attempt.hold();
                 let attempt = Rc::new(RefCell::new(attempt));
                 self.attempt = Some(Rc::clone(&attempt));
                 self.plugin.wait(self.context, now, Waits::Hedge(attempt), now);
@@ -201,7 +220,7 @@ impl AttemptSeat {
         remove_foreign(&head);
         let seed = attempt.exchange.seed;
         let hedges = policy.hedges(&attempt.exchange);
-        let is_beside = hedges && self.plugin.beside(seed) > 1;
+        let is_beside = hedges && self.plugin.live(seed) > 1;
         if hedges {
             attempt.refresh();
         }
@@ -290,7 +309,7 @@ impl AttemptSeat {
     /// Records a try that ended without a response.
     fn end(&self, attempt: &mut Attempt) {
         let hedges = attempt.policy.try_borrow().is_ok_and(|policy| policy.hedges(&attempt.exchange));
-        let is_answered = hedges && self.plugin.end_beside(attempt.seed());
+        let is_answered = hedges && self.plugin.end_beside(attempt.seed(), attempt.is_live);
         match std::mem::replace(&mut attempt.phase, Phase::Over) {
             Phase::Over | Phase::Stopped => {}
             Phase::Waiting(taken) => {

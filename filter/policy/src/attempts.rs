@@ -386,8 +386,9 @@ impl Attempts {
         // From here on the token is this try's: another one beside it needs its own.
         exchange.next = Next::Open;
         exchange.retries = exchange.retries.saturating_add(1);
-        // A time further off than any wait can be is from before the clock was put back.
+        // No wait is longer, wherever the clock has been put.
         let longest = retry.backoff.max.max(retry.retry_after.max);
+        let due = due.min(now.plus(longest));
         if due.remaining(now, longest).is_some() {
             exchange.waiting = exchange.waiting.saturating_add(1);
             return BeforeRetry::Wait { due, taken };

@@ -180,8 +180,14 @@ impl Retry {
                 headers.push(("x-envoy-retriable-status-codes", statuses.join(",")));
             }
         }
-        if self.hedge_on_per_try_timeout && leave == Leave::All {
-            headers.push(("x-envoy-hedge-on-per-try-timeout", "true".to_owned()));
+        match self.per_try_timeout {
+            // The route's own would run while a try waits.
+            None => headers.push(("x-envoy-upstream-rq-per-try-timeout-ms", "0".to_owned())),
+            // The route may hedge by itself.
+            Some(_) => {
+                let hedges = self.hedge_on_per_try_timeout && leave == Leave::All;
+                headers.push(("x-envoy-hedge-on-per-try-timeout", hedges.to_string()));
+            }
         }
         headers
     }
@@ -318,7 +324,21 @@ mod tests {
         assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some(words));
         assert_eq!(header(&headers, "x-envoy-max-retries").as_deref(), Some("2"));
         assert_eq!(header(&headers, "x-envoy-retriable-header-names").as_deref(), Some(RETRY_HEADER));
-        assert_eq!(headers.len(), 3);
+        assert_eq!(header(&headers, "x-envoy-upstream-rq-per-try-timeout-ms").as_deref(), Some("0"));
+        assert_eq!(headers.len(), 4);
+    }
+
+    #[test]
+    fn only_the_policy_hedges_and_only_what_may_be_sent_twice() {
+        let mut retry = defaults::retry(Mode::Enforce);
+        let hedges =
+            |retry: &Retry, leave| header(&retry.router_headers(leave, true), "x-envoy-hedge-on-per-try-timeout");
+        assert_eq!(hedges(&retry, Leave::All), None, "without a time for a try there is nothing to hedge after");
+        retry.per_try_timeout = Some(core::time::Duration::from_secs(1));
+        assert_eq!(hedges(&retry, Leave::All).as_deref(), Some("false"));
+        retry.hedge_on_per_try_timeout = true;
+        assert_eq!(hedges(&retry, Leave::All).as_deref(), Some("true"));
+        assert_eq!(hedges(&retry, Leave::Unsent).as_deref(), Some("false"));
     }
 
     #[test]

@@ -18,15 +18,17 @@ use holdfast_policy::attempts::{AfterResponse, Attempts, RouteEnds};
 use holdfast_policy::budget::Withdrawn;
 use holdfast_policy::config;
 use holdfast_policy::document::{Budget, Policy};
-use holdfast_policy::exchange::{ClusterHash, End, Exchange, Next, Try};
+use holdfast_policy::exchange::{ClusterHash, End, Exchange, Try};
 use holdfast_policy::fingerprint;
 use holdfast_policy::governed::{Decision, Governed, Tried};
-use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::outcome::{Answer, Outcome, Verdict};
+use holdfast_policy::paths::{self, Paths};
 use holdfast_policy::percent::Percent;
+use holdfast_policy::presence::Presence;
 use holdfast_policy::record::Record;
 use holdfast_policy::response::ResponseHead;
 use holdfast_policy::retry::Leave;
+use holdfast_policy::store::Store;
 use holdfast_policy::time::Timestamp;
 use holdfast_policy::worker::Worker;
 use racing::{Handle, explore, policy, race, t};
@@ -62,7 +64,10 @@ fn store(policy: &Policy, limit: u32) -> Handle {
 }
 
 /// A request whose further try has a token.
-struct Token(Exchange);
+struct Token {
+    exchange: Exchange,
+    taken: Timestamp,
+}
 
 /// Both seats of one worker thread.
 struct Thread {
@@ -70,6 +75,8 @@ struct Thread {
     governed: Governed,
     attempt: Worker,
     attempts: Attempts,
+    /// A request as the attempt seat is told of it.
+    exchange: Exchange,
     store: Handle,
 }
 
@@ -81,39 +88,36 @@ impl AsRef<Handle> for Thread {
 
 impl Thread {
     fn new(store: &Handle, features: &str, policy: &Arc<Policy>, seed: u64) -> Self {
-        let (governed, mut store) = (Governed::new(Arc::clone(policy)), store.clone());
+        let (mut request, mut governed, mut store) =
+            (Worker::new(seed), Governed::new(Arc::clone(policy)), store.clone());
+        let fingerprint = governed.fingerprint();
         governed.publish(&mut store, &config::policy_texts(racing::document(features).as_bytes())[0]);
-        let attempts = Attempts::fetch(&mut store, "p", governed.fingerprint(), true).expect("it is published");
-        Thread { request: Worker::new(seed), governed, attempt: Worker::new(!seed), attempts, store }
+        let attempts = Attempts::fetch(&mut store, "p", fingerprint).expect("it is published");
+
+        let cluster = ClusterHash::OF_THE_KEY;
+        let key = governed.key(&mut store, |_| Some(Cow::Borrowed(b"")));
+        let seat = Paths::new(&paths::of_policy("p", fingerprint), key).attempt_seat(cluster);
+        store.set(&seat, &Presence { seen: t(0) }.encode(fingerprint));
+        let decision = governed.admit(&mut request, &mut store, key, t(0), &mut Vec::new());
+        let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
+        let plan = governed.plan_retries(&mut request, &mut store, &ticket, Leave::All, cluster, t(0));
+        let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
+        Thread { request, governed, attempt: Worker::new(!seed), attempts, exchange, store }
     }
 
     /// A try fails, and the attempt seat decides whether there is another: the token that was withdrawn for it.
     fn withdraws(&mut self, now: Timestamp) -> Option<Token> {
-        let mut exchange = Exchange {
-            fingerprint: self.governed.fingerprint(),
-            policy: "p".to_owned(),
-            key: KeyNumber(0),
-            cluster: ClusterHash::OF_THE_KEY,
-            seat: true,
-            seed: 1,
-            admitted: now,
-            deadline: None,
-            try_lasts: None,
-            leave: Leave::All,
-            retries: 0,
-            tries: Vec::new(),
-            next: Next::Open,
-        };
+        let Thread { attempt, attempts, store, exchange, .. } = self;
+        let mut exchange = Exchange { admitted: now, ..exchange.clone() };
         let end = End::Http(503);
         let one = Try { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
-        let Thread { attempt, attempts, store, .. } = self;
-        let after = attempts.after_response(attempt, store, &mut exchange, one, &head, true, RouteEnds::Unknown, now);
-        matches!(after, AfterResponse::Ask { .. }).then_some(Token(exchange))
+        let after = attempts.after_response(attempt, store, &mut exchange, one, &head, RouteEnds::Unknown, now);
+        (after == AfterResponse::Ask).then_some(Token { exchange, taken: now })
     }
 
     fn gives_back(&mut self, token: &Token, now: Timestamp) {
-        self.attempts.refund(&mut self.store, &token.0, now);
+        self.attempts.abandon(&mut self.store, &mut token.exchange.clone(), token.taken, now);
     }
 
     /// A request without further tries: a deposit.
@@ -130,8 +134,7 @@ impl Thread {
     fn charges(&mut self, retries: u64, now: Timestamp) {
         let (store, mut events) = (&mut self.store, Vec::new());
         let key = self.governed.key(store, |_| Some(Cow::Borrowed(b"")));
-        let tried =
-            Tried { leave: Leave::All, denial: None, exchange: None, attempts: retries + 1, asked_in_vain: false };
+        let tried = Tried { leave: Leave::All, denial: None, exchange: None, attempts: retries + 1 };
         let answer = Answer::Http(503);
         self.governed.account_retries(&mut self.request, store, key, &tried, answer, &FAILURE, now, &mut events);
     }

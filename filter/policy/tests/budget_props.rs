@@ -15,8 +15,12 @@ use holdfast_policy::governed::{Decision, Governed};
 use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
+use holdfast_policy::paths::{self, Paths};
+use holdfast_policy::presence::Presence;
+use holdfast_policy::record::Record;
 use holdfast_policy::response::ResponseHead;
 use holdfast_policy::retry::{Denial, Leave};
+use holdfast_policy::store::Store;
 use holdfast_policy::time::Timestamp;
 use holdfast_policy::worker::Worker;
 use proptest::prelude::*;
@@ -62,6 +66,8 @@ struct Thread {
     governed: Governed,
     attempt: Worker,
     attempts: Attempts,
+    /// A request as the attempt seat is told of it.
+    exchange: Exchange,
 }
 
 /// All workers of one process, and what happened.
@@ -112,29 +118,20 @@ impl Process {
     fn thread(&mut self) -> Thread {
         self.seed += 1;
         let policy = config::parse(self.text.as_bytes()).expect("valid").policies.remove(0);
-        let mut governed = Governed::new(policy.into());
-        governed.key(&mut self.store, |_| Some(Cow::Borrowed(b"")));
-        governed.publish(&mut self.store, &config::policy_texts(self.text.as_bytes())[0]);
-        let attempts = Attempts::fetch(&mut self.store, "p", governed.fingerprint(), true).expect("it is published");
-        Thread { request: Worker::new(self.seed), governed, attempt: Worker::new(!self.seed), attempts }
-    }
+        let (mut request, mut governed) = (Worker::new(self.seed), Governed::new(policy.into()));
+        let (fingerprint, store, now) = (governed.fingerprint(), &mut self.store, self.now);
+        governed.publish(store, &config::policy_texts(self.text.as_bytes())[0]);
+        let attempts = Attempts::fetch(store, "p", fingerprint).expect("it is published");
 
-    fn exchange(&self, thread: &Thread) -> Exchange {
-        Exchange {
-            fingerprint: thread.governed.fingerprint(),
-            policy: "p".to_owned(),
-            key: KeyNumber(0),
-            cluster: ClusterHash::OF_THE_KEY,
-            seat: true,
-            seed: 1,
-            admitted: self.now,
-            deadline: None,
-            try_lasts: None,
-            leave: Leave::All,
-            retries: 0,
-            tries: Vec::new(),
-            next: Next::Open,
-        }
+        let cluster = ClusterHash::OF_THE_KEY;
+        let key = governed.key(store, |_| Some(Cow::Borrowed(b"")));
+        let seat = Paths::new(&paths::of_policy("p", fingerprint), key).attempt_seat(cluster);
+        store.set(&seat, &Presence { seen: now }.encode(fingerprint));
+        let decision = governed.admit(&mut request, store, key, now, &mut Vec::new());
+        let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
+        let plan = governed.plan_retries(&mut request, store, &ticket, Leave::All, cluster, now);
+        let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
+        Thread { request, governed, attempt: Worker::new(!self.seed), attempts, exchange }
     }
 
     /// A request comes and is over: a deposit.
@@ -150,13 +147,14 @@ impl Process {
 
     /// The first try of a request fails. Gives whether there is to be another.
     fn failure(&mut self, number: usize) -> bool {
-        let (now, mut exchange) = (self.now, self.exchange(&self.threads[number]));
+        let (now, store) = (self.now, &mut self.store);
+        let Thread { attempt, attempts, exchange, .. } = &mut self.threads[number];
+        let mut exchange = Exchange { admitted: now, ..exchange.clone() };
         let end = End::Http(503);
         let one = Try { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
-        let (Thread { attempt, attempts, .. }, store) = (&mut self.threads[number], &mut self.store);
-        let after = attempts.after_response(attempt, store, &mut exchange, one, &head, true, RouteEnds::Unknown, now);
-        let granted = matches!(after, AfterResponse::Ask { .. });
+        let after = attempts.after_response(attempt, store, &mut exchange, one, &head, RouteEnds::Unknown, now);
+        let granted = after == AfterResponse::Ask;
         if granted {
             self.tokens.push((now, exchange));
         } else {
@@ -168,8 +166,8 @@ impl Process {
 
     fn give_back(&mut self, number: usize, token: usize) {
         if !self.tokens.is_empty() {
-            let (_, exchange) = self.tokens.swap_remove(token % self.tokens.len());
-            self.threads[number].attempts.refund(&mut self.store, &exchange, self.now);
+            let (taken, mut exchange) = self.tokens.swap_remove(token % self.tokens.len());
+            self.threads[number].attempts.abandon(&mut self.store, &mut exchange, taken, self.now);
         }
     }
 

@@ -45,6 +45,7 @@ fn one() -> impl Strategy<Value = Try> {
 fn next() -> impl Strategy<Value = Next> {
     prop_oneof![
         Just(Next::Open),
+        Just(Next::Unnamed),
         (time(), time()).prop_map(|(due, taken)| Next::Retry { due, taken }),
         prop::sample::select(Denial::ALL.as_slice()).prop_map(Next::Denied),
     ]
@@ -57,11 +58,11 @@ fn exchange() -> impl Strategy<Value = Exchange> {
     let some_span = prop::option::of((1..=u64::MAX).prop_map(Duration::from_nanos));
     let place = (any::<u64>(), ".{0,40}", any::<u16>(), any::<u64>(), any::<bool>());
     let times = (any::<u64>(), time(), some_time, some_span);
-    let tries = (leave, any::<u8>(), prop::collection::vec(one(), 0..=32), next());
+    let tries = (leave, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<bool>());
     (place, times, tries).prop_map(|(place, times, tries)| {
         let (fingerprint, policy, key, cluster, seat) = place;
         let (seed, admitted, deadline, try_lasts) = times;
-        let (leave, retries, tries, next) = tries;
+        let (leave, retries, waiting, tries, next, marked) = tries;
         Exchange {
             fingerprint,
             policy,
@@ -74,8 +75,10 @@ fn exchange() -> impl Strategy<Value = Exchange> {
             try_lasts,
             leave,
             retries,
+            waiting,
             tries,
             next,
+            marked,
         }
     })
 }

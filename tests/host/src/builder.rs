@@ -1,7 +1,9 @@
 //! How a host comes to be.
 
-use crate::host::{Host, Inner};
+use crate::headers::Headers;
+use crate::host::{Choose, Host, Inner};
 use crate::metrics::Matcher;
+use crate::route::Route;
 
 /// The module refused a configuration; what it logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,18 @@ pub struct Builder {
     pub(crate) vm_configuration: String,
     pub(crate) drops: Matcher,
     pub(crate) router_headers: bool,
+    pub(crate) attempt_seat: bool,
+    pub(crate) route: Route,
+    pub(crate) choose: Choose,
+}
+
+/// The hosts of the cluster, if a test does not name others.
+const HOSTS: [&str; 3] = ["127.0.0.1:4001", "127.0.0.1:4002", "127.0.0.1:4003"];
+
+/// One host after the other, the first for a request's first try.
+fn in_turn(hosts: &[&str]) -> Choose {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    Box::new(move |number, _| hosts.get((number - 1) % hosts.len().max(1)).cloned())
 }
 
 impl Builder {
@@ -27,6 +41,9 @@ impl Builder {
             vm_configuration: String::new(),
             drops: Box::new(|_| false),
             router_headers: true,
+            attempt_seat: false,
+            route: Route::new(),
+            choose: in_turn(&HOSTS),
         }
     }
 
@@ -39,6 +56,32 @@ impl Builder {
     /// `vm_config.configuration`.
     pub fn vm_configuration(mut self, bytes: &str) -> Self {
         self.vm_configuration = bytes.to_owned();
+        self
+    }
+
+    /// The module also sits in the cluster: every thread has a second VM, with `{"seat":"attempt"}` as its
+    /// configuration, which [`Host::send`] takes every try through.
+    pub fn attempt_seat(mut self) -> Self {
+        self.attempt_seat = true;
+        self
+    }
+
+    /// The route of all requests of [`Host::send`]; Envoy's defaults if this is not called.
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = route;
+        self
+    }
+
+    /// The cluster's hosts: each request has its first try at the first, its second at the second, and so on in turn.
+    pub fn hosts(mut self, hosts: &[&str]) -> Self {
+        self.choose = in_turn(hosts);
+        self
+    }
+
+    /// How the cluster chooses a host: by the number of the try, from 1, and the headers it has come with; `None` when
+    /// there is no healthy host.
+    pub fn choosing_hosts(mut self, choose: impl FnMut(usize, &Headers) -> Option<String> + 'static) -> Self {
+        self.choose = Box::new(choose);
         self
     }
 

@@ -12,6 +12,12 @@ impl Calls {
         *self.0.entry(name).or_default() += 1;
     }
 
+    pub(crate) fn add(&mut self, others: &Calls) {
+        for (name, count) in others.iter() {
+            *self.0.entry(name).or_default() += count;
+        }
+    }
+
     /// How often this one was made; `name` is without `proxy_`.
     pub fn of(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)

@@ -1,15 +1,14 @@
 //! One request from the client's first byte to the end.
 
 use crate::calls::Calls;
+use crate::flags;
 use crate::headers::Headers;
 use crate::host::Host;
 use crate::message::{Local, Request, Response};
+use crate::seat::Seat;
 use crate::stream::{LocalReply, Stream};
 use crate::thread::Thread;
 use crate::vm::{Step, Trap, Vm};
-
-/// Response flags. Source: Envoy, `CoreResponseFlag`.
-const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
 
 /// Who made an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +36,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Envoy's `response.code_details`.
     pub details: String,
+    /// Envoy's `response.flags`.
+    pub flags: u64,
     /// The filter state `wasm.holdfast`, as an access log shows it.
     pub access_log: Option<String>,
     /// The host calls that the module made for this request; none are known of one whose VM died.
@@ -102,9 +103,9 @@ impl Exchange {
     }
 
     pub(crate) fn begin(host: &Host, worker: usize, request: Request) -> Exchange {
-        let begun = host.run(Thread::Worker(worker), |vm| {
+        let begun = host.run(Thread::Worker(worker), Seat::Request, |vm| {
             let root = host.root_of(vm, request.listener);
-            let id = vm.begin(root, &request)?;
+            let id = vm.begin(Stream::new(root, &request))?;
             let mut step = vm.request_headers(id)?;
             if matches!(step, Step::Continue) {
                 step = vm.request_body(id)?;
@@ -124,39 +125,46 @@ impl Exchange {
     }
 }
 
+/// `response.code_details` of a request that a dead VM was to see.
+pub(crate) const FAIL_STREAM: &str = "wasm_fail_stream";
+
 /// Envoy's answer to a request whose VM is dead. Source: Envoy, `Context::failStream`.
-fn failed() -> Answer {
+pub(crate) fn failed() -> Answer {
     Answer {
         by: By::Envoy,
         status: 503,
         headers: [(":status", "503")].into_iter().collect(),
         body: Vec::new(),
-        details: "wasm_fail_stream".to_owned(),
+        details: FAIL_STREAM.to_owned(),
+        flags: 0,
         access_log: None,
         calls: Calls::default(),
     }
 }
 
-fn answer(by: By, status: u16, headers: Headers, body: Vec<u8>, details: &str) -> Answer {
-    Answer { by, status, headers, body, details: details.to_owned(), access_log: None, calls: Calls::default() }
+pub(crate) fn answer(by: By, status: u16, headers: Headers, body: Vec<u8>, details: &str) -> Answer {
+    let details = details.to_owned();
+    Answer { by, status, headers, body, details, flags: 0, access_log: None, calls: Calls::default() }
 }
 
 /// Sends the module's reply to a request: it comes by the module again, as a response.
-fn reply_to_request(vm: &mut Vm, id: u32, reply: &LocalReply) -> Result<Answer, Trap> {
+pub(crate) fn reply_to_request(vm: &mut Vm, id: u32, reply: &LocalReply) -> Result<Answer, Trap> {
     local_reply(vm, id, reply, 0, By::Holdfast)
 }
 
 /// Sends a reply that Envoy makes, which passes the filters like a response of a host.
-fn local_reply(vm: &mut Vm, id: u32, reply: &LocalReply, flags: u64, by: By) -> Result<Answer, Trap> {
+pub(crate) fn local_reply(vm: &mut Vm, id: u32, reply: &LocalReply, flags: u64, by: By) -> Result<Answer, Trap> {
     let stream = vm.stream(id);
     let (headers, body) = stream.prepare(reply);
-    stream.code = Some(status_of(&headers));
-    stream.details = Some(reply.details.clone());
-    stream.flags |= flags;
+    let mut info = stream.info.borrow_mut();
+    info.code = Some(status_of(&headers));
+    info.details = Some(reply.details.clone());
+    info.flags |= flags;
+    drop(info);
     respond(vm, id, headers, body, None, by, &reply.details)
 }
 
-fn status_of(headers: &Headers) -> u16 {
+pub(crate) fn status_of(headers: &Headers) -> u16 {
     headers.get(":status").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()).unwrap_or(0)
 }
 
@@ -180,7 +188,7 @@ fn respond(
     }
     let stream = vm.stream(id);
     // The module may have changed them.
-    let (headers, body) = (stream.response.headers.clone(), std::mem::take(&mut stream.response_body));
+    let (headers, body) = (stream.response_headers(), std::mem::take(&mut stream.response_body));
     Ok(answer(by, status_of(&headers), headers, body, details))
 }
 
@@ -189,20 +197,24 @@ fn respond(
 fn response_headers(vm: &mut Vm, id: u32, headers: Headers, ends: bool) -> Result<Option<Answer>, Trap> {
     match vm.response_headers(id, headers, ends)? {
         Step::Continue => Ok(None),
-        Step::Reply(reply) => {
-            let stream = vm.stream(id);
-            let (headers, body) = stream.prepare(&reply);
-            let status = status_of(&headers);
-            stream.code = Some(status);
-            stream.details = Some(reply.details.clone());
-            stream.response.headers = headers.clone();
-            Ok(Some(answer(By::Holdfast, status, headers, body, &reply.details)))
-        }
+        Step::Reply(reply) => Ok(Some(replace(vm, id, &reply))),
         Step::Pause => panic!("the module holds a response, which this host cannot resume"),
     }
 }
 
-fn go_on(step: Step) {
+/// The module's reply takes the place of a response.
+pub(crate) fn replace(vm: &mut Vm, id: u32, reply: &LocalReply) -> Answer {
+    let stream = vm.stream(id);
+    let (headers, body) = stream.prepare(reply);
+    let status = status_of(&headers);
+    let mut info = stream.info.borrow_mut();
+    info.code = Some(status);
+    info.details = Some(reply.details.clone());
+    *stream.response.headers.borrow_mut() = headers.clone();
+    answer(By::Holdfast, status, headers, body, &reply.details)
+}
+
+pub(crate) fn go_on(step: Step) {
     assert!(matches!(step, Step::Continue), "bodies and trailers pass the module: {step:?}");
 }
 
@@ -230,7 +242,7 @@ impl Pending {
 
     /// The filter state `wasm.holdfast` so far.
     pub fn access_log(&self) -> Option<String> {
-        self.run(|vm, id| Ok(access_log(vm.stream(id)))).flatten()
+        self.run(|vm, id| Ok(vm.stream(id).info.borrow().access_log())).flatten()
     }
 
     /// The host calls made so far for this request.
@@ -242,13 +254,16 @@ impl Pending {
         if self.host.incarnation(self.worker) != self.incarnation {
             return None;
         }
-        self.host.run(Thread::Worker(self.worker), |vm| step(vm, self.id))
+        self.host.run(Thread::Worker(self.worker), Seat::Request, |vm| step(vm, self.id))
     }
 
     /// Logs and ends it; what the client has got, it has got.
     fn finish(self, answer: Answer) -> Answer {
         match self.run(Vm::finish) {
-            Some(stream) => Answer { access_log: access_log(&stream), calls: stream.calls, ..answer },
+            Some(stream) => {
+                let info = stream.info.borrow();
+                Answer { access_log: info.access_log(), flags: info.flags, calls: stream.calls.clone(), ..answer }
+            }
             None => answer,
         }
     }
@@ -279,7 +294,9 @@ impl Pending {
         let ends = response.body.is_empty() && response.trailers.is_none();
         let begun = self.run(|vm, id| {
             let stream = vm.stream(id);
-            (stream.code, stream.details) = (code, Some("via_upstream".to_owned()));
+            let mut info = stream.info.borrow_mut();
+            (info.code, info.details) = (code, Some("via_upstream".to_owned()));
+            drop(info);
             response_headers(vm, id, headers, ends)
         });
         let answered = match begun {
@@ -305,15 +322,16 @@ impl Pending {
     /// The client goes away before there is an answer.
     pub fn client_leaves(self) -> Answer {
         let details = "downstream_remote_disconnect";
-        self.ends_without_response(DOWNSTREAM_CONNECTION_TERMINATION, details)
+        self.ends_without_response(flags::DOWNSTREAM_CONNECTION_TERMINATION, details)
     }
 
     /// It ends without a response, with these of Envoy's response flags.
     pub fn ends_without_response(self, flags: u64, details: &str) -> Answer {
         self.run(|vm, id| {
             let stream = vm.stream(id);
-            stream.flags |= flags;
-            stream.details = Some(details.to_owned());
+            let mut info = stream.info.borrow_mut();
+            info.flags |= flags;
+            info.details = Some(details.to_owned());
             Ok(())
         });
         self.finish(answer(By::Nobody, 0, Headers::default(), Vec::new(), details))
@@ -347,7 +365,7 @@ impl Streaming {
                 go_on(vm.response_trailers(id, trailers)?);
             }
             let stream = vm.stream(id);
-            let (headers, body) = (stream.response.headers.clone(), std::mem::take(&mut stream.response_body));
+            let (headers, body) = (stream.response_headers(), std::mem::take(&mut stream.response_body));
             Ok(answer(By::Upstream, status_of(&headers), headers, body, "via_upstream"))
         });
         let answered = answered.unwrap_or_else(failed);
@@ -367,13 +385,12 @@ impl Streaming {
 
     /// It breaks off: the host resets the stream.
     pub fn breaks_off(self) -> Answer {
-        // UR: the host reset it after its response had begun.
-        self.stops(1 << 4)
+        self.stops(flags::UPSTREAM_REMOTE_RESET)
     }
 
     /// The client goes away.
     pub fn client_leaves(self) -> Answer {
-        self.stops(DOWNSTREAM_CONNECTION_TERMINATION)
+        self.stops(flags::DOWNSTREAM_CONNECTION_TERMINATION)
     }
 
     fn stops(self, flags: u64) -> Answer {
@@ -382,15 +399,11 @@ impl Streaming {
         }
         let answered = self.pending.run(|vm, id| {
             let stream = vm.stream(id);
-            stream.flags |= flags;
-            let headers = stream.response.headers.clone();
+            stream.info.borrow_mut().flags |= flags;
+            let headers = stream.response_headers();
             Ok(answer(By::Upstream, status_of(&headers), headers, Vec::new(), "via_upstream"))
         });
         let answered = answered.unwrap_or_else(failed);
         self.pending.finish(answered)
     }
-}
-
-fn access_log(stream: &Stream) -> Option<String> {
-    stream.filter_state.get(&b"holdfast"[..]).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }

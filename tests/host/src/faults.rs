@@ -1,13 +1,16 @@
 //! What goes wrong, on demand.
 
 use crate::host::Host;
+use crate::seat::Seat;
 use crate::thread::Thread;
 
 /// A host call that is about to take effect.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// The VM that makes it.
+    /// The thread whose VM makes it.
     pub thread: Thread,
+    /// The seat whose VM makes it.
+    pub seat: Seat,
     /// Its name, without `proxy_`.
     pub name: &'static str,
     /// What it is about: the key of shared data, the name of the metric, header or property, the log line.

@@ -8,15 +8,24 @@ use crate::builder::{Builder, Refused};
 use crate::clock::{Clock, nanos};
 use crate::exchange::Exchange;
 use crate::faults::{Call, Fault, Rule};
+use crate::flow::Flow;
+use crate::headers::Headers;
 use crate::message::Request;
 use crate::metrics::Metrics;
+use crate::route::Route;
+use crate::routed::Routed;
+use crate::seat::{Place, Seat};
 use crate::shared_data::SharedData;
 use crate::status;
 use crate::thread::Thread;
-use crate::vm::{Trap, Vm};
+use crate::vm::{Action, Trap, Vm};
 
 /// How long Envoy waits with a new VM after one has died (`FAIL_RELOAD`).
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
+
+/// `vm_config.configuration` of the attempt seat. Its plugin configuration is empty.
+const ATTEMPT_SEAT: &[u8] = br#"{"seat":"attempt"}"#;
+const NO_CONFIGURATION: &str = "";
 
 /// A listener, by its number; each has its own plugin configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,8 +36,10 @@ pub struct Listener(usize);
 pub struct Line {
     /// Time since the run began.
     pub at: Duration,
-    /// Who wrote it.
+    /// The thread it was written on.
     pub thread: Thread,
+    /// The seat that wrote it.
+    pub seat: Seat,
     /// 0 trace, 1 debug, 2 info, 3 warning, 4 error, 5 critical.
     pub level: u32,
     /// What it says.
@@ -38,22 +49,37 @@ pub struct Line {
 /// A VM that died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Crash {
-    /// Which one.
+    /// The thread whose VM it was.
     pub thread: Thread,
+    /// The seat whose VM it was.
+    pub seat: Seat,
     /// Whether the test wanted it.
     pub wanted: bool,
     /// What stopped it.
     pub cause: String,
 }
 
-/// A thread's VM, if it lives.
-struct Seat {
+/// The VM of a seat on a thread, if it lives.
+#[derive(Default)]
+struct Slot {
     vm: Option<Vm>,
     /// When the last VM died.
     died: u64,
-    /// Its thread is busy with something else: no tick runs.
-    is_stalled: bool,
+    /// Rises with every VM that is started.
+    incarnation: u64,
 }
+
+/// The VMs of a thread, by seat.
+#[derive(Default)]
+struct Slots {
+    request: RefCell<Slot>,
+    attempt: RefCell<Slot>,
+    /// The thread is busy with something else: no tick and no timer runs.
+    is_stalled: Cell<bool>,
+}
+
+/// Chooses the host of a try by its number and the request's headers.
+pub(crate) type Choose = Box<dyn FnMut(usize, &Headers) -> Option<String>>;
 
 pub(crate) struct Inner {
     clock: Clock,
@@ -62,19 +88,21 @@ pub(crate) struct Inner {
     log: RefCell<Vec<Line>>,
     crashes: RefCell<Vec<Crash>>,
     rules: RefCell<Vec<Rule>>,
-    main: RefCell<Seat>,
-    workers: Vec<RefCell<Seat>>,
-    /// Rises with every VM that is started, by worker.
-    incarnations: Vec<Cell<u64>>,
+    main: Slots,
+    workers: Vec<Slots>,
     /// The plugin configurations, by listener.
     configurations: RefCell<Vec<Rc<str>>>,
     vm_configuration: Vec<u8>,
+    has_attempt_seat: bool,
     router_headers: bool,
+    route: Route,
+    choose: RefCell<Choose>,
+    /// Requests that have gone on to the router and are not over, in the order they came.
+    flows: RefCell<Vec<Rc<RefCell<Flow>>>>,
 }
 
 impl Inner {
     pub(crate) fn new(builder: Builder) -> Rc<Self> {
-        let seat = || RefCell::new(Seat { vm: None, died: 0, is_stalled: false });
         Rc::new(Inner {
             clock: Clock::new(),
             shared: RefCell::new(SharedData::new()),
@@ -82,12 +110,15 @@ impl Inner {
             log: RefCell::new(Vec::new()),
             crashes: RefCell::new(Vec::new()),
             rules: RefCell::new(Vec::new()),
-            main: seat(),
-            workers: (0..builder.workers).map(|_| seat()).collect(),
-            incarnations: (0..builder.workers).map(|_| Cell::new(0)).collect(),
+            main: Slots::default(),
+            workers: (0..builder.workers).map(|_| Slots::default()).collect(),
             configurations: RefCell::new(vec![builder.policy.into()]),
             vm_configuration: builder.vm_configuration.into_bytes(),
+            has_attempt_seat: builder.attempt_seat,
             router_headers: builder.router_headers,
+            route: builder.route,
+            choose: RefCell::new(builder.choose),
+            flows: RefCell::new(Vec::new()),
         })
     }
 }
@@ -121,9 +152,12 @@ impl Host {
     pub(crate) fn start(inner: Rc<Inner>) -> Result<Self, Refused> {
         let host = Host { inner };
         let configurations = host.inner.configurations.borrow().clone();
-        host.try_configuration(&configurations[0])?;
-        for thread in host.threads() {
-            host.start_vm(thread);
+        host.try_configuration(Seat::Request, &configurations[0])?;
+        if host.has_attempt_seat() {
+            host.try_configuration(Seat::Attempt, &NO_CONFIGURATION.into())?;
+        }
+        for (thread, seat) in host.vms() {
+            host.start_vm(thread, seat);
         }
         Ok(host)
     }
@@ -133,41 +167,76 @@ impl Host {
         std::iter::once(Thread::Main).chain((0..self.inner.workers.len()).map(Thread::Worker))
     }
 
-    fn seat(&self, thread: Thread) -> RefMut<'_, Seat> {
-        let seat = match thread {
+    /// The threads and seats that have a VM.
+    fn vms(&self) -> impl Iterator<Item = (Thread, Seat)> + use<> {
+        let has_attempt_seat = self.has_attempt_seat();
+        let seats = move |thread| {
+            let attempt = has_attempt_seat.then_some((thread, Seat::Attempt));
+            std::iter::once((thread, Seat::Request)).chain(attempt)
+        };
+        self.threads().flat_map(seats)
+    }
+
+    fn slots(&self, thread: Thread) -> &Slots {
+        match thread {
             Thread::Main => &self.inner.main,
             Thread::Worker(number) => {
                 self.inner.workers.get(number).unwrap_or_else(|| panic!("there is no worker {number}"))
             }
             Thread::Canary => panic!("the canary is gone when it has been asked"),
+        }
+    }
+
+    fn slot(&self, thread: Thread, seat: Seat) -> RefMut<'_, Slot> {
+        let slots = self.slots(thread);
+        let slot = match seat {
+            Seat::Request => &slots.request,
+            Seat::Attempt => &slots.attempt,
         };
-        seat.try_borrow_mut()
+        slot.try_borrow_mut()
             .unwrap_or_else(|_| panic!("the VM of {thread} is running: a rule can only let other workers take a step"))
     }
 
+    fn at(&self, place: Place) -> RefMut<'_, Slot> {
+        self.slot(Thread::Worker(place.worker), place.seat)
+    }
+
+    fn vm_configuration(&self, seat: Seat) -> &[u8] {
+        match seat {
+            Seat::Request => &self.inner.vm_configuration,
+            Seat::Attempt => ATTEMPT_SEAT,
+        }
+    }
+
+    /// The plugin configurations that a seat's VMs have.
+    fn configurations(&self, seat: Seat) -> Vec<Rc<str>> {
+        match seat {
+            Seat::Request => self.inner.configurations.borrow().clone(),
+            Seat::Attempt => vec![NO_CONFIGURATION.into()],
+        }
+    }
+
     /// Tries a configuration in a VM of its own, as Envoy does first.
-    fn try_configuration(&self, configuration: &Rc<str>) -> Result<(), Refused> {
+    fn try_configuration(&self, seat: Seat, configuration: &Rc<str>) -> Result<(), Refused> {
         let first_line = self.inner.log.borrow().len();
-        let tried = Vm::start(self, Thread::Canary, &self.inner.vm_configuration)
+        let tried = Vm::start(self, Thread::Canary, seat, self.vm_configuration(seat))
             .and_then(|mut vm| Ok(vm.configure(configuration)? && vm.retire_all_but(&[]).map(|()| true)?));
         let accepted = tried.unwrap_or_else(|trap| {
-            self.note_crash(Thread::Canary, trap);
+            self.note_crash(Thread::Canary, seat, trap);
             false
         });
         let lines = || self.inner.log.borrow()[first_line..].iter().map(|line| line.text.clone()).collect();
         if accepted { Ok(()) } else { Err(Refused { lines: lines() }) }
     }
 
-    /// Starts a thread's VM with the configurations of all listeners.
-    fn start_vm(&self, thread: Thread) {
-        let configurations = self.inner.configurations.borrow().clone();
-        let mut seat = self.seat(thread);
+    /// Starts a VM with all configurations of its seat.
+    fn start_vm(&self, thread: Thread, seat: Seat) {
+        let configurations = self.configurations(seat);
+        let mut slot = self.slot(thread, seat);
         // No two VMs are ready at the same instant: what they draw from the clock as a seed differs.
         self.inner.clock.run(1_000);
-        if let Thread::Worker(number) = thread {
-            self.inner.incarnations[number].set(self.inner.incarnations[number].get() + 1);
-        }
-        let started = Vm::start(self, thread, &self.inner.vm_configuration).and_then(|mut vm| {
+        slot.incarnation += 1;
+        let started = Vm::start(self, thread, seat, self.vm_configuration(seat)).and_then(|mut vm| {
             for configuration in &configurations {
                 if vm.root_of(configuration).is_none() && !vm.configure(configuration)? {
                     return Err(Trap { wanted: false, cause: "refused a configuration that its canary took".into() });
@@ -176,42 +245,46 @@ impl Host {
             Ok(vm)
         });
         match started {
-            Ok(vm) => seat.vm = Some(vm),
-            Err(trap) => self.died(&mut seat, thread, trap),
+            Ok(vm) => slot.vm = Some(vm),
+            Err(trap) => self.died(&mut slot, thread, seat, trap),
         }
     }
 
-    fn died(&self, seat: &mut Seat, thread: Thread, trap: Trap) {
-        seat.vm = None;
-        seat.died = self.inner.clock.steady();
-        self.note_crash(thread, trap);
+    fn died(&self, slot: &mut Slot, thread: Thread, seat: Seat, trap: Trap) {
+        slot.vm = None;
+        slot.died = self.inner.clock.steady();
+        self.note_crash(thread, seat, trap);
     }
 
-    fn note_crash(&self, thread: Thread, trap: Trap) {
-        self.inner.crashes.borrow_mut().push(Crash { thread, wanted: trap.wanted, cause: trap.cause });
+    fn note_crash(&self, thread: Thread, seat: Seat, trap: Trap) {
+        self.inner.crashes.borrow_mut().push(Crash { thread, seat, wanted: trap.wanted, cause: trap.cause });
     }
 
-    /// Lets a thread's VM do something; nothing if the VM has died, or dies at it.
-    pub(crate) fn run<R>(&self, thread: Thread, step: impl FnOnce(&mut Vm) -> Result<R, Trap>) -> Option<R> {
-        let mut seat = self.seat(thread);
-        let outcome = step(seat.vm.as_mut()?);
-        outcome.map_err(|trap| self.died(&mut seat, thread, trap)).ok()
+    /// Lets a VM do something; nothing if the VM has died, or dies at it.
+    pub(crate) fn run<R>(
+        &self,
+        thread: Thread,
+        seat: Seat,
+        step: impl FnOnce(&mut Vm) -> Result<R, Trap>,
+    ) -> Option<R> {
+        let mut slot = self.slot(thread, seat);
+        let outcome = step(slot.vm.as_mut()?);
+        outcome.map_err(|trap| self.died(&mut slot, thread, seat, trap)).ok()
     }
 
     /// Which VM of a worker runs now.
-    pub(crate) fn incarnation(&self, worker: usize) -> u64 {
-        self.inner.incarnations[worker].get()
+    pub(crate) fn incarnation(&self, place: impl Into<Place>) -> u64 {
+        self.at(place.into()).incarnation
     }
 
     /// Sees to it that a worker has a VM: a new one in place of one that died, as soon as Envoy makes one.
-    fn ensure_vm(&self, worker: usize) {
-        let thread = Thread::Worker(worker);
+    pub(crate) fn ensure_vm(&self, place: Place) {
         let is_due = {
-            let seat = self.seat(thread);
-            seat.vm.is_none() && self.inner.clock.steady() >= seat.died + nanos(RELOAD_AFTER)
+            let slot = self.at(place);
+            slot.vm.is_none() && self.inner.clock.steady() >= slot.died + nanos(RELOAD_AFTER)
         };
         if is_due {
-            self.start_vm(thread);
+            self.start_vm(Thread::Worker(place.worker), place.seat);
         }
     }
 
@@ -220,16 +293,99 @@ impl Host {
         vm.root_of(&configuration).expect("every VM has every configuration")
     }
 
+    /// The root context of all tries.
+    pub(crate) fn root_of_tries(vm: &mut Vm) -> u32 {
+        vm.root_of(NO_CONFIGURATION).expect("every VM of the attempt seat has the empty configuration")
+    }
+
+    pub(crate) fn has_attempt_seat(&self) -> bool {
+        self.inner.has_attempt_seat
+    }
+
     pub(crate) fn router_headers(&self) -> bool {
         self.inner.router_headers
+    }
+
+    pub(crate) fn route(&self) -> &Route {
+        &self.inner.route
+    }
+
+    /// The host of a try; `None` if there is none.
+    pub(crate) fn choose(&self, number: usize, headers: &Headers) -> Option<String> {
+        (self.inner.choose.borrow_mut())(number, headers)
     }
 
     // Requests.
 
     /// A client sends a request that comes to this worker.
     pub fn request(&self, worker: usize, request: Request) -> Exchange {
-        self.ensure_vm(worker);
+        self.ensure_vm(Seat::Request.on(worker));
         Exchange::begin(self, worker, request)
+    }
+
+    /// A client sends a request that comes to this worker; if the module lets it pass, Envoy's router takes it and makes
+    /// as many tries as it takes, each through the attempt seat where there is one.
+    pub fn send(&self, worker: usize, request: Request) -> Routed {
+        self.ensure_vm(Seat::Request.on(worker));
+        let flow = Flow::begin(self, worker, &request);
+        let is_over = flow.answer.is_some();
+        let flow = Rc::new(RefCell::new(flow));
+        if !is_over {
+            self.inner.flows.borrow_mut().push(Rc::clone(&flow));
+            self.drive(&flow, Flow::enter_router);
+        }
+        Routed::new(self.clone(), flow)
+    }
+
+    /// Lets a request take a step, and whatever follows from it at once.
+    pub(crate) fn drive<R>(&self, flow: &Rc<RefCell<Flow>>, step: impl FnOnce(&mut Flow, &Host) -> R) -> R {
+        let result = step(&mut flow.borrow_mut(), self);
+        let worker = flow.borrow().worker;
+        self.settle(worker);
+        result
+    }
+
+    /// What the attempt seat has asked for outside of a try's own callbacks, and timers that are due by now.
+    fn settle(&self, worker: usize) {
+        loop {
+            if let Some((context, action)) = self.next_action(worker) {
+                let incarnation = self.incarnation(Seat::Attempt.on(worker));
+                let whose = self.flow(|flow| flow.has_try(worker, incarnation, context));
+                if let Some(flow) = whose {
+                    flow.borrow_mut().act(self, context, action);
+                }
+            } else if let Some((_, flow)) = self.next_timer(Some(worker)).filter(|(due, _)| *due <= self.steady_nanos())
+            {
+                flow.borrow_mut().on_timer(self);
+            } else {
+                break;
+            }
+        }
+        // One that is borrowed is taking a step right now.
+        self.inner.flows.borrow_mut().retain(|flow| flow.try_borrow().map_or(true, |flow| flow.answer.is_none()));
+    }
+
+    fn next_action(&self, worker: usize) -> Option<(u32, Action)> {
+        if self.has_attempt_seat() { self.at(Seat::Attempt.on(worker)).vm.as_mut()?.take_action() } else { None }
+    }
+
+    /// The first request under way for which this holds.
+    fn flow(&self, is_it: impl Fn(&Flow) -> bool) -> Option<Rc<RefCell<Flow>>> {
+        let flows = self.inner.flows.borrow();
+        flows.iter().find(|flow| flow.try_borrow().is_ok_and(|flow| is_it(&flow))).cloned()
+    }
+
+    /// The timer of the router that fires next, of all workers or of one; those of a thread that is stuck wait.
+    fn next_timer(&self, worker: Option<usize>) -> Option<(u64, Rc<RefCell<Flow>>)> {
+        let flows = self.inner.flows.borrow();
+        let due = flows.iter().filter_map(|shared| {
+            let flow = shared.try_borrow().ok()?;
+            let is_asked = worker.is_none_or(|worker| worker == flow.worker);
+            let is_stalled = self.slots(Thread::Worker(flow.worker)).is_stalled.get();
+            let due = flow.due().filter(|_| is_asked && !is_stalled)?;
+            Some((due, Rc::clone(shared)))
+        });
+        due.min_by_key(|(due, _)| *due)
     }
 
     /// A client sends a plain GET that comes to this worker.
@@ -247,7 +403,7 @@ impl Host {
     /// Adds a listener with its own policy document.
     pub fn add_listener(&self, policy: &str) -> Result<Listener, Refused> {
         let configuration: Rc<str> = policy.into();
-        self.try_configuration(&configuration)?;
+        self.try_configuration(Seat::Request, &configuration)?;
         self.inner.configurations.borrow_mut().push(configuration);
         self.spread_configurations();
         Ok(Listener(self.inner.configurations.borrow().len() - 1))
@@ -257,7 +413,7 @@ impl Host {
     /// refuses it, everything stays as it is.
     pub fn update(&self, policy: &str) -> Result<(), Refused> {
         let configuration: Rc<str> = policy.into();
-        self.try_configuration(&configuration)?;
+        self.try_configuration(Seat::Request, &configuration)?;
         self.inner.configurations.borrow_mut()[0] = configuration;
         self.spread_configurations();
         Ok(())
@@ -266,11 +422,11 @@ impl Host {
     fn spread_configurations(&self) {
         let configurations = self.inner.configurations.borrow().clone();
         for thread in self.threads() {
-            if self.seat(thread).vm.is_none() {
-                self.start_vm(thread);
+            if self.slot(thread, Seat::Request).vm.is_none() {
+                self.start_vm(thread, Seat::Request);
                 continue;
             }
-            self.run(thread, |vm| {
+            self.run(thread, Seat::Request, |vm| {
                 for configuration in &configurations {
                     if vm.root_of(configuration).is_none() && !vm.configure(configuration)? {
                         return Err(Trap {
@@ -286,27 +442,41 @@ impl Host {
 
     // Time.
 
-    /// Lets time pass; every tick that falls into it runs.
+    /// Lets time pass; every tick and every timer of the router that falls into it runs, ticks first.
     pub fn advance(&self, duration: Duration) {
         let end = self.inner.clock.steady() + nanos(duration);
-        while let Some((due, thread)) = self.next_tick().filter(|(due, _)| *due <= end) {
-            // A tick that waited for its thread is late; the clock does not go back for it.
+        loop {
+            let (tick, timer) = (self.next_tick(), self.next_timer(None));
+            let (tick_due, timer_due) = (tick.map(|(due, ..)| due), timer.as_ref().map(|(due, _)| *due));
+            let Some(due) = tick_due.into_iter().chain(timer_due).min().filter(|due| *due <= end) else { break };
+            // What waited for its thread is late; the clock does not go back for it.
             self.inner.clock.run(due.saturating_sub(self.inner.clock.steady()));
-            let now = self.inner.clock.steady();
-            self.run(thread, |vm| vm.tick(now));
+            match (tick, timer) {
+                (Some((tick_due, thread, seat)), _) if tick_due == due => {
+                    let now = self.inner.clock.steady();
+                    self.run(thread, seat, |vm| vm.tick(now));
+                    if let Thread::Worker(worker) = thread {
+                        self.settle(worker);
+                    }
+                }
+                (_, Some((_, flow))) => self.drive(&flow, Flow::on_timer),
+                (_, None) => {}
+            }
         }
         self.inner.clock.run(end - self.inner.clock.steady());
     }
 
     /// When the next tick is due, and whose it is.
-    fn next_tick(&self) -> Option<(u64, Thread)> {
-        let due = self.threads().filter_map(|thread| Some((self.next_tick_of(thread)?, thread)));
-        due.min_by_key(|(due, _)| *due)
+    fn next_tick(&self) -> Option<(u64, Thread, Seat)> {
+        let due = self.vms().filter_map(|(thread, seat)| Some((self.next_tick_of(thread, seat)?, thread, seat)));
+        due.min_by_key(|(due, ..)| *due)
     }
 
-    fn next_tick_of(&self, thread: Thread) -> Option<u64> {
-        let mut seat = self.seat(thread);
-        if seat.is_stalled { None } else { seat.vm.as_mut().and_then(Vm::next_tick) }
+    fn next_tick_of(&self, thread: Thread, seat: Seat) -> Option<u64> {
+        if self.slots(thread).is_stalled.get() {
+            return None;
+        }
+        self.slot(thread, seat).vm.as_mut().and_then(Vm::next_tick)
     }
 
     /// Somebody sets the wall clock forward. Timers do not notice.
@@ -369,36 +539,39 @@ impl Host {
     }
 
     /// A worker's VM dies at its next host call for which `at` holds, before that takes effect.
-    pub fn crash_at(&self, worker: usize, mut at: impl FnMut(&Call<'_>) -> bool + 'static) {
+    pub fn crash_at(&self, place: impl Into<Place>, mut at: impl FnMut(&Call<'_>) -> bool + 'static) {
+        let Place { worker, seat } = place.into();
         let mut has_struck = false;
         self.on_call(move |_, call| {
-            let strikes = !has_struck && call.thread == Thread::Worker(worker) && at(call);
+            let strikes = !has_struck && call.thread == Thread::Worker(worker) && call.seat == seat && at(call);
             has_struck |= strikes;
             strikes.then_some(Fault::Trap)
         });
     }
 
     /// A worker's VM dies at once, between two callbacks.
-    pub fn crash(&self, worker: usize) {
-        let thread = Thread::Worker(worker);
-        let mut seat = self.seat(thread);
-        self.died(&mut seat, thread, Trap { wanted: true, cause: "stopped by the test".to_owned() });
+    pub fn crash(&self, place: impl Into<Place>) {
+        let place = place.into();
+        let mut slot = self.at(place);
+        let trap = Trap { wanted: true, cause: "stopped by the test".to_owned() };
+        self.died(&mut slot, Thread::Worker(place.worker), place.seat, trap);
     }
 
-    /// A worker's thread is busy with something else: its ticks wait until [`Host::resume`].
+    /// A worker's thread is busy with something else: its ticks and timers wait until [`Host::resume`].
     pub fn stall(&self, worker: usize) {
-        self.seat(Thread::Worker(worker)).is_stalled = true;
+        self.slots(Thread::Worker(worker)).is_stalled.set(true);
     }
 
     /// A stalled worker's thread is free again.
     pub fn resume(&self, worker: usize) {
-        self.seat(Thread::Worker(worker)).is_stalled = false;
+        self.slots(Thread::Worker(worker)).is_stalled.set(false);
     }
 
     /// Starts a worker's VM anew, without waiting for a request or the pause before it.
-    pub fn reload(&self, worker: usize) {
-        self.seat(Thread::Worker(worker)).vm = None;
-        self.start_vm(Thread::Worker(worker));
+    pub fn reload(&self, place: impl Into<Place>) {
+        let place = place.into();
+        self.at(place).vm = None;
+        self.start_vm(Thread::Worker(place.worker), place.seat);
     }
 
     /// What a rule says to a host call. While a rule runs, none sees what it makes others do.
@@ -454,8 +627,8 @@ impl Host {
         self.inner.metrics.borrow().all_shown()
     }
 
-    pub(crate) fn write_log(&self, thread: Thread, level: u32, text: String) {
-        self.inner.log.borrow_mut().push(Line { at: self.elapsed(), thread, level, text });
+    pub(crate) fn write_log(&self, thread: Thread, seat: Seat, level: u32, text: String) {
+        self.inner.log.borrow_mut().push(Line { at: self.elapsed(), thread, seat, level, text });
     }
 
     /// Everything that the module has logged.
@@ -484,29 +657,40 @@ impl Host {
         self.inner.workers.len()
     }
 
-    /// Whether a worker's VM lives.
-    pub fn is_alive(&self, worker: usize) -> bool {
-        self.seat(Thread::Worker(worker)).vm.is_some()
+    /// Checks that no context of a request or a try is left in any VM, and no request under way.
+    #[track_caller]
+    pub fn assert_nothing_is_left(&self) {
+        let under_way = self.inner.flows.borrow().len();
+        assert_eq!(under_way, 0, "no request is under way at the end");
+        for (thread, seat) in self.vms() {
+            let left = self.slot(thread, seat).vm.as_mut().map_or(0, |vm| vm.data().streams.len());
+            assert_eq!(left, 0, "the {seat:?} seat's VM on {thread} has no context of a request or a try at the end");
+        }
     }
 
-    /// How many contexts of requests a worker's VM holds.
-    pub fn streams(&self, worker: usize) -> usize {
-        self.seat(Thread::Worker(worker)).vm.as_mut().map_or(0, |vm| vm.data().streams.len())
+    /// Whether a worker's VM lives.
+    pub fn is_alive(&self, place: impl Into<Place>) -> bool {
+        self.at(place.into()).vm.is_some()
+    }
+
+    /// How many contexts of requests or tries a worker's VM holds.
+    pub fn streams(&self, place: impl Into<Place>) -> usize {
+        self.at(place.into()).vm.as_mut().map_or(0, |vm| vm.data().streams.len())
     }
 
     /// How many root contexts a worker's VM holds.
-    pub fn roots(&self, worker: usize) -> usize {
-        self.seat(Thread::Worker(worker)).vm.as_mut().map_or(0, |vm| vm.data().roots.len())
+    pub fn roots(&self, place: impl Into<Place>) -> usize {
+        self.at(place.into()).vm.as_mut().map_or(0, |vm| vm.data().roots.len())
     }
 
     /// How many bytes of memory a worker's VM holds.
-    pub fn memory(&self, worker: usize) -> usize {
-        self.seat(Thread::Worker(worker)).vm.as_mut().map_or(0, Vm::memory_size)
+    pub fn memory(&self, place: impl Into<Place>) -> usize {
+        self.at(place.into()).vm.as_mut().map_or(0, Vm::memory_size)
     }
 
     /// How many host calls a worker's VM has made.
-    pub fn calls(&self, worker: usize) -> u64 {
-        self.seat(Thread::Worker(worker)).vm.as_mut().map_or(0, |vm| vm.data().calls)
+    pub fn calls(&self, place: impl Into<Place>) -> u64 {
+        self.at(place.into()).vm.as_mut().map_or(0, |vm| vm.data().calls)
     }
 
     /// The policy document of the first listener.

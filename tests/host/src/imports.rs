@@ -10,7 +10,7 @@ use crate::faults::{Call, Fault};
 use crate::headers::Headers;
 use crate::metrics::Kind;
 use crate::status;
-use crate::stream::LocalReply;
+use crate::stream::{Direction, LocalReply, Map, Stream};
 use crate::vm::VmData;
 
 /// Why a host call stopped the VM.
@@ -39,10 +39,9 @@ type Host<'a> = Caller<'a, VmData>;
 type Answer = Result<u32, Error>;
 
 /// Functions of the ABI that no code of the module calls yet. The SDK links them whether they are called or not.
-const NOT_PLAYED: [&str; 16] = [
+const NOT_PLAYED: [&str; 15] = [
     "proxy_call_foreign_function",
     "proxy_close_stream",
-    "proxy_continue_stream",
     "proxy_dequeue_shared_queue",
     "proxy_enqueue_shared_queue",
     "proxy_get_buffer_status",
@@ -114,6 +113,7 @@ played! {
     "proxy_get_shared_data" => get_shared_data,
     "proxy_set_shared_data" => set_shared_data,
     "proxy_send_local_response" => send_local_response,
+    "proxy_continue_stream" => continue_stream,
     "proxy_define_metric" => define_metric,
     "proxy_get_metric" => get_metric,
     "proxy_record_metric" => record_metric,
@@ -132,11 +132,12 @@ fn enter(host: &mut Host<'_>, name: &'static str, subject: &str, token: Option<u
     }
     let before = data.calls;
     data.calls += 1;
-    let current = data.current;
-    if let Some(stream) = data.streams.get_mut(&current) {
+    // A tick's calls for a stream are that stream's.
+    let context = if data.streams.contains_key(&data.current) { data.current } else { data.context() };
+    if let Some(stream) = data.streams.get_mut(&context) {
         stream.calls.count(name);
     }
-    let call = Call { thread: data.thread, name, subject, token, before };
+    let call = Call { thread: data.thread, seat: data.seat, name, subject, token, before };
     match data.host().fault(&call) {
         None => Ok(None),
         Some(Fault::Status(status)) => Ok(Some(status)),
@@ -203,7 +204,7 @@ fn log(mut host: Host<'_>, level: u32, at: u32, size: u32) -> Answer {
     let line = text(&bytes!(host, at, size));
     enter!(host, "log", &line);
     let data = host.data();
-    data.host().write_log(data.thread, level, line);
+    data.host().write_log(data.thread, data.seat, level, line);
     Ok(status::OK)
 }
 
@@ -266,61 +267,58 @@ fn set_buffer_bytes(mut host: Host<'_>, kind: u32, start: u32, length: u32, at: 
     Ok(status::OK)
 }
 
-/// A header map of the current stream; `None` if this phase does not have it.
-fn map<'h>(host: &'h mut Host<'_>, kind: u32) -> Option<&'h mut Headers> {
-    let is_logging = host.data().is_logging;
-    let stream = host.data_mut().stream()?;
-    let map = match kind {
-        0 => &mut stream.request,
-        2 => &mut stream.response,
-        3 => &mut stream.trailers,
-        _ => return None,
-    };
-    (map.is_readable || is_logging).then_some(&mut map.headers)
+fn map_of(stream: &Stream, kind: u32) -> Option<&Map> {
+    match kind {
+        0 => Some(&stream.request),
+        2 => Some(&stream.response),
+        3 => Some(&stream.trailers),
+        _ => None,
+    }
 }
 
-/// The map that a change is about. Nothing can be changed while the access log is written.
-fn writable<'h>(host: &'h mut Host<'_>, kind: u32) -> Option<&'h mut Headers> {
-    if host.data().is_logging { None } else { map(host, kind) }
+/// Reads a header map of the current stream; `None` if this phase does not have it.
+fn read<R>(host: &mut Host<'_>, kind: u32, read: impl FnOnce(&Headers) -> R) -> Option<R> {
+    let is_logging = host.data().is_logging;
+    let map = map_of(host.data_mut().stream()?, kind)?;
+    (map.is_readable || is_logging).then(|| read(&map.headers.borrow()))
+}
+
+/// Changes a header map. Nothing can be changed while the access log is written.
+fn change(host: &mut Host<'_>, kind: u32, change: impl FnOnce(&mut Headers)) -> u32 {
+    let is_logging = host.data().is_logging;
+    let map = host.data_mut().stream().and_then(|stream| map_of(stream, kind));
+    match map.filter(|map| map.is_readable && !is_logging) {
+        Some(map) => {
+            change(&mut map.headers.borrow_mut());
+            status::OK
+        }
+        None => status::BAD_ARGUMENT,
+    }
 }
 
 fn get_header_map_pairs(mut host: Host<'_>, kind: u32, pointer_at: u32, size_at: u32) -> Answer {
     enter!(host, "get_header_map_pairs", "");
     // A map that the phase does not have reads as empty.
-    let serialized = map(&mut host, kind).map(|headers| headers.serialize()).unwrap_or_default();
+    let serialized = read(&mut host, kind, Headers::serialize).unwrap_or_default();
     give(&mut host, &serialized, pointer_at, size_at)
 }
 
 fn set_header_map_pairs(mut host: Host<'_>, kind: u32, at: u32, size: u32) -> Answer {
     let new = Headers::parse(&bytes!(host, at, size));
     enter!(host, "set_header_map_pairs", "");
-    match writable(&mut host, kind) {
-        Some(headers) => *headers = new,
-        None => return Ok(status::BAD_ARGUMENT),
-    }
-    Ok(status::OK)
+    Ok(change(&mut host, kind, |headers| *headers = new))
 }
 
 fn get_header_map_value(mut host: Host<'_>, kind: u32, at: u32, size: u32, pointer_at: u32, size_at: u32) -> Answer {
     let name = bytes!(host, at, size);
     enter!(host, "get_header_map_value", &text(&name));
     let is_logging = host.data().is_logging;
-    let Some(headers) = map(&mut host, kind) else {
+    let Some(value) = read(&mut host, kind, |headers| headers.get(&name).map(<[u8]>::to_vec)) else {
         return Ok(if is_logging { status::NOT_FOUND } else { status::BAD_ARGUMENT });
     };
-    match headers.get(&name).map(<[u8]>::to_vec) {
+    match value {
         Some(value) => give(&mut host, &value, pointer_at, size_at),
         None => Ok(status::NOT_FOUND),
-    }
-}
-
-fn change(host: &mut Host<'_>, kind: u32, change: impl FnOnce(&mut Headers)) -> u32 {
-    match writable(host, kind) {
-        Some(headers) => {
-            change(headers);
-            status::OK
-        }
-        None => status::BAD_ARGUMENT,
     }
 }
 
@@ -352,7 +350,7 @@ fn remove_header_map_value(mut host: Host<'_>, kind: u32, at: u32, size: u32) ->
 fn get_property(mut host: Host<'_>, at: u32, size: u32, pointer_at: u32, size_at: u32) -> Answer {
     let path = bytes!(host, at, size);
     enter!(host, "get_property", &text(&path));
-    match host.data_mut().stream().and_then(|stream| stream.property(&path)) {
+    match host.data_mut().stream().and_then(|stream| stream.info.borrow().property(&path)) {
         Some(value) => give(&mut host, &value, pointer_at, size_at),
         None => Ok(status::NOT_FOUND),
     }
@@ -362,7 +360,7 @@ fn set_property(mut host: Host<'_>, at: u32, size: u32, value_at: u32, value_siz
     let (path, value) = (bytes!(host, at, size), bytes!(host, value_at, value_size));
     enter!(host, "set_property", &text(&path));
     match host.data_mut().stream() {
-        Some(stream) => stream.filter_state.insert(path, value),
+        Some(stream) => stream.info.borrow_mut().filter_state.insert(path, value),
         None => return Ok(status::NOT_FOUND),
     };
     Ok(status::OK)
@@ -405,6 +403,29 @@ fn send_local_response(
         let (headers, status) = (Headers::parse(&headers), u16::try_from(status).unwrap_or(500));
         stream.reply = Some(LocalReply { status, details: details.replace(' ', "_"), body, headers, grpc_status });
     }
+    Ok(status::OK)
+}
+
+fn continue_stream(mut host: Host<'_>, kind: u32) -> Answer {
+    enter!(host, "continue_stream", "");
+    let direction = match kind {
+        0 => Direction::Request,
+        1 => Direction::Response,
+        // Connections, of which an HTTP context has none.
+        2 => return Ok(status::OK),
+        3 => return Ok(status::UNIMPLEMENTED),
+        _ => return Ok(status::BAD_ARGUMENT),
+    };
+    let Some(stream) = host.data_mut().stream() else { return Ok(status::OK) };
+    if !stream.has_replied {
+        if stream.held != Some(direction) {
+            // Envoy would send the headers a second time.
+            let what = format!("{direction:?} goes on that is not kept");
+            return Err(Error::host(Stopped::Forbidden(what)));
+        }
+        (stream.held, stream.resumed) = (None, Some(direction));
+    }
+    stream.request.is_readable = false;
     Ok(status::OK)
 }
 

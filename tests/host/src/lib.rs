@@ -15,11 +15,29 @@
 //! assert_eq!(turned_away.header("x-holdfast-reject").as_deref(), Some("open; policy=orders"));
 //! ```
 //!
+//! With [`Builder::attempt_seat`] the module sits in the cluster too, and [`Host::send`] puts Envoy's router between the
+//! seats: it reads what the request seat has told it, makes tries, and the test says what the hosts do with them.
+//!
+//! ```no_run
+//! use holdfast_host_tests::{Host, Request};
+//! use std::time::Duration;
+//!
+//! let host = Host::with(r#"{"policies":[{"name":"orders","retry":{}}]}"#).attempt_seat().start();
+//! let request = host.send(0, Request::get("/"));
+//! request.attempt().responds(503);
+//! host.advance(Duration::from_millis(50));
+//! request.attempt().responds(200);
+//! assert_eq!(request.answer().status, 200);
+//! assert_eq!(request.tries().len(), 2);
+//! host.assert_nothing_is_left();
+//! ```
+//!
 //! What goes wrong on a real machine happens here on demand: see [`Host::on_call`], which can refuse any host call, stop
 //! the VM at it, or let another worker take a step just before it.
 //!
 //! Where Envoy's behaviour had to be known exactly, the source is Envoy's `source/extensions/common/wasm/context.cc` and
-//! proxy-wasm-cpp-host's `context.cc`, `exports.cc`, `shared_data.cc` and `wasm.cc`.
+//! `source/common/router`, and proxy-wasm-cpp-host's `context.cc`, `exports.cc`, `shared_data.cc` and `wasm.cc`. The order
+//! of both seats' callbacks, and what their properties say in each, was recorded on Envoy 1.40.
 
 // A test, and what tests are made with, may stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -29,6 +47,8 @@ mod calls;
 mod clock;
 mod exchange;
 mod faults;
+pub mod flags;
+mod flow;
 mod headers;
 mod host;
 mod imports;
@@ -36,10 +56,18 @@ mod message;
 mod metrics;
 mod module;
 mod records;
+mod reset;
+mod retry_state;
+mod route;
+mod routed;
+mod router;
+mod seat;
 mod shared_data;
 pub mod status;
 mod stream;
+mod stream_info;
 mod thread;
+mod timeouts;
 pub mod trace;
 mod vm;
 
@@ -51,4 +79,8 @@ pub use headers::Headers;
 pub use host::{Crash, Host, Line, Listener};
 pub use message::{Local, Request, Response};
 pub use records::BreakerRecord;
+pub use reset::Reset;
+pub use route::Route;
+pub use routed::{Attempt, Routed, Tried};
+pub use seat::{Place, Seat};
 pub use thread::Thread;

@@ -1,5 +1,6 @@
 //! What a test sends and what it answers.
 
+use crate::flags;
 use crate::headers::Headers;
 use crate::host::Listener;
 
@@ -10,6 +11,7 @@ pub struct Request {
     pub(crate) body: Vec<u8>,
     pub(crate) cluster: Option<String>,
     pub(crate) route: Option<String>,
+    pub(crate) filter_state: Vec<(String, Vec<u8>)>,
     pub(crate) listener: Listener,
 }
 
@@ -29,6 +31,7 @@ impl Request {
             body: Vec::new(),
             cluster: Some("orders".to_owned()),
             route: None,
+            filter_state: Vec::new(),
             listener: Listener::default(),
         }
     }
@@ -70,6 +73,12 @@ impl Request {
     /// The name of its route.
     pub fn route(mut self, route: &str) -> Self {
         self.route = Some(route.to_owned());
+        self
+    }
+
+    /// Another filter has put bytes into the filter state `wasm.NAME` before.
+    pub fn filter_state(mut self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
+        self.filter_state.push((name.to_owned(), bytes.as_ref().to_vec()));
         self
     }
 
@@ -152,8 +161,14 @@ impl Response {
     }
 }
 
+impl From<u16> for Response {
+    fn from(status: u16) -> Self {
+        Response::status(status)
+    }
+}
+
 /// A reply that Envoy makes itself because the host gave none, with the response flags it sets.
-/// Source: Envoy, `CoreResponseFlag` and `ResponseCodeDetailValues`.
+/// Source: Envoy, `ResponseCodeDetailValues`.
 #[derive(Debug, Clone)]
 pub struct Local {
     pub(crate) status: u16,
@@ -172,7 +187,7 @@ impl Local {
     pub fn connect_failure() -> Self {
         Local {
             status: 503,
-            flags: 1 << 5,
+            flags: flags::UPSTREAM_CONNECTION_FAILURE,
             details: "upstream_reset_before_response_started{connection_failure}",
             body: "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
             grpc_status: UNAVAILABLE,
@@ -183,7 +198,7 @@ impl Local {
     pub fn reset() -> Self {
         Local {
             status: 503,
-            flags: 1 << 4,
+            flags: flags::UPSTREAM_REMOTE_RESET,
             details: "upstream_reset_before_response_started{remote_reset}",
             body: "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
             grpc_status: UNAVAILABLE,
@@ -194,7 +209,7 @@ impl Local {
     pub fn timeout() -> Self {
         Local {
             status: 504,
-            flags: 1 << 2,
+            flags: flags::UPSTREAM_TIMEOUT,
             details: "response_timeout",
             body: "upstream request timeout",
             grpc_status: UNAVAILABLE,
@@ -205,7 +220,7 @@ impl Local {
     pub fn idle() -> Self {
         Local {
             status: 504,
-            flags: 1 << 16,
+            flags: flags::STREAM_IDLE_TIMEOUT,
             details: "stream_idle_timeout",
             body: "stream timeout",
             grpc_status: UNAVAILABLE,
@@ -227,7 +242,7 @@ impl Local {
     pub fn no_healthy_upstream() -> Self {
         Local {
             status: 503,
-            flags: 1 << 1,
+            flags: flags::NO_HEALTHY_UPSTREAM,
             details: "no_healthy_upstream",
             body: "no healthy upstream",
             grpc_status: UNAVAILABLE,
@@ -238,7 +253,7 @@ impl Local {
     pub fn overflow() -> Self {
         Local {
             status: 503,
-            flags: 1 << 7,
+            flags: flags::UPSTREAM_OVERFLOW,
             details: "upstream_reset_before_response_started{overflow}",
             body: "upstream connect error or disconnect/reset before headers. reset reason: overflow",
             grpc_status: UNAVAILABLE,

@@ -1,13 +1,15 @@
-//! One request as Envoy keeps it beside the module.
+//! One context of a request or of a try, as Envoy keeps it beside the module.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use crate::calls::Calls;
 use crate::headers::Headers;
 use crate::message::Request;
+use crate::stream_info::{SharedInfo, StreamInfo};
 
-/// A reply that the module has asked for.
-#[derive(Debug, Clone)]
+/// A reply that Envoy is to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalReply {
     pub(crate) status: u16,
     pub(crate) details: String,
@@ -16,14 +18,24 @@ pub(crate) struct LocalReply {
     pub(crate) grpc_status: u32,
 }
 
+/// Headers that several contexts see: all tries of a request have the router's own map.
+pub(crate) type SharedHeaders = Rc<RefCell<Headers>>;
+
 /// A header map with whether the phase lets the module see it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Map {
-    pub(crate) headers: Headers,
+    pub(crate) headers: SharedHeaders,
     pub(crate) is_readable: bool,
 }
 
-/// One request.
+/// A way through the filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Request,
+    Response,
+}
+
+/// One context of a request or of a try.
 #[derive(Debug)]
 pub(crate) struct Stream {
     /// The root context that it belongs to.
@@ -34,53 +46,47 @@ pub(crate) struct Stream {
     pub(crate) request_body: Vec<u8>,
     pub(crate) response_body: Vec<u8>,
     pub(crate) is_grpc: bool,
-    cluster: Option<String>,
-    route: Option<String>,
-    /// The response's status, once there is one.
-    pub(crate) code: Option<u16>,
-    pub(crate) details: Option<String>,
-    pub(crate) flags: u64,
-    pub(crate) filter_state: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) info: SharedInfo,
     /// A reply that is sent when the running callback has returned.
     pub(crate) reply: Option<LocalReply>,
     /// Whether a reply was asked for; a second one is ignored.
     pub(crate) has_replied: bool,
+    /// What the module keeps, until it lets it go on.
+    pub(crate) held: Option<Direction>,
+    /// What the module has let go on, when the running callback has returned.
+    pub(crate) resumed: Option<Direction>,
     pub(crate) calls: Calls,
 }
 
 impl Stream {
+    /// A request of a client.
     pub(crate) fn new(root: u32, request: &Request) -> Self {
+        let headers = Rc::new(RefCell::new(request.headers.clone()));
+        Stream::of(root, headers, request.body.clone(), request.is_grpc(), StreamInfo::new(request))
+    }
+
+    /// A request, or a try of one with the same headers and facts.
+    pub(crate) fn of(root: u32, headers: SharedHeaders, body: Vec<u8>, is_grpc: bool, info: SharedInfo) -> Self {
         Stream {
             root,
-            request: Map { headers: request.headers.clone(), is_readable: true },
+            request: Map { headers, is_readable: true },
             response: Map::default(),
             trailers: Map::default(),
-            request_body: request.body.clone(),
+            request_body: body,
             response_body: Vec::new(),
-            is_grpc: request.is_grpc(),
-            cluster: request.cluster.clone(),
-            route: request.route.clone(),
-            code: None,
-            details: None,
-            flags: 0,
-            filter_state: BTreeMap::new(),
+            is_grpc,
+            info,
             reply: None,
             has_replied: false,
+            held: None,
+            resumed: None,
             calls: Calls::default(),
         }
     }
 
-    /// A property; the parts of its path are separated by zero bytes. `None` for one that this phase does not have.
-    pub(crate) fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
-        let text = |value: &Option<String>| value.as_ref().map(|value| value.clone().into_bytes());
-        match path {
-            b"xds\0cluster_name" => text(&self.cluster),
-            b"xds\0route_name" => text(&self.route),
-            b"response\0code" => self.code.map(|code| u64::from(code).to_le_bytes().to_vec()),
-            b"response\0code_details" => text(&self.details),
-            b"response\0flags" => Some(self.flags.to_le_bytes().to_vec()),
-            _ => self.filter_state.get(path).cloned(),
-        }
+    /// The response's headers as they are now.
+    pub(crate) fn response_headers(&self) -> Headers {
+        self.response.headers.borrow().clone()
     }
 
     /// Headers and body of a reply that Envoy makes. Source: Envoy, `Utility::prepareLocalReply`.

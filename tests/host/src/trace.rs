@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::host::Host;
+use crate::seat::Seat;
 use crate::thread::Thread;
 
 /// What happened, line by line, with the time since the run began.
@@ -27,7 +28,8 @@ impl Trace {
         for line in log.iter().skip(self.logged) {
             // That every VM says the same at its start is of no interest.
             if line.thread != Thread::Canary {
-                let _ = writeln!(self.text, "{}  {}: {}", Clock(line.at), line.thread, line.text);
+                let seat = if line.seat == Seat::Attempt { " (attempt)" } else { "" };
+                let _ = writeln!(self.text, "{}  {}{seat}: {}", Clock(line.at), line.thread, line.text);
             }
         }
         self.logged = log.len();

@@ -6,9 +6,9 @@ use holdfast_policy::breaker::StateName;
 
 use crate::support::{BREAKER, HOUR, assert_gauge_agrees, fail, millis, passing, policy, seconds, succeed, trip};
 
-type Jump = fn(&Host);
+pub type Jump = fn(&Host);
 
-const JUMPS: [(&str, Jump); 4] = [
+pub const JUMPS: [(&str, Jump); 4] = [
     ("an hour forward", |host| host.set_clock_forward(HOUR)),
     ("an hour back", |host| host.set_clock_back(HOUR)),
     ("a second back", |host| host.set_clock_back(seconds(1))),

@@ -5,13 +5,18 @@
 
 use std::fmt::Write as _;
 
-use holdfast_host_tests::{Answer, Exchange, Host, Request, Response, trace};
+use holdfast_host_tests::{Answer, Calls, Exchange, Host, Request, Response, trace};
 
 use crate::support::{BREAKER, fail, seconds, trip};
 
 /// Calls that return bytes, for which the host calls back into the module to allocate.
 const RETURN_BYTES: [&str; 5] =
     ["get_buffer_bytes", "get_header_map_pairs", "get_header_map_value", "get_property", "get_shared_data"];
+
+/// How many of these calls return bytes.
+pub fn returning_bytes(calls: &Calls) -> u64 {
+    RETURN_BYTES.iter().map(|name| calls.of(name)).sum()
+}
 
 struct Case {
     name: &'static str,
@@ -20,7 +25,8 @@ struct Case {
     request: fn(&Host) -> Answer,
 }
 
-fn one(features: &str) -> String {
+/// As most documents are: one state for each cluster.
+pub fn one(features: &str) -> String {
     format!(r#"{{"policies":[{{"name":"orders",{features}}}]}}"#)
 }
 
@@ -108,8 +114,7 @@ fn host_calls_per_request() {
         prepare(&host);
         let answer = request(&host);
         let calls = answer.calls;
-        let returning: u64 = RETURN_BYTES.iter().map(|name| calls.of(name)).sum();
-        let _ = writeln!(table, "\n{name}: {} ({returning})", calls.total());
+        let _ = writeln!(table, "\n{name}: {} ({})", calls.total(), returning_bytes(&calls));
         for (call, count) in calls.iter() {
             let _ = writeln!(table, "  {count} {call}");
         }

@@ -146,7 +146,32 @@ fn a_worker_whose_vm_died_has_a_new_one_a_second_later_and_the_same_state() {
 }
 
 #[test]
-fn the_other_seat_is_refused_by_name() {
-    let refused = Host::with(&policy(BREAKER)).vm_configuration(r#"{"seat":"attempt"}"#).try_start().unwrap_err();
-    assert!(refused.lines.join("\n").contains("attempt"), "{refused:?}");
+fn each_seat_takes_its_own_configuration_and_no_other() {
+    let start = |vm: &str, plugin: &str| {
+        let started = Host::with(plugin).vm_configuration(vm).try_start();
+        started.map(drop).map_err(|refused| refused.lines.join("\n"))
+    };
+    let (request, attempt) = (r#"{"seat":"request"}"#, r#"{"seat":"attempt"}"#);
+    assert_eq!(start("", &policy(BREAKER)), Ok(()), "the request seat is the default");
+    assert_eq!(start(request, &policy(BREAKER)), Ok(()));
+    assert_eq!(start(attempt, ""), Ok(()));
+    assert_eq!(start(attempt, " \n"), Ok(()));
+    let refused = start(attempt, &policy(BREAKER)).unwrap_err();
+    assert!(refused.contains("configuration: must be empty in the attempt seat"), "{refused}");
+    let refused = start(request, "").unwrap_err();
+    assert!(refused.contains("configuration refused"), "a request seat without a document: {refused}");
+    let refused = start(r#"{"seat":"back"}"#, "").unwrap_err();
+    assert!(refused.contains(r#"{"seat": "request"} or {"seat": "attempt"}, was the seat "back""#), "{refused}");
+}
+
+#[test]
+fn the_attempt_seat_alone_lets_everything_pass() {
+    let host = Host::with(r#"{"policies":[]}"#).attempt_seat().start();
+    for status in [200, 404, 503] {
+        let request = host.send(0, Request::get("/"));
+        request.attempt().responds(status);
+        assert_eq!((request.answer().status, request.tries().len()), (status, 1));
+    }
+    host.assert_no_trap();
+    host.assert_nothing_is_left();
 }

@@ -26,7 +26,8 @@ fn use_everything(host: &Host) {
     }
 }
 
-fn damaged(bytes: &[u8], how: u64, random: &mut Random) -> Vec<u8> {
+/// Ways to damage a record: 0 to 8, and any other for one bit.
+pub fn damaged(bytes: &[u8], how: u64, random: &mut Random) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let place = |random: &mut Random, len: usize| (random.next() % len.max(1) as u64) as usize;
     match how {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_host_tests::{Answer, Host, Response};
+use holdfast_host_tests::{Answer, Host, Request, Response};
 use holdfast_policy::breaker::StateName;
 
 pub fn seconds(seconds: u64) -> Duration {
@@ -18,6 +18,23 @@ pub const HOUR: Duration = Duration::from_secs(3600);
 /// A document with the one policy `orders`, which has one state for everything; `features` are its other keys.
 pub fn policy(features: &str) -> String {
     format!(r#"{{"policies":[{{"name":"orders","scope":[],{features}}}]}}"#)
+}
+
+/// As [`policy()`], with these keys in its `retry`.
+pub fn retrying(keys: &str) -> String {
+    policy(&format!(r#""retry":{{{keys}}}"#))
+}
+
+/// Every worker's request seat finds out that the cluster has an attempt seat: it looks once a second.
+pub fn seats_meet(host: &Host) {
+    let requests = || {
+        for worker in 0..host.workers() {
+            host.send(worker, Request::get("/")).attempt().responds(200);
+        }
+    };
+    requests();
+    host.advance(seconds(1));
+    requests();
 }
 
 /// The breaker that most stories are about: opens at 3 failures in a row for 30 s, probes 5 times.

@@ -1,0 +1,70 @@
+//! What Envoy knows of one client's request. The contexts of both seats see the same: a try has no flags, details or
+//! status of its own, and `upstream.*` is that of the try that started last, until one answers for good.
+//! Measured on Envoy 1.40.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::message::Request;
+
+/// One request's facts, shared by its context and those of its tries.
+pub(crate) type SharedInfo = Rc<RefCell<StreamInfo>>;
+
+/// The host of a try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    pub(crate) address: String,
+    /// Absent without a connection, and until there is one.
+    pub(crate) local_address: Option<String>,
+    pub(crate) transport_failure_reason: Option<String>,
+}
+
+/// One request's facts.
+#[derive(Debug, Default)]
+pub(crate) struct StreamInfo {
+    cluster: Option<String>,
+    route: Option<String>,
+    /// The status of the response, once it goes to the client.
+    pub(crate) code: Option<u16>,
+    pub(crate) details: Option<String>,
+    pub(crate) flags: u64,
+    pub(crate) filter_state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// How many tries have started.
+    pub(crate) attempts: u64,
+    pub(crate) upstream: Option<Rc<RefCell<Upstream>>>,
+}
+
+impl StreamInfo {
+    pub(crate) fn new(request: &Request) -> SharedInfo {
+        let (cluster, route) = (request.cluster.clone(), request.route.clone());
+        let set = request.filter_state.iter();
+        let filter_state = set.map(|(name, bytes)| (name.clone().into_bytes(), bytes.clone())).collect();
+        Rc::new(RefCell::new(StreamInfo { cluster, route, filter_state, ..StreamInfo::default() }))
+    }
+
+    /// A property; the parts of its path are separated by zero bytes. `None` for one that this phase does not have.
+    pub(crate) fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let text = |value: &Option<String>| value.as_ref().map(|value| value.clone().into_bytes());
+        let upstream = || self.upstream.as_ref().map(|upstream| upstream.borrow());
+        match path {
+            b"xds\0cluster_name" => text(&self.cluster),
+            b"xds\0route_name" => text(&self.route),
+            b"response\0code" => self.code.map(|code| u64::from(code).to_le_bytes().to_vec()),
+            b"response\0code_details" => text(&self.details),
+            b"response\0flags" => Some(self.flags.to_le_bytes().to_vec()),
+            b"upstream\0address" => upstream().map(|upstream| upstream.address.clone().into_bytes()),
+            b"upstream\0local_address" => upstream().and_then(|upstream| text(&upstream.local_address)),
+            b"upstream\0transport_failure_reason" => {
+                upstream().and_then(|upstream| text(&upstream.transport_failure_reason))
+            }
+            b"upstream\0request_attempt_count" => Some(self.attempts.to_le_bytes().to_vec()),
+            _ => self.filter_state.get(path).cloned(),
+        }
+    }
+
+    /// The filter state `wasm.holdfast`, which an access log shows.
+    pub(crate) fn access_log(&self) -> Option<String> {
+        self.filter_state.get(&b"holdfast"[..]).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+}

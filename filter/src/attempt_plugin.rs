@@ -59,6 +59,8 @@ pub struct AttemptPlugin {
     passed: RefCell<Vec<Passed>>,
     /// The tick that was asked for, in milliseconds; 0 for none.
     tick: Cell<u32>,
+    /// When that tick comes.
+    ticks_at: Cell<Timestamp>,
 }
 
 /// A paused try.
@@ -87,6 +89,8 @@ struct Beside {
     /// Those of them that were sent or will be.
     live: u32,
     is_answered: bool,
+    /// One of them has replied in place of all; a second reply would crash Envoy.
+    has_replied: bool,
 }
 
 impl AttemptPlugin {
@@ -100,6 +104,7 @@ impl AttemptPlugin {
             beside: RefCell::default(),
             passed: RefCell::new(vec![Passed::default(); PASSED]),
             tick: Cell::new(0),
+            ticks_at: Cell::new(Timestamp::ZERO),
         }
     }
 
@@ -126,7 +131,10 @@ impl AttemptPlugin {
         if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
             waiting.push(Waiter { context, due, at_most: due.since(now), what });
         }
-        self.arm(now);
+        // The tick that has been asked for may be early enough.
+        if self.tick.get() == 0 || due < self.ticks_at.get() || self.ticks_at.get() <= now {
+            self.arm(now);
+        }
     }
 
     /// Forgets a context that is gone.
@@ -178,6 +186,13 @@ impl AttemptPlugin {
         is_answered
     }
 
+    /// Whether a reply may take the place of this request's tries: none has yet. A request whose tries do not run beside each
+    /// other has only one.
+    pub fn may_reply(&self, seed: u64) -> bool {
+        let Ok(mut beside) = self.beside.try_borrow_mut() else { return true };
+        beside.get_mut(&seed).is_none_or(|own| !std::mem::replace(&mut own.has_replied, true))
+    }
+
     /// How many tries of the request were sent, or will be, and have not ended.
     pub fn live(&self, seed: u64) -> u32 {
         self.beside.try_borrow().ok().and_then(|beside| beside.get(&seed).map(|own| own.live)).unwrap_or(0)
@@ -223,7 +238,7 @@ impl AttemptPlugin {
             Waits::Try(shared_attempt) => {
                 let Ok(mut attempt) = shared_attempt.try_borrow_mut() else { return };
                 match attempt.after_wait(self.shared, now) {
-                    BeforeRetry::Stop(_) if self.live(attempt.seed()) > 1 => {
+                    BeforeRetry::Stop(_) if self.live(attempt.seed()) > 1 || !self.may_reply(attempt.seed()) => {
                         if attempt.hold() {
                             self.change_live(attempt.seed(), |live| live.saturating_sub(1));
                         }
@@ -239,7 +254,7 @@ impl AttemptPlugin {
             }
             Waits::Hedge(attempt) => {
                 let seed = attempt.try_borrow().map(|attempt| attempt.seed());
-                if seed.is_ok_and(|seed| self.live(seed) > 0) {
+                if seed.is_ok_and(|seed| self.live(seed) > 0 || !self.may_reply(seed)) {
                     self.look_again(Waiter { what: Waits::Hedge(attempt), ..waiter }, now);
                 } else if let Ok(mut attempt) = attempt.try_borrow_mut() {
                     attempt.stop_as_left();
@@ -266,6 +281,7 @@ impl AttemptPlugin {
         // A tick repeats, and begins anew when it is set.
         if (period > 0 || self.tick.get() > 0) && host::tick_every(period).is_ok() {
             self.tick.set(period);
+            self.ticks_at.set(now.plus(Duration::from_millis(period.into())));
         }
     }
 }

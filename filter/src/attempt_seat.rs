@@ -40,8 +40,8 @@ pub struct Attempt {
 
 /// How far a try has come.
 enum Phase {
-    /// It waits for its back-off to be over, and has a token since then.
-    Waiting(Timestamp),
+    /// It waits for its back-off to be over, and has a token.
+    Waiting { due: Timestamp, taken: Timestamp },
     /// It may not be sent.
     Stopped,
     /// It was sent.
@@ -60,7 +60,7 @@ impl Attempt {
 
     /// Decides whether a try whose wait is over is still to be sent.
     pub fn after_wait(&mut self, mut shared: SharedData, now: Timestamp) -> BeforeRetry {
-        let Phase::Waiting(taken) = self.phase else { return BeforeRetry::Send };
+        let Phase::Waiting { taken, .. } = self.phase else { return BeforeRetry::Send };
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return BeforeRetry::Send };
         if policy.hedges(&self.exchange) {
@@ -150,7 +150,7 @@ impl AttemptSeat {
         if let Some(passed) = self.plugin.passed(attempt.exchange.seed).filter(|_| !is_known) {
             // The route retries what was not worth a record.
             attempt.exchange.ended(passed.as_try(now));
-            attempt.exchange.next = Next::Unnamed;
+            attempt.exchange.next = if policy.route_knows() { Next::Open } else { Next::Unnamed };
             attempt.exchange.marked = passed.is_marked;
         }
         if matches!(attempt.exchange.next, Next::Denied(_) | Next::Unnamed)
@@ -185,7 +185,7 @@ impl AttemptSeat {
             BeforeRetry::Wait { due, taken } => {
                 // Request headers cannot be changed later.
                 number_try(attempt.exchange.retries);
-                attempt.phase = Phase::Waiting(taken);
+                attempt.phase = Phase::Waiting { due, taken };
                 attempt_plugin::write(&attempt.exchange);
                 let attempt = Rc::new(RefCell::new(attempt));
                 self.attempt = Some(Rc::clone(&attempt));
@@ -193,7 +193,11 @@ impl AttemptSeat {
                 Action::Pause
             }
             // A reply would also end the try in flight beside this one: this one waits for its end.
-            BeforeRetry::Stop(_) if hedges && self.plugin.live(attempt.exchange.seed) > 0 => {
+            BeforeRetry::Stop(_)
+                if hedges
+                    && (self.plugin.live(attempt.exchange.seed) > 0
+                        || !self.plugin.may_reply(attempt.exchange.seed)) =>
+            {
                 attempt.hold();
                 let attempt = Rc::new(RefCell::new(attempt));
                 self.attempt = Some(Rc::clone(&attempt));
@@ -220,10 +224,11 @@ impl AttemptSeat {
         remove_foreign(&head);
         let seed = attempt.exchange.seed;
         let hedges = policy.hedges(&attempt.exchange);
-        let is_beside = hedges && self.plugin.live(seed) > 1;
         if hedges {
             attempt.refresh();
         }
+        let is_hedge_held = matches!(attempt.exchange.next, Next::Denied(_));
+        let is_beside = hedges && (is_hedge_held || self.plugin.live(seed) > 1);
         let Some(answer) = head.answer(ended) else {
             self.plugin.answer_beside(seed);
             if attempt.exchange.is_retried() {
@@ -235,12 +240,12 @@ impl AttemptSeat {
         attempt.phase = Phase::Over;
         let took = now.since(sent);
         let outcome = Outcome::judge(&document.outcome, answer, took, None);
-        if !attempt.exchange.is_retried() && outcome.verdict == Verdict::Success && is_unnamed(retry, &head) {
+        if !attempt.exchange.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
             let is_marked = policy.forbids(&attempt.exchange, &head, route_name);
             if is_marked {
                 mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
             }
-            if hedges && matches!(attempt.exchange.next, Next::Denied(_)) {
+            if hedges && is_hedge_held {
                 // A hedge was not sent; that is worth counting.
                 mark(exchange::TRIES_HEADER, "1");
             }
@@ -312,16 +317,18 @@ impl AttemptSeat {
         let is_answered = hedges && self.plugin.end_beside(attempt.seed(), attempt.is_live);
         match std::mem::replace(&mut attempt.phase, Phase::Over) {
             Phase::Over | Phase::Stopped => {}
-            Phase::Waiting(taken) => {
+            Phase::Waiting { due, taken } => {
                 let (now, mut shared) = (Timestamp(host::now()), self.plugin.shared);
                 if hedges {
                     attempt.refresh();
                 }
                 let shared_policy = Rc::clone(&attempt.policy);
                 let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
-                // With a connection it was the router that gave the request up.
-                if is_connected() || outcome::client_left(response_flags()) {
+                if outcome::client_left(response_flags()) {
                     policy.abandon(&mut shared, &mut attempt.exchange, taken, now);
+                } else if is_connected() {
+                    // Its host has closed the connection, or the route's time is over.
+                    Attempts::begin_again(&mut attempt.exchange, due, taken);
                 } else {
                     policy.after_no_connection(&mut attempt.exchange, upstream_host(), now);
                 }
@@ -371,9 +378,14 @@ fn number_try(retries: u8) {
     let _ = host::set_header(Headers::Request, "x-envoy-attempt-count", &number.to_string());
 }
 
-/// Whether neither the policy nor a list that it leaves to the route can name a response as one to try again after.
-fn is_unnamed(retry: &Retry, head: &ResponseHead) -> bool {
-    retry.on.names_response(head.status, head.grpc_status, head.ratelimited.is_some()) == Named::No
+/// Whether the policy names a response as one to try again after, or may leave that to the route: of answers below 400 only
+/// when the router does begin another try.
+fn is_named(retry: &Retry, head: &ResponseHead) -> bool {
+    match retry.on.names_response(head.status, head.grpc_status, head.ratelimited.is_some()) {
+        Named::Yes => true,
+        Named::RouteKnows => head.status >= 400,
+        Named::No => false,
+    }
 }
 
 /// The try's number as Envoy counts, from 1.
@@ -392,9 +404,19 @@ fn time_left() -> Option<Duration> {
     (millis > 0).then_some(Duration::from_millis(millis))
 }
 
-/// Whether the try has a connection to its host.
+/// Whether the try has, or may have had, a connection to its host: only what is certain counts as none. A connection over
+/// a Unix socket has no local address.
 fn is_connected() -> bool {
-    host::property("upstream\0local_address").is_some_and(|address| !address.is_empty())
+    let is_there = |path: &str| host::property(path).is_some_and(|value| !value.is_empty());
+    if is_there("upstream\0local_address") {
+        return true;
+    }
+    if is_there("upstream\0transport_failure_reason") {
+        return false;
+    }
+    // A connection that took too long leaves no reason.
+    let host = upstream_host();
+    std::str::from_utf8(&host).ok().and_then(|host| host.parse::<std::net::SocketAddr>().ok()).is_none()
 }
 
 fn upstream_host() -> Vec<u8> {
@@ -435,8 +457,10 @@ impl HttpContext for AttemptSeat {
 impl Drop for AttemptSeat {
     fn drop(&mut self) {
         let Some(attempt) = self.attempt.take() else { return };
-        self.plugin.forget(self.context);
         if let Ok(mut attempt) = attempt.try_borrow_mut() {
+            if matches!(attempt.phase, Phase::Waiting { .. } | Phase::Stopped) {
+                self.plugin.forget(self.context);
+            }
             self.end(&mut attempt);
         }
     }

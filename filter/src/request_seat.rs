@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use holdfast_policy::access::{self, Fate};
 use holdfast_policy::document::{Mode, Policy};
-use holdfast_policy::exchange::{self, ClusterHash};
+use holdfast_policy::exchange::{self, ClusterHash, Next};
 use holdfast_policy::fallback::{self, Field, Served};
-use holdfast_policy::governed::{Accounted, Decision, InFlightHold, Plan, Ticket, Tried};
+use holdfast_policy::governed::{Accounted, Asked, Decision, InFlightHold, Plan, Ticket, Tried};
 use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
 use holdfast_policy::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
 use holdfast_policy::retry::{Denial, Leave};
@@ -26,6 +26,9 @@ pub struct RequestSeat {
     plugin: Option<Rc<Plugin>>,
     exchange: Exchange,
 }
+
+/// How long attempt seats are not believed to be there after one was missed. Another listener's may show themselves.
+const SEATLESS: Duration = Duration::from_secs(60);
 
 /// How far the request has come. Taking the admitted state out is the only way to report or to reply, so neither
 /// can happen twice.
@@ -94,7 +97,7 @@ impl RequestSeat {
     }
 
     /// Decides on the request. A reply to send is returned, for nothing may be borrowed while the host sends it.
-    fn admit(&mut self) -> Option<Served> {
+    fn admit(&mut self, ended: bool) -> Option<Served> {
         let plugin = self.plugin.as_ref()?;
         let facts = Facts::default();
         let governing = plugin.policies.get(plugin.index.find(|field| facts.get(field))?)?;
@@ -122,7 +125,9 @@ impl RequestSeat {
                     } else {
                         ClusterHash::OF_THE_KEY
                     };
-                    let plan = governed.plan_retries(&mut worker, &mut shared, &ticket, leave, cluster, now);
+                    let trusts_seat = plugin.seatless_until.get().remaining(now, SEATLESS).is_none();
+                    let asked = Asked { leave, cluster, ended, trusts_seat };
+                    let plan = governed.plan_retries(&mut worker, &mut shared, &ticket, asked, now);
                     match plan {
                         Some(plan) => tell_router(governing, plan),
                         None => Retrying { leave, denial: None, seat: true, is_told: false },
@@ -169,7 +174,11 @@ impl RequestSeat {
             .and_then(|_| exchange::Exchange::read_property(&host::property(exchange::PROPERTY)?));
         let mut accounted = Accounted::default();
         if let Some(retrying) = &retrying {
-            let tried = retrying.tried(exchange.as_ref());
+            let is_unseen = retrying.is_unseen(exchange.as_ref(), answer, &outcome);
+            if is_unseen {
+                plugin.seatless_until.set(came.at.plus(SEATLESS));
+            }
+            let tried = retrying.tried(exchange.as_ref(), is_unseen);
             let store = &mut shared;
             accounted =
                 governed.account_retries(&mut worker, store, key, &tried, answer, &outcome, came.at, &mut events);
@@ -259,11 +268,23 @@ impl Retrying {
         self.is_told && (said.has_tries || !self.seat || outcome.verdict != Verdict::Success)
     }
 
+    /// Whether a host's failed answer shows that no attempt seat has seen it: it would have left a record.
+    fn is_unseen(&self, exchange: Option<&exchange::Exchange>, answer: Answer, outcome: &Outcome) -> bool {
+        let is_untouched = |exchange: &exchange::Exchange| !exchange.is_retried() && exchange.next == Next::Open;
+        self.seat
+            && outcome.verdict == Verdict::Failure
+            && matches!(answer, Answer::Http(_) | Answer::Grpc(_))
+            && exchange.is_some_and(is_untouched)
+    }
+
     /// What is known about the tries.
-    fn tried<'a>(&self, exchange: Option<&'a exchange::Exchange>) -> Tried<'a> {
-        // The attempt seat counts itself.
-        let attempts =
-            if self.seat || !self.is_told { None } else { host::property_number("upstream\0request_attempt_count") };
+    fn tried<'a>(&self, exchange: Option<&'a exchange::Exchange>, is_unseen: bool) -> Tried<'a> {
+        // An attempt seat counts itself.
+        let attempts = if self.seat && !is_unseen || !self.is_told {
+            None
+        } else {
+            host::property_number("upstream\0request_attempt_count")
+        };
         Tried { leave: self.leave, denial: self.denial, exchange, attempts: attempts.unwrap_or(0) }
     }
 }
@@ -364,8 +385,8 @@ fn response_flags() -> u64 {
 impl Context for RequestSeat {}
 
 impl HttpContext for RequestSeat {
-    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        match self.admit() {
+    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        match self.admit(end_of_stream) {
             Some(served) => send(&served),
             None => Action::Continue,
         }

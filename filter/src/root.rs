@@ -1,5 +1,6 @@
 //! The plugin: reads its configuration and makes a context for each request.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use holdfast_policy::config;
@@ -31,6 +32,8 @@ pub struct Plugin {
     pub shared: SharedData,
     /// The VM that this runs in.
     pub vm: Rc<Vm>,
+    /// Until then attempt seats that show themselves are not believed to see this listener's requests: one did not.
+    pub seatless_until: Cell<Timestamp>,
 }
 
 /// The root context.
@@ -76,7 +79,7 @@ impl Root {
         if let (Ok(mut worker), Some(epoch)) = (vm.worker.try_borrow_mut(), shared.epoch()) {
             worker.stir(epoch);
         }
-        Ok(Plugin { policies, index, shared, vm })
+        Ok(Plugin { policies, index, shared, vm, seatless_until: Cell::new(Timestamp::ZERO) })
     }
 }
 

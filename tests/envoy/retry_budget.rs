@@ -499,6 +499,23 @@ async fn without_a_token_a_hedge_is_not_sent_and_the_slow_first_try_goes_on() {
     assert_eq!(counted, json!({"retries": 1, "retries_denied.budget": 5, "failure": 3}));
 }
 
+/// Two replies in place of one request would crash Envoy, which the scene would notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_hedges_that_are_held_back_are_answered_once() {
+    let hedging = Hedging::start(exactly(1), json!({"retry": {"max_retries": 3}})).await;
+    hedging.answer([Action::status(503)]);
+    hedging.scene.client.send(request("/", "spender")).await.unwrap();
+
+    hedging.answer([Action::reset().after(Duration::from_millis(900))]);
+    let records =
+        hedging.scene.client.drive(8, 16, Template::new(|number| request("/", &format!("cut-{number}")))).await;
+
+    assert_eq!(records.count(503), 16, "{:?}", records.statuses());
+    assert!((0..16).all(|number| hedging.seen_by(&format!("cut-{number}")).len() == 1), "no hedge was sent");
+    hedging.answer([Action::ok()]);
+    assert_eq!(hedging.scene.client.send(request("/", "after")).await.unwrap().status, 200, "and all goes on");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_a_try_and_its_hedge_both_hang_the_time_out_ends_both() {
     let hedging = Hedging::start(exactly(50), json!({"retry": {"timeout": "600ms"}})).await;

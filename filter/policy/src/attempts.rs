@@ -125,6 +125,12 @@ impl Attempts {
         exchange.leave == Leave::All && self.policy.retry.as_ref().is_some_and(|retry| retry.hedge_on_per_try_timeout)
     }
 
+    /// Whether responses that the policy does not name may be named by lists of the route.
+    pub fn route_knows(&self) -> bool {
+        let retry = self.policy.retry.as_ref();
+        retry.is_some_and(|retry| retry.on.names_response(0, None, false) == Named::RouteKnows)
+    }
+
     /// Whether this is the policy of that name and content.
     pub fn is(&self, exchange: &Exchange) -> bool {
         self.fingerprint == exchange.fingerprint && self.policy.name == exchange.policy
@@ -225,37 +231,31 @@ impl Attempts {
             // The router has been told the number and flags that it is reached.
             return AfterResponse::Pass;
         }
-        if exchange.leave != Leave::All {
-            exchange.next = Next::Denied(Denial::Method);
-            return AfterResponse::Forbid;
-        }
         let asked = head.asked_wait().filter(|_| retry.retry_after.honor);
         if asked.is_some() {
             self.hosts_ask_for_waits = true;
         }
         let drawn = backoff::wait(&retry.backoff, exchange.seed, exchange.retries.saturating_add(1));
         let wait = asked.unwrap_or(drawn);
-        if let Err(denial) = self.fits(retry, exchange, wait, asked, route_ends, now) {
-            exchange.next = Next::Denied(denial);
-            return AfterResponse::Forbid;
-        }
-        let granted = if named == Named::Yes {
-            self.grant(worker, store, retry, exchange.key, now)
+        let granted = if exchange.leave != Leave::All {
+            Err(Denial::Method)
         } else {
-            // It is the router's choice, so a token is withdrawn only when the next try comes.
-            self.would_grant(worker, store, retry, exchange.key, now)
+            self.fits(retry, exchange, wait, asked, route_ends, now).and_then(|()| match named {
+                Named::Yes => self.grant(worker, store, retry, exchange.key, now),
+                // It is the router's choice, so a token is withdrawn only when the next try comes.
+                _ => self.would_grant(worker, store, retry, exchange.key, now),
+            })
         };
-        match granted {
-            Err(denial) => {
-                exchange.next = Next::Denied(denial);
-                AfterResponse::Forbid
-            }
-            Ok(()) if named == Named::Yes => {
-                exchange.next = Next::Retry { due: now.plus(wait), taken: now };
-                AfterResponse::Ask
-            }
-            Ok(()) => AfterResponse::Pass,
-        }
+        let due = now.plus(wait);
+        let (next, after) = match (granted, named) {
+            (Ok(()), Named::Yes) => (Next::Retry { due, taken: now }, AfterResponse::Ask),
+            (Ok(()), _) => (Next::Due(due), AfterResponse::Pass),
+            (Err(denial), Named::Yes) => (Next::Denied(denial), AfterResponse::Forbid),
+            // Perhaps nobody wanted it.
+            (Err(_), _) => (Next::Unnamed, AfterResponse::Forbid),
+        };
+        exchange.next = next;
+        after
     }
 
     /// Decides on a response while another try of the request is in flight. A token is withdrawn when a further try begins:
@@ -307,9 +307,8 @@ impl Attempts {
         }
         // The wait runs in the next try's own time. That has room for the waits that the policy draws; a longer one would eat
         // the try. (A response cannot be held back instead: Envoy 1.40 crashes when it is retried before its request has
-        // ended. The time of a hedged try does not end it.)
-        let lasts = exchange.try_lasts.filter(|_| !self.hedges(exchange));
-        let room = lasts.zip(retry.per_try_timeout).map(|(lasts, per_try)| lasts.saturating_sub(per_try));
+        // ended.)
+        let room = exchange.try_lasts.zip(retry.per_try_timeout).map(|(lasts, per_try)| lasts.saturating_sub(per_try));
         if asked.zip(room).is_some_and(|(asked, room)| asked > room) {
             return Err(Denial::RetryAfter);
         }
@@ -373,8 +372,8 @@ impl Attempts {
             Next::Denied(denial) => return BeforeRetry::Stop(Some(denial)),
             Next::Unnamed => return BeforeRetry::Stop(None),
             Next::Retry { due, taken } => (due, taken),
-            Next::Open => match self.leave_after_last(worker, store, retry, exchange, now) {
-                Ok(due) => (due, now),
+            Next::Open | Next::Due(_) => match self.leave_after_last(worker, store, retry, exchange, now) {
+                Ok(due) => (if let Next::Due(due) = exchange.next { due } else { due }, now),
                 Err(denial) => {
                     if let Some(denial) = denial {
                         exchange.next = Next::Denied(denial);
@@ -434,6 +433,14 @@ impl Attempts {
         exchange.waiting = exchange.waiting.saturating_sub(1);
         exchange.retries = exchange.retries.saturating_sub(1);
         self.refund(store, exchange.key, taken, now);
+    }
+
+    /// Takes a further try back whose connection ended while it waited. Should the router begin it again, its wait and its
+    /// token are still there; otherwise the request seat gives the token back.
+    pub fn begin_again(exchange: &mut Exchange, due: Timestamp, taken: Timestamp) {
+        exchange.waiting = exchange.waiting.saturating_sub(1);
+        exchange.retries = exchange.retries.saturating_sub(1);
+        exchange.next = Next::Retry { due, taken };
     }
 
     /// When the try after the last one is due, where Envoy has begun it by itself. Withdraws its token.

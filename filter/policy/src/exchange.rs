@@ -124,6 +124,8 @@ pub enum Next {
         /// When its token was withdrawn.
         taken: Timestamp,
     },
+    /// The route's lists decide. If there is another try, it is due then; it has no token yet.
+    Due(Timestamp),
     /// No other try, for this reason.
     Denied(Denial),
     /// No other try: the policy does not name how the last one ended.
@@ -233,6 +235,10 @@ impl Record for Exchange {
                 out.u8(denial as u8);
             }
             Next::Unnamed => out.u8(3),
+            Next::Due(due) => {
+                out.u8(4);
+                out.time(due);
+            }
         }
         out.u8(self.marked.into());
         out.u8(self.tries.len().min(MOST_TRIES) as u8);
@@ -267,6 +273,7 @@ impl Record for Exchange {
             1 => Next::Retry { due: input.time()?, taken: input.time()? },
             2 => Next::Denied(Denial::from_number(input.u8()?)?),
             3 => Next::Unnamed,
+            4 => Next::Due(input.time()?),
             _ => return None,
         };
         let marked = flag(input)?;

@@ -722,7 +722,7 @@ fn other_slots<S: Store>(
 
 mod retries;
 
-pub use retries::{Accounted, Plan, Tried};
+pub use retries::{Accounted, Asked, Plan, Tried};
 
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use holdfast_policy::config;
 use holdfast_policy::document::{Budget, Policy};
 use holdfast_policy::exchange::{ClusterHash, End, Exchange, Try};
 use holdfast_policy::fingerprint;
-use holdfast_policy::governed::{Decision, Governed, Tried};
+use holdfast_policy::governed::{Asked, Decision, Governed, Tried};
 use holdfast_policy::outcome::{Answer, Outcome, Verdict};
 use holdfast_policy::paths::{self, Paths};
 use holdfast_policy::percent::Percent;
@@ -100,7 +100,8 @@ impl Thread {
         store.set(&seat, &Presence { seen: t(0) }.encode(fingerprint));
         let decision = governed.admit(&mut request, &mut store, key, t(0), &mut Vec::new());
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let plan = governed.plan_retries(&mut request, &mut store, &ticket, Leave::All, cluster, t(0));
+        let asked = Asked { leave: Leave::All, cluster, ended: true, trusts_seat: true };
+        let plan = governed.plan_retries(&mut request, &mut store, &ticket, asked, t(0));
         let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
         Thread { request, governed, attempt: Worker::new(!seed), attempts, exchange, store }
     }
@@ -258,12 +259,12 @@ fn requests_that_are_counted_meanwhile_never_give_more_than_they_are_worth() {
     let features = r#""retry":{"budget":{"ratio":100,"min_per_second":0,"window":"10s"}}"#;
     explore(policy(features), move |policy| {
         let (store, mut threads) = workers(2, features, policy, 3);
-        threads[0].deposits(t(0));
+        threads[1].deposits(t(0));
         let begun = Arc::new(AtomicUsize::new(1));
         let granted = Arc::new(AtomicUsize::new(0));
-        let done = race(threads, move |number, thread| {
+        race(threads, move |number, thread| {
             for millis in [20, 40] {
-                if number == 0 {
+                if number == 1 {
                     begun.fetch_add(1, Ordering::SeqCst);
                     thread.deposits(t(millis));
                 } else if thread.withdraws(t(millis)).is_some() {
@@ -273,7 +274,6 @@ fn requests_that_are_counted_meanwhile_never_give_more_than_they_are_worth() {
             }
         });
         assert!(left_withdrawn(&store, policy) >= 1, "the first request was there from the beginning");
-        drop(done);
     });
 }
 

@@ -11,7 +11,7 @@ use holdfast_policy::attempts::{AfterResponse, Attempts, RouteEnds};
 use holdfast_policy::config;
 use holdfast_policy::document::Budget;
 use holdfast_policy::exchange::{ClusterHash, End, Exchange, Next, Try};
-use holdfast_policy::governed::{Decision, Governed};
+use holdfast_policy::governed::{Asked, Decision, Governed};
 use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
@@ -129,7 +129,8 @@ impl Process {
         store.set(&seat, &Presence { seen: now }.encode(fingerprint));
         let decision = governed.admit(&mut request, store, key, now, &mut Vec::new());
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let plan = governed.plan_retries(&mut request, store, &ticket, Leave::All, cluster, now);
+        let asked = Asked { leave: Leave::All, cluster, ended: true, trusts_seat: true };
+        let plan = governed.plan_retries(&mut request, store, &ticket, asked, now);
         let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
         Thread { request, governed, attempt: Worker::new(!self.seed), attempts, exchange }
     }

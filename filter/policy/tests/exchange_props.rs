@@ -47,6 +47,7 @@ fn next() -> impl Strategy<Value = Next> {
         Just(Next::Open),
         Just(Next::Unnamed),
         (time(), time()).prop_map(|(due, taken)| Next::Retry { due, taken }),
+        time().prop_map(Next::Due),
         prop::sample::select(Denial::ALL.as_slice()).prop_map(Next::Denied),
     ]
 }

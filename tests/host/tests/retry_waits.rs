@@ -145,12 +145,16 @@ fn a_token_that_comes_back_comes_back_once() {
 }
 
 /// A slow first try is hedged after 100 ms.
-const HEDGED: &str = r#""per_try_timeout":"100ms","hedge_on_per_try_timeout":true"#;
+const HEDGED: &str = r#""per_try_timeout":"100ms","hedge_on_per_try_timeout":true,
+    "backoff":{"base":"1ms","max":"1ms","jitter":"none"}"#;
+
+/// When a hedge begins: the router's time for a try has room for the longest wait.
+const HEDGES_AFTER: Duration = Duration::from_millis(101);
 
 /// A request whose first try is slow, as its hedge begins.
 fn slow(host: &Host) -> Routed {
     let request = get(host);
-    host.advance(millis(100));
+    host.advance(HEDGES_AFTER);
     assert_eq!(request.attempts().len(), 2, "its hedge is there");
     request
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::*;
 use crate::config;
-use crate::governed::{Decision, Event, Governed, Plan, Ticket, Tried};
+use crate::governed::{Asked, Decision, Event, Governed, Plan, Ticket, Tried};
 use crate::memory::MemoryStore;
 use crate::metrics::Metric;
 use crate::outcome::{Answer, Outcome, Verdict};
@@ -18,7 +18,9 @@ const BREAKER: &str = r#""breaker":{"min_requests":2,"open_for":"10s","open_jitt
 const RETRY: &str = r#""retry":{"backoff":{"base":"100ms","max":"250ms","jitter":"none"},
     "budget":{"ratio":0,"min_per_second":0.2,"window":"10s"}"#;
 
-const CLUSTER: ClusterHash = ClusterHash::OF_THE_KEY;
+fn asked(leave: Leave) -> Asked {
+    Asked { leave, cluster: ClusterHash::OF_THE_KEY, ended: true, trusts_seat: true }
+}
 
 fn t(millis: u64) -> Timestamp {
     Timestamp::from_millis(1_700_000_000_000 + millis)
@@ -59,8 +61,7 @@ impl Thread {
         self.seat_is_seen(key, now);
         let decision = self.governed.admit(&mut self.request, &mut self.store, key, now, &mut self.events);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let plan =
-            self.governed.plan_retries(&mut self.request, &mut self.store, &ticket, leave, CLUSTER, now).unwrap();
+        let plan = self.governed.plan_retries(&mut self.request, &mut self.store, &ticket, asked(leave), now).unwrap();
         (ticket, plan)
     }
 
@@ -361,7 +362,7 @@ fn a_hosts_wish_that_a_try_has_no_room_for_means_no_other_try() {
 fn a_hedge_costs_a_token_and_does_not_wait() {
     let mut thread = thread(&retry(r#","per_try_timeout":"300ms","hedge_on_per_try_timeout":true"#));
     let mut exchange = thread.exchange(Leave::All, t(0));
-    assert_eq!(exchange.try_lasts, Some(Duration::from_millis(300)), "it begins when the time of the first is over");
+    assert_eq!(exchange.try_lasts, Some(Duration::from_millis(500)), "so that no try is hedged while it waits");
     assert_eq!(thread.before_retry(&mut exchange, t(300)), BeforeRetry::Send);
     let mut other = thread.exchange(Leave::All, t(0));
     assert_eq!(thread.before_retry(&mut other, t(300)), BeforeRetry::Send);
@@ -428,7 +429,7 @@ fn without_an_attempt_seat_the_budget_is_looked_at_before_and_charged_after() {
     let plan = |thread: &mut Thread, now| {
         let decision = thread.governed.admit(&mut thread.request, &mut thread.store, key, now, &mut thread.events);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        thread.governed.plan_retries(&mut thread.request, &mut thread.store, &ticket, Leave::All, CLUSTER, now).unwrap()
+        thread.governed.plan_retries(&mut thread.request, &mut thread.store, &ticket, asked(Leave::All), now).unwrap()
     };
     let first = plan(&mut thread, now);
     assert_eq!((first.seat, first.leave, first.denial), (false, Leave::All, None));
@@ -482,8 +483,8 @@ fn a_seat_of_one_cluster_says_nothing_about_another_that_shares_its_key() {
     let plan = |thread: &mut Thread, cluster: &[u8], now| {
         let decision = thread.governed.admit(&mut thread.request, &mut thread.store, key, now, &mut thread.events);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let (cluster, worker, store) = (ClusterHash::of(cluster), &mut thread.request, &mut thread.store);
-        thread.governed.plan_retries(worker, store, &ticket, Leave::All, cluster, now).unwrap()
+        let asked = Asked { cluster: ClusterHash::of(cluster), ..asked(Leave::All) };
+        thread.governed.plan_retries(&mut thread.request, &mut thread.store, &ticket, asked, now).unwrap()
     };
     let orders = plan(&mut thread, b"orders", t(0)).exchange.unwrap();
     thread.attempts.tell_presence(&mut thread.store, &orders, t(1));

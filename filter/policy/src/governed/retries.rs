@@ -1,6 +1,7 @@
 //! The request seat's part in retries: what the router is told, and what became of it.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::{Event, Governed, Ticket, other_slots};
 use crate::attempts::Attempts;
@@ -34,6 +35,19 @@ pub struct Plan {
     pub exchange: Option<Exchange>,
     /// Why it is not retried at all, if it is not.
     pub denial: Option<Denial>,
+}
+
+/// What a request asks of retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// What it may be retried after.
+    pub leave: Leave,
+    /// Its cluster, where the key does not tell it.
+    pub cluster: ClusterHash,
+    /// Whether it ended with its headers.
+    pub ended: bool,
+    /// Whether an attempt seat that shows itself is one that sees this request.
+    pub trusts_seat: bool,
 }
 
 /// What is known at the end about the tries of one request.
@@ -95,30 +109,35 @@ impl Governed {
         }
     }
 
+    /// Whether the breaker acts, and not only pretends to.
+    fn breaker_acts(&self) -> bool {
+        self.policy.breaker.as_ref().is_some_and(|breaker| breaker.mode == Mode::Enforce)
+    }
+
     /// Whether the cluster of a request must be known beside its key to find the attempt seat.
     pub fn wants_cluster(&self) -> bool {
         !self.policy.scope.by.contains(&Dimension::Cluster)
     }
 
-    /// What the router is to be told about an admitted request with this leave; `None` if the policy says nothing about
-    /// retries.
+    /// What the router is to be told about an admitted request; `None` if the policy says nothing about retries.
     pub fn plan_retries<S: Store>(
         &mut self,
         worker: &mut Worker,
         store: &mut S,
         ticket: &Ticket,
-        leave: Leave,
-        cluster: ClusterHash,
+        asked: Asked,
         now: Timestamp,
     ) -> Option<Plan> {
-        let retry = self.retry(Mode::Enforce)?.clone();
-        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now);
+        let policy = Arc::clone(&self.policy);
+        let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
+        let Asked { leave, cluster, ended, trusts_seat } = asked;
+        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now) && trusts_seat;
         let denial = match leave {
             Leave::Nothing => Some(Denial::RetryOfRetry),
             // A second try of a probe would be one probe more.
-            _ if ticket.is_probe() => Some(Denial::Breaker),
+            _ if ticket.is_probe() && self.breaker_acts() => Some(Denial::Breaker),
             // An attempt seat looks at the budget when a try has failed; the router alone cannot.
-            _ if !seat && !self.has_budget(worker, store, &retry, ticket.key, now) => Some(Denial::Budget),
+            _ if !seat && !self.has_budget(worker, store, retry, ticket.key, now) => Some(Denial::Budget),
             _ => None,
         };
         let leave = if denial.is_some() { Leave::Nothing } else { leave };
@@ -126,9 +145,12 @@ impl Governed {
         let is_retried = leave != Leave::Nothing && retry.max_retries > 0;
         let try_lasts = retry.per_try_timeout.map(|per_try| {
             // The attempt seat's wait runs in the time of the try after it; without room for it the wait would eat the
-            // try. A hedge does not wait.
-            let waits = is_retried && seat && !retry.hedge_on_per_try_timeout;
-            let room = if waits { backoff::longest(&retry.backoff, seed, retry.max_retries) } else { Duration::ZERO };
+            // try, or be hedged.
+            let room = if is_retried && seat {
+                backoff::longest(&retry.backoff, seed, retry.max_retries)
+            } else {
+                Duration::ZERO
+            };
             let lasts = per_try.saturating_add(room);
             // The router ignores a time that is not below the whole one.
             let most = retry.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(Duration::from_millis(1)));
@@ -142,7 +164,8 @@ impl Governed {
             seat,
             seed,
             admitted: now,
-            deadline: retry.timeout.map(|timeout| now.plus(timeout)),
+            // The router's time begins when the request has come to its end.
+            deadline: retry.timeout.filter(|_| ended).map(|timeout| now.plus(timeout)),
             try_lasts,
             leave,
             retries: 0,
@@ -221,15 +244,17 @@ impl Governed {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Accounted {
+        let policy = Arc::clone(&self.policy);
+        let of_mode = |mode| policy.retry.as_ref().filter(|retry| retry.mode == mode);
         let named = |retry: &Retry| retry.max_retries > 0 && retry.on.names_answer(answer);
-        if let Some(retry) = self.retry(Mode::Shadow).filter(|retry| named(retry)).cloned() {
-            if tried.leave == Leave::All && retry.max_retries > 0 && self.has_budget(worker, store, &retry, key, now) {
+        if let Some(retry) = of_mode(Mode::Shadow).filter(|retry| named(retry)) {
+            if tried.leave == Leave::All && retry.max_retries > 0 && self.has_budget(worker, store, retry, key, now) {
                 self.change_budget(store, key, |cell| cell.charge(1, now, retry.budget.window));
                 events.push(Event::Count(Metric::WouldRetry));
             }
             return Accounted::default();
         }
-        let Some(retry) = self.retry(Mode::Enforce).cloned() else { return Accounted::default() };
+        let Some(retry) = of_mode(Mode::Enforce) else { return Accounted::default() };
         let (made, record) = (tried.retries(), tried.record());
         events.extend(core::iter::repeat_n(Event::Count(Metric::Retries), made.min(u8::MAX.into()) as usize));
         if made > 0 && outcome.verdict == Verdict::Success {
@@ -243,7 +268,7 @@ impl Governed {
             };
         let denial = match record.map(|record| record.next) {
             Some(Next::Denied(denial)) => Some(denial),
-            _ if named(&retry) => tried.denial.or(by_method.then_some(Denial::Method)),
+            _ if named(retry) => tried.denial.or(by_method.then_some(Denial::Method)),
             _ => None,
         };
         if let Some(denial) = denial {

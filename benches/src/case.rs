@@ -39,6 +39,19 @@ pub enum Part {
     Succeed,
     /// Recording a failure that opens nothing.
     Fail,
+    /// Telling the router and the attempt seat, which is known, about the retries of a request that was let pass.
+    Plan,
+    /// The same with a `per_try_timeout`, which has to leave room for the longest wait.
+    PlanPerTry,
+    /// In the attempt seat: deciding on a response that asks for another try, with a token withdrawn for it.
+    Grant,
+}
+
+impl Part {
+    /// Whether it is about retries; the policies have some then.
+    pub const fn retries(self) -> bool {
+        matches!(self, Part::Plan | Part::PlanPerTry | Part::Grant)
+    }
 }
 
 impl Case {
@@ -93,4 +106,8 @@ pub const CASES: &[Case] = &[
     Case::new(Kind::Time, Part::Succeed).keys(256),
     Case::new(Kind::Time, Part::Admit).policies(100),
     Case::new(Kind::Time, Part::Succeed).policies(100),
+    Case::new(Kind::Time, Part::Plan),
+    Case::new(Kind::Time, Part::PlanPerTry),
+    Case::new(Kind::Time, Part::Grant),
+    Case::new(Kind::Time, Part::Grant).workers(8),
 ];

@@ -38,6 +38,8 @@ impl Bench {
             Part::Reject => self.scene.reject(&self.case),
             Part::Succeed => self.scene.report(&scene::SUCCESS),
             Part::Fail => self.scene.report(&scene::FAILURE),
+            Part::Plan | Part::PlanPerTry => self.scene.plan(),
+            Part::Grant => self.scene.grant(),
         }
     }
 
@@ -64,12 +66,28 @@ mod tests {
 
     #[test]
     fn the_healthy_path_reads_nothing_shared() {
-        for case in CASES.iter().filter(|case| matches!(case.part, Part::Admit | Part::Succeed)) {
+        let healthy = [Part::Admit, Part::Succeed, Part::Plan, Part::PlanPerTry];
+        for case in CASES.iter().filter(|case| healthy.contains(&case.part)) {
             let mut bench = Bench::new(*case);
             bench.prepare();
             let (before, _) = bench.store_calls();
             bench.run();
             assert_eq!(bench.store_calls().0 - before, 0, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn a_retry_is_granted_by_what_all_workers_have_counted() {
+        for case in CASES.iter().filter(|case| case.part == Part::Grant) {
+            let mut bench = Bench::new(*case);
+            bench.prepare();
+            let before = bench.store_calls();
+            bench.run();
+            let after = bench.store_calls();
+            let (reads, writes) = (after.0 - before.0, after.1 - before.1);
+            // The breaker, every slot and the budget; the table of workers once a second.
+            let each = (reads / case.batch() as usize, writes / case.batch() as usize);
+            assert_eq!(each, (2 + case.workers, 1), "{case:?}");
         }
     }
 }

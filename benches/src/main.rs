@@ -98,5 +98,8 @@ fn part(part: Part) -> &'static str {
         Part::Reject => "reject (open)",
         Part::Succeed => "report success",
         Part::Fail => "report failure",
+        Part::Plan => "plan retries",
+        Part::PlanPerTry => "plan, per try",
+        Part::Grant => "grant a retry",
     }
 }

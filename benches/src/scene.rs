@@ -4,13 +4,17 @@ use core::time::Duration;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use holdfast_policy::attempts::{AfterResponse, Attempts, RouteEnds};
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
+use holdfast_policy::exchange::{ClusterHash, End, Exchange, Try};
 use holdfast_policy::fallback::Field;
-use holdfast_policy::governed::{Decision, Governed, Ticket};
+use holdfast_policy::governed::{Asked, Decision, Governed, Plan, Ticket};
 use holdfast_policy::index::Index;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
+use holdfast_policy::response::ResponseHead;
+use holdfast_policy::retry::Leave;
 use holdfast_policy::time::Timestamp;
 use holdfast_policy::worker::Worker;
 
@@ -22,6 +26,12 @@ pub(crate) const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: f
 /// Virtual time between two requests of a worker: 10,000 a second.
 const GAP: Duration = Duration::from_micros(100);
 
+/// Virtual time between two further tries. After it a worker's sum of all workers' requests is too old for another.
+const RETRY_GAP: Duration = Duration::from_millis(10);
+
+/// How long a worker relies on what it knows of the attempt seat.
+const SEAT_IS_KNOWN: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct Scene {
     store: MemoryStore,
@@ -30,7 +40,17 @@ pub(crate) struct Scene {
     requests: Vec<Request>,
     next: usize,
     tickets: Vec<(usize, Ticket)>,
+    /// The measured worker's attempt seat, where the policy has retries.
+    seat: Option<AttemptSeat>,
     now: Timestamp,
+}
+
+/// The attempt seat of one worker, and the failed tries that it is to decide on.
+#[derive(Debug)]
+struct AttemptSeat {
+    worker: Worker,
+    attempts: Attempts,
+    failed: Vec<(Exchange, Try)>,
 }
 
 /// One worker with its view of all policies.
@@ -82,6 +102,22 @@ impl Thread {
         }
     }
 
+    /// What the module tells the router and the attempt seat about a request that it lets pass.
+    fn plan(
+        &mut self,
+        store: &mut MemoryStore,
+        index: usize,
+        ticket: &Ticket,
+        cluster: &str,
+        now: Timestamp,
+    ) -> Option<Plan> {
+        let governed = self.policies.get_mut(index)?;
+        let by_key = ClusterHash::OF_THE_KEY;
+        let cluster = if governed.wants_cluster() { ClusterHash::of(cluster.as_bytes()) } else { by_key };
+        let asked = Asked { leave: Leave::All, cluster, ended: true, trusts_seat: true };
+        governed.plan_retries(&mut self.worker, store, ticket, asked, now)
+    }
+
     fn tick(&mut self, store: &mut MemoryStore, now: Timestamp) {
         self.worker.tick(store, now);
         for governed in &mut self.policies {
@@ -90,12 +126,26 @@ impl Thread {
     }
 }
 
+impl AttemptSeat {
+    /// The seat for the first policy, which the first worker publishes.
+    fn new(store: &mut MemoryStore, threads: &[Thread], text: &str) -> Self {
+        let governed = threads.first().and_then(|thread| thread.policies.first()).expect("there is a policy");
+        let alone = config::policy_texts(text.as_bytes());
+        governed.publish(store, alone.first().expect("a text for each policy"));
+        let attempts = Attempts::fetch(store, &governed.policy().name, governed.fingerprint());
+        AttemptSeat { worker: Worker::new(0), attempts: attempts.expect("it is published"), failed: Vec::new() }
+    }
+}
+
 impl Scene {
     pub(crate) fn new(case: &Case) -> Self {
-        let document = config::parse(document(case).as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+        let text = document(case);
+        let document = config::parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
         let index = Index::new(&document);
         let policies: Vec<Arc<Policy>> = document.policies.into_iter().map(Arc::new).collect();
-        let threads = (1..=case.workers).map(|seed| Thread::new(&index, &policies, seed as u64)).collect();
+        let mut store = MemoryStore::default();
+        let threads: Vec<_> = (1..=case.workers).map(|seed| Thread::new(&index, &policies, seed as u64)).collect();
+        let seat = case.part.retries().then(|| AttemptSeat::new(&mut store, &threads, &text));
         let requests = (0..case.keys.max(case.policies))
             .map(|number| Request {
                 cluster: format!("outbound|80||service-{}", number % case.policies),
@@ -103,11 +153,12 @@ impl Scene {
             })
             .collect();
         let mut scene = Scene {
-            store: MemoryStore::default(),
+            store,
             threads,
             requests,
             next: 0,
             tickets: Vec::with_capacity(case.batch() as usize),
+            seat,
             now: Timestamp::from_secs(1_700_000_000),
         };
         // Every worker has seen enough of every key: windows are full, and volumes beyond `min_requests`.
@@ -152,7 +203,10 @@ impl Scene {
             self.serve_everywhere(&SUCCESS);
         }
         self.tickets.clear();
-        if matches!(case.part, Part::Succeed | Part::Fail) {
+        if case.part.retries() {
+            self.meet_seat();
+        }
+        if matches!(case.part, Part::Succeed | Part::Fail | Part::Plan | Part::PlanPerTry | Part::Grant) {
             for _ in 0..case.batch() {
                 match self.one() {
                     Some((index, Decision::Admitted(ticket))) => self.tickets.push((index, ticket)),
@@ -162,6 +216,38 @@ impl Scene {
             // Reported in the order of admission, from the back.
             self.tickets.reverse();
         }
+        if case.part == Part::Grant {
+            self.fail_tries();
+        }
+    }
+
+    /// Lets the request seat of the measured worker learn of the attempt seat.
+    fn meet_seat(&mut self) {
+        for _ in 0..2 {
+            self.now = self.now.plus(SEAT_IS_KNOWN);
+            let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
+            let planned = self.plan_one(index, &ticket).and_then(|plan| plan.exchange).expect("it may be retried");
+            if let Some(seat) = &mut self.seat {
+                seat.attempts.tell_presence(&mut self.store, &planned, self.now);
+            }
+        }
+    }
+
+    /// Lets the first try of all requests fail.
+    fn fail_tries(&mut self) {
+        while let Some((index, ticket)) = self.tickets.pop() {
+            let exchange = self.plan_one(index, &ticket).and_then(|plan| plan.exchange).expect("it may be retried");
+            let (host, end, took) = (b"10.0.0.1:8080".to_vec(), End::Http(503), Duration::from_millis(3));
+            let one = Try { host, end, verdict: Verdict::Failure, took, ended: self.now };
+            if let Some(seat) = &mut self.seat {
+                seat.failed.push((exchange, one));
+            }
+        }
+    }
+
+    fn plan_one(&mut self, index: usize, ticket: &Ticket) -> Option<Plan> {
+        let cluster = &self.requests.get(self.next)?.cluster;
+        self.threads.first_mut()?.plan(&mut self.store, index, ticket, cluster, self.now)
     }
 
     fn one(&mut self) -> Option<(usize, Decision)> {
@@ -201,6 +287,28 @@ impl Scene {
         reported
     }
 
+    pub(crate) fn plan(&mut self) -> u32 {
+        let mut planned = 0;
+        while let Some((index, ticket)) = self.tickets.pop() {
+            self.now = self.now.plus(GAP);
+            let plan = self.plan_one(index, &ticket);
+            planned += u32::from(plan.is_some_and(|plan| plan.seat && plan.exchange.is_some()));
+        }
+        planned
+    }
+
+    pub(crate) fn grant(&mut self) -> u32 {
+        let Scene { store, seat: Some(AttemptSeat { worker, attempts, failed }), now, .. } = self else { return 0 };
+        let head = ResponseHead { status: 503, ..ResponseHead::default() };
+        let mut granted = 0;
+        while let Some((mut exchange, one)) = failed.pop() {
+            *now = now.plus(RETRY_GAP);
+            let after = attempts.after_response(worker, store, &mut exchange, one, &head, RouteEnds::Unknown, *now);
+            granted += u32::from(after == AfterResponse::Ask);
+        }
+        granted
+    }
+
     pub(crate) fn store_calls(&self) -> (usize, usize) {
         (self.store.reads(), self.store.writes())
     }
@@ -216,11 +324,17 @@ fn document(case: &Case) -> String {
         (Kind::Count1000, _) => r#""window": 1000, "failure_rate": 0, "slow_rate": 100"#,
         (Kind::Run, _) => r#""window": "10s", "failure_rate": 0, "slow_rate": 100, "consecutive_failures": 50"#,
     };
+    // A budget that a batch does not use up.
+    let retry = match case.part {
+        Part::PlanPerTry => r#", "retry": {"per_try_timeout": "1s"}"#,
+        Part::Plan | Part::Grant => r#", "retry": {"budget": {"min_per_second": 1000}}"#,
+        _ => "",
+    };
     let policies: Vec<String> = (0..case.policies)
         .map(|number| {
             format!(
                 r#"{{"name": "p{number}", "match": {{"cluster": "outbound|80||service-{number}"}},
-                    "scope": [{{"header": "x-tenant"}}], "outcome": {{"slow_after": "1s"}}, "breaker": {{{breaker}}}}}"#
+                    "scope": [{{"header": "x-tenant"}}], "outcome": {{"slow_after": "1s"}}, "breaker": {{{breaker}}}{retry}}}"#
             )
         })
         .collect();

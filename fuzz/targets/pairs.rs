@@ -25,6 +25,10 @@ enum Name<'a> {
     ContentType,
     GrpcStatus,
     RetryAfter,
+    Pushback,
+    Ratelimited,
+    AsksRetry,
+    HasTries,
     ServiceTime,
     Other(&'a str),
 }
@@ -36,6 +40,10 @@ impl Name<'_> {
             Name::ContentType => "content-type",
             Name::GrpcStatus => "grpc-status",
             Name::RetryAfter => "retry-after",
+            Name::Pushback => "grpc-retry-pushback-ms",
+            Name::Ratelimited => "x-envoy-ratelimited",
+            Name::AsksRetry => "x-holdfast-retry",
+            Name::HasTries => "x-holdfast-tries",
             Name::ServiceTime => "x-envoy-upstream-service-time",
             Name::Other(name) => name,
         }
@@ -60,7 +68,8 @@ fn read(bytes: &[u8], input: &Input<'_>) {
     assert!(pairs::read(bytes).count() <= bytes.len() / 8);
     let head = ResponseHead::read(bytes, Timestamp(input.now), true);
     let deaf = ResponseHead::read(bytes, Timestamp(input.now), false);
-    assert_eq!(deaf, ResponseHead { retry_after: None, ..head.clone() });
+    assert_eq!(deaf, ResponseHead { retry_after: None, pushback: None, ..head.clone() });
+    assert_eq!(deaf.asked_wait(), None);
     let _ = head.answer(input.ended);
     let _ = head.local_answer(input.flags, input.details);
     let _ = response::answer_at_end(Some(&head), input.flags);

@@ -28,7 +28,12 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(document) => {
             assert_eq!(config::parse(bytes).as_ref(), Ok(&document), "the same bytes mean the same");
             assert_eq!(config::parse(&spaced(bytes)), Ok(document.clone()), "white space means nothing");
-            for policy in document.policies {
+            let texts = config::policy_texts(bytes);
+            assert_eq!(texts.len(), document.policies.len(), "a text for each policy");
+            for (policy, text) in document.policies.into_iter().zip(texts) {
+                // What the attempt seat is given to read.
+                let alone = config::parse(text.as_bytes()).map(|document| document.policies);
+                assert_eq!(alone.as_deref(), Ok([policy.clone()].as_slice()), "a policy's own text means that policy");
                 assert_eq!(fingerprint::of_policy(&policy), fingerprint::of_policy(&policy.clone()));
                 govern(policy.into());
             }

@@ -7,20 +7,27 @@ use core::time::Duration;
 use std::sync::LazyLock;
 
 use holdfast_policy::breaker::{Admission, Cell};
+use holdfast_policy::budget::Withdrawn;
 use holdfast_policy::config;
-use holdfast_policy::document::{Breaker, Policy};
+use holdfast_policy::document::{Breaker, Budget, Policy};
+use holdfast_policy::exchange::{End, Exchange, Try};
 use holdfast_policy::inflight::InFlight;
 use holdfast_policy::outcome::{Outcome, Verdict};
+use holdfast_policy::presence::{LASTS, PolicyText, Presence};
 use holdfast_policy::record::{Record, VERSION};
 use holdfast_policy::slot::{Shape, Slot};
-use holdfast_policy::time::Timestamp;
+use holdfast_policy::time::{SKEW, Timestamp};
 use holdfast_policy::workers::{Place, Workers};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
+/// From here on times saturate.
+const END_OF_TIME: Timestamp = Timestamp(u64::MAX / 2);
+
 const FINGERPRINT: u64 = 0x0123_4567_89ab_cdef;
 
-/// Breakers of every kind: window by time and by number, with a run, with a ramp, with a throttle beside it.
+/// Breakers of every kind: window by time and by number, with a run, with a ramp, with a throttle beside it. Retry budgets of
+/// every kind: by share, by reserve, by both, in shadow, off; alone and beside the others.
 static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
     let document = br#"{"policies": [
         {"name": "time", "breaker": {"consecutive_failures": 5, "half_open": {"probes": 3}}, "throttle": {}},
@@ -28,7 +35,14 @@ static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         {"name": "most", "outcome": {"slow_after": "1s"}, "breaker": {"window": 1000, "min_requests": 1,
             "slow_rate": 0.1, "consecutive_failures": 1000, "open_for": "24h", "open_growth": 10, "open_max": "24h",
             "open_jitter": 100, "half_open": {"probes": 100, "lease": "1h"}, "ramp": "1h"}},
-        {"name": "none", "throttle": {"window": "1h"}}
+        {"name": "none", "throttle": {"window": "1h"}},
+        {"name": "retry", "retry": {}},
+        {"name": "share", "retry": {"budget": {"ratio": 100, "min_per_second": 0, "window": "1s"}}},
+        {"name": "reserve", "breaker": {"window": 10}, "retry": {"budget": {"ratio": 0, "min_per_second": 0.01, "window": "5m"}}},
+        {"name": "all", "breaker": {"consecutive_failures": 5}, "throttle": {}, "retry": {"budget": {"ratio": 12.345,
+            "min_per_second": 10000, "window": "1234ms"}}},
+        {"name": "shadow", "breaker": {}, "retry": {"mode": "shadow", "budget": {"min_per_second": 0.001}}},
+        {"name": "off", "breaker": {}, "retry": {"mode": "off"}}
     ]}"#;
     config::parse(document).expect("the policies are valid").policies
 });
@@ -84,6 +98,16 @@ impl Step {
         Outcome { verdict, slow, retry_after: self.retry_after.map(Duration::from_nanos) }
     }
 
+    fn end(&self) -> End {
+        match self.small % 5 {
+            0 => End::Http(self.number as u16),
+            1 => End::Grpc(self.number),
+            2 => End::ConnectFailure,
+            3 => End::Reset,
+            _ => End::TimedOut,
+        }
+    }
+
     fn place(&self) -> Place {
         Place { number: self.small.into(), nonce: self.random % 4 }
     }
@@ -96,6 +120,10 @@ fuzz_target!(|input: Input<'_>| {
     let first = start::<Slot>(&input);
     let workers = start::<Workers>(&input);
     let in_flight = start::<InFlight>(&input);
+    let withdrawn = start::<Withdrawn>(&input);
+    let exchange = start::<Exchange>(&input);
+    let presence = start::<Presence>(&input);
+    start::<PolicyText>(&input);
 
     if let Some(breaker) = &policy.breaker {
         run_cell(cell.unwrap_or_default(), breaker, &input.steps);
@@ -103,9 +131,18 @@ fuzz_target!(|input: Input<'_>| {
     let second = Slot::decode_shaped(&with_head::<Slot>(input.second), FINGERPRINT, &shape);
     let fits = |slot: &Slot| Slot::decode_shaped(&slot.encode(FINGERPRINT), FINGERPRINT, &shape).is_some();
     let slots = [first.filter(fits), second].map(|slot| slot.unwrap_or_else(|| Slot::new(&shape, 0)));
+    if let Some(retry) = &policy.retry {
+        run_budget(withdrawn.unwrap_or_default(), slots.clone(), &shape, &retry.budget, &input.steps);
+    }
     run_slots(slots, &shape, &input.steps);
     run_workers(workers.unwrap_or_default(), &input.steps);
     run_in_flight(in_flight.unwrap_or_default(), &input.steps);
+    if let Some(exchange) = exchange {
+        run_exchange(exchange, input.second, &input.steps);
+    }
+    if let Some(presence) = presence.filter(|presence| presence.seen < END_OF_TIME) {
+        run_presence(presence, &input.steps);
+    }
 });
 
 fn with_head<R: Record>(body: &[u8]) -> Vec<u8> {
@@ -167,6 +204,10 @@ fn run_slots(mut slots: [Slot; 2], shape: &Shape, steps: &[Step]) {
         }
         slot.record(shape, &step.outcome(), now);
         slot.record_traffic(shape, &step.outcome(), now);
+        let before = slot.deposits_tally(shape, now);
+        slot.deposit(shape, now);
+        let after = slot.deposits_tally(shape, now);
+        assert_eq!(after, before.saturating_add(shape.counts_requests().into()), "a request is one deposit");
         comes_back(slot);
         assert!(Slot::decode_shaped(&slot.encode(FINGERPRINT), FINGERPRINT, shape).is_some(), "it keeps its shape");
         slot.own_total(shape, now);
@@ -203,5 +244,66 @@ fn run_in_flight(mut cell: InFlight, steps: &[Step]) {
             assert!(cell.total() <= u64::from(limit), "never one more");
         }
         comes_back(&cell);
+    }
+}
+
+/// Requests deposit, tries withdraw, are charged or not sent after all. However it goes, what is withdrawn in a window that
+/// ends with a withdrawal is within what the window's requests allow.
+fn run_budget(mut cell: Withdrawn, mut slots: [Slot; 2], shape: &Shape, budget: &Budget, steps: &[Step]) {
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    // When tokens were taken, since the clock last went back; before that no window can be told.
+    let mut taken: Vec<Timestamp> = Vec::new();
+    for step in steps {
+        let then = now;
+        now = step.clock.turn(now);
+        if now < then {
+            taken.clear();
+        }
+        let requests = slots.iter().fold(0_u32, |sum, slot| sum.saturating_add(slot.deposits_tally(shape, now)));
+        match step.small % 5 {
+            0 => slots[usize::from(step.slow)].deposit(shape, now),
+            1 | 2 => {
+                let had = cell.has_left(budget, requests, now);
+                assert_eq!(cell.withdraw(budget, requests, now), had, "a look tells what asking does");
+                if had {
+                    taken.push(now);
+                    let inside = taken.iter().filter(|taken| now.since(**taken) < budget.window).count() as u64;
+                    assert!(inside * 1000 <= budget.allowed(requests), "{inside} for {requests} requests");
+                }
+            }
+            3 => {
+                let had = cell.has_left(budget, requests, now);
+                cell.charge(step.number, now, budget.window);
+                assert!(had || !cell.has_left(budget, requests, now), "a charge never gives a token");
+            }
+            _ if taken.is_empty() => {}
+            _ => {
+                let one = taken.swap_remove(step.number as usize % taken.len());
+                cell.refund(one, now, budget.window);
+            }
+        }
+        comes_back(&cell);
+    }
+}
+
+fn run_exchange(mut exchange: Exchange, host: &[u8], steps: &[Step]) {
+    let mut now = exchange.admitted;
+    for step in steps {
+        now = step.clock.turn(now);
+        let took = Duration::from_nanos(step.random);
+        let verdict = step.outcome().verdict;
+        exchange.ended(Try { host: host.to_vec(), end: step.end(), verdict, took, ended: now });
+        assert!(exchange.is_retried(), "a try has ended");
+        assert_eq!(Exchange::read_property(&exchange.property()).as_ref(), Some(&exchange), "the other seat reads it");
+    }
+}
+
+fn run_presence(presence: Presence, steps: &[Step]) {
+    let mut now = presence.seen;
+    for step in steps {
+        now = step.clock.turn(now);
+        if presence.holds(now) {
+            assert!(now.since(presence.seen) < LASTS && presence.seen.since(now) <= SKEW, "neither old nor to come");
+        }
     }
 }

@@ -371,6 +371,8 @@ impl Attempts {
         let (due, taken) = match exchange.next {
             Next::Denied(denial) => return BeforeRetry::Stop(Some(denial)),
             Next::Unnamed => return BeforeRetry::Stop(None),
+            // The router has been told the number; foreign bytes may say otherwise.
+            Next::Retry { .. } if exchange.retries >= retry.max_retries => return BeforeRetry::Stop(None),
             Next::Retry { due, taken } => (due, taken),
             Next::Open | Next::Due(_) => match self.leave_after_last(worker, store, retry, exchange, now) {
                 Ok(due) => (if let Next::Due(due) = exchange.next { due } else { due }, now),

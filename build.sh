@@ -33,7 +33,7 @@ target_build() {
   build_module
 }
 
-#: demo [ARG...]    shows breaker, retries, ejection and fallback on a real Envoy; writes dist/demo.html
+#: demo [ARG...]    shows breaker, fallback and retries on a real Envoy, with and without Holdfast; writes dist/demo.html
 target_demo() {
   build_module
   ensure_envoy

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_policy::attempts::{Attempts, BeforeRetry};
-use holdfast_policy::exchange::{self, End, Exchange, Try};
+use holdfast_policy::exchange::{End, Exchange, Try};
 use holdfast_policy::outcome::Verdict;
 use holdfast_policy::response::NOT_RETRIED;
 use holdfast_policy::retry::Denial;
@@ -73,7 +73,6 @@ struct Waiter {
 }
 
 /// What is paused.
-#[derive(Clone)]
 pub enum Waits {
     /// A try, until its back-off is over.
     Try(Rc<RefCell<Attempt>>),
@@ -297,10 +296,4 @@ pub fn reply_not_retried(last: Option<End>, denial: Option<Denial>) {
     let body = format!("upstream connect error or disconnect/reset before headers. not retried: {why}");
     // Without a stream there is nobody to reply to.
     let _ = host::reply(status, &format!("{NOT_RETRIED}{{{why}}}"), &[], body.as_bytes(), None);
-}
-
-/// Leaves the exchange where the other tries and the request seat find it.
-pub fn write(exchange: &Exchange) {
-    // Without it the next try begins as a first one, and the access log lacks the tries.
-    let _ = host::set_property(exchange::PROPERTY, &exchange.property());
 }

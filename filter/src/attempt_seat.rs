@@ -17,6 +17,7 @@ use proxy_wasm::types::Action;
 use crate::attempt_plugin::{self, AttemptPlugin, Waits};
 use crate::host::{self, Headers};
 use crate::shared::SharedData;
+use crate::shared_exchange;
 
 /// One try's context.
 pub struct AttemptSeat {
@@ -72,13 +73,13 @@ impl Attempt {
     /// Notes that the try is sent now.
     pub fn send(&mut self, now: Timestamp) {
         self.phase = Phase::Sent(now);
-        attempt_plugin::write(&self.exchange);
+        self.write();
     }
 
     /// Replies in place of the try.
     pub fn stop(&mut self, denial: Option<Denial>) {
         self.phase = Phase::Stopped;
-        attempt_plugin::write(&self.exchange);
+        self.write();
         attempt_plugin::reply_not_retried(self.exchange.tries.last().map(|last| last.end), denial);
     }
 
@@ -86,7 +87,7 @@ impl Attempt {
     pub fn hold(&mut self) -> bool {
         let was_live = std::mem::take(&mut self.is_live);
         self.phase = Phase::Stopped;
-        attempt_plugin::write(&self.exchange);
+        self.write();
         was_live
     }
 
@@ -107,10 +108,15 @@ impl Attempt {
         self.host.clone().unwrap_or_else(upstream_host)
     }
 
+    /// Leaves the record for the next try and the request seat.
+    fn write(&self) {
+        // What a refusal means is no worse than no attempt seat.
+        let _ = shared_exchange::write(&self.exchange);
+    }
+
     /// Takes over what tries beside this one have written.
     fn refresh(&mut self) {
-        let written = host::property(exchange::PROPERTY).and_then(|bytes| Exchange::read_property(&bytes));
-        if let Some(written) = written {
+        if let Some(written) = shared_exchange::read() {
             self.exchange = written;
         }
     }
@@ -124,7 +130,7 @@ impl AttemptSeat {
 
     /// Finds out what the request seat says of this request, and decides on the try.
     fn begin(&mut self) -> Option<Action> {
-        let exchange = Exchange::read_property(&host::property(exchange::PROPERTY)?)?;
+        let exchange = shared_exchange::read()?;
         let policy = self.plugin.policy(&exchange)?;
         let (now, mut shared) = (Timestamp(host::now()), self.plugin.shared);
         let mut attempt = Attempt {
@@ -186,7 +192,7 @@ impl AttemptSeat {
                 // Request headers cannot be changed later.
                 number_try(attempt.exchange.retries);
                 attempt.phase = Phase::Waiting { due, taken };
-                attempt_plugin::write(&attempt.exchange);
+                attempt.write();
                 let attempt = Rc::new(RefCell::new(attempt));
                 self.attempt = Some(Rc::clone(&attempt));
                 self.plugin.wait(self.context, due, Waits::Try(attempt), now);
@@ -264,7 +270,7 @@ impl AttemptSeat {
         };
         attempt.exchange.marked =
             after == AfterResponse::Forbid && policy.forbids(&attempt.exchange, &head, route_name);
-        attempt_plugin::write(&attempt.exchange);
+        attempt.write();
         mark(exchange::TRIES_HEADER, "1");
         if !matches!(after, AfterResponse::Ask) {
             self.plugin.answer_beside(seed);
@@ -307,7 +313,7 @@ impl AttemptSeat {
             let host = attempt.host();
             attempt.exchange.ended(Try { host, end, verdict: outcome.verdict, took, ended: came });
             attempt.exchange.next = Next::Open;
-            attempt_plugin::write(&attempt.exchange);
+            attempt.write();
         }
     }
 
@@ -332,7 +338,7 @@ impl AttemptSeat {
                 } else {
                     policy.after_no_connection(&mut attempt.exchange, upstream_host(), now);
                 }
-                attempt_plugin::write(&attempt.exchange);
+                attempt.write();
             }
             Phase::Trailers { sent, head, came } => {
                 let answer = response::answer_at_end(Some(&head), response_flags());
@@ -350,7 +356,7 @@ impl AttemptSeat {
                 if let Ok(policy) = attempt.policy.try_borrow() {
                     policy.after_no_response(&mut attempt.exchange, host, is_connected(), sent, now);
                 }
-                attempt_plugin::write(&attempt.exchange);
+                attempt.write();
             }
         }
     }

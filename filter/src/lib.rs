@@ -9,6 +9,7 @@ mod host;
 mod request_seat;
 mod root;
 mod shared;
+mod shared_exchange;
 mod vm;
 
 #[allow(missing_docs)] // The macro makes the public function `_initialize`.

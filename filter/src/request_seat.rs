@@ -20,6 +20,7 @@ use crate::facts::Facts;
 use crate::governing::Governing;
 use crate::host::{self, Headers};
 use crate::root::Plugin;
+use crate::shared_exchange;
 
 /// One request's context.
 pub struct RequestSeat {
@@ -79,14 +80,7 @@ struct Came {
     retry_after: Option<Duration>,
     /// Whether nothing of it has gone to the client yet.
     replaceable: bool,
-    /// What the attempt seat says about it.
-    said: Said,
-}
-
-/// What the attempt seat says in a response's headers, or in its place.
-#[derive(Debug, Clone, Copy, Default)]
-struct Said {
-    /// It has written a record.
+    /// Whether the attempt seat says that it has written a record.
     has_tries: bool,
 }
 
@@ -170,8 +164,8 @@ impl RequestSeat {
         let hold = governed.report(&mut worker, &mut shared, ticket, &outcome, came.at, &mut events);
         let exchange = retrying
             .as_ref()
-            .filter(|retrying| retrying.is_worth_reading(came.said, &outcome))
-            .and_then(|_| exchange::Exchange::read_property(&host::property(exchange::PROPERTY)?));
+            .filter(|retrying| retrying.is_worth_reading(came.has_tries, &outcome))
+            .and_then(|_| shared_exchange::read());
         let mut accounted = Accounted::default();
         if let Some(retrying) = &retrying {
             let is_unseen = retrying.is_unseen(exchange.as_ref(), answer, &outcome);
@@ -218,11 +212,11 @@ impl RequestSeat {
     /// Settles after the response's headers have gone on to the client.
     fn settle_late(&mut self, admitted: Admitted, answer: Answer) {
         let now = Timestamp(host::now());
-        let (began, retry_after, said) = match &admitted.head {
-            Some((head, came)) => (*came, head.retry_after, Said::by(head)),
-            None => (now, None, Said::default()),
+        let (began, retry_after, has_tries) = match &admitted.head {
+            Some((head, came)) => (*came, head.retry_after, head.has_tries),
+            None => (now, None, false),
         };
-        self.settle(admitted, answer, &Came { began, at: now, retry_after, replaceable: false, said });
+        self.settle(admitted, answer, &Came { began, at: now, retry_after, replaceable: false, has_tries });
     }
 
     /// Takes the admitted request out, if its outcome is still to come.
@@ -264,8 +258,8 @@ fn tell_access_log(line: &str) {
 impl Retrying {
     /// Whether the attempt seat may have written something that matters: it says so in the response's headers, and where it
     /// cannot the request has failed.
-    fn is_worth_reading(&self, said: Said, outcome: &Outcome) -> bool {
-        self.is_told && (said.has_tries || !self.seat || outcome.verdict != Verdict::Success)
+    fn is_worth_reading(&self, has_tries: bool, outcome: &Outcome) -> bool {
+        self.is_told && (has_tries || !self.seat || outcome.verdict != Verdict::Success)
     }
 
     /// Whether a host's failed answer shows that no attempt seat has seen it: it would have left a record.
@@ -313,8 +307,7 @@ fn tell_router(governing: &Governing, plan: Plan) -> Retrying {
     if let Some(lasts) = plan.try_lasts {
         set("x-envoy-upstream-rq-per-try-timeout-ms", &lasts.as_millis().to_string());
     }
-    let is_told =
-        plan.exchange.is_some_and(|exchange| host::set_property(exchange::PROPERTY, &exchange.property()).is_ok());
+    let is_told = plan.exchange.is_some_and(|exchange| shared_exchange::write(&exchange).is_ok());
     Retrying { leave: plan.leave, denial: plan.denial, seat: plan.seat, is_told }
 }
 
@@ -343,9 +336,8 @@ fn answer_of(head: &ResponseHead, ended: bool) -> Option<Answer> {
         head.answer(ended)
     } else if details.starts_with(NOT_RETRIED.as_bytes()) {
         // The attempt seat's reply stands for how the try before it ended.
-        let exchange = host::property(exchange::PROPERTY).and_then(|bytes| exchange::Exchange::read_property(&bytes));
         Some(
-            exchange
+            shared_exchange::read()
                 .and_then(|exchange| exchange.tries.last().map(|last| last.end.answer()))
                 .unwrap_or(Answer::NoAnswer),
         )
@@ -354,15 +346,8 @@ fn answer_of(head: &ResponseHead, ended: bool) -> Option<Answer> {
     }
 }
 
-impl Said {
-    /// What a response's headers say.
-    fn by(head: &ResponseHead) -> Self {
-        Said { has_tries: head.has_tries }
-    }
-}
-
 /// Removes what the attempt seat has added to a response.
-fn strip(head: &ResponseHead) -> Said {
+fn strip(head: &ResponseHead) {
     let remove = |name: &str| {
         let _ = host::remove_header(Headers::Response, name);
     };
@@ -375,7 +360,6 @@ fn strip(head: &ResponseHead) -> Said {
     if head.ratelimited == Some(SetBy::AttemptSeat) {
         remove(exchange::FORBID_HEADER);
     }
-    Said::by(head)
 }
 
 fn response_flags() -> u64 {
@@ -397,13 +381,14 @@ impl HttpContext for RequestSeat {
         let now = Timestamp(host::now());
         let wants_retry_after = admitted.governing.policy().wants_retry_after();
         let head = ResponseHead::read(&host::headers(Headers::Response), now, wants_retry_after);
-        let said = strip(&head);
+        strip(&head);
         let Some(answer) = answer_of(&head, end_of_stream) else {
             admitted.head = Some((head, now));
             self.exchange = Exchange::Admitted(Box::new(admitted));
             return Action::Continue;
         };
-        let came = Came { began: now, at: now, retry_after: head.retry_after, replaceable: true, said };
+        let (retry_after, has_tries) = (head.retry_after, head.has_tries);
+        let came = Came { began: now, at: now, retry_after, replaceable: true, has_tries };
         match self.settle(admitted, answer, &came) {
             Some(served) => send(&served),
             None => Action::Continue,

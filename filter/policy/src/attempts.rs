@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::backoff;
 use crate::breaker::{Cell, StateName};
-use crate::budget::Withdrawn;
+use crate::budget::{self, Withdrawn};
 use crate::config;
 use crate::document::{BreakerControl, Mode, Policy, Retry, RetryWord};
 use crate::exchange::{ClusterHash, End, Exchange, Next, Try};
@@ -263,15 +263,15 @@ impl Attempts {
     pub fn after_response_beside(&self, exchange: &mut Exchange, one: Try, head: &ResponseHead) -> AfterResponse {
         exchange.ended(one);
         let ratelimited = head.ratelimited.is_some();
-        let named = self
+        let is_named = self
             .policy
             .retry
             .as_ref()
-            .map(|retry| retry.on.names_response(head.status, head.grpc_status, ratelimited) == Named::Yes);
+            .is_some_and(|retry| retry.on.names_response(head.status, head.grpc_status, ratelimited) == Named::Yes);
         match exchange.next {
             // The other one is held back and will never be sent: this is all that the client can get.
             Next::Denied(_) => AfterResponse::Forbid,
-            _ if named == Some(true) => {
+            _ if is_named => {
                 exchange.next = Next::Open;
                 AfterResponse::Ask
             }
@@ -432,16 +432,14 @@ impl Attempts {
 
     /// Takes a further try back that waited and will not be sent, because nobody waits for it any more.
     pub fn abandon<S: Store>(&mut self, store: &mut S, exchange: &mut Exchange, taken: Timestamp, now: Timestamp) {
-        exchange.waiting = exchange.waiting.saturating_sub(1);
-        exchange.retries = exchange.retries.saturating_sub(1);
+        exchange.take_back();
         self.refund(store, exchange.key, taken, now);
     }
 
     /// Takes a further try back whose connection ended while it waited. Should the router begin it again, its wait and its
     /// token are still there; otherwise the request seat gives the token back.
     pub fn begin_again(exchange: &mut Exchange, due: Timestamp, taken: Timestamp) {
-        exchange.waiting = exchange.waiting.saturating_sub(1);
-        exchange.retries = exchange.retries.saturating_sub(1);
+        exchange.take_back();
         exchange.next = Next::Retry { due, taken };
     }
 
@@ -483,6 +481,21 @@ impl Attempts {
         self.grant(worker, store, retry, exchange.key, now).map(|()| due).map_err(Some)
     }
 
+    /// The requests that the budget counts now, unless the breaker denies another try anyway.
+    fn requests_while_closed<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        key: KeyNumber,
+        now: Timestamp,
+    ) -> Result<u32, Denial> {
+        if self.is_breaker_closed(store, key) {
+            Ok(self.requests(worker, store, key, now))
+        } else {
+            Err(Denial::Breaker)
+        }
+    }
+
     /// Grants another try and withdraws its token.
     fn grant<S: Store>(
         &mut self,
@@ -492,13 +505,9 @@ impl Attempts {
         key: KeyNumber,
         now: Timestamp,
     ) -> Result<(), Denial> {
-        if !self.is_breaker_closed(store, key) {
-            return Err(Denial::Breaker);
-        }
-        let requests = self.requests(worker, store, key, now);
+        let requests = self.requests_while_closed(worker, store, key, now)?;
         let fingerprint = self.fingerprint;
-        let cell = self.key(key).paths.budget();
-        let withdrawn = update(store, &cell, fingerprint, |old: Option<&Withdrawn>| {
+        let withdrawn = update(store, &self.key(key).paths.budget(), fingerprint, |old: Option<&Withdrawn>| {
             let mut cell = old.cloned().unwrap_or_default();
             let taken = cell.withdraw(&retry.budget, requests, now);
             (taken, taken.then_some(cell))
@@ -516,13 +525,9 @@ impl Attempts {
         key: KeyNumber,
         now: Timestamp,
     ) -> Result<(), Denial> {
-        if !self.is_breaker_closed(store, key) {
-            return Err(Denial::Breaker);
-        }
-        let requests = self.requests(worker, store, key, now);
+        let requests = self.requests_while_closed(worker, store, key, now)?;
         let fingerprint = self.fingerprint;
-        let stored = store.get(&self.key(key).paths.budget());
-        let cell = stored.and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint)).unwrap_or_default();
+        let cell = budget::read(store, &self.key(key).paths.budget(), fingerprint);
         if cell.has_left(&retry.budget, requests, now) { Ok(()) } else { Err(Denial::Budget) }
     }
 
@@ -530,13 +535,7 @@ impl Attempts {
     fn refund<S: Store>(&mut self, store: &mut S, key: KeyNumber, taken: Timestamp, now: Timestamp) {
         let Some(window) = self.policy.retry.as_ref().map(|retry| retry.budget.window) else { return };
         let fingerprint = self.fingerprint;
-        let cell = self.key(key).paths.budget();
-        // A token that cannot be given back leaves with the window.
-        let _ = update(store, &cell, fingerprint, |old: Option<&Withdrawn>| {
-            let mut cell = old.cloned().unwrap_or_default();
-            cell.refund(taken, now, window);
-            ((), Some(cell))
-        });
+        budget::change(store, &self.key(key).paths.budget(), fingerprint, |cell| cell.refund(taken, now, window));
     }
 
     /// Requests in the budget's window over all workers, at most 10 ms old.

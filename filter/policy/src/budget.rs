@@ -12,6 +12,7 @@ use core::time::Duration;
 
 use crate::document::Budget;
 use crate::record::{Kind, Reader, Record, Writer};
+use crate::store::{Store, update};
 use crate::time::{Timestamp, nanos};
 use crate::window::{BUCKETS, Buckets};
 
@@ -62,6 +63,21 @@ impl Withdrawn {
             *bucket = bucket.saturating_sub(1);
         }
     }
+}
+
+/// What has been withdrawn, as it stands in the store at `key`.
+pub(crate) fn read<S: Store>(store: &mut S, key: &str, fingerprint: u64) -> Withdrawn {
+    store.get(key).and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint)).unwrap_or_default()
+}
+
+/// Changes what has been withdrawn. A change that is lost to contention leaves it a token too high or too low until the
+/// window has passed.
+pub(crate) fn change<S: Store>(store: &mut S, key: &str, fingerprint: u64, change: impl Fn(&mut Withdrawn)) {
+    let _ = update(store, key, fingerprint, |old: Option<&Withdrawn>| {
+        let mut cell = old.cloned().unwrap_or_default();
+        change(&mut cell);
+        ((), Some(cell))
+    });
 }
 
 impl Record for Withdrawn {

@@ -173,6 +173,12 @@ impl Exchange {
         self.retries > 0 || !self.tries.is_empty()
     }
 
+    /// Takes back a further try that waited.
+    pub(crate) fn take_back(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.retries = self.retries.saturating_sub(1);
+    }
+
     /// Adds a try that ended; what is over the most that are kept is left out.
     pub fn ended(&mut self, mut one: Try) {
         one.host.truncate(LONGEST_HOST);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Event, Governed, Ticket, other_slots};
 use crate::attempts::Attempts;
 use crate::backoff;
-use crate::budget::Withdrawn;
+use crate::budget::{self, Withdrawn};
 use crate::document::{Dimension, Mode, Retry};
 use crate::exchange::{ClusterHash, End, Exchange, Next};
 use crate::keys::KeyNumber;
@@ -16,7 +16,7 @@ use crate::paths;
 use crate::presence::{self, PolicyText, Presence};
 use crate::record::Record;
 use crate::retry::{Denial, Leave};
-use crate::store::{Expected, Store, update};
+use crate::store::{Expected, Store};
 use crate::time::Timestamp;
 use crate::worker::{VIEW_LASTS, VIEW_LASTS_UNSIGNALLED, Worker};
 
@@ -224,9 +224,7 @@ impl Governed {
         for slot in other_slots(fingerprint, &shape, state, worker, store, now) {
             requests = requests.saturating_add(slot.deposits_tally(&shape, now));
         }
-        let stored = store.get(&state.paths.budget());
-        let cell = stored.and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint)).unwrap_or_default();
-        let has = cell.has_left(&retry.budget, requests, now);
+        let has = budget::read(store, &state.paths.budget(), fingerprint).has_left(&retry.budget, requests, now);
         state.budget = Some((now, has));
         has
     }
@@ -248,7 +246,7 @@ impl Governed {
         let of_mode = |mode| policy.retry.as_ref().filter(|retry| retry.mode == mode);
         let named = |retry: &Retry| retry.max_retries > 0 && retry.on.names_answer(answer);
         if let Some(retry) = of_mode(Mode::Shadow).filter(|retry| named(retry)) {
-            if tried.leave == Leave::All && retry.max_retries > 0 && self.has_budget(worker, store, retry, key, now) {
+            if tried.leave == Leave::All && self.has_budget(worker, store, retry, key, now) {
                 self.change_budget(store, key, |cell| cell.charge(1, now, retry.budget.window));
                 events.push(Event::Count(Metric::WouldRetry));
             }
@@ -283,14 +281,10 @@ impl Governed {
         Accounted { retries: made, denial }
     }
 
-    /// Changes what has been taken from the budget. A change that is lost to contention leaves it a token too high or
-    /// too low until the window has passed.
-    fn change_budget<S: Store>(&mut self, store: &mut S, key: KeyNumber, change: impl Fn(&mut Withdrawn)) {
-        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return };
-        let _ = update(store, &state.paths.budget(), self.fingerprint, |old: Option<&Withdrawn>| {
-            let mut cell = old.cloned().unwrap_or_default();
-            change(&mut cell);
-            ((), Some(cell))
-        });
+    /// Changes what has been taken from the budget.
+    fn change_budget<S: Store>(&self, store: &mut S, key: KeyNumber, change: impl Fn(&mut Withdrawn)) {
+        if let Some(state) = self.states.get(usize::from(key.0)) {
+            budget::change(store, &state.paths.budget(), self.fingerprint, change);
+        }
     }
 }

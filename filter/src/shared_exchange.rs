@@ -1,0 +1,16 @@
+//! The exchange in filter state, where both seats find it.
+
+use holdfast_policy::exchange::{self, Exchange};
+
+use crate::host::{self, Refusal};
+
+/// What the seats have written about the request; `None` if that is nothing.
+pub fn read() -> Option<Exchange> {
+    Exchange::read_property(&host::property(exchange::PROPERTY)?)
+}
+
+/// Leaves the exchange where the other tries and the other seat find it. Where the host refuses, the next try begins as a
+/// first one and the access log lacks the tries.
+pub fn write(exchange: &Exchange) -> Result<(), Refusal> {
+    host::set_property(exchange::PROPERTY, &exchange.property())
+}

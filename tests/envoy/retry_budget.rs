@@ -4,56 +4,21 @@
 // A test may stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod retrying;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use holdfast_tests::{
     Action, Backend, Client, Cluster, EnvoyOptions, Listener, PATIENCE, Records, Route, Scene, Seats, Template,
-    attempts, eventually, with_header,
+    attempts, eventually,
 };
-use http::Request;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Longer than the request seat takes to notice an attempt seat.
-const NOTICED: Duration = Duration::from_millis(1100);
-
-/// Each request bears its own value, so that its tries can be told from others'.
-const ID: &str = "x-id";
-
-fn orders(retry: Value) -> Value {
-    json!({"policies": [{"name": "orders", "retry": retry}]})
-}
-
-/// A budget of exactly so many further tries in ten seconds, however many requests there are.
-fn exactly(tokens: u64) -> Value {
-    json!({"ratio": 0, "min_per_second": tokens as f64 / 10.0, "window": "10s"})
-}
-
-fn quick_backoff() -> Value {
-    json!({"base": "1ms", "max": "4ms"})
-}
-
-fn request(path: &str, id: &str) -> Request<Bytes> {
-    with_header(Client::request(path), ID, id)
-}
-
-/// Lets every client's worker see the attempt seat: each looks for it once a second. The hosts must answer well, since no
-/// retry is meant here. Gives the number of requests that this took.
-async fn seats_meet(clients: &[Client], path: &str) -> u64 {
-    for round in 0..2 {
-        for client in clients {
-            assert_eq!(client.get(path).await.unwrap().status, 200);
-        }
-        if round == 0 {
-            sleep(NOTICED).await;
-        }
-    }
-    2 * clients.len() as u64
-}
+use retrying::{ID, exactly, orders, quick_backoff, request, seats_meet};
 
 fn total(hosts: &[&Backend]) -> u64 {
     hosts.iter().map(|host| host.requests()).sum()

@@ -4,6 +4,8 @@
 // A test may stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod retrying;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,43 +19,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Longer than the request seat takes to notice an attempt seat.
-const NOTICED: Duration = Duration::from_millis(1100);
-
-/// Each request bears its own value, so that its tries can be told from others'.
-const ID: &str = "x-id";
-
-fn orders(retry: Value) -> Value {
-    json!({"policies": [{"name": "orders", "retry": retry}]})
-}
-
-/// A budget of exactly so many further tries in ten seconds, however many requests there are.
-fn exactly(tokens: u64) -> Value {
-    json!({"ratio": 0, "min_per_second": tokens as f64 / 10.0, "window": "10s"})
-}
-
-fn quick_backoff() -> Value {
-    json!({"base": "1ms", "max": "4ms"})
-}
-
-fn request(path: &str, id: &str) -> Request<Bytes> {
-    with_header(Client::request(path), ID, id)
-}
+use retrying::{ID, NOTICED, exactly, orders, quick_backoff, request, seats_meet};
 
 fn post(path: &str, id: &str, body: &Bytes) -> Request<Bytes> {
     with_header(Client::post_request(path, body.clone()), ID, id)
-}
-
-/// Lets every client's worker see the attempt seat: each looks for it once a second.
-async fn seats_meet(clients: &[Client], path: &str) {
-    for round in 0..2 {
-        for client in clients {
-            assert_eq!(client.get(path).await.unwrap().status, 200);
-        }
-        if round == 0 {
-            sleep(NOTICED).await;
-        }
-    }
 }
 
 /// Fails each request's first try and serves the next.

@@ -17,9 +17,6 @@ use crate::host;
 use crate::shared::SharedData;
 use crate::vm::Vm;
 
-/// The most policies that are kept; more than that have been replaced by updates long ago.
-const MOST_POLICIES: usize = 2000;
-
 /// How often a hedge that may not be sent looks whether it is the last try left.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -51,7 +48,6 @@ pub struct AttemptPlugin {
     pub vm: Rc<Vm>,
     /// The store that all seats share.
     pub shared: SharedData,
-    policies: RefCell<HashMap<u64, Rc<RefCell<Attempts>>>>,
     waiting: RefCell<Vec<Waiter>>,
     /// Tries in flight of requests whose tries may run beside each other, by the request's seed.
     beside: RefCell<HashMap<u64, Beside>>,
@@ -97,8 +93,7 @@ impl AttemptPlugin {
     pub fn new() -> Self {
         AttemptPlugin {
             vm: Vm::current(),
-            shared: SharedData::unsignalled(),
-            policies: RefCell::default(),
+            shared: SharedData::open(),
             waiting: RefCell::default(),
             beside: RefCell::default(),
             passed: RefCell::new(vec![Passed::default(); PASSED]),
@@ -109,20 +104,16 @@ impl AttemptPlugin {
 
     /// The policy of an exchange; `None` if the request seat's VM has not published it.
     pub fn policy(&self, exchange: &Exchange) -> Option<Rc<RefCell<Attempts>>> {
-        let mut policies = self.policies.try_borrow_mut().ok()?;
-        if let Some(known) = policies.get(&exchange.fingerprint)
-            && known.try_borrow().is_ok_and(|known| known.is(exchange))
+        self.vm.attempts(exchange, self.shared)
+    }
+
+    /// Sees to it that what was counted of hosts is written in time.
+    pub fn flush_later(&self, due: Option<Timestamp>, now: Timestamp) {
+        if let Some(due) = due
+            && (self.tick.get() == 0 || due < self.ticks_at.get())
         {
-            return Some(Rc::clone(known));
+            self.arm(now);
         }
-        let mut shared = self.shared;
-        let fetched = Attempts::fetch(&mut shared, &exchange.policy, exchange.fingerprint)?;
-        if policies.len() >= MOST_POLICIES {
-            policies.clear();
-        }
-        let fetched = Rc::new(RefCell::new(fetched));
-        policies.insert(exchange.fingerprint, Rc::clone(&fetched));
-        Some(fetched)
     }
 
     /// Has a paused context woken at `due`.
@@ -225,6 +216,9 @@ impl AttemptPlugin {
         for waiter in due {
             self.wake(waiter, now);
         }
+        if self.vm.flush_due().is_some_and(|due| due.remaining(now, Duration::from_secs(1)).is_none()) {
+            self.vm.flush(self.shared, now);
+        }
         self.arm(now);
     }
 
@@ -271,7 +265,8 @@ impl AttemptPlugin {
 
     /// Asks for a tick when the next one is due, or for none.
     fn arm(&self, now: Timestamp) {
-        let next = self.waiting.try_borrow().ok().and_then(|waiting| waiting.iter().map(|waiter| waiter.due).min());
+        let waiters = self.waiting.try_borrow().ok().and_then(|waiting| waiting.iter().map(|waiter| waiter.due).min());
+        let next = [waiters, self.vm.flush_due()].into_iter().flatten().min();
         let period = next.map_or(0, |due| {
             let left = due.since(now);
             let millis = left.as_millis() + u128::from(left.subsec_nanos() % 1_000_000 > 0);

@@ -8,6 +8,8 @@ use holdfast_policy::attempts::{AfterResponse, Attempts, BeforeRetry, RouteEnds}
 use holdfast_policy::document::Retry;
 use holdfast_policy::exchange::{self, End, Exchange, Next, Try};
 use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
+use holdfast_policy::outlier::hosts::Judged;
+use holdfast_policy::outlier::{heartbeat, steering};
 use holdfast_policy::response::{self, ResponseHead};
 use holdfast_policy::retry::{Denial, Named};
 use holdfast_policy::time::Timestamp;
@@ -31,6 +33,8 @@ pub struct AttemptSeat {
 pub struct Attempt {
     policy: Rc<RefCell<Attempts>>,
     exchange: Exchange,
+    /// When Envoy began the try.
+    began: Timestamp,
     phase: Phase,
     route_ends: RouteEnds,
     /// The host, where tries may run beside each other: the host names only the one of the try begun last.
@@ -130,12 +134,17 @@ impl AttemptSeat {
 
     /// Finds out what the request seat says of this request, and decides on the try.
     fn begin(&mut self) -> Option<Action> {
-        let exchange = shared_exchange::read()?;
+        let Some(exchange) = shared_exchange::read() else { return begin_ungoverned() };
+        if exchange.steered {
+            // It has been read, once for all tries; the host has no use for it.
+            let _ = host::remove_header(Headers::Request, steering::HEADER);
+        }
         let policy = self.plugin.policy(&exchange)?;
         let (now, mut shared) = (Timestamp(host::now()), self.plugin.shared);
         let mut attempt = Attempt {
             policy,
             exchange,
+            began: now,
             phase: Phase::Over,
             route_ends: RouteEnds::Unknown,
             host: None,
@@ -144,6 +153,11 @@ impl AttemptSeat {
         let shared_policy = Rc::clone(&attempt.policy);
         let mut policy = shared_policy.try_borrow_mut().ok()?;
         policy.tell_presence(&mut shared, &attempt.exchange, now);
+        if !attempt.exchange.governs_retries {
+            attempt.phase = Phase::Sent(now);
+            self.attempt = Some(Rc::new(RefCell::new(attempt)));
+            return Some(Action::Continue);
+        }
         if policy.wants_time_left() {
             attempt.route_ends = time_left().map_or(RouteEnds::Never, |left| RouteEnds::At(now.plus(left)));
         }
@@ -225,9 +239,15 @@ impl AttemptSeat {
         let shared_policy = Rc::clone(&attempt.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return Action::Continue };
         let document = std::sync::Arc::clone(policy.policy());
-        let Some(retry) = &document.retry else { return Action::Continue };
-        let head = ResponseHead::read(&host::headers(Headers::Response), now, retry.retry_after.honor);
+        let retry = document.retry.as_ref().filter(|_| attempt.exchange.governs_retries);
+        let wants_retry_after = retry.is_some_and(|retry| retry.retry_after.honor);
+        let head = ResponseHead::read(&host::headers(Headers::Response), now, wants_retry_after);
         remove_foreign(&head);
+        let Some(retry) = retry else {
+            drop(policy);
+            self.judge_only(attempt, head, ended, sent, now);
+            return Action::Continue;
+        };
         let seed = attempt.exchange.seed;
         let hedges = policy.hedges(&attempt.exchange);
         if hedges {
@@ -246,6 +266,7 @@ impl AttemptSeat {
         attempt.phase = Phase::Over;
         let took = now.since(sent);
         let outcome = Outcome::judge(&document.outcome, answer, took, None);
+        self.judge_host(attempt, &mut policy, answer, outcome.verdict, sent, now);
         if !attempt.exchange.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
             let is_marked = policy.forbids(&attempt.exchange, &head, route_name);
             if is_marked {
@@ -257,6 +278,7 @@ impl AttemptSeat {
             }
             self.plugin.pass(seed, head.status, is_marked);
             self.plugin.answer_beside(seed);
+            self.show_judged(attempt, &policy);
             return Action::Continue;
         }
         let Some(end) = End::of(answer) else { return Action::Continue };
@@ -294,19 +316,74 @@ impl AttemptSeat {
         }
     }
 
+    /// Judges a response to a request whose retries are the route's.
+    fn judge_only(&self, attempt: &mut Attempt, head: ResponseHead, ended: bool, sent: Timestamp, now: Timestamp) {
+        let shared_policy = Rc::clone(&attempt.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+        self.show_judged(attempt, &policy);
+        let Some(answer) = head.answer(ended) else {
+            attempt.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
+            return;
+        };
+        attempt.phase = Phase::Over;
+        let verdict = policy.policy().outcome.verdict(answer);
+        self.judge_host(attempt, &mut policy, answer, verdict, sent, now);
+        let Some(end) = End::of(answer) else { return };
+        if verdict != Verdict::Success {
+            let one = Try { host: attempt.host(), end, verdict, took: now.since(sent), ended: now };
+            attempt.exchange.ended(one);
+            attempt.write();
+            mark(exchange::TRIES_HEADER, "1");
+        }
+    }
+
+    /// Shows a request seat that has not heard of this seat that the host is judged here.
+    fn show_judged(&self, attempt: &Attempt, policy: &Attempts) {
+        if !attempt.exchange.seat && policy.judges_hosts() {
+            mark(exchange::TRIES_HEADER, "1");
+        }
+    }
+
+    /// Judges the host by how a try ended.
+    fn judge_host(
+        &self,
+        attempt: &Attempt,
+        policy: &mut Attempts,
+        answer: Answer,
+        verdict: Verdict,
+        sent: Timestamp,
+        came: Timestamp,
+    ) {
+        if !policy.judges_hosts() {
+            return;
+        }
+        let Some(end) = End::of(answer) else { return };
+        let mut shared = self.plugin.shared;
+        if verdict == Verdict::Success && !policy.wants_host(&mut shared, &attempt.exchange, came) {
+            return;
+        }
+        let host = attempt.host();
+        let one = Judged { host: &host, end, verdict, took: came.since(sent), sent };
+        let Ok(mut worker) = self.plugin.vm.attempt_worker.try_borrow_mut() else { return };
+        policy.judge_host(&mut worker, &mut shared, &attempt.exchange, one, came);
+        self.plugin.flush_later(policy.flush_due(), came);
+    }
+
     /// Judges a gRPC response by its trailers: too late for another try, but not for the record.
     fn judge_trailers(&self, attempt: &mut Attempt) {
         let Phase::Trailers { sent, came, .. } = attempt.phase else { return };
         attempt.phase = Phase::Over;
         let answer = response::trailers_answer(host::header(Headers::ResponseTrailers, "grpc-status").as_deref());
-        Self::record(attempt, answer, sent, came);
+        self.record(attempt, answer, sent, came);
     }
 
     /// Records a try that its response's headers did not decide.
-    fn record(attempt: &mut Attempt, answer: Answer, sent: Timestamp, came: Timestamp) {
+    fn record(&self, attempt: &mut Attempt, answer: Answer, sent: Timestamp, came: Timestamp) {
         let took = came.since(sent);
-        let Ok(policy) = attempt.policy.try_borrow() else { return };
+        let shared_policy = Rc::clone(&attempt.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
         let outcome = Outcome::judge(&policy.policy().outcome, answer, took, None);
+        self.judge_host(attempt, &mut policy, answer, outcome.verdict, sent, came);
         drop(policy);
         let Some(end) = End::of(answer) else { return };
         if attempt.exchange.is_retried() || outcome.verdict != Verdict::Success {
@@ -330,19 +407,25 @@ impl AttemptSeat {
                 }
                 let shared_policy = Rc::clone(&attempt.policy);
                 let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+                let (began, connection) = (attempt.began, connection());
                 if outcome::client_left(response_flags()) {
                     policy.abandon(&mut shared, &mut attempt.exchange, taken, now);
-                } else if is_connected() {
+                } else if connection.is_there() {
                     // Its host has closed the connection, or the route's time is over.
                     Attempts::begin_again(&mut attempt.exchange, due, taken);
                 } else {
+                    if connection.says_something(now.since(began)) {
+                        let answer = End::ConnectFailure.answer();
+                        let verdict = policy.policy().outcome.verdict(answer);
+                        self.judge_host(attempt, &mut policy, answer, verdict, began, now);
+                    }
                     policy.after_no_connection(&mut attempt.exchange, upstream_host(), now);
                 }
                 attempt.write();
             }
             Phase::Trailers { sent, head, came } => {
                 let answer = response::answer_at_end(Some(&head), response_flags());
-                Self::record(attempt, answer, sent, came);
+                self.record(attempt, answer, sent, came);
             }
             Phase::Sent(sent) => {
                 if is_answered || outcome::client_left(response_flags()) {
@@ -352,14 +435,37 @@ impl AttemptSeat {
                     attempt.refresh();
                 }
                 let now = Timestamp(host::now());
-                let host = attempt.host();
-                if let Ok(policy) = attempt.policy.try_borrow() {
-                    policy.after_no_response(&mut attempt.exchange, host, is_connected(), sent, now);
+                let (host, connection) = (attempt.host(), connection());
+                let is_connected = connection.is_there();
+                let shared_policy = Rc::clone(&attempt.policy);
+                if let Ok(mut policy) = shared_policy.try_borrow_mut() {
+                    if connection.says_something(now.since(sent)) {
+                        let (end, _) = policy.end_without_response(&attempt.exchange, is_connected, sent, now);
+                        let verdict = policy.policy().outcome.verdict(end.answer());
+                        self.judge_host(attempt, &mut policy, end.answer(), verdict, sent, now);
+                    }
+                    policy.after_no_response(&mut attempt.exchange, host, is_connected, sent, now);
                 }
                 attempt.write();
             }
         }
     }
+}
+
+/// Lets a try pass that is nobody's here, without the names of hosts. One of our own checks that has been sent to another
+/// host, because the cluster has its own no more, goes back instead.
+fn begin_ungoverned() -> Option<Action> {
+    let asked = host::header(Headers::Request, steering::HEADER)?;
+    let is_check = host::header(Headers::Request, heartbeat::MARK).is_some();
+    if is_check && upstream_host() != asked {
+        let headers = [(heartbeat::GONE.to_owned(), "1".to_owned())];
+        return host::reply(503, "holdfast_no_such_host", &headers, &[], None).ok().map(|()| Action::Pause);
+    }
+    let _ = host::remove_header(Headers::Request, steering::HEADER);
+    if is_check {
+        let _ = host::remove_header(Headers::Request, heartbeat::MARK);
+    }
+    None
 }
 
 /// Adds a header for the router or the request seat.
@@ -410,19 +516,51 @@ fn time_left() -> Option<Duration> {
     (millis > 0).then_some(Duration::from_millis(millis))
 }
 
-/// Whether the try has, or may have had, a connection to its host: only what is certain counts as none. A connection over
-/// a Unix socket has no local address.
-fn is_connected() -> bool {
+/// What is known of a try's connection to its host.
+enum Connection {
+    /// There was one, or may have been: over a Unix socket it has no local address.
+    There,
+    /// It could not be had.
+    Failed,
+    /// It was waited for too long, or one of Envoy's own limits was reached; the two look alike.
+    Without,
+    /// Nothing was heard of it before the request's time was over.
+    Unheard,
+}
+
+/// Of the tries that Envoy let go without a connection and without a reason, those that took so long were waiting for the
+/// host; Envoy's own limits say no within a millisecond (seen on Envoy 1.36 and 1.40).
+const WAITED: Duration = Duration::from_millis(20);
+
+impl Connection {
+    fn is_there(&self) -> bool {
+        matches!(self, Connection::There)
+    }
+
+    /// Whether the end of a try that took so long says something about its host.
+    fn says_something(&self, took: Duration) -> bool {
+        match self {
+            Connection::There | Connection::Failed => true,
+            Connection::Without => took >= WAITED,
+            Connection::Unheard => false,
+        }
+    }
+}
+
+/// What is known of the connection of a try that ended without a response. Only what is certain counts as none.
+fn connection() -> Connection {
     let is_there = |path: &str| host::property(path).is_some_and(|value| !value.is_empty());
     if is_there("upstream\0local_address") {
-        return true;
+        return Connection::There;
     }
     if is_there("upstream\0transport_failure_reason") {
-        return false;
+        return Connection::Failed;
     }
-    // A connection that took too long leaves no reason.
     let host = upstream_host();
-    std::str::from_utf8(&host).ok().and_then(|host| host.parse::<std::net::SocketAddr>().ok()).is_none()
+    if std::str::from_utf8(&host).ok().and_then(|host| host.parse::<std::net::SocketAddr>().ok()).is_none() {
+        return Connection::There;
+    }
+    if is_there("upstream\0cx_pool_ready_duration") { Connection::Without } else { Connection::Unheard }
 }
 
 fn upstream_host() -> Vec<u8> {

@@ -75,6 +75,15 @@ impl Governing {
         for event in events.drain(..) {
             match event {
                 Event::Count(metric) => self.with_id(governed, key, metric, |id| host::increment_metric(id, 1)),
+                Event::Add(metric, by) => {
+                    self.with_id(governed, key, metric, |id| host::increment_metric(id, by.into()));
+                }
+                Event::Gauge(metric, value) => {
+                    self.with_id(governed, key, metric, |id| host::record_metric(id, value));
+                }
+                Event::Said { alarming, line } => {
+                    host::log(if alarming { Level::Warn } else { Level::Info }, &line);
+                }
                 Event::State(state) => {
                     self.with_id(governed, key, Metric::BreakerState, |id| host::record_metric(id, state as u64));
                 }

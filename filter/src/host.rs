@@ -24,6 +24,8 @@ pub enum Headers {
     Response = 2,
     /// The response's trailers.
     ResponseTrailers = 3,
+    /// The headers of the answer to a call of ours.
+    CallResponse = 6,
 }
 
 /// Log levels. Source: proxy-wasm ABI 0.2.1, `proxy_log_level_t`.
@@ -140,6 +142,11 @@ pub fn tick_every(millis: u32) -> Result<(), Refusal> {
 /// The plugin's configuration.
 pub fn plugin_configuration() -> Result<Vec<u8>, Refusal> {
     buffer(7)
+}
+
+/// The body of the answer to a call of ours.
+pub fn call_response_body() -> Result<Vec<u8>, Refusal> {
+    buffer(4)
 }
 
 /// The VM's configuration.

@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use holdfast_policy::access::{self, Fate};
 use holdfast_policy::document::{Mode, Policy};
-use holdfast_policy::exchange::{self, ClusterHash, Next};
+use holdfast_policy::exchange::{self, ClusterHash, End, Next};
 use holdfast_policy::fallback::{self, Field, Served};
-use holdfast_policy::governed::{Accounted, Asked, Decision, InFlightHold, Plan, Ticket, Tried};
+use holdfast_policy::governed::{
+    Accounted, Asked, Decision, Event, Governed, InFlightHold, Plan, Sending, Ticket, Tried,
+};
+use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
+use holdfast_policy::outlier::hosts::{Judged, Steering};
+use holdfast_policy::outlier::steering;
 use holdfast_policy::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
 use holdfast_policy::retry::{Denial, Leave};
 use holdfast_policy::time::Timestamp;
+use holdfast_policy::worker::Worker;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -20,6 +26,7 @@ use crate::facts::Facts;
 use crate::governing::Governing;
 use crate::host::{self, Headers};
 use crate::root::Plugin;
+use crate::shared::SharedData;
 use crate::shared_exchange;
 
 /// One request's context.
@@ -54,6 +61,10 @@ struct Admitted {
     head: Option<(ResponseHead, Timestamp)>,
     /// What the router was told about retries, if anything.
     retrying: Option<Retrying>,
+    /// Who judges the host, if anybody does.
+    hosts: Option<JudgesHosts>,
+    /// Where the router was told to go, if it was.
+    steering: Option<Steering>,
     /// What the access log says of the request so far.
     fate: Fate,
 }
@@ -68,6 +79,15 @@ struct Retrying {
     seat: bool,
     /// Whether an attempt seat was told of the request.
     is_told: bool,
+}
+
+/// Who judges the host of a request.
+#[derive(Clone, Copy)]
+struct JudgesHosts {
+    /// Whose hosts they are, where the key does not tell it.
+    cluster: ClusterHash,
+    /// Whether an attempt seat is known, which sees every try.
+    seat: bool,
 }
 
 /// How an answer came.
@@ -91,7 +111,8 @@ impl RequestSeat {
     }
 
     /// Decides on the request. A reply to send is returned, for nothing may be borrowed while the host sends it.
-    fn admit(&mut self, ended: bool) -> Option<Served> {
+    /// `hosts` becomes where the router is to go, if it is to be told.
+    fn admit(&mut self, ended: bool, hosts: &mut Option<String>) -> Option<Served> {
         let plugin = self.plugin.as_ref()?;
         let facts = Facts::default();
         let governing = plugin.policies.get(plugin.index.find(|field| facts.get(field))?)?;
@@ -113,22 +134,41 @@ impl RequestSeat {
                 Some(fallback::serve_rejection(policy, &rejection, asks_grpc(), value, &mut events))
             }
             Decision::Admitted(ticket) => {
-                let retrying = leave(policy, &facts).map(|leave| {
-                    let cluster = if governed.wants_cluster() {
-                        ClusterHash::of(&facts.get(Field::Cluster).unwrap_or_default())
-                    } else {
-                        ClusterHash::OF_THE_KEY
-                    };
-                    let trusts_seat = plugin.seatless_until.get().remaining(now, SEATLESS).is_none();
+                let judges_hosts = governed.outlier().is_some();
+                let leave = leave(policy, &facts);
+                let cluster = if governed.wants_cluster() && (leave.is_some() || judges_hosts) {
+                    ClusterHash::of(&facts.get(Field::Cluster).unwrap_or_default())
+                } else {
+                    ClusterHash::OF_THE_KEY
+                };
+                let trusts_seat = plugin.seatless_until.get().remaining(now, SEATLESS).is_none();
+                let plan = leave.and_then(|leave| {
                     let asked = Asked { leave, cluster, ended, trusts_seat };
-                    let plan = governed.plan_retries(&mut worker, &mut shared, &ticket, asked, now);
-                    match plan {
-                        Some(plan) => tell_router(governing, plan),
-                        None => Retrying { leave, denial: None, seat: true, is_told: false },
-                    }
+                    governed.plan_retries(&mut worker, &mut shared, &ticket, asked, now)
                 });
+                let (mut exchange, mut steering) = (None, None);
+                let mut retrying = leave.map(|leave| match plan {
+                    Some(plan) => tell_router(governing, plan, &mut exchange),
+                    None => Retrying { leave, denial: None, seat: true, is_told: false },
+                });
+                if judges_hosts {
+                    let cluster_name = facts.get(Field::Cluster).unwrap_or_default();
+                    let sending = Sending { cluster, cluster_name: &cluster_name, leave, exchange, trusts_seat };
+                    let sent = governed.send(&mut worker, &mut shared, &ticket, sending, now, &mut events);
+                    (exchange, steering) = (sent.exchange, sent.steering);
+                }
+                let seat = exchange.as_ref().is_some_and(|exchange| exchange.seat);
+                let is_told = exchange.is_some_and(|exchange| shared_exchange::write(&exchange).is_ok());
+                if let Some(retrying) = &mut retrying {
+                    retrying.is_told &= is_told;
+                }
+                // Where the attempt seat cannot be told it would not remove the header.
+                let steering = steering.filter(|_| is_told);
+                *hosts = steering.as_ref().map(|steering| steering.hosts.clone());
                 self.exchange = Exchange::Admitted(Box::new(Admitted {
                     retrying,
+                    hosts: judges_hosts.then_some(JudgesHosts { cluster, seat: seat && is_told }),
+                    steering,
                     fate: if ticket.is_probe() { Fate::Probe } else { Fate::Admitted },
                     governing: Rc::clone(governing),
                     grpc: governing.replaces_answers && asks_grpc(),
@@ -144,7 +184,11 @@ impl RequestSeat {
             (None, Exchange::Admitted(admitted)) => admitted.fate,
             (None, _) => Fate::Admitted,
         };
-        tell_access_log(&access::line(&policy.name, governed.key_text(key), fate));
+        let mut line = access::line(&policy.name, governed.key_text(key), fate);
+        if let Exchange::Admitted(admitted) = &self.exchange {
+            access::push_steering(&mut line, admitted.steering.as_ref());
+        }
+        tell_access_log(&line);
         governing.tell(&governed, key, events);
         served
     }
@@ -153,19 +197,30 @@ impl RequestSeat {
     /// a fallback is for it.
     fn settle(&mut self, admitted: Admitted, answer: Answer, came: &Came) -> Option<Served> {
         let plugin = self.plugin.as_ref()?;
-        let Admitted { governing, ticket, grpc, kept, retrying, fate, .. } = admitted;
+        let Admitted { governing, ticket, grpc, kept, retrying, hosts, steering, fate, .. } = admitted;
         let policy = governing.policy();
         let outcome = Outcome::judge(&policy.outcome, answer, came.began.since(ticket.admitted()), came.retry_after);
-        let (key, would_be_served) = (ticket.key(), ticket.would_be_served());
+        let (key, would_be_served, sent) = (ticket.key(), ticket.would_be_served(), ticket.admitted());
         let mut events = governing.events();
         let mut shared = plugin.shared;
         let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
         let mut governed = governing.governed.try_borrow_mut().ok()?;
         let hold = governed.report(&mut worker, &mut shared, ticket, &outcome, came.at, &mut events);
-        let exchange = retrying
-            .as_ref()
-            .filter(|retrying| retrying.is_worth_reading(came.has_tries, &outcome))
-            .and_then(|_| shared_exchange::read());
+        let is_worth_reading =
+            retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(came.has_tries, &outcome))
+                || hosts.is_some() && (came.has_tries || outcome.verdict != Verdict::Success);
+        let exchange = is_worth_reading.then(shared_exchange::read).flatten();
+        if let Some(hosts) = hosts {
+            let is_judged =
+                hosts.seat || came.has_tries || exchange.as_ref().is_some_and(|exchange| !exchange.tries.is_empty());
+            if is_judged && exchange.is_some() {
+                governed.look_again_at_hosts(key, hosts.cluster);
+            } else if !is_judged {
+                let one = (answer, &outcome, came.began.since(sent), sent);
+                let (store, events) = (&mut shared, &mut events);
+                judge_host(&mut governed, &mut worker, store, key, hosts.cluster, one, came.at, events);
+            }
+        }
         let mut accounted = Accounted::default();
         if let Some(retrying) = &retrying {
             let is_unseen = retrying.is_unseen(exchange.as_ref(), answer, &outcome);
@@ -198,6 +253,7 @@ impl RequestSeat {
         if served.is_some() || !tries.is_empty() || accounted.denial.is_some() {
             let fate = served.as_ref().map_or(fate, |served| served.fate);
             let mut line = access::line(&policy.name, governed.key_text(key), fate);
+            access::push_steering(&mut line, steering.as_ref());
             access::push_tries(&mut line, tries, accounted.denial);
             tell_access_log(&line);
         }
@@ -292,8 +348,30 @@ fn leave(policy: &Policy, facts: &Facts) -> Option<Leave> {
     Some(retry.leave(&method, || header(&retry.idempotency_header).is_some(), attempt.as_deref()))
 }
 
-/// Tells the router and the attempt seat what may be retried.
-fn tell_router(governing: &Governing, plan: Plan) -> Retrying {
+/// Judges the host of a request's last try, where no attempt seat does.
+#[allow(clippy::too_many_arguments)] // The worker, the store and the events belong to every call.
+fn judge_host(
+    governed: &mut Governed,
+    worker: &mut Worker,
+    store: &mut SharedData,
+    key: KeyNumber,
+    cluster: ClusterHash,
+    (answer, outcome, took, sent): (Answer, &Outcome, Duration, Timestamp),
+    now: Timestamp,
+    events: &mut Vec<Event>,
+) {
+    let Some(end) = End::of(answer) else { return };
+    if outcome.verdict == Verdict::Success && !governed.wants_host(store, key, cluster, now) {
+        return;
+    }
+    // Without a host there was no try.
+    let Some(host) = host::property("upstream\0address").filter(|host| !host.is_empty()) else { return };
+    let one = Judged { host: &host, end, verdict: outcome.verdict, took, sent };
+    governed.judge_host(worker, store, key, cluster, one, now, events);
+}
+
+/// Tells the router what may be retried; `exchange` becomes what the attempt seat is to be told.
+fn tell_router(governing: &Governing, plan: Plan, exchange: &mut Option<exchange::Exchange>) -> Retrying {
     // What the host refuses to set is not retried as it should be, but the request goes on.
     let set = |name: &str, value: &str| {
         let _ = host::set_header(Headers::Request, name, value);
@@ -307,7 +385,8 @@ fn tell_router(governing: &Governing, plan: Plan) -> Retrying {
     if let Some(lasts) = plan.try_lasts {
         set("x-envoy-upstream-rq-per-try-timeout-ms", &lasts.as_millis().to_string());
     }
-    let is_told = plan.exchange.is_some_and(|exchange| shared_exchange::write(&exchange).is_ok());
+    let is_told = plan.exchange.is_some();
+    *exchange = plan.exchange;
     Retrying { leave: plan.leave, denial: plan.denial, seat: plan.seat, is_told }
 }
 
@@ -370,10 +449,17 @@ impl Context for RequestSeat {}
 
 impl HttpContext for RequestSeat {
     fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
-        match self.admit(end_of_stream) {
-            Some(served) => send(&served),
-            None => Action::Continue,
+        let mut hosts = None;
+        if let Some(served) = self.admit(end_of_stream, &mut hosts) {
+            return send(&served);
         }
+        // What the host refuses is left to the cluster's own balancing.
+        let _ = match hosts {
+            Some(hosts) => host::set_header(Headers::Request, steering::HEADER, &hosts),
+            // A client's own would choose a host, governed or not.
+            None => host::remove_header(Headers::Request, steering::HEADER),
+        };
+        Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {

@@ -1,26 +1,32 @@
 //! The plugin: reads its configuration and makes a context for each request.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use holdfast_policy::config;
+use holdfast_policy::governed::{Call, Event, Reply};
 use holdfast_policy::index::Index;
+use holdfast_policy::keys::KeyNumber;
+use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::seat::Seat;
 use holdfast_policy::store::{Expected, Store};
 use holdfast_policy::time::Timestamp;
+use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
 use crate::attempt_plugin::AttemptPlugin;
 use crate::attempt_seat::AttemptSeat;
 use crate::governing::Governing;
-use crate::host::{self, Level};
+use crate::host::{self, Headers, Level};
 use crate::request_seat::RequestSeat;
 use crate::shared::SharedData;
 use crate::vm::Vm;
 
-/// How often claims and counts are renewed, in milliseconds.
-const TICK_MILLIS: u32 = 1000;
+/// The most often that the host is asked for a tick.
+const LEAST_TICK: Duration = Duration::from_millis(10);
 
 /// The configured plugin, as the requests see it.
 pub struct Plugin {
@@ -36,10 +42,22 @@ pub struct Plugin {
     pub seatless_until: Cell<Timestamp>,
 }
 
+impl Plugin {
+    /// How often claims and counts are renewed, and hosts looked after.
+    fn tick_millis(&self) -> u32 {
+        let every =
+            self.policies.iter().filter_map(|governing| governing.governed.try_borrow().ok()?.tick_every().into());
+        let every = every.min().unwrap_or(Duration::from_secs(1));
+        u32::try_from(every.max(LEAST_TICK).as_millis()).unwrap_or(1000)
+    }
+}
+
 /// The root context.
 #[derive(Default)]
 pub struct Root {
     plugin: Option<Configured>,
+    /// Our own requests that are under way, by their names.
+    calls: HashMap<u32, (Rc<Governing>, Call)>,
 }
 
 /// What the module was configured to be.
@@ -49,6 +67,36 @@ enum Configured {
 }
 
 impl Root {
+    /// Makes the requests of our own that are due.
+    fn call(&mut self, plugin: &Plugin, governing: &Rc<Governing>) {
+        let (now, mut shared, mut told) = (Timestamp(host::now()), plugin.shared, Vec::new());
+        let (Ok(mut worker), Ok(mut governed)) =
+            (plugin.vm.worker.try_borrow_mut(), governing.governed.try_borrow_mut())
+        else {
+            return;
+        };
+        for call in governed.calls(&mut worker, &mut shared, now, &mut told) {
+            let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            // Only the SDK's own function makes the answer find its way back to this context. It knows every status that Envoy
+            // gives for a call.
+            let token = hostcalls::dispatch_http_call(&call.upstream, headers, None, Vec::new(), call.timeout).ok();
+            let mut events = Vec::new();
+            governed.call_made(&call, token, now, &mut events);
+            told.extend(events.into_iter().map(|event| (call.key(), event)));
+            if let Some(token) = token {
+                self.calls.insert(token, (Rc::clone(governing), call));
+            }
+        }
+        let mut by_key: Vec<(KeyNumber, Vec<Event>)> = Vec::new();
+        for (key, event) in told {
+            match by_key.last_mut() {
+                Some((last, events)) if *last == key => events.push(event),
+                _ => by_key.push((key, vec![event])),
+            }
+        }
+        by_key.into_iter().for_each(|(key, events)| governing.tell(&governed, key, events));
+    }
+
     /// Reads both configurations; the error is what to tell the operator, line by line.
     fn configure() -> Result<Configured, String> {
         let vm_configuration = host::vm_configuration().unwrap_or_default();
@@ -83,14 +131,43 @@ impl Root {
     }
 }
 
-impl Context for Root {}
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, _body_size: usize, _trailers: usize) {
+        let Some((governing, call)) = self.calls.remove(&token) else { return };
+        let Some(Configured::Request(plugin)) = &self.plugin else { return };
+        let plugin = Rc::clone(plugin);
+        // Where nothing came there are no headers that could be asked for.
+        let header = |name: &str| if headers > 0 { host::header(Headers::CallResponse, name) } else { None };
+        let status = header(":status").and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
+        let body = if call.reads_body() { host::call_response_body().unwrap_or_default() } else { Vec::new() };
+        let reply = status.map(|status: u16| Reply {
+            status,
+            // Envoy's own say nothing of how long the host took.
+            is_hosts: status < 500 || header("x-envoy-upstream-service-time").is_some(),
+            is_gone: status >= 500 && header(heartbeat::GONE).is_some(),
+            body: &body,
+        });
+        let (now, mut shared, mut events) = (Timestamp(host::now()), plugin.shared, governing.events());
+        let (Ok(mut worker), Ok(mut governed)) =
+            (plugin.vm.worker.try_borrow_mut(), governing.governed.try_borrow_mut())
+        else {
+            return;
+        };
+        let others_wait = governed.call_reported(&mut worker, &mut shared, &call, token, reply, now, &mut events);
+        governing.tell(&governed, call.key(), events);
+        drop((worker, governed));
+        if others_wait {
+            self.call(&plugin, &governing);
+        }
+    }
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
         match Root::configure() {
             Ok(configured) => {
                 if let Configured::Request(plugin) = &configured {
-                    if let Err(refusal) = host::tick_every(TICK_MILLIS) {
+                    if let Err(refusal) = host::tick_every(plugin.tick_millis()) {
                         host::log(
                             Level::Warn,
                             &format!("holdfast: no tick (status {refusal}): leases are renewed late"),
@@ -118,13 +195,20 @@ impl RootContext for Root {
             Some(Configured::Attempt(plugin)) => return plugin.on_tick(),
             None => return,
         };
+        let plugin = Rc::clone(plugin);
         let (now, mut shared) = (Timestamp(host::now()), plugin.shared);
-        let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
-        worker.tick(&mut shared, now);
-        for governing in &plugin.policies {
-            if let Ok(mut governed) = governing.governed.try_borrow_mut() {
-                governed.tick(&mut worker, &mut shared, now);
+        {
+            let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
+            worker.tick(&mut shared, now);
+            for governing in &plugin.policies {
+                if let Ok(mut governed) = governing.governed.try_borrow_mut() {
+                    let told = governed.tick(&mut worker, &mut shared, now);
+                    told.into_iter().for_each(|(key, events)| governing.tell(&governed, key, events));
+                }
             }
+        }
+        for governing in &plugin.policies {
+            self.call(&plugin, governing);
         }
     }
 

@@ -9,24 +9,23 @@ use crate::host::{self, MetricKind};
 /// would overwrite; and a key that was never written accepts any version.)
 const NEVER: u32 = u32::MAX;
 
-/// Shared data, with a gauge as its change signal.
+/// Shared data, with gauges as its change signals.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedData {
     epoch: Option<u32>,
+    runs: Option<u32>,
 }
 
 impl SharedData {
-    /// Opens shared data and tries whether the gauge counts; a stats matcher can drop it, and it then reads 0 for ever.
+    /// Opens shared data and tries whether the gauges count; a stats matcher can drop one, and it then reads 0 for ever.
+    ///
+    /// Before Envoy 1.39 an upstream filter's gauge is another one than the same gauge of the listener's filters: what the
+    /// attempt seats signal reaches the request seats with the requests that failed.
     pub fn open() -> Self {
         let counts =
             |id: &u32| host::increment_metric(*id, 1).is_ok() && host::metric(*id).is_ok_and(|value| value > 0);
-        SharedData { epoch: host::define_metric(MetricKind::Gauge, metrics::EPOCH).ok().filter(counts) }
-    }
-
-    /// Shared data without a change signal, for a seat that reads what it needs when it needs it. (Before Envoy 1.39 an
-    /// upstream filter's gauge is another one than the same gauge of the listener's filters.)
-    pub fn unsignalled() -> Self {
-        SharedData { epoch: None }
+        let open = |name| host::define_metric(MetricKind::Gauge, name).ok().filter(counts);
+        SharedData { epoch: open(metrics::EPOCH), runs: open(metrics::RUNS) }
     }
 
     /// Whether changes are signalled; otherwise views are refreshed by time.
@@ -64,6 +63,16 @@ impl Store for SharedData {
 
     fn raise_epoch(&mut self) {
         if let Some(id) = self.epoch {
+            let _ = host::increment_metric(id, 1);
+        }
+    }
+
+    fn runs(&mut self) -> Option<u64> {
+        self.runs.and_then(|id| host::metric(id).ok())
+    }
+
+    fn raise_runs(&mut self) {
+        if let Some(id) = self.runs {
             let _ = host::increment_metric(id, 1);
         }
     }

@@ -4,14 +4,23 @@
 //! them are one and share their counts, so that a slot in shared data keeps its one writer.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+
+use holdfast_policy::attempts::Attempts;
+use holdfast_policy::exchange::Exchange;
 
 use holdfast_policy::document::Policy;
 use holdfast_policy::governed::Governed;
+use holdfast_policy::time::Timestamp;
 use holdfast_policy::worker::Worker;
 
 use crate::governing::Governing;
 use crate::host;
+use crate::shared::SharedData;
+
+/// The most policies that an attempt seat keeps; more than that have been replaced by updates long ago.
+const MOST_POLICIES: usize = 2000;
 
 thread_local! {
     static VM: Rc<Vm> = Rc::new(Vm::new());
@@ -21,12 +30,58 @@ thread_local! {
 pub struct Vm {
     /// This VM as one of the workers.
     pub worker: RefCell<Worker>,
+    /// This VM as one of the attempt seats', which count hosts' tries.
+    pub attempt_worker: RefCell<Worker>,
+    /// The policies of the attempt seats, by their content.
+    attempts: RefCell<HashMap<u64, Rc<RefCell<Attempts>>>>,
     in_use: RefCell<Vec<Weak<Governing>>>,
 }
 
 impl Vm {
     fn new() -> Self {
-        Vm { worker: RefCell::new(Worker::new(host::now())), in_use: RefCell::new(Vec::new()) }
+        let seed = host::now();
+        Vm {
+            worker: RefCell::new(Worker::new(seed)),
+            attempt_worker: RefCell::new(Worker::of_attempts(seed.rotate_left(17))),
+            attempts: RefCell::default(),
+            in_use: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// The policy of an exchange as the attempt seats see it; `None` if the request seat's VM has not published it.
+    pub fn attempts(&self, exchange: &Exchange, mut shared: SharedData) -> Option<Rc<RefCell<Attempts>>> {
+        let mut policies = self.attempts.try_borrow_mut().ok()?;
+        if let Some(known) = policies.get(&exchange.fingerprint)
+            && known.try_borrow().is_ok_and(|known| known.is(exchange))
+        {
+            return Some(Rc::clone(known));
+        }
+        let fetched = Attempts::fetch(&mut shared, &exchange.policy, exchange.fingerprint)?;
+        if policies.len() >= MOST_POLICIES {
+            policies.clear();
+        }
+        let fetched = Rc::new(RefCell::new(fetched));
+        policies.insert(exchange.fingerprint, Rc::clone(&fetched));
+        Some(fetched)
+    }
+
+    /// When the attempt seats should write what they have counted of hosts at the latest.
+    pub fn flush_due(&self) -> Option<Timestamp> {
+        let policies = self.attempts.try_borrow().ok()?;
+        policies.values().filter_map(|policy| policy.try_borrow().ok()?.flush_due()).min()
+    }
+
+    /// Writes what the attempt seats have counted of hosts.
+    pub fn flush(&self, mut shared: SharedData, now: Timestamp) {
+        let (Ok(mut worker), Ok(policies)) = (self.attempt_worker.try_borrow_mut(), self.attempts.try_borrow()) else {
+            return;
+        };
+        worker.tick(&mut shared, now);
+        for policy in policies.values() {
+            if let Ok(mut policy) = policy.try_borrow_mut() {
+                policy.flush(&mut worker, &mut shared, now);
+            }
+        }
     }
 
     /// The VM that runs this.

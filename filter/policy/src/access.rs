@@ -5,6 +5,7 @@ use core::fmt::Write;
 use crate::document::Reason;
 use crate::exchange::Try;
 use crate::outcome::Verdict;
+use crate::outlier::hosts::Steering;
 use crate::retry::Denial;
 
 /// What became of a request.
@@ -44,6 +45,18 @@ pub fn line(policy: &str, key: &str, fate: Fate) -> String {
         line.push_str("; kind=static");
     }
     line
+}
+
+/// What [`line()`] adds while hosts are out: `; probe=10.0.0.1:8080` for the request that is that host's probe, and
+/// `; hosts_out=1/5`.
+pub fn push_steering(line: &mut String, steering: Option<&Steering>) {
+    let Some(steering) = steering else { return };
+    if let Some((_, probe)) = &steering.probe {
+        line.push_str("; probe=");
+        line.push_str(probe);
+    }
+    // Writing to a string cannot fail.
+    let _ = write!(line, "; hosts_out={}/{}", steering.out, steering.of);
 }
 
 /// What [`line()`] adds about tries, if there is anything to say: `; attempts=10.0.0.1:80 failure:503 3ms, 10.0.0.2:80 success:200 5ms`,

@@ -14,6 +14,7 @@ use crate::config;
 use crate::document::{BreakerControl, Mode, Policy, Retry, RetryWord};
 use crate::exchange::{ClusterHash, End, Exchange, Next, Try};
 use crate::keys::KeyNumber;
+use crate::outlier::hosts::Hosts;
 use crate::paths::{self, Paths};
 use crate::presence::{self, Presence};
 use crate::record::Record;
@@ -39,6 +40,8 @@ struct KeyState {
     requests: Option<(Timestamp, u32)>,
     /// When this seat last told that it is there, by cluster.
     told: Vec<(ClusterHash, Timestamp)>,
+    /// The hosts, by cluster.
+    hosts: Vec<(ClusterHash, Hosts)>,
 }
 
 /// One policy as one attempt seat sees it.
@@ -185,6 +188,7 @@ impl Attempts {
             paths: Paths::new(prefix, key),
             requests: None,
             told: Vec::new(),
+            hosts: Vec::new(),
         })
     }
 
@@ -333,6 +337,21 @@ impl Attempts {
         now: Timestamp,
     ) {
         let took = now.since(sent);
+        let (end, ended) = self.end_without_response(exchange, connected, sent, now);
+        let verdict = self.policy.outcome.verdict(end.answer());
+        exchange.next = Next::Open;
+        exchange.ended(Try { host, end, verdict, took, ended });
+    }
+
+    /// How a try ended that had no response, and when that counts as. See [`Attempts::after_no_response`].
+    pub fn end_without_response(
+        &self,
+        exchange: &Exchange,
+        connected: bool,
+        sent: Timestamp,
+        now: Timestamp,
+    ) -> (End, Timestamp) {
+        let took = now.since(sent);
         let per_try = self.policy.retry.as_ref().and_then(|retry| retry.per_try_timeout);
         let is_over = |passed: Duration, of: Duration| {
             passed.saturating_add((of / 4).clamp(*TIMER_SLACK.start(), *TIMER_SLACK.end())) >= of
@@ -344,16 +363,13 @@ impl Attempts {
                 .deadline
                 .is_some_and(|deadline| is_over(now.since(exchange.admitted), deadline.since(exchange.admitted)));
         // The router waits for a try longer than the policy does, by the longest wait; the try ended before.
-        let (end, ended) = match (timed_out, connected) {
+        match (timed_out, connected) {
             (true, true) => {
                 (End::TimedOut, per_try.filter(|_| lasts.is_some()).map_or(now, |per_try| now.min(sent.plus(per_try))))
             }
             (_, false) => (End::ConnectFailure, now),
             (false, true) => (End::Reset, now),
-        };
-        let verdict = self.policy.outcome.verdict(end.answer());
-        exchange.next = Next::Open;
-        exchange.ended(Try { host, end, verdict, took, ended });
+        }
     }
 
     /// Decides on a further try that the router has begun.
@@ -572,6 +588,8 @@ impl Attempts {
         matches!(cell.name(), StateName::Closed | StateName::Ramping)
     }
 }
+
+mod hosts;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,10 @@ use core::time::Duration;
 use crate::glob::Glob;
 use crate::percent::Percent;
 
+mod outlier;
+
+pub use outlier::{Consecutive, Detector, Discover, FailureRate, Heartbeat, Latency, Outlier, SuccessRate};
+
 /// A whole document: the first policy whose `matches` holds governs a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
@@ -37,6 +41,8 @@ pub struct Policy {
     pub throttle: Option<Throttle>,
     /// Further tries after one that failed.
     pub retry: Option<Retry>,
+    /// Ejection of bad hosts.
+    pub outlier: Option<Outlier>,
     /// In order of preference.
     pub fallback: Vec<Fallback>,
 }

@@ -8,6 +8,7 @@ use core::time::Duration;
 use crate::fingerprint;
 use crate::keys::KeyNumber;
 use crate::outcome::{Answer, Verdict};
+use crate::outlier::table::HostId;
 use crate::record::{Kind, Reader, Record, Writer};
 use crate::retry::{Denial, Leave};
 use crate::time::{Timestamp, nanos};
@@ -46,6 +47,12 @@ pub struct Exchange {
     pub cluster: ClusterHash,
     /// Whether the request seat knew of an attempt seat, and so left responses to it.
     pub seat: bool,
+    /// Whether the policy decides on further tries of it; otherwise that is left to the route.
+    pub governs_retries: bool,
+    /// Whether the request seat has named hosts to the router.
+    pub steered: bool,
+    /// The host that was out and whose probe it is, if it is one.
+    pub probe: Option<HostId>,
     /// What the waits of this request follow from; also its name among the requests of a worker.
     pub seed: u64,
     /// When the request came.
@@ -153,6 +160,30 @@ impl End {
             Answer::NotTheHost => None,
         }
     }
+
+    pub(crate) fn write(self, out: &mut Writer) {
+        let (kind, number) = match self {
+            End::Http(status) => (0, status.into()),
+            End::Grpc(status) => (1, status),
+            End::ConnectFailure => (2, 0),
+            End::Reset => (3, 0),
+            End::TimedOut => (4, 0),
+        };
+        out.u8(kind);
+        out.u32(number);
+    }
+
+    pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let (kind, number) = (input.u8()?, input.u32()?);
+        match kind {
+            0 => u16::try_from(number).ok().map(End::Http),
+            1 => Some(End::Grpc(number)),
+            2 if number == 0 => Some(End::ConnectFailure),
+            3 if number == 0 => Some(End::Reset),
+            4 if number == 0 => Some(End::TimedOut),
+            _ => None,
+        }
+    }
 }
 
 impl core::fmt::Display for End {
@@ -198,14 +229,6 @@ impl Exchange {
     }
 }
 
-fn flag(input: &mut Reader<'_>) -> Option<bool> {
-    match input.u8()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
-}
-
 /// A time that is not there.
 const NO_TIME: u64 = 0;
 
@@ -222,6 +245,13 @@ impl Record for Exchange {
         out.u16(self.key.0);
         out.u64(self.cluster.0);
         out.u8(self.seat.into());
+        out.u8(self.governs_retries.into());
+        out.u8(self.steered.into());
+        out.u8(self.probe.is_some().into());
+        if let Some(HostId { place, id }) = self.probe {
+            out.u16(place);
+            out.u32(id);
+        }
         out.u64(self.seed);
         out.time(self.admitted);
         out.u64(self.deadline.map_or(NO_TIME, |deadline| deadline.0));
@@ -250,15 +280,7 @@ impl Record for Exchange {
         out.u8(self.tries.len().min(MOST_TRIES) as u8);
         for one in self.tries.iter().take(MOST_TRIES) {
             out.bytes(&one.host);
-            let (kind, number) = match one.end {
-                End::Http(status) => (0, status.into()),
-                End::Grpc(status) => (1, status),
-                End::ConnectFailure => (2, 0),
-                End::Reset => (3, 0),
-                End::TimedOut => (4, 0),
-            };
-            out.u8(kind);
-            out.u32(number);
+            one.end.write(out);
             out.u8(one.verdict as u8);
             out.u64(nanos(one.took));
             out.time(one.ended);
@@ -269,7 +291,9 @@ impl Record for Exchange {
         let fingerprint = input.u64()?;
         let policy = core::str::from_utf8(input.bytes()?).ok()?.to_owned();
         let (key, cluster) = (KeyNumber(input.u16()?), ClusterHash(input.u64()?));
-        let seat = flag(input)?;
+        let (seat, governs_retries) = (input.flag()?, input.flag()?);
+        let steered = input.flag()?;
+        let probe = if input.flag()? { Some(HostId { place: input.u16()?, id: input.u32()? }) } else { None };
         let (seed, admitted) = (input.u64()?, input.time()?);
         let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
         let try_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
@@ -282,7 +306,7 @@ impl Record for Exchange {
             4 => Next::Due(input.time()?),
             _ => return None,
         };
-        let marked = flag(input)?;
+        let marked = input.flag()?;
         let count = usize::from(input.u8()?);
         if count > MOST_TRIES {
             return None;
@@ -290,15 +314,7 @@ impl Record for Exchange {
         let mut tries = Vec::with_capacity(count);
         for _ in 0..count {
             let host = input.bytes()?.to_owned();
-            let (kind, number) = (input.u8()?, input.u32()?);
-            let end = match kind {
-                0 => End::Http(u16::try_from(number).ok()?),
-                1 => End::Grpc(number),
-                2 if number == 0 => End::ConnectFailure,
-                3 if number == 0 => End::Reset,
-                4 if number == 0 => End::TimedOut,
-                _ => return None,
-            };
+            let end = End::read(input)?;
             let verdict = match input.u8()? {
                 0 => Verdict::Success,
                 1 => Verdict::Failure,
@@ -313,6 +329,9 @@ impl Record for Exchange {
             key,
             cluster,
             seat,
+            governs_retries,
+            steered,
+            probe,
             seed,
             admitted,
             deadline,
@@ -348,6 +367,9 @@ mod tests {
             key: KeyNumber(3),
             cluster: ClusterHash::of(b"orders"),
             seat: true,
+            governs_retries: true,
+            steered: false,
+            probe: Some(HostId { place: 3, id: 9 }),
             seed: u64::MAX,
             admitted: Timestamp::from_secs(1000),
             deadline: Some(Timestamp::from_secs(1005)),

@@ -29,10 +29,21 @@ use crate::worker::{Seen, VIEW_LASTS, VIEW_LASTS_UNSIGNALLED, Worker};
 use crate::workers::Place;
 
 /// Something to tell the operator about one key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Adds one to a counter.
     Count(Metric),
+    /// Adds so many to a counter.
+    Add(Metric, u32),
+    /// Sets a gauge.
+    Gauge(Metric, u64),
+    /// Something to say in the log.
+    Said {
+        /// Whether somebody should look at it.
+        alarming: bool,
+        /// The line.
+        line: String,
+    },
     /// This worker made the breaker change its state.
     Moved(Transition),
     /// The breaker is in this state: sets the gauge. Comes whenever a worker looks at the cell, about once a second.
@@ -160,6 +171,8 @@ struct KeyState {
     attempt_seat: Vec<(ClusterHash, Timestamp, bool)>,
     /// Whether the retry budget has a token left, and when this was last looked up.
     budget: Option<(Timestamp, bool)>,
+    /// The hosts, by cluster.
+    groups: Vec<hosts::Group>,
 }
 
 /// One policy as one worker sees it.
@@ -173,6 +186,8 @@ pub struct Governed {
     states: Vec<KeyState>,
     /// Slots of other workers, while they are added up.
     gathered: Vec<Slot>,
+    /// Whether the groups of hosts are known that the document names.
+    knows_groups: bool,
 }
 
 impl KeyState {
@@ -189,6 +204,7 @@ impl KeyState {
             others: None,
             attempt_seat: Vec::new(),
             budget: None,
+            groups: Vec::new(),
         }
     }
 
@@ -222,7 +238,16 @@ impl Governed {
         let prefix = paths::of_policy(&policy.name, fingerprint);
         let keys = KeyTable::new(&prefix, fingerprint, &policy.scope);
         let shape = Shape::of(&policy);
-        Governed { policy, fingerprint, prefix, shape, keys, states: Vec::new(), gathered: Vec::new() }
+        Governed {
+            policy,
+            fingerprint,
+            prefix,
+            shape,
+            keys,
+            states: Vec::new(),
+            gathered: Vec::new(),
+            knows_groups: false,
+        }
     }
 
     /// The policy.
@@ -241,6 +266,7 @@ impl Governed {
             || active(self.policy.concurrency.as_ref(), |feature| feature.mode).is_some()
             || active(self.policy.throttle.as_ref(), |feature| feature.mode).is_some()
             || active(self.policy.retry.as_ref(), |feature| feature.mode).is_some()
+            || self.outlier().is_some()
             || !self.policy.fallback.is_empty() && self.policy.mode != Mode::Off
     }
 
@@ -450,8 +476,14 @@ impl Governed {
         }
     }
 
-    /// Renews what would otherwise expire. To be called about once a second.
-    pub fn tick<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
+    /// Renews what would otherwise expire, and looks after the hosts. To be called about once a second. Gives what the operator
+    /// should know, by key.
+    pub fn tick<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        now: Timestamp,
+    ) -> Vec<(KeyNumber, Vec<Event>)> {
         for state in &mut self.states {
             let age = now.since(state.in_flight_written).max(state.in_flight_written.since(now));
             if state.in_flight_unwritten || state.in_flight > 0 && age >= inflight::RENEW_AFTER {
@@ -459,6 +491,7 @@ impl Governed {
                 write_in_flight(self.fingerprint, state, worker, store, now, &mut Vec::new());
             }
         }
+        self.tick_hosts(worker, store, now)
     }
 
     /// Whether the throttle rejects a request now. The other workers' counts are at most 10 ms old.
@@ -720,8 +753,12 @@ fn other_slots<S: Store>(
     })
 }
 
+mod calls;
+mod hosts;
 mod retries;
 
+pub use calls::{Call, Reply};
+pub use hosts::{Sending, Sent};
 pub use retries::{Accounted, Asked, Plan, Tried};
 
 #[cfg(test)]

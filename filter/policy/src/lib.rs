@@ -24,6 +24,7 @@ pub mod memory;
 pub mod metrics;
 pub mod narrate;
 pub mod outcome;
+pub mod outlier;
 pub mod pairs;
 pub mod paths;
 pub mod percent;

@@ -11,6 +11,7 @@ struct Shared {
     values: HashMap<String, (Vec<u8>, u32)>,
     last_version: u32,
     epoch: u64,
+    runs: u64,
     unsignalled: bool,
     reads: usize,
     writes: usize,
@@ -73,5 +74,13 @@ impl Store for MemoryStore {
 
     fn raise_epoch(&mut self) {
         self.0.borrow_mut().epoch += 1;
+    }
+    fn runs(&mut self) -> Option<u64> {
+        let shared = self.0.borrow();
+        (!shared.unsignalled).then_some(shared.runs)
+    }
+
+    fn raise_runs(&mut self) {
+        self.0.borrow_mut().runs += 1;
     }
 }

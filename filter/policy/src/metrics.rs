@@ -1,6 +1,7 @@
 //! The names of what an operator can count.
 
-use crate::document::{BreakerControl, Mode, Policy, Reason};
+use crate::document::{BreakerControl, Detector, Mode, Policy, Reason};
+use crate::outlier::news::Counted;
 use crate::retry::Denial;
 
 /// A metric of one key. Full name: `holdfast.policy.<policy>.key.<key>.<metric>`, which Envoy prefixes with
@@ -60,13 +61,65 @@ pub enum Metric {
     DeniedRetryOfRetry,
     /// Would have been retried, in shadow mode.
     WouldRetry,
+    /// Gauge: hosts that are known.
+    Hosts,
+    /// Gauge: hosts that are out.
+    HostsEjected,
+    /// A host was ejected for failures in a row.
+    EjectedConsecutiveFailures,
+    /// A host was ejected for gateway failures in a row.
+    EjectedConsecutiveGatewayFailures,
+    /// A host was ejected for no answers in a row.
+    EjectedConsecutiveLocalFailures,
+    /// A host was ejected for its share of failures.
+    EjectedFailureRate,
+    /// A host was ejected for its share of successes.
+    EjectedSuccessRate,
+    /// A host was ejected for its latency.
+    EjectedLatency,
+    /// A host was ejected for its heartbeat.
+    EjectedHeartbeat,
+    /// A host was found bad by failures in a row.
+    DetectedConsecutiveFailures,
+    /// A host was found bad by gateway failures in a row.
+    DetectedConsecutiveGatewayFailures,
+    /// A host was found bad by no answers in a row.
+    DetectedConsecutiveLocalFailures,
+    /// A host was found bad by its share of failures.
+    DetectedFailureRate,
+    /// A host was found bad by its share of successes.
+    DetectedSuccessRate,
+    /// A host was found bad by its latency.
+    DetectedLatency,
+    /// A host was found bad by its heartbeat.
+    DetectedHeartbeat,
+    /// A host would have been ejected for failures in a row, in shadow mode.
+    WouldEjectConsecutiveFailures,
+    /// A host would have been ejected for gateway failures in a row, in shadow mode.
+    WouldEjectConsecutiveGatewayFailures,
+    /// A host would have been ejected for no answers in a row, in shadow mode.
+    WouldEjectConsecutiveLocalFailures,
+    /// A host would have been ejected for its share of failures, in shadow mode.
+    WouldEjectFailureRate,
+    /// A host would have been ejected for its share of successes, in shadow mode.
+    WouldEjectSuccessRate,
+    /// A host would have been ejected for its latency, in shadow mode.
+    WouldEjectLatency,
+    /// A host would have been ejected for its heartbeat, in shadow mode.
+    WouldEjectHeartbeat,
+    /// A host was not ejected, because too many were out.
+    EjectionsOverflow,
+    /// A host is back.
+    Readmitted,
+    /// A host's probe failed.
+    ProbeFailed,
     /// A change of shared data was given up because other workers were faster each time.
     Contention,
 }
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 27;
+    pub const COUNT: usize = 53;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -96,6 +149,32 @@ impl Metric {
         Metric::DeniedRetryAfter,
         Metric::DeniedRetryOfRetry,
         Metric::WouldRetry,
+        Metric::Hosts,
+        Metric::HostsEjected,
+        Metric::EjectedConsecutiveFailures,
+        Metric::EjectedConsecutiveGatewayFailures,
+        Metric::EjectedConsecutiveLocalFailures,
+        Metric::EjectedFailureRate,
+        Metric::EjectedSuccessRate,
+        Metric::EjectedLatency,
+        Metric::EjectedHeartbeat,
+        Metric::DetectedConsecutiveFailures,
+        Metric::DetectedConsecutiveGatewayFailures,
+        Metric::DetectedConsecutiveLocalFailures,
+        Metric::DetectedFailureRate,
+        Metric::DetectedSuccessRate,
+        Metric::DetectedLatency,
+        Metric::DetectedHeartbeat,
+        Metric::WouldEjectConsecutiveFailures,
+        Metric::WouldEjectConsecutiveGatewayFailures,
+        Metric::WouldEjectConsecutiveLocalFailures,
+        Metric::WouldEjectFailureRate,
+        Metric::WouldEjectSuccessRate,
+        Metric::WouldEjectLatency,
+        Metric::WouldEjectHeartbeat,
+        Metric::EjectionsOverflow,
+        Metric::Readmitted,
+        Metric::ProbeFailed,
         Metric::Contention,
     ];
 
@@ -128,13 +207,39 @@ impl Metric {
             Metric::DeniedRetryAfter => "retries_denied.retry_after",
             Metric::DeniedRetryOfRetry => "retries_denied.retry_of_retry",
             Metric::WouldRetry => "would_retry",
+            Metric::Hosts => "hosts",
+            Metric::HostsEjected => "hosts_ejected",
+            Metric::EjectedConsecutiveFailures => "ejections.consecutive_failures",
+            Metric::EjectedConsecutiveGatewayFailures => "ejections.consecutive_gateway_failures",
+            Metric::EjectedConsecutiveLocalFailures => "ejections.consecutive_local_failures",
+            Metric::EjectedFailureRate => "ejections.failure_rate",
+            Metric::EjectedSuccessRate => "ejections.success_rate",
+            Metric::EjectedLatency => "ejections.latency",
+            Metric::EjectedHeartbeat => "ejections.heartbeat",
+            Metric::DetectedConsecutiveFailures => "ejections_detected.consecutive_failures",
+            Metric::DetectedConsecutiveGatewayFailures => "ejections_detected.consecutive_gateway_failures",
+            Metric::DetectedConsecutiveLocalFailures => "ejections_detected.consecutive_local_failures",
+            Metric::DetectedFailureRate => "ejections_detected.failure_rate",
+            Metric::DetectedSuccessRate => "ejections_detected.success_rate",
+            Metric::DetectedLatency => "ejections_detected.latency",
+            Metric::DetectedHeartbeat => "ejections_detected.heartbeat",
+            Metric::WouldEjectConsecutiveFailures => "would_eject.consecutive_failures",
+            Metric::WouldEjectConsecutiveGatewayFailures => "would_eject.consecutive_gateway_failures",
+            Metric::WouldEjectConsecutiveLocalFailures => "would_eject.consecutive_local_failures",
+            Metric::WouldEjectFailureRate => "would_eject.failure_rate",
+            Metric::WouldEjectSuccessRate => "would_eject.success_rate",
+            Metric::WouldEjectLatency => "would_eject.latency",
+            Metric::WouldEjectHeartbeat => "would_eject.heartbeat",
+            Metric::EjectionsOverflow => "ejections_overflow",
+            Metric::Readmitted => "readmitted",
+            Metric::ProbeFailed => "probe_failed",
             Metric::Contention => "shared_data.contention",
         }
     }
 
     /// Whether it is a gauge; the others are counters.
     pub const fn is_gauge(self) -> bool {
-        matches!(self, Metric::BreakerState)
+        matches!(self, Metric::BreakerState | Metric::Hosts | Metric::HostsEjected)
     }
 
     /// Whether `policy` can ever record it.
@@ -146,6 +251,15 @@ impl Metric {
         let concurrency = policy.concurrency.as_ref().map(|concurrency| concurrency.mode);
         let throttle = policy.throttle.as_ref().map(|throttle| throttle.mode);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
+        let outlier = policy.outlier.as_ref().filter(|outlier| outlier.is_active());
+        if let Some(counted) = Metric::of_hosts(self) {
+            return outlier.is_some_and(|outlier| match counted {
+                Counted::Detected(detector) => outlier.mode_of(detector) != Mode::Off,
+                Counted::Ejected(detector) => outlier.mode_of(detector) == Mode::Enforce,
+                Counted::Would(detector) => outlier.mode_of(detector) == Mode::Shadow,
+                Counted::Overflow | Counted::Readmitted | Counted::ProbeFailed => outlier.ejects(),
+            });
+        }
         match self {
             Metric::Requests | Metric::Success | Metric::Failure | Metric::Ignored | Metric::Contention => true,
             Metric::Slow => policy.outcome.slow_after.is_some(),
@@ -171,12 +285,50 @@ impl Metric {
             Metric::DeniedRetryAfter => retry.is_some_and(|retry| retry.retry_after.honor),
             Metric::DeniedRetryOfRetry => retry.is_some_and(|retry| retry.skip_retries_of_retries),
             Metric::WouldRetry => policy.retry.as_ref().is_some_and(|retry| retry.mode == Mode::Shadow),
+            Metric::Hosts | Metric::HostsEjected => outlier.is_some(),
             // A shadowed feature of an enforced policy only would have asked for its fallback.
             Metric::WouldFallbackStatic => {
                 let shadow = Some(Mode::Shadow);
                 !policy.fallback.is_empty()
                     && [Some(policy.mode), breaker_mode, concurrency, throttle].contains(&shadow)
             }
+            // The others are those of hosts, above.
+            _ => false,
+        }
+    }
+
+    /// What it counts of hosts, if it does.
+    fn of_hosts(self) -> Option<Counted> {
+        Counted::all().find(|counted| Metric::counted(*counted) == self)
+    }
+
+    /// The counter of what happens to hosts.
+    pub const fn counted(counted: Counted) -> Metric {
+        match counted {
+            Counted::Detected(Detector::ConsecutiveFailures) => Metric::DetectedConsecutiveFailures,
+            Counted::Detected(Detector::ConsecutiveGatewayFailures) => Metric::DetectedConsecutiveGatewayFailures,
+            Counted::Detected(Detector::ConsecutiveLocalFailures) => Metric::DetectedConsecutiveLocalFailures,
+            Counted::Detected(Detector::FailureRate) => Metric::DetectedFailureRate,
+            Counted::Detected(Detector::SuccessRate) => Metric::DetectedSuccessRate,
+            Counted::Detected(Detector::Latency) => Metric::DetectedLatency,
+            Counted::Detected(Detector::Heartbeat) => Metric::DetectedHeartbeat,
+            Counted::Ejected(Detector::ConsecutiveFailures) => Metric::EjectedConsecutiveFailures,
+            Counted::Ejected(Detector::ConsecutiveGatewayFailures) => Metric::EjectedConsecutiveGatewayFailures,
+            Counted::Ejected(Detector::ConsecutiveLocalFailures) => Metric::EjectedConsecutiveLocalFailures,
+            Counted::Ejected(Detector::FailureRate) => Metric::EjectedFailureRate,
+            Counted::Ejected(Detector::SuccessRate) => Metric::EjectedSuccessRate,
+            Counted::Ejected(Detector::Latency) => Metric::EjectedLatency,
+            Counted::Ejected(Detector::Heartbeat) => Metric::EjectedHeartbeat,
+            Counted::Would(Detector::ConsecutiveFailures) => Metric::WouldEjectConsecutiveFailures,
+            Counted::Would(Detector::ConsecutiveGatewayFailures) => Metric::WouldEjectConsecutiveGatewayFailures,
+            Counted::Would(Detector::ConsecutiveLocalFailures) => Metric::WouldEjectConsecutiveLocalFailures,
+            Counted::Would(Detector::FailureRate) => Metric::WouldEjectFailureRate,
+            Counted::Would(Detector::SuccessRate) => Metric::WouldEjectSuccessRate,
+            Counted::Would(Detector::Latency) => Metric::WouldEjectLatency,
+            Counted::Would(Detector::Heartbeat) => Metric::WouldEjectHeartbeat,
+            Counted::Overflow => Metric::EjectionsOverflow,
+            Counted::Readmitted => Metric::Readmitted,
+            Counted::ProbeFailed => Metric::ProbeFailed,
         }
     }
 
@@ -220,6 +372,9 @@ pub fn full_name(policy: &str, key: &str, metric: Metric) -> String {
 
 /// The gauge that signals changes of shared cells between workers.
 pub const EPOCH: &str = "holdfast.epoch";
+
+/// The gauge that signals changes of hosts' runs of failures.
+pub const RUNS: &str = "holdfast.runs";
 
 #[cfg(test)]
 mod tests {

@@ -52,13 +52,13 @@ fn cause(breaker: &Breaker, cause: &Cause) -> String {
 }
 
 /// A share in whole percent, rounded down, so that it never claims a threshold that was not reached.
-fn share(part: u32, whole: u32) -> String {
+pub(crate) fn share(part: u32, whole: u32) -> String {
     let percent = u64::from(part).saturating_mul(100).checked_div(u64::from(whole)).unwrap_or(0);
     format!("{percent}%")
 }
 
 /// Whole seconds, or tenths and milliseconds where they matter.
-fn seconds(duration: Duration) -> String {
+pub(crate) fn seconds(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis >= 10_000 || millis.is_multiple_of(1000) {
         format!("{}s", (millis + 500) / 1000)

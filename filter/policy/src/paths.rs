@@ -51,4 +51,38 @@ impl Paths {
             ClusterHash(hash) => format!("{}/attempt_seat/{hash:016x}", self.0),
         }
     }
+
+    /// The hosts of a cluster.
+    pub fn hosts(&self, cluster: ClusterHash) -> HostPaths {
+        HostPaths(match cluster {
+            ClusterHash::OF_THE_KEY => format!("{}/hosts", self.0),
+            ClusterHash(hash) => format!("{}/hosts/{hash:016x}", self.0),
+        })
+    }
+}
+
+/// The names of what belongs to the hosts of one key and cluster.
+#[derive(Debug)]
+pub struct HostPaths(String);
+
+impl HostPaths {
+    /// The table of the hosts.
+    pub fn table(&self) -> String {
+        format!("{}/table", self.0)
+    }
+
+    /// The run of failures of the host at `place`.
+    pub fn run(&self, place: u16) -> String {
+        format!("{}/run/{place}", self.0)
+    }
+
+    /// The slot of the worker at `place` among the request seats' VMs, or among the attempt seats'.
+    pub fn slot(&self, of_attempts: bool, place: u16) -> String {
+        format!("{}/{}/{place}", self.0, if of_attempts { "attempt_slot" } else { "slot" })
+    }
+
+    /// Who does what is to be done once: the heartbeat, or reading the hosts.
+    pub fn leader(&self) -> String {
+        format!("{}/leader", self.0)
+    }
 }

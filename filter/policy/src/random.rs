@@ -25,4 +25,14 @@ impl Random {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+    /// A number below `end`, uniform; 0 for an `end` of 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        scale(self.next(), end)
+    }
+}
+
+/// Scales a uniform number over all `u64` to a uniform one below `end`.
+/// Source: Lemire, "Fast Random Integer Generation in an Interval", 2019, without its correction of 1 in 2^64 / `end`.
+pub fn scale(random: u64, end: u64) -> u64 {
+    ((u128::from(random) * u128::from(end)) >> 64) as u64
 }

@@ -6,7 +6,7 @@
 use crate::time::Timestamp;
 
 /// The version of all record layouts below; raised when any of them changes.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,14 @@ pub enum Kind {
     AttemptSeat = 8,
     /// What the seats tell each other about one request.
     Exchange = 9,
+    /// The hosts of one group.
+    Hosts = 10,
+    /// One worker's counts for the hosts of one group.
+    HostSlot = 11,
+    /// A host's run of failures.
+    HostRun = 12,
+    /// Who does for all workers what is to be done once.
+    Leader = 13,
 }
 
 /// Something that is stored.
@@ -135,6 +143,14 @@ impl<'a> Reader<'a> {
     /// Eight bytes.
     pub fn time(&mut self) -> Option<Timestamp> {
         self.u64().map(Timestamp)
+    }
+    /// One byte that is 0 or 1.
+    pub fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
     /// All bytes that are left.
     pub fn rest(&mut self) -> &'a [u8] {

@@ -38,6 +38,17 @@ pub trait Store {
 
     /// Tells all workers that a cell changed.
     fn raise_epoch(&mut self);
+
+    /// The signal of runs of failures, which changes far more often than any other cell where hosts fail; see
+    /// [`Store::raise_runs`]. The common signal where the host offers no other.
+    fn runs(&mut self) -> Option<u64> {
+        self.epoch()
+    }
+
+    /// Tells all workers that a host's run of failures changed.
+    fn raise_runs(&mut self) {
+        self.raise_epoch();
+    }
 }
 
 /// How often [`update`] tries. Every failed try means that another worker got through, so this is also the number of

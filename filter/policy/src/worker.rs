@@ -37,18 +37,39 @@ impl Seen {
 /// A worker: one VM on one thread. All policies on it share one.
 #[derive(Debug)]
 pub struct Worker {
+    /// The table that it is in.
+    table: &'static str,
     place: Option<Place>,
     renewed: Timestamp,
     /// Places in the table when last looked at.
     places: u16,
     seen: Option<Seen>,
+    /// Names this VM among all; 0 until somebody asks.
+    nonce: u64,
     pub(crate) random: Random,
 }
 
 impl Worker {
     /// A worker without a place. `seed` should differ between workers.
     pub fn new(seed: u64) -> Self {
-        Worker { place: None, renewed: Timestamp::ZERO, places: 0, seen: None, random: Random::new(seed) }
+        Worker::in_table(workers::KEY, seed)
+    }
+
+    /// An attempt seat's VM without a place.
+    pub fn of_attempts(seed: u64) -> Self {
+        Worker::in_table(workers::ATTEMPTS_KEY, seed)
+    }
+
+    fn in_table(table: &'static str, seed: u64) -> Self {
+        Worker {
+            table,
+            place: None,
+            renewed: Timestamp::ZERO,
+            places: 0,
+            seen: None,
+            nonce: 0,
+            random: Random::new(seed),
+        }
     }
 
     /// Mixes into the random numbers what tells this worker from others that began in the same moment.
@@ -82,7 +103,7 @@ impl Worker {
     /// Renews the claim, or makes a new one.
     fn claim<S: Store>(&mut self, store: &mut S, now: Timestamp) {
         let (old, random) = (self.place, self.random.next());
-        let claimed = update(store, workers::KEY, NO_POLICY, |table: Option<&Workers>| {
+        let claimed = update(store, self.table, NO_POLICY, |table: Option<&Workers>| {
             let mut table = table.cloned().unwrap_or_default();
             let place = old.filter(|place| table.renew(*place, now)).or_else(|| table.claim(now, random));
             (place, place.map(|_| table))
@@ -103,14 +124,35 @@ impl Worker {
     pub(crate) fn places<S: Store>(&mut self, store: &mut S, now: Timestamp) -> u16 {
         let epoch = store.epoch();
         if !self.seen.is_some_and(|seen| seen.holds(epoch, now)) {
-            let table = store.get(workers::KEY).and_then(|(bytes, _)| Workers::decode(&bytes, NO_POLICY));
-            self.note(table.as_ref());
+            self.places = places(store, self.table);
             self.seen = Some(Seen { epoch, at: now });
         }
         self.places
     }
 
     fn note(&mut self, table: Option<&Workers>) {
-        self.places = table.map_or(0, |table| u16::try_from(table.claims.len()).unwrap_or(u16::MAX));
+        self.places = count(table);
     }
+
+    /// A name that no other VM has.
+    pub(crate) fn nonce(&mut self) -> u64 {
+        if self.nonce == 0 {
+            self.nonce = self.random.next().max(1);
+        }
+        self.nonce
+    }
+
+    /// Whether it is an attempt seat's VM.
+    pub(crate) fn is_of_attempts(&self) -> bool {
+        self.table == workers::ATTEMPTS_KEY
+    }
+}
+
+fn count(table: Option<&Workers>) -> u16 {
+    table.map_or(0, |table| u16::try_from(table.claims.len()).unwrap_or(u16::MAX))
+}
+
+/// How many places there are in the table of this key.
+pub(crate) fn places<S: Store>(store: &mut S, table: &str) -> u16 {
+    count(store.get(table).and_then(|(bytes, _)| Workers::decode(&bytes, NO_POLICY)).as_ref())
 }

@@ -10,7 +10,10 @@ use crate::time::Timestamp;
 
 /// The key of the table. It names the records' version, so that an old and a new module in one process, which cannot read
 /// each other's tables, do not overwrite them either.
-pub const KEY: &str = "holdfast/2/workers";
+pub const KEY: &str = "holdfast/3/workers";
+
+/// The key of the table of the attempt seats' VMs, which have slots of their own.
+pub const ATTEMPTS_KEY: &str = "holdfast/3/attempt_workers";
 
 /// How long a claim lasts without being renewed.
 pub const LEASE: Duration = Duration::from_secs(15);
@@ -143,6 +146,7 @@ mod tests {
     #[test]
     fn the_key_names_the_version_of_the_records() {
         assert_eq!(KEY, format!("holdfast/{}/workers", crate::record::VERSION));
+        assert_eq!(ATTEMPTS_KEY, format!("holdfast/{}/attempt_workers", crate::record::VERSION));
     }
 
     #[test]

@@ -73,6 +73,30 @@ const KEYS: &[&str] = &[
     "skip_retries_of_retries",
     "hedge_on_per_try_timeout",
     "outlier",
+    "consecutive_gateway_failures",
+    "consecutive_local_failures",
+    "threshold",
+    "min_hosts",
+    "stdev_factor",
+    "latency",
+    "deviation",
+    "floor",
+    "heartbeat",
+    "unhealthy_after",
+    "healthy_after",
+    "interval",
+    "base_ejection_time",
+    "max_ejection_time",
+    "ejection_jitter",
+    "max_ejected",
+    "always_eject_one",
+    "panic_threshold",
+    "probe",
+    "requests",
+    "slow_start",
+    "hosts",
+    "discover",
+    "balance",
     "stale",
     "call",
     "failureRate",
@@ -126,6 +150,10 @@ const VALUES: &[&str] = &[
     "\"get\"",
     "\"POST\"",
     "\"full\"",
+    "\"10.0.0.1:8080\"",
+    "\"[::1]:80\"",
+    "\"orders:8080\"",
+    "\"round_robin\"",
     "\"/a/**\"",
     "\"***\"",
     "\"${reason}\"",
@@ -191,6 +219,23 @@ fn plausible() -> impl Strategy<Value = String> {
         ("budget", some_of(vec![("ratio", any()), ("min_per_second", any()), ("window", any())])),
         ("hedge_on_per_try_timeout", any()),
     ]);
+    let rate = || some_of(vec![("threshold", any()), ("stdev_factor", any()), ("min_hosts", any()), ("mode", any())]);
+    let outlier = some_of(vec![
+        ("consecutive_failures", any()),
+        ("consecutive_gateway_failures", rate()),
+        ("failure_rate", rate()),
+        ("success_rate", rate()),
+        ("latency", some_of(vec![("deviation", any()), ("min_hosts", any()), ("floor", any())])),
+        ("heartbeat", some_of(vec![("path", any()), ("status", list(any())), ("healthy_after", any())])),
+        ("base_ejection_time", any()),
+        ("max_ejection_time", any()),
+        ("max_ejected", any()),
+        ("probe", some_of(vec![("requests", any())])),
+        ("hosts", list(any())),
+        ("discover", some_of(vec![("cluster", any()), ("path", any()), ("interval", any())])),
+        ("balance", any()),
+        ("mode", any()),
+    ]);
     let respond = some_of(vec![("status", any()), ("headers", any()), ("body", any()), ("grpc_status", any())]);
     let fallback = some_of(vec![("on", list(any())), ("respond", respond)]);
     let policy = some_of(vec![
@@ -202,6 +247,7 @@ fn plausible() -> impl Strategy<Value = String> {
         ("concurrency", any()),
         ("throttle", any()),
         ("retry", retry),
+        ("outlier", outlier),
         ("fallback", list(fallback)),
     ]);
     list(policy).prop_map(|policies| format!("{{\"policies\":{policies}}}"))
@@ -313,6 +359,7 @@ fn valid_policy() -> BoxedStrategy<String> {
             ]),
         ),
         ("retry", valid_retry()),
+        ("outlier", valid_outlier()),
         (
             "fallback",
             one_of(&[
@@ -356,6 +403,65 @@ fn valid_retry() -> BoxedStrategy<String> {
         ("skip_retries_of_retries", flag()),
         ("mode", one_of(&["\"enforce\"", "\"shadow\"", "\"off\""])),
     ])
+}
+
+fn valid_outlier() -> BoxedStrategy<String> {
+    let (millisecond, minute, hour) = (Duration::from_millis(1), Duration::from_secs(60), Duration::from_secs(3600));
+    let mode = || one_of(&["\"enforce\"", "\"shadow\"", "\"off\""]);
+    let interval = || time(100 * millisecond, hour);
+    let runs = || one_of(&["0", "1", "1000", "{}", "{\"threshold\":0}", "{\"threshold\":7,\"mode\":\"shadow\"}"]);
+    let (requests, hosts) = (|| between(1, 1_000_000), || between(1, 1000));
+    let volume = move || vec![("min_requests", requests()), ("min_hosts", hosts()), ("mode", mode())];
+    let with = move |more: Vec<(&'static str, BoxedStrategy<String>)>| some_of([more, volume()].concat());
+    let given = some_of(vec![
+        ("consecutive_gateway_failures", runs()),
+        ("consecutive_local_failures", runs()),
+        ("failure_rate", with(vec![("threshold", percent())])),
+        ("success_rate", with(vec![("stdev_factor", one_of(&["0", "1.9", "10"]))])),
+        (
+            "latency",
+            some_of(vec![
+                ("deviation", between(1, 100_000)),
+                ("min_hosts", between(2, 1000)),
+                ("floor", time(Duration::ZERO, minute)),
+                ("mode", mode()),
+            ]),
+        ),
+        (
+            "heartbeat",
+            some_of(vec![
+                ("path", one_of(&["\"/\"", "\"/ready?deep=1\""])),
+                ("interval", interval()),
+                ("timeout", time(millisecond, minute)),
+                ("unhealthy_after", between(1, 100)),
+                ("healthy_after", between(1, 100)),
+                ("status", one_of(&["[200]", "[\"200-299\",404]"])),
+                ("mode", mode()),
+            ]),
+        ),
+        ("interval", interval()),
+        ("base_ejection_time", time(millisecond, minute)),
+        ("max_ejection_time", time(minute, 24 * hour)),
+        ("ejection_jitter", percent()),
+        ("max_ejected", percent()),
+        ("always_eject_one", one_of(&["true", "false"])),
+        ("panic_threshold", percent()),
+        ("probe", some_of(vec![("requests", between(1, 100))])),
+        ("slow_start", time(Duration::ZERO, hour)),
+        ("hosts", one_of(&["[]", "[\"10.0.0.1:80\",\"[2001:DB8::1]:65535\",\"10.0.0.1:81\"]"])),
+        (
+            "discover",
+            interval().prop_map(|every| format!("{{\"cluster\":\"a\",\"path\":\"/\",\"interval\":{every}}}")).boxed(),
+        ),
+        ("balance", one_of(&["\"envoy\""])),
+    ]);
+    // One detector that is on, whatever the others are; or all are off.
+    let first = one_of(&["\"consecutive_failures\":{\"mode\":\"enforce\"}", "\"mode\":\"off\""]);
+    (first, given)
+        .prop_map(|(first, given)| {
+            given.replacen('{', &format!("{{{first}{}", if given == "{}" { "" } else { "," }), 1)
+        })
+        .boxed()
 }
 
 /// What holds for every answer, whatever the bytes.

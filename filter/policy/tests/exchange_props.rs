@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_policy::exchange::{ClusterHash, End, Exchange, Next, Try};
 use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::outcome::Verdict;
+use holdfast_policy::outlier::table::HostId;
 use holdfast_policy::record::{Kind, VERSION};
 use holdfast_policy::retry::{Denial, Leave};
 use holdfast_policy::time::Timestamp;
@@ -57,11 +58,19 @@ fn exchange() -> impl Strategy<Value = Exchange> {
     let leave = prop_oneof![Just(Leave::All), Just(Leave::Unsent), Just(Leave::Nothing)];
     let some_time = prop::option::of((1..=u64::MAX).prop_map(Timestamp));
     let some_span = prop::option::of((1..=u64::MAX).prop_map(Duration::from_nanos));
-    let place = (any::<u64>(), ".{0,40}", any::<u16>(), any::<u64>(), any::<bool>());
+    let place = (
+        any::<u64>(),
+        ".{0,40}",
+        any::<u16>(),
+        any::<u64>(),
+        any::<[bool; 3]>(),
+        prop::option::of(any::<(u16, u32)>()),
+    );
     let times = (any::<u64>(), time(), some_time, some_span);
     let tries = (leave, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<bool>());
     (place, times, tries).prop_map(|(place, times, tries)| {
-        let (fingerprint, policy, key, cluster, seat) = place;
+        let (fingerprint, policy, key, cluster, [seat, governs_retries, steered], probe) = place;
+        let probe = probe.map(|(place, id)| HostId { place, id });
         let (seed, admitted, deadline, try_lasts) = times;
         let (leave, retries, waiting, tries, next, marked) = tries;
         Exchange {
@@ -70,6 +79,9 @@ fn exchange() -> impl Strategy<Value = Exchange> {
             key: KeyNumber(key),
             cluster: ClusterHash(cluster),
             seat,
+            governs_retries,
+            steered,
+            probe,
             seed,
             admitted,
             deadline,

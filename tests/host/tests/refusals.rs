@@ -5,7 +5,7 @@ use holdfast_host_tests::{By, Exchange, Fault, Host, Local, Request, Response, s
 use crate::support::{passing, seconds};
 
 /// Every host call that the module makes.
-const CALLS: [&str; 15] = [
+const CALLS: [&str; 16] = [
     "define_metric",
     "get_buffer_bytes",
     "get_current_time_nanoseconds",
@@ -17,6 +17,7 @@ const CALLS: [&str; 15] = [
     "increment_metric",
     "log",
     "record_metric",
+    "remove_header_map_value",
     "send_local_response",
     "set_property",
     "set_shared_data",

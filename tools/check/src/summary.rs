@@ -1,5 +1,6 @@
 //! A document in plain words: who is governed, when what happens, and what the client gets.
 
+mod outlier;
 mod retry;
 
 use std::time::Duration;
@@ -83,14 +84,23 @@ fn mark(mode: Mode) -> &'static str {
     }
 }
 
+/// The mark of a part whose mode is not that of the whole.
+fn own_mark(mode: Mode, whole: Mode) -> &'static str {
+    match mode {
+        _ if mode == whole => "",
+        Mode::Enforce => "  [enforced]",
+        _ => mark(mode),
+    }
+}
+
 /// The lines about a policy: label and text. A label is empty where a line goes on about the one above.
 fn lines(policy: &Policy) -> Vec<(&'static str, String)> {
     let mut lines = vec![("governs", governs(&policy.matches))];
-    let Policy { breaker, concurrency, throttle, retry, .. } = policy;
-    if breaker.is_some() || concurrency.is_some() || throttle.is_some() || retry.is_some() {
+    let Policy { breaker, concurrency, throttle, retry, outlier, .. } = policy;
+    if breaker.is_some() || concurrency.is_some() || throttle.is_some() || retry.is_some() || outlier.is_some() {
         lines.push(("state", state(&policy.scope)));
     }
-    if policy.breaker.is_some() || policy.throttle.is_some() || !policy.fallback.is_empty() {
+    if breaker.is_some() || throttle.is_some() || outlier.is_some() || !policy.fallback.is_empty() {
         lines.extend(outcome(&policy.outcome));
     }
     if let Some(breaker) = &policy.breaker {
@@ -107,19 +117,16 @@ fn lines(policy: &Policy) -> Vec<(&'static str, String)> {
     if let Some(retry) = &policy.retry {
         block(&mut lines, "retry", retry.mode, policy.mode, retry::lines(retry, policy.breaker.as_ref()));
     }
+    if let Some(outlier) = &policy.outlier {
+        block(&mut lines, "outlier", outlier.mode, policy.mode, outlier::lines(outlier));
+    }
     lines.extend(Reason::ALL.into_iter().filter_map(|reason| answer(policy, reason)));
     lines
 }
 
 /// Adds a feature's lines, marked when its mode is not the usual one.
 fn block(lines: &mut Vec<(&str, String)>, label: &'static str, mode: Mode, policy: Mode, texts: Vec<String>) {
-    let mark = if mode == policy {
-        ""
-    } else if mode == Mode::Enforce {
-        "  [enforced]"
-    } else {
-        mark(mode)
-    };
+    let mark = own_mark(mode, policy);
     for (index, text) in texts.into_iter().enumerate() {
         lines.push(if index == 0 { (label, text + mark) } else { ("", text) });
     }
@@ -174,20 +181,22 @@ fn outcome(rules: &OutcomeRules) -> Vec<(&'static str, String)> {
 }
 
 fn answers(status: &StatusSet, grpc: &GrpcSet) -> Vec<String> {
-    let ranges = status.ranges();
-    let statuses = ranges
-        .iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
-        .collect::<Vec<_>>();
     let names: Vec<&str> = (0..).zip(GRPC_STATUS_NAMES).filter(|(at, _)| grpc.contains(*at)).map(|(_, n)| n).collect();
     let mut texts = Vec::new();
-    if !statuses.is_empty() {
-        texts.push(format!("status {}", statuses.join(", ")));
+    if *status != StatusSet::default() {
+        texts.push(statuses(status));
     }
     if !names.is_empty() {
         texts.push(format!("gRPC status {}", names.join(", ")));
     }
     texts
+}
+
+/// `status 404, 500-599`.
+fn statuses(status: &StatusSet) -> String {
+    let range = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    let ranges: Vec<String> = status.ranges().into_iter().map(range).collect();
+    format!("status {}", ranges.join(", "))
 }
 
 fn breaker_lines(breaker: &Breaker) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! What is legal and yet most likely not what was meant.
 
-use holdfast_policy::config::duration;
+mod outlier;
+
+use holdfast_policy::config::{defaults, duration};
 use holdfast_policy::document::{
     BreakerControl, Document, FallbackKind, GrpcSet, Match, Mode, Policy, Reason, ReasonSet, Retry, RetryWord,
     StatusSet, WordSet,
@@ -67,7 +69,7 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
             warn(&format!(".match.method[{index}]"), &problem);
         }
     }
-    if policy.scope.by.is_empty() && policy.scope.max_keys != holdfast_policy::config::defaults::scope().max_keys {
+    if policy.scope.by.is_empty() && policy.scope.max_keys != defaults::scope().max_keys {
         warn(".max_keys", "has no effect: with scope [] there is one state for the whole policy");
     }
 
@@ -76,6 +78,7 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         (".concurrency.mode", policy.concurrency.as_ref().map(|feature| feature.mode)),
         (".throttle.mode", policy.throttle.as_ref().map(|feature| feature.mode)),
         (".retry.mode", policy.retry.as_ref().map(|feature| feature.mode)),
+        (".outlier.mode", policy.outlier.as_ref().map(outlier::strongest)),
     ];
     let given = || modes.iter().filter_map(|(key, mode)| Some((*key, (*mode)?)));
     if policy.mode == Mode::Off && given().all(|(_, mode)| mode == Mode::Off) {
@@ -86,14 +89,15 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         given().filter(|(_, mode)| *mode == Mode::Off).for_each(|(key, _)| warn(key, "is off"));
     }
     if given().next().is_none() && policy.fallback.is_empty() {
-        warn("", "does nothing: it has no breaker, concurrency, throttle, retry or fallback");
+        warn("", "does nothing: it has no breaker, concurrency, throttle, retry, outlier or fallback");
     }
 
     let rules = &policy.outcome;
     let no_failures = rules.failure_status == StatusSet::default()
         && rules.failure_grpc == GrpcSet::default()
         && !rules.failure_local;
-    if no_failures && (policy.breaker.is_some() || policy.throttle.is_some()) {
+    let ejects_for_failures = policy.outlier.as_ref().is_some_and(outlier::counts_failures);
+    if no_failures && (policy.breaker.is_some() || policy.throttle.is_some() || ejects_for_failures) {
         warn(".outcome.failure", "nothing is a failure");
     }
     match policy.breaker.as_ref().map(|breaker| breaker.state) {
@@ -107,6 +111,9 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
 
     for (key, problem) in policy.retry.as_ref().map(about_retry).unwrap_or_default() {
         warn(&format!(".retry{key}"), &problem);
+    }
+    for (key, problem) in policy.outlier.as_ref().map(|outlier| outlier::about(outlier, policy)).unwrap_or_default() {
+        warn(&format!(".outlier{key}"), &problem);
     }
 
     let mut served = ReasonSet::default();

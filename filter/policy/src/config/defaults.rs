@@ -4,8 +4,9 @@ use core::num::{NonZeroU16, NonZeroU32};
 use core::time::Duration;
 
 use crate::document::{
-    Backoff, Breaker, BreakerControl, Budget, Dimension, GrpcSet, Jitter, Mode, OutcomeRules, Retry, RetryAfter,
-    RetryOn, RetryWord, Scope, StatusSet, Throttle, Window, WordSet,
+    Backoff, Breaker, BreakerControl, Budget, Consecutive, Dimension, FailureRate, GrpcSet, Heartbeat, Jitter, Latency,
+    Mode, OutcomeRules, Outlier, Retry, RetryAfter, RetryOn, RetryWord, Scope, StatusSet, SuccessRate, Throttle,
+    Window, WordSet,
 };
 use crate::percent::Percent;
 
@@ -93,6 +94,67 @@ pub fn retry(mode: Mode) -> Retry {
         budget: Budget { ratio: Percent::whole(20), min_per_second: 10_000, window: Duration::from_secs(10) },
         skip_retries_of_retries: true,
         hedge_on_per_try_timeout: false,
+    }
+}
+
+/// Failures in a row that eject where a detector of them is given without a number.
+pub const CONSECUTIVE: NonZeroU16 = nonzero16(5);
+/// How often a listing of hosts is read.
+pub const DISCOVER_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Takes a host out at 5 failures in a row, for 30 s, then for longer; half of a cluster at most.
+pub fn outlier(mode: Mode) -> Outlier {
+    Outlier {
+        mode,
+        consecutive_failures: Some(Consecutive { limit: CONSECUTIVE, mode }),
+        consecutive_gateway_failures: None,
+        consecutive_local_failures: None,
+        failure_rate: None,
+        success_rate: None,
+        latency: None,
+        heartbeat: None,
+        interval: Duration::from_secs(10),
+        base_ejection_time: Duration::from_secs(30),
+        max_ejection_time: Duration::from_secs(5 * 60),
+        ejection_jitter: Percent::whole(10),
+        max_ejected: Percent::whole(50),
+        always_eject_one: true,
+        panic_threshold: Percent::whole(50),
+        probe_requests: nonzero16(1),
+        slow_start: Duration::ZERO,
+        hosts: Vec::new(),
+        discover: None,
+    }
+}
+
+/// Where `failure_rate` is given.
+pub fn failure_rate(mode: Mode) -> FailureRate {
+    FailureRate { threshold: Percent::whole(85), min_requests: nonzero32(50), min_hosts: nonzero16(5), mode }
+}
+
+/// Where `success_rate` is given.
+pub fn success_rate(mode: Mode) -> SuccessRate {
+    SuccessRate { stdev_factor: 1900, min_requests: nonzero32(100), min_hosts: nonzero16(5), mode }
+}
+
+/// Where `latency` is given: three times as slow as the others.
+pub fn latency(mode: Mode) -> Latency {
+    let floor = Duration::from_millis(20);
+    Latency { deviation: 200, min_requests: nonzero32(50), min_hosts: nonzero16(3), floor, mode }
+}
+
+/// Where `heartbeat` is given.
+pub fn heartbeat(mode: Mode) -> Heartbeat {
+    let mut status = StatusSet::default();
+    status.insert_range(200, 299);
+    Heartbeat {
+        path: "/healthz".to_owned(),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(2),
+        unhealthy_after: nonzero16(3),
+        healthy_after: nonzero16(2),
+        status,
+        mode,
     }
 }
 

@@ -16,6 +16,7 @@ mod json;
 mod matching;
 mod mode;
 mod outcome;
+mod outlier;
 mod policy;
 mod reader;
 mod respond;

@@ -45,7 +45,8 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules,
     })
 }
 
-fn statuses(item: &Item<'_>, report: &mut Report) -> Result<StatusSet, Reported> {
+/// A list of statuses and ranges of them; may be empty.
+pub(super) fn statuses(item: &Item<'_>, report: &mut Report) -> Result<StatusSet, Reported> {
     let items = item.list("a list of statuses such as [\"500-599\", 429]", report)?;
     let mut set = StatusSet::default();
     gather(items.iter().map(|item| {

@@ -4,25 +4,23 @@ use super::error::{Report, Reported};
 use super::fallback::{Feature, Features};
 use super::json::Node;
 use super::reader::{Item, Keys, quoted};
-use super::{breaker, concurrency, defaults, fallback, matching, mode, outcome, retry, scope, throttle};
+use super::{breaker, concurrency, defaults, fallback, matching, mode, outcome, outlier, retry, scope, throttle};
 use crate::document::{Match, Mode, Policy, Scope};
 
-const KEYS: Keys = Keys {
-    accepted: &[
-        "name",
-        "match",
-        "scope",
-        "max_keys",
-        "mode",
-        "outcome",
-        "breaker",
-        "concurrency",
-        "throttle",
-        "retry",
-        "fallback",
-    ],
-    not_yet: &["outlier"],
-};
+const KEYS: Keys = Keys::new(&[
+    "name",
+    "match",
+    "scope",
+    "max_keys",
+    "mode",
+    "outcome",
+    "breaker",
+    "concurrency",
+    "throttle",
+    "retry",
+    "outlier",
+    "fallback",
+]);
 
 const NAME: &str = "1 to 63 characters of a-z, 0-9, _ and -";
 
@@ -57,6 +55,7 @@ pub(super) fn read<'a>(
     let concurrency = fields.optional("concurrency", report, |item, report| concurrency::read(item, given, report));
     let throttle = fields.optional("throttle", report, |item, report| throttle::read(item, given, report));
     let retry = fields.optional("retry", report, |item, report| retry::read(item, given, report));
+    let outlier = fields.optional("outlier", report, |item, report| outlier::read(item, given, report));
 
     let features = Features {
         breaker: feature(&breaker, |breaker| breaker.mode, mode),
@@ -76,6 +75,7 @@ pub(super) fn read<'a>(
         concurrency: concurrency?,
         throttle: throttle?,
         retry: retry?,
+        outlier: outlier?,
         fallback: fallback?,
     })
 }

@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use super::*;
 use crate::document::{
-    BreakerControl, Dimension, Escape, FallbackKind, Jitter, Match, Mode, Policy, Reason, Retry, RetryWord,
-    StaticResponse, TemplatePart, Window,
+    BreakerControl, Detector, Dimension, Escape, FallbackKind, Jitter, Match, Mode, Outlier, Policy, Reason, Retry,
+    RetryWord, StaticResponse, TemplatePart, Window,
 };
 use crate::percent::Percent;
 #[cfg(target_arch = "wasm32")]
@@ -38,6 +38,16 @@ fn retry(keys: &str) -> Retry {
 /// What is wrong with the retry block with these keys.
 fn wrong_retry(keys: &str) -> String {
     wrong_policy(&format!(r#""retry": {{{keys}}}"#))
+}
+
+/// The outlier block with these keys.
+fn outlier(keys: &str) -> Outlier {
+    policy(&format!(r#""outlier": {{{keys}}}"#)).outlier.unwrap()
+}
+
+/// What is wrong with the outlier block with these keys.
+fn wrong_outlier(keys: &str) -> String {
+    wrong_policy(&format!(r#""outlier": {{{keys}}}"#))
 }
 
 fn respond(keys: &str) -> StaticResponse {
@@ -132,7 +142,7 @@ fn a_policy_that_says_nothing_governs_everything_and_does_nothing() {
     assert_eq!(policy.mode, Mode::Enforce);
     assert_eq!(policy.outcome, defaults::outcome());
     assert!(policy.breaker.is_none() && policy.concurrency.is_none() && policy.throttle.is_none());
-    assert!(policy.retry.is_none());
+    assert!(policy.retry.is_none() && policy.outlier.is_none());
     assert!(policy.fallback.is_empty());
 }
 
@@ -171,6 +181,19 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!((retry.budget.ratio, retry.budget.min_per_second), (Percent::whole(20), 10_000));
     assert_eq!(retry.budget.window, Duration::from_secs(10));
     assert!(retry.skip_retries_of_retries && !retry.hedge_on_per_try_timeout);
+
+    let outlier = outlier("");
+    assert_eq!(outlier, defaults::outlier(Mode::Enforce));
+    assert_eq!(outlier.consecutive_failures.unwrap().limit.get(), 5);
+    let on = Detector::ALL.into_iter().filter(|detector| outlier.mode_of(*detector) != Mode::Off).collect::<Vec<_>>();
+    assert_eq!(on, [Detector::ConsecutiveFailures], "the others are off");
+    assert_eq!(outlier.interval, Duration::from_secs(10));
+    assert_eq!(outlier.base_ejection_time, Duration::from_secs(30));
+    assert_eq!(outlier.max_ejection_time, Duration::from_secs(300));
+    assert_eq!((outlier.ejection_jitter, outlier.max_ejected), (Percent::whole(10), Percent::whole(50)));
+    assert_eq!((outlier.always_eject_one, outlier.panic_threshold), (true, Percent::whole(50)));
+    assert_eq!((outlier.probe_requests.get(), outlier.slow_start), (1, Duration::ZERO));
+    assert!(outlier.hosts.is_empty() && outlier.discover.is_none());
 
     let scope = defaults::scope();
     assert_eq!((scope.by, scope.max_keys.get()), (vec![Dimension::Cluster], 256));
@@ -249,7 +272,12 @@ fn names_are_unique_words() {
 
 #[test]
 fn what_later_versions_bring_is_not_supported_yet() {
-    assert_eq!(wrong_policy(r#""outlier": {}"#), "outlier: not supported yet");
+    for balance in ["round_robin", "random", "weighted", "least_request", "least_latency", "hash"] {
+        assert_eq!(
+            wrong_outlier(&format!(r#""balance": "{balance}""#)),
+            format!("outlier.balance: \"{balance}\" is not supported yet; accepted here: envoy")
+        );
+    }
     assert_eq!(
         wrong_policy(
             r#""fallback": [{"on": ["no_host", "failure"], "stale": {}}, {"on": ["timeout"], "route": {}},
@@ -661,6 +689,279 @@ fn a_wrong_value_of_retries_makes_no_second_error_by_contradiction() {
     ] {
         assert_eq!(wrong_retry(keys).lines().count(), 1, "{keys}");
     }
+}
+
+// Outlier.
+
+#[test]
+fn a_detector_that_is_given_has_the_defaults_of_the_documentation() {
+    let outlier = outlier(
+        r#""consecutive_failures": {}, "consecutive_gateway_failures": {}, "failure_rate": {}, "success_rate": {},
+           "latency": {}, "heartbeat": {}, "probe": {}, "discover": {"cluster": "admin", "path": "/clusters?format=json"}"#,
+    );
+    assert_eq!(outlier.consecutive_failures.unwrap().limit.get(), 5);
+    assert_eq!(outlier.consecutive_gateway_failures.unwrap().limit.get(), 5);
+    assert_eq!(outlier.consecutive_local_failures, None);
+    let rate = outlier.failure_rate.unwrap();
+    assert_eq!((rate.threshold, rate.min_requests.get(), rate.min_hosts.get()), (Percent::whole(85), 50, 5));
+    let rate = outlier.success_rate.unwrap();
+    assert_eq!((rate.stdev_factor, rate.min_requests.get(), rate.min_hosts.get()), (1900, 100, 5));
+    let latency = outlier.latency.unwrap();
+    assert_eq!((latency.deviation, latency.min_requests.get(), latency.min_hosts.get()), (200, 50, 3));
+    assert_eq!(latency.floor, Duration::from_millis(20));
+    let heartbeat = outlier.heartbeat.unwrap();
+    assert_eq!(heartbeat.path, "/healthz");
+    assert_eq!((heartbeat.interval, heartbeat.timeout), (Duration::from_secs(1), Duration::from_secs(2)));
+    assert_eq!((heartbeat.unhealthy_after.get(), heartbeat.healthy_after.get()), (3, 2));
+    assert_eq!(heartbeat.status.ranges(), [(200, 299)]);
+    assert_eq!(outlier.probe_requests.get(), 1);
+    let discover = outlier.discover.unwrap();
+    assert_eq!((discover.cluster.as_str(), discover.path.as_str()), ("admin", "/clusters?format=json"));
+    assert_eq!(discover.interval, Duration::from_secs(5));
+}
+
+#[test]
+fn everything_about_hosts_can_be_given() {
+    let outlier = outlier(
+        r#""consecutive_failures": 0, "consecutive_gateway_failures": 3,
+           "consecutive_local_failures": {"threshold": 1000, "mode": "shadow"},
+           "failure_rate": {"threshold": 62.5, "min_requests": 1, "min_hosts": 1000},
+           "success_rate": {"stdev_factor": 0.5, "min_requests": 1000000, "min_hosts": 1},
+           "latency": {"deviation": 100000, "min_requests": 1, "min_hosts": 2, "floor": "0s"},
+           "heartbeat": {"path": "/?a=b%20c", "interval": "1h", "timeout": "1m", "unhealthy_after": 100,
+                         "healthy_after": 1, "status": [200, "300-399"]},
+           "interval": "100ms", "base_ejection_time": "1ms", "max_ejection_time": "24h", "ejection_jitter": 0,
+           "max_ejected": 100, "always_eject_one": false, "panic_threshold": 0.5, "probe": {"requests": 100},
+           "slow_start": "1h", "hosts": ["10.0.0.1:80"],
+           "discover": {"cluster": "a b", "path": "/", "interval": "100ms"}, "balance": "envoy""#,
+    );
+    assert_eq!(outlier.consecutive_failures, None, "0 is off");
+    assert_eq!(outlier.consecutive_gateway_failures.unwrap().limit.get(), 3);
+    assert_eq!(outlier.consecutive_local_failures.unwrap().limit.get(), 1000);
+    assert_eq!(outlier.failure_rate.unwrap().threshold.millis(), 62_500);
+    assert_eq!(outlier.success_rate.unwrap().stdev_factor, 500);
+    assert_eq!(outlier.latency.unwrap().floor, Duration::ZERO);
+    let heartbeat = outlier.heartbeat.unwrap();
+    assert_eq!((heartbeat.path.as_str(), heartbeat.status.ranges()), ("/?a=b%20c", vec![(200, 200), (300, 399)]));
+    assert_eq!(heartbeat.timeout, Duration::from_secs(60));
+    assert_eq!((outlier.interval, outlier.base_ejection_time), (Duration::from_millis(100), Duration::from_millis(1)));
+    assert_eq!((outlier.max_ejected, outlier.panic_threshold.millis()), (Percent::FULL, 500));
+    assert!(!outlier.always_eject_one);
+    assert_eq!((outlier.probe_requests.get(), outlier.slow_start), (100, Duration::from_secs(3600)));
+    assert_eq!(outlier.hosts, ["10.0.0.1:80"]);
+    assert_eq!(outlier.discover.unwrap().interval, Duration::from_millis(100));
+}
+
+#[test]
+fn a_detectors_mode_goes_before_the_blocks_and_that_before_the_policys() {
+    let keys = r#""consecutive_gateway_failures": {"mode": "enforce"}, "failure_rate": {"mode": "off"}, "success_rate": {},
+                  "latency": {"mode": "shadow"}, "heartbeat": {}"#;
+    let modes = |outlier: &Outlier| Detector::ALL.map(|detector| outlier.mode_of(detector));
+    let (enforce, shadow, off) = (Mode::Enforce, Mode::Shadow, Mode::Off);
+
+    let plain = outlier(keys);
+    assert_eq!(modes(&plain), [enforce, enforce, off, off, enforce, shadow, enforce]);
+    assert!(plain.ejects());
+
+    let of_policy = policy(&format!(r#""mode": "shadow", "outlier": {{{keys}}}"#)).outlier.unwrap();
+    assert_eq!(modes(&of_policy), [shadow, enforce, off, off, shadow, shadow, shadow]);
+
+    let of_block = policy(&format!(r#""mode": "shadow", "outlier": {{"mode": "off", {keys}}}"#)).outlier.unwrap();
+    assert_eq!(modes(&of_block), [off, enforce, off, off, off, shadow, off]);
+    assert_eq!(of_block.mode, off);
+}
+
+#[test]
+fn every_limit_of_outliers_holds() {
+    for (keys, error) in [
+        (r#""consecutive_failures": 1001"#, "consecutive_failures: must be within 0..=1000, was 1001"),
+        (
+            r#""consecutive_failures": false"#,
+            "consecutive_failures: must be a whole number within 0..=1000 (0 is off), or an object with the keys \
+             threshold, mode, was false",
+        ),
+        (
+            r#""consecutive_gateway_failures": {"threshold": 1.5}"#,
+            "consecutive_gateway_failures.threshold: must be a whole number within 0..=1000, was 1.5",
+        ),
+        (
+            r#""consecutive_local_failures": {"limit": 5}"#,
+            "consecutive_local_failures.limit: unknown key; accepted here: threshold, mode",
+        ),
+        (
+            r#""failure_rate": 85"#,
+            "failure_rate: must be an object with the keys threshold, min_requests, min_hosts, mode, was the number 85",
+        ),
+        (
+            r#""failure_rate": {"threshold": 0}"#,
+            "failure_rate.threshold: must be above 0, or every host is out (mode \"off\" switches the detector off), \
+             was 0",
+        ),
+        (r#""failure_rate": {"threshold": 101}"#, "failure_rate.threshold: must be within 0..=100, was 101"),
+        (r#""failure_rate": {"min_requests": 0}"#, "failure_rate.min_requests: must be within 1..=1000000, was 0"),
+        (r#""failure_rate": {"min_hosts": 1001}"#, "failure_rate.min_hosts: must be within 1..=1000, was 1001"),
+        (r#""success_rate": {"stdev_factor": 10.5}"#, "success_rate.stdev_factor: must be within 0..=10, was 10.5"),
+        (r#""success_rate": {"min_hosts": 0}"#, "success_rate.min_hosts: must be within 1..=1000, was 0"),
+        (
+            r#""success_rate": {"stdev_facto": 2}"#,
+            "success_rate.stdev_facto: unknown key; accepted here: stdev_factor, min_requests, min_hosts, mode; did \
+             you mean \"stdev_factor\"?",
+        ),
+        (r#""latency": {"deviation": 0}"#, "latency.deviation: must be within 1..=100000, was 0"),
+        (r#""latency": {"deviation": 1.5}"#, "latency.deviation: must be a whole number within 1..=100000, was 1.5"),
+        (r#""latency": {"min_hosts": 1}"#, "latency.min_hosts: must be within 2..=1000, was 1"),
+        (r#""latency": {"floor": "61s"}"#, "latency.floor: must be within 0s..=1m, was \"61s\""),
+        (
+            r#""heartbeat": {"path": "healthz"}"#,
+            "heartbeat.path: must be a path that begins with \"/\", of visible ASCII characters, was \"healthz\"",
+        ),
+        (
+            r#""heartbeat": {"path": "/a b"}"#,
+            "heartbeat.path: must be a path that begins with \"/\", of visible ASCII characters, was \"/a b\"",
+        ),
+        (r#""heartbeat": {"interval": "99ms"}"#, "heartbeat.interval: must be within 100ms..=1h, was \"99ms\""),
+        (r#""heartbeat": {"timeout": "0s"}"#, "heartbeat.timeout: must be within 1ms..=1m, was \"0s\""),
+        (r#""heartbeat": {"unhealthy_after": 101}"#, "heartbeat.unhealthy_after: must be within 1..=100, was 101"),
+        (r#""heartbeat": {"healthy_after": 0}"#, "heartbeat.healthy_after: must be within 1..=100, was 0"),
+        (
+            r#""heartbeat": {"status": []}"#,
+            "heartbeat.status: must name at least one status, or no heartbeat is ever good",
+        ),
+        (
+            r#""heartbeat": {"status": ["2xx"]}"#,
+            "heartbeat.status[0]: must be a status like 503 or a range like \"500-599\" within 100..=599, was \"2xx\"",
+        ),
+        (r#""heartbeat": {"mode": "on"}"#, "heartbeat.mode: must be one of enforce, shadow, off, was \"on\""),
+        (r#""interval": "99ms""#, "interval: must be within 100ms..=1h, was \"99ms\""),
+        (r#""base_ejection_time": "0s""#, "base_ejection_time: must be within 1ms..=24h, was \"0s\""),
+        (r#""max_ejection_time": "25h""#, "max_ejection_time: must be within 1ms..=24h, was \"25h\""),
+        (r#""max_ejection_time": "29s""#, "max_ejection_time: must be at least base_ejection_time (30s), was \"29s\""),
+        (r#""ejection_jitter": 101"#, "ejection_jitter: must be within 0..=100, was 101"),
+        (r#""max_ejected": -1"#, "max_ejected: must be within 0..=100, was -1"),
+        (r#""always_eject_one": 1"#, "always_eject_one: must be true or false, was the number 1"),
+        (r#""panic_threshold": 100.1"#, "panic_threshold: must be within 0..=100, was 100.1"),
+        (r#""probe": 1"#, "probe: must be an object with the keys requests, was the number 1"),
+        (r#""probe": {"requests": 0}"#, "probe.requests: must be within 1..=100, was 0"),
+        (r#""slow_start": "61m""#, "slow_start: must be within 0s..=1h, was \"61m\""),
+        (
+            r#""discover": {"cluster": "a"}"#,
+            "discover.path: is missing; must be a path such as \"/clusters?format=json\"",
+        ),
+        (
+            r#""discover": {"cluster": "", "path": "/"}"#,
+            "discover.cluster: must be the name of the cluster to ask, was \"\"",
+        ),
+        (
+            r#""discover": {"cluster": "a", "path": "/", "interval": "2h"}"#,
+            "discover.interval: must be within 100ms..=1h, was \"2h\"",
+        ),
+        (r#""balance": "ring_hash""#, "balance: must be one of envoy, was \"ring_hash\""),
+        (r#""mode": "on""#, "mode: must be one of enforce, shadow, off, was \"on\""),
+        (
+            r#""consecutive_failure": 5"#,
+            "consecutive_failure: unknown key; accepted here: consecutive_failures, consecutive_gateway_failures, \
+             consecutive_local_failures, failure_rate, success_rate, latency, heartbeat, interval, \
+             base_ejection_time, max_ejection_time, ejection_jitter, max_ejected, always_eject_one, \
+             panic_threshold, probe, slow_start, hosts, discover, balance, mode; did you mean \
+             \"consecutive_failures\"?",
+        ),
+    ] {
+        assert_eq!(wrong_outlier(keys), format!("outlier.{error}"));
+    }
+}
+
+#[test]
+fn all_errors_of_outliers_are_reported_at_once() {
+    assert_eq!(
+        wrong_outlier(
+            r#""consecutive_failures": "5", "failure_rate": {"threshold": "x", "min_hosts": 0}, "max_ejected": 200,
+               "hosts": ["orders:80", 7], "discover": {}, "mode": "maybe""#
+        ),
+        "outlier.mode: must be one of enforce, shadow, off, was \"maybe\"\n\
+         outlier.consecutive_failures: must be a whole number within 0..=1000 (0 is off), or an object with the keys \
+         threshold, mode, was the string \"5\"\n\
+         outlier.failure_rate.threshold: must be a number within 0..=100, was the string \"x\"\n\
+         outlier.failure_rate.min_hosts: must be within 1..=1000, was 0\n\
+         outlier.max_ejected: must be within 0..=100, was 200\n\
+         outlier.hosts[0]: must be an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\", was \
+         \"orders:80\"; a name is not enough: hosts are told apart by their addresses\n\
+         outlier.hosts[1]: must be an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\", was the \
+         number 7\n\
+         outlier.discover.cluster: is missing; must be the name of the cluster to ask\n\
+         outlier.discover.path: is missing; must be a path such as \"/clusters?format=json\""
+    );
+}
+
+#[test]
+fn outliers_that_nothing_can_find_are_refused_unless_it_is_meant() {
+    let none = "outlier: judges no host: every detector is off; give one of consecutive_failures, \
+                consecutive_gateway_failures, consecutive_local_failures, failure_rate, success_rate, latency and \
+                heartbeat, or set mode to off";
+    assert_eq!(wrong_outlier(r#""consecutive_failures": 0"#), none);
+    assert_eq!(wrong_outlier(r#""consecutive_failures": {"mode": "off"}, "latency": {"mode": "off"}"#), none);
+    assert!(!outlier(r#""consecutive_failures": 0, "mode": "off""#).is_active());
+    assert!(outlier(r#""consecutive_failures": 0, "heartbeat": {}"#).ejects());
+    let off = policy(r#""mode": "off", "outlier": {"consecutive_failures": 0}"#).outlier.unwrap();
+    assert!(!off.is_active(), "a whole policy can be switched off with its one mode");
+}
+
+#[test]
+fn a_long_first_ejection_raises_the_default_maximum() {
+    assert_eq!(outlier(r#""base_ejection_time": "10m""#).max_ejection_time, Duration::from_secs(600));
+}
+
+#[test]
+fn a_wrong_value_of_outliers_makes_no_second_error_by_contradiction() {
+    for keys in [
+        r#""base_ejection_time": "1x", "max_ejection_time": "1ms""#,
+        r#""consecutive_failures": -1"#,
+        r#""consecutive_failures": 0, "latency": {"deviation": 0}"#,
+        r#""consecutive_failures": 0, "mode": 7"#,
+    ] {
+        assert_eq!(wrong_outlier(keys).lines().count(), 1, "{keys}");
+    }
+}
+
+#[test]
+fn hosts_are_addresses_as_envoy_writes_them() {
+    let hosts = outlier(
+        r#""hosts": ["10.0.0.1:8080", "[2001:DB8:0:0:0:0:0:1]:080", "[::ffff:10.0.0.1]:65535", "[1:0:0:2:0:0:0:3]:1"]"#,
+    )
+    .hosts;
+    assert_eq!(hosts, ["10.0.0.1:8080", "[2001:db8::1]:80", "[::ffff:10.0.0.1]:65535", "[1:0:0:2::3]:1"]);
+
+    let host = "must be an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\", was";
+    let name = "; a name is not enough: hosts are told apart by their addresses";
+    for (written, problem) in [
+        ("orders:8080", format!("{host} \"orders:8080\"{name}")),
+        ("orders.svc.local", format!("{host} \"orders.svc.local\"{name}")),
+        ("10.0.0.1", format!("{host} \"10.0.0.1\"; the port is missing")),
+        ("[::1]", format!("{host} \"[::1]\"; the port is missing")),
+        ("2001:db8::1:80", format!("{host} \"2001:db8::1:80\"; an IPv6 address stands in brackets before its port")),
+        ("10.0.0.1:65536", format!("{host} \"10.0.0.1:65536\"")),
+        ("10.0.0.256:80", format!("{host} \"10.0.0.256:80\"")),
+        (" 10.0.0.1:80", format!("{host} \" 10.0.0.1:80\"")),
+        ("", format!("{host} \"\"")),
+        ("10.0.0.1:0", "must be a host with a port within 1..=65535, was \"10.0.0.1:0\"".to_owned()),
+        ("[fe80::1%2]:80", "must be an address without a zone, was \"[fe80::1%2]:80\"".to_owned()),
+    ] {
+        assert_eq!(wrong_outlier(&format!(r#""hosts": ["{written}"]"#)), format!("outlier.hosts[0]: {problem}"));
+    }
+    assert_eq!(
+        wrong_outlier(r#""hosts": ["[::1]:80", "10.0.0.1:80", "[0:0::1]:80", "[::1]:0080"]"#),
+        "outlier.hosts[2]: is the same host as outlier.hosts[0]\n\
+         outlier.hosts[3]: is the same host as outlier.hosts[0]"
+    );
+}
+
+#[test]
+fn a_thousand_hosts_are_enough() {
+    let list = |count: usize| {
+        let hosts: Vec<String> = (0..count).map(|at| format!("\"10.0.{}.{}:80\"", at / 250, at % 250)).collect();
+        format!(r#""hosts": [{}]"#, hosts.join(","))
+    };
+    assert_eq!(outlier(&list(1000)).hosts.len(), 1000);
+    assert_eq!(wrong_outlier(&list(1001)), "outlier.hosts: must have at most 1000 hosts, has 1001");
 }
 
 // Fallback.

@@ -95,7 +95,7 @@ impl Governed {
 
     /// Publishes the policy for the attempt seats. `text` is a document with just this policy.
     pub fn publish<S: Store>(&self, store: &mut S, text: &str) {
-        if self.retry(Mode::Enforce).is_none() {
+        if self.retry(Mode::Enforce).is_none() && self.outlier().is_none() {
             return;
         }
         let (key, record) = (paths::policy_text(&self.prefix), PolicyText(text.as_bytes().to_owned()));
@@ -162,6 +162,9 @@ impl Governed {
             key: ticket.key,
             cluster,
             seat,
+            governs_retries: true,
+            steered: false,
+            probe: None,
             seed,
             admitted: now,
             // The router's time begins when the request has come to its end.
@@ -178,7 +181,7 @@ impl Governed {
     }
 
     /// Whether there is an attempt seat for a key and cluster; looked up once a second.
-    fn sees_attempt_seat<S: Store>(
+    pub(super) fn sees_attempt_seat<S: Store>(
         &mut self,
         store: &mut S,
         key: KeyNumber,

@@ -1,0 +1,243 @@
+//! `outlier`: which hosts are taken out, for how long, and how they come back.
+
+use core::num::{NonZeroU16, NonZeroU32};
+use core::time::Duration;
+
+use super::{Mode, StatusSet};
+use crate::percent::Percent;
+
+/// Ejection of bad hosts. Unless `mode` is off at least one detector, the heartbeat among them, is not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Outlier {
+    /// The mode of every detector that does not say its own; the detectors below already hold theirs.
+    pub mode: Mode,
+    /// Failures in a row, of any kind.
+    pub consecutive_failures: Option<Consecutive>,
+    /// 502, 503, 504 and no answer in a row.
+    pub consecutive_gateway_failures: Option<Consecutive>,
+    /// No answer (connect failure, reset, time-out) in a row.
+    pub consecutive_local_failures: Option<Consecutive>,
+    /// A share of failures in one interval.
+    pub failure_rate: Option<FailureRate>,
+    /// A share of successes far below that of the others in one interval.
+    pub success_rate: Option<SuccessRate>,
+    /// Answers far slower than those of the others in one interval.
+    pub latency: Option<Latency>,
+    /// Checks by requests of our own.
+    pub heartbeat: Option<Heartbeat>,
+    /// What the rates look at; 100 ms..=1 h.
+    pub interval: Duration,
+    /// How long the first ejection of a host lasts; 1 ms..=24 h.
+    pub base_ejection_time: Duration,
+    /// The longest ejection before jitter; `base_ejection_time`..=24 h.
+    pub max_ejection_time: Duration,
+    /// Percent of the time added uniformly.
+    pub ejection_jitter: Percent,
+    /// At most this share of the cluster's hosts is out, the candidate included.
+    pub max_ejected: Percent,
+    /// Whether one host may be out however small its cluster is.
+    pub always_eject_one: bool,
+    /// With a smaller share of hosts left, ejections are ignored.
+    pub panic_threshold: Percent,
+    /// How many requests an ejected host gets after its time, all of which have to succeed; 1..=100.
+    pub probe_requests: NonZeroU16,
+    /// How long a host that is back gets a growing share; zero: all of it at once. At most 1 h.
+    pub slow_start: Duration,
+    /// Hosts that are known from the beginning, as Envoy writes them: `10.0.0.1:8080`, `[2001:db8::1]:8080`. At most
+    /// 1,000, no duplicates.
+    pub hosts: Vec<String>,
+    /// Where the hosts can be read.
+    pub discover: Option<Discover>,
+}
+
+/// So many in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Consecutive {
+    /// Ejects at this many; at most 1,000.
+    pub limit: NonZeroU16,
+    /// Whether it acts.
+    pub mode: Mode,
+}
+
+/// Failures of all outcomes in one interval. Source: Envoy, `failure_percentage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FailureRate {
+    /// Ejects from this share on; above 0.
+    pub threshold: Percent,
+    /// A host with fewer outcomes is not judged.
+    pub min_requests: NonZeroU32,
+    /// With fewer hosts that have so many nobody is judged.
+    pub min_hosts: NonZeroU16,
+    /// Whether it acts.
+    pub mode: Mode,
+}
+
+/// Ejects hosts whose share of successes lies below `mean - stdev_factor * stdev` of the shares of all hosts that are judged,
+/// with the population's standard deviation. Source: Envoy, `success_rate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SuccessRate {
+    /// The factor in thousandths (1900 = 1.9); at most 10,000.
+    pub stdev_factor: u32,
+    /// A host with fewer outcomes is not judged.
+    pub min_requests: NonZeroU32,
+    /// With fewer hosts that have so many nobody is judged.
+    pub min_hosts: NonZeroU16,
+    /// Whether it acts.
+    pub mode: Mode,
+}
+
+/// Ejects a host whose mean time to the response's headers P is above the mean E of its peers' means by `deviation` percent:
+/// `(P - E) / E`, and above `floor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Latency {
+    /// In percent, 1..=100,000: 200 means three times as slow as the others.
+    pub deviation: u32,
+    /// A host with fewer answers is not judged.
+    pub min_requests: NonZeroU32,
+    /// With fewer hosts that have so many nobody is judged; at least 2.
+    pub min_hosts: NonZeroU16,
+    /// A host that is faster than this is not slow, whatever the others are; at most 1 min.
+    pub floor: Duration,
+    /// Whether it acts.
+    pub mode: Mode,
+}
+
+/// A check per host by requests of our own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Heartbeat {
+    /// What is asked for; begins with `/`, visible ASCII.
+    pub path: String,
+    /// How often each host is asked; 100 ms..=1 h.
+    pub interval: Duration,
+    /// When an answer is too late; 1 ms..=1 min.
+    pub timeout: Duration,
+    /// Ejects after this many bad answers in a row; at most 100.
+    pub unhealthy_after: NonZeroU16,
+    /// Lets an ejected host back after this many good ones in a row; at most 100.
+    pub healthy_after: NonZeroU16,
+    /// The good statuses; not empty.
+    pub status: StatusSet,
+    /// Whether it acts.
+    pub mode: Mode,
+}
+
+/// Where the hosts of a cluster can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Discover {
+    /// The cluster to ask; not empty.
+    pub cluster: String,
+    /// What is asked for; begins with `/`, visible ASCII.
+    pub path: String,
+    /// How often; 100 ms..=1 h.
+    pub interval: Duration,
+}
+
+/// What ejects a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Detector {
+    /// Failures in a row.
+    ConsecutiveFailures,
+    /// Gateway failures in a row.
+    ConsecutiveGatewayFailures,
+    /// No answers in a row.
+    ConsecutiveLocalFailures,
+    /// The share of failures.
+    FailureRate,
+    /// The share of successes beside that of the others.
+    SuccessRate,
+    /// The time of answers beside that of the others.
+    Latency,
+    /// Our own checks.
+    Heartbeat,
+}
+
+impl Detector {
+    /// How many there are; their numbers are below it.
+    pub const COUNT: usize = 7;
+
+    /// All, by number.
+    pub const ALL: [Detector; Detector::COUNT] = [
+        Detector::ConsecutiveFailures,
+        Detector::ConsecutiveGatewayFailures,
+        Detector::ConsecutiveLocalFailures,
+        Detector::FailureRate,
+        Detector::SuccessRate,
+        Detector::Latency,
+        Detector::Heartbeat,
+    ];
+
+    /// The word in the policy document, metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Detector::ConsecutiveFailures => "consecutive_failures",
+            Detector::ConsecutiveGatewayFailures => "consecutive_gateway_failures",
+            Detector::ConsecutiveLocalFailures => "consecutive_local_failures",
+            Detector::FailureRate => "failure_rate",
+            Detector::SuccessRate => "success_rate",
+            Detector::Latency => "latency",
+            Detector::Heartbeat => "heartbeat",
+        }
+    }
+
+    /// The detector of this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Detector::ALL.get(usize::from(number)).copied()
+    }
+}
+
+impl Outlier {
+    /// The mode of a detector; `Off` where it is not given.
+    pub fn mode_of(&self, detector: Detector) -> Mode {
+        match detector {
+            Detector::ConsecutiveFailures => self.consecutive_failures.map(|detector| detector.mode),
+            Detector::ConsecutiveGatewayFailures => self.consecutive_gateway_failures.map(|detector| detector.mode),
+            Detector::ConsecutiveLocalFailures => self.consecutive_local_failures.map(|detector| detector.mode),
+            Detector::FailureRate => self.failure_rate.map(|detector| detector.mode),
+            Detector::SuccessRate => self.success_rate.map(|detector| detector.mode),
+            Detector::Latency => self.latency.map(|detector| detector.mode),
+            Detector::Heartbeat => self.heartbeat.as_ref().map(|heartbeat| heartbeat.mode),
+        }
+        .unwrap_or(Mode::Off)
+    }
+
+    /// Whether any detector does anything.
+    pub fn is_active(&self) -> bool {
+        Detector::ALL.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
+    }
+
+    /// Whether a host can be taken out.
+    pub fn ejects(&self) -> bool {
+        Detector::ALL.into_iter().any(|detector| self.mode_of(detector) == Mode::Enforce)
+    }
+
+    /// Whether a detector looks at every outcome and not only at failures.
+    pub fn counts_all(&self) -> bool {
+        let rates = [Detector::FailureRate, Detector::SuccessRate, Detector::Latency];
+        rates.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
+    }
+
+    /// Whether a detector counts failures in a row.
+    pub fn counts_runs(&self) -> bool {
+        let runs =
+            [Detector::ConsecutiveFailures, Detector::ConsecutiveGatewayFailures, Detector::ConsecutiveLocalFailures];
+        runs.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn every_detector_has_its_number_and_its_own_name() {
+        for (number, detector) in Detector::ALL.into_iter().enumerate() {
+            assert_eq!(detector as usize, number);
+            assert_eq!(Detector::from_number(number as u8), Some(detector));
+            assert_eq!(Detector::ALL.iter().filter(|other| other.name() == detector.name()).count(), 1);
+        }
+        assert_eq!(Detector::from_number(Detector::COUNT as u8), None);
+    }
+}

@@ -1,0 +1,666 @@
+//! The hosts of one group as one worker sees them, and everything it does to their common state.
+//!
+//! The healthy path reads nothing shared: a success is counted in this worker's own slot if a detector asks for that, and the
+//! signal of runs is compared with what it was when no host had failed. A failure swaps the host's run, and the table when a
+//! limit is reached.
+
+use core::time::Duration;
+use std::collections::HashMap;
+
+use super::cause::Cause;
+use super::news::News;
+use super::run::Run;
+use super::slot::{HostSlot, interval_number};
+use super::steering::{self, Rotation};
+use super::sweep::{self, Tallies};
+use super::table::{Ejection, Host, HostId, HostTable};
+use crate::document::{Detector, Mode, Outlier};
+use crate::exchange::End;
+use crate::outcome::Verdict;
+use crate::paths::HostPaths;
+use crate::record::Record;
+use crate::store::{Contended, Store, Version, update};
+use crate::time::Timestamp;
+use crate::worker::{Seen, VIEW_LASTS_UNSIGNALLED, Worker, places};
+use crate::workers;
+
+/// Of the successes that no detector counts, one in so many is looked at: which hosts there are must be known before one fails.
+const SAMPLE: u32 = 16;
+
+/// And at least one in so long.
+const SAMPLE_AFTER: Duration = Duration::from_secs(1);
+
+/// How many successes are looked at from the beginning on, and after each host that is new.
+const SAMPLE_FIRST: u32 = 64;
+
+/// A worker's counts reach the others so late at most, for a group of up to [`FEW_HOSTS`]; the time grows with the number of
+/// hosts, for so do the bytes.
+pub const FLUSH_AFTER: Duration = Duration::from_millis(10);
+
+const FEW_HOSTS: u32 = 100;
+
+/// An interval is looked at so long after its end, when the workers have written what they counted: this much, or a tenth
+/// of short intervals.
+const SWEEP_LAG: Duration = Duration::from_millis(100);
+
+/// How long after one request that went unsteered, to find hosts, there is the next.
+const EXPLORE_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a host whose time is over waits for a request that may be tried again elsewhere, before any request may be
+/// its probe.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// At least so many hosts are named to the router, if there are.
+const LEAST_NAMED: usize = 3;
+
+/// A try that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// The host's address as Envoy writes it.
+    pub host: &'a [u8],
+    /// How it ended.
+    pub end: End,
+    /// What that counts as.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
+    /// When it was sent.
+    pub sent: Timestamp,
+}
+
+/// How a request is sent while hosts are out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steering {
+    /// The hosts in the order in which they are to be tried, as the header's value.
+    pub hosts: String,
+    /// The host that this request is the probe of, and its address.
+    pub probe: Option<(HostId, String)>,
+    /// How many hosts are out.
+    pub out: u16,
+    /// How many there are.
+    pub of: u16,
+}
+
+/// A copy of the table.
+#[derive(Debug)]
+struct View {
+    table: HostTable,
+    version: Option<Version>,
+    seen: Seen,
+    by_address: HashMap<Vec<u8>, HostId>,
+    /// Whether a host is out, comes back, or has been out lately.
+    is_stirred: bool,
+    steers: bool,
+}
+
+/// The hosts of one group as one worker sees them.
+#[derive(Debug)]
+pub struct Hosts {
+    paths: HostPaths,
+    fingerprint: u64,
+    view: Option<View>,
+    slot: HostSlot,
+    /// Whether the store lacks what was counted last.
+    is_unwritten: bool,
+    written: Timestamp,
+    /// The signal of runs at which each host was last looked at.
+    run_seen: HashMap<HostId, Seen>,
+    /// The signal of runs at which no host had failures.
+    quiet: Option<Seen>,
+    /// Successes since one was looked at, and when that was.
+    unsampled: u32,
+    sampled: Timestamp,
+    /// Successes to look at whatever their number.
+    to_sample: u32,
+    rotation: Rotation,
+}
+
+impl Hosts {
+    /// Hosts that this worker knows nothing about yet.
+    pub fn new(paths: HostPaths, fingerprint: u64) -> Self {
+        Hosts {
+            paths,
+            fingerprint,
+            view: None,
+            slot: HostSlot::default(),
+            is_unwritten: false,
+            written: Timestamp::ZERO,
+            run_seen: HashMap::new(),
+            quiet: None,
+            unsampled: 0,
+            sampled: Timestamp::ZERO,
+            to_sample: SAMPLE_FIRST,
+            rotation: Rotation::default(),
+        }
+    }
+
+    /// The names in the store.
+    pub fn paths(&self) -> &HostPaths {
+        &self.paths
+    }
+
+    /// The table as this worker last saw it.
+    pub fn table(&self) -> Option<&HostTable> {
+        self.view.as_ref().map(|view| &view.table)
+    }
+
+    /// Makes the next look read the table, whatever the signal says.
+    pub fn look_again(&mut self) {
+        if let Some(view) = &mut self.view {
+            view.seen.at = Timestamp::ZERO;
+        }
+    }
+
+    /// Brings the view up to date. Whether it changed.
+    pub fn look<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) -> bool {
+        let epoch = store.epoch();
+        if self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
+            return false;
+        }
+        let seen = Seen { epoch, at: now };
+        let stored = store.get(&self.paths.table());
+        let version = stored.as_ref().map(|(_, version)| *version);
+        if let Some(view) = self.view.as_mut().filter(|view| view.version == version) {
+            view.seen = seen;
+            // Slow starts and the lack of places end by time alone.
+            view.steers = view.is_stirred && view.table.steers(rules, now);
+            return false;
+        }
+        let table = stored.and_then(|(bytes, _)| HostTable::decode(&bytes, self.fingerprint)).unwrap_or_default();
+        self.take(worker, rules, table, version, seen, now);
+        true
+    }
+
+    fn take(
+        &mut self,
+        worker: &mut Worker,
+        rules: &Outlier,
+        table: HostTable,
+        version: Option<Version>,
+        seen: Seen,
+        now: Timestamp,
+    ) {
+        let known = self.view.as_ref().map_or(0, |view| view.by_address.len());
+        let by_address: HashMap<_, _> = table.hosts().map(|(id, host)| (host.address.clone(), id)).collect();
+        if by_address.len() > known {
+            self.to_sample = SAMPLE_FIRST.max(self.to_sample);
+        }
+        let is_stirred =
+            table.hosts().any(|(_, host)| !host.is_in() || host.ejections > 0 || host.is_starting(rules, now));
+        let steers = is_stirred && table.steers(rules, now);
+        if is_stirred {
+            self.rotation.shuffle(&table, &mut worker.random);
+        }
+        self.run_seen.retain(|id, _| table.host(*id).is_some());
+        self.view = Some(View { table, version, seen, by_address, is_stirred, steers });
+    }
+
+    /// Changes the table by `step`, which tells whether it did anything and is repeated on a newer table when another worker
+    /// was faster.
+    fn change<S: Store, V: Clone>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        now: Timestamp,
+        mut step: impl FnMut(&mut HostTable) -> Option<V>,
+    ) -> Result<Option<V>, Contended> {
+        let epoch = store.epoch();
+        let updated = update(store, &self.paths.table(), self.fingerprint, |old: Option<&HostTable>| {
+            let mut table = old.cloned().unwrap_or_default();
+            let verdict = step(&mut table);
+            let new = verdict.is_some().then_some(table);
+            (verdict, new)
+        })?;
+        if updated.written {
+            store.raise_epoch();
+        }
+        // The signal from before the swap: whatever changed since then makes this view look old, never new.
+        let table = updated.record.unwrap_or_default();
+        self.take(worker, rules, table, None, Seen { epoch, at: now }, now);
+        Ok(updated.verdict)
+    }
+
+    /// Whether the host of a try that succeeded must be known. What this costs where it is not is one look at the signal of
+    /// runs.
+    pub fn wants_host<S: Store>(&mut self, store: &mut S, rules: &Outlier, now: Timestamp) -> bool {
+        if rules.counts_all() || self.to_sample > 0 {
+            return true;
+        }
+        let is_stirred = self.view.as_ref().is_none_or(|view| view.is_stirred);
+        self.unsampled = self.unsampled.saturating_add(1);
+        let is_its_turn =
+            self.unsampled >= SAMPLE || now.since(self.sampled).max(self.sampled.since(now)) >= SAMPLE_AFTER;
+        is_stirred || is_its_turn || rules.counts_runs() && !self.is_quiet(store.runs(), now)
+    }
+
+    fn is_quiet(&self, signal: Option<u64>, now: Timestamp) -> bool {
+        self.quiet.is_some_and(|quiet| holds(quiet, signal, now))
+    }
+
+    /// Judges a host by one of its tries. `probe` is the host that the try was the probe of, if it was one: had the cluster still
+    /// had it, the try would have gone there.
+    pub fn judge<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        one: Judged<'_>,
+        probe: Option<HostId>,
+        now: Timestamp,
+    ) {
+        if probe.is_some() {
+            // The signal of the seat that took the permit may not reach this one.
+            self.look_again();
+        }
+        self.look(worker, store, rules, now);
+        if let Some(gone) = probe.filter(|id| self.address(*id).is_some_and(|address| address != one.host)) {
+            self.forget(worker, store, rules, gone, now);
+        }
+        let Some(id) = self.id_of(worker, store, rules, one.host, now) else { return };
+        if one.verdict != Verdict::Ignored {
+            self.count(worker, store, rules, id, one, now);
+        }
+        let host = self.table().and_then(|table| table.host(id));
+        let (is_in, is_judged) = host.map_or((false, false), |host| (host.is_in(), host.is_judged_by(one.sent)));
+        match one.verdict {
+            _ if !is_judged => {}
+            // Our own checks are the probes, where there are any.
+            _ if !is_in && rules.mode_of(Detector::Heartbeat) == Mode::Enforce => {}
+            Verdict::Ignored if !is_in => {
+                let _ = self.change(worker, store, rules, now, |table| table.return_probe(id).then_some(()));
+            }
+            Verdict::Ignored => {}
+            Verdict::Success | Verdict::Failure if !is_in => {
+                let (random, failed) = (worker.random.next(), (one.verdict == Verdict::Failure).then_some(one.end));
+                let judged = self.change(worker, store, rules, now, |table| {
+                    table.judge_probe(rules, id, failed, one.sent, now, random).then_some(())
+                });
+                if failed.is_none() && matches!(judged, Ok(Some(()))) {
+                    // What it failed before it went out is long ago.
+                    self.end_run(store, id, now);
+                }
+            }
+            Verdict::Success if rules.counts_runs() => self.succeed(store, id, now),
+            Verdict::Success => {}
+            Verdict::Failure if rules.counts_runs() => self.fail(worker, store, rules, id, one.end, now),
+            Verdict::Failure => {}
+        }
+    }
+
+    /// The host of this address, entered into the table if it is new and an address that a request can be steered to.
+    fn id_of<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        address: &[u8],
+        now: Timestamp,
+    ) -> Option<HostId> {
+        if let Some(id) = self.view.as_ref().and_then(|view| view.by_address.get(address)) {
+            return Some(*id);
+        }
+        if self.table().is_some_and(|table| table.is_full(now)) {
+            return None;
+        }
+        core::str::from_utf8(address).ok()?.parse::<core::net::SocketAddr>().ok()?;
+        self.change(worker, store, rules, now, |table| {
+            let before = (table.known(), table.full);
+            let id = table.enter(address, false, now);
+            (before != (table.known(), table.full)).then_some(id)
+        })
+        .ok()?;
+        self.view.as_ref().and_then(|view| view.by_address.get(address)).copied()
+    }
+
+    /// Counts a try in this worker's slot.
+    fn count<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        id: HostId,
+        one: Judged<'_>,
+        now: Timestamp,
+    ) {
+        self.unsampled = 0;
+        self.sampled = now;
+        self.to_sample = self.to_sample.saturating_sub(1);
+        let failed = one.verdict == Verdict::Failure;
+        self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
+        self.is_unwritten = true;
+        if now.since(self.written).max(self.written.since(now)) >= self.flush_after() {
+            self.flush(worker, store, now);
+        }
+    }
+
+    fn flush_after(&self) -> Duration {
+        let hosts = self.table().map_or(0, HostTable::places) as u32;
+        (FLUSH_AFTER * hosts.max(FEW_HOSTS)).checked_div(FEW_HOSTS).unwrap_or(FLUSH_AFTER)
+    }
+
+    /// Writes what was counted, if the store lacks it.
+    pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
+        if !self.is_unwritten {
+            return;
+        }
+        let Some(place) = worker.place(store, now) else { return };
+        let key = self.paths.slot(worker.is_of_attempts(), place.number);
+        store.set(&key, &self.slot.encode(self.fingerprint));
+        self.is_unwritten = false;
+        self.written = now;
+    }
+
+    /// When what was counted should be written at the latest.
+    pub fn flush_due(&self) -> Option<Timestamp> {
+        self.is_unwritten.then(|| self.written.plus(self.flush_after()))
+    }
+
+    /// A success ends the host's run of failures, if there is one.
+    fn succeed<S: Store>(&mut self, store: &mut S, id: HostId, now: Timestamp) {
+        let signal = store.runs();
+        if self.is_quiet(signal, now) || self.run_seen.get(&id).is_some_and(|seen| holds(*seen, signal, now)) {
+            return;
+        }
+        if self.end_run(store, id, now) {
+            return;
+        }
+        let seen = Seen { epoch: signal, at: now };
+        self.run_seen.insert(id, seen);
+        let is_quiet = |view: &View| {
+            let mut hosts = view.table.hosts().filter(|(_, host)| host.is_in());
+            hosts.all(|(id, _)| self.run_seen.get(&id).is_some_and(|seen| holds(*seen, signal, now)))
+        };
+        if self.view.as_ref().is_some_and(is_quiet) {
+            self.quiet = Some(seen);
+        }
+    }
+
+    /// Ends a run. Whether there was one.
+    fn end_run<S: Store>(&mut self, store: &mut S, id: HostId, _now: Timestamp) -> bool {
+        let ended = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
+            let is_there = !Run::of(id, old).is_empty();
+            (is_there, is_there.then_some(Run { id: id.id, ..Run::default() }))
+        });
+        let ended = ended.is_ok_and(|done| done.verdict);
+        if ended {
+            store.raise_runs();
+        }
+        ended
+    }
+
+    /// A failure adds to the host's runs, and takes it out when one of them reaches its limit.
+    fn fail<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        id: HostId,
+        end: End,
+        now: Timestamp,
+    ) {
+        let reached = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
+            let mut run = Run::of(id, old);
+            run.fail(end);
+            let reached = reached(rules, &mut run);
+            (reached, Some(run))
+        });
+        self.quiet = None;
+        store.raise_runs();
+        let Ok(reached) = reached else { return };
+        for (detector, length) in reached.verdict.into_iter().flatten() {
+            let (cause, random) = (Cause::Run { detector, length, last: end }, worker.random.next());
+            let _ = self.change(worker, store, rules, now, |table| {
+                let ejection = table.eject(rules, id, cause, now, random);
+                (ejection != Ejection::Nothing).then_some(())
+            });
+        }
+    }
+
+    /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `tries` is how many it may have;
+    /// `waits` that others may be better probes, because they can be tried again elsewhere.
+    pub fn steer<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        tries: usize,
+        waits: bool,
+        now: Timestamp,
+    ) -> Option<Steering> {
+        if !self.view.as_ref()?.is_stirred {
+            return None;
+        }
+        let probe = self.take_probe(worker, store, rules, waits, now);
+        let view = self.view.as_ref()?;
+        if !view.steers && probe.is_none() {
+            return None;
+        }
+        // Where too few are left a probe is not worth steering: all of them get requests.
+        let view = self.view.as_ref().filter(|view| view.steers)?;
+        let is_time = view.table.explored.plus(EXPLORE_EVERY).remaining(now, EXPLORE_EVERY).is_none();
+        if probe.is_none() && !waits && is_time && rules.discover.is_none() {
+            let explores = self.change(worker, store, rules, now, |table| {
+                let is_time = table.explored.plus(EXPLORE_EVERY).remaining(now, EXPLORE_EVERY).is_none();
+                is_time.then(|| table.explored = now)
+            });
+            if matches!(explores, Ok(Some(()))) {
+                return None;
+            }
+        }
+        let Hosts { view, rotation, .. } = self;
+        let table = &view.as_ref()?.table;
+        let mut hosts = rotation.next(table, rules, tries.max(LEAST_NAMED), &mut worker.random, now);
+        if let Some(probe) = probe {
+            hosts.insert(0, probe);
+        }
+        Some(Steering {
+            hosts: steering::header(table, &hosts),
+            probe: probe.map(|probe| (probe, steering::header(table, &[probe]))),
+            out: table.out() as u16,
+            of: table.known() as u16,
+        })
+    }
+
+    /// Takes a permit for the probe of a host whose time is over.
+    fn take_probe<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        waits: bool,
+        now: Timestamp,
+    ) -> Option<HostId> {
+        let view = self.view.as_ref().filter(|view| view.steers)?;
+        if rules.mode_of(Detector::Heartbeat) == Mode::Enforce {
+            return None;
+        }
+        let is_ready = |host: &Host| {
+            let has_waited = host.due_since().is_none_or(|due| due.plus(PATIENCE).remaining(now, PATIENCE).is_none());
+            host.wants_probe(rules, now) && (!waits || has_waited)
+        };
+        let (id, _) = view.table.hosts().find(|(_, host)| is_ready(host))?;
+        let taken = self.change(worker, store, rules, now, |table| table.take_probe(rules, id, now).then_some(()));
+        matches!(taken, Ok(Some(()))).then_some(id)
+    }
+
+    /// Takes what has not been told yet out of the table: it is this worker's to tell.
+    pub fn take_news<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        now: Timestamp,
+    ) -> Option<News> {
+        if self.table()?.news.is_empty() {
+            return None;
+        }
+        let taken = self.change(worker, store, rules, now, |table| {
+            let news = core::mem::take(&mut table.news);
+            (!news.is_empty()).then_some(news)
+        });
+        taken.ok().flatten()
+    }
+
+    /// Enters the hosts that the policy names and the cluster's name, where the table lacks them.
+    pub fn introduce<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        cluster: &[u8],
+        now: Timestamp,
+    ) {
+        let lacks = |table: &HostTable| {
+            table.cluster.is_empty() && !cluster.is_empty()
+                || rules.hosts.iter().any(|host| table.find(host.as_bytes()).is_none())
+        };
+        if !self.table().is_some_and(lacks) {
+            return;
+        }
+        let _ = self.change(worker, store, rules, now, |table| {
+            let is_lacking = lacks(table);
+            if table.cluster.is_empty() {
+                table.cluster = cluster.to_owned();
+            }
+            for host in &rules.hosts {
+                let _ = table.enter(host.as_bytes(), true, now);
+            }
+            is_lacking.then_some(())
+        });
+    }
+
+    /// Looks at the last interval, if nobody has. To be called at every tick of a request seat.
+    pub fn sweep<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
+        let lag = SWEEP_LAG.min(rules.interval / 10);
+        let current = interval_number(Timestamp(now.0.saturating_sub(crate::time::nanos(lag))), rules.interval);
+        let is_swept = |table: &HostTable| table.swept == current || table.known() == 0;
+        if self.table().is_none_or(is_swept) {
+            return;
+        }
+        // One worker's swap makes the interval its own; only it reads the slots.
+        let claimed =
+            self.change(worker, store, rules, now, |table| (table.swept != current).then(|| table.swept = current));
+        if !matches!(claimed, Ok(Some(()))) {
+            return;
+        }
+        let tallies = self.gather(store, current.saturating_sub(1));
+        let random = worker.random.next();
+        let _ = self.change(worker, store, rules, now, |table| {
+            let before = table.clone();
+            sweep::sweep(table, rules, &tallies, now, random);
+            (*table != before).then_some(())
+        });
+    }
+
+    /// Adds up what all workers have counted in an interval.
+    fn gather<S: Store>(&self, store: &mut S, interval: u64) -> Tallies {
+        let mut tallies = Tallies::new();
+        for (of_attempts, table) in [(false, workers::KEY), (true, workers::ATTEMPTS_KEY)] {
+            for place in 0..places(store, table) {
+                let stored = store.get(&self.paths.slot(of_attempts, place));
+                let slot = stored.and_then(|(bytes, _)| HostSlot::decode(&bytes, self.fingerprint));
+                for (id, tally) in slot.iter().flat_map(|slot| slot.tallies(interval)) {
+                    tallies.entry(id).or_default().add(tally);
+                }
+            }
+        }
+        tallies
+    }
+
+    /// Takes a host out that our own checks find bad.
+    pub fn find_unhealthy<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        id: HostId,
+        cause: Cause,
+        now: Timestamp,
+    ) {
+        if !self.table().and_then(|table| table.host(id)).is_some_and(Host::is_in) {
+            return;
+        }
+        let random = worker.random.next();
+        let _ = self.change(worker, store, rules, now, |table| {
+            (table.eject(rules, id, cause, now, random) != Ejection::Nothing).then_some(())
+        });
+    }
+
+    /// Lets a host back that our own checks find good.
+    pub fn find_healthy<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        id: HostId,
+        now: Timestamp,
+    ) {
+        if self.table().and_then(|table| table.host(id)).is_none_or(Host::is_in) {
+            return;
+        }
+        let back = self.change(worker, store, rules, now, |table| table.readmit_healthy(rules, id, now).then_some(()));
+        if matches!(back, Ok(Some(()))) {
+            self.end_run(store, id, now);
+        }
+    }
+
+    /// The address of a host.
+    pub fn address(&self, id: HostId) -> Option<&[u8]> {
+        self.table()?.host(id).map(|host| host.address.as_slice())
+    }
+
+    /// Forgets a host that the cluster does not have any more, unless the policy names it.
+    pub fn forget<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        id: HostId,
+        now: Timestamp,
+    ) {
+        let _ = self.change(worker, store, rules, now, |table| {
+            let host = table.host(id)?;
+            let is_configured = rules.hosts.iter().any(|configured| configured.as_bytes() == host.address);
+            (!is_configured).then(|| table.forget(id))
+        });
+    }
+
+    /// Takes over a listing of all hosts of the cluster.
+    pub fn list<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        listed: &[String],
+        now: Timestamp,
+    ) {
+        let _ = self.change(worker, store, rules, now, |table| {
+            table.list(listed, &rules.hosts, now);
+            Some(())
+        });
+    }
+}
+
+/// Whether what was seen of runs then still holds.
+fn holds(seen: Seen, signal: Option<u64>, now: Timestamp) -> bool {
+    // Unlike a view, it is not refreshed by time where there is a signal: a worker that died before it raised it leaves a run
+    // that the next failure shows.
+    seen.epoch == signal && (signal.is_some() || seen.at <= now && now.since(seen.at) < VIEW_LASTS_UNSIGNALLED)
+}
+
+/// The detectors whose limit a run has reached, with its length. Such a run begins anew: one that was not acted on is told
+/// again when it is reached again.
+fn reached(rules: &Outlier, run: &mut Run) -> [Option<(Detector, u16)>; 3] {
+    let one = |rule: Option<crate::document::Consecutive>, detector: Detector, length: &mut u16| {
+        let rule = rule.filter(|rule| rule.mode != Mode::Off && *length >= rule.limit.get())?;
+        let reached = (*length).max(rule.limit.get());
+        *length = 0;
+        Some((detector, reached))
+    };
+    [
+        one(rules.consecutive_failures, Detector::ConsecutiveFailures, &mut run.failures),
+        one(rules.consecutive_gateway_failures, Detector::ConsecutiveGatewayFailures, &mut run.gateway),
+        one(rules.consecutive_local_failures, Detector::ConsecutiveLocalFailures, &mut run.local),
+    ]
+}

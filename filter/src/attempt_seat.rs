@@ -266,7 +266,7 @@ impl AttemptSeat {
         attempt.phase = Phase::Over;
         let took = now.since(sent);
         let outcome = Outcome::judge(&document.outcome, answer, took, None);
-        self.judge_host(attempt, &mut policy, answer, outcome.verdict, sent, now);
+        self.judge_host(attempt, &mut policy, End::of(answer), outcome.verdict, sent, now);
         if !attempt.exchange.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
             let is_marked = policy.forbids(&attempt.exchange, &head, route_name);
             if is_marked {
@@ -327,7 +327,7 @@ impl AttemptSeat {
         };
         attempt.phase = Phase::Over;
         let verdict = policy.policy().outcome.verdict(answer);
-        self.judge_host(attempt, &mut policy, answer, verdict, sent, now);
+        self.judge_host(attempt, &mut policy, End::of(answer), verdict, sent, now);
         let Some(end) = End::of(answer) else { return };
         if verdict != Verdict::Success {
             let one = Try { host: attempt.host(), end, verdict, took: now.since(sent), ended: now };
@@ -349,15 +349,12 @@ impl AttemptSeat {
         &self,
         attempt: &Attempt,
         policy: &mut Attempts,
-        answer: Answer,
+        end: Option<End>,
         verdict: Verdict,
         sent: Timestamp,
         came: Timestamp,
     ) {
-        if !policy.judges_hosts() {
-            return;
-        }
-        let Some(end) = End::of(answer) else { return };
+        let Some(end) = end.filter(|_| policy.judges_hosts()) else { return };
         let mut shared = self.plugin.shared;
         if verdict == Verdict::Success && !policy.wants_host(&mut shared, &attempt.exchange, came) {
             return;
@@ -383,7 +380,7 @@ impl AttemptSeat {
         let shared_policy = Rc::clone(&attempt.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
         let outcome = Outcome::judge(&policy.policy().outcome, answer, took, None);
-        self.judge_host(attempt, &mut policy, answer, outcome.verdict, sent, came);
+        self.judge_host(attempt, &mut policy, End::of(answer), outcome.verdict, sent, came);
         drop(policy);
         let Some(end) = End::of(answer) else { return };
         if attempt.exchange.is_retried() || outcome.verdict != Verdict::Success {
@@ -415,9 +412,9 @@ impl AttemptSeat {
                     Attempts::begin_again(&mut attempt.exchange, due, taken);
                 } else {
                     if connection.says_something(now.since(began)) {
-                        let answer = End::ConnectFailure.answer();
-                        let verdict = policy.policy().outcome.verdict(answer);
-                        self.judge_host(attempt, &mut policy, answer, verdict, began, now);
+                        let end = End::ConnectFailure;
+                        let verdict = policy.policy().outcome.verdict(end.answer());
+                        self.judge_host(attempt, &mut policy, Some(end), verdict, began, now);
                     }
                     policy.after_no_connection(&mut attempt.exchange, upstream_host(), now);
                 }
@@ -442,7 +439,7 @@ impl AttemptSeat {
                     if connection.says_something(now.since(sent)) {
                         let (end, _) = policy.end_without_response(&attempt.exchange, is_connected, sent, now);
                         let verdict = policy.policy().outcome.verdict(end.answer());
-                        self.judge_host(attempt, &mut policy, end.answer(), verdict, sent, now);
+                        self.judge_host(attempt, &mut policy, Some(end), verdict, sent, now);
                     }
                     policy.after_no_response(&mut attempt.exchange, host, is_connected, sent, now);
                 }

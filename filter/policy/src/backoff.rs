@@ -8,7 +8,7 @@
 use core::time::Duration;
 
 use crate::document::{Backoff, Jitter};
-use crate::random::Random;
+use crate::random::{Random, scale};
 use crate::time::nanos;
 
 /// The wait before further try number `retry` (from 1) of the request that `seed` belongs to. With
@@ -26,7 +26,7 @@ pub fn wait(backoff: &Backoff, seed: u64, retry: u8) -> Duration {
             let mut wait = base;
             for _ in 0..retry {
                 let room = wait.saturating_mul(3).saturating_sub(base);
-                wait = base.saturating_add(below(random.next(), room)).min(max);
+                wait = base.saturating_add(scale(random.next(), room)).min(max);
             }
             wait
         }
@@ -35,7 +35,7 @@ pub fn wait(backoff: &Backoff, seed: u64, retry: u8) -> Duration {
             for _ in 0..retry {
                 drawn = random.next();
             }
-            if backoff.jitter == Jitter::Full { below(drawn, cap) } else { cap - cap / 2 + below(drawn, cap / 2) }
+            if backoff.jitter == Jitter::Full { scale(drawn, cap) } else { cap - cap / 2 + scale(drawn, cap / 2) }
         }
     };
     Duration::from_nanos(wait)
@@ -44,13 +44,6 @@ pub fn wait(backoff: &Backoff, seed: u64, retry: u8) -> Duration {
 /// The longest of the waits before the further tries 1 to `retries`.
 pub fn longest(backoff: &Backoff, seed: u64, retries: u8) -> Duration {
     (1..=retries).map(|retry| wait(backoff, seed, retry)).max().unwrap_or_default()
-}
-
-/// A number uniform in `[0, limit)` from one uniform over all `u64`; 0 for a limit of 0.
-/// Source: D. Lemire, "Fast Random Integer Generation in an Interval", 2019, without its correction, which matters only for
-/// limits near 2^64.
-fn below(random: u64, limit: u64) -> u64 {
-    ((u128::from(random) * u128::from(limit)) >> 64) as u64
 }
 
 #[cfg(test)]

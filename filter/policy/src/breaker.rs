@@ -24,6 +24,7 @@ use core::time::Duration;
 use crate::document::{Breaker, Window};
 use crate::outcome::Outcome;
 use crate::percent::Percent;
+use crate::random::scale;
 use crate::record::{Kind, Reader, Record, Writer};
 use crate::time::{Timestamp, nanos};
 use crate::window::{Bucket, Tally};
@@ -216,9 +217,7 @@ impl Breaker {
     /// The open period with jitter: `period + U[0, period * open_jitter)`. `random` is uniform over all `u64`.
     fn jittered(&self, opens: u16, random: u64) -> Duration {
         let period = self.period(opens);
-        let most = self.open_jitter.of(nanos(period));
-        let jitter = (u128::from(most) * u128::from(random)) >> 64;
-        period.saturating_add(Duration::from_nanos(u64::try_from(jitter).unwrap_or(0)))
+        period.saturating_add(Duration::from_nanos(scale(random, self.open_jitter.of(nanos(period)))))
     }
 
     /// Which threshold `tally` and `run` reach, if any. Rates decide nothing below `min_requests`.
@@ -290,8 +289,8 @@ impl Cell {
             State::Ramping { since } => {
                 let passed = ramped(*since, now, breaker.ramp)?;
                 // Uniform in [0, ramp): below the time passed with exactly the share's probability.
-                let draw = (u128::from(nanos(breaker.ramp)) * u128::from(random)) >> 64;
-                Some(if draw < u128::from(nanos(passed)) {
+                let draw = scale(random, nanos(breaker.ramp));
+                Some(if draw < nanos(passed) {
                     Admission::Pass { generation: self.generation }
                 } else {
                     Admission::Reject { retry_after: Duration::ZERO }

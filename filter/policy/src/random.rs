@@ -32,7 +32,8 @@ impl Random {
 }
 
 /// Scales a uniform number over all `u64` to a uniform one below `end`.
-/// Source: Lemire, "Fast Random Integer Generation in an Interval", 2019, without its correction of 1 in 2^64 / `end`.
+/// Source: Lemire, "Fast Random Integer Generation in an Interval", 2019, without its correction, which matters only for
+/// ends near 2^64.
 pub fn scale(random: u64, end: u64) -> u64 {
     ((u128::from(random) * u128::from(end)) >> 64) as u64
 }

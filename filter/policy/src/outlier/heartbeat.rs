@@ -480,6 +480,8 @@ mod tests {
                 (":path", "/healthz"),
                 (":authority", "orders"),
                 ("x-holdfast-hosts", "[::1]:8080"),
+                ("x-holdfast-heartbeat", "1"),
+                ("x-envoy-max-retries", "0"),
                 ("user-agent", "holdfast-heartbeat"),
             ]
         );

@@ -13,9 +13,8 @@ use holdfast_policy::outlier::{heartbeat, steering};
 use holdfast_policy::response::{self, ResponseHead};
 use holdfast_policy::retry::{Denial, Named};
 use holdfast_policy::time::Timestamp;
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 
+use crate::abi::Action;
 use crate::attempt_plugin::{self, AttemptPlugin, Waits};
 use crate::host::{self, Headers};
 use crate::shared::SharedData;
@@ -568,14 +567,14 @@ fn response_flags() -> u64 {
     host::property_number("response\0flags").unwrap_or(0)
 }
 
-impl Context for AttemptSeat {}
-
-impl HttpContext for AttemptSeat {
-    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
+impl AttemptSeat {
+    /// The request's headers are about to leave for the host.
+    pub fn on_request_headers(&mut self) -> Action {
         self.begin().unwrap_or(Action::Continue)
     }
 
-    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+    /// The host's headers have come.
+    pub fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
         let Some(attempt) = &self.attempt else { return Action::Continue };
         match attempt.try_borrow_mut() {
             Ok(mut attempt) => self.judge_head(&mut attempt, end_of_stream),
@@ -583,13 +582,13 @@ impl HttpContext for AttemptSeat {
         }
     }
 
-    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+    /// The host's trailers have come.
+    pub fn on_response_trailers(&mut self) {
         if let Some(attempt) = &self.attempt
             && let Ok(mut attempt) = attempt.try_borrow_mut()
         {
             self.judge_trailers(&mut attempt);
         }
-        Action::Continue
     }
 }
 

@@ -1,12 +1,13 @@
 //! The host's functions, with bytes in and out and every status handled.
 //!
-//! The SDK's own wrappers panic on a status that they do not expect (`set_property` on a name another filter holds,
-//! shared data that the host refuses), and a panic stops the worker for every stream. So the calls of the request path
-//! are declared here, and a refusal is a value. This is the only file with `unsafe`: the host's ABI is pointers.
+//! The SDK's wrappers panic on a status that they do not expect (`set_property` on a name another filter holds, shared data
+//! that the host refuses), and a panic stops the worker for every stream. So the calls are declared here, and a refusal is a
+//! value. With `abi.rs` these are the only files with `unsafe`: the host's ABI is pointers.
 
 #![allow(unsafe_code)] // The host's ABI is raw pointers; see above.
 
 use std::ptr::{null, null_mut};
+use std::time::Duration;
 
 /// A status other than 0 = Ok, as the host gave it. Source: proxy-wasm ABI 0.2.1, `proxy_result_t`.
 pub type Refusal = u32;
@@ -94,6 +95,18 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_http_call(
+        upstream: *const u8,
+        upstream_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
@@ -111,8 +124,8 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8
     if data.is_null() {
         return Ok(Vec::new());
     }
-    // SAFETY: the host obtained `size` bytes at `data` from `proxy_on_memory_allocate`, which the SDK implements as a
-    // forgotten `Vec<u8>` of just that capacity, and leaves them to the module.
+    // SAFETY: the host obtained `size` bytes at `data` from `proxy_on_memory_allocate`, which allocates just that many as an array
+    // of bytes, and leaves them to the module.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
@@ -261,6 +274,30 @@ pub fn reply(
             grpc_status.map_or(-1, i32::from),
         )
     })
+}
+
+/// Sends a request without a body to a cluster and gives its token, by which the answer comes to the root context that this is
+/// called in. Refused where there is no such cluster, no host in it, or one of the host's limits is reached.
+pub fn call(upstream: &str, headers: &[(String, String)], timeout: Duration) -> Result<u32, Refusal> {
+    let (headers, none) = (holdfast_policy::pairs::write(headers), holdfast_policy::pairs::write(&[]));
+    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut token = 0;
+    // SAFETY: pointers and sizes are those of the arguments and of locals.
+    checked(unsafe {
+        proxy_http_call(
+            upstream.as_ptr(),
+            upstream.len(),
+            headers.as_ptr(),
+            headers.len(),
+            null(),
+            0,
+            none.as_ptr(),
+            none.len(),
+            timeout,
+            &mut token,
+        )
+    })?;
+    Ok(token)
 }
 
 /// Defines a metric and gives its id. To be done once for each name.

@@ -19,9 +19,8 @@ use holdfast_policy::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPST
 use holdfast_policy::retry::{Denial, Leave};
 use holdfast_policy::time::Timestamp;
 use holdfast_policy::worker::Worker;
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 
+use crate::abi::Action;
 use crate::facts::Facts;
 use crate::governing::Governing;
 use crate::host::{self, Headers};
@@ -445,10 +444,9 @@ fn response_flags() -> u64 {
     host::property_number("response\0flags").unwrap_or(0)
 }
 
-impl Context for RequestSeat {}
-
-impl HttpContext for RequestSeat {
-    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+impl RequestSeat {
+    /// The request's headers have come.
+    pub fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
         let mut hosts = None;
         if let Some(served) = self.admit(end_of_stream, &mut hosts) {
             return send(&served);
@@ -462,7 +460,8 @@ impl HttpContext for RequestSeat {
         Action::Continue
     }
 
-    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+    /// The response's headers have come.
+    pub fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
         let Some(mut admitted) = self.take() else { return Action::Continue };
         let now = Timestamp(host::now());
         let wants_retry_after = admitted.governing.policy().wants_retry_after();
@@ -481,15 +480,16 @@ impl HttpContext for RequestSeat {
         }
     }
 
-    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+    /// The response's trailers have come.
+    pub fn on_response_trailers(&mut self) {
         if let Some(admitted) = self.take() {
             let answer = response::trailers_answer(host::header(Headers::ResponseTrailers, "grpc-status").as_deref());
             self.settle_late(admitted, answer);
         }
-        Action::Continue
     }
 
-    fn on_log(&mut self) {
+    /// The request is over.
+    pub fn on_log(&mut self) {
         // Still admitted at the end: the client left, or a gRPC response broke off.
         if let Some(admitted) = self.take() {
             let answer = response::answer_at_end(admitted.head.as_ref().map(|(head, _)| head), response_flags());

@@ -13,10 +13,8 @@ use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::seat::Seat;
 use holdfast_policy::store::{Expected, Store};
 use holdfast_policy::time::Timestamp;
-use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
 
+use crate::abi::Stream;
 use crate::attempt_plugin::AttemptPlugin;
 use crate::attempt_seat::AttemptSeat;
 use crate::governing::Governing;
@@ -76,10 +74,7 @@ impl Root {
             return;
         };
         for call in governed.calls(&mut worker, &mut shared, now, &mut told) {
-            let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            // Only the SDK's own function makes the answer find its way back to this context. It knows every status that Envoy
-            // gives for a call.
-            let token = hostcalls::dispatch_http_call(&call.upstream, headers, None, Vec::new(), call.timeout).ok();
+            let token = host::call(&call.upstream, &call.headers, call.timeout).ok();
             let mut events = Vec::new();
             governed.call_made(&call, token, now, &mut events);
             told.extend(events.into_iter().map(|event| (call.key(), event)));
@@ -131,8 +126,9 @@ impl Root {
     }
 }
 
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, _body_size: usize, _trailers: usize) {
+impl Root {
+    /// A call of ours was answered; one that failed has no headers.
+    pub fn on_http_call_response(&mut self, token: u32, headers: usize) {
         let Some((governing, call)) = self.calls.remove(&token) else { return };
         let Some(Configured::Request(plugin)) = &self.plugin else { return };
         let plugin = Rc::clone(plugin);
@@ -162,8 +158,9 @@ impl Context for Root {
     }
 }
 
-impl RootContext for Root {
-    fn on_configure(&mut self, _size: usize) -> bool {
+impl Root {
+    /// Reads the configuration; `false` refuses it.
+    pub fn on_configure(&mut self) -> bool {
         match Root::configure() {
             Ok(configured) => {
                 if let Configured::Request(plugin) = &configured {
@@ -189,7 +186,8 @@ impl RootContext for Root {
         }
     }
 
-    fn on_tick(&mut self) {
+    /// Does what is to be done now and then.
+    pub fn on_tick(&mut self) {
         let plugin = match &self.plugin {
             Some(Configured::Request(plugin)) => plugin,
             Some(Configured::Attempt(plugin)) => return plugin.on_tick(),
@@ -212,16 +210,13 @@ impl RootContext for Root {
         }
     }
 
-    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(match &self.plugin {
-            Some(Configured::Request(plugin)) => Box::new(RequestSeat::new(Some(Rc::clone(plugin)))),
-            Some(Configured::Attempt(plugin)) => Box::new(AttemptSeat::new(Rc::clone(plugin), context_id)),
-            None => Box::new(RequestSeat::new(None)),
-        })
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+    /// A context for a stream.
+    pub fn stream(&self, context: u32) -> Stream {
+        match &self.plugin {
+            Some(Configured::Request(plugin)) => Stream::Request(RequestSeat::new(Some(Rc::clone(plugin)))),
+            Some(Configured::Attempt(plugin)) => Stream::Attempt(AttemptSeat::new(Rc::clone(plugin), context)),
+            None => Stream::Request(RequestSeat::new(None)),
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! How a host comes to be.
 
+use std::sync::Arc;
+
+use crate::clusters::{Balance, Cluster};
 use crate::headers::Headers;
-use crate::host::{Choose, Host, Inner};
+use crate::host::{Host, Inner};
 use crate::metrics::Matcher;
+use crate::module::Loaded;
+use crate::reaction::{Arrival, React, Reaction};
 use crate::route::Route;
 
 /// The module refused a configuration; what it logged.
@@ -21,17 +26,15 @@ pub struct Builder {
     pub(crate) router_headers: bool,
     pub(crate) attempt_seat: bool,
     pub(crate) route: Route,
-    pub(crate) choose: Choose,
+    pub(crate) balance: Balance,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) tries: Option<React>,
+    pub(crate) calls: Option<React>,
+    pub(crate) module: Option<Arc<Loaded>>,
 }
 
 /// The hosts of the cluster, if a test does not name others.
 const HOSTS: [&str; 3] = ["127.0.0.1:4001", "127.0.0.1:4002", "127.0.0.1:4003"];
-
-/// One host after the other, the first for a request's first try.
-fn in_turn(hosts: &[&str]) -> Choose {
-    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-    Box::new(move |number, _| hosts.get((number - 1) % hosts.len().max(1)).cloned())
-}
 
 impl Builder {
     pub(crate) fn new(policy: &str) -> Self {
@@ -43,7 +46,11 @@ impl Builder {
             router_headers: true,
             attempt_seat: false,
             route: Route::new(),
-            choose: in_turn(&HOSTS),
+            balance: Balance::in_turn(&HOSTS),
+            clusters: Vec::new(),
+            tries: None,
+            calls: None,
+            module: None,
         }
     }
 
@@ -74,14 +81,54 @@ impl Builder {
 
     /// The cluster's hosts: each request has its first try at the first, its second at the second, and so on in turn.
     pub fn hosts(mut self, hosts: &[&str]) -> Self {
-        self.choose = in_turn(hosts);
+        self.balance = Balance::in_turn(hosts);
+        self
+    }
+
+    /// The cluster balances with `override_host` from the header `x-holdfast-hosts` over these hosts, and round robin where
+    /// there is no such header or its hosts are used up.
+    pub fn override_host(mut self, hosts: &[&str]) -> Self {
+        self.balance = Balance::override_host(hosts);
+        self
+    }
+
+    /// There is one more cluster, which balances as [`Builder::override_host`] does and has the attempt seat too, if there
+    /// is one. Requests go there by [`crate::Request::cluster`].
+    pub fn cluster(mut self, name: &str, hosts: &[&str]) -> Self {
+        self.clusters.push(Cluster::new(name, true, Balance::override_host(hosts)));
+        self
+    }
+
+    /// There is one more cluster, without the module in it.
+    pub fn plain_cluster(mut self, name: &str, hosts: &[&str]) -> Self {
+        self.clusters.push(Cluster::new(name, false, Balance::override_host(hosts)));
+        self
+    }
+
+    /// What hosts do by themselves with the tries of users' requests ([`Host::send`]); `None` leaves one to the test.
+    pub fn answering_tries(mut self, react: impl FnMut(&Arrival<'_>) -> Option<Reaction> + 'static) -> Self {
+        self.tries = Some(Box::new(react));
+        self
+    }
+
+    /// What hosts do by themselves with the calls that the module makes; `None` leaves one to the test, see
+    /// [`Host::calls_out`].
+    pub fn answering_calls(mut self, react: impl FnMut(&Arrival<'_>) -> Option<Reaction> + 'static) -> Self {
+        self.calls = Some(Box::new(react));
+        self
+    }
+
+    /// Another module in place of the shipped one, for tests of this host itself.
+    pub fn module(mut self, wasm: &[u8]) -> Self {
+        let loaded = Loaded::new(wasm).unwrap_or_else(|problem| panic!("the module cannot be loaded: {problem}"));
+        self.module = Some(Arc::new(loaded));
         self
     }
 
     /// How the cluster chooses a host: by the number of the try, from 1, and the headers it has come with; `None` when
     /// there is no healthy host.
     pub fn choosing_hosts(mut self, choose: impl FnMut(usize, &Headers) -> Option<String> + 'static) -> Self {
-        self.choose = Box::new(choose);
+        self.balance = Balance::Chosen(Box::new(choose));
         self
     }
 

@@ -13,7 +13,8 @@ pub struct Call<'a> {
     pub seat: Seat,
     /// Its name, without `proxy_`.
     pub name: &'static str,
-    /// What it is about: the key of shared data, the name of the metric, header or property, the log line.
+    /// What it is about: the key of shared data, the name of the metric, header or property, the log line, the cluster of a
+    /// call.
     pub subject: &'a str,
     /// The token of a write of shared data; 0 is an unconditional one.
     pub token: Option<u32>,

@@ -1,4 +1,5 @@
-//! One client's request on its way through the request seat, the router, and the attempt seat.
+//! One client's request on its way through the request seat, the router, and the attempt seat; or a call that the module
+//! makes itself, which goes the same way but for the request seat.
 //!
 //! Which callback comes before which, and what the properties say in it, was recorded on Envoy 1.40. What is not plain:
 //! * A try that answers for good is deleted before the last piece of its response reaches the request seat: before the
@@ -11,15 +12,18 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::caller::{Asking, Caller, Client};
 use crate::calls::Calls;
-use crate::exchange::{
-    Answer, By, FAIL_STREAM, answer, failed, go_on, local_reply, replace, reply_to_request, status_of,
-};
+use crate::clock::nanos;
+use crate::clusters::Overrides;
+use crate::exchange::{Answer, By, FAIL_STREAM, failed, go_on, reply_to_request, status_of};
 use crate::flags;
 use crate::headers::Headers;
 use crate::host::Host;
 use crate::message::{Request, Response};
+use crate::reaction::{Arrival, Reaction, What};
 use crate::reset::Reset;
+use crate::route::Route;
 use crate::router::{Effect, Router};
 use crate::seat::Seat;
 use crate::stream::{Direction, LocalReply, SharedHeaders, Stream};
@@ -71,15 +75,34 @@ pub(crate) struct Try {
     pub(crate) calls: Calls,
     response: Headers,
     rest: Rest,
+    /// What its host does, and when.
+    reaction: Option<(u64, Reaction)>,
 }
 
-/// One client's request.
+/// A call that the module makes, as a test sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) thread: Thread,
+    pub(crate) seat: Seat,
+    pub(crate) cluster: Rc<str>,
+    pub(crate) headers: Headers,
+    pub(crate) body: Vec<u8>,
+    pub(crate) timeout: Duration,
+    pub(crate) began: Duration,
+}
+
+/// One client's request, or a call of the module.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    pub(crate) worker: usize,
-    /// Its context in the request seat, and the incarnation of the VM.
-    context: u32,
-    incarnation: u64,
+    /// Its number in the order in which all came.
+    pub(crate) number: u64,
+    pub(crate) thread: Thread,
+    caller: Caller,
+    call: Option<Call>,
+    /// The name of its cluster, and the place of the one that chooses.
+    cluster: Rc<str>,
+    place: usize,
+    overrides: Overrides,
     pub(crate) info: SharedInfo,
     /// The request's headers, on which router and attempt seat leave their marks from try to try.
     headers: SharedHeaders,
@@ -95,7 +118,8 @@ pub(crate) struct Flow {
 impl Flow {
     /// The client's headers come to the request seat.
     pub(crate) fn begin(host: &Host, worker: usize, request: &Request) -> Flow {
-        let begun = host.run(Thread::Worker(worker), Seat::Request, |vm| {
+        let thread = Thread::Worker(worker);
+        let begun = host.run(thread, Seat::Request, |vm| {
             let stream = Stream::new(host.root_of(vm, request.listener), request);
             let (headers, info) = (Rc::clone(&stream.request.headers), Rc::clone(&stream.info));
             let id = vm.begin(stream)?;
@@ -106,10 +130,16 @@ impl Flow {
             Some((id, headers, info, step)) => (id, headers, info, Some(step)),
             None => (0, SharedHeaders::default(), StreamInfo::new(request), None),
         };
+        let client = Client { thread, context, incarnation: host.incarnation(worker) };
+        let (place, cluster) = host.cluster_of(request.cluster.as_deref());
         let mut flow = Flow {
-            worker,
-            context,
-            incarnation: host.incarnation(worker),
+            number: 0,
+            thread,
+            caller: Caller::Client(client),
+            call: None,
+            cluster,
+            place,
+            overrides: Overrides::default(),
             info,
             headers,
             body: request.body.clone(),
@@ -122,7 +152,7 @@ impl Flow {
         match step {
             Some(Step::Continue) => {}
             Some(Step::Reply(reply)) => {
-                let answered = flow.in_request(host, |vm, id| reply_to_request(vm, id, &reply));
+                let answered = flow.client().run(host, |vm, id| reply_to_request(vm, id, &reply));
                 flow.finish(host, answered.unwrap_or_else(failed));
             }
             Some(Step::Pause) => panic!("the request seat holds a request, which this host cannot resume"),
@@ -131,17 +161,76 @@ impl Flow {
         flow
     }
 
-    /// The router takes the request: its first try starts with its headers, and its body follows.
+    /// The module makes a call. Source: Envoy, `Context::httpCall` and `AsyncStreamImpl::sendHeaders`.
+    pub(crate) fn of_call(place: usize, call: Call, asking: Asking) -> Flow {
+        let mut headers = call.headers.clone();
+        if !call.body.is_empty() {
+            headers.set("content-length", call.body.len().to_string());
+        }
+        headers.set("x-envoy-internal", "true");
+        headers.set("x-forwarded-for", "127.0.0.1");
+        Flow {
+            number: 0,
+            thread: call.thread,
+            cluster: Rc::clone(&call.cluster),
+            place,
+            overrides: Overrides::default(),
+            info: StreamInfo::of_call(&call.cluster),
+            headers: Rc::new(RefCell::new(headers)),
+            body: call.body.clone(),
+            is_grpc: asking.is_grpc,
+            has_body: true,
+            router: None,
+            tries: Vec::new(),
+            answer: None,
+            caller: Caller::Module(asking),
+            call: Some(call),
+        }
+    }
+
+    /// The call that it is, if it is one.
+    pub(crate) fn call(&self) -> Option<Call> {
+        self.call.clone()
+    }
+
+    pub(crate) fn asking(&self) -> Option<&Asking> {
+        match &self.caller {
+            Caller::Module(asking) => Some(asking),
+            Caller::Client(_) => None,
+        }
+    }
+
+    /// What the module is to be told of a call that is over: of one that was given up, nothing.
+    pub(crate) fn take_call_answer(&mut self) -> Option<Asking> {
+        let Caller::Module(Asking { seat, incarnation, root, token, is_grpc, answer }) = &mut self.caller else {
+            return None;
+        };
+        let (seat, incarnation, root, token, is_grpc) = (*seat, *incarnation, *root, *token, *is_grpc);
+        let is_wanted = self.call.is_some();
+        is_wanted.then(|| Asking { seat, incarnation, root, token, is_grpc, answer: std::mem::take(answer) })
+    }
+
+    /// The router takes a client's request: its first try starts with its headers, and its body follows.
     pub(crate) fn enter_router(&mut self, host: &Host) {
+        self.enter(host, host.route());
+    }
+
+    /// The router takes a call.
+    pub(crate) fn enter_router_as_call(&mut self, host: &Host) {
+        let timeout = self.call.as_ref().map(|call| call.timeout).unwrap_or_default();
+        self.enter(host, &Route::new().timeout(timeout));
+    }
+
+    fn enter(&mut self, host: &Host, route: &Route) {
         let now = host.steady_nanos();
-        let router = Router::new(host.route(), &mut self.headers.borrow_mut(), host.router_headers(), now);
+        let router = Router::new(route, &mut self.headers.borrow_mut(), host.router_headers(), now);
         self.router = Some(router);
         self.start_try(host);
         if self.answer.is_some() || self.has_body {
             return;
         }
         self.has_body = true;
-        let body = self.in_request(host, |vm, id| {
+        let body = self.client().run(host, |vm, id| {
             go_on(vm.request_body(id)?);
             Ok(vm.stream(id).request_body.clone())
         });
@@ -156,11 +245,16 @@ impl Flow {
         self.router.as_mut().expect("it has gone on to the router")
     }
 
-    fn in_request<R>(&self, host: &Host, step: impl FnOnce(&mut Vm, u32) -> Result<R, Trap>) -> Option<R> {
-        if host.incarnation(self.worker) != self.incarnation {
-            return None;
+    fn client(&self) -> &Client {
+        match &self.caller {
+            Caller::Client(client) => client,
+            Caller::Module(_) => panic!("a call does not come by the request seat"),
         }
-        host.run(Thread::Worker(self.worker), Seat::Request, |vm| step(vm, self.context))
+    }
+
+    /// Whether its tries come by the attempt seat.
+    fn has_attempt_seat(&self, host: &Host) -> bool {
+        host.has_attempt_seat() && host.clusters().has_attempt_seat(self.place)
     }
 
     /// Lets a try's context do something: the outer `None` if the VM has died, the inner one without an attempt seat.
@@ -171,15 +265,15 @@ impl Flow {
         step: impl FnOnce(&mut Vm, u32) -> Result<R, Trap>,
     ) -> Option<Option<R>> {
         let Some((context, incarnation)) = self.tries[index].context else { return Some(None) };
-        if host.incarnation(Seat::Attempt.on(self.worker)) != incarnation {
+        if host.incarnation_on(self.thread, Seat::Attempt) != incarnation {
             return None;
         }
-        host.run(Thread::Worker(self.worker), Seat::Attempt, |vm| step(vm, context)).map(Some)
+        host.run(self.thread, Seat::Attempt, |vm| step(vm, context)).map(Some)
     }
 
     /// Whether a try of it has this context in the attempt seat.
-    pub(crate) fn has_try(&self, worker: usize, incarnation: u64, context: u32) -> bool {
-        worker == self.worker && self.position(context, incarnation).is_some()
+    pub(crate) fn has_try(&self, thread: Thread, incarnation: u64, context: u32) -> bool {
+        thread == self.thread && self.position(context, incarnation).is_some()
     }
 
     fn position(&self, context: u32, incarnation: u64) -> Option<usize> {
@@ -188,13 +282,39 @@ impl Flow {
 
     /// When its next timer fires.
     pub(crate) fn due(&self) -> Option<u64> {
-        self.router.as_ref().filter(|_| self.answer.is_none())?.due()
+        let router = self.router.as_ref().filter(|_| self.answer.is_none())?;
+        router.due().into_iter().chain(self.next_reaction().map(|(due, _)| due)).min()
     }
 
-    /// Its next timer fires.
+    /// When the next of its hosts does something, and in which try.
+    fn next_reaction(&self) -> Option<(u64, usize)> {
+        let tries = self.tries.iter().enumerate();
+        tries.filter_map(|(index, one)| Some((one.reaction.as_ref()?.0, index))).min()
+    }
+
+    /// Its next timer fires, or a host does what it does by itself.
     pub(crate) fn on_timer(&mut self, host: &Host) {
-        let effects = self.router().on_timer(host.steady_nanos());
+        let now = host.steady_nanos();
+        let reaction = self.next_reaction().filter(|(due, _)| Some(*due) == self.due() && *due <= now);
+        if let Some((_, index)) = reaction {
+            return self.react(host, index);
+        }
+        let effects = self.router().on_timer(now);
         self.apply(host, effects);
+    }
+
+    fn react(&mut self, host: &Host, index: usize) {
+        let Some((_, reaction)) = self.tries[index].reaction.take() else { return };
+        match reaction.what {
+            What::Responds(response) => self.responds(host, index, response, true),
+            What::Fails(reset) => self.resets(host, index, reset),
+            What::BreaksOff => {
+                self.responds(host, index, Response::status(200), false);
+                if self.tries[index].phase != Phase::Over {
+                    self.resets(host, index, Reset::Remote);
+                }
+            }
+        }
     }
 
     fn apply(&mut self, host: &Host, effects: Vec<Effect>) {
@@ -223,7 +343,10 @@ impl Flow {
         let now = host.steady_nanos();
         let number = self.tries.len() + 1;
         self.info.borrow_mut().attempts = number as u64;
-        let chosen = host.choose(number, &self.headers.borrow());
+        let chosen = {
+            let (clusters, headers) = (host.clusters(), self.headers.borrow());
+            clusters.choose(self.place, self.thread, number, &headers, &mut self.overrides)
+        };
         let Some(address) = chosen else { return self.apply(host, vec![Router::no_host()]) };
         let upstream = Rc::new(RefCell::new(Upstream { address, local_address: None, transport_failure_reason: None }));
         self.info.borrow_mut().upstream = Some(Rc::clone(&upstream));
@@ -239,8 +362,9 @@ impl Flow {
             calls: Calls::default(),
             response: Headers::default(),
             rest: Rest::default(),
+            reaction: None,
         });
-        let step = if host.has_attempt_seat() { self.begin_context(host, index) } else { Some(Step::Continue) };
+        let step = if self.has_attempt_seat(host) { self.begin_context(host, index) } else { Some(Step::Continue) };
         match step {
             None => self.fail_stream(host),
             Some(Step::Continue) => self.send(host, index),
@@ -255,17 +379,16 @@ impl Flow {
 
     /// A try's headers come to the attempt seat; `None` if its VM is dead.
     fn begin_context(&mut self, host: &Host, index: usize) -> Option<Step> {
-        let place = Seat::Attempt.on(self.worker);
-        host.ensure_vm(place);
+        host.ensure_vm(self.thread, Seat::Attempt);
         let (headers, info) = (Rc::clone(&self.headers), Rc::clone(&self.info));
         let (body, is_grpc) = (self.body.clone(), self.is_grpc);
-        let (id, step) = host.run(Thread::Worker(self.worker), Seat::Attempt, |vm| {
+        let (id, step) = host.run(self.thread, Seat::Attempt, |vm| {
             let root = Host::root_of_tries(vm);
             let id = vm.begin(Stream::of(root, headers, body, is_grpc, info))?;
             let step = vm.request_headers(id)?;
             Ok((id, step))
         })?;
-        self.tries[index].context = Some((id, host.incarnation(place)));
+        self.tries[index].context = Some((id, host.incarnation_on(self.thread, Seat::Attempt)));
         Some(step)
     }
 
@@ -278,6 +401,21 @@ impl Flow {
         if self.has_body {
             self.send_body(host, index);
         }
+        if self.call.is_none() {
+            host.count_served(&self.tries[index].upstream.borrow().address, 1);
+        }
+        self.arrives(host, index);
+    }
+
+    /// The host may know what it does with a try.
+    fn arrives(&mut self, host: &Host, index: usize) {
+        let one = &mut self.tries[index];
+        let Some((at, headers)) = one.sent.as_ref().filter(|_| one.phase == Phase::Sent) else { return };
+        let address = &one.upstream.borrow().address;
+        let (cluster, number, thread) = (&*self.cluster, index + 1, self.thread);
+        let arrival = Arrival { cluster, host: address, headers, number, thread, at: *at };
+        let reaction = host.reaction(&arrival, self.call.is_some());
+        one.reaction = reaction.map(|reaction| (host.steady_nanos() + nanos(reaction.after), reaction));
     }
 
     fn send_body(&mut self, host: &Host, index: usize) {
@@ -298,7 +436,7 @@ impl Flow {
         }
         let stream = self.in_try(host, index, Vm::delete).flatten();
         let one = &mut self.tries[index];
-        (one.phase, one.ended) = (Phase::Over, Some(host.elapsed()));
+        (one.phase, one.ended, one.reaction) = (Phase::Over, Some(host.elapsed()), None);
         one.calls = stream.map(|stream| stream.calls).unwrap_or_default();
     }
 
@@ -325,7 +463,7 @@ impl Flow {
         let Response { headers, body, trailers } = response;
         let rest = Rest { body, trailers, has_come: is_whole };
         let ends = rest.is_empty() && is_whole;
-        self.tries[index].rest = rest;
+        (self.tries[index].rest, self.tries[index].reaction) = (rest, None);
         self.info.borrow_mut().details = Some("via_upstream".to_owned());
         let passing = headers.clone();
         match self.in_try(host, index, |vm, id| vm.response_headers(id, passing, ends)) {
@@ -362,11 +500,14 @@ impl Flow {
     /// A try's stream is reset.
     pub(crate) fn resets(&mut self, host: &Host, index: usize, reset: Reset) {
         if reset == Reset::ConnectFailure {
-            let mut upstream = self.tries[index].upstream.borrow_mut();
+            let shared = Rc::clone(&self.tries[index].upstream);
+            let mut upstream = shared.borrow_mut();
             upstream.local_address = None;
             upstream.transport_failure_reason = reset.transport_failure().map(str::to_owned);
+            if self.tries[index].sent.take().is_some() && self.call.is_none() {
+                host.count_served(&upstream.address, -1);
+            }
             drop(upstream);
-            self.tries[index].sent = None;
         }
         let effects = self.router().on_reset(index, reset, host.steady_nanos());
         self.apply(host, effects);
@@ -379,15 +520,21 @@ impl Flow {
         info.flags |= flags::DOWNSTREAM_CONNECTION_TERMINATION;
         info.details = Some(details.to_owned());
         drop(info);
-        let so_far = self.so_far(host, details);
+        let so_far = self.caller.so_far(host, details);
         self.finish(host, so_far);
+    }
+
+    /// Nobody waits for a call any more: Envoy resets it.
+    pub(crate) fn give_up(&mut self, host: &Host) {
+        self.call = None;
+        self.break_off(host, "cancelled");
     }
 
     // What the attempt seat does outside of a try's own callbacks.
 
     /// The attempt seat lets a try go on, or replies to it.
     pub(crate) fn act(&mut self, host: &Host, context: u32, action: Action) {
-        let incarnation = host.incarnation(Seat::Attempt.on(self.worker));
+        let incarnation = host.incarnation_on(self.thread, Seat::Attempt);
         let Some(index) = self.position(context, incarnation) else { return };
         match action {
             Action::Reply(reply) => self.reply(host, &reply, By::Holdfast),
@@ -433,7 +580,7 @@ impl Flow {
         if ends {
             self.end_try(host, index);
         }
-        match self.in_request(host, |vm, id| vm.response_headers(id, headers, ends)) {
+        match self.caller.response_headers(host, headers, ends) {
             None => self.finish(host, failed()),
             Some(Step::Continue) if ends => self.finish_upstream(host),
             Some(Step::Continue) if self.tries[index].rest.has_come => self.rest(host, index),
@@ -441,8 +588,8 @@ impl Flow {
             Some(Step::Reply(reply)) => {
                 self.info.borrow_mut().details = Some(reply.details.clone());
                 self.end_tries(host);
-                let answered = self.in_request(host, |vm, id| Ok(replace(vm, id, &reply)));
-                self.finish(host, answered.unwrap_or_else(failed));
+                let answered = self.caller.replaced(host, &reply);
+                self.finish(host, answered);
             }
             Some(Step::Pause) => panic!("the request seat holds a response, which this host cannot resume"),
         }
@@ -461,8 +608,7 @@ impl Flow {
             if ends {
                 self.end_try(host, index);
             }
-            let body = passed.unwrap_or(body);
-            if self.in_request(host, |vm, id| vm.response_body(id, &body, ends).map(go_on)).is_none() {
+            if self.caller.response_body(host, passed.unwrap_or(body), ends).is_none() {
                 return self.break_off(host, FAIL_STREAM);
             }
         }
@@ -474,8 +620,7 @@ impl Flow {
             });
             let Some(passed) = passed else { return self.fail_stream(host) };
             self.end_try(host, index);
-            let trailers = passed.unwrap_or(trailers);
-            if self.in_request(host, |vm, id| vm.response_trailers(id, trailers).map(go_on)).is_none() {
+            if self.caller.response_trailers(host, passed.unwrap_or(trailers)).is_none() {
                 return self.break_off(host, FAIL_STREAM);
             }
         }
@@ -483,12 +628,8 @@ impl Flow {
     }
 
     fn finish_upstream(&mut self, host: &Host) {
-        let answered = self.in_request(host, |vm, id| {
-            let stream = vm.stream(id);
-            let (headers, body) = (stream.response_headers(), std::mem::take(&mut stream.response_body));
-            Ok(answer(By::Upstream, status_of(&headers), headers, body, "via_upstream"))
-        });
-        self.finish(host, answered.unwrap_or_else(failed));
+        let answered = self.caller.responded(host);
+        self.finish(host, answered);
     }
 
     /// A local reply, which ends everything else.
@@ -498,8 +639,8 @@ impl Flow {
         }
         self.info.borrow_mut().details = Some(reply.details.clone());
         self.end_tries(host);
-        let answered = self.in_request(host, |vm, id| local_reply(vm, id, reply, 0, by));
-        self.finish(host, answered.unwrap_or_else(failed));
+        let answered = self.caller.local_reply(host, reply, by);
+        self.finish(host, answered);
     }
 
     /// A VM that was to see a part of it is dead.
@@ -518,28 +659,16 @@ impl Flow {
     fn break_off(&mut self, host: &Host, details: &str) {
         self.info.borrow_mut().details = Some(details.to_owned());
         self.end_tries(host);
-        let so_far = self.so_far(host, details);
+        let so_far = self.caller.so_far(host, details);
         self.finish(host, so_far);
-    }
-
-    /// What the client has got by now: nothing, or the headers of a response.
-    fn so_far(&self, host: &Host, details: &str) -> Answer {
-        let headers = self.in_request(host, |vm, id| Ok(vm.stream(id).response_headers())).unwrap_or_default();
-        if headers.is_empty() {
-            return answer(By::Nobody, 0, headers, Vec::new(), details);
-        }
-        answer(By::Upstream, status_of(&headers), headers, Vec::new(), details)
     }
 
     /// Logs and ends it, and then what is still under way.
     fn finish(&mut self, host: &Host, answered: Answer) {
-        // The access log is written with the module's own, before the context is deleted.
-        let logged = self.in_request(host, Vm::log);
-        let access_log = self.info.borrow().access_log();
-        let calls = logged.and_then(|()| self.in_request(host, Vm::delete)).map(|stream| stream.calls);
+        let answered = self.caller.finish(host, &self.info, answered);
         self.end_tries(host);
         assert!(self.tries.iter().all(|one| one.phase == Phase::Over), "every try ends with its request");
         let flags = self.info.borrow().flags;
-        self.answer = Some(Answer { access_log, flags, calls: calls.unwrap_or_default(), ..answered });
+        self.answer = Some(Answer { flags, ..answered });
     }
 }

@@ -1,19 +1,26 @@
 //! One Envoy: workers, and what they share.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::builder::{Builder, Refused};
+use crate::caller::Asking;
 use crate::clock::{Clock, nanos};
+use crate::clusters::{Cluster, Clusters};
 use crate::exchange::Exchange;
 use crate::faults::{Call, Fault, Rule};
-use crate::flow::Flow;
-use crate::headers::Headers;
+use crate::flow::{Call as Outgoing, Flow};
+use crate::http_call::HttpCall;
 use crate::message::Request;
 use crate::metrics::Metrics;
+use crate::module::{self, Loaded};
+use crate::reaction::{Arrival, React, Reaction};
 use crate::route::Route;
 use crate::routed::Routed;
+use crate::schedule::{Schedule, SharedFlow};
 use crate::seat::{Place, Seat};
 use crate::shared_data::SharedData;
 use crate::status;
@@ -22,6 +29,9 @@ use crate::vm::{Action, Trap, Vm};
 
 /// How long Envoy waits with a new VM after one has died (`FAIL_RELOAD`).
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
+
+/// The cluster that requests go to unless they name another that there is.
+const FIRST_CLUSTER: &str = "orders";
 
 /// `vm_config.configuration` of the attempt seat. Its plugin configuration is empty.
 const ATTEMPT_SEAT: &[u8] = br#"{"seat":"attempt"}"#;
@@ -74,14 +84,14 @@ struct Slot {
 struct Slots {
     request: RefCell<Slot>,
     attempt: RefCell<Slot>,
+    /// When the next ticks are due.
+    ticks: [Cell<Option<u64>>; 2],
     /// The thread is busy with something else: no tick and no timer runs.
     is_stalled: Cell<bool>,
 }
 
-/// Chooses the host of a try by its number and the request's headers.
-pub(crate) type Choose = Box<dyn FnMut(usize, &Headers) -> Option<String>>;
-
 pub(crate) struct Inner {
+    module: Arc<Loaded>,
     clock: Clock,
     shared: RefCell<SharedData>,
     metrics: RefCell<Metrics>,
@@ -96,14 +106,35 @@ pub(crate) struct Inner {
     has_attempt_seat: bool,
     router_headers: bool,
     route: Route,
-    choose: RefCell<Choose>,
-    /// Requests that have gone on to the router and are not over, in the order they came.
-    flows: RefCell<Vec<Rc<RefCell<Flow>>>>,
+    clusters: Clusters,
+    /// What hosts do by themselves with users' requests, and with calls of the module.
+    reactions: RefCell<[Option<React>; 2]>,
+    /// How many tries each host has got.
+    served: RefCell<BTreeMap<String, usize>>,
+    /// Requests that have gone on to the router, and calls of the module, that are not over.
+    schedule: RefCell<Schedule>,
+    /// A VM or root context has gone since calls were looked at.
+    has_lost_callers: Cell<bool>,
+}
+
+impl Slots {
+    fn of(&self, seat: Seat) -> &RefCell<Slot> {
+        match seat {
+            Seat::Request => &self.request,
+            Seat::Attempt => &self.attempt,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.request.try_borrow().is_err() || self.attempt.try_borrow().is_err()
+    }
 }
 
 impl Inner {
     pub(crate) fn new(builder: Builder) -> Rc<Self> {
+        let first = Cluster::new(FIRST_CLUSTER, true, builder.balance);
         Rc::new(Inner {
+            module: builder.module.unwrap_or_else(module::shipped),
             clock: Clock::new(),
             shared: RefCell::new(SharedData::new()),
             metrics: RefCell::new(Metrics::new(builder.drops)),
@@ -117,8 +148,11 @@ impl Inner {
             has_attempt_seat: builder.attempt_seat,
             router_headers: builder.router_headers,
             route: builder.route,
-            choose: RefCell::new(builder.choose),
-            flows: RefCell::new(Vec::new()),
+            clusters: Clusters::new(first, builder.clusters),
+            reactions: RefCell::new([builder.tries, builder.calls]),
+            served: RefCell::default(),
+            schedule: RefCell::new(Schedule::new(builder.workers)),
+            has_lost_callers: Cell::new(false),
         })
     }
 }
@@ -188,12 +222,9 @@ impl Host {
     }
 
     fn slot(&self, thread: Thread, seat: Seat) -> RefMut<'_, Slot> {
-        let slots = self.slots(thread);
-        let slot = match seat {
-            Seat::Request => &slots.request,
-            Seat::Attempt => &slots.attempt,
-        };
-        slot.try_borrow_mut()
+        self.slots(thread)
+            .of(seat)
+            .try_borrow_mut()
             .unwrap_or_else(|_| panic!("the VM of {thread} is running: a rule can only let other workers take a step"))
     }
 
@@ -219,7 +250,7 @@ impl Host {
     /// Tries a configuration in a VM of its own, as Envoy does first.
     fn try_configuration(&self, seat: Seat, configuration: &Rc<str>) -> Result<(), Refused> {
         let first_line = self.inner.log.borrow().len();
-        let tried = Vm::start(self, Thread::Canary, seat, self.vm_configuration(seat))
+        let tried = Vm::start(self, Thread::Canary, seat, self.vm_configuration(seat), 0)
             .and_then(|mut vm| Ok(vm.configure(configuration)? && vm.retire_all_but(&[]).map(|()| true)?));
         let accepted = tried.unwrap_or_else(|trap| {
             self.note_crash(Thread::Canary, seat, trap);
@@ -236,7 +267,8 @@ impl Host {
         // No two VMs are ready at the same instant: what they draw from the clock as a seed differs.
         self.inner.clock.run(1_000);
         slot.incarnation += 1;
-        let started = Vm::start(self, thread, seat, self.vm_configuration(seat)).and_then(|mut vm| {
+        let incarnation = slot.incarnation;
+        let started = Vm::start(self, thread, seat, self.vm_configuration(seat), incarnation).and_then(|mut vm| {
             for configuration in &configurations {
                 if vm.root_of(configuration).is_none() && !vm.configure(configuration)? {
                     return Err(Trap { wanted: false, cause: "refused a configuration that its canary took".into() });
@@ -248,10 +280,14 @@ impl Host {
             Ok(vm) => slot.vm = Some(vm),
             Err(trap) => self.died(&mut slot, thread, seat, trap),
         }
+        self.note_tick(&mut slot, thread, seat);
+        self.note_lost_caller();
     }
 
     fn died(&self, slot: &mut Slot, thread: Thread, seat: Seat, trap: Trap) {
         slot.vm = None;
+        self.note_tick(slot, thread, seat);
+        self.note_lost_caller();
         slot.died = self.inner.clock.steady();
         self.note_crash(thread, seat, trap);
     }
@@ -269,7 +305,16 @@ impl Host {
     ) -> Option<R> {
         let mut slot = self.slot(thread, seat);
         let outcome = step(slot.vm.as_mut()?);
+        self.note_tick(&mut slot, thread, seat);
         outcome.map_err(|trap| self.died(&mut slot, thread, seat, trap)).ok()
+    }
+
+    fn note_tick(&self, slot: &mut Slot, thread: Thread, seat: Seat) {
+        self.slots(thread).ticks[seat as usize].set(slot.vm.as_mut().and_then(Vm::next_tick));
+    }
+
+    pub(crate) fn module(&self) -> &Loaded {
+        &self.inner.module
     }
 
     /// Which VM of a worker runs now.
@@ -277,14 +322,19 @@ impl Host {
         self.at(place.into()).incarnation
     }
 
+    /// Which VM of a thread runs now.
+    pub(crate) fn incarnation_on(&self, thread: Thread, seat: Seat) -> u64 {
+        self.slot(thread, seat).incarnation
+    }
+
     /// Sees to it that a worker has a VM: a new one in place of one that died, as soon as Envoy makes one.
-    pub(crate) fn ensure_vm(&self, place: Place) {
+    pub(crate) fn ensure_vm(&self, thread: Thread, seat: Seat) {
         let is_due = {
-            let slot = self.at(place);
+            let slot = self.slot(thread, seat);
             slot.vm.is_none() && self.inner.clock.steady() >= slot.died + nanos(RELOAD_AFTER)
         };
         if is_due {
-            self.start_vm(Thread::Worker(place.worker), place.seat);
+            self.start_vm(thread, seat);
         }
     }
 
@@ -310,82 +360,197 @@ impl Host {
         &self.inner.route
     }
 
-    /// The host of a try; `None` if there is none.
-    pub(crate) fn choose(&self, number: usize, headers: &Headers) -> Option<String> {
-        (self.inner.choose.borrow_mut())(number, headers)
+    pub(crate) fn clusters(&self) -> &Clusters {
+        &self.inner.clusters
+    }
+
+    /// The place of the cluster that chooses the hosts of a request, and what the request's own is called.
+    pub(crate) fn cluster_of(&self, name: Option<&str>) -> (usize, Rc<str>) {
+        let place = name.and_then(|name| self.clusters().find(name)).unwrap_or(0);
+        (place, name.unwrap_or_default().into())
+    }
+
+    /// What a host does by itself.
+    pub(crate) fn reaction(&self, arrival: &Arrival<'_>, is_call: bool) -> Option<Reaction> {
+        let mut reactions = self.inner.reactions.borrow_mut();
+        reactions[usize::from(is_call)].as_mut().and_then(|react| react(arrival))
+    }
+
+    pub(crate) fn count_served(&self, host: &str, by: isize) {
+        let mut served = self.inner.served.borrow_mut();
+        match served.get_mut(host) {
+            Some(count) => *count = count.saturating_add_signed(by),
+            None => drop(served.insert(host.to_owned(), usize::try_from(by).unwrap_or(0))),
+        }
     }
 
     // Requests.
 
     /// A client sends a request that comes to this worker.
     pub fn request(&self, worker: usize, request: Request) -> Exchange {
-        self.ensure_vm(Seat::Request.on(worker));
+        self.ensure_vm(Thread::Worker(worker), Seat::Request);
         Exchange::begin(self, worker, request)
     }
 
     /// A client sends a request that comes to this worker; if the module lets it pass, Envoy's router takes it and makes
     /// as many tries as it takes, each through the attempt seat where there is one.
     pub fn send(&self, worker: usize, request: Request) -> Routed {
-        self.ensure_vm(Seat::Request.on(worker));
+        self.ensure_vm(Thread::Worker(worker), Seat::Request);
         let flow = Flow::begin(self, worker, &request);
-        let is_over = flow.answer.is_some();
-        let flow = Rc::new(RefCell::new(flow));
-        if !is_over {
-            self.inner.flows.borrow_mut().push(Rc::clone(&flow));
-            self.drive(&flow, Flow::enter_router);
+        if flow.answer.is_some() {
+            self.settle(flow.thread);
+            return Routed::new(self.clone(), Rc::new(RefCell::new(flow)));
         }
+        let flow = self.inner.schedule.borrow_mut().add(flow);
+        self.drive(&flow, Flow::enter_router);
         Routed::new(self.clone(), flow)
     }
 
     /// Lets a request take a step, and whatever follows from it at once.
-    pub(crate) fn drive<R>(&self, flow: &Rc<RefCell<Flow>>, step: impl FnOnce(&mut Flow, &Host) -> R) -> R {
-        let result = step(&mut flow.borrow_mut(), self);
-        let worker = flow.borrow().worker;
-        self.settle(worker);
+    pub(crate) fn drive<R>(&self, flow: &SharedFlow, step: impl FnOnce(&mut Flow, &Host) -> R) -> R {
+        let thread = flow.borrow().thread;
+        let result = self.step(flow, step);
+        self.settle(thread);
         result
     }
 
-    /// What the attempt seat has asked for outside of a try's own callbacks, and timers that are due by now.
-    fn settle(&self, worker: usize) {
+    fn step<R>(&self, flow: &SharedFlow, step: impl FnOnce(&mut Flow, &Host) -> R) -> R {
+        let mut flow = flow.borrow_mut();
+        let result = step(&mut flow, self);
+        self.inner.schedule.borrow_mut().stepped(&mut flow);
+        result
+    }
+
+    /// What the attempt seat has asked for outside of a try's own callbacks, answers to the module's calls, and timers that
+    /// are due by now.
+    fn settle(&self, thread: Thread) {
+        self.give_up_lost_calls();
         loop {
-            if let Some((context, action)) = self.next_action(worker) {
-                let incarnation = self.incarnation(Seat::Attempt.on(worker));
-                let whose = self.flow(|flow| flow.has_try(worker, incarnation, context));
-                if let Some(flow) = whose {
-                    flow.borrow_mut().act(self, context, action);
+            if let Some((context, action)) = self.next_action(thread) {
+                let incarnation = self.incarnation_on(thread, Seat::Attempt);
+                if let Some(flow) = self.flow(|flow| flow.has_try(thread, incarnation, context)) {
+                    self.step(&flow, |flow, host| flow.act(host, context, action));
                 }
-            } else if let Some((_, flow)) = self.next_timer(Some(worker)).filter(|(due, _)| *due <= self.steady_nanos())
+            } else if let Some(answered) = self.next_answer(thread) {
+                self.tell(thread, answered);
+            } else if let Some((_, flow)) = self.next_timer(thread).filter(|(due, _)| *due <= self.steady_nanos())
+                && let Some(flow) = self.under_way(flow)
             {
-                flow.borrow_mut().on_timer(self);
+                self.step(&flow, Flow::on_timer);
             } else {
                 break;
             }
         }
-        // One that is borrowed is taking a step right now.
-        self.inner.flows.borrow_mut().retain(|flow| flow.try_borrow().map_or(true, |flow| flow.answer.is_none()));
     }
 
-    fn next_action(&self, worker: usize) -> Option<(u32, Action)> {
-        if self.has_attempt_seat() { self.at(Seat::Attempt.on(worker)).vm.as_mut()?.take_action() } else { None }
+    fn under_way(&self, number: u64) -> Option<SharedFlow> {
+        self.inner.schedule.borrow().get(number)
+    }
+
+    fn next_action(&self, thread: Thread) -> Option<(u32, Action)> {
+        if self.has_attempt_seat() { self.slot(thread, Seat::Attempt).vm.as_mut()?.take_action() } else { None }
+    }
+
+    fn next_answer(&self, thread: Thread) -> Option<Asking> {
+        self.inner.schedule.borrow_mut().take_answer(thread)
     }
 
     /// The first request under way for which this holds.
-    fn flow(&self, is_it: impl Fn(&Flow) -> bool) -> Option<Rc<RefCell<Flow>>> {
-        let flows = self.inner.flows.borrow();
-        flows.iter().find(|flow| flow.try_borrow().is_ok_and(|flow| is_it(&flow))).cloned()
+    fn flow(&self, is_it: impl Fn(&Flow) -> bool) -> Option<SharedFlow> {
+        let schedule = self.inner.schedule.borrow();
+        schedule.all().find(|flow| flow.try_borrow().is_ok_and(|flow| is_it(&flow))).cloned()
     }
 
-    /// The timer of the router that fires next, of all workers or of one; those of a thread that is stuck wait.
-    fn next_timer(&self, worker: Option<usize>) -> Option<(u64, Rc<RefCell<Flow>>)> {
-        let flows = self.inner.flows.borrow();
-        let due = flows.iter().filter_map(|shared| {
-            let flow = shared.try_borrow().ok()?;
-            let is_asked = worker.is_none_or(|worker| worker == flow.worker);
-            let is_stalled = self.slots(Thread::Worker(flow.worker)).is_stalled.get();
-            let due = flow.due().filter(|_| is_asked && !is_stalled)?;
-            Some((due, Rc::clone(shared)))
-        });
-        due.min_by_key(|(due, _)| *due)
+    /// The timer of the router that fires next on a thread, and whose it is; those of a thread that is stuck wait.
+    fn next_timer(&self, thread: Thread) -> Option<(u64, u64)> {
+        if self.slots(thread).is_stalled.get() { None } else { self.inner.schedule.borrow().next_timer(thread) }
+    }
+
+    // Calls of the module.
+
+    /// The module makes a call; `Err` is the status that it gets instead of a token. Source: Envoy, `Context::httpCall`.
+    pub(crate) fn call_out(&self, outgoing: Outgoing, asking: Asking) -> Result<(), u32> {
+        let place = self.clusters().find(&outgoing.cluster).ok_or(status::BAD_ARGUMENT)?;
+        if outgoing.thread == Thread::Canary {
+            // It is gone before there is an answer.
+            return Ok(());
+        }
+        let mut flow = Flow::of_call(place, outgoing, asking);
+        flow.enter_router_as_call(self);
+        if flow.answer.is_some() {
+            return Err(status::INTERNAL_FAILURE);
+        }
+        let flow = self.inner.schedule.borrow_mut().add(flow);
+        self.step(&flow, |_, _| ());
+        Ok(())
+    }
+
+    /// Whether a call to this cluster comes by the attempt seat.
+    pub(crate) fn calls_pass_attempt_seat(&self, cluster: &str) -> bool {
+        let place = self.clusters().find(cluster);
+        self.has_attempt_seat() && place.is_some_and(|place| self.clusters().has_attempt_seat(place))
+    }
+
+    /// Tells the module of an answer, if the VM that asked is still there.
+    fn tell(&self, thread: Thread, answered: Asking) {
+        if self.incarnation_on(thread, answered.seat) == answered.incarnation {
+            self.run(thread, answered.seat, |vm| vm.http_call_response(answered.root, answered.token, answered.answer));
+        }
+    }
+
+    pub(crate) fn note_lost_caller(&self) {
+        self.inner.has_lost_callers.set(true);
+    }
+
+    /// Calls whose VM or root context has gone are reset: nobody is told.
+    fn give_up_lost_calls(&self) {
+        if !self.inner.has_lost_callers.take() {
+            return;
+        }
+        let flows: Vec<SharedFlow> = self.inner.schedule.borrow().all().cloned().collect();
+        for flow in flows {
+            let Ok(is_lost) = flow.try_borrow().map(|flow| self.is_lost(&flow)) else { continue };
+            match is_lost {
+                Some(true) => self.step(&flow, Flow::give_up),
+                Some(false) => {}
+                None => self.note_lost_caller(),
+            }
+        }
+    }
+
+    /// Whether it is a call that nobody waits for; `None` if the thread is busy right now.
+    fn is_lost(&self, flow: &Flow) -> Option<bool> {
+        let Some(asking) = flow.asking() else { return Some(false) };
+        if self.slots(flow.thread).is_running() {
+            return None;
+        }
+        let mut slot = self.slot(flow.thread, asking.seat);
+        let is_same = slot.incarnation == asking.incarnation;
+        Some(!is_same || slot.vm.as_mut().is_none_or(|vm| !vm.data().roots.contains_key(&asking.root)))
+    }
+
+    /// The calls that the module has made (`proxy_http_call`) and that are under way, in the order it made them.
+    pub fn calls_out(&self) -> Vec<HttpCall> {
+        self.give_up_lost_calls();
+        self.inner.schedule.borrow().all().filter_map(|flow| HttpCall::of(self, flow)).collect()
+    }
+
+    // Hosts.
+
+    /// From now on the cluster has these hosts. Tries under way stay where they are.
+    pub fn set_hosts(&self, hosts: &[&str]) {
+        self.clusters().set_hosts(0, hosts);
+    }
+
+    /// From now on a cluster of [`Builder::cluster`] has these hosts.
+    pub fn set_hosts_of(&self, cluster: &str, hosts: &[&str]) {
+        let place = self.clusters().find(cluster).unwrap_or_else(|| panic!("there is no cluster {cluster}"));
+        self.clusters().set_hosts(place, hosts);
+    }
+
+    /// How many tries of users' requests each host has got, by address.
+    pub fn served(&self) -> BTreeMap<String, usize> {
+        self.inner.served.borrow().clone()
     }
 
     /// A client sends a plain GET that comes to this worker.
@@ -438,6 +603,7 @@ impl Host {
                 vm.retire_all_but(&configurations)
             });
         }
+        self.give_up_lost_calls();
     }
 
     // Time.
@@ -445,9 +611,11 @@ impl Host {
     /// Lets time pass; every tick and every timer of the router that falls into it runs, ticks first.
     pub fn advance(&self, duration: Duration) {
         let end = self.inner.clock.steady() + nanos(duration);
+        self.give_up_lost_calls();
         loop {
-            let (tick, timer) = (self.next_tick(), self.next_timer(None));
-            let (tick_due, timer_due) = (tick.map(|(due, ..)| due), timer.as_ref().map(|(due, _)| *due));
+            let timer = self.threads().filter_map(|thread| self.next_timer(thread)).min();
+            let (tick, timer_due) = (self.next_tick(), timer.map(|(due, _)| due));
+            let tick_due = tick.map(|(due, ..)| due);
             let Some(due) = tick_due.into_iter().chain(timer_due).min().filter(|due| *due <= end) else { break };
             // What waited for its thread is late; the clock does not go back for it.
             self.inner.clock.run(due.saturating_sub(self.inner.clock.steady()));
@@ -455,11 +623,13 @@ impl Host {
                 (Some((tick_due, thread, seat)), _) if tick_due == due => {
                     let now = self.inner.clock.steady();
                     self.run(thread, seat, |vm| vm.tick(now));
-                    if let Thread::Worker(worker) = thread {
-                        self.settle(worker);
+                    self.settle(thread);
+                }
+                (_, Some((_, number))) => {
+                    if let Some(flow) = self.under_way(number) {
+                        self.drive(&flow, Flow::on_timer);
                     }
                 }
-                (_, Some((_, flow))) => self.drive(&flow, Flow::on_timer),
                 (_, None) => {}
             }
         }
@@ -473,10 +643,8 @@ impl Host {
     }
 
     fn next_tick_of(&self, thread: Thread, seat: Seat) -> Option<u64> {
-        if self.slots(thread).is_stalled.get() {
-            return None;
-        }
-        self.slot(thread, seat).vm.as_mut().and_then(Vm::next_tick)
+        let slots = self.slots(thread);
+        if slots.is_stalled.get() { None } else { slots.ticks[seat as usize].get() }
     }
 
     /// Somebody sets the wall clock forward. Timers do not notice.
@@ -555,6 +723,8 @@ impl Host {
         let mut slot = self.at(place);
         let trap = Trap { wanted: true, cause: "stopped by the test".to_owned() };
         self.died(&mut slot, Thread::Worker(place.worker), place.seat, trap);
+        drop(slot);
+        self.give_up_lost_calls();
     }
 
     /// A worker's thread is busy with something else: its ticks and timers wait until [`Host::resume`].
@@ -571,12 +741,18 @@ impl Host {
     pub fn reload(&self, place: impl Into<Place>) {
         let place = place.into();
         self.at(place).vm = None;
+        self.note_lost_caller();
         self.start_vm(Thread::Worker(place.worker), place.seat);
+        self.give_up_lost_calls();
+    }
+
+    pub(crate) fn has_rules(&self) -> bool {
+        !self.inner.rules.borrow().is_empty()
     }
 
     /// What a rule says to a host call. While a rule runs, none sees what it makes others do.
     pub(crate) fn fault(&self, call: &Call<'_>) -> Option<Fault> {
-        if self.inner.rules.borrow().is_empty() {
+        if !self.has_rules() {
             return None;
         }
         let mut rules = std::mem::take(&mut *self.inner.rules.borrow_mut());
@@ -660,8 +836,9 @@ impl Host {
     /// Checks that no context of a request or a try is left in any VM, and no request under way.
     #[track_caller]
     pub fn assert_nothing_is_left(&self) {
-        let under_way = self.inner.flows.borrow().len();
-        assert_eq!(under_way, 0, "no request is under way at the end");
+        self.give_up_lost_calls();
+        let under_way = self.inner.schedule.borrow().len();
+        assert_eq!(under_way, 0, "no request is under way at the end, and no call");
         for (thread, seat) in self.vms() {
             let left = self.slot(thread, seat).vm.as_mut().map_or(0, |vm| vm.data().streams.len());
             assert_eq!(left, 0, "the {seat:?} seat's VM on {thread} has no context of a request or a try at the end");

@@ -1,14 +1,19 @@
 //! The host functions. Source: proxy-wasm ABI 0.2.1; statuses as proxy-wasm-cpp-host's `exports.cc` and Envoy's
 //! `context.cc` give them.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use wasmi::errors::HostError;
 use wasmi::{Caller, Engine, Error, ExternType, Linker, Module};
 
+use crate::caller::{Asking, CallAnswer};
 use crate::faults::{Call, Fault};
+use crate::flow::Call as Outgoing;
 use crate::headers::Headers;
 use crate::metrics::Kind;
+use crate::seat::Seat;
 use crate::status;
 use crate::stream::{Direction, LocalReply, Map, Stream};
 use crate::vm::VmData;
@@ -39,7 +44,7 @@ type Host<'a> = Caller<'a, VmData>;
 type Answer = Result<u32, Error>;
 
 /// Functions of the ABI that no code of the module calls yet. The SDK links them whether they are called or not.
-const NOT_PLAYED: [&str; 15] = [
+const NOT_PLAYED: [&str; 14] = [
     "proxy_call_foreign_function",
     "proxy_close_stream",
     "proxy_dequeue_shared_queue",
@@ -52,7 +57,6 @@ const NOT_PLAYED: [&str; 15] = [
     "proxy_grpc_close",
     "proxy_grpc_send",
     "proxy_grpc_stream",
-    "proxy_http_call",
     "proxy_register_shared_queue",
     "proxy_resolve_shared_queue",
 ];
@@ -119,6 +123,7 @@ played! {
     "proxy_record_metric" => record_metric,
     "proxy_increment_metric" => increment_metric,
     "proxy_set_effective_context" => set_effective_context,
+    "proxy_http_call" => http_call,
     "proxy_done" => done,
 }
 
@@ -196,15 +201,17 @@ fn give(host: &mut Host<'_>, value: &[u8], pointer_at: u32, size_at: u32) -> Ans
     Ok(first.max(second))
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace('\0', ".")
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(bytes);
+    if bytes.contains(&0) { Cow::Owned(text.replace('\0', ".")) } else { text }
 }
 
 fn log(mut host: Host<'_>, level: u32, at: u32, size: u32) -> Answer {
-    let line = text(&bytes!(host, at, size));
+    let line = bytes!(host, at, size);
+    let line = text(&line);
     enter!(host, "log", &line);
     let data = host.data();
-    data.host().write_log(data.thread, data.seat, level, line);
+    data.host().write_log(data.thread, data.seat, level, line.into_owned());
     Ok(status::OK)
 }
 
@@ -235,6 +242,7 @@ fn get_buffer_bytes(mut host: Host<'_>, kind: u32, start: u32, length: u32, poin
     let name = match kind {
         6 => "vm configuration",
         7 => "plugin configuration",
+        4 => "call",
         _ => "body",
     };
     enter!(host, "get_buffer_bytes", name);
@@ -242,6 +250,7 @@ fn get_buffer_bytes(mut host: Host<'_>, kind: u32, start: u32, length: u32, poin
     let whole = match kind {
         0 => data.stream().map(|stream| stream.request_body.clone()),
         1 => data.stream().map(|stream| stream.response_body.clone()),
+        4 => call_answer(data).map(|answer| answer.body.clone()),
         6 => Some(data.vm_configuration.clone()),
         7 if data.is_configuring => data.root().map(|(_, root)| root.configuration.as_bytes().to_vec()),
         _ => None,
@@ -276,8 +285,19 @@ fn map_of(stream: &Stream, kind: u32) -> Option<&Map> {
     }
 }
 
-/// Reads a header map of the current stream; `None` if this phase does not have it.
+/// The answer to a call of the current root context, while the module is told of it.
+fn call_answer(data: &mut VmData) -> Option<&CallAnswer> {
+    let (id, _) = data.root()?;
+    data.call_answer.as_ref().filter(|(root, _)| *root == id).map(|(_, answer)| answer)
+}
+
+/// Reads a header map of the current stream, or of the answer to a call; `None` if this phase does not have it.
 fn read<R>(host: &mut Host<'_>, kind: u32, read: impl FnOnce(&Headers) -> R) -> Option<R> {
+    match kind {
+        6 => return call_answer(host.data_mut()).map(|answer| read(&answer.headers)),
+        7 => return call_answer(host.data_mut())?.trailers.as_ref().map(read),
+        _ => {}
+    }
     let is_logging = host.data().is_logging;
     let map = map_of(host.data_mut().stream()?, kind)?;
     (map.is_readable || is_logging).then(|| read(&map.headers.borrow()))
@@ -367,7 +387,8 @@ fn set_property(mut host: Host<'_>, at: u32, size: u32, value_at: u32, value_siz
 }
 
 fn get_shared_data(mut host: Host<'_>, at: u32, size: u32, pointer_at: u32, size_at: u32, token_at: u32) -> Answer {
-    let key = text(&bytes!(host, at, size));
+    let key = bytes!(host, at, size);
+    let key = text(&key);
     enter!(host, "get_shared_data", &key);
     let Some((value, version)) = host.data().host().shared(&key) else { return Ok(status::NOT_FOUND) };
     let given = give(&mut host, &value, pointer_at, size_at)?;
@@ -375,7 +396,8 @@ fn get_shared_data(mut host: Host<'_>, at: u32, size: u32, pointer_at: u32, size
 }
 
 fn set_shared_data(mut host: Host<'_>, at: u32, size: u32, value_at: u32, value_size: u32, token: u32) -> Answer {
-    let (key, value) = (text(&bytes!(host, at, size)), bytes!(host, value_at, value_size));
+    let (key, value) = (bytes!(host, at, size), bytes!(host, value_at, value_size));
+    let key = text(&key);
     enter!(host, "set_shared_data", &key, Some(token));
     Ok(host.data().host().write_shared(&key, value, token))
 }
@@ -392,7 +414,8 @@ fn send_local_response(
     headers_size: u32,
     grpc_status: u32,
 ) -> Answer {
-    let details = text(&bytes!(host, details_at, details_size));
+    let details = bytes!(host, details_at, details_size);
+    let details = text(&details);
     let (body, headers) = (bytes!(host, body_at, body_size), bytes!(host, headers_at, headers_size));
     enter!(host, "send_local_response", &details);
     // Without a stream it does nothing; a second one is ignored. Both are no errors.
@@ -402,6 +425,7 @@ fn send_local_response(
         stream.has_replied = true;
         let (headers, status) = (Headers::parse(&headers), u16::try_from(status).unwrap_or(500));
         stream.reply = Some(LocalReply { status, details: details.replace(' ', "_"), body, headers, grpc_status });
+        note_action(host.data_mut());
     }
     Ok(status::OK)
 }
@@ -426,11 +450,19 @@ fn continue_stream(mut host: Host<'_>, kind: u32) -> Answer {
         (stream.held, stream.resumed) = (None, Some(direction));
     }
     stream.request.is_readable = false;
+    note_action(host.data_mut());
     Ok(status::OK)
 }
 
+/// The current stream's next step is not its own callback's to take.
+fn note_action(data: &mut VmData) {
+    let context = data.context();
+    data.acted.insert(context);
+}
+
 fn define_metric(mut host: Host<'_>, kind: u32, at: u32, size: u32, id_at: u32) -> Answer {
-    let name = text(&bytes!(host, at, size));
+    let name = bytes!(host, at, size);
+    let name = text(&name);
     enter!(host, "define_metric", &name);
     let Some(kind) = Kind::of(kind) else { return Ok(status::BAD_ARGUMENT) };
     let place = host.data().host().metrics_mut().define(kind, &name);
@@ -443,7 +475,10 @@ fn define_metric(mut host: Host<'_>, kind: u32, at: u32, size: u32, id_at: u32) 
 macro_rules! metric {
     ($host:expr, $name:literal, $id:expr) => {{
         let place = $host.data().metric($id);
-        let name = place.map(|place| $host.data().host().metrics_mut().name(place).to_owned()).unwrap_or_default();
+        let all = $host.data().host();
+        // Only rules want the name.
+        let place_of_name = place.filter(|_| all.has_rules());
+        let name = place_of_name.map(|place| all.metrics_mut().name(place).to_owned()).unwrap_or_default();
         enter!($host, $name, &name);
         match place {
             Some(place) => place,
@@ -479,6 +514,54 @@ fn set_effective_context(mut host: Host<'_>, context: u32) -> Answer {
     }
     data.effective = Some(context);
     Ok(status::OK)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the ABI's")]
+fn http_call(
+    mut host: Host<'_>,
+    cluster_at: u32,
+    cluster_size: u32,
+    headers_at: u32,
+    headers_size: u32,
+    body_at: u32,
+    body_size: u32,
+    trailers_at: u32,
+    trailers_size: u32,
+    timeout: i32,
+    token_at: u32,
+) -> Answer {
+    let cluster = bytes!(host, cluster_at, cluster_size);
+    let cluster = text(&cluster);
+    let (headers, body) = (bytes!(host, headers_at, headers_size), bytes!(host, body_at, body_size));
+    // No host here looks at the trailers of a request.
+    let _ = bytes!(host, trailers_at, trailers_size);
+    enter!(host, "http_call", &cluster);
+    if put(&mut host, token_at, &0_u32.to_le_bytes()) != status::OK {
+        return Ok(status::INVALID_MEMORY_ACCESS);
+    }
+    let (headers, data) = (Headers::parse(&headers), host.data_mut());
+    let is_whole = [":method", ":path", ":authority"].iter().all(|name| headers.get(name).is_some());
+    let Ok(millis) = u64::try_from(timeout) else { return Ok(status::BAD_ARGUMENT) };
+    let all = data.host();
+    if all.clusters().find(&cluster).is_none() || !is_whole {
+        return Ok(status::BAD_ARGUMENT);
+    }
+    if data.seat == Seat::Attempt && all.calls_pass_attempt_seat(&cluster) {
+        let what = format!("the attempt seat calls {cluster}, which it sits in: its VM is entered while it runs");
+        return Err(Error::host(Stopped::Forbidden(what)));
+    }
+    let (thread, seat, incarnation) = (data.thread, data.seat, data.incarnation);
+    let Some((root, own)) = data.root() else { return Ok(status::INTERNAL_FAILURE) };
+    let token = own.next_token;
+    own.next_token = token.checked_add(1).unwrap_or(1);
+    let is_grpc = headers.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+    let asking = Asking { seat, incarnation, root, token, is_grpc, answer: CallAnswer::default() };
+    let (timeout, began) = (Duration::from_millis(millis), all.elapsed());
+    let call = Outgoing { thread, seat, cluster: cluster.into(), headers, body, timeout, began };
+    match all.call_out(call, asking) {
+        Ok(()) => Ok(put(&mut host, token_at, &token.to_le_bytes())),
+        Err(status) => Ok(status),
+    }
 }
 
 fn done(mut host: Host<'_>) -> Answer {

@@ -32,6 +32,9 @@
 //! host.assert_nothing_is_left();
 //! ```
 //!
+//! Calls that the module makes itself wait in [`Host::calls_out`] for the test to answer them. Where hours of traffic are
+//! to pass, hosts act by themselves: see [`Builder::answering_tries`] and [`Builder::answering_calls`].
+//!
 //! What goes wrong on a real machine happens here on demand: see [`Host::on_call`], which can refuse any host call, stop
 //! the VM at it, or let another worker take a step just before it.
 //!
@@ -43,24 +46,29 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod builder;
+mod caller;
 mod calls;
 mod clock;
+mod clusters;
 mod exchange;
 mod faults;
 pub mod flags;
 mod flow;
 mod headers;
 mod host;
+mod http_call;
 mod imports;
 mod message;
 mod metrics;
 mod module;
+mod reaction;
 mod records;
 mod reset;
 mod retry_state;
 mod route;
 mod routed;
 mod router;
+mod schedule;
 mod seat;
 mod shared_data;
 pub mod status;
@@ -77,7 +85,9 @@ pub use exchange::{Answer, By, Exchange, Pending, Streaming};
 pub use faults::{Call, Fault};
 pub use headers::Headers;
 pub use host::{Crash, Host, Line, Listener};
+pub use http_call::HttpCall;
 pub use message::{Local, Request, Response};
+pub use reaction::{Arrival, Reaction};
 pub use records::BreakerRecord;
 pub use reset::Reset;
 pub use route::Route;

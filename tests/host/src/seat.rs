@@ -1,7 +1,7 @@
 //! Where the module sits, each seat with a VM of its own on every thread.
 
 /// A seat of the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Seat {
     /// The HTTP filter just before the router: one context for a request.
     #[default]

@@ -18,6 +18,36 @@ pub(crate) struct LocalReply {
     pub(crate) grpc_status: u32,
 }
 
+impl LocalReply {
+    /// Its headers and body. Source: Envoy, `Utility::prepareLocalReply`.
+    pub(crate) fn prepare(&self, is_grpc: bool) -> (Headers, Vec<u8>) {
+        let mut headers = Headers::default();
+        if is_grpc {
+            headers.add(":status", "200");
+            headers.add("content-type", "application/grpc");
+            headers.add("grpc-status", self.grpc_status.to_string());
+            if !self.body.is_empty() {
+                headers.add("grpc-message", &self.body);
+            }
+        } else {
+            headers.add(":status", self.status.to_string());
+        }
+        for (name, value) in self.headers.iter() {
+            headers.add(name, value);
+        }
+        if is_grpc {
+            return (headers, Vec::new());
+        }
+        if !self.body.is_empty() {
+            headers.set("content-length", self.body.len().to_string());
+            if headers.get("content-type").is_none() {
+                headers.add("content-type", "text/plain");
+            }
+        }
+        (headers, self.body.clone())
+    }
+}
+
 /// Headers that several contexts see: all tries of a request have the router's own map.
 pub(crate) type SharedHeaders = Rc<RefCell<Headers>>;
 
@@ -89,31 +119,8 @@ impl Stream {
         self.response.headers.borrow().clone()
     }
 
-    /// Headers and body of a reply that Envoy makes. Source: Envoy, `Utility::prepareLocalReply`.
+    /// Headers and body of a reply that Envoy makes.
     pub(crate) fn prepare(&self, reply: &LocalReply) -> (Headers, Vec<u8>) {
-        let mut headers = Headers::default();
-        if self.is_grpc {
-            headers.add(":status", "200");
-            headers.add("content-type", "application/grpc");
-            headers.add("grpc-status", reply.grpc_status.to_string());
-            if !reply.body.is_empty() {
-                headers.add("grpc-message", &reply.body);
-            }
-        } else {
-            headers.add(":status", reply.status.to_string());
-        }
-        for (name, value) in reply.headers.iter() {
-            headers.add(name, value);
-        }
-        if self.is_grpc {
-            return (headers, Vec::new());
-        }
-        if !reply.body.is_empty() {
-            headers.set("content-length", reply.body.len().to_string());
-            if headers.get("content-type").is_none() {
-                headers.add("content-type", "text/plain");
-            }
-        }
-        (headers, reply.body.clone())
+        reply.prepare(self.is_grpc)
     }
 }

@@ -43,6 +43,11 @@ impl StreamInfo {
         Rc::new(RefCell::new(StreamInfo { cluster, route, filter_state, ..StreamInfo::default() }))
     }
 
+    /// The facts of a call that the module makes itself: it has no route and no filter state.
+    pub(crate) fn of_call(cluster: &str) -> SharedInfo {
+        Rc::new(RefCell::new(StreamInfo { cluster: Some(cluster.to_owned()), ..StreamInfo::default() }))
+    }
+
     /// A property; the parts of its path are separated by zero bytes. `None` for one that this phase does not have.
     pub(crate) fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
         let text = |value: &Option<String>| value.as_ref().map(|value| value.clone().into_bytes());

@@ -1,16 +1,17 @@
 //! One VM of the module: the order of callbacks is Envoy's. Source: proxy-wasm-cpp-host, `context.cc` and `wasm.cc`.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 
 use wasmi::{Error, Instance, Memory, Store, TypedFunc, WasmParams, WasmResults};
 
+use crate::caller::CallAnswer;
 use crate::headers::Headers;
 use crate::host::{Host, Inner};
 use crate::imports::Stopped;
 use crate::metrics::Kind;
-use crate::module::{self, Shipped};
+use crate::module::Loaded;
 use crate::seat::Seat;
 use crate::stream::{Direction, LocalReply, Map, Stream};
 use crate::thread::Thread;
@@ -35,6 +36,8 @@ pub(crate) struct Root {
     pub(crate) configuration: Rc<str>,
     /// Nanoseconds between ticks, and when the next is due on the steady clock.
     pub(crate) tick: Option<(u64, u64)>,
+    /// The token of the next call; each root context counts its own. Source: Envoy, `Context::nextHttpCallToken`.
+    pub(crate) next_token: u32,
     streams: usize,
     /// No listener uses it any more; it goes with its last stream.
     is_retired: bool,
@@ -45,6 +48,8 @@ pub(crate) struct VmData {
     pub(crate) host: Weak<Inner>,
     pub(crate) thread: Thread,
     pub(crate) seat: Seat,
+    /// Which of the VMs of its seat and thread it is.
+    pub(crate) incarnation: u64,
     pub(crate) memory: Option<Memory>,
     pub(crate) malloc: Option<TypedFunc<i32, i32>>,
     /// Places of the metrics that this VM has defined, by kind; an id is `number * 4 + kind`.
@@ -62,6 +67,10 @@ pub(crate) struct VmData {
     pub(crate) is_configuring: bool,
     /// The access log is written: header maps can be read again.
     pub(crate) is_logging: bool,
+    /// The answer to a call that can be read, and the root context that made it.
+    pub(crate) call_answer: Option<(u32, CallAnswer)>,
+    /// Contexts that the module has let go on or replied to.
+    pub(crate) acted: BTreeSet<u32>,
     pub(crate) calls: u64,
 }
 
@@ -98,6 +107,9 @@ impl VmData {
     }
 }
 
+/// Root context, token, and how much there is of headers, body and trailers.
+type Told = (i32, i32, i32, i32, i32);
+
 /// The callbacks, those that the module exports: Envoy calls no others.
 struct Exports {
     context_create: TypedFunc<(i32, i32), ()>,
@@ -112,6 +124,7 @@ struct Exports {
     log: Option<TypedFunc<i32, ()>>,
     done: Option<TypedFunc<i32, i32>>,
     delete: Option<TypedFunc<i32, ()>>,
+    http_call_response: Option<TypedFunc<Told, ()>>,
 }
 
 /// What a callback of a request ended with.
@@ -143,12 +156,19 @@ pub(crate) struct Vm {
 
 impl Vm {
     /// Instantiates the module and starts it.
-    pub(crate) fn start(host: &Host, thread: Thread, seat: Seat, vm_configuration: &[u8]) -> Result<Vm, Trap> {
-        let Shipped { engine, module, linker } = module::shipped();
+    pub(crate) fn start(
+        host: &Host,
+        thread: Thread,
+        seat: Seat,
+        vm_configuration: &[u8],
+        incarnation: u64,
+    ) -> Result<Vm, Trap> {
+        let Loaded { engine, module, linker } = host.module();
         let data = VmData {
             host: host.downgrade(),
             thread,
             seat,
+            incarnation,
             memory: None,
             malloc: None,
             metrics: [Vec::new(), Vec::new(), Vec::new()],
@@ -160,6 +180,8 @@ impl Vm {
             is_starting: true,
             is_configuring: false,
             is_logging: false,
+            call_answer: None,
+            acted: BTreeSet::new(),
             calls: 0,
         };
         let mut store = Store::new(engine, data);
@@ -193,6 +215,7 @@ impl Vm {
             log: export(&instance, &store, "proxy_on_log"),
             done: export(&instance, &store, "proxy_on_done"),
             delete: export(&instance, &store, "proxy_on_delete"),
+            http_call_response: export(&instance, &store, "proxy_on_http_call_response"),
         };
         Ok(Vm { store, exports, next_context: 1 })
     }
@@ -223,7 +246,8 @@ impl Vm {
     /// Makes a root context for a configuration; `false` if the module refuses it.
     pub(crate) fn configure(&mut self, configuration: &Rc<str>) -> Result<bool, Trap> {
         let id = self.allocate_context();
-        let root = Root { configuration: Rc::clone(configuration), tick: None, streams: 0, is_retired: false };
+        let root =
+            Root { configuration: Rc::clone(configuration), tick: None, next_token: 1, streams: 0, is_retired: false };
         self.data().roots.insert(id, root);
         self.call(id, self.exports.context_create, (id as i32, 0))?;
         let sizes = (self.data().vm_configuration.len(), configuration.len());
@@ -263,6 +287,7 @@ impl Vm {
         if is_over {
             self.end(id)?;
             self.data().roots.remove(&id);
+            self.data().host().note_lost_caller();
         }
         Ok(())
     }
@@ -334,14 +359,29 @@ impl Vm {
 
     /// The next of the streams that the module acted on in a callback of another context.
     pub(crate) fn take_action(&mut self) -> Option<(u32, Action)> {
-        self.data().streams.iter_mut().find_map(|(id, stream)| {
-            let action = match (stream.reply.take(), stream.resumed.take()) {
-                (Some(reply), _) => Action::Reply(reply),
-                (None, Some(direction)) => Action::Resume(direction),
-                (None, None) => return None,
-            };
-            Some((*id, action))
-        })
+        let data = self.data();
+        while let Some(id) = data.acted.pop_first() {
+            let Some(stream) = data.streams.get_mut(&id) else { continue };
+            match (stream.reply.take(), stream.resumed.take()) {
+                (Some(reply), _) => return Some((id, Action::Reply(reply))),
+                (None, Some(direction)) => return Some((id, Action::Resume(direction))),
+                (None, None) => {}
+            }
+        }
+        None
+    }
+
+    /// Tells a root context of the answer to a call; of one that broke off it can read nothing.
+    pub(crate) fn http_call_response(&mut self, root: u32, token: u32, answer: CallAnswer) -> Result<(), Trap> {
+        let is_there = self.data().roots.contains_key(&root);
+        let Some(callback) = self.exports.http_call_response.filter(|_| is_there) else { return Ok(()) };
+        let trailers = answer.trailers.as_ref().map_or(0, Headers::len);
+        let sizes = [answer.headers.len(), answer.body.len(), trailers].map(|size| size as i32);
+        self.data().call_answer = (!answer.headers.is_empty()).then_some((root, answer));
+        let [headers, body, trailers] = sizes;
+        let told = self.call(root, callback, (root as i32, token as i32, headers, body, trailers));
+        self.data().call_answer = None;
+        told
     }
 
     pub(crate) fn request_headers(&mut self, id: u32) -> Result<Step, Trap> {
@@ -410,6 +450,7 @@ impl Vm {
     pub(crate) fn delete(&mut self, id: u32) -> Result<Stream, Trap> {
         self.end(id)?;
         let stream = self.data().streams.remove(&id).expect("the request is still there");
+        self.data().acted.remove(&id);
         if let Some(root) = self.data().roots.get_mut(&stream.root) {
             root.streams -= 1;
         }

@@ -3,6 +3,7 @@
 // A test may stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod balance;
 mod clock;
 mod contention;
 mod costs;
@@ -11,6 +12,7 @@ mod envoy;
 mod foreign_bytes;
 mod fuzz;
 mod half_open;
+mod http_call;
 mod limits;
 mod outage;
 mod refusals;
@@ -23,5 +25,7 @@ mod retry_storm;
 mod retry_waits;
 mod router;
 mod signal;
+mod small_module;
 mod support;
+mod ticks;
 mod update;

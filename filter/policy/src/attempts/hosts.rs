@@ -63,8 +63,11 @@ impl Attempts {
 
     /// Writes what was counted of hosts.
     pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
+        let policy = std::sync::Arc::clone(&self.policy);
+        let Some(rules) = policy.outlier.as_ref() else { return };
         for (_, hosts) in self.keys.values_mut().flat_map(|state| &mut state.hosts) {
             hosts.flush(worker, store, now);
+            hosts.settle(worker, store, rules, now);
         }
     }
 }

@@ -230,6 +230,7 @@ impl Governed {
             for group in &mut state.groups {
                 group.hosts.look(worker, store, rules, now);
                 group.hosts.flush(worker, store, now);
+                group.hosts.settle(worker, store, rules, now);
                 group.hosts.sweep(worker, store, rules, now);
             }
             let mut events: Vec<Event> = totals(state).into();

@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 
 use super::cause::Cause;
-use super::news::News;
+use super::news::{Counted, News};
 use super::run::Run;
 use super::slot::{HostSlot, interval_number};
 use super::steering::{self, Rotation};
@@ -20,11 +20,12 @@ use crate::outcome::Verdict;
 use crate::paths::HostPaths;
 use crate::record::Record;
 use crate::store::{Contended, Store, Version, update};
-use crate::time::Timestamp;
+use crate::time::{SKEW, Timestamp, nanos};
 use crate::worker::{Seen, VIEW_LASTS_UNSIGNALLED, Worker, places};
 use crate::workers;
 
-/// Of the successes that no detector counts, one in so many is looked at: which hosts there are must be known before one fails.
+/// Of the successes that no detector counts, one in about so many is looked at: which hosts there are must be known before one
+/// fails. After a random number each time, or the cluster's own turns could be in step with it.
 const SAMPLE: u32 = 16;
 
 /// And at least one in so long.
@@ -49,6 +50,12 @@ const EXPLORE_EVERY: Duration = Duration::from_secs(5);
 /// How long a host whose time is over waits for a request that may be tried again elsewhere, before any request may be
 /// its probe.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A worker changes the table at most this often for what it finds and cannot act on.
+const IN_VAIN_EVERY: Duration = Duration::from_millis(100);
+
+/// Of the hosts whose run was not looked at since the signal changed, so many are looked at beside the one that succeeded.
+const LOOKED_AT: usize = 4;
 
 /// At least so many hosts are named to the router, if there are.
 const LEAST_NAMED: usize = 3;
@@ -91,6 +98,8 @@ struct View {
     /// Whether a host is out, comes back, or has been out lately.
     is_stirred: bool,
     steers: bool,
+    /// Whether the hosts that the policy names have been looked for in it.
+    is_introduced: bool,
 }
 
 /// The hosts of one group as one worker sees them.
@@ -110,8 +119,14 @@ pub struct Hosts {
     /// Successes since one was looked at, and when that was.
     unsampled: u32,
     sampled: Timestamp,
+    /// After how many the next one is looked at.
+    gap: u32,
     /// Successes to look at whatever their number.
     to_sample: u32,
+    /// What detectors found and the table lacks.
+    uncounted: Vec<(Counted, u32)>,
+    /// When this worker last changed the table for something that could not be acted on.
+    in_vain: Timestamp,
     rotation: Rotation,
 }
 
@@ -129,7 +144,10 @@ impl Hosts {
             quiet: None,
             unsampled: 0,
             sampled: Timestamp::ZERO,
+            gap: SAMPLE,
             to_sample: SAMPLE_FIRST,
+            uncounted: Vec::new(),
+            in_vain: Timestamp::ZERO,
             rotation: Rotation::default(),
         }
     }
@@ -167,7 +185,17 @@ impl Hosts {
             return false;
         }
         let table = stored.and_then(|(bytes, _)| HostTable::decode(&bytes, self.fingerprint)).unwrap_or_default();
+        if let Some(view) = self.view.as_mut().filter(|view| view.table == table) {
+            (view.version, view.seen) = (version, seen);
+            view.steers = view.is_stirred && view.table.steers(rules, now);
+            return false;
+        }
+        let stood_still = self.view.as_ref().is_some_and(|view| view.seen.epoch == epoch);
         self.take(worker, rules, table, version, seen, now);
+        if stood_still {
+            // It was changed without a signal that reaches this seat, or by a worker that died before it gave one.
+            store.raise_epoch();
+        }
         true
     }
 
@@ -192,10 +220,10 @@ impl Hosts {
             self.rotation.shuffle(&table, &mut worker.random);
         }
         self.run_seen.retain(|id, _| table.host(*id).is_some());
-        self.view = Some(View { table, version, seen, by_address, is_stirred, steers });
+        self.view = Some(View { table, version, seen, by_address, is_stirred, steers, is_introduced: false });
     }
 
-    /// Changes the table by `step`, which tells whether it did anything and is repeated on a newer table when another worker
+    /// Changes the table by `step`, which gives something if it did anything and is repeated on a newer table when another worker
     /// was faster.
     fn change<S: Store, V: Clone>(
         &mut self,
@@ -206,13 +234,22 @@ impl Hosts {
         mut step: impl FnMut(&mut HostTable) -> Option<V>,
     ) -> Result<Option<V>, Contended> {
         let epoch = store.epoch();
+        let uncounted = core::mem::take(&mut self.uncounted);
+        let mut is_seen = false;
         let updated = update(store, &self.paths.table(), self.fingerprint, |old: Option<&HostTable>| {
             let mut table = old.cloned().unwrap_or_default();
             let verdict = step(&mut table);
+            is_seen = old.is_none_or(|old| !table.looks_like(old));
+            uncounted.iter().for_each(|(counted, times)| table.news.count(*counted, *times));
             let new = verdict.is_some().then_some(table);
             (verdict, new)
-        })?;
-        if updated.written {
+        });
+        if !updated.as_ref().is_ok_and(|updated| updated.written) {
+            self.uncounted = uncounted;
+        }
+        let updated = updated?;
+        if updated.written && is_seen {
+            // What is only told or counted may wait for the next look.
             store.raise_epoch();
         }
         // The signal from before the swap: whatever changed since then makes this view look old, never new.
@@ -230,7 +267,7 @@ impl Hosts {
         let is_stirred = self.view.as_ref().is_none_or(|view| view.is_stirred);
         self.unsampled = self.unsampled.saturating_add(1);
         let is_its_turn =
-            self.unsampled >= SAMPLE || now.since(self.sampled).max(self.sampled.since(now)) >= SAMPLE_AFTER;
+            self.unsampled >= self.gap || now.since(self.sampled).max(self.sampled.since(now)) >= SAMPLE_AFTER;
         is_stirred || is_its_turn || rules.counts_runs() && !self.is_quiet(store.runs(), now)
     }
 
@@ -254,31 +291,37 @@ impl Hosts {
             self.look_again();
         }
         self.look(worker, store, rules, now);
-        if let Some(gone) = probe.filter(|id| self.address(*id).is_some_and(|address| address != one.host)) {
+        self.unsampled = 0;
+        self.sampled = now;
+        self.gap = 1 + worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
+        self.to_sample = self.to_sample.saturating_sub(1);
+        let Some(id) = self.id_of(worker, store, rules, one.host, now) else { return };
+        if let Some(gone) = probe.filter(|probe| *probe != id) {
             self.forget(worker, store, rules, gone, now);
         }
-        let Some(id) = self.id_of(worker, store, rules, one.host, now) else { return };
-        if one.verdict != Verdict::Ignored {
+        let has_permit = probe == Some(id);
+        let host = self.table().and_then(|table| table.host(id));
+        let (is_in, is_judged) =
+            host.map_or((false, false), |host| (host.is_in(), host.is_judged_by(rules, one.sent, now)));
+        if is_in && is_judged && one.verdict != Verdict::Ignored {
             self.count(worker, store, rules, id, one, now);
         }
-        let host = self.table().and_then(|table| table.host(id));
-        let (is_in, is_judged) = host.map_or((false, false), |host| (host.is_in(), host.is_judged_by(one.sent)));
         match one.verdict {
             _ if !is_judged => {}
             // Our own checks are the probes, where there are any.
             _ if !is_in && rules.mode_of(Detector::Heartbeat) == Mode::Enforce => {}
-            Verdict::Ignored if !is_in => {
-                let _ = self.change(worker, store, rules, now, |table| table.return_probe(id).then_some(()));
+            Verdict::Ignored if !is_in && has_permit => {
+                let _ = self.change(worker, store, rules, now, |table| table.return_probe(id, one.sent).then_some(()));
             }
             Verdict::Ignored => {}
             Verdict::Success | Verdict::Failure if !is_in => {
                 let (random, failed) = (worker.random.next(), (one.verdict == Verdict::Failure).then_some(one.end));
                 let judged = self.change(worker, store, rules, now, |table| {
-                    table.judge_probe(rules, id, failed, one.sent, now, random).then_some(())
+                    table.judge_probe(rules, id, failed, has_permit, one.sent, now, random).then_some(())
                 });
                 if failed.is_none() && matches!(judged, Ok(Some(()))) {
                     // What it failed before it went out is long ago.
-                    self.end_run(store, id, now);
+                    self.end_run(store, id);
                 }
             }
             Verdict::Success if rules.counts_runs() => self.succeed(store, id, now),
@@ -323,9 +366,6 @@ impl Hosts {
         one: Judged<'_>,
         now: Timestamp,
     ) {
-        self.unsampled = 0;
-        self.sampled = now;
-        self.to_sample = self.to_sample.saturating_sub(1);
         let failed = one.verdict == Verdict::Failure;
         self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
         self.is_unwritten = true;
@@ -337,6 +377,13 @@ impl Hosts {
     fn flush_after(&self) -> Duration {
         let hosts = self.table().map_or(0, HostTable::places) as u32;
         (FLUSH_AFTER * hosts.max(FEW_HOSTS)).checked_div(FEW_HOSTS).unwrap_or(FLUSH_AFTER)
+    }
+
+    /// Tells the table what was found in vain and not told yet.
+    pub fn settle<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
+        if !self.uncounted.is_empty() && !self.was_in_vain(now) {
+            let _ = self.change(worker, store, rules, now, |_| Some(()));
+        }
     }
 
     /// Writes what was counted, if the store lacks it.
@@ -353,7 +400,9 @@ impl Hosts {
 
     /// When what was counted should be written at the latest.
     pub fn flush_due(&self) -> Option<Timestamp> {
-        self.is_unwritten.then(|| self.written.plus(self.flush_after()))
+        let counts = self.is_unwritten.then(|| self.written.plus(self.flush_after()));
+        let found = (!self.uncounted.is_empty()).then(|| self.in_vain.plus(IN_VAIN_EVERY));
+        [counts, found].into_iter().flatten().min()
     }
 
     /// A success ends the host's run of failures, if there is one.
@@ -362,22 +411,32 @@ impl Hosts {
         if self.is_quiet(signal, now) || self.run_seen.get(&id).is_some_and(|seen| holds(*seen, signal, now)) {
             return;
         }
-        if self.end_run(store, id, now) {
+        if self.end_run(store, id) {
             return;
         }
         let seen = Seen { epoch: signal, at: now };
         self.run_seen.insert(id, seen);
-        let is_quiet = |view: &View| {
-            let mut hosts = view.table.hosts().filter(|(_, host)| host.is_in());
-            hosts.all(|(id, _)| self.run_seen.get(&id).is_some_and(|seen| holds(*seen, signal, now)))
-        };
-        if self.view.as_ref().is_some_and(is_quiet) {
+        // Others may not succeed for a long time; until all are known each success has to know its host.
+        let Some(view) = &self.view else { return };
+        let is_seen = |id: &HostId| self.run_seen.get(id).is_some_and(|seen| holds(*seen, signal, now));
+        let hosts = view.table.hosts().filter(|(_, host)| host.is_in()).map(|(id, _)| id);
+        let unseen: Vec<HostId> = hosts.filter(|id| !is_seen(id)).collect();
+        let mut left = unseen.len();
+        for id in unseen.into_iter().take(LOOKED_AT) {
+            let stored = store.get(&self.paths.run(id.place));
+            let run = stored.and_then(|(bytes, _)| Run::decode(&bytes, self.fingerprint));
+            if Run::of(id, run.as_ref()).is_empty() {
+                self.run_seen.insert(id, seen);
+                left -= 1;
+            }
+        }
+        if left == 0 {
             self.quiet = Some(seen);
         }
     }
 
     /// Ends a run. Whether there was one.
-    fn end_run<S: Store>(&mut self, store: &mut S, id: HostId, _now: Timestamp) -> bool {
+    fn end_run<S: Store>(&mut self, store: &mut S, id: HostId) -> bool {
         let ended = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
             let is_there = !Run::of(id, old).is_empty();
             (is_there, is_there.then_some(Run { id: id.id, ..Run::default() }))
@@ -410,10 +469,32 @@ impl Hosts {
         let Ok(reached) = reached else { return };
         for (detector, length) in reached.verdict.into_iter().flatten() {
             let (cause, random) = (Cause::Run { detector, length, last: end }, worker.random.next());
+            let as_expected = self.table().and_then(|table| table.expects(rules, id, detector));
+            if let Some(in_vain) = as_expected.filter(|_| self.was_in_vain(now)) {
+                // In an outage this comes at every few failures of every host. The table hears of it a little later.
+                self.count_later(&[Counted::Detected(detector), in_vain]);
+                continue;
+            }
+            if as_expected.is_some() {
+                self.in_vain = now;
+            }
             let _ = self.change(worker, store, rules, now, |table| {
                 let ejection = table.eject(rules, id, cause, now, random);
                 (ejection != Ejection::Nothing).then_some(())
             });
+        }
+    }
+
+    fn was_in_vain(&self, now: Timestamp) -> bool {
+        now.since(self.in_vain).max(self.in_vain.since(now)) < IN_VAIN_EVERY
+    }
+
+    fn count_later(&mut self, found: &[Counted]) {
+        for counted in found {
+            match self.uncounted.iter_mut().find(|(known, _)| known == counted) {
+                Some((_, times)) => *times = times.saturating_add(1),
+                None => self.uncounted.push((*counted, 1)),
+            }
         }
     }
 
@@ -432,18 +513,11 @@ impl Hosts {
             return None;
         }
         let probe = self.take_probe(worker, store, rules, waits, now);
-        let view = self.view.as_ref()?;
-        if !view.steers && probe.is_none() {
-            return None;
-        }
-        // Where too few are left a probe is not worth steering: all of them get requests.
         let view = self.view.as_ref().filter(|view| view.steers)?;
-        let is_time = view.table.explored.plus(EXPLORE_EVERY).remaining(now, EXPLORE_EVERY).is_none();
-        if probe.is_none() && !waits && is_time && rules.discover.is_none() {
-            let explores = self.change(worker, store, rules, now, |table| {
-                let is_time = table.explored.plus(EXPLORE_EVERY).remaining(now, EXPLORE_EVERY).is_none();
-                is_time.then(|| table.explored = now)
-            });
+        let every = if waits { EXPLORE_EVERY + PATIENCE } else { EXPLORE_EVERY };
+        let is_time = |table: &HostTable| table.explored.plus(every).remaining(now, every).is_none();
+        if probe.is_none() && rules.discover.is_none() && is_time(&view.table) {
+            let explores = self.change(worker, store, rules, now, |table| is_time(table).then(|| table.explored = now));
             if matches!(explores, Ok(Some(()))) {
                 return None;
             }
@@ -511,44 +585,51 @@ impl Hosts {
         cluster: &[u8],
         now: Timestamp,
     ) {
-        let lacks = |table: &HostTable| {
-            table.cluster.is_empty() && !cluster.is_empty()
-                || rules.hosts.iter().any(|host| table.find(host.as_bytes()).is_none())
-        };
-        if !self.table().is_some_and(lacks) {
+        let Some(view) = self.view.as_mut().filter(|view| !view.is_introduced) else { return };
+        view.is_introduced = true;
+        let names_cluster = view.table.cluster.is_empty() && !cluster.is_empty();
+        if !names_cluster && rules.hosts.iter().all(|host| view.by_address.contains_key(host.as_bytes())) {
             return;
         }
         let _ = self.change(worker, store, rules, now, |table| {
-            let is_lacking = lacks(table);
+            let before = (table.known(), table.cluster.len());
             if table.cluster.is_empty() {
                 table.cluster = cluster.to_owned();
             }
             for host in &rules.hosts {
-                let _ = table.enter(host.as_bytes(), true, now);
+                if table.find(host.as_bytes()).is_none() {
+                    let _ = table.enter(host.as_bytes(), true, now);
+                }
             }
-            is_lacking.then_some(())
+            (before != (table.known(), table.cluster.len())).then_some(())
         });
+        if let Some(view) = &mut self.view {
+            view.is_introduced = true;
+        }
     }
 
     /// Looks at the last interval, if nobody has. To be called at every tick of a request seat.
     pub fn sweep<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
-        let lag = SWEEP_LAG.min(rules.interval / 10);
-        let current = interval_number(Timestamp(now.0.saturating_sub(crate::time::nanos(lag))), rules.interval);
-        let is_swept = |table: &HostTable| table.swept == current || table.known() == 0;
-        if self.table().is_none_or(is_swept) {
+        let lag = SWEEP_LAG.min(rules.interval / 10).max(self.flush_after());
+        let number = |time: Timestamp| interval_number(time, rules.interval);
+        let current = number(Timestamp(now.0.saturating_sub(nanos(lag))));
+        // A worker whose look at the clock is a moment old comes too late; one further behind shows that the clock was put back.
+        let is_swept = |table: &HostTable| (current..=number(now.plus(SKEW))).contains(&table.swept);
+        if self.table().is_none_or(|table| is_swept(table) || table.known() == 0) {
             return;
         }
         // One worker's swap makes the interval its own; only it reads the slots.
-        let claimed =
-            self.change(worker, store, rules, now, |table| (table.swept != current).then(|| table.swept = current));
+        let claimed = self.change(worker, store, rules, now, |table| (!is_swept(table)).then(|| table.swept = current));
         if !matches!(claimed, Ok(Some(()))) {
             return;
         }
-        let tallies = self.gather(store, current.saturating_sub(1));
+        let swept = current.saturating_sub(1);
+        let began = Timestamp(swept.saturating_mul(nanos(rules.interval)));
+        let tallies = self.gather(store, swept);
         let random = worker.random.next();
         let _ = self.change(worker, store, rules, now, |table| {
             let before = table.clone();
-            sweep::sweep(table, rules, &tallies, now, random);
+            sweep::sweep(table, rules, &tallies, began, now, random);
             (*table != before).then_some(())
         });
     }
@@ -578,7 +659,15 @@ impl Hosts {
         cause: Cause,
         now: Timestamp,
     ) {
-        if !self.table().and_then(|table| table.host(id)).is_some_and(Host::is_in) {
+        let Some(host) = self.table().and_then(|table| table.host(id)) else { return };
+        if !host.is_in() {
+            // It is not forgotten as long as our own checks reach for it.
+            if now.since(host.seen) >= sweep::FORGET_AFTER {
+                let _ = self.change(worker, store, rules, now, |table| {
+                    table.see(id, now);
+                    Some(())
+                });
+            }
             return;
         }
         let random = worker.random.next();
@@ -601,7 +690,7 @@ impl Hosts {
         }
         let back = self.change(worker, store, rules, now, |table| table.readmit_healthy(rules, id, now).then_some(()));
         if matches!(back, Ok(Some(()))) {
-            self.end_run(store, id, now);
+            self.end_run(store, id);
         }
     }
 

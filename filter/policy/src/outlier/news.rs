@@ -116,10 +116,10 @@ impl News {
         self.happenings.is_empty() && self.left_out == 0 && self.counts.iter().all(|count| *count == 0)
     }
 
-    /// Counts something.
-    pub fn count(&mut self, counted: Counted) {
+    /// Counts something so many times.
+    pub fn count(&mut self, counted: Counted, times: u32) {
         if let Some(count) = self.counts.get_mut(counted.number()) {
-            *count = count.saturating_add(1);
+            *count = count.saturating_add(times);
         }
     }
 
@@ -156,9 +156,15 @@ impl News {
 
     pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
         let mut news = News::default();
+        let mut least = 0;
         for _ in 0..input.u8()? {
-            let count = news.counts.get_mut(usize::from(input.u8()?))?;
-            *count = input.u32()?;
+            let (number, times) = (usize::from(input.u8()?), input.u32()?);
+            // There is one form of it.
+            if number < least || times == 0 {
+                return None;
+            }
+            least = number + 1;
+            *news.counts.get_mut(number)? = times;
         }
         news.left_out = input.u32()?;
         let happenings = usize::from(input.u8()?);

@@ -15,7 +15,7 @@ pub struct HostTally {
     pub total: u32,
     /// Failures among them.
     pub failures: u32,
-    /// How long all of them took together, in microseconds.
+    /// How long the successes took together, in microseconds.
     pub took: u64,
 }
 
@@ -32,9 +32,9 @@ impl HostTally {
         self.total.saturating_sub(self.failures)
     }
 
-    /// The mean time; zero without any.
+    /// The successes' mean time; zero without any. A failure may be quick or slow for reasons of its own.
     pub fn mean(&self) -> Duration {
-        Duration::from_micros(self.took.checked_div(self.total.into()).unwrap_or(0))
+        Duration::from_micros(self.took.checked_div(self.successes().into()).unwrap_or(0))
     }
 
     fn write(&self, out: &mut Writer) {
@@ -97,7 +97,7 @@ impl HostSlot {
         if counts.id != host.id {
             *counts = Counts { id: host.id, ..Counts::default() };
         }
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let micros = if failed { 0 } else { u64::try_from(took.as_micros()).unwrap_or(u64::MAX) };
         counts.current.add(HostTally { total: 1, failures: failed.into(), took: micros });
     }
 
@@ -140,14 +140,16 @@ impl Record for HostSlot {
         let mut slot = HostSlot { interval: input.u64()?, hosts: Vec::new() };
         for _ in 0..input.u16()? {
             let place = usize::from(input.u16()?);
-            if place >= MOST_HOSTS {
+            // There is one form of it.
+            if place >= MOST_HOSTS || place < slot.hosts.len() {
                 return None;
             }
-            if slot.hosts.len() <= place {
-                slot.hosts.resize(place + 1, Counts::default());
-            }
+            slot.hosts.resize(place + 1, Counts::default());
             let counts = slot.hosts.get_mut(place)?;
             *counts = Counts { id: input.u32()?, current: HostTally::read(input)?, last: HostTally::read(input)? };
+            if counts.current.total == 0 && counts.last.total == 0 {
+                return None;
+            }
         }
         Some(slot)
     }

@@ -8,7 +8,7 @@ use super::slot::HostTally;
 use super::table::{Ejection, HostId, HostTable};
 use crate::document::{FailureRate, Latency, Mode, Outlier, SuccessRate};
 use crate::random::Random;
-use crate::time::Timestamp;
+use crate::time::{SKEW, Timestamp};
 
 /// A host is forgotten when it was not seen for this long and would have been seen [`MISSED`] times, had it had its share.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -22,24 +22,31 @@ pub const FORGET_ANYWAY: Duration = Duration::from_secs(600);
 /// An interval's counts over all workers.
 pub type Tallies = HashMap<HostId, HostTally>;
 
-/// Looks at one interval: judges the hosts by it, lets the memory of ejections fade, forgets who left.
-pub fn sweep(table: &mut HostTable, rules: &Outlier, tallies: &Tallies, now: Timestamp, random: u64) {
+/// Looks at one interval, which began at `began`: judges the hosts by it, lets the memory of ejections fade, forgets who left.
+pub fn sweep(table: &mut HostTable, rules: &Outlier, tallies: &Tallies, began: Timestamp, now: Timestamp, random: u64) {
     let mut random = Random::new(random);
     table.end_slow_starts(rules, now);
+    table.see_no_future(now);
     note_presence(table, tallies, now);
     for (id, tally) in tallies {
         if tally.successes() > 0 {
             table.decay(*id);
         }
     }
+    // What a host did before it came back does not count again.
+    let whole: Tallies = table
+        .hosts()
+        .filter(|(_, host)| host.in_since().is_some_and(|since| since <= began || since > now.plus(SKEW)))
+        .filter_map(|(id, _)| tallies.get(&id).map(|tally| (id, *tally)))
+        .collect();
     if let Some(detector) = rules.failure_rate.filter(|detector| detector.mode != Mode::Off) {
-        failure_rate(table, rules, detector, tallies, now, &mut random);
+        failure_rate(table, rules, detector, &whole, now, &mut random);
     }
     if let Some(detector) = rules.success_rate.filter(|detector| detector.mode != Mode::Off) {
-        success_rate(table, rules, detector, tallies, now, &mut random);
+        success_rate(table, rules, detector, &whole, now, &mut random);
     }
     if let Some(detector) = rules.latency.filter(|detector| detector.mode != Mode::Off) {
-        latency(table, rules, detector, tallies, now, &mut random);
+        latency(table, rules, detector, &whole, now, &mut random);
     }
     forget(table, rules, now);
 }
@@ -72,13 +79,13 @@ fn forget(table: &mut HostTable, rules: &Outlier, now: Timestamp) {
     gone.into_iter().for_each(|id| table.forget(id));
 }
 
-/// Hosts that are in and have at least so many outcomes, in a fixed order.
-fn judged(table: &HostTable, tallies: &Tallies, min_requests: u32) -> Vec<(HostId, HostTally)> {
+/// Hosts that are in and have so much to be judged by, in a fixed order.
+fn judged(table: &HostTable, tallies: &Tallies, has_enough: impl Fn(&HostTally) -> bool) -> Vec<(HostId, HostTally)> {
     table
         .hosts()
         .filter(|(_, host)| host.is_in())
         .filter_map(|(id, _)| tallies.get(&id).map(|tally| (id, *tally)))
-        .filter(|(_, tally)| tally.total >= min_requests)
+        .filter(|(_, tally)| has_enough(tally))
         .collect()
 }
 
@@ -91,7 +98,7 @@ fn failure_rate(
     now: Timestamp,
     random: &mut Random,
 ) {
-    let mut hosts = judged(table, tallies, detector.min_requests.get());
+    let mut hosts = judged(table, tallies, |tally| tally.total >= detector.min_requests.get());
     if hosts.len() < usize::from(detector.min_hosts.get()) {
         return;
     }
@@ -132,7 +139,7 @@ fn success_rate(
     now: Timestamp,
     random: &mut Random,
 ) {
-    let hosts = judged(table, tallies, detector.min_requests.get());
+    let hosts = judged(table, tallies, |tally| tally.total >= detector.min_requests.get());
     if hosts.len() < usize::from(detector.min_hosts.get()).max(1) {
         return;
     }
@@ -162,8 +169,9 @@ fn latency(
     now: Timestamp,
     random: &mut Random,
 ) {
+    let has_enough = |tally: &HostTally| tally.successes() >= detector.min_requests.get();
     let mut hosts: Vec<(Duration, HostId)> =
-        judged(table, tallies, detector.min_requests.get()).into_iter().map(|(id, tally)| (tally.mean(), id)).collect();
+        judged(table, tallies, has_enough).into_iter().map(|(id, tally)| (tally.mean(), id)).collect();
     if hosts.len() < usize::from(detector.min_hosts.get()) {
         return;
     }

@@ -14,7 +14,7 @@ use crate::document::{Detector, Mode, Outlier};
 use crate::exchange::End;
 use crate::random::scale;
 use crate::record::{Kind, Reader, Record, Writer};
-use crate::time::{Timestamp, nanos};
+use crate::time::{SKEW, Timestamp, nanos};
 
 /// The most hosts of a group.
 pub const MOST_HOSTS: usize = 1000;
@@ -123,10 +123,35 @@ impl Host {
     }
 
     /// Whether tries sent at `sent` say something about it as it is now.
-    pub fn is_judged_by(&self, sent: Timestamp) -> bool {
+    pub fn is_judged_by(&self, rules: &Outlier, sent: Timestamp, now: Timestamp) -> bool {
+        let since = match &self.state {
+            State::In { since } | State::Starting { since } => *since,
+            State::Out { until, .. } if self.is_due(rules, now) => *until,
+            State::Out { .. } => return false,
+        };
+        // What lies further ahead is from before the clock was put back.
+        sent >= since || since > now.plus(SKEW)
+    }
+
+    /// Since when it is in, if it is; from the beginning on as zero.
+    pub fn in_since(&self) -> Option<Timestamp> {
         match &self.state {
-            State::In { since } | State::Starting { since } => sent >= *since,
-            State::Out { until, .. } => sent >= *until,
+            State::In { since } | State::Starting { since } => Some(*since),
+            State::Out { .. } => None,
+        }
+    }
+
+    /// A place without a host.
+    fn vacant() -> Self {
+        Host {
+            address: Vec::new(),
+            id: 0,
+            listed: false,
+            seen: Timestamp::ZERO,
+            missed: 0,
+            ejections: 0,
+            noted: Timestamp::ZERO,
+            state: State::In { since: Timestamp::ZERO },
         }
     }
 
@@ -257,6 +282,16 @@ impl HostTable {
         within || out == 0 && rules.always_eject_one
     }
 
+    /// Why a detector's finding would change nothing: too many are out, or it only pretends. `None` if it would.
+    pub fn expects(&self, rules: &Outlier, id: HostId, detector: Detector) -> Option<Counted> {
+        self.host(id).filter(|host| host.is_in())?;
+        match rules.mode_of(detector) {
+            Mode::Enforce if !self.has_room(rules) => Some(Counted::Overflow),
+            Mode::Shadow => Some(Counted::Would(detector)),
+            _ => None,
+        }
+    }
+
     /// Enters a host, or shows that it is still there. `None` when there is no place for it.
     pub fn enter(&mut self, address: &[u8], listed: bool, now: Timestamp) -> Option<HostId> {
         if let Some(id) = self.find(address) {
@@ -270,16 +305,7 @@ impl HostTable {
             return None;
         }
         let id = self.next_id;
-        let host = Host {
-            address: address.to_owned(),
-            id,
-            listed,
-            seen: now,
-            missed: 0,
-            ejections: 0,
-            noted: Timestamp::ZERO,
-            state: State::In { since: Timestamp::ZERO },
-        };
+        let host = Host { address: address.to_owned(), id, listed, seen: now, ..Host::vacant() };
         let free = self.hosts.iter().position(|host| host.address.is_empty());
         let place = match free {
             Some(place) => {
@@ -315,6 +341,24 @@ impl HostTable {
         }
     }
 
+    /// After the clock was put back: takes what was seen later as seen now.
+    pub fn see_no_future(&mut self, now: Timestamp) {
+        let latest = now.plus(SKEW);
+        for host in self.hosts.iter_mut().filter(|host| host.is_in() && host.seen > latest) {
+            host.seen = now;
+        }
+    }
+
+    /// Whether requests see the same in the other table: who there is, and who gets traffic.
+    pub fn looks_like(&self, other: &HostTable) -> bool {
+        let looks = |host: &Host, other: &Host| {
+            host.id == other.id && host.state == other.state && host.address == other.address
+        };
+        self.full == other.full
+            && self.hosts.len() == other.hosts.len()
+            && self.hosts.iter().zip(&other.hosts).all(|(host, other)| looks(host, other))
+    }
+
     /// Adds to what a host would have been seen, had it had its share.
     pub fn miss(&mut self, id: HostId, times: u32) {
         if let Some(host) = self.host_mut(id) {
@@ -325,7 +369,7 @@ impl HostTable {
     /// Forgets a host.
     pub fn forget(&mut self, id: HostId) {
         if let Some(host) = self.host_mut(id) {
-            host.address = Vec::new();
+            *host = Host::vacant();
         }
         while self.hosts.last().is_some_and(|host| host.address.is_empty()) {
             self.hosts.pop();
@@ -363,20 +407,20 @@ impl HostTable {
         if mode == Mode::Off {
             return Ejection::Nothing;
         }
-        self.news.count(Counted::Detected(detector));
+        self.news.count(Counted::Detected(detector), 1);
         let without = match mode {
             Mode::Enforce if self.has_room(rules) => {
                 let lasts = self.take_out(rules, id, detector, now, random);
-                self.news.count(Counted::Ejected(detector));
+                self.news.count(Counted::Ejected(detector), 1);
                 self.note(&address, What::Ejected(cause, lasts.unwrap_or_default()));
                 return Ejection::Ejected;
             }
             Mode::Enforce => {
-                self.news.count(Counted::Overflow);
+                self.news.count(Counted::Overflow, 1);
                 Ejection::Overflow
             }
             _ => {
-                self.news.count(Counted::Would(detector));
+                self.news.count(Counted::Would(detector), 1);
                 Ejection::Shadowed
             }
         };
@@ -421,37 +465,39 @@ impl HostTable {
         true
     }
 
-    /// Gives a permit back whose request said nothing about the host.
-    pub fn return_probe(&mut self, id: HostId) -> bool {
-        match self.host_mut(id).map(|host| &mut host.state) {
-            Some(State::Out { probes, .. }) => probes.pop().is_some(),
-            _ => false,
-        }
+    /// Gives the permit back of a probe that was sent then and said nothing about the host.
+    pub fn return_probe(&mut self, id: HostId, sent: Timestamp) -> bool {
+        self.host_mut(id).is_some_and(|host| host.end_probe(sent))
     }
 
-    /// Judges a host by a try that was sent after its time was over. Whether that changed anything.
+    /// Judges a host by a try that was sent after its time was over: by one with a permit, or by one that came to it by itself.
+    /// Whether that changed anything.
+    #[allow(clippy::too_many_arguments)] // All of them are facts of this one try.
     pub fn judge_probe(
         &mut self,
         rules: &Outlier,
         id: HostId,
         failed: Option<End>,
+        has_permit: bool,
         sent: Timestamp,
         now: Timestamp,
         random: u64,
     ) -> bool {
-        let Some(host) = self.host_mut(id).filter(|host| host.is_judged_by(sent)) else { return false };
+        let Some(host) = self.host_mut(id).filter(|host| host.is_judged_by(rules, sent, now)) else { return false };
         let address = host.address.clone();
-        let State::Out { by, since, passed, probes, .. } = &mut host.state else { return false };
+        if has_permit {
+            host.end_probe(sent);
+        }
+        let State::Out { by, since, passed, .. } = &mut host.state else { return false };
         let (by, since) = (*by, *since);
         if let Some(end) = failed {
             let lasts = self.take_out(rules, id, by, now, random).unwrap_or_default();
-            self.news.count(Counted::ProbeFailed);
+            self.news.count(Counted::ProbeFailed, 1);
             let ejections = self.host(id).map_or(0, |host| host.ejections);
             self.note(&address, What::ProbeFailed { end, lasts, ejections });
             return true;
         }
         *passed = passed.saturating_add(1);
-        probes.pop();
         if *passed >= rules.probe_requests.get() {
             self.readmit(rules, id, since, now);
         }
@@ -463,7 +509,7 @@ impl HostTable {
         let address = host.address.clone();
         host.state = if rules.slow_start.is_zero() { State::In { since: now } } else { State::Starting { since: now } };
         host.see(now);
-        self.news.count(Counted::Readmitted);
+        self.news.count(Counted::Readmitted, 1);
         self.note(&address, What::Readmitted(now.since(since)));
     }
 
@@ -503,8 +549,22 @@ const FULL_LASTS: Duration = Duration::from_secs(600);
 
 impl Host {
     fn see(&mut self, now: Timestamp) {
-        self.seen = self.seen.max(now);
+        // One that is out cannot be seen before its time is over.
+        self.seen = if self.is_in() { now } else { self.seen.max(now) };
         self.missed = 0;
+    }
+
+    /// Ends the permit of a probe that was sent then: the latest that was taken before.
+    fn end_probe(&mut self, sent: Timestamp) -> bool {
+        let State::Out { probes, .. } = &mut self.state else { return false };
+        let own = probes.iter().enumerate().filter(|(_, taken)| **taken <= sent).max_by_key(|(_, taken)| **taken);
+        match own.map(|(at, _)| at) {
+            Some(at) => {
+                probes.swap_remove(at);
+                true
+            }
+            None => false,
+        }
     }
 }
 
@@ -588,16 +648,7 @@ impl Host {
         if address.len() > LONGEST_ADDRESS {
             return None;
         }
-        let mut host = Host {
-            address,
-            id: 0,
-            listed: false,
-            seen: Timestamp::ZERO,
-            missed: 0,
-            ejections: 0,
-            noted: Timestamp::ZERO,
-            state: State::In { since: Timestamp::ZERO },
-        };
+        let mut host = Host { address, ..Host::vacant() };
         if host.address.is_empty() {
             return Some(host);
         }

@@ -1,0 +1,153 @@
+//! Who waits for an answer of the router: a client, whose request came by the request seat, or the module itself.
+
+use crate::exchange::{Answer, By, answer, failed, go_on, local_reply, replace, status_of};
+use crate::headers::Headers;
+use crate::host::Host;
+use crate::seat::Seat;
+use crate::stream::LocalReply;
+use crate::stream_info::SharedInfo;
+use crate::thread::Thread;
+use crate::vm::{Step, Trap, Vm};
+
+/// Who waits.
+#[derive(Debug)]
+pub(crate) enum Caller {
+    Client(Client),
+    Module(Asking),
+}
+
+/// A client's request, by its context in the request seat.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) thread: Thread,
+    pub(crate) context: u32,
+    /// The VM that has the context; when that has died, nobody is told of this request any more.
+    pub(crate) incarnation: u64,
+}
+
+impl Client {
+    /// Lets the context do something; `None` if its VM has died.
+    pub(crate) fn run<R>(&self, host: &Host, step: impl FnOnce(&mut Vm, u32) -> Result<R, Trap>) -> Option<R> {
+        if host.incarnation_on(self.thread, Seat::Request) != self.incarnation {
+            return None;
+        }
+        host.run(self.thread, Seat::Request, |vm| step(vm, self.context))
+    }
+}
+
+/// A call that the module makes (`proxy_http_call`): the answer is collected whole.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub(crate) seat: Seat,
+    pub(crate) incarnation: u64,
+    /// The root context that is told of the answer.
+    pub(crate) root: u32,
+    pub(crate) token: u32,
+    pub(crate) is_grpc: bool,
+    pub(crate) answer: CallAnswer,
+}
+
+/// What the module is told of a call; one that broke off has no headers.
+#[derive(Debug, Default)]
+pub(crate) struct CallAnswer {
+    pub(crate) headers: Headers,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<Headers>,
+}
+
+impl Caller {
+    /// The headers of the response that was chosen; `None` if the VM they were for has died.
+    pub(crate) fn response_headers(&mut self, host: &Host, headers: Headers, ends: bool) -> Option<Step> {
+        match self {
+            Caller::Client(client) => client.run(host, |vm, id| vm.response_headers(id, headers, ends)),
+            Caller::Module(asking) => {
+                asking.answer.headers = headers;
+                Some(Step::Continue)
+            }
+        }
+    }
+
+    pub(crate) fn response_body(&mut self, host: &Host, body: Vec<u8>, ends: bool) -> Option<()> {
+        match self {
+            Caller::Client(client) => client.run(host, |vm, id| vm.response_body(id, &body, ends).map(go_on)),
+            Caller::Module(asking) => {
+                asking.answer.body = body;
+                Some(())
+            }
+        }
+    }
+
+    pub(crate) fn response_trailers(&mut self, host: &Host, trailers: Headers) -> Option<()> {
+        match self {
+            Caller::Client(client) => client.run(host, |vm, id| vm.response_trailers(id, trailers).map(go_on)),
+            Caller::Module(asking) => {
+                asking.answer.trailers = Some(trailers);
+                Some(())
+            }
+        }
+    }
+
+    /// The whole response, when the last of it has come.
+    pub(crate) fn responded(&self, host: &Host) -> Answer {
+        let (headers, body) = match self {
+            Caller::Client(client) => {
+                let whole = client.run(host, |vm, id| {
+                    let stream = vm.stream(id);
+                    Ok((stream.response_headers(), std::mem::take(&mut stream.response_body)))
+                });
+                let Some(whole) = whole else { return failed() };
+                whole
+            }
+            Caller::Module(asking) => (asking.answer.headers.clone(), asking.answer.body.clone()),
+        };
+        answer(By::Upstream, status_of(&headers), headers, body, "via_upstream")
+    }
+
+    /// The request seat's reply takes the place of the response.
+    pub(crate) fn replaced(&self, host: &Host, reply: &LocalReply) -> Answer {
+        match self {
+            Caller::Client(client) => client.run(host, |vm, id| Ok(replace(vm, id, reply))).unwrap_or_else(failed),
+            Caller::Module(_) => panic!("a call does not come by the request seat"),
+        }
+    }
+
+    /// A reply that Envoy or the attempt seat makes.
+    pub(crate) fn local_reply(&mut self, host: &Host, reply: &LocalReply, by: By) -> Answer {
+        match self {
+            Caller::Client(client) => {
+                client.run(host, |vm, id| local_reply(vm, id, reply, 0, by)).unwrap_or_else(failed)
+            }
+            Caller::Module(asking) => {
+                let (headers, body) = reply.prepare(asking.is_grpc);
+                asking.answer = CallAnswer { headers: headers.clone(), body: body.clone(), trailers: None };
+                answer(by, status_of(&headers), headers, body, &reply.details)
+            }
+        }
+    }
+
+    /// What there is when it breaks off: a client may have the headers of a response, the module is told of nothing.
+    pub(crate) fn so_far(&mut self, host: &Host, details: &str) -> Answer {
+        let headers = match self {
+            Caller::Client(client) => client.run(host, |vm, id| Ok(vm.stream(id).response_headers())),
+            Caller::Module(asking) => {
+                asking.answer = CallAnswer::default();
+                None
+            }
+        };
+        let headers = headers.unwrap_or_default();
+        if headers.is_empty() {
+            return answer(By::Nobody, 0, headers, Vec::new(), details);
+        }
+        answer(By::Upstream, status_of(&headers), headers, Vec::new(), details)
+    }
+
+    /// Logs and ends the context, and completes the answer with what is known then.
+    pub(crate) fn finish(&self, host: &Host, info: &SharedInfo, answered: Answer) -> Answer {
+        let Caller::Client(client) = self else { return answered };
+        // The access log is written with the module's own, before the context is deleted.
+        let logged = client.run(host, Vm::log);
+        let access_log = info.borrow().access_log();
+        let calls = logged.and_then(|()| client.run(host, Vm::delete)).map(|stream| stream.calls);
+        Answer { access_log, calls: calls.unwrap_or_default(), ..answered }
+    }
+}

@@ -247,7 +247,8 @@ impl Governed {
         let Some(rules) = self.outlier() else { return second };
         let heartbeat = rules.heartbeat.as_ref().map_or(second, |heartbeat| heartbeat.interval);
         let discover = rules.discover.as_ref().map_or(second, |discover| discover.interval);
-        second.min(rules.interval).min(heartbeat).min(discover)
+        // Twice in an interval, so that each is looked at before the next but one begins.
+        second.min(rules.interval / 2).min(heartbeat).min(discover)
     }
 
     /// Knows the groups from the beginning of which the document says all: so their hosts are looked after before the first

@@ -34,8 +34,7 @@ const SAMPLE_AFTER: Duration = Duration::from_secs(1);
 /// How many successes are looked at from the beginning on, and after each host that is new.
 const SAMPLE_FIRST: u32 = 64;
 
-/// A worker's counts reach the others so late at most, for a group of up to [`FEW_HOSTS`]; the time grows with the number of
-/// hosts, for so do the bytes.
+/// A worker's counts for the rates reach the others so late at most, for a group of up to [`FEW_HOSTS`].
 pub const FLUSH_AFTER: Duration = Duration::from_millis(10);
 
 const FEW_HOSTS: u32 = 100;
@@ -112,6 +111,8 @@ pub struct Hosts {
     /// Whether the store lacks what was counted last.
     is_unwritten: bool,
     written: Timestamp,
+    /// How late it may be written.
+    flush_after: Duration,
     /// The signal of runs at which each host was last looked at.
     run_seen: HashMap<HostId, Seen>,
     /// The signal of runs at which no host had failures.
@@ -140,6 +141,7 @@ impl Hosts {
             slot: HostSlot::default(),
             is_unwritten: false,
             written: Timestamp::ZERO,
+            flush_after: FLUSH_AFTER,
             run_seen: HashMap::new(),
             quiet: None,
             unsampled: 0,
@@ -369,14 +371,19 @@ impl Hosts {
         let failed = one.verdict == Verdict::Failure;
         self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
         self.is_unwritten = true;
-        if now.since(self.written).max(self.written.since(now)) >= self.flush_after() {
+        self.flush_after = self.flush_after(rules);
+        if now.since(self.written).max(self.written.since(now)) >= self.flush_after {
             self.flush(worker, store, now);
         }
     }
 
-    fn flush_after(&self) -> Duration {
+    /// How late what was counted may reach the others: soon for the rates, while the time grows with the number of hosts, for so
+    /// do the bytes; else it only shows who is there. In any case well within an interval.
+    fn flush_after(&self, rules: &Outlier) -> Duration {
         let hosts = self.table().map_or(0, HostTable::places) as u32;
-        (FLUSH_AFTER * hosts.max(FEW_HOSTS)).checked_div(FEW_HOSTS).unwrap_or(FLUSH_AFTER)
+        let soon = (FLUSH_AFTER * hosts.max(FEW_HOSTS)).checked_div(FEW_HOSTS).unwrap_or(FLUSH_AFTER);
+        let late = if rules.counts_all() { soon } else { Duration::from_secs(1) };
+        late.min(rules.interval / 4)
     }
 
     /// Tells the table what was found in vain and not told yet.
@@ -400,7 +407,7 @@ impl Hosts {
 
     /// When what was counted should be written at the latest.
     pub fn flush_due(&self) -> Option<Timestamp> {
-        let counts = self.is_unwritten.then(|| self.written.plus(self.flush_after()));
+        let counts = self.is_unwritten.then(|| self.written.plus(self.flush_after));
         let found = (!self.uncounted.is_empty()).then(|| self.in_vain.plus(IN_VAIN_EVERY));
         [counts, found].into_iter().flatten().min()
     }
@@ -610,7 +617,7 @@ impl Hosts {
 
     /// Looks at the last interval, if nobody has. To be called at every tick of a request seat.
     pub fn sweep<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
-        let lag = SWEEP_LAG.min(rules.interval / 10).max(self.flush_after());
+        let lag = SWEEP_LAG.min(rules.interval / 10).max(self.flush_after(rules));
         let number = |time: Timestamp| interval_number(time, rules.interval);
         let current = number(Timestamp(now.0.saturating_sub(nanos(lag))));
         // A worker whose look at the clock is a moment old comes too late; one further behind shows that the clock was put back.

@@ -36,7 +36,10 @@ pub fn about(outlier: &Outlier, policy: &Policy) -> Vec<(String, String)> {
             let problem = format!("judges hosts by the tries of one value of header {name} alone: a host that is out");
             warn("", format!("{problem} for one still serves the others, and each has to learn it"));
             if outlier.mode_of(Detector::Heartbeat) != Mode::Off {
-                warn(".heartbeat", format!("is sent to each host for every value of header {name}, up to max_keys times"));
+                warn(
+                    ".heartbeat",
+                    format!("is sent to each host for every value of header {name}, up to max_keys times"),
+                );
             }
         }
     }

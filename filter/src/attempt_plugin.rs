@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_policy::attempts::{Attempts, BeforeRetry};
 use holdfast_policy::exchange::{End, Exchange, Try};
 use holdfast_policy::outcome::Verdict;
+use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::response::NOT_RETRIED;
 use holdfast_policy::retry::Denial;
 use holdfast_policy::time::Timestamp;
@@ -74,6 +75,8 @@ pub enum Waits {
     Try(Rc<RefCell<Attempt>>),
     /// A hedge that may not be sent, until it is the last try left.
     Hedge(Rc<RefCell<Attempt>>),
+    /// A check of ours that would reach another host, until the call that sent it is over.
+    GoesBack,
 }
 
 /// Tries of one request beside each other.
@@ -228,6 +231,11 @@ impl AttemptPlugin {
             return;
         }
         match waiter.what {
+            Waits::GoesBack => {
+                let headers = [(heartbeat::GONE.to_owned(), "1".to_owned())];
+                // Without a stream there is nobody to reply to.
+                let _ = host::reply(503, "holdfast_no_such_host", &headers, &[], None);
+            }
             Waits::Try(shared_attempt) => {
                 let Ok(mut attempt) = shared_attempt.try_borrow_mut() else { return };
                 match attempt.after_wait(self.shared, now) {

@@ -24,8 +24,10 @@ use crate::shared_exchange;
 pub struct AttemptSeat {
     plugin: Rc<AttemptPlugin>,
     context: u32,
-    /// `None` while the request is governed by no policy with retries.
+    /// `None` while the request is governed by no policy that this seat has a part in.
     attempt: Option<Rc<RefCell<Attempt>>>,
+    /// Whether it is a check of ours that will be answered here.
+    is_going_back: bool,
 }
 
 /// One try.
@@ -128,12 +130,31 @@ impl Attempt {
 impl AttemptSeat {
     /// A context.
     pub fn new(plugin: Rc<AttemptPlugin>, context: u32) -> Self {
-        AttemptSeat { plugin, context, attempt: None }
+        AttemptSeat { plugin, context, attempt: None, is_going_back: false }
+    }
+
+    /// Lets a try pass that is nobody's here, without the names of hosts. One of our own checks that has been sent to another
+    /// host, because the cluster has its own no more, goes back instead.
+    fn begin_ungoverned(&mut self) -> Option<Action> {
+        let asked = host::header(Headers::Request, steering::HEADER)?;
+        let is_check = host::header(Headers::Request, heartbeat::MARK).is_some();
+        if is_check && upstream_host() != asked {
+            // Not now: this runs within the call that sends the check, which would give no token for the answer.
+            let now = Timestamp(host::now());
+            self.is_going_back = true;
+            self.plugin.wait(self.context, now, Waits::GoesBack, now);
+            return Some(Action::Pause);
+        }
+        let _ = host::remove_header(Headers::Request, steering::HEADER);
+        if is_check {
+            let _ = host::remove_header(Headers::Request, heartbeat::MARK);
+        }
+        None
     }
 
     /// Finds out what the request seat says of this request, and decides on the try.
     fn begin(&mut self) -> Option<Action> {
-        let Some(exchange) = shared_exchange::read() else { return begin_ungoverned() };
+        let Some(exchange) = shared_exchange::read() else { return self.begin_ungoverned() };
         if exchange.steered {
             // It has been read, once for all tries; the host has no use for it.
             let _ = host::remove_header(Headers::Request, steering::HEADER);
@@ -448,22 +469,6 @@ impl AttemptSeat {
     }
 }
 
-/// Lets a try pass that is nobody's here, without the names of hosts. One of our own checks that has been sent to another
-/// host, because the cluster has its own no more, goes back instead.
-fn begin_ungoverned() -> Option<Action> {
-    let asked = host::header(Headers::Request, steering::HEADER)?;
-    let is_check = host::header(Headers::Request, heartbeat::MARK).is_some();
-    if is_check && upstream_host() != asked {
-        let headers = [(heartbeat::GONE.to_owned(), "1".to_owned())];
-        return host::reply(503, "holdfast_no_such_host", &headers, &[], None).ok().map(|()| Action::Pause);
-    }
-    let _ = host::remove_header(Headers::Request, steering::HEADER);
-    if is_check {
-        let _ = host::remove_header(Headers::Request, heartbeat::MARK);
-    }
-    None
-}
-
 /// Adds a header for the router or the request seat.
 fn mark(name: &str, value: &str) {
     // Where the host refuses, the router decides by its own rules.
@@ -596,6 +601,9 @@ impl AttemptSeat {
 /// the same moment, and cost every request of both seats a call.)
 impl Drop for AttemptSeat {
     fn drop(&mut self) {
+        if self.is_going_back {
+            self.plugin.forget(self.context);
+        }
         let Some(attempt) = self.attempt.take() else { return };
         if let Ok(mut attempt) = attempt.try_borrow_mut() {
             if matches!(attempt.phase, Phase::Waiting { .. } | Phase::Stopped) {

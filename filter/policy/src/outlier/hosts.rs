@@ -43,9 +43,6 @@ const FEW_HOSTS: u32 = 100;
 /// of short intervals.
 const SWEEP_LAG: Duration = Duration::from_millis(100);
 
-/// How long after one request that went unsteered, to find hosts, there is the next.
-const EXPLORE_EVERY: Duration = Duration::from_secs(5);
-
 /// How long a host whose time is over waits for a request that may be tried again elsewhere, before any request may be
 /// its probe.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -297,7 +294,11 @@ impl Hosts {
         self.sampled = now;
         self.gap = 1 + worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
         self.to_sample = self.to_sample.saturating_sub(1);
-        let Some(id) = self.id_of(worker, store, rules, one.host, now) else { return };
+        let Some(id) = self.id_of(worker, store, rules, one.host, now) else {
+            let seen = Seen { epoch: store.runs(), at: now };
+            self.become_quiet(store, seen);
+            return;
+        };
         if let Some(gone) = probe.filter(|probe| *probe != id) {
             self.forget(worker, store, rules, gone, now);
         }
@@ -423,7 +424,13 @@ impl Hosts {
         }
         let seen = Seen { epoch: signal, at: now };
         self.run_seen.insert(id, seen);
-        // Others may not succeed for a long time; until all are known each success has to know its host.
+        self.become_quiet(store, seen);
+    }
+
+    /// Looks at some hosts' runs that were not looked at since the signal changed. Others than the one that succeeded may not
+    /// succeed for a long time; until all are known each success has to know its host.
+    fn become_quiet<S: Store>(&mut self, store: &mut S, seen: Seen) {
+        let (signal, now) = (seen.epoch, seen.at);
         let Some(view) = &self.view else { return };
         let is_seen = |id: &HostId| self.run_seen.get(id).is_some_and(|seen| holds(*seen, signal, now));
         let hosts = view.table.hosts().filter(|(_, host)| host.is_in()).map(|(id, _)| id);
@@ -521,11 +528,13 @@ impl Hosts {
         }
         let probe = self.take_probe(worker, store, rules, waits, now);
         let view = self.view.as_ref().filter(|view| view.steers)?;
-        let every = if waits { EXPLORE_EVERY + PATIENCE } else { EXPLORE_EVERY };
-        let is_time = |table: &HostTable| table.explored.plus(every).remaining(now, every).is_none();
-        if probe.is_none() && rules.discover.is_none() && is_time(&view.table) {
-            let explores = self.change(worker, store, rules, now, |table| is_time(table).then(|| table.explored = now));
-            if matches!(explores, Ok(Some(()))) {
+        // Whoever lists the hosts says who there is.
+        let is_told = rules.discover.is_some() || !rules.hosts.is_empty();
+        let longer = if waits { PATIENCE } else { Duration::ZERO };
+        if probe.is_none() && !is_told && view.table.explores(longer, now) {
+            let explores = self.change(worker, store, rules, now, |table| table.explore(longer, now).then_some(()));
+            // The table may also be another by now, of which nobody is left out.
+            if matches!(explores, Ok(Some(()))) || self.view.as_ref().is_none_or(|view| !view.steers) {
                 return None;
             }
         }
@@ -561,7 +570,9 @@ impl Hosts {
             host.wants_probe(rules, now) && (!waits || has_waited)
         };
         let (id, _) = view.table.hosts().find(|(_, host)| is_ready(host))?;
-        let taken = self.change(worker, store, rules, now, |table| table.take_probe(rules, id, now).then_some(()));
+        let taken = self.change(worker, store, rules, now, |table| {
+            (table.steers(rules, now) && table.take_probe(rules, id, now)).then_some(())
+        });
         matches!(taken, Ok(Some(()))).then_some(id)
     }
 

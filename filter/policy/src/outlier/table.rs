@@ -25,6 +25,12 @@ pub const LONGEST_ADDRESS: usize = 64;
 /// How long a probe may take before another one may be sent in its place.
 pub const PROBE_LEASE: Duration = Duration::from_secs(10);
 
+/// How long after the first host went out a request explores, and each time it finds nobody twice as long after that.
+const EXPLORE_AFTER: Duration = Duration::from_secs(5);
+
+/// One explores at least this often.
+const EXPLORE_AT_LEAST: Duration = Duration::from_secs(60);
+
 /// A line about what a detector found and did not do comes at most this often for each host.
 const REPEAT: Duration = Duration::from_secs(10);
 
@@ -94,7 +100,11 @@ pub struct HostTable {
     /// The number of the last interval that was looked at.
     pub swept: u64,
     /// When a request last went wherever the cluster's own balancing sends it, to find hosts.
-    pub explored: Timestamp,
+    explored: Timestamp,
+    /// In how many such requests in a row nobody new was found.
+    explored_in_vain: u8,
+    /// How many requests more explore at once: where one new host was found there may be others.
+    round: u16,
     /// When there last was a host for which there was no place.
     pub full: Timestamp,
     next_id: u32,
@@ -282,6 +292,26 @@ impl HostTable {
         within || out == 0 && rules.always_eject_one
     }
 
+    /// Whether a request may explore now; `waits` longer if others would better do it.
+    pub fn explores(&self, waits: Duration, now: Timestamp) -> bool {
+        let gap = EXPLORE_AFTER.saturating_mul(1 << self.explored_in_vain.min(8)).min(EXPLORE_AT_LEAST);
+        let gap = if self.round > 0 { Duration::ZERO } else { gap }.saturating_add(waits);
+        self.explored.plus(gap).remaining(now, gap).is_none()
+    }
+
+    /// Has a request explore, if it may.
+    pub fn explore(&mut self, waits: Duration, now: Timestamp) -> bool {
+        let explores = self.explores(waits, now);
+        if explores {
+            self.explored = now;
+            match self.round.checked_sub(1) {
+                Some(left) => self.round = left,
+                None => self.explored_in_vain = self.explored_in_vain.saturating_add(1),
+            }
+        }
+        explores
+    }
+
     /// Why a detector's finding would change nothing: too many are out, or it only pretends. `None` if it would.
     pub fn expects(&self, rules: &Outlier, id: HostId, detector: Detector) -> Option<Counted> {
         self.host(id).filter(|host| host.is_in())?;
@@ -328,8 +358,9 @@ impl HostTable {
         };
         self.next_id = self.next_id.wrapping_add(1);
         if self.out() > 0 {
-            // Where one new host was found there may be more.
-            self.explored = Timestamp::ZERO;
+            // As many as the cluster's turns take to come round.
+            self.round = self.known() as u16;
+            self.explored_in_vain = 0;
         }
         Some(HostId { place: place as u16, id })
     }
@@ -439,6 +470,8 @@ impl HostTable {
         if self.out() == 0 {
             // From the beginning of steering.
             self.explored = now;
+            self.explored_in_vain = 0;
+            self.round = 0;
         }
         let host = self.host_mut(id)?;
         host.ejections = host.ejections.saturating_add(1);
@@ -579,6 +612,8 @@ impl Record for HostTable {
         out.bytes(&self.cluster);
         out.u64(self.swept);
         out.time(self.explored);
+        out.u8(self.explored_in_vain);
+        out.u16(self.round);
         out.time(self.full);
         out.u32(self.next_id);
         self.news.write(out);
@@ -593,6 +628,8 @@ impl Record for HostTable {
             cluster: input.bytes()?.to_owned(),
             swept: input.u64()?,
             explored: input.time()?,
+            explored_in_vain: input.u8()?,
+            round: input.u16()?,
             full: input.time()?,
             next_id: input.u32()?,
             news: News::read(input)?,

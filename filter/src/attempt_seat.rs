@@ -364,6 +364,19 @@ impl AttemptSeat {
         }
     }
 
+    /// Gives the permit back of a probe that says nothing about its host.
+    fn return_probe(&self, attempt: &Attempt, sent: Timestamp) {
+        if attempt.exchange.probe.is_none() {
+            return;
+        }
+        let (now, mut shared) = (Timestamp(host::now()), self.plugin.shared);
+        if let (Ok(mut policy), Ok(mut worker)) =
+            (attempt.policy.try_borrow_mut(), self.plugin.vm.attempt_worker.try_borrow_mut())
+        {
+            policy.return_probe(&mut worker, &mut shared, &attempt.exchange, sent, now);
+        }
+    }
+
     /// Judges the host by how a try ended.
     fn judge_host(
         &self,
@@ -446,6 +459,7 @@ impl AttemptSeat {
             }
             Phase::Sent(sent) => {
                 if is_answered || outcome::client_left(response_flags()) {
+                    self.return_probe(attempt, sent);
                     return;
                 }
                 if hedges {
@@ -454,6 +468,9 @@ impl AttemptSeat {
                 let now = Timestamp(host::now());
                 let (host, connection) = (attempt.host(), connection());
                 let is_connected = connection.is_there();
+                if !connection.says_something(now.since(sent)) {
+                    self.return_probe(attempt, sent);
+                }
                 let shared_policy = Rc::clone(&attempt.policy);
                 if let Ok(mut policy) = shared_policy.try_borrow_mut() {
                     if connection.says_something(now.since(sent)) {

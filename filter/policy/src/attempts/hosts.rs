@@ -56,6 +56,24 @@ impl Attempts {
         }
     }
 
+    /// Gives the permit back of a probe that says nothing about its host: its client left, or there was no connection in time.
+    pub fn return_probe<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        exchange: &Exchange,
+        sent: Timestamp,
+        now: Timestamp,
+    ) {
+        let policy = std::sync::Arc::clone(&self.policy);
+        let Some(rules) = policy.outlier.as_ref().filter(|outlier| outlier.is_active()) else { return };
+        if let Some(probe) = exchange.probe.filter(|_| !exchange.is_retried())
+            && let Some(hosts) = self.group(exchange)
+        {
+            hosts.return_probe(worker, store, rules, probe, sent, now);
+        }
+    }
+
     /// When what was counted of hosts should be written at the latest.
     pub fn flush_due(&self) -> Option<Timestamp> {
         self.keys.values().flat_map(|state| &state.hosts).filter_map(|(_, hosts)| hosts.flush_due()).min()

@@ -313,9 +313,7 @@ impl Hosts {
             _ if !is_judged => {}
             // Our own checks are the probes, where there are any.
             _ if !is_in && rules.mode_of(Detector::Heartbeat) == Mode::Enforce => {}
-            Verdict::Ignored if !is_in && has_permit => {
-                let _ = self.change(worker, store, rules, now, |table| table.return_probe(id, one.sent).then_some(()));
-            }
+            Verdict::Ignored if !is_in && has_permit => self.return_probe(worker, store, rules, id, one.sent, now),
             Verdict::Ignored => {}
             Verdict::Success | Verdict::Failure if !is_in => {
                 let (random, failed) = (worker.random.next(), (one.verdict == Verdict::Failure).then_some(one.end));
@@ -332,6 +330,19 @@ impl Hosts {
             Verdict::Failure if rules.counts_runs() => self.fail(worker, store, rules, id, one.end, now),
             Verdict::Failure => {}
         }
+    }
+
+    /// Gives the permit back of a probe that was sent then and says nothing about its host.
+    pub fn return_probe<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        id: HostId,
+        sent: Timestamp,
+        now: Timestamp,
+    ) {
+        let _ = self.change(worker, store, rules, now, |table| table.return_probe(id, sent).then_some(()));
     }
 
     /// The host of this address, entered into the table if it is new and an address that a request can be steered to.

@@ -33,7 +33,7 @@ target_build() {
   build_module
 }
 
-#: demo [ARG...]    shows breaker, fallback and retries on a real Envoy, with and without Holdfast; writes dist/demo.html
+#: demo [ARG...]    shows breaker, fallback, retries and ejection on a real Envoy, with and without Holdfast; writes dist/demo.html
 target_demo() {
   build_module
   ensure_envoy

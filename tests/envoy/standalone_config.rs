@@ -7,7 +7,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use holdfast_tests::{Action, Backend, Client, Envoy, EnvoyOptions, stats_tags, wasm_module, with_header};
+use holdfast_tests::{
+    Action, Backend, Client, Envoy, EnvoyOptions, HOSTS, PATIENCE, eventually, stats_tags, wasm_module, with_header,
+};
 use serde_json::{Value, json};
 
 const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
@@ -20,15 +22,21 @@ fn shipped() -> Value {
     serde_norway::from_str(&text()).expect("envoy.yaml is YAML")
 }
 
+/// The host of the cluster, as the file writes it.
+const HOST: &str = "        - endpoint:
+            address:
+              socket_address: { address: orders.internal, port_value: 8080 }
+";
+
 /// The file itself, for Envoy's own YAML parser.
-fn placed(backend: SocketAddr, module: &str) -> String {
+fn placed(hosts: &[SocketAddr], module: &str) -> String {
+    let host = |host: &SocketAddr| {
+        HOST.replace("orders.internal", &host.ip().to_string()).replace("8080", &host.port().to_string())
+    };
     let replacements = [
         ("address: 127.0.0.1, port_value: 9901", "address: 127.0.0.1, port_value: 0".to_owned()),
         ("address: 0.0.0.0, port_value: 8080", "address: 127.0.0.1, port_value: 0".to_owned()),
-        (
-            "address: orders.internal, port_value: 8080",
-            format!("address: {}, port_value: {}", backend.ip(), backend.port()),
-        ),
+        (HOST, hosts.iter().map(host).collect()),
         ("filename: /etc/envoy/holdfast.wasm", format!("filename: {module}")),
     ];
     replacements.iter().fold(text(), |text, (from, to)| {
@@ -88,6 +96,16 @@ fn envoy_alone_never_retries_and_does_not_stand_in_the_way() {
 }
 
 #[test]
+fn the_cluster_goes_where_the_header_says_and_nobody_else_ejects() {
+    let config = shipped();
+    let cluster = config.pointer("/static_resources/clusters/0").unwrap();
+    let balancing = &cluster["load_balancing_policy"]["policies"][0]["typed_extension_config"];
+    assert_eq!(balancing["name"], "envoy.load_balancing_policies.override_host");
+    assert_eq!(balancing["typed_config"]["override_host_sources"], json!([{"header": HOSTS}]));
+    assert_eq!(cluster.get("outlier_detection"), None);
+}
+
+#[test]
 fn the_policy_is_json() {
     let config = shipped();
     let text = holdfast(&config)["configuration"]["value"].as_str().unwrap();
@@ -114,7 +132,7 @@ async fn envoy_accepts_all_but_the_module() {
 async fn a_request_passes_through_the_module() {
     let backend = Backend::start().await.unwrap();
     let module = wasm_module().unwrap();
-    let config = placed(backend.addr(), module.to_str().expect("the module's path is UTF-8"));
+    let config = placed(&[backend.addr()], module.to_str().expect("the module's path is UTF-8"));
 
     let envoy = Envoy::start(EnvoyOptions::new().bootstrap(config)).await.unwrap();
     let response = Client::http1(envoy.addr()).get("/").await.unwrap();
@@ -128,4 +146,36 @@ async fn a_request_passes_through_the_module() {
     let dump: Value = serde_json::from_str(&envoy.admin_get("/config_dump").await.unwrap()).unwrap();
     let tags = dump.pointer("/configs/0/bootstrap/stats_config/stats_tags");
     assert_eq!(tags, Some(&stats_tags()), "Envoy read the regular expressions over several lines as they are meant");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_fails_is_left_out() {
+    let hosts = [Backend::start().await.unwrap(), Backend::start().await.unwrap(), Backend::start().await.unwrap()];
+    let [_, failing, _] = &hosts;
+    failing.always(Action::status(503));
+    let module = wasm_module().unwrap();
+    let addresses = hosts.each_ref().map(Backend::addr);
+    let config = placed(&addresses, module.to_str().expect("the module's path is UTF-8"));
+    let envoy = Envoy::start(EnvoyOptions::new().bootstrap(config)).await.unwrap();
+    let client = Client::http1(envoy.addr());
+
+    let ejected = format!("host {} ejected for 3", failing.addr());
+    let is_out = || async {
+        let response = client.get("/").await.unwrap();
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"), "a retry hides each failure");
+        envoy.log().contains(&ejected)
+    };
+    eventually(PATIENCE, is_out).await.expect("the host is out");
+    assert_eq!(failing.requests(), 5, "after 5 failures in a row");
+
+    let before = hosts.each_ref().map(Backend::requests);
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().text(), "ok");
+    }
+    let [first, second, third] = hosts.each_ref().map(Backend::requests);
+    assert_eq!(second - before[1], 0, "it gets no more of them");
+    assert!(first - before[0] >= 8 && third - before[2] >= 8, "and the others serve by turns");
+    for host in &hosts {
+        assert!(host.seen().iter().all(|request| request.header(HOSTS).is_none()), "no host sees the header");
+    }
 }

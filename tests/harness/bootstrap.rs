@@ -64,6 +64,9 @@ pub enum Seats {
 /// Where a cluster keeps its HTTP options and its filters.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// The request header that names the hosts to go to, the first for the first try.
+pub const HOSTS: &str = "x-holdfast-hosts";
+
 /// The alternatives of which the HTTP options of a cluster need exactly one.
 const PROTOCOLS: [&str; 3] = ["explicit_http_config", "use_downstream_protocol_config", "auto_config"];
 
@@ -82,13 +85,26 @@ impl Patches {
     }
 }
 
-/// A cluster with fixed endpoints.
+/// Where the hosts of a cluster stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoints {
+    /// In the bootstrap.
+    Fixed,
+    /// In a file that Envoy watches.
+    FromFile,
+    /// In such a file, as soon as Envoy has said where its admin interface is.
+    Admin,
+}
+
+/// A cluster, with fixed endpoints unless it is said otherwise.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     name: String,
     endpoints: Vec<SocketAddr>,
+    from: Endpoints,
     connect_timeout: Duration,
     http2: bool,
+    steered: bool,
     attempt_seat: bool,
     raw: Patches,
 }
@@ -100,11 +116,19 @@ impl Cluster {
         Self {
             name: name.to_owned(),
             endpoints: Vec::new(),
+            from: Endpoints::Fixed,
             connect_timeout: Duration::from_secs(1),
             http2: false,
+            steered: false,
             attempt_seat: true,
             raw: Patches::default(),
         }
+    }
+
+    /// A cluster of this Envoy's own admin interface, without an attempt seat. It has no host until Envoy has started.
+    #[must_use]
+    pub fn admin(name: &str) -> Self {
+        Self { from: Endpoints::Admin, attempt_seat: false, ..Self::new(name) }
     }
 
     /// Adds a host.
@@ -128,6 +152,21 @@ impl Cluster {
         self
     }
 
+    /// Goes to the hosts that the header [`HOSTS`] names, and by turns to all of them where there is none.
+    #[must_use]
+    pub fn steered(mut self) -> Self {
+        self.steered = true;
+        self
+    }
+
+    /// Reads the hosts from a file, so that [`Envoy::set_endpoints`](crate::Envoy::set_endpoints) can replace them while
+    /// Envoy runs. Those given here are the first.
+    #[must_use]
+    pub fn dynamic_endpoints(mut self) -> Self {
+        self.from = Endpoints::FromFile;
+        self
+    }
+
     /// Leaves the attempt seat out of this cluster, wherever it sits in this Envoy.
     #[must_use]
     pub fn without_attempt_seat(mut self) -> Self {
@@ -142,15 +181,21 @@ impl Cluster {
         self
     }
 
-    fn render(&self, seats: Seats, wasm: &Path) -> Value {
-        let endpoints: Vec<Value> =
-            self.endpoints.iter().map(|addr| json!({"endpoint": {"address": socket_address(*addr)}})).collect();
-        let mut cluster = json!({
-            "name": self.name,
-            "type": "STATIC",
-            "connect_timeout": seconds(self.connect_timeout),
-            "load_assignment": {"cluster_name": self.name, "endpoints": [{"lb_endpoints": endpoints}]},
-        });
+    fn render(&self, seats: Seats, files: &Files) -> Value {
+        let mut cluster = json!({"name": self.name, "connect_timeout": seconds(self.connect_timeout)});
+        if self.from == Endpoints::Fixed {
+            cluster["type"] = json!("STATIC");
+            cluster["load_assignment"] = load_assignment(&self.name, &self.endpoints);
+        } else {
+            cluster["type"] = json!("EDS");
+            cluster["eds_cluster_config"] = json!({"eds_config": {
+                "resource_api_version": "V3",
+                "path_config_source": {"path": files.endpoints(&self.name)},
+            }});
+        }
+        if self.steered {
+            cluster["load_balancing_policy"] = steering();
+        }
         if self.http2 {
             cluster["typed_extension_protocol_options"] = json!({
                 HTTP_OPTIONS: {
@@ -169,13 +214,43 @@ impl Cluster {
         }
         self.raw.apply(&mut cluster);
         match (seats, self.attempt_seat) {
-            (Seats::Both, true) => set_upstream_filters(&mut cluster, &[attempt_seat_filter(wasm), upstream_codec()]),
+            (Seats::Both, true) => {
+                set_upstream_filters(&mut cluster, &[attempt_seat_filter(&files.wasm), upstream_codec()]);
+            }
             // A cluster's own list of filters takes the place of the router's.
             (Seats::BothInRouter, false) => set_upstream_filters(&mut cluster, &[upstream_codec()]),
             (Seats::Request, _) | (Seats::Both, false) | (Seats::BothInRouter, true) => {}
         }
         cluster
     }
+}
+
+/// A cluster's hosts as Envoy reads them (`config.endpoint.v3.ClusterLoadAssignment`).
+fn load_assignment(cluster: &str, endpoints: &[SocketAddr]) -> Value {
+    let endpoints: Vec<Value> =
+        endpoints.iter().map(|addr| json!({"endpoint": {"address": socket_address(*addr)}})).collect();
+    json!({"cluster_name": cluster, "endpoints": [{"lb_endpoints": endpoints}]})
+}
+
+/// A cluster's hosts as a discovery response.
+pub(crate) fn render_endpoints(cluster: &str, version: u64, endpoints: &[SocketAddr]) -> Value {
+    let mut resource = load_assignment(cluster, endpoints);
+    resource["@type"] = json!("type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment");
+    json!({"version_info": version.to_string(), "resources": [resource]})
+}
+
+/// The load balancing that follows [`HOSTS`].
+fn steering() -> Value {
+    let policy = |name: &str, message: &str, rest: Value| {
+        let kind = format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{name}.v3.{message}");
+        let mut config = json!({"@type": kind});
+        json_patch::merge(&mut config, &rest);
+        let name = format!("envoy.load_balancing_policies.{name}");
+        json!({"policies": [{"typed_extension_config": {"name": name, "typed_config": config}}]})
+    };
+    let by_turns = policy("round_robin", "RoundRobin", json!({}));
+    let sources = json!([{"header": HOSTS}]);
+    policy("override_host", "OverrideHost", json!({"override_host_sources": sources, "fallback_policy": by_turns}))
 }
 
 /// Adds to what patches have made of the cluster's HTTP options: the protocol they chose stays, and so do their filters.
@@ -367,6 +442,7 @@ pub struct EnvoyOptions {
     pub(crate) component_log_level: Option<String>,
     pub(crate) drain_time: Duration,
     pub(crate) dynamic_listeners: bool,
+    pub(crate) fragile: bool,
     pub(crate) bootstrap: Option<String>,
     listeners: Vec<Listener>,
     clusters: Vec<Cluster>,
@@ -394,6 +470,7 @@ impl EnvoyOptions {
             component_log_level: None,
             drain_time: Duration::from_secs(10),
             dynamic_listeners: false,
+            fragile: false,
             bootstrap: None,
             listeners: vec![Listener::new("ingress")],
             clusters: Vec::new(),
@@ -415,6 +492,13 @@ impl EnvoyOptions {
     #[must_use]
     pub fn wasm(mut self, path: impl Into<PathBuf>) -> Self {
         self.wasm = Some(path.into());
+        self
+    }
+
+    /// Runs a copy of the module whose VM fails at a request like [`fatal_request`](crate::fatal_request).
+    #[must_use]
+    pub fn fragile(mut self) -> Self {
+        self.fragile = true;
         self
     }
 
@@ -569,6 +653,18 @@ impl EnvoyOptions {
         self.listeners.iter().map(|listener| listener.name.clone()).collect()
     }
 
+    /// Clusters whose hosts stand in files, each with the first ones.
+    pub(crate) fn endpoints_in_files(&self) -> impl Iterator<Item = (&str, &[SocketAddr])> {
+        let in_files = self.clusters.iter().filter(|cluster| cluster.from != Endpoints::Fixed);
+        in_files.map(|cluster| (cluster.name.as_str(), cluster.endpoints.as_slice()))
+    }
+
+    /// Clusters of the admin interface, which has to open first.
+    pub(crate) fn admin_clusters(&self) -> impl Iterator<Item = &str> {
+        let admin = self.clusters.iter().filter(|cluster| cluster.from == Endpoints::Admin);
+        admin.map(|cluster| cluster.name.as_str())
+    }
+
     /// The listeners as a discovery response.
     pub(crate) fn render_listeners(&self, version: u64, files: &Files) -> Value {
         let resources: Vec<Value> = self
@@ -587,8 +683,7 @@ impl EnvoyOptions {
         if let Some(given) = &self.bootstrap {
             return given.clone();
         }
-        let clusters: Vec<Value> =
-            self.clusters.iter().map(|cluster| cluster.render(self.seats, &files.wasm)).collect();
+        let clusters: Vec<Value> = self.clusters.iter().map(|cluster| cluster.render(self.seats, files)).collect();
         let mut bootstrap = json!({
             // Discovery, even from a file, wants to know who asks.
             "node": {"id": "holdfast-test", "cluster": "holdfast-test"},
@@ -620,6 +715,14 @@ pub(crate) struct Files {
     pub(crate) wasm: PathBuf,
     pub(crate) access_log: PathBuf,
     pub(crate) listeners: PathBuf,
+    /// Where the hosts of clusters are that stand in files.
+    pub(crate) dir: PathBuf,
+}
+
+impl Files {
+    pub(crate) fn endpoints(&self, cluster: &str) -> PathBuf {
+        self.dir.join(format!("endpoints-{cluster}.json"))
+    }
 }
 
 /// The module as the HTTP filter of the request seat.

@@ -328,7 +328,7 @@ impl Client {
         }
     }
 
-    async fn record(&self, start: Instant, request: Request<Bytes>) -> Record {
+    pub(crate) async fn record(&self, start: Instant, request: Request<Bytes>) -> Record {
         let at = start.elapsed();
         let outcome = self.send(request).await;
         Record { at, latency: start.elapsed().saturating_sub(at), outcome }
@@ -476,7 +476,7 @@ impl Template {
         Self(Arc::new(make))
     }
 
-    fn at(&self, index: u64) -> Request<Bytes> {
+    pub(crate) fn at(&self, index: u64) -> Request<Bytes> {
         (self.0)(index)
     }
 }
@@ -499,7 +499,7 @@ impl From<&str> for Template {
     }
 }
 
-fn in_order(mut records: Vec<Record>) -> Records {
+pub(crate) fn in_order(mut records: Vec<Record>) -> Records {
     records.sort_by_key(|record| record.at);
     Records(records)
 }

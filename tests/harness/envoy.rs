@@ -1,6 +1,6 @@
 //! A running Envoy: its start, what it says, its updates and its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,8 @@ use http::Request;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::bootstrap::Files;
+use crate::bootstrap::{Files, render_endpoints};
+use crate::fragile::make_fragile;
 use crate::{Client, EnvoyOptions, PATIENCE, Policy, SendError, TimedOut, eventually};
 
 /// How much of the log a failing test shows.
@@ -217,16 +218,16 @@ impl Envoy {
             .await?
             .map_err(|()| process.error("it refused a listener"))?;
         let first_listener = names.into_iter().next().or_else(|| listeners.keys().next().cloned());
-        Ok(Self {
-            process,
-            dir,
-            files,
-            admin,
-            admin_addr,
-            listeners,
-            first_listener,
-            current: tokio::sync::Mutex::new((1, options)),
-        })
+        let admin_clusters: Vec<String> = options.admin_clusters().map(str::to_owned).collect();
+        let current = tokio::sync::Mutex::new((1, options));
+        let envoy = Self { process, dir, files, admin, admin_addr, listeners, first_listener, current };
+        for cluster in admin_clusters {
+            envoy
+                .set_endpoints(&cluster, &[admin_addr])
+                .await
+                .map_err(|error| envoy.process.error(&error.to_string()))?;
+        }
+        Ok(envoy)
     }
 
     /// The address of the first listener.
@@ -390,6 +391,43 @@ impl Envoy {
         Ok(Update::Rejected(self.log().get(logged..).unwrap_or_default().to_owned()))
     }
 
+    /// Replaces the hosts of a cluster while Envoy runs, and waits until it has them.
+    ///
+    /// # Errors
+    /// When it does not get them within [`PATIENCE`], as when it has no [`dynamic_endpoints`](crate::Cluster::dynamic_endpoints).
+    pub async fn set_endpoints(&self, cluster: &str, endpoints: &[SocketAddr]) -> Result<(), TimedOut> {
+        let mut current = self.current.lock().await;
+        current.0 += 1;
+        let wanted = render_endpoints(cluster, current.0, endpoints);
+        replace(&self.files.endpoints(cluster), &wanted).map_err(lost)?;
+        let wanted: BTreeSet<SocketAddr> = endpoints.iter().copied().collect();
+        eventually(PATIENCE, || async {
+            let now = self.hosts(cluster).await.map_err(|error| error.to_string())?;
+            if now.keys().copied().eq(wanted.iter().copied()) { Ok(()) } else { Err(format!("{cluster} has {now:?}")) }
+        })
+        .await?;
+        tokio::time::sleep(SETTLE).await;
+        Ok(())
+    }
+
+    /// The hosts of a cluster as Envoy's main thread knows them, each with whether Envoy's own outlier detection has it
+    /// out.
+    ///
+    /// # Errors
+    /// When the admin interface does not answer.
+    pub async fn hosts(&self, cluster: &str) -> Result<BTreeMap<SocketAddr, bool>, SendError> {
+        let page = self.admin_get("/clusters?format=json").await?;
+        let page: Value = serde_json::from_str(&page).unwrap_or_default();
+        let clusters = page["cluster_statuses"].as_array().into_iter().flatten();
+        let mine = clusters.filter(|status| status["name"].as_str() == Some(cluster));
+        let hosts = mine.filter_map(|status| status["host_statuses"].as_array()).flatten();
+        let known = hosts.filter_map(|host| {
+            let is_out = host["health_status"]["failed_outlier_check"].as_bool().unwrap_or_default();
+            Some((socket_address(&host["address"])?, is_out))
+        });
+        Ok(known.collect())
+    }
+
     /// Envoy's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -510,7 +548,17 @@ fn launch(options: &EnvoyOptions, dir: &Path, more: &[&str]) -> Result<(Process,
         None if options.needs_wasm() => wasm_module()?,
         None => PathBuf::new(),
     };
-    let files = Files { wasm, access_log: dir.join("access.jsonl"), listeners: dir.join("listeners.json") };
+    let wasm = if options.fragile {
+        make_fragile(&wasm, dir).map_err(|error| StartError::before(format!("{}: {error}", wasm.display())))?
+    } else {
+        wasm
+    };
+    let files = Files {
+        wasm,
+        access_log: dir.join("access.jsonl"),
+        listeners: dir.join("listeners.json"),
+        dir: dir.to_owned(),
+    };
     spawn(options, &binary, dir, &files, more)
         .map(|process| (process, files))
         .map_err(|error| StartError::before(format!("{}: {error}", binary.display())))
@@ -521,6 +569,9 @@ fn spawn(options: &EnvoyOptions, binary: &Path, dir: &Path, files: &Files, more:
     let config = dir.join("bootstrap.yaml");
     fs::write(&config, options.render_bootstrap(files))?;
     write_listeners(options, 1, files)?;
+    for (cluster, endpoints) in options.endpoints_in_files() {
+        replace(&files.endpoints(cluster), &render_endpoints(cluster, 1, endpoints))?;
+    }
     let log_path = dir.join("envoy.log");
     // Appending, because Envoy may open its standard output a second time as an access log.
     let log = File::options().create(true).append(true).open(&log_path)?;
@@ -550,11 +601,15 @@ fn spawn(options: &EnvoyOptions, binary: &Path, dir: &Path, files: &Files, more:
     Ok(Process { child: Mutex::new(child), pid, log: log_path })
 }
 
-/// Envoy watches for the file to be moved into place: it never reads half a file.
 fn write_listeners(options: &EnvoyOptions, version: u64, files: &Files) -> io::Result<()> {
-    let fresh = files.listeners.with_extension("new");
-    fs::write(&fresh, options.render_listeners(version, files).to_string())?;
-    fs::rename(fresh, &files.listeners)
+    replace(&files.listeners, &options.render_listeners(version, files))
+}
+
+/// Envoy watches for the file to be moved into place: it never reads half a file.
+fn replace(path: &Path, content: &Value) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, content.to_string())?;
+    fs::rename(fresh, path)
 }
 
 #[derive(Debug)]
@@ -590,12 +645,17 @@ async fn bound_listeners(admin: &Client) -> Option<BTreeMap<String, SocketAddr>>
     let page = admin.get("/listeners?format=json").await.ok()?.json();
     let mut bound = BTreeMap::new();
     for status in page["listener_statuses"].as_array().into_iter().flatten() {
-        let address = &status["local_address"]["socket_address"];
-        let ip = address["address"].as_str()?.parse().ok()?;
-        let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
-        bound.insert(status["name"].as_str()?.to_owned(), SocketAddr::new(ip, port));
+        bound.insert(status["name"].as_str()?.to_owned(), socket_address(&status["local_address"])?);
     }
     Some(bound)
+}
+
+/// An address as admin pages show it.
+fn socket_address(address: &Value) -> Option<SocketAddr> {
+    let address = &address["socket_address"];
+    let ip = address["address"].as_str()?.parse().ok()?;
+    let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
+    Some(SocketAddr::new(ip, port))
 }
 
 async fn stats(admin: &Client, query: &str) -> Result<BTreeMap<String, u64>, SendError> {

@@ -45,18 +45,22 @@ mod backend;
 mod bootstrap;
 mod client;
 mod envoy;
+mod fragile;
 mod scene;
 mod stream_reset;
+mod traffic;
 mod wait;
 
 pub use action::{Action, SeenRequest, gaps};
 pub use attempts::{Attempt, attempts};
 pub use backend::{Backend, seen_by_all};
 pub use bootstrap::{
-    Cluster, EnvoyOptions, Listener, Policy, Route, Seats, attempt_seat_filter, holdfast_filter, retry_policy,
+    Cluster, EnvoyOptions, HOSTS, Listener, Policy, Route, Seats, attempt_seat_filter, holdfast_filter, retry_policy,
     stats_tags, upstream_codec,
 };
 pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template, body_of, with_header};
 pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, wasm_module};
+pub use fragile::fatal_request;
 pub use scene::Scene;
+pub use traffic::{Traffic, drive_all};
 pub use wait::{Condition, PATIENCE, TimedOut, eventually};

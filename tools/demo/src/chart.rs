@@ -5,6 +5,7 @@
 //! of answer and every state has a pattern or a word beside its colour.
 
 mod bars;
+mod hosts;
 mod lines;
 mod scale;
 mod states;
@@ -27,6 +28,8 @@ use crate::words;
 pub enum Panel {
     /// What clients got in each second, with Holdfast and below it without; between them the states of the breakers.
     Answers,
+    /// What reached each host, in both runs, and when it was out.
+    Hosts,
     /// How long clients waited, in both runs.
     Waits,
     /// The tries that reached the servers, in both runs, and the requests that clients sent.
@@ -108,6 +111,7 @@ impl Panel {
     fn draw(self, scene: &Scene, time: Time, layout: &mut Layout, runs: Runs<'_>) -> Markup {
         match self {
             Panel::Answers => answers(scene, time, layout, runs),
+            Panel::Hosts => hosts::render(scene, time, layout, runs),
             Panel::Waits => {
                 let (title, area) = (layout.take(TITLE_HEIGHT), layout.take(WAITS_HEIGHT));
                 waits::render(time, title, area, runs)
@@ -147,14 +151,15 @@ pub fn legend(scene: &Scene) -> Markup {
         (State::HalfOpen, "half-open: a few probe the service"),
     ];
     html! {
-        ul class="legend" {
+        @if scene.panels.contains(&Panel::Hosts) { (hosts::legend()) }
+        @if scene.panels.contains(&Panel::Answers) { ul class="legend" {
             @for fate in Fate::ALL.into_iter().filter(|fate| scene.columns.contains(&Column::Answers(*fate))) {
                 li {
                     svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" { (swatch(fate)) }
                     (explanation(fate))
                 }
             }
-        }
+        } }
         @if !scene.breakers().is_empty() {
             ul class="legend" {
                 @for (state, explanation) in states {
@@ -254,10 +259,7 @@ fn phase_bands(scene: &Scene, time: Time, labels: Area, body: Area) -> Markup {
             }
             @if span.start > 0 { line class="boundary" x1=(px(from)) x2=(px(from)) y1="0" y2=(px(body.bottom())) {} }
             text class="phase-name" x=(px((from + to) / 2.0)) y=(px(labels.at(0.3))) text-anchor="middle" {
-                @match phase.kind {
-                    Kind::Outage => { "outage: " (scene.service) " is down" }
-                    Kind::Healthy | Kind::Recovery => (phase.kind.word()),
-                }
+                @if phase.name == Kind::Outage.word() { "outage: " (scene.service) " is down" } @else { (phase.name) }
             }
         }
     }
@@ -310,7 +312,7 @@ fn description(scene: &Scene, runs: Runs<'_>) -> String {
             let median = words::wait(tally.wait(50));
             said.push_str(&format!(
                 "{name}, {}: {}, median wait {median}, {tries} tries at {}. ",
-                phase.kind.word(),
+                phase.name,
                 counts.join(", "),
                 scene.service
             ));
@@ -364,13 +366,30 @@ mod tests {
     }
 
     #[test]
+    fn each_host_has_a_lane_in_both_runs_and_says_when_it_was_out() {
+        let (scene, ..) = test_data::runs("ejection");
+        let svg = drawn(&scene);
+        for name in ["With Holdfast", "Without Holdfast"] {
+            for host in 1..=scene.hosts {
+                assert!(svg.contains(&format!("<title>{name}, host {host}: tries for the requests of each second: 4")));
+            }
+        }
+        for part in
+            ["host 2: out from 3.2 s to 12.4 s", "host 4: out from 6.0 s to 9.1 s", ">probe failed<", ">probe ok<"]
+        {
+            assert!(svg.contains(part), "{part}");
+        }
+    }
+
+    #[test]
     fn a_legend_explains_what_is_drawn_and_nothing_else() {
         let legends: Vec<String> = scene::all().iter().map(|scene| legend(scene).into_string()).collect();
-        let [outage, storm] = legends.as_slice() else { panic!("two scenes") };
+        let [outage, storm, ejection] = legends.as_slice() else { panic!("three scenes") };
         for part in ["fallback", "half-open"] {
             assert!(outage.contains(part) && !storm.contains(part), "{part}");
         }
         assert!(storm.contains("ok: answered by the service") && storm.contains("errors"), "{storm}");
+        assert!(ejection.contains("a host that is slow") && !storm.contains("a host that is slow"), "{ejection}");
     }
 
     #[test]

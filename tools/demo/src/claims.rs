@@ -1,6 +1,7 @@
 //! What a scene wants to show, checked against what was observed, so that the demonstration cannot lie.
 
 pub mod breakers;
+pub mod hosts;
 pub mod retries;
 
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub fn served_before_the_outage(scene: &Scene, runs: Runs<'_>) -> Claim {
     let seen = [("with", &with), ("without", &without)]
         .map(|(name, tally)| format!("{name} Holdfast {} of {}", tally.count(Fate::Served), tally.sent()));
     let holds = [&with, &without].into_iter().all(|tally| tally.count(Fate::Served) * 100 >= tally.sent() * 99);
-    claim("before the outage at least 99% of requests were served, with Holdfast and without", holds, seen.join(", "))
+    claim("before the trouble at least 99% of requests were served, with Holdfast and without", holds, seen.join(", "))
 }
 
 /// Without Holdfast most clients see errors in the outage.

@@ -1,7 +1,7 @@
 //! The columns of a run's table: what is shown of some requests, on the terminal and on the page.
 
 use crate::answer::Fate;
-use crate::recording::Tally;
+use crate::recording::Stretch;
 use crate::words;
 
 /// One column.
@@ -13,6 +13,8 @@ pub enum Column {
     Answers(Fate),
     /// The tries that reached the servers for them.
     Tries,
+    /// The tries that reached one of the servers, counted from 0, for them.
+    Host(usize),
     /// The tries for each request.
     Factor,
     /// The wait that half of the clients did not exceed.
@@ -28,27 +30,30 @@ impl Column {
             Column::Requests => "clients",
             Column::Answers(_) => "clients got",
             Column::Tries => "tries at",
+            Column::Host(_) => "tries at host",
             Column::Factor => "tries a",
             Column::Median | Column::P99 => "clients waited",
         }
     }
 
     /// The heading itself.
-    pub fn head(self, service: &str) -> &str {
-        match self {
+    pub fn head(self, service: &str) -> String {
+        let head = match self {
             Column::Requests => "sent",
             Column::Answers(fate) => fate.word(),
             Column::Tries => service,
+            Column::Host(host) => return (host + 1).to_string(),
             Column::Factor => "request",
             Column::Median => "median",
             Column::P99 => "p99",
-        }
+        };
+        head.to_owned()
     }
 
     /// How wide it is on the terminal, with the gap before it.
     pub fn width(self) -> usize {
         match self {
-            Column::Answers(Fate::Served) => 6,
+            Column::Answers(Fate::Served) | Column::Host(_) => 6,
             Column::Answers(Fate::Failed) => 8,
             Column::Answers(Fate::Fallback | Fate::Rejected) | Column::Tries | Column::Factor => 10,
             Column::Requests | Column::Median | Column::P99 => 9,
@@ -56,11 +61,13 @@ impl Column {
     }
 
     /// What it says of these requests and their tries.
-    pub fn cell(self, tally: &Tally, tries: u64) -> String {
+    pub fn cell(self, of: &Stretch) -> String {
+        let (tally, tries) = (&of.tally, of.tries);
         match self {
             Column::Requests => words::count(tally.sent().into()),
             Column::Answers(fate) => words::count(tally.count(fate).into()),
             Column::Tries => words::count(tries),
+            Column::Host(host) => words::count(of.hosts.get(host).copied().unwrap_or_default()),
             Column::Factor => words::factor(tries, tally.sent()),
             Column::Median => words::wait(tally.wait(50)),
             Column::P99 => words::wait(tally.wait(99)),
@@ -71,23 +78,25 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recording::Tally;
     use crate::test_data::answer;
 
     #[test]
     fn each_column_says_its_own_of_the_same_requests() {
         let answers = [answer(0, 0, 2, Fate::Served), answer(0, 10, 4, Fate::Served), answer(0, 20, 30, Fate::Failed)];
-        let tally = Tally::of(&answers);
+        let of = Stretch { tally: Tally::of(&answers), tries: 6, hosts: vec![5, 1] };
         let cells = [
             Column::Requests,
             Column::Answers(Fate::Served),
             Column::Answers(Fate::Failed),
             Column::Answers(Fate::Fallback),
             Column::Tries,
+            Column::Host(1),
             Column::Factor,
             Column::Median,
             Column::P99,
         ]
-        .map(|column| column.cell(&tally, 6));
-        assert_eq!(cells, ["3", "2", "1", "-", "6", "2.00x", "4.0 ms", "30 ms"]);
+        .map(|column| column.cell(&of));
+        assert_eq!(cells, ["3", "2", "1", "-", "6", "1", "2.00x", "4.0 ms", "30 ms"]);
     }
 }

@@ -10,6 +10,7 @@ mod change;
 mod chart;
 mod claims;
 mod column;
+mod ejection;
 mod load;
 mod page;
 mod perform;

@@ -76,6 +76,7 @@ fn section(number: usize, Chapter { scene, runs, claims }: Chapter<'_>) -> Marku
             p class="soft" { (scene.remark) }
             (comparison(scene, runs))
             (changes(runs.with))
+            (told(runs.with))
             (policy(scene))
             (numbers(scene, runs))
             (checked(claims))
@@ -143,6 +144,24 @@ fn changes(with: &Recording) -> Markup {
     }
 }
 
+fn told(with: &Recording) -> Markup {
+    html! {
+        @if !with.told.is_empty() {
+            h3 { "What happened to the hosts" }
+            div class="scroll" {
+                table class="changes" {
+                    thead { tr { th scope="col" { "at" } th scope="col" { "host" } th scope="col" { "what" } } }
+                    tbody {
+                        @for told in &with.told {
+                            tr { td { (words::seconds(told.at)) } td { (told.host + 1) } td { (told.text) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn policy(scene: &Scene) -> Markup {
     html! {
         h3 { "The policy" }
@@ -169,11 +188,11 @@ fn numbers(scene: &Scene, runs: Runs<'_>) -> Markup {
                         }
                         tbody {
                             @for second in 0..scene.seconds() {
-                                @let tally = recording.second(second);
+                                @let stretch = recording.stretch(second..second + 1);
                                 tr {
                                     th scope="row" { (second + 1) }
                                     @for column in &scene.columns {
-                                        td { (column.cell(&tally, recording.tries(second..second + 1))) }
+                                        td { (column.cell(&stretch)) }
                                     }
                                 }
                             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::change::Change;
+use crate::ejection::Told;
 use crate::load;
 use crate::recording::Recording;
 use crate::scene::Scene;
@@ -27,6 +28,8 @@ pub enum Event {
     Phase(usize),
     /// A breaker changes its state.
     Change(Change),
+    /// Holdfast tells of a host.
+    Told(Told),
 }
 
 /// Performs the scene and tells of it in the order of the run's clock.
@@ -57,9 +60,14 @@ pub async fn perform(
             }
             _ = look.tick() => {
                 stage.check()?;
-                for change in stage.changes(start.elapsed()) {
-                    sequence.happened(change.at, Event::Change(change.clone()));
-                    recording.changes.push(change);
+                let now = start.elapsed();
+                for event in stage.events(now) {
+                    match &event {
+                        Event::Change(change) => recording.changes.push(change.clone()),
+                        Event::Told(told) => recording.told.push(told.clone()),
+                        Event::Phase(_) => {}
+                    }
+                    sequence.happened(now, event);
                 }
             }
             Some(answer) = load.answers.recv() => {
@@ -77,13 +85,13 @@ pub async fn perform(
         while let Some(moment) = sequence.next(complete) {
             if matches!(moment, Moment::Second(_)) {
                 // A request that has been answered is tried no more.
-                recording.tries = stage.tries();
+                recording.take_tries(stage.tries(start));
             }
             tell(&moment, &recording)?;
         }
     }
     sleep(SETTLE).await;
-    recording.tries = stage.tries();
+    recording.take_tries(stage.tries(start));
     recording.stats = stage.stats().await?;
     Ok(recording)
 }

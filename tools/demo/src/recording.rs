@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::answer::{Answer, Fate};
 use crate::change::{Change, State};
+use crate::ejection::{Told, What};
 
 /// One run.
 #[derive(Clone, Debug, Default)]
@@ -16,8 +17,21 @@ pub struct Recording {
     pub changes: Vec<Change>,
     /// Tries that reached the service's servers, by the second in which their requests were sent.
     pub tries: Vec<u64>,
+    /// The same, server by server.
+    pub hosts: Vec<Vec<Arrival>>,
+    /// What Holdfast told of the servers, in its order.
+    pub told: Vec<Told>,
     /// Holdfast's metrics in Envoy's statistics at the end: `<policy>.key.<key>.<metric>`.
     pub stats: BTreeMap<String, u64>,
+}
+
+/// A try that reached a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The second in which its request was sent.
+    pub second: u32,
+    /// When it came, from the start of the run.
+    pub at: Duration,
 }
 
 /// Both runs of a scene.
@@ -51,6 +65,53 @@ impl Recording {
         self.tries.iter().skip(from).take(count).sum()
     }
 
+    /// Takes over the tries that have reached each server.
+    pub fn take_tries(&mut self, hosts: Vec<Vec<Arrival>>) {
+        let seconds = hosts.iter().flatten().map(|arrival| arrival.second as usize + 1).max().unwrap_or_default();
+        self.tries = vec![0; seconds];
+        for arrival in hosts.iter().flatten() {
+            if let Some(count) = self.tries.get_mut(arrival.second as usize) {
+                *count += 1;
+            }
+        }
+        self.hosts = hosts;
+    }
+
+    /// Tries that reached one server for what was sent in these seconds. Servers count from 0.
+    pub fn tries_at(&self, host: usize, seconds: Range<u32>) -> u64 {
+        let arrivals = self.hosts.get(host).into_iter().flatten();
+        arrivals.filter(|arrival| seconds.contains(&arrival.second)).count() as u64
+    }
+
+    /// Tries that reached one server in this time.
+    pub fn arrived(&self, host: usize, time: Range<Duration>) -> u64 {
+        let arrivals = self.hosts.get(host).into_iter().flatten();
+        arrivals.filter(|arrival| time.contains(&arrival.at)).count() as u64
+    }
+
+    /// What was told of one server.
+    pub fn told_of(&self, host: usize) -> impl Iterator<Item = &Told> {
+        self.told.iter().filter(move |told| told.host == host)
+    }
+
+    /// The stretches of time for which one server was out, up to `end`.
+    pub fn out(&self, host: usize, end: Duration) -> Vec<Range<Duration>> {
+        let mut stretches: Vec<Range<Duration>> = Vec::new();
+        let mut since = None;
+        for told in self.told_of(host) {
+            match (told.what, since) {
+                (What::Ejected, None) => since = Some(told.at),
+                (What::Back, Some(from)) => {
+                    stretches.push(from..told.at);
+                    since = None;
+                }
+                _ => {}
+            }
+        }
+        stretches.extend(since.map(|from| from..end.max(from)));
+        stretches
+    }
+
     /// The changes of one policy's breaker.
     pub fn changes_of<'a>(&'a self, policy: &'a str) -> impl Iterator<Item = &'a Change> {
         self.changes.iter().filter(move |change| change.policy == policy)
@@ -67,6 +128,12 @@ impl Recording {
         late.map(|answer| answer.sent.saturating_sub(recovered)).max().unwrap_or_default()
     }
 
+    /// What is shown of these seconds.
+    pub fn stretch(&self, seconds: Range<u32>) -> Stretch {
+        let hosts = (0..self.hosts.len()).map(|host| self.tries_at(host, seconds.clone())).collect();
+        Stretch { tally: self.tally(seconds.clone()), tries: self.tries(seconds), hosts }
+    }
+
     /// When the first breaker opened.
     pub fn first_opened(&self) -> Option<Duration> {
         self.changes.iter().find(|change| change.to == State::Open).map(|change| change.at)
@@ -81,6 +148,17 @@ impl Recording {
 
 fn within(at: Duration, seconds: &Range<u32>) -> bool {
     at >= Duration::from_secs(seconds.start.into()) && at < Duration::from_secs(seconds.end.into())
+}
+
+/// Some seconds, counted.
+#[derive(Clone, Debug, Default)]
+pub struct Stretch {
+    /// What clients got.
+    pub tally: Tally,
+    /// Tries that reached the servers.
+    pub tries: u64,
+    /// The same, server by server.
+    pub hosts: Vec<u64>,
 }
 
 /// Some answers, counted.
@@ -131,7 +209,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_data::{answer, change};
+    use crate::test_data::{self, answer, change};
 
     #[test]
     fn a_second_counts_what_was_sent_in_it() {
@@ -194,6 +272,37 @@ mod tests {
         assert_eq!(recording.state("items", at(4000)), State::HalfOpen);
         assert_eq!(recording.state("checkout", at(4000)), State::Open);
         assert_eq!(recording.first_opened(), Some(at(1500)));
+    }
+
+    #[test]
+    fn tries_are_known_by_server_by_request_and_by_time() {
+        let arrival = |second, millis| Arrival { second, at: Duration::from_millis(millis) };
+        let mut recording = Recording::default();
+        recording.take_tries(vec![vec![arrival(0, 100), arrival(0, 1100)], vec![arrival(2, 2000)]]);
+        assert_eq!(recording.tries, [2, 0, 1], "a try counts for the second of its request");
+        assert_eq!((recording.tries_at(0, 0..1), recording.tries_at(1, 0..2), recording.tries_at(9, 0..9)), (2, 0, 0));
+        let second = |from: u64| Duration::from_secs(from)..Duration::from_secs(from + 1);
+        assert_eq!((recording.arrived(0, second(1)), recording.arrived(1, second(2))), (1, 1));
+        assert_eq!(recording.stretch(0..3).hosts, [2, 1]);
+    }
+
+    #[test]
+    fn a_server_is_out_until_it_is_back() {
+        let told = |millis, host, what| test_data::told(millis, host, what, "made up");
+        let recording = Recording {
+            told: vec![
+                told(1000, 0, What::Ejected),
+                told(1500, 1, What::Ejected),
+                told(2000, 0, What::ProbeFailed),
+                told(3000, 0, What::Back),
+                told(3500, 0, What::Other),
+            ],
+            ..Recording::default()
+        };
+        let (ms, end) = (Duration::from_millis, Duration::from_secs(5));
+        assert_eq!(recording.out(0, end), [ms(1000)..ms(3000)]);
+        assert_eq!(recording.out(1, end), [ms(1500)..end], "to the end of the run");
+        assert_eq!(recording.out(2, end), []);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What a scene is: a service, who calls it, what happens to it, and the policy that should help.
 //!
 //! A scene is data. Performing, telling and drawing know nothing of a particular one, so a new scene is a new file
-//! beside [`outage`] and [`storm`] and a line in [`all`].
+//! beside [`outage`], [`storm`] and [`ejection`] and a line in [`all`].
 
+mod ejection;
 mod outage;
 mod storm;
 
@@ -10,6 +11,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use holdfast_tests::{Action, Seats, SeenRequest};
+use http::Method;
 use serde_json::Value;
 
 use crate::chart::Panel;
@@ -20,7 +22,7 @@ use crate::summary::Table;
 
 /// All scenes, in the order in which they are shown.
 pub fn all() -> Vec<Scene> {
-    vec![outage::scene(), storm::scene()]
+    vec![outage::scene(), storm::scene(), ejection::scene()]
 }
 
 /// One story, performed twice: with Holdfast and without.
@@ -69,6 +71,10 @@ pub struct Scene {
 pub struct Without {
     /// The retry policy of its route (`config.route.v3.RetryPolicy`); none: it does not retry.
     pub retry_policy: Option<Value>,
+    /// The only method that is retried; none: all are.
+    pub retried: Option<Method>,
+    /// What its cluster has besides (a merge patch of `config.cluster.v3.Cluster`).
+    pub cluster: Value,
     /// What it does in a sentence, without capital and full stop.
     pub in_words: &'static str,
 }
@@ -77,7 +83,7 @@ pub struct Without {
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Their method.
-    pub method: http::Method,
+    pub method: Method,
     /// Their path.
     pub path: &'static str,
     /// How many are sent each second.
@@ -90,6 +96,8 @@ pub struct Caller {
 pub struct Phase {
     /// Its place in the story.
     pub kind: Kind,
+    /// What it is called, in a few words.
+    pub name: &'static str,
     /// How long it lasts.
     pub seconds: u32,
     /// What is done to the service, as a sentence.
@@ -99,7 +107,26 @@ pub struct Phase {
 }
 
 /// What a server does with a try.
-pub type Script = Box<dyn Fn(&SeenRequest) -> Action + Send + Sync>;
+pub type Act = Box<dyn Fn(&SeenRequest) -> Action + Send + Sync>;
+
+/// What a server does with all tries, and how it should be drawn where servers are.
+pub struct Script {
+    /// What it does.
+    pub act: Act,
+    /// What is wrong with it.
+    pub manner: Manner,
+}
+
+/// What is wrong with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Nothing that would be drawn.
+    Well,
+    /// It fails.
+    Failing,
+    /// It is slow.
+    Slow,
+}
 
 /// The place of a phase in the story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,9 +170,16 @@ impl Scene {
         })
     }
 
-    /// The seconds of the first phase of this kind; none if there is none.
+    /// The seconds of the phases of this kind, which follow each other; none if there is none.
     pub fn span(&self, kind: Kind) -> Range<u32> {
-        self.spans().find(|(phase, _)| phase.kind == kind).map_or(0..0, |(_, span)| span)
+        let spans = self.spans().filter(|(phase, _)| phase.kind == kind).map(|(_, span)| span);
+        spans.reduce(|all, span| all.start..span.end).unwrap_or(0..0)
+    }
+
+    /// What is wrong with a server at a time.
+    pub fn manner(&self, server: usize, at: Duration) -> Manner {
+        let now = self.spans().find(|(_, span)| at < Duration::from_secs(span.end.into()));
+        now.map_or(Manner::Well, |(phase, _)| (phase.servers)(server).manner)
     }
 
     /// The names of the policies, in the order of the callers they govern.
@@ -169,6 +203,11 @@ impl Scene {
                 .any(|policy| policy.get("name").and_then(Value::as_str) == Some(name) && policy.get(feature).is_some())
         };
         self.policies().into_iter().filter(|name| has(name)).collect()
+    }
+
+    /// Whether Holdfast chooses hosts, for which its cluster must be prepared.
+    pub fn steers(&self) -> bool {
+        !self.policies_with("outlier").is_empty()
     }
 
     /// The policies that have a breaker.
@@ -200,7 +239,20 @@ mod tests {
     #[test]
     fn features_are_read_off_the_policy_document() {
         let features = |feature| all().iter().map(|scene| scene.policies_with(feature)).collect::<Vec<_>>();
-        assert_eq!(features("breaker"), [vec!["items", "checkout"], vec![]]);
-        assert_eq!(features("retry"), [vec![], vec!["orders"]]);
+        assert_eq!(features("breaker"), [vec!["items", "checkout"], vec![], vec![]]);
+        assert_eq!(features("retry"), [vec![], vec!["orders"], vec!["orders"]]);
+        assert_eq!(features("outlier"), [vec![], vec![], vec!["orders"]]);
+    }
+
+    #[test]
+    fn phases_of_one_kind_follow_each_other() {
+        for scene in all() {
+            let kinds: Vec<Kind> = scene.phases.iter().map(|phase| phase.kind).collect();
+            let mut groups: Vec<Kind> =
+                kinds.chunk_by(|one, other| one == other).filter_map(|group| group.first().copied()).collect();
+            let count = groups.len();
+            groups.dedup();
+            assert_eq!(groups, [Kind::Healthy, Kind::Outage, Kind::Recovery], "{}: {count} groups", scene.name);
+        }
     }
 }

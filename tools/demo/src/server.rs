@@ -1,12 +1,14 @@
 //! One server of the service: it counts the tries that reach it, and breaks down under too many.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_tests::{Action, Backend, Cluster, SeenRequest};
 
-use crate::scene::Script;
+use crate::recording::Arrival;
+use crate::scene::{Manner, Script};
 
 /// The header in which a request says in which second of the run it was sent: so a server knows whose try it sees.
 pub const SENT_IN: &str = "demo-sent-in";
@@ -38,47 +40,54 @@ impl Server {
         self.backend.script(move |seen| {
             let sent_in = seen.header(SENT_IN).and_then(|second| second.parse().ok());
             let load = lock(&meter).count(sent_in, seen.at);
-            if capacity.is_some_and(|capacity| load > capacity) { Action::status(503) } else { script(seen) }
+            if capacity.is_some_and(|capacity| load > capacity) { Action::status(503) } else { (script.act)(seen) }
         });
     }
 
-    /// The tries so far, by the second in which their requests were sent.
-    pub fn tries(&self) -> Vec<u64> {
-        lock(&self.meter).by_second.clone()
+    /// The tries so far.
+    pub fn tries(&self, start: Instant) -> Vec<Arrival> {
+        let arrival =
+            |(second, at): &(u32, Instant)| Arrival { second: *second, at: at.saturating_duration_since(start) };
+        lock(&self.meter).arrivals.iter().map(arrival).collect()
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.backend.addr()
     }
 }
 
 /// Does the same with every try.
 pub fn always(action: Action) -> Script {
-    Box::new(move |_| action.clone())
+    Script { act: Box::new(move |_| action.clone()), manner: Manner::Well }
+}
+
+/// The same, and what is wrong with it.
+pub fn unwell(manner: Manner, action: Action) -> Script {
+    Script { manner, ..always(action) }
 }
 
 /// Does `action` with every `k`-th try, beginning with try number `first` (from 0), and `otherwise` with the others.
 pub fn every(k: u64, first: u64, action: Action, otherwise: Action) -> Script {
-    Box::new(move |seen: &SeenRequest| {
+    let act = move |seen: &SeenRequest| {
         let chosen = seen.index >= first && (seen.index - first).is_multiple_of(k);
         if chosen { action.clone() } else { otherwise.clone() }
-    })
+    };
+    Script { act: Box::new(act), manner: Manner::Well }
 }
 
 /// What a server has had to take.
 #[derive(Debug, Default)]
 struct Meter {
-    by_second: Vec<u64>,
+    /// The second of the request, and when the try came.
+    arrivals: Vec<(u32, Instant)>,
     recent: VecDeque<Instant>,
 }
 
 impl Meter {
     /// Counts a try and gives the load with it, in tries per second.
-    fn count(&mut self, sent_in: Option<usize>, at: Instant) -> u32 {
-        if let Some(second) = sent_in {
-            if self.by_second.len() <= second {
-                self.by_second.resize(second + 1, 0);
-            }
-            if let Some(count) = self.by_second.get_mut(second) {
-                *count += 1;
-            }
-        }
+    fn count(&mut self, sent_in: Option<u32>, at: Instant) -> u32 {
+        self.arrivals.extend(sent_in.map(|second| (second, at)));
         self.recent.push_back(at);
         while self.recent.front().is_some_and(|first| at.saturating_duration_since(*first) >= LOAD) {
             self.recent.pop_front();
@@ -101,7 +110,8 @@ mod tests {
         for second in [Some(0), Some(2), None, Some(2)] {
             meter.count(second, now);
         }
-        assert_eq!(meter.by_second, [1, 0, 2]);
+        let seconds: Vec<u32> = meter.arrivals.iter().map(|(second, _)| *second).collect();
+        assert_eq!(seconds, [0, 2, 2]);
     }
 
     #[test]

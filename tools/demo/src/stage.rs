@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use holdfast_tests::{Client, Cluster, Envoy, EnvoyOptions, Route};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::change::Change;
+use crate::ejection::Told;
+use crate::perform::Event;
+use crate::recording::Arrival;
 use crate::scene::{Phase, Scene};
 use crate::server::Server;
 
@@ -49,16 +53,23 @@ impl Stage {
             cluster = server.join(cluster);
             servers.push(server);
         }
-        let mut route = Route::to("/", scene.service);
+        let mut routes = vec![Route::to("/", scene.service)];
         let mut options =
             EnvoyOptions::new().binary(readable(&parts.envoy)?).wasm(readable(&parts.module)?).concurrency(WORKERS);
         if with_holdfast {
             options = options.seats(scene.seats).policy(scene.policy);
-        } else if let Some(policy) = &scene.without.retry_policy {
-            route = route.retry_policy(policy.clone());
-            cluster = cluster.raw(json!({"circuit_breakers": {"thresholds": [{"max_retries": UNLIMITED}]}}));
+            if scene.steers() {
+                cluster = cluster.steered();
+            }
+        } else {
+            cluster = cluster.raw(scene.without.cluster.clone());
+            if let Some(policy) = &scene.without.retry_policy {
+                routes.insert(0, retried(scene, policy));
+                cluster = cluster.raw(json!({"circuit_breakers": {"thresholds": [{"max_retries": UNLIMITED}]}}));
+            }
         }
-        let envoy = Envoy::start(options.cluster(cluster).route(route)).await?;
+        let options = routes.into_iter().fold(options.cluster(cluster), EnvoyOptions::route);
+        let envoy = Envoy::start(options).await?;
         Ok(Stage { servers, envoy, patience: scene.patience, log_read: 0 })
     }
 
@@ -74,21 +85,21 @@ impl Stage {
         }
     }
 
-    /// The tries that have reached the servers so far, by the second in which their requests were sent.
-    pub fn tries(&self) -> Vec<u64> {
-        let counts: Vec<Vec<u64>> = self.servers.iter().map(Server::tries).collect();
-        let seconds = counts.iter().map(Vec::len).max().unwrap_or_default();
-        (0..seconds).map(|second| counts.iter().filter_map(|count| count.get(second)).sum()).collect()
+    /// The tries that have reached each server so far.
+    pub fn tries(&self, start: Instant) -> Vec<Vec<Arrival>> {
+        self.servers.iter().map(|server| server.tries(start.into_std())).collect()
     }
 
-    /// The breakers' changes that Envoy has logged since the last call, as of now.
-    pub fn changes(&mut self, now: Duration) -> Vec<Change> {
+    /// What Envoy has logged of breakers and of hosts since the last call, as of now.
+    pub fn events(&mut self, now: Duration) -> Vec<Event> {
+        let addresses: Vec<String> = self.servers.iter().map(|server| server.addr().to_string()).collect();
         let log = self.envoy.log();
         let fresh = log.get(self.log_read..).unwrap_or_default();
         // The last line may be half written.
         let whole = fresh.rfind('\n').map_or("", |end| fresh.get(..=end).unwrap_or_default());
         self.log_read += whole.len();
-        whole.lines().filter_map(|line| Change::parse(line, now)).collect()
+        let told = |line: &str| Told::parse(line, &addresses, now).map(Event::Told);
+        whole.lines().filter_map(|line| Change::parse(line, now).map(Event::Change).or_else(|| told(line))).collect()
     }
 
     /// Fails when Envoy is no longer there.
@@ -113,6 +124,18 @@ impl Stage {
         // commit/1.40.0/state/build/library
         let version = info.get("version").and_then(|version| version.as_str()?.split('/').nth(1));
         Ok(version.unwrap_or("of unknown version").to_owned())
+    }
+}
+
+/// The route of the requests that Envoy itself retries.
+fn retried(scene: &Scene, policy: &Value) -> Route {
+    let route = Route::to("/", scene.service).retry_policy(policy.clone());
+    match &scene.without.retried {
+        None => route,
+        Some(method) => {
+            let is_it = json!([{"name": ":method", "string_match": {"exact": method.as_str()}}]);
+            route.raw(json!({"match": {"headers": is_it}}))
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use crate::answer::Fate;
 use crate::change::{Change, State};
 use crate::claims::Claim;
 use crate::column::Column;
+use crate::ejection::{Told, What};
 use crate::perform::{Event, Moment};
-use crate::recording::{Recording, Runs, Tally};
+use crate::recording::{Recording, Runs, Stretch};
 use crate::scene::{Kind, Scene};
 use crate::stage::WORKERS;
 use crate::words;
@@ -120,7 +121,8 @@ impl<'a, W: Write> Story<'a, W> {
         match moment {
             Moment::Event(Event::Phase(number)) => self.phase(*number),
             Moment::Event(Event::Change(change)) if detail == Detail::Seconds => self.change(change),
-            Moment::Event(Event::Change(_)) => Ok(()),
+            Moment::Event(Event::Told(told)) if detail == Detail::Seconds => self.told(told),
+            Moment::Event(Event::Change(_) | Event::Told(_)) => Ok(()),
             Moment::Second(second) => match detail {
                 Detail::Seconds => self.second(*second, recording),
                 Detail::Phases => self.second_in_brief(*second, recording),
@@ -172,7 +174,7 @@ impl<'a, W: Write> Story<'a, W> {
             Kind::Healthy | Kind::Recovery => BOLD,
             Kind::Outage => AnsiColor::Red.on_default().bold(),
         };
-        let told = format!("{:>5} s  {}: {}", span.start, phase.kind.word().to_uppercase(), phase.told);
+        let told = format!("{:>5} s  {}: {}", span.start, phase.name.to_uppercase(), phase.told);
         self.clear()?;
         if number > 0 {
             writeln!(self.out)?;
@@ -186,13 +188,27 @@ impl<'a, W: Write> Story<'a, W> {
         writeln!(self.out, "{at:>7}  > {}: {to}: {}", change.policy, change.why)
     }
 
+    fn told(&mut self, told: &Told) -> io::Result<()> {
+        let style = match told.what {
+            What::Ejected | What::ProbeFailed => AnsiColor::Red.on_default(),
+            What::Back => AnsiColor::Green.on_default(),
+            What::Other => AnsiColor::Yellow.on_default(),
+        };
+        let said = format!("host {} {}", told.host + 1, told.text);
+        let lines = wrap(&said, &format!("{:>7}  > ", words::seconds(told.at)), "           ");
+        // What happened is painted, and not why.
+        let (what, why) = lines.split_once(':').unwrap_or((&lines, ""));
+        let (at, what) = what.split_once("> ").unwrap_or(("", what));
+        writeln!(self.out, "{at}> {}{}{why}", paint(style.bold(), what), if why.is_empty() { "" } else { ":" })
+    }
+
     fn second(&mut self, second: u32, recording: &Recording) -> io::Result<()> {
         let end = Duration::from_secs(u64::from(second) + 1);
         let breakers = self.breaker_cells(|policy| {
             let state = recording.state(policy, end);
             (state.word().to_owned(), state_style(state))
         });
-        let columns = self.columns(&recording.second(second), recording.tries(second..second + 1));
+        let columns = self.columns(&recording.stretch(second..second + 1));
         writeln!(self.out, "{:>5} s{columns}{breakers}", second + 1)
     }
 
@@ -200,11 +216,11 @@ impl<'a, W: Write> Story<'a, W> {
         let Some((_, span)) = self.scene.spans().find(|(_, span)| span.contains(&second)) else { return Ok(()) };
         self.clear()?;
         if second + 1 == span.end {
-            let columns = self.columns(&recording.tally(span.clone()), recording.tries(span));
+            let columns = self.columns(&recording.stretch(span));
             return writeln!(self.out, "{:>5} s{columns}", second + 1);
         }
         if self.fleeting {
-            let columns = self.columns(&recording.second(second), recording.tries(second..second + 1));
+            let columns = self.columns(&recording.stretch(second..second + 1));
             write!(self.out, "{:>5} s{columns}", second + 1)?;
         }
         self.out.flush()
@@ -218,14 +234,14 @@ impl<'a, W: Write> Story<'a, W> {
     }
 
     /// The cells of some requests and their tries.
-    fn columns(&self, tally: &Tally, tries: u64) -> String {
+    fn columns(&self, of: &Stretch) -> String {
         let cell = |column: &Column| {
             let style = match column {
-                Column::Answers(fate) if tally.count(*fate) == 0 => DIM,
+                Column::Answers(fate) if of.tally.count(*fate) == 0 => DIM,
                 Column::Answers(fate) => fate_style(*fate),
-                Column::Requests | Column::Tries | Column::Factor | Column::Median | Column::P99 => Style::new(),
+                _ => Style::new(),
             };
-            paint(style, &format!("{:>width$}", column.cell(tally, tries), width = column.width()))
+            paint(style, &format!("{:>width$}", column.cell(of), width = column.width()))
         };
         self.scene.columns.iter().map(cell).collect()
     }
@@ -294,6 +310,7 @@ mod tests {
                 .enumerate()
                 .map(|(number, (_, span))| (Duration::from_secs(span.start.into()), Event::Phase(number)))
                 .chain(recording.changes.iter().map(|change| (change.at, Event::Change(change.clone()))))
+                .chain(recording.told.iter().map(|told| (told.at, Event::Told(told.clone()))))
                 .collect();
             events.sort_by_key(|(at, _)| *at);
             for (at, event) in events {
@@ -381,7 +398,7 @@ mod tests {
         closing(&mut out, &["The first.".to_owned(), "The second.".to_owned()], 0).unwrap();
         let text = String::from_utf8(out.into_inner()).unwrap();
         let seconds: u32 = scenes.iter().map(|scene| 2 * scene.seconds()).sum();
-        for part in ["2 stories on a real Envoy", &format!("about {seconds} s"), "  1. The first.", "  2. The second."]
+        for part in ["3 stories on a real Envoy", &format!("about {seconds} s"), "  1. The first.", "  2. The second."]
         {
             assert!(text.contains(part), "{part:?} in {text}");
         }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::answer::{Answer, Fate};
 use crate::change::{Change, State};
-use crate::recording::{Recording, Runs};
-use crate::scene::{self, Kind, Scene};
+use crate::ejection::{Told, What};
+use crate::recording::{Arrival, Recording, Runs};
+use crate::scene::{self, Kind, Manner, Scene};
 use crate::summary::Table;
 
 /// An answer, times in milliseconds.
@@ -17,6 +18,11 @@ pub fn answer(caller: usize, sent: u64, waited: u64, fate: Fate) -> Answer {
 pub fn change(at: u64, policy: &str, from: State, to: State) -> Change {
     let why = format!("made up, {} <ok> & \"fine\"", to.word());
     Change { at: Duration::from_millis(at), policy: policy.to_owned(), from, to, why }
+}
+
+/// Something told of a host, time in milliseconds.
+pub fn told(at: u64, host: usize, what: What, text: &str) -> Told {
+    Told { at: Duration::from_millis(at), host, what, text: text.to_owned() }
 }
 
 /// The scene of this name with both of its runs.
@@ -44,6 +50,9 @@ pub fn row<'a>(tables: &'a [Table], what: &str) -> (&'a str, &'a str) {
 /// Retries make 5% more tries before the trouble and 25% more in it with a budget; without one they make four of each,
 /// and the trouble does not end.
 pub fn run(scene: &Scene, with: bool) -> Recording {
+    if scene.steers() {
+        return run_of_hosts(scene, with);
+    }
     let mut recording = Recording::default();
     let trouble = scene.span(Kind::Outage);
     let open = if with && !scene.breakers().is_empty() { trouble.start + 1..trouble.end + 1 } else { 0..0 };
@@ -89,6 +98,80 @@ pub fn run(scene: &Scene, with: bool) -> Recording {
         }
         recording.changes.sort_by_key(|change| change.at);
         count(scene, &mut recording);
+    }
+    recording
+}
+
+/// A run of a scene of which host 2 fails from 3 s to 8 s and host 4 is slow from 5 s to 8 s, times in milliseconds.
+///
+/// Both runs take host 2 out after 200 ms, for 3 s. Then it gets one try as its probe, or its share for 200 ms.
+fn run_of_hosts(scene: &Scene, with: bool) -> Recording {
+    let mut recording = Recording::default();
+    let mut hosts: Vec<Vec<Arrival>> = vec![Vec::new(); scene.hosts];
+    let mut probes = if with { vec![(9_100, 3), (6_250, 1)] } else { Vec::new() };
+    let out = |host: usize, at: u64| match (host, with) {
+        (1, true) => (3_200..12_400).contains(&at),
+        (1, false) => (3_200..6_600).contains(&at) || (6_800..12_800).contains(&at),
+        (3, true) => (6_000..9_100).contains(&at),
+        _ => false,
+    };
+    let mut turn = 0;
+    for number in 0..u64::from(scene.rate() * scene.seconds()) {
+        let (caller, at) = ((number % 2) as usize, number * 1000 / u64::from(scene.rate()));
+        let probe = if caller == 0 { probes.pop_if(|(due, _)| at >= *due).map(|(_, host)| host) } else { None };
+        let mut next = || {
+            turn = (1..=scene.hosts).map(|step| (turn + step) % scene.hosts).find(|host| !out(*host, at)).unwrap();
+            turn
+        };
+        let host = probe.unwrap_or_else(&mut next);
+        let mut arrive = |host: usize| {
+            hosts[host].push(Arrival { second: (at / 1000) as u32, at: Duration::from_millis(at) });
+            scene.manner(host, Duration::from_millis(at))
+        };
+        let mut manner = arrive(host);
+        if manner == Manner::Failing && caller == 0 {
+            // Beside the others' turns, or only one caller's requests would ever meet the failing host.
+            manner = arrive(2);
+        }
+        let (waited, fate) = match manner {
+            Manner::Well => (10, Fate::Served),
+            Manner::Slow => (240, Fate::Served),
+            Manner::Failing => (100, Fate::Failed),
+        };
+        recording.answers.push(answer(caller, at, waited, fate));
+    }
+    recording.take_tries(hosts);
+    if with {
+        recording.told = vec![
+            told(3_200, 1, What::Ejected, "ejected for 3s: 5 consecutive failures, last 503; 1 of 5 hosts out"),
+            told(
+                6_000,
+                3,
+                What::Ejected,
+                "ejected for 3s: mean latency 241.3ms is 2292% above its peers' 10.1ms (3 hosts, limit 200%); 2 of 5 hosts out",
+            ),
+            told(
+                6_350,
+                1,
+                What::ProbeFailed,
+                "failed its probe (503): out for 6s more, ejected 2 times; 2 of 5 hosts out",
+            ),
+            told(9_100, 3, What::Back, "is back after 3s: its probe succeeded; 1 of 5 hosts out"),
+            told(12_400, 1, What::Back, "is back after 9s: its probe succeeded; 0 of 5 hosts out"),
+        ];
+        let retries = recording.tries.iter().sum::<u64>() - recording.answers.len() as u64;
+        for (metric, value) in [
+            ("requests", recording.answers.len() as u64),
+            ("retries", retries),
+            ("hosts", 5),
+            ("hosts_ejected", 0),
+            ("ejections.consecutive_failures", 1),
+            ("ejections.latency", 1),
+            ("probe_failed", 1),
+            ("readmitted", 2),
+        ] {
+            recording.stats.insert(format!("orders.key.cluster=orders.{metric}"), value);
+        }
     }
     recording
 }

@@ -69,8 +69,7 @@ pub fn capitalized(text: &str) -> String {
 
 /// The course: `5 s healthy, 8 s outage, 6 s recovery`.
 pub fn course(scene: &Scene) -> String {
-    let phases: Vec<String> =
-        scene.phases.iter().map(|phase| format!("{} s {}", phase.seconds, phase.kind.word())).collect();
+    let phases: Vec<String> = scene.phases.iter().map(|phase| format!("{} s {}", phase.seconds, phase.name)).collect();
     phases.join(", ")
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use holdfast_tests::{Action, Seats};
 use http::Method;
+use serde_json::json;
 
 use super::{Caller, Kind, Phase, Scene, Without};
 use crate::answer::Fate;
@@ -41,18 +42,21 @@ pub(super) fn scene() -> Scene {
         phases: vec![
             Phase {
                 kind: Kind::Healthy,
+                name: "healthy",
                 seconds: 5,
                 told: format!("orders is well: it answers in {} ms", USUAL.as_millis()),
                 servers: |_| always(Action::ok().after(USUAL)),
             },
             Phase {
                 kind: Kind::Outage,
+                name: "outage",
                 seconds: 8,
                 told: format!("orders goes down: it hangs for {} s, then answers 503", HANG.as_secs()),
                 servers: |_| always(Action::status(503).after(HANG)),
             },
             Phase {
                 kind: Kind::Recovery,
+                name: "recovery",
                 seconds: 6,
                 told: format!("orders is well again: it answers in {} ms", USUAL.as_millis()),
                 servers: |_| always(Action::ok().after(USUAL)),
@@ -63,7 +67,12 @@ pub(super) fn scene() -> Scene {
         policy: include_str!("outage.json"),
         policy_in_words: "a breaker each: opens at 50% failures in 2 s, probes after 2 s, then after twice as long; \
                           /items has a fallback answer (an empty list), /checkout has none",
-        without: Without { retry_policy: None, in_words: "the same Envoy passes every request on" },
+        without: Without {
+            retry_policy: None,
+            retried: None,
+            cluster: json!({}),
+            in_words: "the same Envoy passes every request on",
+        },
         columns: vec![
             Column::Answers(Fate::Served),
             Column::Answers(Fate::Fallback),

@@ -48,6 +48,7 @@ pub(super) fn scene() -> Scene {
         phases: vec![
             Phase {
                 kind: Kind::Healthy,
+                name: "healthy",
                 seconds: 3,
                 told: format!("orders is well, but one in {FAILING} tries fails; a retry hides that"),
                 // Not the same tries on each server: a retry would meet the next failure.
@@ -57,12 +58,14 @@ pub(super) fn scene() -> Scene {
             },
             Phase {
                 kind: Kind::Outage,
+                name: "outage",
                 seconds: 5,
                 told: "orders fails totally: every try gets a 503 at once".to_owned(),
                 servers: |_| always(Action::status(503)),
             },
             Phase {
                 kind: Kind::Recovery,
+                name: "recovery",
                 seconds: 3,
                 told: format!(
                     "the cause is gone: orders could answer {CAPACITY} tries a second, twice what clients ask"
@@ -76,6 +79,8 @@ pub(super) fn scene() -> Scene {
                           requests and 1 a second, over 10 s (no breaker here, so that retries are seen by themselves)",
         without: Without {
             retry_policy: Some(json!({"retry_on": "5xx", "num_retries": RETRIES})),
+            retried: None,
+            cluster: json!({}),
             in_words: "the same Envoy with a retry policy as usual: retry_on 5xx, num_retries 3 (its ceiling of 3 \
                        concurrent retries out of the way, as Istio does)",
         },

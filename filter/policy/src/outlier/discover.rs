@@ -34,8 +34,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_SHOWN: usize = 64;
 
 /// The hosts of `cluster` as the listing `body` has them: sorted as text, each once, written as `10.0.0.1:8080` or
-/// `[2001:db8::1]:8080`, at most [`MOST_HOSTS`]; none if the cluster is listed without any. All that are listed, in
-/// whatever health. Hosts that are not an address and a port, such as Unix sockets in Envoy's listing, are left out.
+/// `[2001:db8::1]:8080`, at most [`MOST_HOSTS`]; none if the cluster is listed without any. All that are listed,
+/// but those that Envoy's health checks or its management server call unhealthy or draining. Hosts that are not an address and a port, such as Unix sockets in Envoy's listing, are left out.
 ///
 /// The error says in one line why there is nothing to go by: no JSON, neither of the shapes, the cluster not in it, something
 /// that is not an address where one is due, or too many hosts.
@@ -99,6 +99,9 @@ impl Found {
         let Some(socket) = status.get("address").and_then(|address| address.get("socket_address")) else {
             return Ok(());
         };
+        if !status.get("health_status").is_none_or(is_fit) {
+            return Ok(());
+        }
         match (socket.get("address"), socket.get("port_value")) {
             (Some(Kept::Text(address)), Some(Kept::Number(port))) if address.contains(':') => {
                 self.add(&format!("[{address}]:{port}"))
@@ -135,8 +138,18 @@ impl Found {
     }
 }
 
+/// Whether Envoy itself would send requests to a host of this `health_status`: named hosts get them whatever its checks or its
+/// management server say. What it ejects itself is not looked at.
+fn is_fit(health: &Kept) -> bool {
+    let fails = matches!(health.get("failed_active_health_check"), Some(Kept::True));
+    let is_out = matches!(health.get("eds_health_status"), Some(Kept::Text(status))
+        if matches!(status.as_str(), "UNHEALTHY" | "DRAINING" | "TIMEOUT"));
+    !fails && !is_out
+}
+
 /// What is kept of a listing.
 enum Kept {
+    True,
     Null,
     Number(u64),
     Text(String),
@@ -162,7 +175,7 @@ const CLUSTERS: u8 = 1;
 const CLUSTER: u8 = 2;
 /// One of `host_statuses`.
 const HOST: u8 = 4;
-/// Its `address`.
+/// Its `address`, and its `health_status`.
 const ADDRESS: u8 = 5;
 /// The `socket_address` of that.
 const SOCKET: u8 = 6;
@@ -181,8 +194,8 @@ impl Listing<'_> {
             TOP => matches!(key, "cluster_statuses" | "clusters"),
             CLUSTERS => key == self.cluster,
             CLUSTER => matches!(key, "name" | "host_statuses"),
-            HOST => key == "address",
-            ADDRESS => key == "socket_address",
+            HOST => matches!(key, "address" | "health_status"),
+            ADDRESS => matches!(key, "socket_address" | "failed_active_health_check" | "eds_health_status"),
             SOCKET => matches!(key, "address" | "port_value"),
             _ => false,
         }
@@ -213,8 +226,8 @@ impl<'de> Visitor<'de> for Listing<'_> {
         Ok(Kept::Null)
     }
 
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Kept, E> {
-        Ok(Kept::Other)
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Kept, E> {
+        Ok(if value { Kept::True } else { Kept::Other })
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Kept, E> {
@@ -307,7 +320,7 @@ mod tests {
     fn status(address: &str) -> String {
         format!(
             r#"{{"address": {address}, "stats": [{{"name": "cx_connect_fail"}}, {{"type": "GAUGE", "value": "3", "name": "rq_active"}}],
-            "health_status": {{"eds_health_status": "UNHEALTHY", "failed_outlier_check": true}}, "weight": 1, "hostname": "",
+            "health_status": {{"eds_health_status": "HEALTHY", "failed_outlier_check": true}}, "weight": 1, "hostname": "",
             "locality": {{}}, "success_rate": {{"value": 99.5}}}}"#
         )
     }
@@ -329,11 +342,31 @@ mod tests {
     }
 
     #[test]
-    fn envoys_listing_is_read_whatever_the_hosts_health() {
+    fn envoys_listing_is_read_whomever_envoy_has_ejected() {
         let body = envoy(&[socket("10.0.0.2", 8080), socket("10.0.0.1", 8080), socket("2001:db8::1", 8080)]);
         let expected = ["10.0.0.1:8080", "10.0.0.2:8080", "[2001:db8::1]:8080"];
         assert_eq!(hosts(body.as_bytes(), "orders").unwrap(), expected);
         assert_eq!(hosts(body.as_bytes(), "late").unwrap(), ["192.168.0.1:1"], "the name may come last");
+    }
+
+    #[test]
+    fn hosts_that_envoy_would_not_use_are_left_out() {
+        let host = |port: u16, health: &str| {
+            format!(
+                r#"{{"address":{{"socket_address":{{"address":"10.0.0.1","port_value":{port}}}}},"health_status":{{{health}}}}}"#
+            )
+        };
+        let hosts_of = [
+            host(1, r#""eds_health_status":"HEALTHY""#),
+            host(2, r#""failed_active_health_check":true,"eds_health_status":"HEALTHY""#),
+            host(3, r#""eds_health_status":"DRAINING""#),
+            host(4, r#""failed_active_health_check":false,"eds_health_status":"UNKNOWN""#),
+            host(5, ""),
+        ];
+        let listing =
+            format!(r#"{{"cluster_statuses":[{{"name":"orders","host_statuses":[{}]}}]}}"#, hosts_of.join(","));
+        let listed = hosts(listing.as_bytes(), "orders");
+        assert_eq!(listed.as_deref(), Ok(&["10.0.0.1:1", "10.0.0.1:4", "10.0.0.1:5"].map(str::to_owned)[..]));
     }
 
     #[test]

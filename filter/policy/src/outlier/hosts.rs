@@ -13,7 +13,7 @@ use super::run::Run;
 use super::slot::{HostSlot, interval_number};
 use super::steering::{self, Rotation};
 use super::sweep::{self, Tallies};
-use super::table::{Ejection, Host, HostId, HostTable};
+use super::table::{Ejection, Host, HostId, HostTable, Tried};
 use crate::document::{Detector, Mode, Outlier};
 use crate::exchange::End;
 use crate::outcome::Verdict;
@@ -316,11 +316,12 @@ impl Hosts {
             Verdict::Ignored if !is_in && has_permit => self.return_probe(worker, store, rules, id, one.sent, now),
             Verdict::Ignored => {}
             Verdict::Success | Verdict::Failure if !is_in => {
-                let (random, failed) = (worker.random.next(), (one.verdict == Verdict::Failure).then_some(one.end));
+                let (random, failed) = (worker.random.next(), one.verdict == Verdict::Failure);
+                let tried = Tried { end: one.end, failed, took: one.took, has_permit };
                 let judged = self.change(worker, store, rules, now, |table| {
-                    table.judge_probe(rules, id, failed, has_permit, one.sent, now, random).then_some(())
+                    table.judge_probe(rules, id, tried, one.sent, now, random).then_some(())
                 });
-                if failed.is_none() && matches!(judged, Ok(Some(()))) {
+                if !failed && matches!(judged, Ok(Some(()))) {
                     // What it failed before it went out is long ago.
                     self.end_run(store, id);
                 }

@@ -31,7 +31,8 @@ pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> 
             let out = format!("{out} of {of} hosts are out, at most {limit}");
             (true, "", format!("host {host} not ejected: {}; {out}", cause(rules, &found)))
         }
-        What::ProbeFailed { end, lasts, ejections } => {
+        What::ProbeFailed { end, slow, lasts, ejections } => {
+            let end = slow.map_or_else(|| end.to_string(), |took| format!("{end}, but in {}", millis(took)));
             let out = format!("ejected {ejections} times; {out} of {of} hosts out");
             (true, "", format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
         }
@@ -155,12 +156,15 @@ mod tests {
 
     #[test]
     fn what_follows_is_told_too() {
-        let failed = What::ProbeFailed { end: End::Reset, lasts: Duration::from_secs(62), ejections: 2 };
+        let failed = What::ProbeFailed { end: End::Reset, slow: None, lasts: Duration::from_secs(62), ejections: 2 };
         assert_eq!(
             told("", failed),
             "orders/cluster=orders: host 10.0.0.1:8080 failed its probe (reset): out for 62s more, ejected 2 times; \
              1 of 5 hosts out"
         );
+        let slow = Some(Duration::from_millis(240));
+        let failed = What::ProbeFailed { end: End::Http(200), slow, lasts: Duration::from_secs(62), ejections: 2 };
+        assert!(told("", failed).contains("failed its probe (200, but in 240.0ms): out for 62s more"));
         let back = told(r#""slow_start":"5s""#, What::Readmitted(Duration::from_secs(33)));
         assert!(back.ends_with("is back after 33s: its probe succeeded, full share in 5s; 1 of 5 hosts out"), "{back}");
         let run = Cause::Run { detector: Detector::ConsecutiveLocalFailures, length: 3, last: End::TimedOut };

@@ -80,6 +80,8 @@ pub enum What {
     ProbeFailed {
         /// How the probe ended.
         end: End,
+        /// How long it took, if it was too slow.
+        slow: Option<Duration>,
         /// How long it is out now.
         lasts: Duration,
         /// How often it has been ejected lately.
@@ -199,9 +201,10 @@ impl What {
                 out.u8(2);
                 cause.write(out);
             }
-            What::ProbeFailed { end, lasts, ejections } => {
+            What::ProbeFailed { end, slow, lasts, ejections } => {
                 out.u8(3);
                 end.write(out);
+                out.u64(slow.map_or(0, nanos));
                 out.u64(nanos(*lasts));
                 out.u16(*ejections);
             }
@@ -220,6 +223,7 @@ impl What {
             2 => What::Overflow(Cause::read(input)?),
             3 => What::ProbeFailed {
                 end: End::read(input)?,
+                slow: Some(input.u64()?).filter(|nanos| *nanos > 0).map(Duration::from_nanos),
                 lasts: Duration::from_nanos(input.u64()?),
                 ejections: input.u16()?,
             },

@@ -89,6 +89,8 @@ pub enum State {
         probes: Vec<Timestamp>,
         /// How many probes succeeded.
         passed: u16,
+        /// Where it was too slow: a probe that takes so long fails.
+        slow_from: Option<Duration>,
     },
 }
 
@@ -218,6 +220,30 @@ impl Host {
     pub fn is_starting(&self, rules: &Outlier, now: Timestamp) -> bool {
         // A beginning in the future is from before the clock was put back.
         matches!(self.state, State::Starting { since } if since.plus(rules.slow_start).remaining(now, rules.slow_start).is_some())
+    }
+}
+
+/// A try of a host whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// How it ended.
+    pub end: End,
+    /// Whether that is a failure.
+    pub failed: bool,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it has a probe's permit, and did not come to the host by itself.
+    pub has_permit: bool,
+}
+
+/// From when on the probes of a host that was too slow are too slow as well: what would have made it an outlier then.
+fn slow_from(rules: &Outlier, cause: &Cause) -> Option<Duration> {
+    match (cause, rules.latency) {
+        (Cause::Latency { peers, .. }, Some(latency)) => {
+            let limit = nanos(*peers).saturating_mul(100 + u64::from(latency.deviation)) / 100;
+            Some(Duration::from_nanos(limit).max(latency.floor))
+        }
+        _ => None,
     }
 }
 
@@ -441,7 +467,7 @@ impl HostTable {
         self.news.count(Counted::Detected(detector), 1);
         let without = match mode {
             Mode::Enforce if self.has_room(rules) => {
-                let lasts = self.take_out(rules, id, detector, now, random);
+                let lasts = self.take_out(rules, id, (detector, slow_from(rules, &cause)), now, random);
                 self.news.count(Counted::Ejected(detector), 1);
                 self.note(&address, What::Ejected(cause, lasts.unwrap_or_default()));
                 return Ejection::Ejected;
@@ -466,7 +492,14 @@ impl HostTable {
     }
 
     /// Puts a host out for its next time. Source of the growth: Envoy, "Ejection algorithm".
-    fn take_out(&mut self, rules: &Outlier, id: HostId, by: Detector, now: Timestamp, random: u64) -> Option<Duration> {
+    fn take_out(
+        &mut self,
+        rules: &Outlier,
+        id: HostId,
+        (by, slow_from): (Detector, Option<Duration>),
+        now: Timestamp,
+        random: u64,
+    ) -> Option<Duration> {
         if self.out() == 0 {
             // From the beginning of steering.
             self.explored = now;
@@ -479,7 +512,7 @@ impl HostTable {
         let jitter = Duration::from_nanos(scale(random, rules.ejection_jitter.of(nanos(time))));
         let lasts = if by == Detector::Heartbeat { Duration::ZERO } else { time.saturating_add(jitter) };
         let since = host.out_since().unwrap_or(now);
-        host.state = State::Out { by, since, until: now.plus(lasts), probes: Vec::new(), passed: 0 };
+        host.state = State::Out { by, since, until: now.plus(lasts), probes: Vec::new(), passed: 0, slow_from };
         host.seen = host.seen.max(now.plus(lasts));
         host.missed = 0;
         Some(lasts)
@@ -510,24 +543,24 @@ impl HostTable {
         &mut self,
         rules: &Outlier,
         id: HostId,
-        failed: Option<End>,
-        has_permit: bool,
+        tried: Tried,
         sent: Timestamp,
         now: Timestamp,
         random: u64,
     ) -> bool {
         let Some(host) = self.host_mut(id).filter(|host| host.is_judged_by(rules, sent, now)) else { return false };
         let address = host.address.clone();
-        if has_permit {
+        if tried.has_permit {
             host.end_probe(sent);
         }
-        let State::Out { by, since, passed, .. } = &mut host.state else { return false };
-        let (by, since) = (*by, *since);
-        if let Some(end) = failed {
-            let lasts = self.take_out(rules, id, by, now, random).unwrap_or_default();
+        let State::Out { by, since, passed, slow_from, .. } = &mut host.state else { return false };
+        let (by, since, slow_from) = (*by, *since, *slow_from);
+        let slow = slow_from.filter(|limit| !tried.failed && tried.took >= *limit).map(|_| tried.took);
+        if tried.failed || slow.is_some() {
+            let lasts = self.take_out(rules, id, (by, slow_from), now, random).unwrap_or_default();
             self.news.count(Counted::ProbeFailed, 1);
             let ejections = self.host(id).map_or(0, |host| host.ejections);
-            self.note(&address, What::ProbeFailed { end, lasts, ejections });
+            self.note(&address, What::ProbeFailed { end: tried.end, slow, lasts, ejections });
             return true;
         }
         *passed = passed.saturating_add(1);
@@ -668,12 +701,13 @@ impl Host {
                 out.u8(1);
                 out.time(*since);
             }
-            State::Out { by, since, until, probes, passed } => {
+            State::Out { by, since, until, probes, passed, slow_from } => {
                 out.u8(2);
                 out.u8(*by as u8);
                 out.time(*since);
                 out.time(*until);
                 out.u16(*passed);
+                out.u64(slow_from.map_or(0, nanos));
                 out.u8(probes.len().min(MOST_PROBES) as u8);
                 probes.iter().take(MOST_PROBES).for_each(|sent| out.time(*sent));
             }
@@ -700,12 +734,13 @@ impl Host {
             1 => State::Starting { since: input.time()? },
             2 => {
                 let (by, since, until) = (Detector::from_number(input.u8()?)?, input.time()?, input.time()?);
-                let (passed, count) = (input.u16()?, usize::from(input.u8()?));
+                let (passed, slow_from, count) = (input.u16()?, input.u64()?, usize::from(input.u8()?));
+                let slow_from = Some(slow_from).filter(|nanos| *nanos > 0).map(Duration::from_nanos);
                 if count > MOST_PROBES {
                     return None;
                 }
                 let probes = (0..count).map(|_| input.time()).collect::<Option<_>>()?;
-                State::Out { by, since, until, probes, passed }
+                State::Out { by, since, until, probes, passed, slow_from }
             }
             _ => return None,
         };

@@ -13,6 +13,8 @@ pub struct Case {
     pub keys: usize,
     /// Policies in the document; requests take them in turn, each names a cluster of its own.
     pub policies: usize,
+    /// Hosts of the cluster, all of which are known.
+    pub hosts: usize,
 }
 
 /// What a policy counts.
@@ -45,6 +47,16 @@ pub enum Part {
     PlanPerTry,
     /// In the attempt seat: deciding on a response that asks for another try, with a token withdrawn for it.
     Grant,
+    /// Deciding where a request goes that was let pass, all hosts being well.
+    Send,
+    /// The same while one host is out.
+    Steer,
+    /// In the attempt seat: judging the host of a try that succeeded.
+    Judge,
+    /// The same where rates are watched, so that every success counts.
+    JudgeRates,
+    /// The same for a try that failed, in a cluster all of whose hosts fail and where no more may be out.
+    JudgeFailed,
 }
 
 impl Part {
@@ -52,11 +64,16 @@ impl Part {
     pub const fn retries(self) -> bool {
         matches!(self, Part::Plan | Part::PlanPerTry | Part::Grant)
     }
+
+    /// Whether it is about hosts; the policies judge them then.
+    pub const fn hosts(self) -> bool {
+        matches!(self, Part::Send | Part::Steer | Part::Judge | Part::JudgeRates | Part::JudgeFailed)
+    }
 }
 
 impl Case {
     const fn new(kind: Kind, part: Part) -> Self {
-        Case { kind, part, workers: 1, keys: 1, policies: 1 }
+        Case { kind, part, workers: 1, keys: 1, policies: 1, hosts: 5 }
     }
     const fn workers(self, workers: usize) -> Self {
         Case { workers, ..self }
@@ -66,6 +83,9 @@ impl Case {
     }
     const fn policies(self, policies: usize) -> Self {
         Case { policies, ..self }
+    }
+    const fn hosts(self, hosts: usize) -> Self {
+        Case { hosts, ..self }
     }
 
     /// How many operations are timed at once. Of failures fewer, so that a run of them opens nothing.
@@ -110,4 +130,14 @@ pub const CASES: &[Case] = &[
     Case::new(Kind::Time, Part::PlanPerTry),
     Case::new(Kind::Time, Part::Grant),
     Case::new(Kind::Time, Part::Grant).workers(8),
+    Case::new(Kind::Time, Part::Send),
+    Case::new(Kind::Time, Part::Send).hosts(200),
+    Case::new(Kind::Time, Part::Steer),
+    Case::new(Kind::Time, Part::Steer).hosts(200),
+    Case::new(Kind::Time, Part::Judge),
+    Case::new(Kind::Time, Part::Judge).hosts(200),
+    Case::new(Kind::Time, Part::JudgeRates),
+    Case::new(Kind::Time, Part::JudgeRates).hosts(200),
+    Case::new(Kind::Time, Part::JudgeFailed),
+    Case::new(Kind::Time, Part::JudgeFailed).hosts(200),
 ];

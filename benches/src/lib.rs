@@ -40,6 +40,10 @@ impl Bench {
             Part::Fail => self.scene.report(&scene::FAILURE),
             Part::Plan | Part::PlanPerTry => self.scene.plan(),
             Part::Grant => self.scene.grant(),
+            Part::Send => self.scene.send(false),
+            Part::Steer => self.scene.send(true),
+            Part::Judge | Part::JudgeRates => self.scene.judge(&self.case, true),
+            Part::JudgeFailed => self.scene.judge(&self.case, false),
         }
     }
 
@@ -66,7 +70,16 @@ mod tests {
 
     #[test]
     fn the_healthy_path_reads_nothing_shared() {
-        let healthy = [Part::Admit, Part::Succeed, Part::Plan, Part::PlanPerTry];
+        let healthy = [
+            Part::Admit,
+            Part::Succeed,
+            Part::Plan,
+            Part::PlanPerTry,
+            Part::Send,
+            Part::Steer,
+            Part::Judge,
+            Part::JudgeRates,
+        ];
         for case in CASES.iter().filter(|case| healthy.contains(&case.part)) {
             let mut bench = Bench::new(*case);
             bench.prepare();

@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let sample = |index: usize| one.samples.get(index).copied().unwrap_or(f64::NAN);
         let (least, median) = (sample(0), sample(SAMPLES / 2));
         let (reads, writes) = (one.each(one.reads), one.each(one.writes));
-        let (kind, part, Case { workers, keys, policies, .. }) = (kind(one.case.kind), part(one.case.part), one.case);
+        let (kind, part, Case { workers, keys, policies, .. }) = (kind(one.case.kind), part(&one.case), one.case);
         let comma = if number == 0 { "" } else { "," };
         write!(
             out,
@@ -92,8 +92,8 @@ fn kind(kind: Kind) -> &'static str {
     }
 }
 
-fn part(part: Part) -> &'static str {
-    match part {
+fn part(case: &Case) -> String {
+    let name = match case.part {
         Part::Admit => "admit",
         Part::Reject => "reject (open)",
         Part::Succeed => "report success",
@@ -101,5 +101,11 @@ fn part(part: Part) -> &'static str {
         Part::Plan => "plan retries",
         Part::PlanPerTry => "plan, per try",
         Part::Grant => "grant a retry",
-    }
+        Part::Send => "send",
+        Part::Steer => "steer",
+        Part::Judge => "judge",
+        Part::JudgeRates => "judge, rates",
+        Part::JudgeFailed => "judge, failed",
+    };
+    if case.part.hosts() { format!("{name} ({})", case.hosts) } else { name.to_owned() }
 }

@@ -9,10 +9,11 @@ use holdfast_policy::config;
 use holdfast_policy::document::Policy;
 use holdfast_policy::exchange::{ClusterHash, End, Exchange, Try};
 use holdfast_policy::fallback::Field;
-use holdfast_policy::governed::{Asked, Decision, Governed, Plan, Ticket};
+use holdfast_policy::governed::{Asked, Decision, Governed, Plan, Sending, Sent, Ticket};
 use holdfast_policy::index::Index;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
+use holdfast_policy::outlier::hosts::Judged;
 use holdfast_policy::response::ResponseHead;
 use holdfast_policy::retry::Leave;
 use holdfast_policy::time::Timestamp;
@@ -40,8 +41,11 @@ pub(crate) struct Scene {
     requests: Vec<Request>,
     next: usize,
     tickets: Vec<(usize, Ticket)>,
-    /// The measured worker's attempt seat, where the policy has retries.
+    /// The measured worker's attempt seat, where the policy has retries or judges hosts.
     seat: Option<AttemptSeat>,
+    /// The cluster's hosts, and which of them answers next.
+    hosts: Vec<String>,
+    next_host: usize,
     now: Timestamp,
 }
 
@@ -51,6 +55,10 @@ struct AttemptSeat {
     worker: Worker,
     attempts: Attempts,
     failed: Vec<(Exchange, Try)>,
+    /// This VM among those of the attempt seats.
+    attempt_worker: Worker,
+    /// What it is told about a request.
+    exchange: Option<Exchange>,
 }
 
 /// One worker with its view of all policies.
@@ -118,6 +126,23 @@ impl Thread {
         governed.plan_retries(&mut self.worker, store, ticket, asked, now)
     }
 
+    /// What the module decides about where a request goes that it lets pass.
+    fn send(
+        &mut self,
+        store: &mut MemoryStore,
+        index: usize,
+        ticket: &Ticket,
+        cluster: &str,
+        now: Timestamp,
+    ) -> Option<Sent> {
+        self.events.clear();
+        let governed = self.policies.get_mut(index)?;
+        let hash = if governed.wants_cluster() { ClusterHash::of(cluster.as_bytes()) } else { ClusterHash::OF_THE_KEY };
+        let sending =
+            Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None, trusts_seat: true };
+        Some(governed.send(&mut self.worker, store, ticket, sending, now, &mut self.events))
+    }
+
     fn tick(&mut self, store: &mut MemoryStore, now: Timestamp) {
         self.worker.tick(store, now);
         for governed in &mut self.policies {
@@ -133,7 +158,25 @@ impl AttemptSeat {
         let alone = config::policy_texts(text.as_bytes());
         governed.publish(store, alone.first().expect("a text for each policy"));
         let attempts = Attempts::fetch(store, &governed.policy().name, governed.fingerprint());
-        AttemptSeat { worker: Worker::new(0), attempts: attempts.expect("it is published"), failed: Vec::new() }
+        AttemptSeat {
+            worker: Worker::new(0),
+            attempts: attempts.expect("it is published"),
+            failed: Vec::new(),
+            attempt_worker: Worker::of_attempts(1),
+            exchange: None,
+        }
+    }
+
+    /// Judges the host of a try that has ended. Whether its name was asked for.
+    fn judge(&mut self, store: &mut MemoryStore, host: &str, verdict: Verdict, now: Timestamp) -> bool {
+        let AttemptSeat { attempts, attempt_worker, exchange: Some(exchange), .. } = self else { return false };
+        if verdict == Verdict::Success && !attempts.wants_host(store, exchange, now) {
+            return false;
+        }
+        let end = End::Http(if verdict == Verdict::Success { 200 } else { 503 });
+        let one = Judged { host: host.as_bytes(), end, verdict, took: Duration::from_millis(3), sent: now };
+        attempts.judge_host(attempt_worker, store, exchange, one, now);
+        true
     }
 }
 
@@ -145,7 +188,7 @@ impl Scene {
         let policies: Vec<Arc<Policy>> = document.policies.into_iter().map(Arc::new).collect();
         let mut store = MemoryStore::default();
         let threads: Vec<_> = (1..=case.workers).map(|seed| Thread::new(&index, &policies, seed as u64)).collect();
-        let seat = case.part.retries().then(|| AttemptSeat::new(&mut store, &threads, &text));
+        let seat = (case.part.retries() || case.part.hosts()).then(|| AttemptSeat::new(&mut store, &threads, &text));
         let requests = (0..case.keys.max(case.policies))
             .map(|number| Request {
                 cluster: format!("outbound|80||service-{}", number % case.policies),
@@ -159,6 +202,8 @@ impl Scene {
             next: 0,
             tickets: Vec::with_capacity(case.batch() as usize),
             seat,
+            hosts: hosts(case),
+            next_host: 0,
             now: Timestamp::from_secs(1_700_000_000),
         };
         // Every worker has seen enough of every key: windows are full, and volumes beyond `min_requests`.
@@ -172,6 +217,9 @@ impl Scene {
         }
         if case.part == Part::Reject {
             scene.serve_everywhere(&FAILURE);
+        }
+        if case.part.hosts() {
+            scene.meet_hosts(case);
         }
         scene
     }
@@ -206,7 +254,12 @@ impl Scene {
         if case.part.retries() {
             self.meet_seat();
         }
-        if matches!(case.part, Part::Succeed | Part::Fail | Part::Plan | Part::PlanPerTry | Part::Grant) {
+        if case.part.hosts() {
+            self.refresh_hosts(case);
+        }
+        let has_tickets =
+            !matches!(case.part, Part::Admit | Part::Reject | Part::Judge | Part::JudgeRates | Part::JudgeFailed);
+        if has_tickets {
             for _ in 0..case.batch() {
                 match self.one() {
                     Some((index, Decision::Admitted(ticket))) => self.tickets.push((index, ticket)),
@@ -231,6 +284,51 @@ impl Scene {
                 seat.attempts.tell_presence(&mut self.store, &planned, self.now);
             }
         }
+    }
+
+    /// Lets both seats know all hosts, and takes one out where that is the case's.
+    fn meet_hosts(&mut self, case: &Case) {
+        let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
+        let exchange = self.send_one(index, &ticket).and_then(|sent| sent.exchange);
+        let Scene { store, seat: Some(seat), hosts, now, .. } = self else { panic!("there is an attempt seat") };
+        seat.exchange = exchange;
+        for host in hosts.iter() {
+            *now = now.plus(GAP);
+            seat.judge(store, host, Verdict::Success, *now);
+        }
+        let bad = if case.part == Part::Steer { 5 } else { 0 };
+        for _ in 0..bad {
+            let host = hosts.first().expect("there is a host");
+            seat.judge(store, host, Verdict::Failure, *now);
+        }
+    }
+
+    /// Makes views fresh, so that none becomes old within the batch, and ends runs of failures.
+    fn refresh_hosts(&mut self, case: &Case) {
+        for _ in 0..2 {
+            self.now = self.now.plus(SEAT_IS_KNOWN);
+            let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
+            self.send_one(index, &ticket);
+            if case.part == Part::Judge || case.part == Part::JudgeRates {
+                (0..20 * case.hosts).for_each(|_| {
+                    self.judge_one(true);
+                });
+            }
+        }
+    }
+
+    fn send_one(&mut self, index: usize, ticket: &Ticket) -> Option<Sent> {
+        let cluster = &self.requests.get(self.next)?.cluster;
+        self.threads.first_mut()?.send(&mut self.store, index, ticket, cluster, self.now)
+    }
+
+    /// The next host answers. Whether it was asked for by name.
+    fn judge_one(&mut self, well: bool) -> bool {
+        self.now = self.now.plus(GAP);
+        self.next_host = if self.next_host + 1 < self.hosts.len() { self.next_host + 1 } else { 0 };
+        let verdict = if well { Verdict::Success } else { Verdict::Failure };
+        let Scene { store, seat: Some(seat), hosts, next_host, now, .. } = self else { return false };
+        hosts.get(*next_host).is_some_and(|host| seat.judge(store, host, verdict, *now))
     }
 
     /// Lets the first try of all requests fail.
@@ -298,7 +396,7 @@ impl Scene {
     }
 
     pub(crate) fn grant(&mut self) -> u32 {
-        let Scene { store, seat: Some(AttemptSeat { worker, attempts, failed }), now, .. } = self else { return 0 };
+        let Scene { store, seat: Some(AttemptSeat { worker, attempts, failed, .. }), now, .. } = self else { return 0 };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
         let mut granted = 0;
         while let Some((mut exchange, one)) = failed.pop() {
@@ -309,9 +407,34 @@ impl Scene {
         granted
     }
 
+    pub(crate) fn send(&mut self, steered: bool) -> u32 {
+        let mut sent = 0;
+        while let Some((index, ticket)) = self.tickets.pop() {
+            self.now = self.now.plus(GAP);
+            let done = self.send_one(index, &ticket);
+            sent += u32::from(done.is_some_and(|done| done.exchange.is_some() && done.steering.is_some() == steered));
+        }
+        sent
+    }
+
+    pub(crate) fn judge(&mut self, case: &Case, well: bool) -> u32 {
+        let mut judged = 0;
+        for _ in 0..case.batch() {
+            let asked = self.judge_one(well);
+            // Of a success the host may not have to be known.
+            judged += u32::from(asked || well);
+        }
+        judged
+    }
+
     pub(crate) fn store_calls(&self) -> (usize, usize) {
         (self.store.reads(), self.store.writes())
     }
+}
+
+/// The cluster's hosts.
+fn hosts(case: &Case) -> Vec<String> {
+    (0..case.hosts).map(|number| format!("10.0.{}.{}:8080", number / 250, number % 250)).collect()
 }
 
 /// Policies that match one cluster each and count by tenant. A failure is never slow, so that a rate is worked out for
@@ -324,6 +447,18 @@ fn document(case: &Case) -> String {
         (Kind::Count1000, _) => r#""window": 1000, "failure_rate": 0, "slow_rate": 100"#,
         (Kind::Run, _) => r#""window": "10s", "failure_rate": 0, "slow_rate": 100, "consecutive_failures": 50"#,
     };
+    // What is out stays out, nobody has to be looked for, and nobody is forgotten.
+    let more = match case.part {
+        Part::Steer => {
+            r#", "base_ejection_time": "24h", "max_ejection_time": "24h",
+                "discover": {"cluster": "envoy_admin", "path": "/clusters"}"#
+        }
+        Part::JudgeRates => r#", "failure_rate": {}, "latency": {}"#,
+        Part::JudgeFailed => r#", "max_ejected": 0, "always_eject_one": false"#,
+        _ => "",
+    };
+    let outlier =
+        if case.part.hosts() { format!(r#", "outlier": {{"hosts": {:?}{more}}}"#, hosts(case)) } else { String::new() };
     // A budget that a batch does not use up.
     let retry = match case.part {
         Part::PlanPerTry => r#", "retry": {"per_try_timeout": "1s"}"#,
@@ -334,7 +469,7 @@ fn document(case: &Case) -> String {
         .map(|number| {
             format!(
                 r#"{{"name": "p{number}", "match": {{"cluster": "outbound|80||service-{number}"}},
-                    "scope": [{{"header": "x-tenant"}}], "outcome": {{"slow_after": "1s"}}, "breaker": {{{breaker}}}{retry}}}"#
+                    "scope": [{{"header": "x-tenant"}}], "outcome": {{"slow_after": "1s"}}, "breaker": {{{breaker}}}{retry}{outlier}}}"#
             )
         })
         .collect();

@@ -9,11 +9,19 @@ use std::sync::LazyLock;
 use holdfast_policy::breaker::{Admission, Cell};
 use holdfast_policy::budget::Withdrawn;
 use holdfast_policy::config;
-use holdfast_policy::document::{Breaker, Budget, Policy};
+use holdfast_policy::document::{Breaker, Budget, Detector, Outlier, Policy};
 use holdfast_policy::exchange::{End, Exchange, Try};
 use holdfast_policy::inflight::InFlight;
 use holdfast_policy::outcome::{Outcome, Verdict};
+use holdfast_policy::outlier::cause::Cause;
+use holdfast_policy::outlier::leader::Leader;
+use holdfast_policy::outlier::run::Run;
+use holdfast_policy::outlier::slot::HostSlot;
+use holdfast_policy::outlier::steering::{self, Rotation};
+use holdfast_policy::outlier::sweep::{Tallies, sweep};
+use holdfast_policy::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, Tried};
 use holdfast_policy::presence::{LASTS, PolicyText, Presence};
+use holdfast_policy::random::Random;
 use holdfast_policy::record::{Record, VERSION};
 use holdfast_policy::slot::{Shape, Slot};
 use holdfast_policy::time::{SKEW, Timestamp};
@@ -27,7 +35,7 @@ const END_OF_TIME: Timestamp = Timestamp(u64::MAX / 2);
 const FINGERPRINT: u64 = 0x0123_4567_89ab_cdef;
 
 /// Breakers of every kind: window by time and by number, with a run, with a ramp, with a throttle beside it. Retry budgets of
-/// every kind: by share, by reserve, by both, in shadow, off; alone and beside the others.
+/// every kind: by share, by reserve, by both, in shadow, off; alone and beside the others. Ejection by every detector.
 static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
     let document = br#"{"policies": [
         {"name": "time", "breaker": {"consecutive_failures": 5, "half_open": {"probes": 3}}, "throttle": {}},
@@ -42,7 +50,15 @@ static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         {"name": "all", "breaker": {"consecutive_failures": 5}, "throttle": {}, "retry": {"budget": {"ratio": 12.345,
             "min_per_second": 10000, "window": "1234ms"}}},
         {"name": "shadow", "breaker": {}, "retry": {"mode": "shadow", "budget": {"min_per_second": 0.001}}},
-        {"name": "off", "breaker": {}, "retry": {"mode": "off"}}
+        {"name": "off", "breaker": {}, "retry": {"mode": "off"}},
+        {"name": "runs", "outlier": {"slow_start": "10s", "hosts": ["10.0.0.1:80"]}},
+        {"name": "rates", "outlier": {"consecutive_failures": 0, "failure_rate": {"min_requests": 1, "min_hosts": 1},
+            "success_rate": {"stdev_factor": 0, "min_requests": 1, "min_hosts": 1, "mode": "shadow"},
+            "latency": {"deviation": 1, "min_requests": 1, "min_hosts": 2, "floor": "0s"}, "interval": "100ms",
+            "base_ejection_time": "1ms", "max_ejection_time": "24h", "ejection_jitter": 100, "max_ejected": 100,
+            "probe": {"requests": 100}}},
+        {"name": "beats", "outlier": {"max_ejected": 0, "always_eject_one": false, "panic_threshold": 0,
+            "heartbeat": {"path": "/"}, "discover": {"cluster": "admin", "path": "/clusters"}}}
     ]}"#;
     config::parse(document).expect("the policies are valid").policies
 });
@@ -124,6 +140,10 @@ fuzz_target!(|input: Input<'_>| {
     let exchange = start::<Exchange>(&input);
     let presence = start::<Presence>(&input);
     start::<PolicyText>(&input);
+    let table = start::<HostTable>(&input);
+    let host_slot = start::<HostSlot>(&input);
+    let run = start::<Run>(&input);
+    start::<Leader>(&input);
 
     if let Some(breaker) = &policy.breaker {
         run_cell(cell.unwrap_or_default(), breaker, &input.steps);
@@ -140,6 +160,11 @@ fuzz_target!(|input: Input<'_>| {
     if let Some(exchange) = exchange {
         run_exchange(exchange, input.second, &input.steps);
     }
+    if let Some(rules) = &policy.outlier {
+        run_hosts(table.unwrap_or_default(), rules, &input.steps);
+        run_host_slot(host_slot.unwrap_or_default(), rules, &input.steps);
+    }
+    run_run(run.unwrap_or_default(), &input.steps);
     if let Some(presence) = presence.filter(|presence| presence.seen < END_OF_TIME) {
         run_presence(presence, &input.steps);
     }
@@ -305,5 +330,109 @@ fn run_presence(presence: Presence, steps: &[Step]) {
         if presence.holds(now) {
             assert!(now.since(presence.seen) < LASTS && presence.seen.since(now) <= SKEW, "neither old nor to come");
         }
+    }
+}
+
+/// Hosts are found, judged, ejected, probed, listed and forgotten in any order. Nothing that a step does passes a limit.
+fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    let (mut rotation, mut random) = (Rotation::default(), Random::new(1));
+    for step in steps {
+        let then = now;
+        now = step.clock.turn(now);
+        let known: Vec<HostId> = table.hosts().map(|(id, _)| id).collect();
+        let any = HostId { place: step.small.into(), id: step.number };
+        let id = known.get(step.small as usize % known.len().max(1)).copied().unwrap_or(any);
+        let address = format!("10.0.0.{}:80", step.number % 300);
+        let out = table.out();
+        match step.number % 12 {
+            0 | 1 => {
+                let _ = table.enter(address.as_bytes(), step.slow, now);
+            }
+            2 | 3 => {
+                let detector = Detector::ALL[usize::from(step.verdict) % Detector::COUNT];
+                let cause = match detector {
+                    Detector::FailureRate => Cause::FailureRate { failures: step.number, total: step.number },
+                    Detector::SuccessRate => Cause::SuccessRate { share: 1, mean: step.number, stdev: 0, hosts: 2 },
+                    Detector::Latency => {
+                        Cause::Latency { own: Duration::from_nanos(step.random), peers: Duration::ZERO, hosts: 1 }
+                    }
+                    Detector::Heartbeat => Cause::Heartbeat { failures: 1, last: None },
+                    detector => Cause::Run { detector, length: 5, last: step.end() },
+                };
+                let ejection = table.eject(rules, id, cause, now, step.random);
+                let (now_out, known) = (table.out(), table.known());
+                let within = now_out as u64 * 100_000 <= u64::from(rules.max_ejected.millis()) * known as u64;
+                assert_eq!(now_out, out + usize::from(ejection == Ejection::Ejected));
+                assert!(ejection != Ejection::Ejected || within || now_out == 1 && rules.always_eject_one);
+            }
+            4 => {
+                let wanted = table.host(id).is_some_and(|host| host.wants_probe(rules, now));
+                assert_eq!(table.take_probe(rules, id, now), wanted, "a look tells what asking does");
+            }
+            5 => {
+                table.return_probe(id, then);
+            }
+            6 => {
+                let took = Duration::from_nanos(step.random);
+                let tried = Tried { end: step.end(), failed: step.slow, took, has_permit: step.small > 99 };
+                table.judge_probe(rules, id, tried, then, now, step.random);
+            }
+            7 => {
+                table.readmit_healthy(rules, id, now);
+            }
+            8 => {
+                let tally = |id: HostId| {
+                    let (total, took) = (step.number ^ u32::from(id.place), step.random);
+                    let failures = total >> (id.place % 3);
+                    (id, holdfast_policy::outlier::slot::HostTally { total, failures, took })
+                };
+                let tallies: Tallies = known.iter().copied().chain([any]).map(tally).collect();
+                sweep(&mut table, rules, &tallies, then, now, step.random);
+            }
+            9 => table.forget(id),
+            10 => table.list(&[address], &rules.hosts, now),
+            _ => {
+                let _ = core::mem::take(&mut table.news);
+            }
+        }
+        assert!(table.known() <= MOST_HOSTS && table.out() <= table.known());
+        if table.steers(rules, now) {
+            rotation.shuffle(&table, &mut random);
+            let hosts = rotation.next(&table, rules, 3, &mut random, now);
+            assert!(!hosts.is_empty(), "somebody is left");
+            assert!(hosts.iter().all(|id| table.host(*id).is_some_and(|host| host.is_in())));
+            assert!(!steering::header(&table, &hosts).is_empty() || hosts.is_empty() || !is_text(&table));
+        }
+        comes_back(&table);
+    }
+}
+
+/// Whether all addresses are text; those that were entered are.
+fn is_text(table: &HostTable) -> bool {
+    table.hosts().all(|(_, host)| core::str::from_utf8(&host.address).is_ok())
+}
+
+fn run_host_slot(mut slot: HostSlot, rules: &Outlier, steps: &[Step]) {
+    use holdfast_policy::outlier::slot::interval_number;
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    for step in steps {
+        now = step.clock.turn(now);
+        let interval = interval_number(now, rules.interval);
+        let host = HostId { place: step.random as u16 % 1100, id: step.number };
+        slot.record(host, step.slow, Duration::from_nanos(step.random), interval);
+        let read = HostSlot::decode(&slot.encode(FINGERPRINT), FINGERPRINT).expect("it can be read");
+        for interval in [interval.saturating_sub(1), interval, interval.saturating_add(1)] {
+            assert!(read.tallies(interval).eq(slot.tallies(interval)), "and says the same");
+            assert!(slot.tallies(interval).all(|(_, tally)| tally.failures <= tally.total));
+        }
+    }
+}
+
+fn run_run(mut run: Run, steps: &[Step]) {
+    for step in steps {
+        run.fail(step.end());
+        assert!(!run.is_empty());
+        comes_back(&run);
     }
 }

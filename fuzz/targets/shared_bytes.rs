@@ -7,10 +7,14 @@ use std::sync::{Arc, LazyLock};
 
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
-use holdfast_policy::governed::{Decision, Governed, InFlightHold, Ticket};
+use holdfast_policy::exchange::{ClusterHash, End};
+use holdfast_policy::governed::{Decision, Governed, InFlightHold, Sending, Ticket};
+use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
-use holdfast_policy::record::VERSION;
+use holdfast_policy::outlier::hosts::Judged;
+use holdfast_policy::paths::{self, Paths};
+use holdfast_policy::record::{Kind, VERSION};
 use holdfast_policy::store::Store;
 use holdfast_policy::time::Timestamp;
 use holdfast_policy::worker::Worker;
@@ -22,7 +26,10 @@ static POLICIES: LazyLock<Vec<Arc<Policy>>> = LazyLock::new(|| {
     let document = br#"{"policies": [
         {"name": "time", "max_keys": 3, "breaker": {"min_requests": 2, "consecutive_failures": 3, "open_for": "1s",
             "half_open": {"probes": 2, "lease": "1s"}, "ramp": "1s"}, "concurrency": {"max_requests": 2}},
-        {"name": "count", "scope": [], "breaker": {"window": 5, "open_for": "1s"}, "throttle": {"window": "1s"}}
+        {"name": "count", "scope": [], "breaker": {"window": 5, "open_for": "1s"}, "throttle": {"window": "1s"}},
+        {"name": "hosts", "max_keys": 3, "outlier": {"consecutive_failures": 2, "interval": "1s", "base_ejection_time": "1s",
+            "failure_rate": {"min_requests": 2, "min_hosts": 1}, "latency": {"min_requests": 2, "min_hosts": 2},
+            "slow_start": "1s", "hosts": ["10.0.0.1:80", "[::1]:80"], "probe": {"requests": 2}}}
     ]}"#;
     let document = config::parse(document).expect("the policies are valid");
     document.policies.into_iter().map(Arc::new).collect()
@@ -30,22 +37,63 @@ static POLICIES: LazyLock<Vec<Arc<Policy>>> = LazyLock::new(|| {
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
-    second: bool,
+    policy: u8,
     signalled: bool,
     steps: Vec<Step<'a>>,
 }
 
 #[derive(Debug, Arbitrary)]
 enum Step<'a> {
-    Request { worker: u8, value: &'a [u8] },
-    Report { worker: u8, verdict: u8, retry_after: Option<u64> },
-    Release { worker: u8 },
-    Tick { worker: u8 },
-    Restart { worker: u8, seed: u64 },
+    Request {
+        worker: u8,
+        value: &'a [u8],
+    },
+    Report {
+        worker: u8,
+        verdict: u8,
+        retry_after: Option<u64>,
+    },
+    Release {
+        worker: u8,
+    },
+    /// Where the request goes that was let pass last.
+    Send {
+        worker: u8,
+        cluster: &'a [u8],
+        waits: bool,
+    },
+    /// One of its tries is over.
+    Judge {
+        worker: u8,
+        key: u8,
+        cluster: u8,
+        host: Host<'a>,
+        verdict: u8,
+        end: u8,
+        took: u32,
+    },
+    Tick {
+        worker: u8,
+    },
+    Restart {
+        worker: u8,
+        seed: u64,
+    },
     Forward(u32),
     At(u64),
     Signal,
-    Scribble { record: u8, head: bool, body: &'a [u8] },
+    Scribble {
+        record: u8,
+        head: bool,
+        body: &'a [u8],
+    },
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Host<'a> {
+    Known,
+    Number(u8),
+    Bytes(&'a [u8]),
 }
 
 struct Thread {
@@ -63,7 +111,7 @@ impl Thread {
 }
 
 fuzz_target!(|input: Input<'_>| {
-    let policy = &POLICIES[usize::from(input.second)];
+    let policy = &POLICIES[usize::from(input.policy) % POLICIES.len()];
     let mut store = if input.signalled { MemoryStore::default() } else { MemoryStore::unsignalled() };
     let mut threads = [1, 2, 3].map(|seed| Thread::new(policy, seed));
     let mut now = Timestamp::from_secs(1_700_000_000);
@@ -90,6 +138,41 @@ fuzz_target!(|input: Input<'_>| {
                 let Thread { worker, governed, holds, .. } = &mut threads[usize::from(worker % 3)];
                 if let Some(hold) = holds.pop() {
                     governed.release(worker, &mut store, hold, now, &mut events);
+                }
+            }
+            Step::Send { worker, cluster, waits } => {
+                let Thread { worker, governed, tickets, .. } = &mut threads[usize::from(worker % 3)];
+                let Some(ticket) = tickets.last() else { continue };
+                let hash = ClusterHash(cluster.len() as u64 % 3);
+                let leave = waits.then_some(holdfast_policy::retry::Leave::Nothing);
+                let sending =
+                    Sending { cluster: hash, cluster_name: cluster, leave, exchange: None, trusts_seat: true };
+                let sent = governed.send(worker, &mut store, ticket, sending, now, &mut events);
+                if let Some(steering) = sent.steering {
+                    assert!(steering.out <= steering.of, "{steering:?}");
+                    assert!(steering.hosts.split(',').count() <= 4, "three and the probe: {steering:?}");
+                }
+            }
+            Step::Judge { worker, key, cluster, host, verdict, end, took } => {
+                let Thread { worker, governed, .. } = &mut threads[usize::from(worker % 3)];
+                let numbered;
+                let host = match host {
+                    Host::Known => &b"10.0.0.1:80"[..],
+                    Host::Number(number) => {
+                        numbered = format!("10.0.0.{number}:80");
+                        numbered.as_bytes()
+                    }
+                    Host::Bytes(bytes) => bytes,
+                };
+                let end = [End::Http(503), End::Grpc(14), End::ConnectFailure, End::Reset, End::TimedOut]
+                    [usize::from(end % 5)];
+                let verdict = [Verdict::Success, Verdict::Failure, Verdict::Ignored][usize::from(verdict % 3)];
+                let took = Duration::from_micros(took.into());
+                let sent = Timestamp(now.0.saturating_sub(took.as_nanos() as u64));
+                let (key, cluster) = (KeyNumber(u16::from(key % 4)), ClusterHash(u64::from(cluster % 3)));
+                let one = Judged { host, end, verdict, took, sent };
+                if verdict != Verdict::Success || governed.wants_host(&mut store, key, cluster, now) {
+                    governed.judge_host(worker, &mut store, key, cluster, one, now, &mut events);
                 }
             }
             Step::Tick { worker } => {
@@ -119,13 +202,19 @@ fuzz_target!(|input: Input<'_>| {
 /// One of the keys that the policy uses, with the head that belongs there.
 fn target(record: u8, governed: &Governed) -> (String, u8, u64) {
     let fingerprint = governed.fingerprint();
-    let prefix = format!("holdfast/{VERSION}/p/{}/{fingerprint:016x}", governed.policy().name);
-    let number = record >> 4 & 3;
-    match record % 5 {
-        0 => (workers::KEY.to_owned(), 3, 0),
-        1 => (format!("{prefix}/{number}/breaker"), 1, fingerprint),
-        2 => (format!("{prefix}/{number}/slot/{}", record >> 6), 2, fingerprint),
-        3 => (format!("{prefix}/{number}/in_flight"), 4, fingerprint),
-        _ => (format!("{prefix}/key/{number}"), 5, fingerprint),
-    }
+    let prefix = paths::of_policy(&governed.policy().name, fingerprint);
+    let key = Paths::new(&prefix, KeyNumber((record >> 4 & 3).into()));
+    let hosts = key.hosts(ClusterHash(u64::from(record >> 6) % 3));
+    let (key, kind) = match record % 9 {
+        0 => return (workers::KEY.to_owned(), Kind::Workers as u8, 0),
+        1 => (key.breaker(), Kind::Breaker),
+        2 => (key.slot((record >> 6).into()), Kind::Slot),
+        3 => (key.in_flight(), Kind::InFlight),
+        4 => (hosts.table(), Kind::Hosts),
+        5 => (hosts.run((record >> 6).into()), Kind::HostRun),
+        6 => (hosts.slot(false, (record >> 6).into()), Kind::HostSlot),
+        7 => (hosts.leader(), Kind::Leader),
+        _ => (format!("{prefix}/key/{}", record >> 4 & 3), Kind::KeyName),
+    };
+    (key, kind as u8, fingerprint)
 }

@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod leader;
 pub mod narrate;
 pub mod news;
+pub mod quiet;
 pub mod run;
 pub mod slot;
 pub mod steering;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use super::cause::Cause;
 use super::news::{Counted, News};
+use super::quiet::{LOOKED_AT, Quiet};
 use super::run::Run;
 use super::slot::{HostSlot, interval_number};
 use super::steering::{self, Rotation};
@@ -21,7 +22,7 @@ use crate::paths::HostPaths;
 use crate::record::Record;
 use crate::store::{Contended, Store, Version, update};
 use crate::time::{SKEW, Timestamp, nanos};
-use crate::worker::{Seen, VIEW_LASTS_UNSIGNALLED, Worker, places};
+use crate::worker::{Seen, Worker, places};
 use crate::workers;
 
 /// Of the successes that no detector counts, one in about so many is looked at: which hosts there are must be known before one
@@ -49,9 +50,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A worker changes the table at most this often for what it finds and cannot act on.
 const IN_VAIN_EVERY: Duration = Duration::from_millis(100);
-
-/// Of the hosts whose run was not looked at since the signal changed, so many are looked at beside the one that succeeded.
-const LOOKED_AT: usize = 4;
 
 /// At least so many hosts are named to the router, if there are.
 const LEAST_NAMED: usize = 3;
@@ -110,10 +108,8 @@ pub struct Hosts {
     written: Timestamp,
     /// How late it may be written.
     flush_after: Duration,
-    /// The signal of runs at which each host was last looked at.
-    run_seen: HashMap<HostId, Seen>,
-    /// The signal of runs at which no host had failures.
-    quiet: Option<Seen>,
+    /// What is known of the hosts' runs of failures.
+    quiet: Quiet,
     /// Successes since one was looked at, and when that was.
     unsampled: u32,
     sampled: Timestamp,
@@ -139,8 +135,7 @@ impl Hosts {
             is_unwritten: false,
             written: Timestamp::ZERO,
             flush_after: FLUSH_AFTER,
-            run_seen: HashMap::new(),
-            quiet: None,
+            quiet: Quiet::default(),
             unsampled: 0,
             sampled: Timestamp::ZERO,
             gap: SAMPLE,
@@ -218,7 +213,6 @@ impl Hosts {
         if is_stirred {
             self.rotation.shuffle(&table, &mut worker.random);
         }
-        self.run_seen.retain(|id, _| table.host(*id).is_some());
         self.view = Some(View { table, version, seen, by_address, is_stirred, steers, is_introduced: false });
     }
 
@@ -267,11 +261,7 @@ impl Hosts {
         self.unsampled = self.unsampled.saturating_add(1);
         let is_its_turn =
             self.unsampled >= self.gap || now.since(self.sampled).max(self.sampled.since(now)) >= SAMPLE_AFTER;
-        is_stirred || is_its_turn || rules.counts_runs() && !self.is_quiet(store.runs(), now)
-    }
-
-    fn is_quiet(&self, signal: Option<u64>, now: Timestamp) -> bool {
-        self.quiet.is_some_and(|quiet| holds(quiet, signal, now))
+        is_stirred || is_its_turn || rules.counts_runs() && !self.quiet.is_quiet(store.runs(), now)
     }
 
     /// Judges a host by one of its tries. `probe` is the host that the try was the probe of, if it was one: had the cluster still
@@ -295,8 +285,8 @@ impl Hosts {
         self.gap = 1 + worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
         self.to_sample = self.to_sample.saturating_sub(1);
         let Some(id) = self.id_of(worker, store, rules, one.host, now) else {
-            let seen = Seen { epoch: store.runs(), at: now };
-            self.become_quiet(store, seen);
+            self.quiet.follow(store.runs(), now);
+            self.become_quiet(store, now);
             return;
         };
         if let Some(gone) = probe.filter(|probe| *probe != id) {
@@ -428,36 +418,28 @@ impl Hosts {
     /// A success ends the host's run of failures, if there is one.
     fn succeed<S: Store>(&mut self, store: &mut S, id: HostId, now: Timestamp) {
         let signal = store.runs();
-        if self.is_quiet(signal, now) || self.run_seen.get(&id).is_some_and(|seen| holds(*seen, signal, now)) {
+        if self.quiet.is_quiet(signal, now) {
             return;
         }
-        if self.end_run(store, id) {
-            return;
+        self.quiet.follow(signal, now);
+        if !self.quiet.is_empty(id.place) {
+            if self.end_run(store, id) {
+                return;
+            }
+            self.quiet.found(id.place, true);
         }
-        let seen = Seen { epoch: signal, at: now };
-        self.run_seen.insert(id, seen);
-        self.become_quiet(store, seen);
+        self.become_quiet(store, now);
     }
 
-    /// Looks at some hosts' runs that were not looked at since the signal changed. Others than the one that succeeded may not
-    /// succeed for a long time; until all are known each success has to know its host.
-    fn become_quiet<S: Store>(&mut self, store: &mut S, seen: Seen) {
-        let (signal, now) = (seen.epoch, seen.at);
+    /// Looks at the runs of some hosts that were not looked at since the signal changed: they may not succeed for a long time,
+    /// and until all are known each success has to know its host.
+    fn become_quiet<S: Store>(&mut self, store: &mut S, now: Timestamp) {
         let Some(view) = &self.view else { return };
-        let is_seen = |id: &HostId| self.run_seen.get(id).is_some_and(|seen| holds(*seen, signal, now));
-        let hosts = view.table.hosts().filter(|(_, host)| host.is_in()).map(|(id, _)| id);
-        let unseen: Vec<HostId> = hosts.filter(|id| !is_seen(id)).collect();
-        let mut left = unseen.len();
-        for id in unseen.into_iter().take(LOOKED_AT) {
-            let stored = store.get(&self.paths.run(id.place));
+        for _ in 0..LOOKED_AT {
+            let Some(place) = self.quiet.next(&view.table, now) else { return };
+            let stored = store.get(&self.paths.run(place));
             let run = stored.and_then(|(bytes, _)| Run::decode(&bytes, self.fingerprint));
-            if Run::of(id, run.as_ref()).is_empty() {
-                self.run_seen.insert(id, seen);
-                left -= 1;
-            }
-        }
-        if left == 0 {
-            self.quiet = Some(seen);
+            self.quiet.found(place, view.table.id_at(place).is_none_or(|id| Run::of(id, run.as_ref()).is_empty()));
         }
     }
 
@@ -490,7 +472,6 @@ impl Hosts {
             let reached = reached(rules, &mut run);
             (reached, Some(run))
         });
-        self.quiet = None;
         store.raise_runs();
         let Ok(reached) = reached else { return };
         for (detector, length) in reached.verdict.into_iter().flatten() {
@@ -761,13 +742,6 @@ impl Hosts {
     }
 }
 
-/// Whether what was seen of runs then still holds.
-fn holds(seen: Seen, signal: Option<u64>, now: Timestamp) -> bool {
-    // Unlike a view, it is not refreshed by time where there is a signal: a worker that died before it raised it leaves a run
-    // that the next failure shows.
-    seen.epoch == signal && (signal.is_some() || seen.at <= now && now.since(seen.at) < VIEW_LASTS_UNSIGNALLED)
-}
-
 /// The detectors whose limit a run has reached, with its length. Such a run begins anew: one that was not acted on is told
 /// again when it is reached again.
 fn reached(rules: &Outlier, run: &mut Run) -> [Option<(Detector, u16)>; 3] {
@@ -783,3 +757,6 @@ fn reached(rules: &Outlier, run: &mut Run) -> [Option<(Detector, u16)>; 3] {
         one(rules.consecutive_local_failures, Detector::ConsecutiveLocalFailures, &mut run.local),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@ use crate::percent::Percent;
 /// `orders/cluster=orders: host 10.0.0.1:8080 ejected for 31s: 5 consecutive failures, last 503; 1 of 5 hosts out`.
 pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> (bool, String) {
     let Happening { out, of, .. } = happening;
+    let left = u64::from(of.saturating_sub(*out));
+    let is_panic = *out > 0 && (left == 0 || !rules.panic_threshold.reached(left, u64::from(*of)));
+    let ignored = if is_panic { ": too few are left, so requests go to all of them" } else { "" };
     let host = String::from_utf8_lossy(&happening.host);
     let (is_alarming, mode, text) = match happening.what {
         What::Ejected(found, lasts) => {
@@ -21,7 +24,11 @@ pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> 
             } else {
                 format!("for {}", seconds(lasts))
             };
-            (true, "", format!("host {host} ejected {lasts}: {}; {out} of {of} hosts out", cause(rules, &found)))
+            (
+                true,
+                "",
+                format!("host {host} ejected {lasts}: {}; {out} of {of} hosts out{ignored}", cause(rules, &found)),
+            )
         }
         What::WouldEject(found) => {
             (false, " (shadow)", format!("host {host} would be ejected: {}", cause(rules, &found)))
@@ -33,7 +40,7 @@ pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> 
         }
         What::ProbeFailed { end, slow, lasts, ejections } => {
             let end = slow.map_or_else(|| end.to_string(), |took| format!("{end}, but in {}", millis(took)));
-            let out = format!("ejected {ejections} times; {out} of {of} hosts out");
+            let out = format!("ejected {ejections} times; {out} of {of} hosts out{ignored}");
             (true, "", format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
         }
         What::Readmitted(after) => {
@@ -47,7 +54,14 @@ pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> 
                 Duration::ZERO => String::new(),
                 slow_start => format!(", full share in {}", seconds(slow_start)),
             };
-            (false, "", format!("host {host} is back after {}: {why}{starts}; {out} of {of} hosts out", seconds(after)))
+            (
+                false,
+                "",
+                format!(
+                    "host {host} is back after {}: {why}{starts}; {out} of {of} hosts out{ignored}",
+                    seconds(after)
+                ),
+            )
         }
         What::Full => {
             let text = format!(
@@ -152,6 +166,13 @@ mod tests {
             heartbeat.contains("ejected until its heartbeat is back: 3 heartbeats failed, last no answer;"),
             "{heartbeat}"
         );
+    }
+
+    #[test]
+    fn below_the_panic_threshold_it_says_that_nobody_is_left_out() {
+        let run = Cause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
+        let line = told(r#""panic_threshold":90"#, What::Ejected(run, Duration::from_secs(31)));
+        assert!(line.ends_with("; 1 of 5 hosts out: too few are left, so requests go to all of them"), "{line}");
     }
 
     #[test]

@@ -264,6 +264,17 @@ impl HostTable {
         known.map(|(place, host)| (HostId { place: place as u16, id: host.id }, host))
     }
 
+    /// The name of the host at a place.
+    pub fn id_at(&self, place: u16) -> Option<HostId> {
+        let host = self.hosts.get(usize::from(place)).filter(|host| !host.address.is_empty())?;
+        Some(HostId { place, id: host.id })
+    }
+
+    /// Whether there is a host at a place that is in.
+    pub fn is_in(&self, place: u16) -> bool {
+        self.hosts.get(usize::from(place)).is_some_and(|host| !host.address.is_empty() && host.is_in())
+    }
+
     /// The host of this name.
     pub fn host(&self, id: HostId) -> Option<&Host> {
         self.hosts.get(usize::from(id.place)).filter(|host| host.id == id.id && !host.address.is_empty())

@@ -245,9 +245,10 @@ impl Governed {
     pub fn tick_every(&self) -> Duration {
         let second = Duration::from_secs(1);
         let Some(rules) = self.outlier() else { return second };
-        let heartbeat = rules.heartbeat.as_ref().map_or(second, |heartbeat| heartbeat.interval);
+        let heartbeat = rules.heartbeat.as_ref().map_or(second, |heartbeat| heartbeat.interval / 4);
         let discover = rules.discover.as_ref().map_or(second, |discover| discover.interval);
-        // Twice in an interval, so that each is looked at before the next but one begins.
+        // Twice in an interval, so that each is looked at before the next but one begins; and oftener than a heartbeat, whose hosts
+        // each have their own moment.
         second.min(rules.interval / 2).min(heartbeat).min(discover)
     }
 

@@ -122,6 +122,8 @@ pub struct Hosts {
     /// When this worker last changed the table for something that could not be acted on.
     in_vain: Timestamp,
     rotation: Rotation,
+    /// Whether the rotation is one of the hosts as they are now.
+    is_shuffled: bool,
 }
 
 impl Hosts {
@@ -143,6 +145,7 @@ impl Hosts {
             uncounted: Vec::new(),
             in_vain: Timestamp::ZERO,
             rotation: Rotation::default(),
+            is_shuffled: false,
         }
     }
 
@@ -185,7 +188,7 @@ impl Hosts {
             return false;
         }
         let stood_still = self.view.as_ref().is_some_and(|view| view.seen.epoch == epoch);
-        self.take(worker, rules, table, version, seen, now);
+        self.take(rules, table, version, seen, now);
         if stood_still {
             // It was changed without a signal that reaches this seat, or by a worker that died before it gave one.
             store.raise_epoch();
@@ -193,26 +196,22 @@ impl Hosts {
         true
     }
 
-    fn take(
-        &mut self,
-        worker: &mut Worker,
-        rules: &Outlier,
-        table: HostTable,
-        version: Option<Version>,
-        seen: Seen,
-        now: Timestamp,
-    ) {
-        let known = self.view.as_ref().map_or(0, |view| view.by_address.len());
-        let by_address: HashMap<_, _> = table.hosts().map(|(id, host)| (host.address.clone(), id)).collect();
+    fn take(&mut self, rules: &Outlier, table: HostTable, version: Option<Version>, seen: Seen, now: Timestamp) {
+        let before = self.view.take();
+        let known = before.as_ref().map_or(0, |view| view.by_address.len());
+        // Mostly it is the same hosts in another state.
+        let same = before.filter(|view| view.table.has_hosts_of(&table));
+        let by_address: HashMap<_, _> = match same {
+            Some(view) => view.by_address,
+            None => table.hosts().map(|(id, host)| (host.address.clone(), id)).collect(),
+        };
         if by_address.len() > known {
             self.to_sample = SAMPLE_FIRST.max(self.to_sample);
         }
         let is_stirred =
             table.hosts().any(|(_, host)| !host.is_in() || host.ejections > 0 || host.is_starting(rules, now));
         let steers = is_stirred && table.steers(rules, now);
-        if is_stirred {
-            self.rotation.shuffle(&table, &mut worker.random);
-        }
+        self.is_shuffled = false;
         self.view = Some(View { table, version, seen, by_address, is_stirred, steers, is_introduced: false });
     }
 
@@ -247,7 +246,7 @@ impl Hosts {
         }
         // The signal from before the swap: whatever changed since then makes this view look old, never new.
         let table = updated.record.unwrap_or_default();
-        self.take(worker, rules, table, None, Seen { epoch, at: now }, now);
+        self.take(rules, table, None, Seen { epoch, at: now }, now);
         Ok(updated.verdict)
     }
 
@@ -531,8 +530,11 @@ impl Hosts {
                 return None;
             }
         }
-        let Hosts { view, rotation, .. } = self;
+        let Hosts { view, rotation, is_shuffled, .. } = self;
         let table = &view.as_ref()?.table;
+        if !core::mem::replace(is_shuffled, true) {
+            rotation.shuffle(table, &mut worker.random);
+        }
         let mut hosts = rotation.next(table, rules, tries.max(LEAST_NAMED), &mut worker.random, now);
         if let Some(probe) = probe {
             hosts.insert(0, probe);

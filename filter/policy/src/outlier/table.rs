@@ -427,6 +427,13 @@ impl HostTable {
             && self.hosts.iter().zip(&other.hosts).all(|(host, other)| looks(host, other))
     }
 
+    /// Whether the other table has the same hosts at the same places.
+    pub fn has_hosts_of(&self, other: &HostTable) -> bool {
+        let is_same = |host: &Host, other: &Host| host.id == other.id && host.address == other.address;
+        self.hosts.len() == other.hosts.len()
+            && self.hosts.iter().zip(&other.hosts).all(|(host, other)| is_same(host, other))
+    }
+
     /// Adds to what a host would have been seen, had it had its share.
     pub fn miss(&mut self, id: HostId, times: u32) {
         if let Some(host) = self.host_mut(id) {

@@ -122,8 +122,6 @@ pub struct Hosts {
     /// When this worker last changed the table for something that could not be acted on.
     in_vain: Timestamp,
     rotation: Rotation,
-    /// Whether the rotation is one of the hosts as they are now.
-    is_shuffled: bool,
 }
 
 impl Hosts {
@@ -145,7 +143,6 @@ impl Hosts {
             uncounted: Vec::new(),
             in_vain: Timestamp::ZERO,
             rotation: Rotation::default(),
-            is_shuffled: false,
         }
     }
 
@@ -188,7 +185,7 @@ impl Hosts {
             return false;
         }
         let stood_still = self.view.as_ref().is_some_and(|view| view.seen.epoch == epoch);
-        self.take(rules, table, version, seen, now);
+        self.take(worker, rules, table, version, seen, now);
         if stood_still {
             // It was changed without a signal that reaches this seat, or by a worker that died before it gave one.
             store.raise_epoch();
@@ -196,7 +193,15 @@ impl Hosts {
         true
     }
 
-    fn take(&mut self, rules: &Outlier, table: HostTable, version: Option<Version>, seen: Seen, now: Timestamp) {
+    fn take(
+        &mut self,
+        worker: &mut Worker,
+        rules: &Outlier,
+        table: HostTable,
+        version: Option<Version>,
+        seen: Seen,
+        now: Timestamp,
+    ) {
         let before = self.view.take();
         let known = before.as_ref().map_or(0, |view| view.by_address.len());
         // Mostly it is the same hosts in another state.
@@ -211,7 +216,10 @@ impl Hosts {
         let is_stirred =
             table.hosts().any(|(_, host)| !host.is_in() || host.ejections > 0 || host.is_starting(rules, now));
         let steers = is_stirred && table.steers(rules, now);
-        self.is_shuffled = false;
+        // Attempt seats steer nobody.
+        if is_stirred && !worker.is_of_attempts() {
+            self.rotation.shuffle(&table, &mut worker.random);
+        }
         self.view = Some(View { table, version, seen, by_address, is_stirred, steers, is_introduced: false });
     }
 
@@ -246,7 +254,7 @@ impl Hosts {
         }
         // The signal from before the swap: whatever changed since then makes this view look old, never new.
         let table = updated.record.unwrap_or_default();
-        self.take(rules, table, None, Seen { epoch, at: now }, now);
+        self.take(worker, rules, table, None, Seen { epoch, at: now }, now);
         Ok(updated.verdict)
     }
 
@@ -530,11 +538,8 @@ impl Hosts {
                 return None;
             }
         }
-        let Hosts { view, rotation, is_shuffled, .. } = self;
+        let Hosts { view, rotation, .. } = self;
         let table = &view.as_ref()?.table;
-        if !core::mem::replace(is_shuffled, true) {
-            rotation.shuffle(table, &mut worker.random);
-        }
         let mut hosts = rotation.next(table, rules, tries.max(LEAST_NAMED), &mut worker.random, now);
         if let Some(probe) = probe {
             hosts.insert(0, probe);
@@ -600,13 +605,13 @@ impl Hosts {
     ) {
         let Some(view) = self.view.as_mut().filter(|view| !view.is_introduced) else { return };
         view.is_introduced = true;
-        let names_cluster = view.table.cluster.is_empty() && !cluster.is_empty();
+        let names_cluster = view.table.cluster != cluster && !cluster.is_empty();
         if !names_cluster && rules.hosts.iter().all(|host| view.by_address.contains_key(host.as_bytes())) {
             return;
         }
         let _ = self.change(worker, store, rules, now, |table| {
-            let before = (table.known(), table.cluster.len());
-            if table.cluster.is_empty() {
+            let before = (table.known(), table.cluster.clone());
+            if !cluster.is_empty() {
                 table.cluster = cluster.to_owned();
             }
             for host in &rules.hosts {
@@ -614,7 +619,7 @@ impl Hosts {
                     let _ = table.enter(host.as_bytes(), true, now);
                 }
             }
-            (before != (table.known(), table.cluster.len())).then_some(())
+            (before != (table.known(), table.cluster.clone())).then_some(())
         });
         if let Some(view) = &mut self.view {
             view.is_introduced = true;

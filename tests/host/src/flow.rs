@@ -499,7 +499,7 @@ impl Flow {
 
     /// A try's stream is reset.
     pub(crate) fn resets(&mut self, host: &Host, index: usize, reset: Reset) {
-        if reset == Reset::ConnectFailure {
+        if matches!(reset, Reset::ConnectFailure | Reset::Overflow) {
             let shared = Rc::clone(&self.tries[index].upstream);
             let mut upstream = shared.borrow_mut();
             upstream.local_address = None;

@@ -10,11 +10,11 @@ use crate::document::{FailureRate, Latency, Mode, Outlier, SuccessRate};
 use crate::random::Random;
 use crate::time::{SKEW, Timestamp};
 
-/// A host is forgotten when it was not seen for this long and would have been seen [`MISSED`] times, had it had its share.
+/// A host is forgotten when it was not seen for this long and would have been seen 20 times, had it had its share.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// See [`FORGET_AFTER`]. By chance alone, a host that is there is missed so often once in e^20 = 485 million times.
-const MISSED: u32 = 20;
+/// In thousandths of a time: see [`FORGET_AFTER`]. By chance alone, a host that is there is missed so often once in e^20 = 485 million times.
+const MISSED: u32 = 20_000;
 
 /// A host is forgotten in any case when it was not seen for this long.
 pub const FORGET_ANYWAY: Duration = Duration::from_secs(600);
@@ -54,7 +54,7 @@ pub fn sweep(table: &mut HostTable, rules: &Outlier, tallies: &Tallies, began: T
 fn note_presence(table: &mut HostTable, tallies: &Tallies, now: Timestamp) {
     let tries: u64 = tallies.values().map(|tally| u64::from(tally.total)).sum();
     let ids: Vec<HostId> = table.hosts().filter(|(_, host)| host.is_in()).map(|(id, _)| id).collect();
-    let share = tries.checked_div(ids.len() as u64).unwrap_or(0);
+    let share = tries.saturating_mul(1000).checked_div(ids.len() as u64).unwrap_or(0);
     for id in ids {
         if tallies.contains_key(&id) {
             table.see(id, now);

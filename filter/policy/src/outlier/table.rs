@@ -54,7 +54,7 @@ pub struct Host {
     pub listed: bool,
     /// When traffic or a listing last showed that it belongs to the cluster.
     pub seen: Timestamp,
-    /// About how often it would have been seen since, had it had its share.
+    /// About how often it would have been seen since, had it had its share, in thousandths.
     pub missed: u32,
     /// How often it has been ejected lately: each ejection adds one, each interval with successes takes one off.
     pub ejections: u16,
@@ -434,7 +434,7 @@ impl HostTable {
             && self.hosts.iter().zip(&other.hosts).all(|(host, other)| is_same(host, other))
     }
 
-    /// Adds to what a host would have been seen, had it had its share.
+    /// Adds to what a host would have been seen, had it had its share, in thousandths of a time.
     pub fn miss(&mut self, id: HostId, times: u32) {
         if let Some(host) = self.host_mut(id) {
             host.missed = host.missed.saturating_add(times);
@@ -445,6 +445,8 @@ impl HostTable {
     pub fn forget(&mut self, id: HostId) {
         if let Some(host) = self.host_mut(id) {
             *host = Host::vacant();
+            // Where one has left another has mostly come.
+            self.explored_in_vain = 0;
         }
         while self.hosts.last().is_some_and(|host| host.address.is_empty()) {
             self.hosts.pop();

@@ -297,17 +297,30 @@ fn a_host_is_forgotten_by_evidence_after_a_minute() {
 }
 
 #[test]
-fn a_group_with_little_traffic_forgets_only_after_ten_minutes() {
+fn a_group_with_little_traffic_needs_longer_to_miss_a_host() {
     let rules = rules(r#""failure_rate":{}"#);
     let (mut table, ids) = table(3);
+    // Two thirds of a try for each host in an interval: 30 of them make 20 tries.
     let calm = tallies(&ids, &[tally(1, 0, 1), tally(1, 0, 1)]);
-    for second in (10..=590).step_by(10) {
+    for second in (10..=300).step_by(10) {
         look(&mut table, &rules, &calm, t(second * 1000), 1);
     }
-    look(&mut table, &rules, &calm, t(599_999), 1);
-    assert_eq!(table.known(), 3, "599,999 ms: two tries an interval are no evidence");
-    look(&mut table, &rules, &calm, t(600_000), 1);
-    assert_eq!(table.known(), 2, "600,000 ms: forgotten in any case");
+    assert_eq!(table.known(), 3, "300 s: 19.98 tries are not enough");
+    look(&mut table, &rules, &calm, t(310_000), 1);
+    assert_eq!((table.known(), table.host(ids[2])), (2, None), "310 s: forgotten");
+}
+
+#[test]
+fn a_group_without_traffic_forgets_only_after_ten_minutes() {
+    let rules = rules(r#""failure_rate":{}"#);
+    let (mut table, _) = table(3);
+    for second in (10..=590).step_by(10) {
+        look(&mut table, &rules, &Tallies::new(), t(second * 1000), 1);
+    }
+    look(&mut table, &rules, &Tallies::new(), t(599_999), 1);
+    assert_eq!(table.known(), 3, "599,999 ms: no try is no evidence");
+    look(&mut table, &rules, &Tallies::new(), t(600_000), 1);
+    assert_eq!(table.known(), 0, "600,000 ms: forgotten in any case");
 }
 
 #[test]

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use outlying::{
-    ADMIN, SETTLED, all_known, all_served, are_out, are_told_nothing, becomes, before, counts_to, listed, metric, ms,
-    orders, route, scene_of, start, steered, told_of,
+    ADMIN, SETTLED, Story, all_known, all_served, are_out, are_told_nothing, becomes, before, counts_to, listed,
+    logged, metric, ms, orders, route, stage, start, steered, told_of,
 };
 
 const INTERVAL: Duration = Duration::from_millis(400);
@@ -67,134 +67,134 @@ fn check_is(host: &Backend, action: Action) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_serves_but_fails_its_checks_is_out_until_they_succeed() {
-    let hosts: [Backend; 3] = start().await;
-    let outlier = listed(checked(json!({"base_ejection_time": "60s"})));
-    let (scene, clients) = scene_of(&hosts, 4, orders(outlier)).await;
+async fn checks_take_hosts_out_and_bring_them_back() {
+    let ill = Story::of::<3>("/ill", listed(checked(json!({"base_ejection_time": "60s"})))).await;
+    let bad = Story::of::<3>("/bad", listed(checked(json!({})))).await;
+    let of = async |name: &'static str, heartbeat: Value| {
+        let mut outlier = json!({"heartbeat": {
+            "path": CHECK, "interval": "200ms", "timeout": "150ms", "unhealthy_after": 2,
+        }});
+        json_patch::merge(&mut outlier["heartbeat"], &heartbeat);
+        Story::of::<2>(name, outlier).await
+    };
+    // What the first host answers to each.
+    let out = [
+        (of("/status", json!({"status": [204, "400-499"]})).await, Action::status(200)),
+        (of("/slow", json!({})).await, Action::ok().after(ms(400))),
+        (of("/reset", json!({})).await, Action::reset()),
+        (of("/hanging", json!({})).await, Action::ok().then_hang()),
+    ];
+    let in_all_the_same = [
+        (of("/odd", json!({"status": [204, "400-499"]})).await, Action::status(404)),
+        (of("/shadow", json!({"mode": "shadow"})).await, Action::status(500)),
+        (of("/off", json!({"mode": "off"})).await, Action::status(500)),
+    ];
+    for (Story { name, hosts, .. }, action) in out.iter().chain(&in_all_the_same) {
+        check_is(&hosts[0], action.clone());
+        // The other one is good to all of them.
+        check_is(&hosts[1], Action::status(if matches!(*name, "/status" | "/odd") { 404 } else { 200 }));
+    }
+    let others = out.iter().chain(&in_all_the_same).map(|(story, _)| story);
+    let stories: Vec<&Story> = [&ill, &bad].into_iter().chain(others).collect();
+    let (scene, clients) = stage(4, &stories).await;
+
+    tokio::join!(
+        one_that_serves_but_fails_its_checks_is_out(&scene, &clients, &ill),
+        one_that_requests_took_out_comes_back_without_risking_one(&scene, &clients, &bad),
+        what_a_good_check_is_the_policy_says(&scene, &out, &in_all_the_same),
+    );
+}
+
+async fn one_that_serves_but_fails_its_checks_is_out(
+    scene: &Scene,
+    clients: &[Client],
+    Story { name, hosts, .. }: &Story,
+) {
     let ill = &hosts[1];
     are_checked_once_an_interval(&[&hosts[0], ill, &hosts[2]]).await;
     let check = ill.seen().into_iter().find(|seen| seen.path == CHECK).unwrap();
     assert_eq!((check.method, check.body.len()), (Method::GET, 0));
-    let counted = metric(&scene, "orders", "requests").await;
+    let counted = metric(scene, name, "requests").await;
     are_checked(&[ill], 2).await;
-    assert_eq!(metric(&scene, "orders", "requests").await, counted, "a check is nobody's request");
+    assert_eq!(metric(scene, name, "requests").await, counted, "a check is nobody's request");
 
-    let traffic = Traffic::start(&clients, 4, ms(10), "/");
+    let traffic = Traffic::start(clients, 4, ms(20), *name);
     check_is(ill, Action::status(503));
-    are_out(&scene, "orders", &[ill]).await;
+    are_out(scene, name, &[ill]).await;
     sleep(SETTLED).await;
     hosts.iter().for_each(Backend::reset_counters);
     traffic.goes_on(100).await.unwrap();
     are_checked(&[&hosts[0], ill, &hosts[2]], 2).await;
-    assert_eq!(ill.requests_to("/"), 0, "no request goes there, but checks do");
-    assert!(counts_to(&hosts, "/").iter().sum::<u64>() >= 100);
+    assert_eq!(ill.requests_to(name), 0, "no request goes there, but checks do");
     check_is(ill, Action::status(204));
-    becomes(&scene, "orders", "readmitted", 1).await;
-    becomes(&scene, "orders", "hosts_ejected", 0).await;
+    becomes(scene, name, "readmitted", 1).await;
+    becomes(scene, name, "hosts_ejected", 0).await;
     traffic.goes_on(100).await.unwrap();
     all_served(&traffic.stop().await);
-    assert!(ill.requests_to("/") >= 15, "the checks have brought it back");
+    assert!(ill.requests_to(name) >= 15, "the checks have brought it back");
 
-    let metrics = scene.metrics("orders", "cluster=orders").await;
-    assert_eq!((metrics["ejections.heartbeat"], metrics["ejections_detected.heartbeat"]), (1, 1));
-    assert_eq!(metrics["probe_failed"], 0, "a check that fails while the host is out is no news");
-    let told = told_of(&scene, "orders", ill);
+    assert_eq!(metric(scene, name, "ejections.heartbeat").await, 1);
+    assert_eq!(metric(scene, name, "ejections_detected.heartbeat").await, 1);
+    assert_eq!(metric(scene, name, "probe_failed").await, 0, "a check that fails while the host is out is no news");
+    let told = told_of(scene, name, ill);
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(
-        told[0].contains("ejected") && told[0].contains("3 heartbeats failed, last 503; 1 of 3 hosts out"),
-        "{told:?}"
-    );
+    let out =
+        told[0].starts_with("ejected until ") && told[0].ends_with(": 3 heartbeats failed, last 503; 1 of 3 hosts out");
+    assert!(out, "{told:?}");
     assert!(told[1].starts_with("is back after ") && told[1].ends_with("; 0 of 3 hosts out"), "{told:?}");
-    are_told_nothing(&hosts);
+    are_told_nothing(hosts);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_requests_took_out_comes_back_without_risking_one() {
-    let hosts: [Backend; 3] = start().await;
-    let (scene, clients) = scene_of(&hosts, 2, orders(listed(checked(json!({}))))).await;
+async fn one_that_requests_took_out_comes_back_without_risking_one(
+    scene: &Scene,
+    clients: &[Client],
+    Story { name, hosts, .. }: &Story,
+) {
     let bad = &hosts[0];
     bad.always(Action::status(500));
-    drive_all(&clients, 2, 40, "/").await;
-    are_out(&scene, "orders", &[bad]).await;
+    drive_all(clients, 4, 40, *name).await;
+    becomes(scene, name, "hosts_ejected", 1).await;
     bad.wait_idle().await.unwrap();
+    sleep(SETTLED).await;
     hosts.iter().for_each(Backend::reset_counters);
 
-    let traffic = Traffic::start(&clients, 4, ms(10), "/");
+    let traffic = Traffic::start(clients, 4, ms(20), *name);
     // Its time is one second.
-    sleep(ms(2500)).await;
-    assert_eq!(bad.requests_to("/"), 0, "while its checks fail nobody tries it");
-    assert!(bad.requests_to(CHECK) >= 3, "they are made: {}", bad.requests_to(CHECK));
-    assert_eq!(metric(&scene, "orders", "hosts_ejected").await, 1, "and its time alone does not bring it back");
+    sleep(ms(2200)).await;
+    assert_eq!(bad.requests_to(name), 0, "while its checks fail nobody tries it");
+    assert!(bad.requests_to(CHECK) >= 2, "they are made: {}", bad.requests_to(CHECK));
+    assert_eq!(metric(scene, name, "hosts_ejected").await, 1, "and its time alone does not bring it back");
     bad.always(Action::ok());
-    becomes(&scene, "orders", "hosts_ejected", 0).await;
+    becomes(scene, name, "hosts_ejected", 0).await;
     traffic.goes_on(100).await.unwrap();
-    all_served(&traffic.stop().await);
+    let records = traffic.stop().await;
+    all_served(&records);
 
-    assert!(bad.requests_to("/") > 0, "it serves again");
-    assert_eq!(metric(&scene, "orders", "readmitted").await, 1);
-    let log = scene.access_log();
+    assert!(bad.requests_to(name) > 0, "it serves again");
+    assert_eq!(metric(scene, name, "readmitted").await, 1);
+    let log = logged(scene, name, records.0.len()).await;
     assert!(log.iter().all(|entry| entry.holdfast_field("probe").is_none()), "no request was a probe");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_good_check_is_the_policy_says() {
-    let hosts: [Backend; 2] = start().await;
-    let policy = |name: &str, heartbeat: Value| {
-        let mut outlier = json!({"max_ejected": 50, "heartbeat": {
-            "path": format!("/check-{name}"), "interval": "200ms", "timeout": "150ms", "unhealthy_after": 2,
-        }});
-        json_patch::merge(&mut outlier["heartbeat"], &heartbeat);
-        json!({"name": name, "match": {"path": [format!("/{name}")]}, "outlier": outlier})
-    };
-    // What the first host does with the check of each.
-    let cases = [
-        ("status", json!({"status": [204, "400-499"]}), Some(Action::status(200))),
-        ("odd", json!({"status": [204, "400-499"]}), Some(Action::status(404))),
-        ("slow", json!({}), Some(Action::ok().after(ms(400)))),
-        ("reset", json!({}), Some(Action::reset())),
-        ("hanging", json!({}), Some(Action::ok().then_hang())),
-        ("shadow", json!({"mode": "shadow"}), Some(Action::status(500))),
-        ("off", json!({"mode": "off"}), Some(Action::status(500))),
-        ("good", json!({}), None),
-    ];
-    let document = cases.iter().map(|(name, heartbeat, _)| policy(name, heartbeat.clone())).collect::<Vec<_>>();
-    let mut options =
-        EnvoyOptions::new().seats(Seats::Both).policy(json!({"policies": document})).route(Scene::aside());
-    for (name, _, _) in &cases {
-        options = options.cluster(steered(name, &hosts)).route(route(&format!("/{name}")));
+async fn what_a_good_check_is_the_policy_says(
+    scene: &Scene,
+    out: &[(Story, Action)],
+    in_all_the_same: &[(Story, Action)],
+) {
+    for (Story { name, hosts, .. }, _) in out {
+        are_out(scene, name, &[&hosts[0]]).await;
+        assert_eq!(metric(scene, name, "ejections.heartbeat").await, 1, "{name}");
     }
-    let scene = Scene::with(options).await;
-    let clients = scene.workers(2).await;
-    let paths: Vec<String> = cases.iter().map(|(name, _, _)| format!("/{name}")).collect();
-    let of_first: Vec<(String, Action)> =
-        cases.iter().filter_map(|(name, _, action)| Some((format!("/check-{name}"), action.clone()?))).collect();
-    hosts[0].script(move |seen| {
-        of_first.iter().find(|(path, _)| *path == seen.path).map_or_else(Action::ok, |(_, action)| action.clone())
-    });
-    // The other one is good to all of them.
-    hosts[1].script(|seen| match seen.path.as_str() {
-        "/check-status" | "/check-odd" => Action::status(404),
-        _ => Action::ok(),
-    });
-
-    for path in &paths {
-        all_served(&drive_all(&clients, 4, 8, path.as_str()).await);
+    eventually(PATIENCE, || async { metric(scene, "/shadow", "would_eject.heartbeat").await >= 1 }).await.unwrap();
+    for (Story { name, hosts, .. }, _) in in_all_the_same {
+        if *name == "/off" {
+            assert_eq!(hosts[0].requests_to(CHECK), 0);
+        } else {
+            are_checked(&[&hosts[0]], 4).await;
+        }
+        assert_eq!(metric(scene, name, "hosts_ejected").await, 0, "{name}");
+        assert_eq!(metric(scene, name, "ejections.heartbeat").await, 0, "{name}");
     }
-    for name in ["status", "slow", "reset", "hanging"] {
-        are_out(&scene, &format!("/{name}"), &[&hosts[0]]).await;
-        assert_eq!(metric(&scene, name, "ejections.heartbeat").await, 1, "{name}");
-    }
-    eventually(PATIENCE, || async { metric(&scene, "shadow", "would_eject.heartbeat").await >= 1 }).await.unwrap();
-    are_checked_at(&hosts[0], "/check-good", 4).await;
-    for name in ["odd", "shadow", "off", "good"] {
-        assert_eq!(metric(&scene, name, "hosts_ejected").await, 0, "{name}");
-        assert_eq!(metric(&scene, name, "ejections.heartbeat").await, 0, "{name}");
-    }
-    assert_eq!(hosts[0].requests_to("/check-off"), 0);
-}
-
-async fn are_checked_at(host: &Backend, path: &str, times: u64) {
-    eventually(PATIENCE, || async { host.requests_to(path) >= times }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,53 +244,6 @@ async fn somebody_else_makes_the_checks_when_a_worker_crashes() {
     are_out(&scene, "orders", &[&hosts[0]]).await;
 }
 
-/// Sends one request, so that there is a key whose hosts can be known.
-async fn first_request(scene: &Scene) {
-    let client = Client::http1(scene.addr());
-    assert_eq!(client.get("/").await.unwrap().status, 200);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hosts_that_the_policy_names_are_checked_without_any_request() {
-    let hosts: [Backend; 4] = start().await;
-    let names: Vec<String> = hosts.iter().map(|host| host.addr().to_string()).collect();
-    let scene = Scene::with(before(&hosts, 2, orders(checked(json!({"hosts": names}))))).await;
-    check_is(&hosts[2], Action::status(500));
-
-    first_request(&scene).await;
-
-    becomes(&scene, "orders", "hosts", 4).await;
-    are_checked(&[&hosts[0], &hosts[1], &hosts[2], &hosts[3]], 1).await;
-    are_out(&scene, "orders", &[&hosts[2]]).await;
-    assert!(counts_to(&hosts, "/").iter().sum::<u64>() == 1);
-    assert_eq!(metric(&scene, "orders", "hosts").await, 4);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hosts_are_read_from_envoys_admin_interface() {
-    let hosts: [Backend; 3] = start().await;
-    let cluster = steered("orders", &hosts[..2]).dynamic_endpoints();
-    let options = EnvoyOptions::new().seats(Seats::Both).cluster(cluster).cluster(Cluster::admin(ADMIN));
-    let options = options.route(Scene::aside()).route(Route::to("/", "orders"));
-    let outlier = listed(checked(json!({})));
-    let scene = Scene::with(options.policy(orders(outlier))).await;
-
-    first_request(&scene).await;
-    becomes(&scene, "orders", "hosts", 2).await;
-    are_checked(&[&hosts[0], &hosts[1]], 1).await;
-    assert_eq!(hosts[2].requests(), 0);
-    let addrs: Vec<SocketAddr> = hosts.iter().map(Backend::addr).collect();
-    scene.set_endpoints("orders", &addrs).await.unwrap();
-    becomes(&scene, "orders", "hosts", 3).await;
-    are_checked(&[&hosts[2]], 1).await;
-    scene.set_endpoints("orders", &addrs[1..]).await.unwrap();
-    becomes(&scene, "orders", "hosts", 2).await;
-    sleep(SETTLED).await;
-    hosts[0].reset_counters();
-    are_checked(&[&hosts[1], &hosts[2]], 2).await;
-    assert_eq!(hosts[0].requests(), 0, "who has left is not checked");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_leaves_while_it_is_out_is_not_brought_back_by_others() {
     let hosts: [Backend; 3] = start().await;
@@ -317,69 +270,111 @@ async fn a_host_that_leaves_while_it_is_out_is_not_brought_back_by_others() {
     all_served(&drive_all(&clients, 2, 40, "/").await);
 }
 
+/// Three ways to say which hosts there are. Of each cluster one request makes the key whose hosts are known then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hosts_are_read_from_an_endpoint_of_ones_own() {
-    let (hosts, registry): ([Backend; 3], [Backend; 1]) = (start().await, start().await);
-    let registry = &registry[0];
+async fn hosts_are_known_from_listings() {
+    let (named, read, listed_by_us): ([Backend; 4], [Backend; 3], [Backend; 3]) =
+        (start().await, start().await, start().await);
+    let [registry] = start().await;
+    let names: Vec<String> = named.iter().map(|host| host.addr().to_string()).collect();
+    let mut ours = checked(json!({}));
+    ours["discover"] = json!({"cluster": "registry", "path": "/hosts?of=all", "interval": "200ms"});
+    let policy = |name: &str, outlier: Value| json!({"name": name, "match": {"cluster": [name]}, "outlier": outlier});
+    let document = json!({"policies": [
+        policy("named", checked(json!({"hosts": names}))),
+        policy("read", listed(checked(json!({})))),
+        policy("registered", ours),
+    ]});
+    let options = EnvoyOptions::new().concurrency(4).seats(Seats::Both).route(Scene::aside()).policy(document);
+    let options = options
+        .cluster(Cluster::admin(ADMIN))
+        .cluster(Cluster::new("registry").endpoint(registry.addr()).without_attempt_seat())
+        .cluster(steered("named", &named))
+        .cluster(steered("read", &read[..2]).dynamic_endpoints())
+        .cluster(steered("registered", &listed_by_us));
+    let options = options.route(route("/named")).route(route("/read")).route(route("/registered"));
+    let scene = Scene::with(options).await;
+    let clients = scene.workers(4).await;
+
+    tokio::join!(
+        named_ones_are_checked_without_any_request(&scene, &clients[0], &named),
+        they_are_read_from_envoys_admin_interface(&scene, &clients[0], &read),
+        they_are_read_from_an_endpoint_of_ones_own(&scene, &clients, &registry, &listed_by_us),
+    );
+}
+
+async fn named_ones_are_checked_without_any_request(scene: &Scene, client: &Client, hosts: &[Backend]) {
+    check_is(&hosts[2], Action::status(500));
+    assert_eq!(client.get("/named").await.unwrap().status, 200);
+
+    becomes(scene, "named", "hosts", 4).await;
+    are_checked(&[&hosts[0], &hosts[1], &hosts[2], &hosts[3]], 1).await;
+    are_out(scene, "named", &[&hosts[2]]).await;
+    assert_eq!(counts_to(hosts, "/named").iter().sum::<u64>(), 1);
+    assert_eq!(metric(scene, "named", "hosts").await, 4);
+}
+
+async fn they_are_read_from_envoys_admin_interface(scene: &Scene, client: &Client, hosts: &[Backend]) {
+    assert_eq!(client.get("/read").await.unwrap().status, 200);
+    becomes(scene, "read", "hosts", 2).await;
+    are_checked(&[&hosts[0], &hosts[1]], 1).await;
+    assert_eq!(hosts[2].requests(), 0);
+
+    let addrs: Vec<SocketAddr> = hosts.iter().map(Backend::addr).collect();
+    scene.set_endpoints("read", &addrs).await.unwrap();
+    becomes(scene, "read", "hosts", 3).await;
+    are_checked(&[&hosts[2]], 1).await;
+    scene.set_endpoints("read", &addrs[1..]).await.unwrap();
+    becomes(scene, "read", "hosts", 2).await;
+    sleep(SETTLED).await;
+    hosts[0].reset_counters();
+    are_checked(&[&hosts[1], &hosts[2]], 2).await;
+    assert_eq!(hosts[0].requests(), 0, "who has left is not checked");
+}
+
+async fn they_are_read_from_an_endpoint_of_ones_own(
+    scene: &Scene,
+    clients: &[Client],
+    registry: &Backend,
+    hosts: &[Backend],
+) {
     let lists = |listed: Value| {
-        let page = json!({"clusters": {"carts": ["127.0.0.1:1"], "orders": listed}}).to_string();
+        let page = json!({"clusters": {"carts": ["127.0.0.1:1"], "registered": listed}}).to_string();
         registry.always(Action::ok().header("content-type", "application/json").body(page));
     };
     let addr = |number: usize| hosts[number].addr().to_string();
-    let mut outlier = checked(json!({}));
-    outlier["discover"] = json!({"cluster": "registry", "path": "/hosts?of=all", "interval": "100ms"});
-    let options = before(&hosts, 2, orders(outlier));
-    let options = options.cluster(Cluster::new("registry").endpoint(registry.addr()).without_attempt_seat());
-    let scene = Scene::with(options).await;
+    let is_asked = async |times: u64| {
+        let before = registry.requests();
+        eventually(PATIENCE, || async { registry.requests() >= before + times }).await.expect("it is asked again");
+    };
     lists(json!([addr(0), addr(1)]));
-
-    first_request(&scene).await;
-    eventually(PATIENCE, || async { metric(&scene, "orders", "hosts").await >= 2 }).await.unwrap();
-    assert!(registry.requests_to("/hosts?of=all") > 0);
-    assert_eq!(registry.requests(), registry.requests_to("/hosts?of=all"));
+    all_served(&drive_all(clients, 4, 4, "/registered").await);
+    eventually(PATIENCE, || async { metric(scene, "registered", "hosts").await >= 2 }).await.unwrap();
     lists(json!([addr(0), addr(1), addr(2)]));
-    becomes(&scene, "orders", "hosts", 3).await;
+    becomes(scene, "registered", "hosts", 3).await;
+
+    // Four workers ask as one.
+    let (before, start) = (registry.requests(), Instant::now());
+    is_asked(5).await;
+    let (asked, most) = (registry.requests() - before, start.elapsed().as_millis() as u64 / 200 + 2);
+    assert!(asked <= most, "asked {asked} times in {:?}, {most} at most", start.elapsed());
+    assert_eq!(registry.requests(), registry.requests_to("/hosts?of=all"));
 
     // What is no list, or comes with no good status, changes nothing.
     let nonsense = [
-        Action::status(500).body(json!({"clusters": {"orders": []}}).to_string()),
+        Action::status(500).body(json!({"clusters": {"registered": []}}).to_string()),
         Action::ok().body("not JSON"),
-        Action::ok().body(json!({"clusters": {"orders": "127.0.0.1:1"}}).to_string()),
-        Action::ok().body(json!({"orders": ["127.0.0.1:1"]}).to_string()),
+        Action::ok().body(json!({"clusters": {"registered": "127.0.0.1:1"}}).to_string()),
+        Action::ok().body(json!({"registered": ["127.0.0.1:1"]}).to_string()),
         Action::ok().body(vec![b'['; 100_000]),
         Action::reset(),
-        Action::hang(),
     ];
     for action in nonsense {
         registry.always(action.clone());
-        let before = registry.requests();
-        eventually(PATIENCE, || async { registry.requests() >= before + 2 })
-            .await
-            .expect("it is asked again and again");
-        assert_eq!(metric(&scene, "orders", "hosts").await, 3, "{action:?}");
+        is_asked(2).await;
+        assert_eq!(metric(scene, "registered", "hosts").await, 3, "{action:?}");
     }
     lists(json!([addr(2)]));
-    becomes(&scene, "orders", "hosts", 1).await;
-    becomes(&scene, "orders", "hosts_ejected", 0).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn four_workers_ask_the_listing_as_one() {
-    let (hosts, registry): ([Backend; 1], [Backend; 1]) = (start().await, start().await);
-    let page = json!({"clusters": {"orders": [hosts[0].addr().to_string()]}}).to_string();
-    registry[0].always(Action::ok().body(page));
-    let mut outlier = json!({});
-    outlier["discover"] = json!({"cluster": "registry", "path": "/hosts", "interval": "400ms"});
-    let options = before(&hosts, 4, orders(outlier));
-    let options = options.cluster(Cluster::new("registry").endpoint(registry[0].addr()).without_attempt_seat());
-    let scene = Scene::with(options).await;
-    let clients = scene.workers(4).await;
-    all_known(&scene, &clients, &["orders"], &hosts).await;
-
-    registry[0].reset_counters();
-    let start = Instant::now();
-    eventually(PATIENCE, || async { registry[0].requests() >= 5 }).await.unwrap();
-    let (asked, took) = (registry[0].requests(), start.elapsed());
-    let most = took.as_millis() as u64 / INTERVAL.as_millis() as u64 + 2;
-    assert!(asked <= most, "asked {asked} times in {took:?}, {most} at most");
+    becomes(scene, "registered", "hosts", 1).await;
+    becomes(scene, "registered", "hosts_ejected", 0).await;
 }

@@ -5,7 +5,6 @@
 
 mod outlying;
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -15,34 +14,11 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use outlying::{
-    SETTLED, all_known, are_out, are_told_nothing, becomes, counts_to, failing, metric, ms, route, start, steered,
-    told, told_of,
+    SETTLED, Story, are_out, are_told_nothing, becomes, counts, metric, ms, stage, start, steered, told, told_of,
 };
 
-/// Both seats, and for each of these names a policy with this `outlier`, a path and a steered cluster of the same hosts.
-async fn scene_of(hosts: &[Backend], policies: &[(&'static str, Value)]) -> (Scene, Vec<Client>) {
-    scene_with(hosts, policies, |options| options).await
-}
-
-async fn scene_with(
-    hosts: &[Backend],
-    policies: &[(&'static str, Value)],
-    change: impl FnOnce(EnvoyOptions) -> EnvoyOptions,
-) -> (Scene, Vec<Client>) {
-    let written: Vec<Value> = policies
-        .iter()
-        .map(|(name, outlier)| json!({"name": name[1..], "match": {"path": [name]}, "outlier": outlier}))
-        .collect();
-    let mut options = EnvoyOptions::new().seats(Seats::Both).policy(json!({"policies": written})).route(Scene::aside());
-    for (name, _) in policies {
-        options = options.cluster(steered(&name[1..], hosts)).route(route(name));
-    }
-    let scene = Scene::with(change(options)).await;
-    let clients = scene.workers(2).await;
-    let names: Vec<&str> = policies.iter().map(|(name, _)| *name).collect();
-    all_known(&scene, &clients, &names, hosts).await;
-    (scene, clients)
-}
+/// Two whole intervals of a second, whatever part of one has passed, and their sweep.
+const TWO_INTERVALS: Duration = Duration::from_millis(3200);
 
 /// Sends requests one after the other, and expects this status of each.
 async fn send(client: &Client, path: &str, times: usize, status: u16) {
@@ -53,74 +29,86 @@ async fn send(client: &Client, path: &str, times: usize, status: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failures_in_a_row_are_counted_by_their_kind() {
-    let hosts: [Backend; 1] = start().await;
-    let host = &hosts[0];
+async fn runs_of_failures() {
     let only = |which: &str| {
         let mut outlier = json!({"consecutive_failures": 0, "interval": "60s"});
         outlier[which] = json!(3);
         outlier
     };
-    let (scene, clients) = scene_of(
-        &hosts,
-        &[
-            ("/any", only("consecutive_failures")),
-            ("/gateway", only("consecutive_gateway_failures")),
-            ("/local", only("consecutive_local_failures")),
-        ],
-    )
-    .await;
-    let out = async |name: &str| metric(&scene, name, "hosts_ejected").await;
+    let any = Story::of::<1>("/any", only("consecutive_failures")).await;
+    let gateway = Story::of::<1>("/gateway", only("consecutive_gateway_failures")).await;
+    let local = Story::of::<1>("/local", only("consecutive_local_failures")).await;
+    let broken_off = Story::of::<1>("/broken-off", json!({"interval": "60s"})).await;
+    let rpc = json!({"consecutive_failures": 5, "consecutive_gateway_failures": 3, "interval": "60s"});
+    let rpc = Story::of::<1>("/rpc", rpc).await.http2();
+    let of_mode = |outlier: &str, detector: &str| json!({"mode": outlier, "consecutive_failures": {"threshold": 3, "mode": detector}, "interval": "60s"});
+    let acts = Story::of::<2>("/acts", of_mode("shadow", "enforce")).await;
+    let tells = Story::of::<2>("/tells", of_mode("enforce", "shadow")).await;
+    let mixed = json!({"consecutive_failures": {"threshold": 3, "mode": "shadow"}, "consecutive_gateway_failures": 6});
+    let mixed = Story::of::<2>("/mixed", mixed).await;
+    let (scene, clients) = stage(2, &[&any, &gateway, &local, &broken_off, &rpc, &acts, &tells, &mixed]).await;
 
-    host.always(Action::status(500));
-    send(&clients[0], "/gateway", 6, 500).await;
-    send(&clients[0], "/local", 6, 500).await;
-    assert_eq!((out("/gateway").await, out("/local").await), (0, 0), "a 500 is no gateway's failure, and an answer");
+    tokio::join!(
+        failures_are_counted_by_their_kind(&scene, &clients, [&any, &gateway, &local]),
+        a_success_ends_a_run_whichever_worker_serves_it(&scene, &clients, &broken_off),
+        grpc_failures_count_wherever_their_status_stands(&scene, &clients, &rpc),
+        a_detector_has_its_own_mode(&scene, &clients, [&acts, &tells, &mixed]),
+    );
+}
+
+async fn failures_are_counted_by_their_kind(scene: &Scene, clients: &[Client], [any, gateway, local]: [&Story; 3]) {
+    let out = async |story: &Story| metric(scene, story.name, "hosts_ejected").await;
+
+    gateway.hosts[0].always(Action::status(500));
+    local.hosts[0].always(Action::status(500));
+    send(&clients[0], gateway.name, 6, 500).await;
+    send(&clients[0], local.name, 6, 500).await;
+    assert_eq!((out(gateway).await, out(local).await), (0, 0), "a 500 is no gateway's failure, and an answer");
     for status in [502, 503, 504] {
-        host.always(Action::status(status));
-        send(&clients[0], "/local", 2, status).await;
+        local.hosts[0].always(Action::status(status));
+        send(&clients[0], local.name, 2, status).await;
     }
-    assert_eq!(out("/local").await, 0, "whatever a host answers, it answers");
+    assert_eq!(out(local).await, 0, "whatever a host answers, it answers");
 
     for (status, client) in [(502, 0), (503, 1), (504, 0)] {
-        host.always(Action::status(status));
-        send(&clients[client], "/gateway", 1, status).await;
+        gateway.hosts[0].always(Action::status(status));
+        send(&clients[client], gateway.name, 1, status).await;
     }
-    becomes(&scene, "/gateway", "ejections.consecutive_gateway_failures", 1).await;
-    host.always(Action::reset());
-    send(&clients[1], "/local", 2, 503).await;
-    assert_eq!(out("/local").await, 0, "two are not three");
-    send(&clients[0], "/local", 1, 503).await;
-    becomes(&scene, "/local", "ejections.consecutive_local_failures", 1).await;
+    becomes(scene, gateway.name, "ejections.consecutive_gateway_failures", 1).await;
+    local.hosts[0].always(Action::reset());
+    send(&clients[1], local.name, 2, 503).await;
+    assert_eq!(out(local).await, 0, "two are not three");
+    send(&clients[0], local.name, 1, 503).await;
+    becomes(scene, local.name, "ejections.consecutive_local_failures", 1).await;
     for (status, client) in [(500, 0), (503, 1), (599, 1)] {
-        host.always(Action::status(status));
-        send(&clients[client], "/any", 1, status).await;
+        any.hosts[0].always(Action::status(status));
+        send(&clients[client], any.name, 1, status).await;
     }
-    becomes(&scene, "/any", "ejections.consecutive_failures", 1).await;
+    becomes(scene, any.name, "ejections.consecutive_failures", 1).await;
 
-    for (name, why) in [
-        ("/any", "3 consecutive failures, last 599"),
-        ("/gateway", "3 consecutive gateway failures, last 504"),
-        ("/local", "3 consecutive local failures, last reset"),
+    for (story, why) in [
+        (any, "3 consecutive failures, last 599"),
+        (gateway, "3 consecutive gateway failures, last 504"),
+        (local, "3 consecutive local failures, last reset"),
     ] {
-        let told = told_of(&scene, name, host);
-        assert_eq!(told.len(), 1, "{name}: {told:?}");
-        assert!(told[0].contains(why), "{name}: {}", told[0]);
+        let told = told_of(scene, story.name, &story.hosts[0]);
+        assert_eq!(told.len(), 1, "{}: {told:?}", story.name);
+        assert!(told[0].contains(why), "{}: {}", story.name, told[0]);
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_success_ends_a_run_of_failures_whichever_worker_serves_it() {
-    let hosts: [Backend; 1] = start().await;
-    let host = &hosts[0];
-    let (scene, clients) = scene_of(&hosts, &[("/a", json!({"interval": "60s"}))]).await;
+async fn a_success_ends_a_run_whichever_worker_serves_it(
+    scene: &Scene,
+    clients: &[Client],
+    Story { name, hosts, .. }: &Story,
+) {
     let fail = async |client: &Client, times| {
-        host.always(Action::status(503));
-        send(client, "/a", times, 503).await;
+        hosts[0].always(Action::status(503));
+        send(client, name, times, 503).await;
     };
     let serve = async |client: &Client| {
-        host.always(Action::ok());
-        send(client, "/a", 1, 200).await;
+        hosts[0].always(Action::ok());
+        send(client, name, 1, 200).await;
     };
 
     fail(&clients[0], 4).await;
@@ -131,48 +119,55 @@ async fn a_success_ends_a_run_of_failures_whichever_worker_serves_it() {
     fail(&clients[1], 2).await;
     serve(&clients[1]).await;
     fail(&clients[1], 4).await;
-    host.always(Action::status(404));
-    send(&clients[0], "/a", 1, 404).await;
+    hosts[0].always(Action::status(404));
+    send(&clients[0], name, 1, 404).await;
     fail(&clients[1], 4).await;
-    assert_eq!(metric(&scene, "/a", "ejections_detected.consecutive_failures").await, 0, "never five in a row");
+    assert_eq!(metric(scene, name, "ejections_detected.consecutive_failures").await, 0, "never five in a row");
 
     fail(&clients[0], 1).await;
-    becomes(&scene, "/a", "ejections.consecutive_failures", 1).await;
+    becomes(scene, name, "ejections.consecutive_failures", 1).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn grpc_failures_count_wherever_their_status_stands() {
-    let hosts: [Backend; 1] = start().await;
-    let host = &hosts[0];
-    let outlier = json!({"consecutive_failures": 5, "consecutive_gateway_failures": 3, "interval": "60s"});
-    let policy = json!({"policies": [{"name": "rpc", "outlier": outlier}]});
-    let options = EnvoyOptions::new().seats(Seats::Both).route(Scene::aside()).route(Route::to("/", "rpc"));
-    let options = options.cluster(steered("rpc", &hosts).http2()).policy(policy);
-    let scene = Scene::with(options).await;
-    let clients = scene.workers(2).await;
-    host.always(Action::grpc(0));
-    let call = async |client: &Client, status: u32| {
-        let answer = client.send(Client::grpc_request("/rpc.Orders/List")).await.unwrap();
+async fn grpc_failures_count_wherever_their_status_stands(
+    scene: &Scene,
+    clients: &[Client],
+    Story { name, hosts, .. }: &Story,
+) {
+    let call = async |client: &Client, status: u32, trailers_only: bool| {
+        hosts[0].always(if trailers_only { Action::grpc_trailers_only(status) } else { Action::grpc(status) });
+        let answer = client.send(Client::grpc_request("/rpc/orders.Orders/List")).await.unwrap();
         assert_eq!((answer.status, answer.grpc_status()), (200, Some(status)));
         sleep(SETTLED).await;
     };
-    call(&clients[0], 0).await;
-    sleep(outlying::NOTICED).await;
-    call(&clients[0], 0).await;
-    becomes(&scene, "rpc", "hosts", 1).await;
 
     for (status, trailers_only) in [(13, false), (13, true), (2, true), (15, false)] {
-        host.always(if trailers_only { Action::grpc_trailers_only(status) } else { Action::grpc(status) });
-        call(&clients[0], status).await;
+        call(&clients[0], status, trailers_only).await;
     }
-    host.always(Action::grpc(5));
-    call(&clients[1], 5).await;
-    assert_eq!(metric(&scene, "rpc", "hosts_ejected").await, 0, "NOT_FOUND is a success, and ends the run");
+    call(&clients[1], 5, false).await;
+    assert_eq!(metric(scene, name, "hosts_ejected").await, 0, "NOT_FOUND is a success, and ends the run");
     for (status, trailers_only) in [(14, true), (4, false), (14, false)] {
-        host.always(if trailers_only { Action::grpc_trailers_only(status) } else { Action::grpc(status) });
-        call(&clients[1], status).await;
+        call(&clients[1], status, trailers_only).await;
     }
-    becomes(&scene, "rpc", "ejections.consecutive_gateway_failures", 1).await;
+    becomes(scene, name, "ejections.consecutive_gateway_failures", 1).await;
+}
+
+async fn a_detector_has_its_own_mode(scene: &Scene, clients: &[Client], [acts, tells, mixed]: [&Story; 3]) {
+    for (Story { name, hosts, .. }, status) in [(acts, 500), (tells, 500), (mixed, 503)] {
+        hosts[0].always(Action::status(status));
+        drive_all(clients, 1, 30, *name).await;
+    }
+
+    are_out(scene, acts.name, &[&acts.hosts[0]]).await;
+    assert!(metric(scene, tells.name, "would_eject.consecutive_failures").await >= 1);
+    assert_eq!(metric(scene, tells.name, "hosts_ejected").await, 0);
+    are_out(scene, mixed.name, &[&mixed.hosts[0]]).await;
+    assert_eq!(metric(scene, mixed.name, "ejections.consecutive_gateway_failures").await, 1);
+    assert_eq!(metric(scene, mixed.name, "ejections.consecutive_failures").await, 0, "that one only tells");
+    assert!(metric(scene, mixed.name, "would_eject.consecutive_failures").await >= 1);
+    let log = scene.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("would be ejected")).collect();
+    assert_eq!(told.len(), 2, "each is told once, for now: {told:?}");
+    assert!(told.iter().all(|line| line.contains(" (shadow): host ")), "{told:?}");
 }
 
 /// Off, and ready for one detector. Nobody comes back in a test.
@@ -182,119 +177,107 @@ fn rate(detector: &str, settings: Value) -> Value {
     outlier
 }
 
-/// The host fails so many of each ten requests for a path.
-fn fail_of_ten(host: &Backend, failures: fn(&str) -> u64) {
-    let turns = Mutex::new(BTreeMap::<String, u64>::new());
-    host.script(move |seen| {
-        let mut turns = turns.lock().unwrap();
-        let turn = turns.entry(seen.path.clone()).or_default();
+/// The host fails so many of each ten requests.
+fn fail_of_ten(host: &Backend, failures: u64) {
+    let turns = Mutex::new(0);
+    host.script(move |_| {
+        let mut turn = turns.lock().unwrap();
         *turn += 1;
         // Spread over the ten, so that any run of requests has about this share.
-        let failures = failures(&seen.path);
         if *turn * failures % 10 < failures { Action::status(500) } else { Action::ok() }
     });
 }
 
+/// What one interval says of the hosts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rates_find_the_right_host_and_only_with_enough_to_judge_by() {
-    let hosts: [Backend; 5] = start().await;
+async fn intervals() {
     let failure = |min_requests: u32, min_hosts: u32| {
         rate("failure_rate", json!({"threshold": 70, "min_requests": min_requests, "min_hosts": min_hosts}))
     };
     let success = |min_requests: u32, min_hosts: u32| {
         rate("success_rate", json!({"min_requests": min_requests, "min_hosts": min_hosts}))
     };
-    let policies = [
-        ("/failure", failure(5, 5)),
-        ("/failure-few-requests", failure(1_000_000, 5)),
-        ("/failure-few-hosts", failure(5, 6)),
-        ("/success", success(5, 5)),
-        ("/success-few-requests", success(1_000_000, 5)),
-        ("/success-few-hosts", success(5, 6)),
-    ];
-    let names = policies.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-    let (scene, clients) = scene_of(&hosts, &policies).await;
-    // One fails nine of ten, another half of them, which is not 70 %. A single host that is worse than four equal ones is out
-    // by two standard deviations, however little it is worse.
-    fail_of_ten(&hosts[3], |path| if path.starts_with("/success") { 10 } else { 9 });
-    fail_of_ten(&hosts[1], |path| if path.starts_with("/success") { 0 } else { 5 });
-
-    let traffic: Vec<Traffic> = names.iter().map(|name| Traffic::start(&clients, 4, ms(20), *name)).collect();
-    are_out(&scene, "/failure", &[&hosts[3]]).await;
-    are_out(&scene, "/success", &[&hosts[3]]).await;
-    // Two whole intervals more, whatever part of one has passed.
-    sleep(Duration::from_secs(3)).await;
-    for going in traffic {
-        going.stop().await;
-    }
-
-    for (name, detector) in [("/failure", "failure_rate"), ("/success", "success_rate")] {
-        are_out(&scene, name, &[&hosts[3]]).await;
-        assert_eq!(metric(&scene, name, &format!("ejections.{detector}")).await, 1, "{name}");
-        for why in ["few-requests", "few-hosts"] {
-            let name = format!("{name}-{why}");
-            assert_eq!(metric(&scene, &name, &format!("ejections_detected.{detector}")).await, 0, "{name}");
-            assert!(told(&scene, &name).is_empty(), "{name}");
-            assert!(counts_to(&hosts, &name).iter().all(|count| *count > 30), "{name}: all of them serve");
-        }
-    }
-    let expect = |name: &str, expected: &str| {
-        let told = told_of(&scene, name, &hosts[3]);
-        assert_eq!(told.len(), 1, "{name}: {told:?}");
-        assert!(Regex::new(expected).unwrap().is_match(&told[0]), "{name}: {}", told[0]);
-    };
-    expect("/failure", r"^ejected for 3\S+: failure rate ([89]\d|100)% of \d+ >= 70%; 1 of 5 hosts out$");
-    let success =
-        r"^ejected for 3\S+: success rate \d+\.\d% < \d+\.\d% \(mean \d+\.\d% - 1\.9 x \d+\.\d% of 5 hosts\); 1 of 5";
-    expect("/success", success);
-    are_told_nothing(&hosts);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_hosts_are_found_beside_their_peers() {
-    let hosts: [Backend; 4] = start().await;
     let latency = |settings: Value| {
         let mut all = json!({"min_requests": 5});
         json_patch::merge(&mut all, &settings);
         rate("latency", all)
     };
-    let (scene, clients) = scene_of(
-        &hosts,
-        &[
-            ("/slow", latency(json!({}))),
-            ("/all-slow", latency(json!({}))),
-            ("/floor", latency(json!({"floor": "400ms"}))),
-            ("/few-hosts", latency(json!({"min_hosts": 5}))),
-            ("/few-requests", latency(json!({"min_requests": 1_000_000}))),
-        ],
-    )
-    .await;
-    for (number, host) in hosts.iter().enumerate() {
-        host.script(move |seen| match (seen.path.as_str(), number) {
-            ("/all-slow", _) | (_, 2) => Action::ok().after(ms(120)),
-            _ => Action::ok().after(ms(5)),
-        });
-    }
-    let names = ["/slow", "/all-slow", "/floor", "/few-hosts", "/few-requests"];
-    // No interval holds answers from before the hosts are slow.
+    let failing = [
+        Story::of::<5>("/failure", failure(5, 5)).await,
+        Story::of::<5>("/failure-few-requests", failure(1_000_000, 5)).await,
+        Story::of::<5>("/failure-few-hosts", failure(5, 6)).await,
+    ];
+    let failing_beside_others = [
+        Story::of::<5>("/success", success(5, 5)).await,
+        Story::of::<5>("/success-few-requests", success(1_000_000, 5)).await,
+        Story::of::<5>("/success-few-hosts", success(5, 6)).await,
+    ];
+    let slow = [
+        Story::of::<4>("/slow", latency(json!({}))).await,
+        Story::of::<4>("/all-slow", latency(json!({}))).await,
+        Story::of::<4>("/slow-below-floor", latency(json!({"floor": "400ms"}))).await,
+        Story::of::<4>("/slow-few-hosts", latency(json!({"min_hosts": 5}))).await,
+        Story::of::<4>("/slow-few-requests", latency(json!({"min_requests": 1_000_000}))).await,
+    ];
+    let all: Vec<&Story> = failing.iter().chain(&failing_beside_others).chain(&slow).collect();
+    let (scene, clients) = stage(2, &all).await;
+    // No interval holds answers from before the hosts are bad.
     sleep(ms(1100)).await;
 
-    let traffic: Vec<Traffic> = names.iter().map(|name| Traffic::start(&clients, 6, ms(10), *name)).collect();
-    are_out(&scene, "/slow", &[&hosts[2]]).await;
-    sleep(Duration::from_secs(3)).await;
+    let failure = r"failure rate ([89]\d|100)% of \d+ >= 70%; 1 of 5 hosts out$";
+    let success = r"success rate \d+\.\d% < \d+\.\d% \(mean \d+\.\d% - 1\.9 x \d+\.\d% of 5 hosts\); 1 of 5 hosts out$";
+    let latency =
+        r"mean latency \d+\.\dms is \d+% above its peers' \d+\.\dms \(3 hosts, limit 200%\); 1 of 4 hosts out$";
+    for Story { hosts, .. } in &failing {
+        fail_of_ten(&hosts[1], 5);
+        fail_of_ten(&hosts[3], 9);
+    }
+    for Story { hosts, .. } in &failing_beside_others {
+        // A single host that is worse than four equal ones is out by two standard deviations, however little it is worse.
+        fail_of_ten(&hosts[3], 10);
+    }
+    for (Story { name, hosts, .. }, number) in slow.iter().flat_map(|story| (0..4).map(move |number| (story, number))) {
+        let delay = if *name == "/all-slow" || number == 2 { 120 } else { 5 };
+        hosts[number].always(Action::ok().after(ms(delay)));
+    }
+    tokio::join!(
+        only_the_first_loses_a_host(&scene, &clients, &failing, 3, "failure_rate", failure),
+        only_the_first_loses_a_host(&scene, &clients, &failing_beside_others, 3, "success_rate", success),
+        only_the_first_loses_a_host(&scene, &clients, &slow, 2, "latency", latency),
+    );
+}
+
+/// Of these stories with the same bad host the first has enough to judge it by.
+async fn only_the_first_loses_a_host(
+    scene: &Scene,
+    clients: &[Client],
+    stories: &[Story],
+    bad: usize,
+    detector: &str,
+    line: &str,
+) {
+    let traffic: Vec<Traffic> = stories.iter().map(|story| Traffic::start(clients, 4, ms(20), story.name)).collect();
+    let (first, rest) = stories.split_first().unwrap();
+    let bad = &first.hosts[bad];
+    are_out(scene, first.name, &[bad]).await;
+    sleep(TWO_INTERVALS).await;
     for going in traffic {
         going.stop().await;
     }
 
-    are_out(&scene, "/slow", &[&hosts[2]]).await;
-    assert_eq!(metric(&scene, "/slow", "ejections.latency").await, 1);
-    for name in &names[1..] {
-        assert_eq!(metric(&scene, name, "ejections_detected.latency").await, 0, "{name}: {:?}", told(&scene, name));
-        assert!(counts_to(&hosts, name).iter().all(|count| *count >= 15), "{name}: {:?}", counts_to(&hosts, name));
+    are_out(scene, first.name, &[bad]).await;
+    assert_eq!(metric(scene, first.name, &format!("ejections.{detector}")).await, 1);
+    let told = told_of(scene, first.name, bad);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let expected = Regex::new(&format!(r"^ejected for 3\S+: {line}")).unwrap();
+    assert!(expected.is_match(&told[0]), "{}", told[0]);
+    for Story { name, hosts, .. } in rest {
+        let lines = outlying::told(scene, name);
+        assert_eq!(metric(scene, name, &format!("ejections_detected.{detector}")).await, 0, "{name}: {lines:?}");
+        assert!(lines.is_empty(), "{name}: {lines:?}");
+        assert!(counts(hosts).iter().all(|count| *count >= 15), "{name}: all of them serve: {:?}", counts(hosts));
     }
-    let told = told_of(&scene, "/slow", &hosts[2]);
-    let expected = r"^ejected for 3\S+: mean latency \d+\.\dms is \d+% above its peers' \d+\.\dms \(3 hosts, limit 200%\); 1 of 4 hosts out$";
-    assert!(Regex::new(expected).unwrap().is_match(&told[0]), "{}", told[0]);
+    stories.iter().for_each(|story| are_told_nothing(&story.hosts));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -376,39 +359,4 @@ async fn what_is_not_the_hosts_doing_is_never_held_against_it() {
         becomes(&scene, name, "hosts_ejected", 1).await;
     }
     are_told_nothing(&hosts);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_detector_has_its_own_mode() {
-    let hosts: [Backend; 2] = start().await;
-    let of_mode = |outlier: &str, detector: &str| json!({"mode": outlier, "consecutive_failures": {"threshold": 3, "mode": detector}, "interval": "60s"});
-    let (scene, clients) = scene_of(
-        &hosts,
-        &[
-            ("/acts", of_mode("shadow", "enforce")),
-            ("/tells", of_mode("enforce", "shadow")),
-            (
-                "/both",
-                json!({"consecutive_failures": {"threshold": 3, "mode": "shadow"}, "consecutive_gateway_failures": 6}),
-            ),
-        ],
-    )
-    .await;
-    for (path, status) in [("/acts", 500), ("/tells", 500), ("/both", 503)] {
-        hosts.iter().for_each(Backend::reset_counters);
-        failing(&hosts[0], path, Action::status(status));
-        drive_all(&clients, 1, 30, path).await;
-    }
-
-    are_out(&scene, "/acts", &[&hosts[0]]).await;
-    assert!(metric(&scene, "/tells", "would_eject.consecutive_failures").await >= 1);
-    assert_eq!(metric(&scene, "/tells", "hosts_ejected").await, 0);
-    are_out(&scene, "/both", &[&hosts[0]]).await;
-    assert_eq!(metric(&scene, "/both", "ejections.consecutive_gateway_failures").await, 1);
-    assert_eq!(metric(&scene, "/both", "ejections.consecutive_failures").await, 0, "that one only tells");
-    assert!(metric(&scene, "/both", "would_eject.consecutive_failures").await >= 1);
-    let told: Vec<String> =
-        scene.log().lines().filter(|line| line.contains("would be ejected")).map(str::to_owned).collect();
-    assert_eq!(told.len(), 2, "each is told once, for now: {told:?}");
-    assert!(told.iter().all(|line| line.contains("(shadow): host ")), "{told:?}");
 }

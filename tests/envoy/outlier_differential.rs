@@ -141,8 +141,10 @@ async fn both_have_the_same_hosts_out(detector: Detector, cases: &[Case]) {
         drive_all(&native, 4, 20, format!("/{}", case.of_envoy()).as_str()).await;
     }
 
+    // No interval holds answers from before the hosts are bad.
+    sleep(ms(1100)).await;
     *begun.lock().unwrap() = true;
-    let traffic = |clients: &[Client], path: String| Traffic::start(clients, 4, ms(10), path.as_str());
+    let traffic = |clients: &[Client], path: String| Traffic::start(clients, 4, ms(20), path.as_str());
     let ours: Vec<_> = cases.iter().map(|case| traffic(&clients, format!("/{}", case.of_holdfast()))).collect();
     let theirs: Vec<_> = cases.iter().map(|case| traffic(&native, format!("/{}", case.of_envoy()))).collect();
     for (case, hosts) in cases.iter().zip(&hosts) {

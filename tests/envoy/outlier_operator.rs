@@ -6,36 +6,54 @@
 mod outlying;
 
 use holdfast_tests::{
-    Action, Backend, Client, EnvoyOptions, PATIENCE, Route, Scene, Seats, Traffic, Update, drive_all, eventually,
-    fatal_request,
+    AccessLogEntry, Action, Backend, Client, EnvoyOptions, PATIENCE, Route, Scene, Seats, Traffic, Update, drive_all,
+    eventually, fatal_request,
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use outlying::{
-    NOTICED, SETTLED, all_known, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair, listed,
-    logged, metric, ms, orders, scene_of, start, steered, told, told_of,
+    NOTICED, SETTLED, Story, all_known, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair,
+    listed, logged, metric, ms, orders, stage, start, steered, told, told_of,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_shadow_mode_everything_is_told_and_nothing_is_done() {
-    let hosts: [Backend; 4] = start().await;
-    let outlier = json!({
+async fn what_is_told() {
+    let shadow = json!({
         "mode": "shadow", "consecutive_failures": 5, "interval": "1s",
         "failure_rate": {"threshold": 50, "min_requests": 5, "min_hosts": 3},
     });
-    let (scene, clients) = scene_of(&hosts, 4, orders(outlier)).await;
+    let shadow = Story::of::<4>("/shadow", shadow).await;
+    let enforced = listed(json!({
+        "consecutive_failures": 4, "base_ejection_time": "1s", "ejection_jitter": 0, "interval": "60s",
+    }));
+    let enforced = Story::of::<3>("/enforced", enforced).await;
+    let (scene, clients) = stage(4, &[&shadow, &enforced]).await;
+    tokio::join!(
+        in_shadow_mode_everything_is_told_and_nothing_is_done(&scene, &clients, &shadow),
+        a_story_in_metrics_log_and_access_log(&scene, &clients, &enforced),
+    );
+}
+
+async fn in_shadow_mode_everything_is_told_and_nothing_is_done(
+    scene: &Scene,
+    clients: &[Client],
+    Story { name, hosts, .. }: &Story,
+) {
     hosts[3].always(Action::status(500));
 
-    let traffic = Traffic::start(&clients, 8, ms(10), "/");
-    becomes_at_least(&scene, "would_eject.failure_rate", 1).await;
-    becomes_at_least(&scene, "would_eject.consecutive_failures", 1).await;
+    let traffic = Traffic::start(clients, 8, ms(20), *name);
+    for detector in ["failure_rate", "consecutive_failures"] {
+        let would = format!("would_eject.{detector}");
+        eventually(PATIENCE, || async { metric(scene, name, &would).await >= 1 }).await.expect(detector);
+    }
     hosts.iter().for_each(Backend::reset_counters);
-    traffic.goes_on(400).await.unwrap();
+    traffic.goes_on(300).await.unwrap();
     traffic.stop().await;
+    sleep(SETTLED).await;
 
-    assert!(is_fair(&counts(&hosts)), "every host keeps its share: {:?}", counts(&hosts));
-    let metrics = scene.metrics("orders", "cluster=orders").await;
+    assert!(is_fair(&counts(hosts)), "every host keeps its share: {:?}", counts(hosts));
+    let metrics = scene.metrics("shadow", "cluster=shadow").await;
     for (name, value) in &metrics {
         let is_done = ["ejections.", "hosts_ejected", "readmitted", "probe_failed", "ejections_overflow"];
         assert!(*value == 0 || !is_done.iter().any(|done| name.starts_with(done)), "{name} is {value}");
@@ -46,70 +64,55 @@ async fn in_shadow_mode_everything_is_told_and_nothing_is_done() {
     }
     assert_eq!(metrics["hosts"], 4);
     let log = scene.log();
-    let start = format!(" orders/cluster=orders (shadow): host {} would be ejected", hosts[3].addr());
+    let start = format!(" shadow/cluster=shadow (shadow): host {} would be ejected", hosts[3].addr());
     let told: Vec<&str> = log.lines().filter(|line| line.contains("would be ejected")).collect();
     assert!(told.iter().all(|line| line.contains(&start)), "{told:?}");
     assert!((1..=4).contains(&told.len()), "now and then, not for each request: {told:?}");
     assert!(told.iter().any(|line| line.contains("5 consecutive failures, last 500")), "{told:?}");
-    let steered = scene.access_log().into_iter().find(|entry| entry.holdfast_field("hosts_out").is_some());
+    let entries = logged(scene, name, 300).await;
+    let steered = entries.iter().find(|entry| entry.holdfast_field("hosts_out").is_some());
     assert!(steered.is_none(), "{steered:?}");
-    are_told_nothing(&hosts);
+    are_told_nothing(hosts);
 }
 
-async fn becomes_at_least(scene: &Scene, name: &str, least: u64) {
-    eventually(PATIENCE, || async { metric(scene, "orders", name).await >= least }).await.expect(name);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_story_in_metrics_log_and_access_log() {
-    let hosts: [Backend; 3] = start().await;
-    let outlier = listed(json!({
-        "consecutive_failures": 4, "base_ejection_time": "1s", "ejection_jitter": 0, "interval": "60s",
-    }));
-    let (scene, clients) = scene_of(&hosts, 4, orders(outlier)).await;
-    let all = [
-        "hosts",
-        "hosts_ejected",
-        "ejections.consecutive_failures",
-        "ejections_detected.consecutive_failures",
-        "ejections_overflow",
-        "readmitted",
-        "probe_failed",
-    ];
-    let healthy = json!({
-        "hosts": 3, "hosts_ejected": 0, "ejections.consecutive_failures": 0,
-        "ejections_detected.consecutive_failures": 0, "ejections_overflow": 0, "readmitted": 0, "probe_failed": 0,
-    });
-    assert_eq!(scene.counted(&all).await, healthy);
-    let quiet = scene.access_log();
+async fn a_story_in_metrics_log_and_access_log(scene: &Scene, clients: &[Client], Story { name, hosts, .. }: &Story) {
+    let counted = async || {
+        let all = scene.metrics("enforced", "cluster=enforced").await;
+        let of = |name: &str| all.get(name).copied().unwrap_or_default();
+        json!({
+            "hosts": of("hosts"), "out": of("hosts_ejected"), "ejections": of("ejections.consecutive_failures"),
+            "detected": of("ejections_detected.consecutive_failures"), "overflow": of("ejections_overflow"),
+            "readmitted": of("readmitted"), "probe_failed": of("probe_failed"),
+        })
+    };
+    let expected = |out: u32, ejections: u32, readmitted: u32, probe_failed: u32| {
+        json!({
+            "hosts": 3, "out": out, "ejections": ejections, "detected": ejections, "overflow": 0,
+            "readmitted": readmitted, "probe_failed": probe_failed,
+        })
+    };
+    assert_eq!(counted().await, expected(0, 0, 0, 0));
+    let quiet = logged(scene, name, 1).await;
     assert!(quiet.iter().all(|entry| entry.holdfast_field("hosts_out").is_none()), "nobody is out");
     let bad = &hosts[0];
     let address = bad.addr().to_string();
-    let as_told = |entry: &holdfast_tests::AccessLogEntry, field: &str| entry.holdfast_field(field).map(str::to_owned);
+    let field = |entry: &AccessLogEntry, field: &str| entry.holdfast_field(field).map(str::to_owned);
 
     bad.always(Action::status(502));
-    drive_all(&clients, 4, 40, "/first").await;
-    are_out(&scene, "orders", &[bad]).await;
-    all_served(&drive_all(&clients, 4, 40, "/steered").await);
-    let expected = json!({
-        "hosts": 3, "hosts_ejected": 1, "ejections.consecutive_failures": 1,
-        "ejections_detected.consecutive_failures": 1, "ejections_overflow": 0, "readmitted": 0, "probe_failed": 0,
-    });
-    assert_eq!(scene.counted(&all).await, expected);
+    drive_all(clients, 4, 40, *name).await;
+    are_out(scene, name, &[bad]).await;
+    all_served(&drive_all(clients, 4, 40, "/enforced/steered").await);
+    assert_eq!(counted().await, expected(1, 1, 0, 0));
 
-    let traffic = Traffic::start(&clients, 4, ms(10), "/probed");
-    becomes(&scene, "orders", "probe_failed", 1).await;
+    let traffic = Traffic::start(clients, 4, ms(10), "/enforced/probed");
+    becomes(scene, name, "probe_failed", 1).await;
     bad.always(Action::ok());
-    becomes(&scene, "orders", "readmitted", 1).await;
+    becomes(scene, name, "readmitted", 1).await;
     let probed = traffic.stop().await.0.len();
-    becomes(&scene, "orders", "hosts_ejected", 0).await;
-    let expected = json!({
-        "hosts": 3, "hosts_ejected": 0, "ejections.consecutive_failures": 1,
-        "ejections_detected.consecutive_failures": 1, "ejections_overflow": 0, "readmitted": 1, "probe_failed": 1,
-    });
-    assert_eq!(scene.counted(&all).await, expected);
+    becomes(scene, name, "hosts_ejected", 0).await;
+    assert_eq!(counted().await, expected(0, 1, 1, 1));
 
-    let told = told(&scene, "orders");
+    let told = told(scene, name);
     assert_eq!(told.len(), 3, "once over all workers: {told:?}");
     assert_eq!(told[0], format!("{address} ejected for 1s: 4 consecutive failures, last 502; 1 of 3 hosts out"));
     let failed = "failed its probe (502): out for 2s more, ejected 2 times; 1 of 3 hosts out";
@@ -117,16 +120,15 @@ async fn a_story_in_metrics_log_and_access_log() {
     let back = told[2].strip_prefix(&format!("{address} is back after ")).unwrap();
     assert!(back.ends_with("s: its probe succeeded; 0 of 3 hosts out"), "{back}");
 
-    let steered = logged(&scene, "/steered", 40).await;
-    let is_marked = steered.iter().all(|entry| as_told(entry, "hosts_out").as_deref() == Some("1/3"));
+    let steered = logged(scene, "/enforced/steered", 40).await;
+    let is_marked = steered.iter().all(|entry| field(entry, "hosts_out").as_deref() == Some("1/3"));
     assert!(is_marked, "each steered request says how many were out: {steered:?}");
     assert!(steered.iter().all(|entry| entry.host.as_ref() != Some(&address)));
-    logged(&scene, "/probed", probed).await;
-    let log = scene.access_log();
+    let log = logged(scene, "/enforced/probed", probed).await;
     let probes: Vec<_> = log.iter().filter(|entry| entry.holdfast_field("probe").is_some()).collect();
-    let told: Vec<_> = probes.iter().map(|entry| (as_told(entry, "probe").unwrap(), entry.code)).collect();
+    let told: Vec<_> = probes.iter().map(|entry| (field(entry, "probe").unwrap(), entry.code)).collect();
     assert_eq!(told, [(address.clone(), 502), (address.clone(), 200)], "two requests were its probes");
-    assert!(probes.iter().all(|entry| entry.host.as_deref() == Some(address.as_str())));
+    assert!(probes.iter().all(|entry| entry.host.as_ref() == Some(&address)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

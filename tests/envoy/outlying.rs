@@ -68,6 +68,71 @@ pub async fn scene_of(hosts: &[Backend], workers: u32, document: Value) -> (Scen
     (scene, clients)
 }
 
+/// One of several stories that happen in one Envoy at the same time: hosts behind a steered cluster of this name, with a
+/// policy of this name for the path of this name and all below it.
+pub struct Story {
+    pub name: &'static str,
+    pub hosts: Vec<Backend>,
+    policy: Value,
+    http2: bool,
+    is_steered: bool,
+}
+
+impl Story {
+    /// The policy is given without its name and its match.
+    pub async fn new<const HOSTS: usize>(name: &'static str, policy: Value) -> Self {
+        let hosts: [Backend; HOSTS] = start().await;
+        Self { name, hosts: hosts.into(), policy, http2: false, is_steered: true }
+    }
+
+    /// A story whose policy says only this of outliers.
+    pub async fn of<const HOSTS: usize>(name: &'static str, outlier: Value) -> Self {
+        Self::new::<HOSTS>(name, json!({"outlier": outlier})).await
+    }
+
+    /// Speaks HTTP/2 to the hosts.
+    pub fn http2(mut self) -> Self {
+        self.http2 = true;
+        self
+    }
+
+    /// Has a cluster that does not follow the request seat's header.
+    pub fn unsteered(mut self) -> Self {
+        self.is_steered = false;
+        self
+    }
+
+    fn cluster(&self) -> Cluster {
+        let mut cluster = Cluster::new(&self.name[1..]);
+        if self.is_steered {
+            cluster = cluster.steered();
+        }
+        if self.http2 {
+            cluster = cluster.http2();
+        }
+        self.hosts.iter().fold(cluster, |cluster, host| cluster.endpoint(host.addr()))
+    }
+}
+
+/// An Envoy for these stories, with a client on each worker. All hosts are known.
+pub async fn stage(workers: u32, stories: &[&Story]) -> (Scene, Vec<Client>) {
+    let mut options = EnvoyOptions::new().concurrency(workers).seats(Seats::Both).cluster(Cluster::admin(ADMIN));
+    options = options.route(Scene::aside());
+    let mut policies = Vec::new();
+    for story in stories {
+        options = options.cluster(story.cluster()).route(route(story.name));
+        let mut policy = story.policy.clone();
+        policy["name"] = json!(story.name[1..]);
+        policy["match"] = json!({"path": [story.name, format!("{}/**", story.name)]});
+        policies.push(policy);
+    }
+    let scene = Scene::with(options.policy(json!({"policies": policies}))).await;
+    let clients = scene.workers(workers as usize).await;
+    let known: Vec<(&str, &[Backend])> = stories.iter().map(|story| (story.name, story.hosts.as_slice())).collect();
+    all_known_to(&scene, &clients, &known).await;
+    (scene, clients)
+}
+
 /// [`all_known_to`] for policies that share their hosts.
 pub async fn all_known(scene: &Scene, clients: &[Client], names: &[&str], hosts: &[Backend]) {
     let policies: Vec<(&str, &[Backend])> = names.iter().map(|name| (*name, hosts)).collect();
@@ -102,9 +167,9 @@ pub async fn all_known_to(scene: &Scene, clients: &[Client], policies: &[(&str, 
     policies.iter().flat_map(|(_, hosts)| hosts.iter()).for_each(Backend::reset_counters);
 }
 
-/// Sends the path of this name, and no other, to the cluster of this name.
+/// Sends the path of this name, and those below it, to the cluster of this name.
 pub fn route(path: &str) -> Route {
-    Route::to(path, path.trim_start_matches('/')).raw(json!({"match": {"prefix": null, "path": path}}))
+    Route::to(path, path.trim_start_matches('/')).raw(json!({"match": {"prefix": null, "path_separated_prefix": path}}))
 }
 
 /// Where the policy `orders` takes all there is, others have a path of their own.

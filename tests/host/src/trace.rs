@@ -70,7 +70,8 @@ pub fn check(name: &str, text: &str) {
 }
 
 /// A time as `h:mm:ss.mmm`.
-struct Clock(Duration);
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(pub Duration);
 
 impl fmt::Display for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -155,7 +155,7 @@ async fn the_attempt_seat_in_the_router_does_as_well() {
 async fn without_an_attempt_seat_the_last_tries_are_judged() {
     let hosts: [Backend; 5] = start().await;
     let outlier =
-        json!({"consecutive_failures": 5, "base_ejection_time": "1s", "ejection_jitter": 0, "interval": "60s"});
+        json!({"consecutive_failures": 5, "base_ejection_time": "2s", "ejection_jitter": 0, "interval": "60s"});
     let outlier = listed(outlier);
     let options = before(&hosts, 2, orders(outlier)).seats(Seats::Request);
     let scene = Scene::with(options).await;

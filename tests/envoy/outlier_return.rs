@@ -5,6 +5,8 @@
 
 mod outlying;
 
+use std::time::Instant;
+
 use holdfast_tests::{
     Action, Backend, Client, PATIENCE, Scene, Template, Traffic, attempts, drive_all, eventually, gaps,
 };
@@ -25,15 +27,17 @@ fn for_half_a_second(more: Value) -> Value {
     listed(outlier)
 }
 
-/// Takes a host out by requests of these clients, and waits until none is under way there. Then nothing has been counted
-/// there.
+/// Takes a host out by no more requests than that takes. Then nothing has been counted there.
 async fn take_out(scene: &Scene, clients: &[Client], name: &str, bad: &Backend) {
     bad.always(Action::status(500));
-    drive_all(clients, clients.len(), 60, name).await;
-    are_out(scene, name, &[bad]).await;
-    bad.wait_idle().await.unwrap();
-    sleep(SETTLED).await;
+    for client in clients.iter().cycle() {
+        client.get(name).await.unwrap();
+        if bad.requests() == 3 {
+            break;
+        }
+    }
     bad.reset_counters();
+    are_out(scene, name, &[bad]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,13 +63,16 @@ async fn hosts_come_back_over_four_workers() {
     let retried = json!({"outlier": for_half_a_second(json!({})), "retry": retry});
     let retried = Story::new::<3>("/retried", retried).await;
     let left = Story::of::<2>("/left", for_half_a_second(json!({}))).await;
-    let (scene, clients) = stage(4, &[&single, &several, &slowly, &retried, &left]).await;
+    let slow = for_half_a_second(json!({"consecutive_failures": 0, "interval": "1s", "latency": {"min_requests": 5}}));
+    let slow = Story::of::<4>("/slow", slow).await;
+    let (scene, clients) = stage(4, &[&single, &several, &slowly, &retried, &left, &slow]).await;
     tokio::join!(
         one_request_at_a_time(&scene, &clients, &single),
         several_probes_all_have_to_succeed(&scene, &clients, &several),
         one_that_is_back_starts_slowly(&scene, &clients, &slowly),
         a_request_that_can_be_made_again_is_the_probe(&scene, &clients, &retried),
         a_probe_whose_client_leaves_is_made_again(&scene, &clients, &left),
+        a_slow_host_has_to_be_faster_to_come_back(&scene, &clients, &slow),
     );
 }
 
@@ -145,19 +152,39 @@ async fn one_that_is_back_starts_slowly(scene: &Scene, clients: &[Client], Story
 
     let traffic = Traffic::start(clients, 4, ms(4), *name);
     becomes(scene, name, "readmitted", 1).await;
-    let mut shares = Vec::new();
-    for _ in 0..5 {
-        hosts.iter().for_each(Backend::reset_counters);
-        sleep(ms(500)).await;
-        let counts = counts(hosts);
-        shares.push(counts[0] as f64 / counts.iter().sum::<u64>() as f64);
-    }
+    sleep(ms(2800)).await;
     all_served(&traffic.stop().await);
 
+    let arrivals = hosts.iter().map(|host| host.seen().into_iter().map(|seen| seen.at).collect::<Vec<_>>());
+    let arrivals: Vec<Vec<Instant>> = arrivals.collect();
+    let probe = arrivals[0][0];
+    // Its share of all requests in the quarter of the slow start with this number.
+    let share = |quarter: u32| {
+        let (from, to) = (probe + ms(500) * quarter, probe + ms(500) * (quarter + 1));
+        let within = |arrivals: &Vec<Instant>| arrivals.iter().filter(|at| (from..to).contains(*at)).count() as f64;
+        within(&arrivals[0]) / (within(&arrivals[0]) + within(&arrivals[1]))
+    };
+    let shares = [share(0), share(1), share(2), share(3), share(4)];
     // Of two hosts with 10 % to 25 %, then up to 50 %, 75 % and all of its half.
     assert!(shares[0] > 0.01 && shares[0] < 0.3, "little at first, but not nothing: {shares:?}");
     assert!(shares[3] > shares[0] + 0.1, "more and more: {shares:?}");
     assert!(shares[4] > 0.4, "its half in the end: {shares:?}");
+}
+
+async fn a_slow_host_has_to_be_faster_to_come_back(
+    scene: &Scene,
+    clients: &[Client],
+    Story { name, hosts, .. }: &Story,
+) {
+    let slow = &hosts[2];
+    slow.always(Action::ok().after(ms(120)));
+    let traffic = Traffic::start(clients, 8, ms(20), *name);
+    becomes(scene, name, "ejections.latency", 1).await;
+    becomes(scene, name, "probe_failed", 1).await;
+    assert_eq!(metric(scene, name, "readmitted").await, 0, "its answer was good, but as slow as before");
+    slow.always(Action::ok());
+    becomes(scene, name, "readmitted", 1).await;
+    all_served(&traffic.stop().await);
 }
 
 async fn a_request_that_can_be_made_again_is_the_probe(
@@ -219,6 +246,7 @@ async fn a_probe_whose_client_leaves_is_made_again(
     .unwrap();
     probe.disconnect().await;
     bad.wait_idle().await.unwrap();
+    sleep(SETTLED).await;
     assert_eq!(metric(scene, name, "probe_failed").await, 0, "the host has not failed it");
     bad.always(Action::ok());
     let traffic = Traffic::start(clients, 2, ms(50), *name);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use holdfast_tests::{
-    AccessLogEntry, Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Records, Route, Scene, Seats, drive_all,
+    AccessLogEntry, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Records, Route, Scene, Seats, drive_all,
     eventually,
 };
 use serde_json::{Value, json};
@@ -267,11 +267,6 @@ pub fn are_told_nothing(hosts: &[Backend]) {
         let ours = seen.headers.keys().find(|name| name.as_str().starts_with("x-holdfast"));
         assert_eq!(ours, None, "a host sees it in {} {}: {:?}", seen.method, seen.path, seen.headers);
     }
-}
-
-/// Fails requests for this path and serves others.
-pub fn failing(host: &Backend, path: &'static str, action: Action) {
-    host.script(move |seen| if seen.path == path { action.clone() } else { Action::ok() });
 }
 
 pub fn all_served(records: &Records) {

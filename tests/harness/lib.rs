@@ -3,7 +3,8 @@
 //! * [`Envoy`] renders a bootstrap from [`EnvoyOptions`], runs the binary, and reads what it says: statistics, log,
 //!   access log, processor time. It is killed when dropped.
 //! * [`Backend`] is an HTTP/1.1 and HTTP/2 server that misbehaves on request and counts what it sees.
-//! * [`Client`] sends single requests, bursts and loads, and keeps every answer.
+//! * [`Client`] sends single requests, bursts and loads, and keeps every answer; [`Traffic`] and [`drive_all`] send through
+//!   several clients at once.
 //! * [`Scene`] is an Envoy with Holdfast in it, with what its tests ask for again and again.
 //! * [`eventually`] waits for a condition, patiently.
 //!

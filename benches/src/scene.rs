@@ -7,7 +7,7 @@ use std::sync::Arc;
 use holdfast_policy::attempts::{AfterResponse, Attempts, RouteEnds};
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
-use holdfast_policy::exchange::{ClusterHash, End, Exchange, Try};
+use holdfast_policy::exchange::{End, Exchange, Try};
 use holdfast_policy::fallback::Field;
 use holdfast_policy::governed::{Asked, Decision, Governed, Plan, Sending, Sent, Ticket};
 use holdfast_policy::index::Index;
@@ -120,8 +120,7 @@ impl Thread {
         now: Timestamp,
     ) -> Option<Plan> {
         let governed = self.policies.get_mut(index)?;
-        let by_key = ClusterHash::OF_THE_KEY;
-        let cluster = if governed.wants_cluster() { ClusterHash::of(cluster.as_bytes()) } else { by_key };
+        let cluster = governed.cluster_hash(|| cluster.as_bytes().into());
         let asked = Asked { leave: Leave::All, cluster, ended: true, trusts_seat: true };
         governed.plan_retries(&mut self.worker, store, ticket, asked, now)
     }
@@ -137,7 +136,7 @@ impl Thread {
     ) -> Option<Sent> {
         self.events.clear();
         let governed = self.policies.get_mut(index)?;
-        let hash = if governed.wants_cluster() { ClusterHash::of(cluster.as_bytes()) } else { ClusterHash::OF_THE_KEY };
+        let hash = governed.cluster_hash(|| cluster.as_bytes().into());
         let sending =
             Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None, trusts_seat: true };
         Some(governed.send(&mut self.worker, store, ticket, sending, now, &mut self.events))

@@ -25,6 +25,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// within its back-off.
 const PASSED: usize = 1024;
 
+/// What was counted of hosts is to be written within this at most.
+const FLUSHES_WITHIN: Duration = Duration::from_secs(1);
+
 /// A first try that passed without a record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Passed {
@@ -58,6 +61,8 @@ pub struct AttemptPlugin {
     tick: Cell<u32>,
     /// When that tick comes.
     ticks_at: Cell<Timestamp>,
+    /// When what was counted of hosts is to be written, if there is anything.
+    flush_due: Cell<Option<Timestamp>>,
 }
 
 /// A paused try.
@@ -102,6 +107,7 @@ impl AttemptPlugin {
             passed: RefCell::new(vec![Passed::default(); PASSED]),
             tick: Cell::new(0),
             ticks_at: Cell::new(Timestamp::ZERO),
+            flush_due: Cell::new(None),
         }
     }
 
@@ -110,13 +116,10 @@ impl AttemptPlugin {
         self.vm.attempts(exchange, self.shared)
     }
 
-    /// Sees to it that what was counted of hosts is written in time.
-    pub fn flush_later(&self, due: Option<Timestamp>, now: Timestamp) {
-        if let Some(due) = due
-            && (self.tick.get() == 0 || due < self.ticks_at.get())
-        {
-            self.arm(now);
-        }
+    /// Sees to it that what was counted of hosts is written by then.
+    pub fn flush_by(&self, due: Timestamp, now: Timestamp) {
+        self.flush_due.set(Some(self.flush_due.get().map_or(due, |other| other.min(due))));
+        self.tick_by(due, now);
     }
 
     /// Has a paused context woken at `due`.
@@ -124,7 +127,11 @@ impl AttemptPlugin {
         if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
             waiting.push(Waiter { context, due, at_most: due.since(now), what });
         }
-        // The tick that has been asked for may be early enough.
+        self.tick_by(due, now);
+    }
+
+    /// Asks for a tick by then. The one that has been asked for may be early enough.
+    fn tick_by(&self, due: Timestamp, now: Timestamp) {
         if self.tick.get() == 0 || due < self.ticks_at.get() || self.ticks_at.get() <= now {
             self.arm(now);
         }
@@ -219,8 +226,8 @@ impl AttemptPlugin {
         for waiter in due {
             self.wake(waiter, now);
         }
-        if self.vm.flush_due().is_some_and(|due| due.remaining(now, Duration::from_secs(1)).is_none()) {
-            self.vm.flush(self.shared, now);
+        if self.flush_due.get().is_some_and(|due| due.remaining(now, FLUSHES_WITHIN).is_none()) {
+            self.flush_due.set(self.vm.flush(self.shared, now));
         }
         self.arm(now);
     }
@@ -274,7 +281,7 @@ impl AttemptPlugin {
     /// Asks for a tick when the next one is due, or for none.
     fn arm(&self, now: Timestamp) {
         let waiters = self.waiting.try_borrow().ok().and_then(|waiting| waiting.iter().map(|waiter| waiter.due).min());
-        let next = [waiters, self.vm.flush_due()].into_iter().flatten().min();
+        let next = [waiters, self.flush_due.get()].into_iter().flatten().min();
         let period = next.map_or(0, |due| {
             let left = due.since(now);
             let millis = left.as_millis() + u128::from(left.subsec_nanos() % 1_000_000 > 0);

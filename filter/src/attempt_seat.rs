@@ -338,21 +338,15 @@ impl AttemptSeat {
 
     /// Judges a response to a request whose retries are the route's.
     fn judge_only(&self, attempt: &mut Attempt, head: ResponseHead, ended: bool, sent: Timestamp, now: Timestamp) {
-        let shared_policy = Rc::clone(&attempt.policy);
-        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
-        self.show_judged(attempt, &policy);
+        if let Ok(policy) = attempt.policy.try_borrow() {
+            self.show_judged(attempt, &policy);
+        }
         let Some(answer) = head.answer(ended) else {
             attempt.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
             return;
         };
         attempt.phase = Phase::Over;
-        let verdict = policy.policy().outcome.verdict(answer);
-        self.judge_host(attempt, &mut policy, End::of(answer), verdict, sent, now);
-        let Some(end) = End::of(answer) else { return };
-        if verdict != Verdict::Success {
-            let one = Try { host: attempt.host(), end, verdict, took: now.since(sent), ended: now };
-            attempt.exchange.ended(one);
-            attempt.write();
+        if self.record(attempt, answer, sent, now) {
             mark(exchange::TRIES_HEADER, "1");
         }
     }
@@ -395,8 +389,9 @@ impl AttemptSeat {
         let host = attempt.host();
         let one = Judged { host: &host, end, verdict, took: came.since(sent), sent };
         let Ok(mut worker) = self.plugin.vm.attempt_worker.try_borrow_mut() else { return };
-        policy.judge_host(&mut worker, &mut shared, &attempt.exchange, one, came);
-        self.plugin.flush_later(policy.flush_due(), came);
+        if let Some(due) = policy.judge_host(&mut worker, &mut shared, &attempt.exchange, one, came) {
+            self.plugin.flush_by(due, came);
+        }
     }
 
     /// Judges a gRPC response by its trailers: too late for another try, but not for the record.
@@ -407,21 +402,23 @@ impl AttemptSeat {
         self.record(attempt, answer, sent, came);
     }
 
-    /// Records a try that its response's headers did not decide.
-    fn record(&self, attempt: &mut Attempt, answer: Answer, sent: Timestamp, came: Timestamp) {
+    /// Records a try after which this seat decides nothing. Whether there is something to read.
+    fn record(&self, attempt: &mut Attempt, answer: Answer, sent: Timestamp, came: Timestamp) -> bool {
         let took = came.since(sent);
         let shared_policy = Rc::clone(&attempt.policy);
-        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return false };
         let outcome = Outcome::judge(&policy.policy().outcome, answer, took, None);
         self.judge_host(attempt, &mut policy, End::of(answer), outcome.verdict, sent, came);
         drop(policy);
-        let Some(end) = End::of(answer) else { return };
-        if attempt.exchange.is_retried() || outcome.verdict != Verdict::Success {
+        let Some(end) = End::of(answer) else { return false };
+        let is_worth_it = attempt.exchange.is_retried() || outcome.verdict != Verdict::Success;
+        if is_worth_it {
             let host = attempt.host();
             attempt.exchange.ended(Try { host, end, verdict: outcome.verdict, took, ended: came });
             attempt.exchange.next = Next::Open;
             attempt.write();
         }
+        is_worth_it
     }
 
     /// Records a try that ended without a response.
@@ -468,12 +465,13 @@ impl AttemptSeat {
                 let now = Timestamp(host::now());
                 let (host, connection) = (attempt.host(), connection());
                 let is_connected = connection.is_there();
-                if !connection.says_something(now.since(sent)) {
+                let tells_of_host = connection.says_something(now.since(sent));
+                if !tells_of_host {
                     self.return_probe(attempt, sent);
                 }
                 let shared_policy = Rc::clone(&attempt.policy);
                 if let Ok(mut policy) = shared_policy.try_borrow_mut() {
-                    if connection.says_something(now.since(sent)) {
+                    if tells_of_host {
                         let (end, _) = policy.end_without_response(&attempt.exchange, is_connected, sent, now);
                         let verdict = policy.policy().outcome.verdict(end.answer());
                         self.judge_host(attempt, &mut policy, Some(end), verdict, sent, now);

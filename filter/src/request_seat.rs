@@ -135,8 +135,9 @@ impl RequestSeat {
             Decision::Admitted(ticket) => {
                 let judges_hosts = governed.outlier().is_some();
                 let leave = leave(policy, &facts);
-                let cluster = if governed.wants_cluster() && (leave.is_some() || judges_hosts) {
-                    ClusterHash::of(&facts.get(Field::Cluster).unwrap_or_default())
+                // Asked for only where something follows from it.
+                let cluster = if leave.is_some() || judges_hosts {
+                    governed.cluster_hash(|| facts.get(Field::Cluster).unwrap_or_default())
                 } else {
                     ClusterHash::OF_THE_KEY
                 };

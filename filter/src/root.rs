@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_policy::config;
-use holdfast_policy::governed::{Call, Event, Reply};
+use holdfast_policy::governed::{Call, Reply};
 use holdfast_policy::index::Index;
-use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::seat::Seat;
 use holdfast_policy::store::{Expected, Store};
@@ -77,19 +76,12 @@ impl Root {
             let token = host::call(&call.upstream, &call.headers, call.timeout).ok();
             let mut events = Vec::new();
             governed.call_made(&call, token, now, &mut events);
-            told.extend(events.into_iter().map(|event| (call.key(), event)));
+            told.push((call.key(), events));
             if let Some(token) = token {
                 self.calls.insert(token, (Rc::clone(governing), call));
             }
         }
-        let mut by_key: Vec<(KeyNumber, Vec<Event>)> = Vec::new();
-        for (key, event) in told {
-            match by_key.last_mut() {
-                Some((last, events)) if *last == key => events.push(event),
-                _ => by_key.push((key, vec![event])),
-            }
-        }
-        by_key.into_iter().for_each(|(key, events)| governing.tell(&governed, key, events));
+        told.into_iter().for_each(|(key, events)| governing.tell(&governed, key, events));
     }
 
     /// Reads both configurations; the error is what to tell the operator, line by line.
@@ -124,9 +116,7 @@ impl Root {
         }
         Ok(Plugin { policies, index, shared, vm, seatless_until: Cell::new(Timestamp::ZERO) })
     }
-}
 
-impl Root {
     /// A call of ours was answered; one that failed has no headers.
     pub fn on_http_call_response(&mut self, token: u32, headers: usize) {
         let Some((governing, call)) = self.calls.remove(&token) else { return };
@@ -156,9 +146,7 @@ impl Root {
             self.call(&plugin, &governing);
         }
     }
-}
 
-impl Root {
     /// Reads the configuration; `false` refuses it.
     pub fn on_configure(&mut self) -> bool {
         match Root::configure() {

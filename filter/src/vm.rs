@@ -8,9 +8,8 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use holdfast_policy::attempts::Attempts;
-use holdfast_policy::exchange::Exchange;
-
 use holdfast_policy::document::Policy;
+use holdfast_policy::exchange::Exchange;
 use holdfast_policy::governed::Governed;
 use holdfast_policy::time::Timestamp;
 use holdfast_policy::worker::Worker;
@@ -65,23 +64,12 @@ impl Vm {
         Some(fetched)
     }
 
-    /// When the attempt seats should write what they have counted of hosts at the latest.
-    pub fn flush_due(&self) -> Option<Timestamp> {
-        let policies = self.attempts.try_borrow().ok()?;
-        policies.values().filter_map(|policy| policy.try_borrow().ok()?.flush_due()).min()
-    }
-
-    /// Writes what the attempt seats have counted of hosts.
-    pub fn flush(&self, mut shared: SharedData, now: Timestamp) {
-        let (Ok(mut worker), Ok(policies)) = (self.attempt_worker.try_borrow_mut(), self.attempts.try_borrow()) else {
-            return;
-        };
+    /// Writes what the attempt seats have counted of hosts. When there is more to write at the latest.
+    pub fn flush(&self, mut shared: SharedData, now: Timestamp) -> Option<Timestamp> {
+        let (mut worker, policies) = (self.attempt_worker.try_borrow_mut().ok()?, self.attempts.try_borrow().ok()?);
         worker.tick(&mut shared, now);
-        for policy in policies.values() {
-            if let Ok(mut policy) = policy.try_borrow_mut() {
-                policy.flush(&mut worker, &mut shared, now);
-            }
-        }
+        let flush = |policy: &Rc<RefCell<Attempts>>| policy.try_borrow_mut().ok()?.flush(&mut worker, &mut shared, now);
+        policies.values().filter_map(flush).min()
     }
 
     /// The VM that runs this.

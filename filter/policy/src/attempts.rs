@@ -196,7 +196,7 @@ impl Attempts {
     pub fn tell_presence<S: Store>(&mut self, store: &mut S, exchange: &Exchange, now: Timestamp) {
         let (fingerprint, cluster) = (self.fingerprint, exchange.cluster);
         let state = self.key(exchange.key);
-        let is_due = |told: Timestamp| now.since(told).max(told.since(now)) >= presence::TELL_EVERY;
+        let is_due = |told: Timestamp| now.apart(told) >= presence::TELL_EVERY;
         match state.told.iter_mut().find(|(told, _)| *told == cluster) {
             Some((_, told)) if !is_due(*told) => return,
             Some((_, told)) => *told = now,

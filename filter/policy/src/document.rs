@@ -47,6 +47,13 @@ pub struct Policy {
     pub fallback: Vec<Fallback>,
 }
 
+impl Policy {
+    /// The rules for hosts, if they judge any.
+    pub fn active_outlier(&self) -> Option<&Outlier> {
+        self.outlier.as_ref().filter(|outlier| outlier.is_active())
+    }
+}
+
 /// Conditions on a request; an empty list holds for every request, a non-empty one when any of its globs matches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Match {

@@ -199,6 +199,38 @@ impl core::fmt::Display for End {
 }
 
 impl Exchange {
+    /// A request of which nothing was tried yet, whose retries are the route's. `seed` is what its waits follow from.
+    pub fn new(
+        fingerprint: u64,
+        policy: &str,
+        key: KeyNumber,
+        cluster: ClusterHash,
+        seat: bool,
+        seed: u64,
+        admitted: Timestamp,
+    ) -> Exchange {
+        Exchange {
+            fingerprint,
+            policy: policy.to_owned(),
+            key,
+            cluster,
+            seat,
+            governs_retries: false,
+            steered: false,
+            probe: None,
+            seed,
+            admitted,
+            deadline: None,
+            try_lasts: None,
+            leave: Leave::Nothing,
+            retries: 0,
+            waiting: 0,
+            tries: Vec::new(),
+            next: Next::Open,
+            marked: false,
+        }
+    }
+
     /// Whether the next try is a further one.
     pub fn is_retried(&self) -> bool {
         self.retries > 0 || !self.tries.is_empty()

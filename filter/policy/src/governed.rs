@@ -485,7 +485,7 @@ impl Governed {
         now: Timestamp,
     ) -> Vec<(KeyNumber, Vec<Event>)> {
         for state in &mut self.states {
-            let age = now.since(state.in_flight_written).max(state.in_flight_written.since(now));
+            let age = now.apart(state.in_flight_written);
             if state.in_flight_unwritten || state.in_flight > 0 && age >= inflight::RENEW_AFTER {
                 // Contention is not worth telling here: the next tick tries again.
                 write_in_flight(self.fingerprint, state, worker, store, now, &mut Vec::new());
@@ -556,7 +556,7 @@ fn ask_breaker<S: Store>(
         BreakerControl::ForcedClosed => Some((StateName::ForcedClosed, Ok(Permit::None))),
     };
     if let Some((name, answer)) = forced {
-        if state.told.is_none_or(|told| now.since(told).max(told.since(now)) >= VIEW_LASTS) {
+        if state.told.is_none_or(|told| now.apart(told) >= VIEW_LASTS) {
             state.told = Some(now);
             events.push(Event::State(name));
         }

@@ -251,7 +251,7 @@ impl Metric {
         let concurrency = policy.concurrency.as_ref().map(|concurrency| concurrency.mode);
         let throttle = policy.throttle.as_ref().map(|throttle| throttle.mode);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
-        let outlier = policy.outlier.as_ref().filter(|outlier| outlier.is_active());
+        let outlier = policy.active_outlier();
         if let Some(counted) = Metric::of_hosts(self) {
             return outlier.is_some_and(|outlier| match counted {
                 Counted::Detected(detector) => outlier.mode_of(detector) != Mode::Off,

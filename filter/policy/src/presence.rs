@@ -23,6 +23,15 @@ pub(crate) fn remember<T>(known: &mut Vec<T>, one: T) {
     known.push(one);
 }
 
+/// What is known about a cluster, by what tells it; made if nothing is.
+pub(crate) fn recall<T>(known: &mut Vec<T>, is_it: impl Fn(&T) -> bool, fresh: impl FnOnce() -> T) -> Option<&mut T> {
+    let place = known.iter().position(is_it).unwrap_or_else(|| {
+        remember(known, fresh());
+        known.len() - 1
+    });
+    known.get_mut(place)
+}
+
 /// When an attempt seat was last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Presence {

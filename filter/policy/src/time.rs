@@ -35,6 +35,11 @@ impl Timestamp {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// Time between the two, whichever is later.
+    pub fn apart(self, other: Timestamp) -> Duration {
+        Duration::from_nanos(self.0.abs_diff(other.0))
+    }
+
     /// Time left until this point if it is in the future and was set at most `at_most` ahead. A point further away than it
     /// can have been set, by more than [`SKEW`], counts as passed: the clock was put back, or the bytes are foreign.
     pub fn remaining(self, now: Timestamp, at_most: Duration) -> Option<Duration> {

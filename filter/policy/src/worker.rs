@@ -94,7 +94,7 @@ impl Worker {
 
     /// Renews the claim when it is due. To be called every second or so; a worker that never served claims nothing.
     pub fn tick<S: Store>(&mut self, store: &mut S, now: Timestamp) {
-        let age = now.since(self.renewed).max(self.renewed.since(now));
+        let age = now.apart(self.renewed);
         if self.place.is_some() && age >= RENEW_AFTER {
             self.claim(store, now);
         }

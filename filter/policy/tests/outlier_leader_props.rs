@@ -235,12 +235,8 @@ proptest! {
                         prop_assert!(calls.iter().all(|(known, _)| *known != host), "asked while it is being asked");
                         asked.entry(host).or_default().push(now);
                         match fates[number % fates.len()] {
-                            0 => {
-                                let found = checks.refused(&heartbeat, host).unwrap();
-                                seen(found, false, None)?;
-                            }
-                            1 => checks.withdrawn(host),
-                            2 => {} // It is overdue some time.
+                            0 => checks.withdrawn(host),
+                            1 => {} // It is overdue some time.
                             _ => {
                                 next += 1;
                                 checks.sent(host, next, now);

@@ -325,8 +325,7 @@ impl Process {
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
                 worker.tick(store, self.now);
                 hosts.look(worker, store, &self.rules, self.now);
-                hosts.flush(worker, store, self.now);
-                hosts.settle(worker, store, &self.rules, self.now);
+                hosts.flush(worker, store, &self.rules, self.now);
                 hosts.sweep(worker, store, &self.rules, self.now);
                 let news = hosts.take_news(worker, store, &self.rules, self.now);
                 self.tell(news);

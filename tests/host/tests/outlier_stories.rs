@@ -245,6 +245,18 @@ fn rates_find_what_never_fails_five_times_in_a_row() {
 
 const NEW: &str = "10.0.0.9:8080";
 
+#[test]
+fn what_was_counted_just_before_a_silence_counts_too() {
+    let rate = r#""consecutive_failures":0,"failure_rate":{"min_requests":20,"min_hosts":5},"interval":"10s""#;
+    let world = World::start(&exact(rate), 1, &FIVE);
+    world.hosts.serves(BAD, 503);
+    // Almost all of it within the same moment, and then nobody comes any more.
+    (0..100).for_each(|_| drop(world.get()));
+    world.host.advance(seconds(21));
+    assert_eq!(world.out(), [BAD], "all of the 20 failures were counted");
+    world.assert_clean();
+}
+
 fn with_new() -> Vec<&'static str> {
     FIVE.iter().copied().chain([NEW]).collect()
 }

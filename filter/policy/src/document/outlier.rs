@@ -206,6 +206,11 @@ impl Outlier {
         Detector::ALL.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
     }
 
+    /// Whether our own checks take the place of probes.
+    pub fn probes_by_heartbeat(&self) -> bool {
+        self.mode_of(Detector::Heartbeat) == Mode::Enforce
+    }
+
     /// Whether a host can be taken out.
     pub fn ejects(&self) -> bool {
         Detector::ALL.into_iter().any(|detector| self.mode_of(detector) == Mode::Enforce)

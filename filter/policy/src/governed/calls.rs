@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::hosts::{Group, active};
+use super::hosts::Group;
 use super::{Event, Governed};
 use crate::document::{Mode, Outlier};
 use crate::exchange::ClusterHash;
@@ -82,10 +82,10 @@ impl Governed {
         worker: &mut Worker,
         store: &mut S,
         now: Timestamp,
-        events: &mut Vec<(KeyNumber, Event)>,
+        events: &mut Vec<(KeyNumber, Vec<Event>)>,
     ) -> Vec<Call> {
         let policy = Arc::clone(&self.policy);
-        let Some(rules) = active(policy.outlier.as_ref()) else { return Vec::new() };
+        let Some(rules) = policy.active_outlier() else { return Vec::new() };
         let beats = rules.heartbeat.as_ref().filter(|heartbeat| heartbeat.mode != Mode::Off);
         if beats.is_none() && rules.discover.is_none() {
             return Vec::new();
@@ -144,7 +144,7 @@ impl Governed {
             let key = KeyNumber(number as u16);
             let mut told = Vec::new();
             self.tell_hosts(worker, store, key, now, &mut told);
-            events.extend(told.into_iter().map(|event| (key, event)));
+            events.push((key, told));
         }
         calls
     }
@@ -181,7 +181,7 @@ impl Governed {
         events: &mut Vec<Event>,
     ) -> bool {
         let policy = Arc::clone(&self.policy);
-        let Some(rules) = active(policy.outlier.as_ref()) else { return false };
+        let Some(rules) = policy.active_outlier() else { return false };
         let Some(group) = self.calling_group(call) else { return false };
         let mut waits = false;
         group.hosts.look(worker, store, rules, now);
@@ -215,11 +215,8 @@ impl Governed {
     fn complain(&mut self, call: &Call, why: String, now: Timestamp, events: &mut Vec<Event>) {
         let text = format!("{}/{}", self.policy.name, self.key_text(call.key));
         let Some(group) = self.calling_group(call) else { return };
-        let is_told = group
-            .calls
-            .complained
-            .as_ref()
-            .is_some_and(|(at, told)| *told == why && now.since(*at).max(at.since(now)) < COMPLAIN_EVERY);
+        let is_told =
+            group.calls.complained.as_ref().is_some_and(|(at, told)| *told == why && now.apart(*at) < COMPLAIN_EVERY);
         if !is_told {
             let line = format!("{text}: the hosts cannot be read: {why}; those known so far stay");
             events.push(Event::Said { alarming: true, line });

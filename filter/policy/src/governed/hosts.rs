@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::calls::Calls;
 use super::{Event, Governed, KeyState, Ticket};
 use crate::document::{Dimension, Mode, Outlier};
-use crate::exchange::{ClusterHash, Exchange, Next};
+use crate::exchange::{ClusterHash, Exchange};
 use crate::keys::KeyNumber;
 use crate::metrics::Metric;
 use crate::outlier::hosts::{Hosts, Judged, Steering};
@@ -53,25 +53,18 @@ pub struct Sent {
 
 impl KeyState {
     pub(super) fn group(&mut self, fingerprint: u64, cluster: ClusterHash) -> Option<&mut Group> {
-        let place = self.groups.iter().position(|group| group.cluster == cluster);
-        let place = place.unwrap_or_else(|| {
+        let fresh = || {
             let hosts = Hosts::new(self.paths.hosts(cluster), fingerprint);
-            presence::remember(&mut self.groups, Group { cluster, hosts, calls: Calls::default() });
-            self.groups.len() - 1
-        });
-        self.groups.get_mut(place)
+            Group { cluster, hosts, calls: Calls::default() }
+        };
+        presence::recall(&mut self.groups, |group| group.cluster == cluster, fresh)
     }
-}
-
-/// The outlier block, if it does anything.
-pub(super) fn active(outlier: Option<&Outlier>) -> Option<&Outlier> {
-    outlier.filter(|outlier| outlier.is_active())
 }
 
 impl Governed {
     /// The policy's rules for hosts, if they do anything.
     pub fn outlier(&self) -> Option<&Outlier> {
-        active(self.policy.outlier.as_ref())
+        self.policy.active_outlier()
     }
 
     /// Decides where an admitted request goes.
@@ -85,7 +78,7 @@ impl Governed {
         events: &mut Vec<Event>,
     ) -> Sent {
         let policy = Arc::clone(&self.policy);
-        let Some(rules) = active(policy.outlier.as_ref()) else {
+        let Some(rules) = policy.active_outlier() else {
             return Sent { exchange: sending.exchange, steering: None };
         };
         let Sending { cluster, cluster_name, leave, exchange, trusts_seat } = sending;
@@ -105,25 +98,8 @@ impl Governed {
         group.hosts.look(worker, store, rules, now);
         group.hosts.introduce(worker, store, rules, cluster_name, now);
         let steering = group.hosts.steer(worker, store, rules, tries, waits, now);
-        let mut exchange = exchange.unwrap_or_else(|| Exchange {
-            fingerprint,
-            policy: policy.name.clone(),
-            key: ticket.key,
-            cluster,
-            seat,
-            governs_retries: false,
-            steered: false,
-            probe: None,
-            seed: worker.random.next(),
-            admitted: now,
-            deadline: None,
-            try_lasts: None,
-            leave: Leave::Nothing,
-            retries: 0,
-            waiting: 0,
-            tries: Vec::new(),
-            next: Next::Open,
-            marked: false,
+        let mut exchange = exchange.unwrap_or_else(|| {
+            Exchange::new(fingerprint, &policy.name, ticket.key, cluster, seat, worker.random.next(), now)
         });
         exchange.steered = steering.is_some();
         exchange.probe = steering.as_ref().and_then(|steering| steering.probe.as_ref()).map(|(id, _)| *id);
@@ -140,7 +116,7 @@ impl Governed {
         now: Timestamp,
     ) -> bool {
         let policy = Arc::clone(&self.policy);
-        let Some(rules) = active(policy.outlier.as_ref()) else { return false };
+        let Some(rules) = policy.active_outlier() else { return false };
         let group = self.states.get_mut(usize::from(key.0)).and_then(|state| state.group(self.fingerprint, cluster));
         group.is_some_and(|group| group.hosts.wants_host(store, rules, now))
     }
@@ -158,7 +134,7 @@ impl Governed {
         events: &mut Vec<Event>,
     ) {
         let policy = Arc::clone(&self.policy);
-        let Some(rules) = active(policy.outlier.as_ref()) else { return };
+        let Some(rules) = policy.active_outlier() else { return };
         let group = self.states.get_mut(usize::from(key.0)).and_then(|state| state.group(self.fingerprint, cluster));
         if let Some(group) = group {
             group.hosts.judge(worker, store, rules, one, None, now);
@@ -185,7 +161,7 @@ impl Governed {
         events: &mut Vec<Event>,
     ) {
         let policy = Arc::clone(&self.policy);
-        let Some(rules) = active(policy.outlier.as_ref()) else { return };
+        let Some(rules) = policy.active_outlier() else { return };
         let Some(state) = self.states.get_mut(usize::from(key.0)) else { return };
         let mut lines = Vec::new();
         for group in &mut state.groups {
@@ -219,7 +195,7 @@ impl Governed {
         now: Timestamp,
     ) -> Vec<(KeyNumber, Vec<Event>)> {
         let policy = Arc::clone(&self.policy);
-        let Some(rules) = active(policy.outlier.as_ref()) else { return Vec::new() };
+        let Some(rules) = policy.active_outlier() else { return Vec::new() };
         self.know_groups(worker, store, rules, now);
         let mut told = Vec::new();
         for number in 0..self.states.len() {
@@ -229,8 +205,7 @@ impl Governed {
             }
             for group in &mut state.groups {
                 group.hosts.look(worker, store, rules, now);
-                group.hosts.flush(worker, store, now);
-                group.hosts.settle(worker, store, rules, now);
+                group.hosts.flush(worker, store, rules, now);
                 group.hosts.sweep(worker, store, rules, now);
             }
             let mut events: Vec<Event> = totals(state).into();
@@ -264,7 +239,7 @@ impl Governed {
         for cluster in policy.matches.cluster.iter().filter(|cluster| is_known && cluster.is_literal()) {
             let name = cluster.as_str().as_bytes();
             let key = self.key(store, |_| Some(Cow::Borrowed(name)));
-            let hash = if self.wants_cluster() { ClusterHash::of(name) } else { ClusterHash::OF_THE_KEY };
+            let hash = self.cluster_hash(|| Cow::Borrowed(name));
             let state = self.states.get_mut(usize::from(key.0));
             if let Some(group) = state.and_then(|state| state.group(self.fingerprint, hash)) {
                 group.hosts.look(worker, store, rules, now);

@@ -1,6 +1,7 @@
 //! The request seat's part in retries: what the router is told, and what became of it.
 
 use core::time::Duration;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Event, Governed, Ticket, other_slots};
@@ -114,8 +115,13 @@ impl Governed {
         self.policy.breaker.as_ref().is_some_and(|breaker| breaker.mode == Mode::Enforce)
     }
 
-    /// Whether the cluster of a request must be known beside its key to find the attempt seat.
-    pub fn wants_cluster(&self) -> bool {
+    /// How the cluster of a request is told beside its key; `name` is asked only where the key does not tell it.
+    pub fn cluster_hash<'a>(&self, name: impl FnOnce() -> Cow<'a, [u8]>) -> ClusterHash {
+        if self.wants_cluster() { ClusterHash::of(&name()) } else { ClusterHash::OF_THE_KEY }
+    }
+
+    /// Whether the cluster of a request must be known beside its key.
+    pub(crate) fn wants_cluster(&self) -> bool {
         !self.policy.scope.by.contains(&Dimension::Cluster)
     }
 
@@ -157,25 +163,12 @@ impl Governed {
             lasts.min(most).max(per_try)
         });
         let exchange = is_retried.then(|| Exchange {
-            fingerprint: self.fingerprint,
-            policy: self.policy.name.clone(),
-            key: ticket.key,
-            cluster,
-            seat,
             governs_retries: true,
-            steered: false,
-            probe: None,
-            seed,
-            admitted: now,
             // The router's time begins when the request has come to its end.
             deadline: retry.timeout.filter(|_| ended).map(|timeout| now.plus(timeout)),
             try_lasts,
             leave,
-            retries: 0,
-            waiting: 0,
-            tries: Vec::new(),
-            next: Next::Open,
-            marked: false,
+            ..Exchange::new(self.fingerprint, &self.policy.name, ticket.key, cluster, seat, seed, now)
         });
         Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
     }

@@ -147,12 +147,6 @@ impl Checks {
         }
     }
 
-    /// The check of this host could not be sent, as Envoy has no such host to send it to: it failed.
-    pub fn refused(&mut self, heartbeat: &Heartbeat, host: HostId) -> Option<Found> {
-        let call = self.take_call(|call| call.host == host && call.token.is_none())?;
-        self.judge(heartbeat, call.host, None)
-    }
-
     /// The check of this host was not sent, for a reason that has nothing to do with the host. Nothing is counted, and it
     /// is asked again in the next interval.
     pub fn withdrawn(&mut self, host: HostId) {
@@ -408,15 +402,12 @@ mod tests {
     }
 
     #[test]
-    fn a_check_that_could_not_be_sent_is_a_failed_one_unless_it_was_withdrawn() {
+    fn a_check_that_was_withdrawn_counts_for_nothing() {
         let mut group = Group::new(1);
         group.due(0);
         for failures in 1..=3 {
-            let host = group.due(1000 * failures)[0];
-            let found = group.checks.refused(&group.heartbeat, host).unwrap();
-            let expected = if failures < 3 { Verdict::Nothing } else { unhealthy(3, None) };
-            assert_eq!(found, Found { host, verdict: expected });
-            assert_eq!(group.checks.refused(&group.heartbeat, host), None, "once");
+            let expected = if failures < 3 { Verdict::Nothing } else { unhealthy(3, Some(500)) };
+            assert_eq!(group.interval(1000 * failures, Some(500)), [expected]);
         }
         let host = group.due(4000)[0];
         group.checks.withdrawn(host);

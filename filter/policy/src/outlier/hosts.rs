@@ -266,8 +266,7 @@ impl Hosts {
         }
         let is_stirred = self.view.as_ref().is_none_or(|view| view.is_stirred);
         self.unsampled = self.unsampled.saturating_add(1);
-        let is_its_turn =
-            self.unsampled >= self.gap || now.since(self.sampled).max(self.sampled.since(now)) >= SAMPLE_AFTER;
+        let is_its_turn = self.unsampled >= self.gap || now.apart(self.sampled) >= SAMPLE_AFTER;
         is_stirred || is_its_turn || rules.counts_runs() && !self.quiet.is_quiet(store.runs(), now)
     }
 
@@ -309,7 +308,7 @@ impl Hosts {
         match one.verdict {
             _ if !is_judged => {}
             // Our own checks are the probes, where there are any.
-            _ if !is_in && rules.mode_of(Detector::Heartbeat) == Mode::Enforce => {}
+            _ if !is_in && rules.probes_by_heartbeat() => {}
             Verdict::Ignored if !is_in && has_permit => self.return_probe(worker, store, rules, id, one.sent, now),
             Verdict::Ignored => {}
             Verdict::Success | Verdict::Failure if !is_in => {
@@ -382,8 +381,8 @@ impl Hosts {
         self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
         self.is_unwritten = true;
         self.flush_after = self.flush_after(rules);
-        if now.since(self.written).max(self.written.since(now)) >= self.flush_after {
-            self.flush(worker, store, now);
+        if now.apart(self.written) >= self.flush_after {
+            self.write(worker, store, now);
         }
     }
 
@@ -396,15 +395,15 @@ impl Hosts {
         late.min(rules.interval / 4)
     }
 
-    /// Tells the table what was found in vain and not told yet.
-    pub fn settle<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
+    /// Writes what was counted, if the store lacks it, and tells the table what was found in vain and not told yet.
+    pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
+        self.write(worker, store, now);
         if !self.uncounted.is_empty() && !self.was_in_vain(now) {
             let _ = self.change(worker, store, rules, now, |_| Some(()));
         }
     }
 
-    /// Writes what was counted, if the store lacks it.
-    pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
+    fn write<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
         if !self.is_unwritten {
             return;
         }
@@ -500,7 +499,7 @@ impl Hosts {
     }
 
     fn was_in_vain(&self, now: Timestamp) -> bool {
-        now.since(self.in_vain).max(self.in_vain.since(now)) < IN_VAIN_EVERY
+        now.apart(self.in_vain) < IN_VAIN_EVERY
     }
 
     fn count_later(&mut self, found: &[Counted]) {
@@ -562,7 +561,7 @@ impl Hosts {
         now: Timestamp,
     ) -> Option<HostId> {
         let view = self.view.as_ref().filter(|view| view.steers)?;
-        if rules.mode_of(Detector::Heartbeat) == Mode::Enforce {
+        if rules.probes_by_heartbeat() {
             return None;
         }
         let is_ready = |host: &Host| {

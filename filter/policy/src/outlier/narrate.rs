@@ -44,12 +44,7 @@ pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> 
             (true, "", format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
         }
         What::Readmitted(after) => {
-            let why =
-                if rules.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.mode == crate::document::Mode::Enforce) {
-                    "its heartbeat succeeded"
-                } else {
-                    "its probe succeeded"
-                };
+            let why = if rules.probes_by_heartbeat() { "its heartbeat succeeded" } else { "its probe succeeded" };
             let starts = match rules.slow_start {
                 Duration::ZERO => String::new(),
                 slow_start => format!(", full share in {}", seconds(slow_start)),

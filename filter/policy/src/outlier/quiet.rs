@@ -78,7 +78,7 @@ impl Quiet {
     /// The next place to look at, if it is time to; none when all are known.
     pub fn next(&mut self, table: &HostTable, now: Timestamp) -> Option<u16> {
         // A change in the future is from before the clock was put back.
-        if now.since(self.since).max(self.since.since(now)) < STANDS_STILL {
+        if now.apart(self.since) < STANDS_STILL {
             return None;
         }
         while self.next < table.places() {

@@ -31,6 +31,13 @@ const EXPLORE_AFTER: Duration = Duration::from_secs(5);
 /// One explores at least this often.
 const EXPLORE_AT_LEAST: Duration = Duration::from_secs(60);
 
+/// These times are for one host out of so many. The fewer are out, the fewer requests that explore meet one, and the more
+/// may: as many meet one in any case.
+const EXPLORE_SHARE: u32 = 5;
+
+/// However few are out.
+const EXPLORE_AT_MOST: Duration = Duration::from_millis(100);
+
 /// A line about what a detector found and did not do comes at most this often for each host.
 const REPEAT: Duration = Duration::from_secs(10);
 
@@ -332,6 +339,9 @@ impl HostTable {
     /// Whether a request may explore now; `waits` longer if others would better do it.
     pub fn explores(&self, waits: Duration, now: Timestamp) -> bool {
         let gap = EXPLORE_AFTER.saturating_mul(1 << self.explored_in_vain.min(8)).min(EXPLORE_AT_LEAST);
+        let (known, out) = (self.known() as u32, self.out() as u32);
+        let share = out.saturating_mul(EXPLORE_SHARE).min(known);
+        let gap = gap.saturating_mul(share).checked_div(known).unwrap_or(gap).max(EXPLORE_AT_MOST);
         let gap = if self.round > 0 { Duration::ZERO } else { gap }.saturating_add(waits);
         self.explored.plus(gap).remaining(now, gap).is_none()
     }
@@ -480,7 +490,7 @@ impl HostTable {
         let mode = rules.mode_of(detector);
         let Some(host) = self.host(id).filter(|host| host.is_in()) else { return Ejection::Nothing };
         let address = host.address.clone();
-        let is_noted = now.since(host.noted).max(host.noted.since(now)) < REPEAT;
+        let is_noted = now.apart(host.noted) < REPEAT;
         if mode == Mode::Off {
             return Ejection::Nothing;
         }

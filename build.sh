@@ -60,9 +60,13 @@ target_fuzz() {
   fuzz_all "${1:-20}"
 }
 
-#: bench            measures the cost of a decision, natively and as WebAssembly in V8; writes dist/bench.json
+#: bench [ARG...]   measures what a request costs on a real Envoy, beside no-op filters and peers; writes dist/bench.json, bench.svg
+#: bench decisions  measures the cost of a decision, natively and as WebAssembly in V8; writes dist/bench-decisions.json
 target_bench() {
-  bench_all
+  case ${1-} in
+    decisions) bench_decisions ;;
+    *) bench_envoy "$@" ;;
+  esac
 }
 
 #: check FILE...    says whether policy documents are valid, and what is wrong with them
@@ -76,7 +80,7 @@ target_lint() {
   cd "$root"
   cargo fmt --all --check
   cargo clippy --all-targets -- -D warnings
-  wasm_clippy -p holdfast -- -D warnings
+  wasm_clippy -p holdfast -p holdfast-bench-noop -p holdfast-bench-noop-lean -- -D warnings
 }
 
 #: envoy            gets the Envoy that tests and demo run, and prints its path (ENVOY=PATH, ENVOY_VERSION=X.Y.Z)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use holdfast_policy::fallback::Field;
+use holdfast_policy::pairs;
 
 use crate::host::{self, Headers};
 
@@ -15,9 +16,28 @@ pub struct Facts {
     authority: OnceCell<Option<Vec<u8>>>,
     path: OnceCell<Option<Vec<u8>>>,
     method: OnceCell<Option<Vec<u8>>>,
+    /// All headers as the host lays them out, where more than one is wanted: one call costs less than two.
+    headers: OnceCell<Vec<u8>>,
 }
 
 impl Facts {
+    /// Fetches all headers at once; to be called before more than one of them is asked for.
+    pub fn read_headers(&self) {
+        self.headers.get_or_init(|| host::headers(Headers::Request));
+    }
+
+    /// Whether it is known that the request has no such header.
+    pub fn lacks_header(&self, name: &str) -> bool {
+        self.headers.get().is_some_and(|headers| !headers.is_empty() && find(headers, name).is_none())
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        match self.headers.get() {
+            Some(headers) => find(headers, name).map(Cow::Borrowed),
+            None => host::header(Headers::Request, name).map(Cow::Owned),
+        }
+    }
+
     /// A field of the request; `None` if it has none.
     pub fn get(&self, field: Field<'_>) -> Option<Cow<'_, [u8]>> {
         let cell = match field {
@@ -26,16 +46,33 @@ impl Facts {
             Field::Authority => &self.authority,
             Field::Path => &self.path,
             Field::Method => &self.method,
-            Field::Header(name) => return host::header(Headers::Request, name).map(Cow::Owned),
+            Field::Header(name) => return self.header(name),
         };
+        if let (Some(headers), Some(name)) = (self.headers.get(), pseudo_header(field))
+            && cell.get().is_none()
+        {
+            return find(headers, name).map(Cow::Borrowed);
+        }
         let value = cell.get_or_init(|| match field {
             Field::Cluster => host::property("xds\0cluster_name"),
             Field::Route => host::property("xds\0route_name"),
-            Field::Authority => host::header(Headers::Request, ":authority"),
-            Field::Path => host::header(Headers::Request, ":path"),
-            Field::Method => host::header(Headers::Request, ":method"),
-            Field::Header(_) => None,
+            _ => host::header(Headers::Request, pseudo_header(field)?),
         });
         value.as_deref().map(Cow::Borrowed)
     }
+}
+
+/// The header that a field is, by its own name in HTTP/2.
+fn pseudo_header(field: Field<'_>) -> Option<&'static str> {
+    match field {
+        Field::Authority => Some(":authority"),
+        Field::Path => Some(":path"),
+        Field::Method => Some(":method"),
+        Field::Cluster | Field::Route | Field::Header(_) => None,
+    }
+}
+
+/// The first value of a header, as the host gives it for a single one.
+fn find<'a>(headers: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    pairs::read(headers).find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
 }

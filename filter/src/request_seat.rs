@@ -110,10 +110,8 @@ impl RequestSeat {
     }
 
     /// Decides on the request. A reply to send is returned, for nothing may be borrowed while the host sends it.
-    /// `hosts` becomes where the router is to go, if it is to be told.
-    fn admit(&mut self, ended: bool, hosts: &mut Option<String>) -> Option<Served> {
+    fn admit(&mut self, facts: &Facts, ended: bool) -> Option<Served> {
         let plugin = self.plugin.as_ref()?;
-        let facts = Facts::default();
         let governing = plugin.policies.get(plugin.index.find(|field| facts.get(field))?)?;
         if !governing.is_active {
             return None;
@@ -130,11 +128,11 @@ impl RequestSeat {
         let served = match decision {
             Decision::Rejected(rejection) => {
                 let value = |field: Field<'_>| facts.get(field).map(Cow::into_owned);
-                Some(fallback::serve_rejection(policy, &rejection, asks_grpc(), value, &mut events))
+                Some(fallback::serve_rejection(policy, &rejection, asks_grpc(facts), value, &mut events))
             }
             Decision::Admitted(ticket) => {
                 let judges_hosts = governed.outlier().is_some();
-                let leave = leave(policy, &facts);
+                let leave = leave(policy, facts);
                 // Asked for only where something follows from it.
                 let cluster = if leave.is_some() || judges_hosts {
                     governed.cluster_hash(|| facts.get(Field::Cluster).unwrap_or_default())
@@ -146,11 +144,15 @@ impl RequestSeat {
                     let asked = Asked { leave, cluster, ended, trusts_seat };
                     governed.plan_retries(&mut worker, &mut shared, &ticket, asked, now)
                 });
-                let (mut exchange, mut steering) = (None, None);
-                let mut retrying = leave.map(|leave| match plan {
-                    Some(plan) => tell_router(governing, plan, &mut exchange),
-                    None => Retrying { leave, denial: None, seat: true, is_told: false },
-                });
+                let mut steering = None;
+                let (mut retrying, mut exchange) = match (leave, plan) {
+                    (_, Some(plan)) => {
+                        let (retrying, exchange) = tell_router(governing, plan);
+                        (Some(retrying), exchange)
+                    }
+                    (Some(leave), None) => (Some(Retrying { leave, denial: None, seat: true, is_told: false }), None),
+                    (None, None) => (None, None),
+                };
                 if judges_hosts {
                     let cluster_name = facts.get(Field::Cluster).unwrap_or_default();
                     let sending = Sending { cluster, cluster_name: &cluster_name, leave, exchange, trusts_seat };
@@ -164,14 +166,13 @@ impl RequestSeat {
                 }
                 // Where the attempt seat cannot be told it would not remove the header.
                 let steering = steering.filter(|_| is_told);
-                *hosts = steering.as_ref().map(|steering| steering.hosts.clone());
                 self.exchange = Exchange::Admitted(Box::new(Admitted {
                     retrying,
                     hosts: judges_hosts.then_some(JudgesHosts { cluster, seat: seat && is_told }),
                     steering,
                     fate: if ticket.is_probe() { Fate::Probe } else { Fate::Admitted },
                     governing: Rc::clone(governing),
-                    grpc: governing.replaces_answers && asks_grpc(),
+                    grpc: governing.replaces_answers && asks_grpc(facts),
                     kept: governing.kept.iter().map(|part| facts.get(part.field()?).map(Cow::into_owned)).collect(),
                     head: None,
                     ticket,
@@ -302,8 +303,8 @@ impl RequestSeat {
 }
 
 /// Whether the request is gRPC.
-fn asks_grpc() -> bool {
-    host::header(Headers::Request, "content-type").is_some_and(|value| outcome::is_grpc_content_type(&value))
+fn asks_grpc(facts: &Facts) -> bool {
+    facts.get(Field::Header("content-type")).is_some_and(|value| outcome::is_grpc_content_type(&value))
 }
 
 fn tell_access_log(line: &str) {
@@ -342,6 +343,7 @@ impl Retrying {
 /// What a request may be retried after; `None` if the policy says nothing about retries.
 fn leave(policy: &Policy, facts: &Facts) -> Option<Leave> {
     let retry = policy.retry.as_ref().filter(|retry| retry.mode != Mode::Off)?;
+    facts.read_headers();
     let header = |name| facts.get(Field::Header(name));
     let attempt = if retry.skip_retries_of_retries { header("x-envoy-attempt-count") } else { None };
     let method = facts.get(Field::Method).unwrap_or_default();
@@ -370,8 +372,8 @@ fn judge_host(
     governed.judge_host(worker, store, key, cluster, one, now, events);
 }
 
-/// Tells the router what may be retried; `exchange` becomes what the attempt seat is to be told.
-fn tell_router(governing: &Governing, plan: Plan, exchange: &mut Option<exchange::Exchange>) -> Retrying {
+/// Tells the router what may be retried. Gives what the attempt seat is to be told, too.
+fn tell_router(governing: &Governing, plan: Plan) -> (Retrying, Option<exchange::Exchange>) {
     // What the host refuses to set is not retried as it should be, but the request goes on.
     let set = |name: &str, value: &str| {
         let _ = host::set_header(Headers::Request, name, value);
@@ -386,8 +388,7 @@ fn tell_router(governing: &Governing, plan: Plan, exchange: &mut Option<exchange
         set("x-envoy-upstream-rq-per-try-timeout-ms", &lasts.as_millis().to_string());
     }
     let is_told = plan.exchange.is_some();
-    *exchange = plan.exchange;
-    Retrying { leave: plan.leave, denial: plan.denial, seat: plan.seat, is_told }
+    (Retrying { leave: plan.leave, denial: plan.denial, seat: plan.seat, is_told }, plan.exchange)
 }
 
 /// Sends a reply in place of the host's answer.
@@ -448,13 +449,18 @@ fn response_flags() -> u64 {
 impl RequestSeat {
     /// The request's headers have come.
     pub fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
-        let mut hosts = None;
-        if let Some(served) = self.admit(end_of_stream, &mut hosts) {
+        let facts = Facts::default();
+        if let Some(served) = self.admit(&facts, end_of_stream) {
             return send(&served);
         }
+        let steering = match &self.exchange {
+            Exchange::Admitted(admitted) => admitted.steering.as_ref(),
+            Exchange::Over | Exchange::Ending(..) => None,
+        };
         // What the host refuses is left to the cluster's own balancing.
-        let _ = match hosts {
-            Some(hosts) => host::set_header(Headers::Request, steering::HEADER, &hosts),
+        let _ = match steering {
+            Some(steering) => host::set_header(Headers::Request, steering::HEADER, &steering.hosts),
+            None if facts.lacks_header(steering::HEADER) => Ok(()),
             // A client's own would choose a host, governed or not.
             None => host::remove_header(Headers::Request, steering::HEADER),
         };

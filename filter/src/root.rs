@@ -111,7 +111,7 @@ impl Root {
             }
         }
         // Opening moved the signal, so each VM sees another value.
-        if let (Ok(mut worker), Some(epoch)) = (vm.worker.try_borrow_mut(), shared.epoch()) {
+        if let (Ok(mut worker), Some(epoch)) = (vm.worker.try_borrow_mut(), shared.clone().epoch()) {
             worker.stir(epoch);
         }
         Ok(Plugin { policies, index, shared, vm, seatless_until: Cell::new(Timestamp::ZERO) })

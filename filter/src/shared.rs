@@ -9,11 +9,13 @@ use crate::host::{self, MetricKind};
 /// would overwrite; and a key that was never written accepts any version.)
 const NEVER: u32 = u32::MAX;
 
-/// Shared data, with gauges as its change signals.
+/// Shared data, with gauges as its change signals. Each callback works with a copy of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedData {
     epoch: Option<u32>,
     runs: Option<u32>,
+    /// The epoch as this callback has read it. What is read of the data after that is as new or newer.
+    seen: Option<u64>,
 }
 
 impl SharedData {
@@ -25,7 +27,7 @@ impl SharedData {
         let counts =
             |id: &u32| host::increment_metric(*id, 1).is_ok() && host::metric(*id).is_ok_and(|value| value > 0);
         let open = |name| host::define_metric(MetricKind::Gauge, name).ok().filter(counts);
-        SharedData { epoch: open(metrics::EPOCH), runs: open(metrics::RUNS) }
+        SharedData { epoch: open(metrics::EPOCH), runs: open(metrics::RUNS), seen: None }
     }
 
     /// Whether changes are signalled; otherwise views are refreshed by time.
@@ -58,10 +60,14 @@ impl Store for SharedData {
     }
 
     fn epoch(&mut self) -> Option<u64> {
-        self.epoch.and_then(|id| host::metric(id).ok())
+        if self.seen.is_none() {
+            self.seen = self.epoch.and_then(|id| host::metric(id).ok());
+        }
+        self.seen
     }
 
     fn raise_epoch(&mut self) {
+        self.seen = None;
         if let Some(id) = self.epoch {
             let _ = host::increment_metric(id, 1);
         }

@@ -429,7 +429,7 @@ impl Governed {
 
         if let (Permit::Probe { generation, lease }, Some(breaker)) = (ticket.permit, &policy.breaker) {
             let random = worker.random.next();
-            change_cell(fingerprint, state, store, now, events, |cell| {
+            change_cell(fingerprint, state, store, now, events, &mut |cell| {
                 cell.judge_probe(breaker, generation, lease, outcome, now, random)
             });
         }
@@ -470,7 +470,7 @@ impl Governed {
         let run = if outcome.failed() { Slot::run_length(gathered, now) } else { 0 };
         if let Some(trip) = breaker.tripped(tally, run) {
             let (generation, random) = (state.generation(), worker.random.next());
-            change_cell(fingerprint, state, store, now, events, |cell| {
+            change_cell(fingerprint, state, store, now, events, &mut |cell| {
                 cell.trip(breaker, generation, trip, outcome.retry_after, now, random)
             });
         }
@@ -478,12 +478,8 @@ impl Governed {
 
     /// Renews what would otherwise expire, and looks after the hosts. To be called about once a second. Gives what the operator
     /// should know, by key.
-    pub fn tick<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        now: Timestamp,
-    ) -> Vec<(KeyNumber, Vec<Event>)> {
+    pub fn tick(&mut self, worker: &mut Worker, store: &mut dyn Store, now: Timestamp) -> Vec<(KeyNumber, Vec<Event>)> {
+        let store = &mut { store };
         for state in &mut self.states {
             let age = now.apart(state.in_flight_written);
             if state.in_flight_unwritten || state.in_flight > 0 && age >= inflight::RENEW_AFTER {
@@ -495,6 +491,7 @@ impl Governed {
     }
 
     /// Whether the throttle rejects a request now. The other workers' counts are at most 10 ms old.
+    #[inline(never)]
     fn is_throttled<S: Store>(
         &mut self,
         worker: &mut Worker,
@@ -573,7 +570,23 @@ fn ask_breaker<S: Store>(
         return admission.into();
     }
 
-    // It takes a permit or a step to the next state.
+    take_step(breaker, fingerprint, state, store, now, random, epoch, events)
+}
+
+/// Takes a permit, or a step to the next state.
+#[allow(clippy::too_many_arguments)] // Those of the one caller.
+#[inline(never)]
+fn take_step(
+    breaker: &Breaker,
+    fingerprint: u64,
+    state: &mut KeyState,
+    store: &mut dyn Store,
+    now: Timestamp,
+    random: u64,
+    epoch: Option<u64>,
+    events: &mut Vec<Event>,
+) -> Result<Permit, Duration> {
+    let store = &mut { store };
     let updated = update(store, &state.paths.breaker(), fingerprint, |old: Option<&Cell>| {
         let old = old.cloned().unwrap_or_default();
         let mut cell = old.clone();
@@ -603,7 +616,8 @@ impl From<Admission> for Result<Permit, Duration> {
 }
 
 /// Tells of a transition that this worker made, to the other workers and to the operator.
-fn moved<S: Store>(transition: Option<Transition>, written: bool, store: &mut S, events: &mut Vec<Event>) {
+fn moved(transition: Option<Transition>, written: bool, store: &mut dyn Store, events: &mut Vec<Event>) {
+    let store = &mut { store };
     let Some(transition) = transition.filter(|_| written) else { return };
     store.raise_epoch();
     if let crate::breaker::Cause::Tripped { trip, .. } = transition.cause {
@@ -617,14 +631,16 @@ fn moved<S: Store>(transition: Option<Transition>, written: bool, store: &mut S,
 }
 
 /// Changes a key's cell by `step`, which is repeated on a newer record when another worker was faster.
-fn change_cell<S: Store>(
+#[inline(never)]
+fn change_cell(
     fingerprint: u64,
     state: &mut KeyState,
-    store: &mut S,
+    store: &mut dyn Store,
     now: Timestamp,
     events: &mut Vec<Event>,
-    mut step: impl FnMut(&mut Cell) -> Judged,
+    step: &mut dyn FnMut(&mut Cell) -> Judged,
 ) {
+    let store = &mut { store };
     let epoch = store.epoch();
     let updated = update(store, &state.paths.breaker(), fingerprint, |old: Option<&Cell>| {
         let mut cell = old.cloned().unwrap_or_default();
@@ -646,6 +662,7 @@ fn change_cell<S: Store>(
 
 /// Takes one of the places in flight: `Some(true)` if taken, `Some(false)` if it could not be counted, `None` if there
 /// is none.
+#[inline(never)]
 fn take_concurrency<S: Store>(
     concurrency: &Concurrency,
     fingerprint: u64,
@@ -681,6 +698,7 @@ fn take_concurrency<S: Store>(
 }
 
 /// Writes this worker's number of requests in flight.
+#[inline(never)]
 fn write_in_flight<S: Store>(
     fingerprint: u64,
     state: &mut KeyState,
@@ -714,6 +732,11 @@ fn own_slot<S: Store>(fingerprint: u64, shape: &Shape, state: &mut KeyState, sto
     if state.slot_key.as_ref().is_some_and(|(held, _)| *held == place) {
         return;
     }
+    take_over_slot(fingerprint, shape, state, store, place);
+}
+
+#[inline(never)]
+fn take_over_slot(fingerprint: u64, shape: &Shape, state: &mut KeyState, store: &mut dyn Store, place: Place) {
     let key = state.paths.slot(place.number);
     // Also when the worker has lost its earlier place: what it counted there is still added up, by whoever holds it now.
     let left = store.get(&key).and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, shape));
@@ -722,6 +745,7 @@ fn own_slot<S: Store>(fingerprint: u64, shape: &Shape, state: &mut KeyState, sto
 }
 
 /// Collects this worker's slot and those of the others that count in the same generation.
+#[inline(never)]
 fn gather<S: Store>(
     gathered: &mut Vec<Slot>,
     fingerprint: u64,

@@ -139,6 +139,7 @@ impl KeyTable {
         number
     }
 
+    #[inline(never)]
     fn enter<S: Store>(&mut self, store: &mut S, text: String) -> KeyNumber {
         let name = KeyName(text).encode(self.fingerprint);
         while self.read < self.most {

@@ -51,6 +51,31 @@ pub trait Store {
     }
 }
 
+/// What is seldom done takes any store, and is compiled once and for size: `&mut dyn Store`.
+impl<T: Store + ?Sized> Store for &mut T {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, Version)> {
+        (**self).get(key)
+    }
+    fn set(&mut self, key: &str, value: &[u8]) {
+        (**self).set(key, value);
+    }
+    fn swap(&mut self, key: &str, value: &[u8], expected: Expected) -> Result<(), Conflict> {
+        (**self).swap(key, value, expected)
+    }
+    fn epoch(&mut self) -> Option<u64> {
+        (**self).epoch()
+    }
+    fn raise_epoch(&mut self) {
+        (**self).raise_epoch();
+    }
+    fn runs(&mut self) -> Option<u64> {
+        (**self).runs()
+    }
+    fn raise_runs(&mut self) {
+        (**self).raise_runs();
+    }
+}
+
 /// How often [`update`] tries. Every failed try means that another worker got through, so this is also the number of
 /// workers that may all want the same cell in the same microsecond.
 pub const MAX_TRIES: usize = 64;

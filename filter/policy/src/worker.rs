@@ -27,6 +27,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Whether what was seen then can still be relied on.
+    #[inline]
     pub(crate) fn holds(&self, epoch: Option<u64>, now: Timestamp) -> bool {
         let lasts = if epoch.is_some() { VIEW_LASTS } else { VIEW_LASTS_UNSIGNALLED };
         // A look from the future is from before the clock was put back.
@@ -93,7 +94,8 @@ impl Worker {
     }
 
     /// Renews the claim when it is due. To be called every second or so; a worker that never served claims nothing.
-    pub fn tick<S: Store>(&mut self, store: &mut S, now: Timestamp) {
+    pub fn tick(&mut self, store: &mut dyn Store, now: Timestamp) {
+        let store = &mut { store };
         let age = now.apart(self.renewed);
         if self.place.is_some() && age >= RENEW_AFTER {
             self.claim(store, now);
@@ -101,7 +103,9 @@ impl Worker {
     }
 
     /// Renews the claim, or makes a new one.
-    fn claim<S: Store>(&mut self, store: &mut S, now: Timestamp) {
+    #[inline(never)]
+    fn claim(&mut self, store: &mut dyn Store, now: Timestamp) {
+        let store = &mut { store };
         let (old, random) = (self.place, self.random.next());
         let claimed = update(store, self.table, NO_POLICY, |table: Option<&Workers>| {
             let mut table = table.cloned().unwrap_or_default();

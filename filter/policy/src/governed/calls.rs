@@ -77,13 +77,14 @@ pub struct Reply<'a> {
 
 impl Governed {
     /// The requests to make now, if this VM is the one to make them. Each is to be [`Governed::call_made`].
-    pub fn calls<S: Store>(
+    pub fn calls(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         now: Timestamp,
         events: &mut Vec<(KeyNumber, Vec<Event>)>,
     ) -> Vec<Call> {
+        let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return Vec::new() };
         let beats = rules.heartbeat.as_ref().filter(|heartbeat| heartbeat.mode != Mode::Off);
@@ -170,16 +171,17 @@ impl Governed {
 
     /// Takes over how a call was answered; `None`: not at all. Gives whether others wait for their turn.
     #[allow(clippy::too_many_arguments)] // The worker, the store and the events belong to every call.
-    pub fn call_reported<S: Store>(
+    pub fn call_reported(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         call: &Call,
         token: u32,
         reply: Option<Reply<'_>>,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> bool {
+        let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
         let Some(group) = self.calling_group(call) else { return false };
@@ -237,14 +239,8 @@ fn listed(reply: Option<Reply<'_>>, cluster: &str) -> Result<Vec<String>, String
 }
 
 /// Acts on what a check has found.
-fn take<S: Store>(
-    group: &mut Group,
-    worker: &mut Worker,
-    store: &mut S,
-    rules: &Outlier,
-    found: Found,
-    now: Timestamp,
-) {
+fn take(group: &mut Group, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, found: Found, now: Timestamp) {
+    let store = &mut { store };
     match found.verdict {
         Verdict::Healthy => group.hosts.find_healthy(worker, store, rules, found.host, now),
         Verdict::Unhealthy { failures, last } => {

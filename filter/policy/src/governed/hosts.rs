@@ -103,7 +103,10 @@ impl Governed {
         });
         exchange.steered = steering.is_some();
         exchange.probe = steering.as_ref().and_then(|steering| steering.probe.as_ref()).map(|(id, _)| *id);
-        self.tell_hosts(worker, store, ticket.key, now, events);
+        let has_news = state.groups.iter().any(|group| group.hosts.has_news());
+        if has_news {
+            self.tell_hosts(worker, store, ticket.key, now, events);
+        }
         Sent { exchange: Some(exchange), steering }
     }
 
@@ -152,14 +155,16 @@ impl Governed {
     }
 
     /// Tells what has happened to the hosts of a key, if no other worker has.
-    pub(super) fn tell_hosts<S: Store>(
+    #[inline(never)]
+    pub(super) fn tell_hosts(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         key: KeyNumber,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) {
+        let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
         let Some(state) = self.states.get_mut(usize::from(key.0)) else { return };
@@ -188,12 +193,13 @@ impl Governed {
     }
 
     /// What is to be done for the hosts once a second or so.
-    pub(super) fn tick_hosts<S: Store>(
+    pub(super) fn tick_hosts(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         now: Timestamp,
     ) -> Vec<(KeyNumber, Vec<Event>)> {
+        let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return Vec::new() };
         self.know_groups(worker, store, rules, now);
@@ -229,7 +235,8 @@ impl Governed {
 
     /// Knows the groups from the beginning of which the document says all: so their hosts are looked after before the first
     /// request.
-    fn know_groups<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
+    fn know_groups(&mut self, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, now: Timestamp) {
+        let store = &mut { store };
         let looks_after = rules.heartbeat.is_some() || rules.discover.is_some();
         if core::mem::replace(&mut self.knows_groups, true) || !looks_after {
             return;

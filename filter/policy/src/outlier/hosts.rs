@@ -169,6 +169,18 @@ impl Hosts {
         if self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
             return false;
         }
+        self.look_now(worker, store, rules, epoch, now)
+    }
+
+    #[inline(never)]
+    fn look_now(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        epoch: Option<u64>,
+        now: Timestamp,
+    ) -> bool {
         let seen = Seen { epoch, at: now };
         let stored = store.get(&self.paths.table());
         let version = stored.as_ref().map(|(_, version)| *version);
@@ -225,24 +237,41 @@ impl Hosts {
 
     /// Changes the table by `step`, which gives something if it did anything and is repeated on a newer table when another worker
     /// was faster.
-    fn change<S: Store, V: Clone>(
+    fn change<V>(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         rules: &Outlier,
         now: Timestamp,
         mut step: impl FnMut(&mut HostTable) -> Option<V>,
     ) -> Result<Option<V>, Contended> {
+        let mut verdict = None;
+        self.change_if(worker, store, rules, now, &mut |table| {
+            verdict = step(table);
+            verdict.is_some()
+        })?;
+        Ok(verdict)
+    }
+
+    #[inline(never)]
+    fn change_if(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        now: Timestamp,
+        step: &mut dyn FnMut(&mut HostTable) -> bool,
+    ) -> Result<(), Contended> {
+        let store = &mut { store };
         let epoch = store.epoch();
         let uncounted = core::mem::take(&mut self.uncounted);
         let mut is_seen = false;
         let updated = update(store, &self.paths.table(), self.fingerprint, |old: Option<&HostTable>| {
             let mut table = old.cloned().unwrap_or_default();
-            let verdict = step(&mut table);
+            let changed = step(&mut table);
             is_seen = old.is_none_or(|old| !table.looks_like(old));
             uncounted.iter().for_each(|(counted, times)| table.news.count(*counted, *times));
-            let new = verdict.is_some().then_some(table);
-            (verdict, new)
+            ((), changed.then_some(table))
         });
         if !updated.as_ref().is_ok_and(|updated| updated.written) {
             self.uncounted = uncounted;
@@ -255,7 +284,7 @@ impl Hosts {
         // The signal from before the swap: whatever changed since then makes this view look old, never new.
         let table = updated.record.unwrap_or_default();
         self.take(worker, rules, table, None, Seen { epoch, at: now }, now);
-        Ok(updated.verdict)
+        Ok(())
     }
 
     /// Whether the host of a try that succeeded must be known. What this costs where it is not is one look at the signal of
@@ -330,15 +359,16 @@ impl Hosts {
     }
 
     /// Gives the permit back of a probe that was sent then and says nothing about its host.
-    pub fn return_probe<S: Store>(
+    pub fn return_probe(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         rules: &Outlier,
         id: HostId,
         sent: Timestamp,
         now: Timestamp,
     ) {
+        let store = &mut { store };
         let _ = self.change(worker, store, rules, now, |table| table.return_probe(id, sent).then_some(()));
     }
 
@@ -439,7 +469,8 @@ impl Hosts {
 
     /// Looks at the runs of some hosts that were not looked at since the signal changed: they may not succeed for a long time,
     /// and until all are known each success has to know its host.
-    fn become_quiet<S: Store>(&mut self, store: &mut S, now: Timestamp) {
+    fn become_quiet(&mut self, store: &mut dyn Store, now: Timestamp) {
+        let store = &mut { store };
         let Some(view) = &self.view else { return };
         for _ in 0..LOOKED_AT {
             let Some(place) = self.quiet.next(&view.table, now) else { return };
@@ -450,7 +481,8 @@ impl Hosts {
     }
 
     /// Ends a run. Whether there was one.
-    fn end_run<S: Store>(&mut self, store: &mut S, id: HostId) -> bool {
+    fn end_run(&mut self, store: &mut dyn Store, id: HostId) -> bool {
+        let store = &mut { store };
         let ended = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
             let is_there = !Run::of(id, old).is_empty();
             (is_there, is_there.then_some(Run { id: id.id, ..Run::default() }))
@@ -463,15 +495,16 @@ impl Hosts {
     }
 
     /// A failure adds to the host's runs, and takes it out when one of them reaches its limit.
-    fn fail<S: Store>(
+    fn fail(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         rules: &Outlier,
         id: HostId,
         end: End,
         now: Timestamp,
     ) {
+        let store = &mut { store };
         let reached = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
             let mut run = Run::of(id, old);
             run.fail(end);
@@ -513,6 +546,7 @@ impl Hosts {
 
     /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `tries` is how many it may have;
     /// `waits` that others may be better probes, because they can be tried again elsewhere.
+    #[inline(never)]
     pub fn steer<S: Store>(
         &mut self,
         worker: &mut Worker,
@@ -575,15 +609,22 @@ impl Hosts {
         matches!(taken, Ok(Some(()))).then_some(id)
     }
 
+    /// Whether there is something that was not told yet.
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        self.table().is_some_and(|table| !table.news.is_empty())
+    }
+
     /// Takes what has not been told yet out of the table: it is this worker's to tell.
-    pub fn take_news<S: Store>(
+    pub fn take_news(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         rules: &Outlier,
         now: Timestamp,
     ) -> Option<News> {
-        if self.table()?.news.is_empty() {
+        let store = &mut { store };
+        if !self.has_news() {
             return None;
         }
         let taken = self.change(worker, store, rules, now, |table| {
@@ -602,7 +643,21 @@ impl Hosts {
         cluster: &[u8],
         now: Timestamp,
     ) {
-        let Some(view) = self.view.as_mut().filter(|view| !view.is_introduced) else { return };
+        if self.view.as_ref().is_some_and(|view| !view.is_introduced) {
+            self.introduce_now(worker, store, rules, cluster, now);
+        }
+    }
+
+    #[inline(never)]
+    fn introduce_now(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        cluster: &[u8],
+        now: Timestamp,
+    ) {
+        let Some(view) = &mut self.view else { return };
         view.is_introduced = true;
         let names_cluster = view.table.cluster != cluster && !cluster.is_empty();
         if !names_cluster && rules.hosts.iter().all(|host| view.by_address.contains_key(host.as_bytes())) {
@@ -626,7 +681,8 @@ impl Hosts {
     }
 
     /// Looks at the last interval, if nobody has. To be called at every tick of a request seat.
-    pub fn sweep<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
+    pub fn sweep(&mut self, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, now: Timestamp) {
+        let store = &mut { store };
         let lag = SWEEP_LAG.min(rules.interval / 10).max(self.flush_after(rules));
         let number = |time: Timestamp| interval_number(time, rules.interval);
         let current = number(Timestamp(now.0.saturating_sub(nanos(lag))));
@@ -667,15 +723,16 @@ impl Hosts {
     }
 
     /// Takes a host out that our own checks find bad.
-    pub fn find_unhealthy<S: Store>(
+    pub fn find_unhealthy(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         rules: &Outlier,
         id: HostId,
         cause: Cause,
         now: Timestamp,
     ) {
+        let store = &mut { store };
         let Some(host) = self.table().and_then(|table| table.host(id)) else { return };
         if !host.is_in() {
             // It is not forgotten as long as our own checks reach for it.
@@ -694,14 +751,15 @@ impl Hosts {
     }
 
     /// Lets a host back that our own checks find good.
-    pub fn find_healthy<S: Store>(
+    pub fn find_healthy(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         rules: &Outlier,
         id: HostId,
         now: Timestamp,
     ) {
+        let store = &mut { store };
         if self.table().and_then(|table| table.host(id)).is_none_or(Host::is_in) {
             return;
         }
@@ -717,14 +775,8 @@ impl Hosts {
     }
 
     /// Forgets a host that the cluster does not have any more, unless the policy names it.
-    pub fn forget<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        rules: &Outlier,
-        id: HostId,
-        now: Timestamp,
-    ) {
+    pub fn forget(&mut self, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, id: HostId, now: Timestamp) {
+        let store = &mut { store };
         let _ = self.change(worker, store, rules, now, |table| {
             let host = table.host(id)?;
             let is_configured = rules.hosts.iter().any(|configured| configured.as_bytes() == host.address);
@@ -733,14 +785,15 @@ impl Hosts {
     }
 
     /// Takes over a listing of all hosts of the cluster.
-    pub fn list<S: Store>(
+    pub fn list(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         rules: &Outlier,
         listed: &[String],
         now: Timestamp,
     ) {
+        let store = &mut { store };
         let _ = self.change(worker, store, rules, now, |table| {
             table.list(listed, &rules.hosts, now);
             Some(())

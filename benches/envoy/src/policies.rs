@@ -1,0 +1,147 @@
+//! The policy documents of the cases.
+
+use serde_json::{Value, json};
+
+use crate::case::MANY_POLICIES;
+use crate::request::TENANT;
+
+/// The policy that governs the requests, and its cluster.
+pub const NAME: &str = "orders";
+
+fn document(policy: &Value) -> Value {
+    json!({"policies": [policy]})
+}
+
+/// One policy.
+fn policy(name: &str, matching: &Value, features: Value) -> Value {
+    let mut policy = json!({"name": name, "match": matching});
+    if let (Value::Object(policy), Value::Object(features)) = (&mut policy, features) {
+        policy.extend(features);
+    }
+    policy
+}
+
+/// The one that governs the requests.
+fn orders(features: Value) -> Value {
+    policy(NAME, &json!({"cluster": [NAME]}), features)
+}
+
+/// What a client gets instead.
+fn fallback() -> Value {
+    json!([{
+        "on": ["open", "failure", "timeout"],
+        "respond": {"status": 200, "headers": {"content-type": "application/json"}, "body": {"items": []}},
+    }])
+}
+
+/// A breaker that stays open for longer than any measurement.
+fn opening() -> Value {
+    json!({"open_for": "1h", "open_max": "1h"})
+}
+
+/// Breaker and fallback.
+pub fn request_seat() -> Value {
+    document(&orders(json!({"breaker": {}, "fallback": fallback()})))
+}
+
+/// Breaker, retry, outlier and fallback, all with their defaults.
+fn features() -> Value {
+    json!({"breaker": {}, "retry": {}, "outlier": {}, "fallback": fallback()})
+}
+
+/// The features of both seats, with their defaults.
+pub fn both_seats() -> Value {
+    document(&orders(features()))
+}
+
+/// The same, and all that looks at rates and latencies.
+pub fn rates() -> Value {
+    document(&orders(json!({
+        "outcome": {"slow_after": "1s"},
+        "breaker": {"slow_rate": 50},
+        "retry": {},
+        "outlier": {"failure_rate": {}, "success_rate": {}, "latency": {}},
+        "fallback": fallback(),
+    })))
+}
+
+/// A breaker without a fallback.
+pub fn open() -> Value {
+    document(&orders(json!({"breaker": opening()})))
+}
+
+/// A breaker that an operator has opened.
+pub fn forced_open() -> Value {
+    document(&orders(json!({"breaker": {"state": "forced_open"}})))
+}
+
+/// A breaker with a fallback.
+pub fn open_with_fallback() -> Value {
+    document(&orders(json!({"breaker": opening(), "fallback": fallback()})))
+}
+
+/// As [`both_seats`], and who is out stays out.
+pub fn ejecting() -> Value {
+    document(&orders(json!({
+        "breaker": {},
+        "retry": {},
+        "outlier": {"base_ejection_time": "1h", "max_ejection_time": "1h"},
+        "fallback": fallback(),
+    })))
+}
+
+/// All features, in shadow mode.
+pub fn shadow() -> Value {
+    document(&orders(json!({
+        "mode": "shadow",
+        "outcome": {"slow_after": "1s"},
+        "breaker": {"slow_rate": 50},
+        "concurrency": {"max_requests": 1000},
+        "throttle": {},
+        "retry": {},
+        "outlier": {"failure_rate": {}, "success_rate": {}, "latency": {}},
+        "fallback": fallback(),
+    })))
+}
+
+/// One policy, found by its cluster.
+pub fn single() -> Value {
+    both_seats()
+}
+
+/// Many policies, each for a cluster of its own; the last governs.
+pub fn by_cluster() -> Value {
+    many(|number| json!({"cluster": [format!("service-{number}")]}), &json!({"cluster": [NAME]}))
+}
+
+/// Many policies, each for some paths; the last governs.
+pub fn by_glob() -> Value {
+    let paths = |service: &str| json!({"path": [format!("/api/v1/{service}/*/items/**")]});
+    many(|number| paths(&format!("service-{number}")), &paths(NAME))
+}
+
+fn many(other: impl Fn(usize) -> Value, last: &Value) -> Value {
+    let others = (1..MANY_POLICIES).map(|number| policy(&format!("service-{number}"), &other(number), features()));
+    let policies: Vec<Value> = others.chain([policy(NAME, last, features())]).collect();
+    json!({"policies": policies})
+}
+
+/// A state for each tenant.
+pub fn by_tenant() -> Value {
+    document(&orders(json!({"scope": [{"header": TENANT}], "breaker": {}, "fallback": fallback()})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_many_policies_governs() {
+        for many in [by_cluster(), by_glob()] {
+            let policies = many["policies"].as_array().unwrap();
+            assert_eq!(policies.len(), MANY_POLICIES);
+            assert_eq!(policies.last().unwrap()["name"], NAME);
+        }
+        assert_eq!(single()["policies"][0], by_cluster()["policies"][MANY_POLICIES - 1]);
+    }
+}

@@ -11,7 +11,7 @@ use holdfast_policy::outcome::Verdict;
 use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::response::NOT_RETRIED;
 use holdfast_policy::retry::Denial;
-use holdfast_policy::time::Timestamp;
+use holdfast_policy::time::{Timestamp, millis};
 
 use crate::attempt_seat::Attempt;
 use crate::host;
@@ -284,7 +284,7 @@ impl AttemptPlugin {
         let next = [waiters, self.flush_due.get()].into_iter().flatten().min();
         let period = next.map_or(0, |due| {
             let left = due.since(now);
-            let millis = left.as_millis() + u128::from(left.subsec_nanos() % 1_000_000 > 0);
+            let millis = millis(left).saturating_add((left.subsec_nanos() % 1_000_000 > 0).into());
             u32::try_from(millis.clamp(1, 1000)).unwrap_or(1000)
         });
         // A tick repeats, and begins anew when it is set.

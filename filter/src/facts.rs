@@ -39,6 +39,7 @@ impl Facts {
     }
 
     /// A field of the request; `None` if it has none.
+    #[inline(never)] // Asked for in many places.
     pub fn get(&self, field: Field<'_>) -> Option<Cow<'_, [u8]>> {
         let cell = match field {
             Field::Cluster => &self.cluster,

@@ -280,7 +280,7 @@ pub fn reply(
 /// called in. Refused where there is no such cluster, no host in it, or one of the host's limits is reached.
 pub fn call(upstream: &str, headers: &[(String, String)], timeout: Duration) -> Result<u32, Refusal> {
     let (headers, none) = (holdfast_policy::pairs::write(headers), holdfast_policy::pairs::write(&[]));
-    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let timeout = u32::try_from(holdfast_policy::time::millis(timeout)).unwrap_or(u32::MAX);
     let mut token = 0;
     // SAFETY: pointers and sizes are those of the arguments and of locals.
     checked(unsafe {

@@ -17,7 +17,7 @@ use holdfast_policy::outlier::hosts::{Judged, Steering};
 use holdfast_policy::outlier::steering;
 use holdfast_policy::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
 use holdfast_policy::retry::{Denial, Leave};
-use holdfast_policy::time::Timestamp;
+use holdfast_policy::time::{Timestamp, millis};
 use holdfast_policy::worker::Worker;
 
 use crate::abi::Action;
@@ -127,7 +127,7 @@ impl RequestSeat {
         let decision = governed.admit(&mut worker, &mut shared, key, now, &mut events);
         let served = match decision {
             Decision::Rejected(rejection) => {
-                let value = |field: Field<'_>| facts.get(field).map(Cow::into_owned);
+                let value = &mut |field: Field<'_>| facts.get(field).map(Cow::into_owned);
                 Some(fallback::serve_rejection(policy, &rejection, asks_grpc(facts), value, &mut events))
             }
             Decision::Admitted(ticket) => {
@@ -234,7 +234,7 @@ impl RequestSeat {
                 governed.account_retries(&mut worker, store, key, &tried, answer, &outcome, came.at, &mut events);
         }
         let served = came.replaceable.then(|| {
-            let value = |wanted: Field<'_>| {
+            let value = &mut |wanted: Field<'_>| {
                 let place = governing.kept.iter().position(|part| part.field() == Some(wanted))?;
                 kept.get(place)?.clone()
             };
@@ -382,10 +382,10 @@ fn tell_router(governing: &Governing, plan: Plan) -> (Retrying, Option<exchange:
         set(name, value);
     }
     if let Some(timeout) = plan.timeout {
-        set("x-envoy-upstream-rq-timeout-ms", &timeout.as_millis().to_string());
+        set("x-envoy-upstream-rq-timeout-ms", &millis(timeout).to_string());
     }
     if let Some(lasts) = plan.try_lasts {
-        set("x-envoy-upstream-rq-per-try-timeout-ms", &lasts.as_millis().to_string());
+        set("x-envoy-upstream-rq-per-try-timeout-ms", &millis(lasts).to_string());
     }
     let is_told = plan.exchange.is_some();
     (Retrying { leave: plan.leave, denial: plan.denial, seat: plan.seat, is_told }, plan.exchange)

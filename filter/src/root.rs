@@ -11,7 +11,7 @@ use holdfast_policy::index::Index;
 use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::seat::Seat;
 use holdfast_policy::store::{Expected, Store};
-use holdfast_policy::time::Timestamp;
+use holdfast_policy::time::{Timestamp, millis};
 
 use crate::abi::Stream;
 use crate::attempt_plugin::AttemptPlugin;
@@ -45,7 +45,7 @@ impl Plugin {
         let every =
             self.policies.iter().filter_map(|governing| governing.governed.try_borrow().ok()?.tick_every().into());
         let every = every.min().unwrap_or(Duration::from_secs(1));
-        u32::try_from(every.max(LEAST_TICK).as_millis()).unwrap_or(1000)
+        u32::try_from(millis(every.max(LEAST_TICK))).unwrap_or(1000)
     }
 }
 

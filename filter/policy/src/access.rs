@@ -7,6 +7,7 @@ use crate::exchange::Try;
 use crate::outcome::Verdict;
 use crate::outlier::hosts::Steering;
 use crate::retry::Denial;
+use crate::time::millis;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,7 @@ pub fn push_tries(line: &mut String, tries: &[Try], denial: Option<Denial>) {
             Verdict::Ignored => "ignored",
         };
         // Writing to a string cannot fail.
-        let _ = write!(line, " {verdict}:{} {}ms", one.end, one.took.as_millis());
+        let _ = write!(line, " {verdict}:{} {}ms", one.end, millis(one.took));
     }
     if let Some(denial) = denial {
         line.push_str("; denied=");

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::access::Fate;
+use crate::config::json;
 use crate::document::{Dimension, Escape, Fallback, FallbackKind, Mode, Policy, Reason, StaticResponse, TemplatePart};
 use crate::governed::{Event, Rejection};
 use crate::metrics::Metric;
@@ -140,7 +141,7 @@ pub fn serve_rejection(
     policy: &Policy,
     rejection: &Rejection,
     grpc: bool,
-    value: impl FnMut(Field<'_>) -> Option<Vec<u8>>,
+    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
     events: &mut Vec<Event>,
 ) -> Served {
     let occasion = Occasion { reason: rejection.reason, retry_after: Some(rejection.retry_after), grpc };
@@ -158,7 +159,7 @@ pub fn serve_failure(
     retries: u32,
     served: bool,
     grpc: bool,
-    value: impl FnMut(Field<'_>) -> Option<Vec<u8>>,
+    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
     events: &mut Vec<Event>,
 ) -> Option<Served> {
     let reasons: &[Reason] = match (answer, outcome.failed(), retries > 0) {
@@ -181,7 +182,7 @@ fn serve(
     policy: &Policy,
     reasons: &[Reason],
     occasion: Occasion,
-    value: impl FnMut(Field<'_>) -> Option<Vec<u8>>,
+    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
     events: &mut Vec<Event>,
 ) -> Option<Served> {
     let (entry, reason) = policy.fallback_for(reasons)?;
@@ -222,7 +223,7 @@ fn static_reply(
     policy: &Policy,
     response: &StaticResponse,
     occasion: &Occasion,
-    mut value: impl FnMut(Field<'_>) -> Option<Vec<u8>>,
+    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
 ) -> Reply {
     let reason = occasion.reason.name();
     let mut headers = if occasion.grpc {
@@ -252,7 +253,7 @@ fn static_reply(
                 body.extend_from_slice(seconds.to_string().as_bytes());
             }
             TemplatePart::Path | TemplatePart::Header(_) => {
-                if let Some(value) = part.field().and_then(&mut value) {
+                if let Some(value) = part.field().and_then(&mut *value) {
                     escape(&mut body, &value, response.escape);
                 }
             }
@@ -274,11 +275,10 @@ fn escape(body: &mut Vec<u8>, value: &[u8], escape: Escape) {
     match escape {
         Escape::None => body.extend_from_slice(value),
         Escape::Json => {
-            // serde_json quotes; the quotes are the template's.
-            let text = String::from_utf8_lossy(value);
-            let quoted = serde_json::to_string(&text).unwrap_or_default();
-            let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            body.extend_from_slice(inside.unwrap_or_default().as_bytes());
+            // The quotes are the template's.
+            let mut inside = String::new();
+            json::write_escaped(&mut inside, &String::from_utf8_lossy(value));
+            body.extend_from_slice(inside.as_bytes());
         }
         Escape::Markup => {
             for byte in value {
@@ -314,7 +314,7 @@ mod tests {
     fn reply(policy: &Policy, occasion: &Occasion, value: &[u8]) -> Reply {
         let (entry, _) = policy.fallback_for(&[occasion.reason]).unwrap();
         let FallbackKind::Static(response) = &entry.kind;
-        static_reply(policy, response, occasion, |_| Some(value.to_vec()))
+        static_reply(policy, response, occasion, &mut |_| Some(value.to_vec()))
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {

@@ -397,6 +397,7 @@ impl Governed {
     }
 
     /// Takes back what an admitted request holds that will not have an outcome, without counting it.
+    #[inline(never)]
     fn give_back<S: Store>(
         &mut self,
         worker: &mut Worker,

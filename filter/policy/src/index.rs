@@ -4,7 +4,6 @@
 //! value, so a table leads to it. The first policy in the document's order still governs.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use crate::document::{Document, Match};
 use crate::fallback::Field;
@@ -32,8 +31,34 @@ struct Table {
     field: Field<'static>,
     /// The first policy in it.
     first: usize,
-    /// In order.
-    by_value: HashMap<Vec<u8>, Vec<usize>>,
+    /// By value, each with its policies in order.
+    by_value: Vec<(Vec<u8>, Vec<usize>)>,
+}
+
+impl Table {
+    /// The place of a value, or where it would be.
+    fn search(&self, value: &[u8]) -> Result<usize, usize> {
+        self.by_value.binary_search_by(|(other, _)| other.as_slice().cmp(value))
+    }
+
+    /// The policies that a value leads to.
+    fn places(&self, value: &[u8]) -> Option<&[usize]> {
+        self.by_value.get(self.search(value).ok()?).map(|(_, places)| places.as_slice())
+    }
+
+    /// Lets a value lead to a policy, which stands behind all others that it leads to.
+    fn lead(&mut self, value: Vec<u8>, place: usize) {
+        match self.search(&value) {
+            Ok(at) => {
+                if let Some((_, places)) = self.by_value.get_mut(at)
+                    && places.last() != Some(&place)
+                {
+                    places.push(place);
+                }
+            }
+            Err(at) => self.by_value.insert(at, (value, vec![place])),
+        }
+    }
 }
 
 impl Index {
@@ -46,7 +71,7 @@ impl Index {
             return index;
         }
         for field in FIELDS {
-            index.tables.push(Table { field, first: usize::MAX, by_value: HashMap::new() });
+            index.tables.push(Table { field, first: usize::MAX, by_value: Vec::new() });
         }
         for (place, conditions) in index.matches.iter().enumerate() {
             let led = index.tables.iter_mut().find_map(|table| {
@@ -58,10 +83,7 @@ impl Index {
                 Some((table, values)) => {
                     table.first = table.first.min(place);
                     for value in values {
-                        let places = table.by_value.entry(value).or_default();
-                        if places.last() != Some(&place) {
-                            places.push(place);
-                        }
+                        table.lead(value, place);
                     }
                 }
             }
@@ -80,7 +102,7 @@ impl Index {
                 continue;
             }
             let Some(text) = value(table.field) else { continue };
-            let Some(places) = table.by_value.get(comparable(table.field, text).as_ref()) else { continue };
+            let Some(places) = table.places(comparable(table.field, text).as_ref()) else { continue };
             let mut holds = |place: usize| self.matches.get(place).is_some_and(|one| one.holds(&mut value));
             let led = places.iter().copied().take_while(|place| found.is_none_or(|found| *place < found));
             let mut led = led.filter(|place| holds(*place));

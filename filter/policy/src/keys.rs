@@ -87,7 +87,8 @@ pub struct KeyTable {
     most: u16,
     /// Entries of the table that this worker has read, from the front.
     read: u16,
-    by_text: HashMap<String, KeyNumber>,
+    /// By the bytes of their texts: the module has the code of such a map anyway.
+    by_text: HashMap<Vec<u8>, KeyNumber>,
     /// The values as they came, joined; saves making the text again.
     by_values: HashMap<Vec<u8>, KeyNumber>,
     texts: Vec<String>,
@@ -127,7 +128,7 @@ impl KeyTable {
             return *number;
         }
         let text = text(scope, values);
-        let number = match self.by_text.get(&text) {
+        let number = match self.by_text.get(text.as_bytes()) {
             Some(number) => *number,
             None => self.enter(store, text),
         };
@@ -157,10 +158,10 @@ impl KeyTable {
             self.read += 1;
             // Foreign bytes keep their number but are found by nobody.
             let text = KeyName::decode(&entry, self.fingerprint).map_or_else(String::new, |name| name.0);
-            self.texts.push(text.clone());
-            if !text.is_empty() {
-                self.by_text.entry(text).or_insert(number);
+            if !text.is_empty() && !self.by_text.contains_key(text.as_bytes()) {
+                self.by_text.insert(text.clone().into_bytes(), number);
             }
+            self.texts.push(text);
             if entry == name {
                 return number;
             }

@@ -59,9 +59,10 @@ pub(crate) fn share(part: u32, whole: u32) -> String {
 
 /// Whole seconds, or tenths and milliseconds where they matter.
 pub(crate) fn seconds(duration: Duration) -> String {
-    let millis = duration.as_millis();
+    // Not `as_millis`: formatting 128 bits would add to the module.
+    let millis = duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis().into());
     if millis >= 10_000 || millis.is_multiple_of(1000) {
-        format!("{}s", (millis + 500) / 1000)
+        format!("{}s", millis.saturating_add(500) / 1000)
     } else if millis >= 1000 {
         format!("{}.{}s", millis / 1000, millis % 1000 / 100)
     } else {

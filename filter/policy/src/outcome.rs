@@ -158,8 +158,7 @@ pub fn retry_after(value: &[u8], now: crate::time::Timestamp) -> Option<Duration
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX / 1_000_000_000)));
     }
-    let date = httpdate::parse_http_date(text).ok()?;
-    let since_epoch = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let since_epoch = Duration::from_secs(crate::http_date::parse(text)?);
     Some(since_epoch.saturating_sub(Duration::from_nanos(now.0)))
 }
 

@@ -47,20 +47,27 @@ impl Percent {
     /// This percentage of `amount`, rounded down.
     #[inline]
     pub fn of(self, amount: u64) -> u64 {
-        (u128::from(amount) * u128::from(self.0) / u128::from(Percent::FULL.0)) as u64
+        let (part, full) = (u64::from(self.0), u64::from(Percent::FULL.0));
+        // In two parts that cannot overflow, of which only the second is rounded.
+        amount / full * part + amount % full * part / full
     }
 }
 
 impl core::fmt::Display for Percent {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let (whole, rest) = (self.0 / MILLI, self.0 % MILLI);
-        if rest == 0 {
-            write!(f, "{whole}%")
-        } else {
-            let digits = format!("{rest:03}");
-            write!(f, "{whole}.{}%", digits.trim_end_matches('0'))
-        }
+        f.write_str(&decimal(self.0))?;
+        f.write_str("%")
     }
+}
+
+/// So many thousandths as a decimal number: `62.5`, `7`.
+pub(crate) fn decimal(thousandths: u32) -> String {
+    let (whole, rest) = (thousandths / MILLI, thousandths % MILLI);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    let digits = format!("{rest:03}");
+    format!("{whole}.{}", digits.trim_end_matches('0'))
 }
 
 #[cfg(test)]
@@ -75,6 +82,15 @@ mod tests {
         assert!(half.reached(10, 20));
         assert!(!half.reached(9, 20));
         assert!(!half.reached(0, 0), "no requests reach nothing");
+    }
+
+    #[test]
+    fn a_part_of_an_amount_is_exact_up_to_the_largest() {
+        for percent in [0, 1, 999, 33_333, 62_500, 99_999, 100_000].map(Percent) {
+            for amount in [0, 1, 7, 99_999, 100_000, 100_001, 123_456_789_012_345, u64::MAX - 1, u64::MAX] {
+                assert_eq!(u128::from(percent.of(amount)), u128::from(amount) * u128::from(percent.millis()) / 100_000);
+            }
+        }
     }
 
     #[test]

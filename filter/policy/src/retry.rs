@@ -164,7 +164,7 @@ impl Retry {
         if words.is_empty() && grpc_words.is_empty() {
             return vec![("x-envoy-max-retries", "0".to_owned())];
         }
-        let join = |words: WordSet| words.iter().map(RetryWord::name).collect::<Vec<_>>().join(",");
+        let join = |words: WordSet| listed(words.iter().map(|word| word.name().to_owned()));
         let mut headers =
             vec![("x-envoy-retry-on", join(words)), ("x-envoy-max-retries", self.max_retries.to_string())];
         if seat && leave == Leave::All {
@@ -174,12 +174,10 @@ impl Retry {
             headers.push(("x-envoy-retry-grpc-on", join(grpc_words)));
         }
         if !seat && leave == Leave::All {
-            let statuses: Vec<String> = (100..600)
-                .filter(|status| self.on.statuses.contains(*status))
-                .map(|status| status.to_string())
-                .collect();
+            let statuses = (100..600).filter(|status| self.on.statuses.contains(*status));
+            let statuses = listed(statuses.map(|status| status.to_string()));
             if !statuses.is_empty() {
-                headers.push(("x-envoy-retriable-status-codes", statuses.join(",")));
+                headers.push(("x-envoy-retriable-status-codes", statuses));
             }
         }
         match self.per_try_timeout {
@@ -231,6 +229,18 @@ impl Retry {
         }
         (words, grpc_words)
     }
+}
+
+/// A header's list.
+fn listed(items: impl Iterator<Item = String>) -> String {
+    let mut list = String::new();
+    for item in items {
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(&item);
+    }
+    list
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which seat a module takes: the VM's configuration says so.
 
-use serde_json::Value;
+use crate::config::json::{self, Node};
 
 /// Where the module sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +18,23 @@ impl Seat {
             return Ok(Seat::Request);
         }
         const EXPECTED: &str = r#"vm_config.configuration: must be empty, {"seat": "request"} or {"seat": "attempt"}"#;
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("{EXPECTED}: {error}"))?;
-        let object = value.as_object().filter(|object| object.len() == 1);
-        match object.and_then(|object| object.get("seat")).and_then(Value::as_str) {
+        let node = Node::parse(bytes).map_err(|error| format!("{EXPECTED}: {error}"))?;
+        let seat = match &node {
+            Node::Object(entries) => match entries.as_slice() {
+                [(key, Node::String(seat))] if key == "seat" => Some(seat.as_str()),
+                _ => None,
+            },
+            _ => None,
+        };
+        match seat {
             Some("request") => Ok(Seat::Request),
             Some("attempt") => Ok(Seat::Attempt),
-            Some(seat) => Err(format!("{EXPECTED}, was the seat {seat:?}")),
-            None => Err(format!("{EXPECTED}, was {}", value.to_string().chars().take(80).collect::<String>())),
+            Some(seat) => {
+                let mut shown = String::new();
+                json::write_escaped(&mut shown, seat);
+                Err(format!("{EXPECTED}, was the seat \"{shown}\""))
+            }
+            None => Err(format!("{EXPECTED}, was {}", node.to_text().chars().take(80).collect::<String>())),
         }
     }
 }

@@ -52,6 +52,13 @@ impl Timestamp {
     }
 }
 
+/// A duration in whole milliseconds, saturating at `u64::MAX`. (Those of 128 bits that a [`Duration`] gives take code of their own
+/// to be written.)
+#[inline]
+pub fn millis(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis().into())
+}
+
 /// A duration in nanoseconds, saturating at `u64::MAX` (584 years).
 #[inline]
 pub fn nanos(duration: Duration) -> u64 {

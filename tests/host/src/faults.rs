@@ -18,6 +18,8 @@ pub struct Call<'a> {
     pub subject: &'a str,
     /// The token of a write of shared data; 0 is an unconditional one.
     pub token: Option<u32>,
+    /// How many bytes it would write to shared data; 0 for any other call.
+    pub writes_bytes: usize,
     /// How many host calls this VM had made before this one.
     pub before: u64,
 }

@@ -128,7 +128,12 @@ played! {
 }
 
 /// What precedes every host call: it is counted, and a rule of the test may take its place.
-fn enter(host: &mut Host<'_>, name: &'static str, subject: &str, token: Option<u32>) -> Result<Option<u32>, Error> {
+fn enter(
+    host: &mut Host<'_>,
+    name: &'static str,
+    subject: &str,
+    write: Option<(u32, usize)>,
+) -> Result<Option<u32>, Error> {
     let data = host.data_mut();
     if data.is_starting && name != "log" {
         return Err(Error::host(Stopped::Forbidden(format!(
@@ -142,7 +147,9 @@ fn enter(host: &mut Host<'_>, name: &'static str, subject: &str, token: Option<u
     if let Some(stream) = data.streams.get_mut(&context) {
         stream.calls.count(name);
     }
-    let call = Call { thread: data.thread, seat: data.seat, name, subject, token, before };
+    let (token, size) = write.unzip();
+    let writes_bytes = size.unwrap_or(0);
+    let call = Call { thread: data.thread, seat: data.seat, name, subject, token, writes_bytes, before };
     match data.host().fault(&call) {
         None => Ok(None),
         Some(Fault::Status(status)) => Ok(Some(status)),
@@ -155,8 +162,8 @@ macro_rules! enter {
     ($host:expr, $name:literal, $subject:expr) => {
         enter!($host, $name, $subject, None)
     };
-    ($host:expr, $name:literal, $subject:expr, $token:expr) => {
-        if let Some(status) = enter(&mut $host, $name, $subject, $token)? {
+    ($host:expr, $name:literal, $subject:expr, $write:expr) => {
+        if let Some(status) = enter(&mut $host, $name, $subject, $write)? {
             return Ok(status);
         }
     };
@@ -398,7 +405,7 @@ fn get_shared_data(mut host: Host<'_>, at: u32, size: u32, pointer_at: u32, size
 fn set_shared_data(mut host: Host<'_>, at: u32, size: u32, value_at: u32, value_size: u32, token: u32) -> Answer {
     let (key, value) = (bytes!(host, at, size), bytes!(host, value_at, value_size));
     let key = text(&key);
-    enter!(host, "set_shared_data", &key, Some(token));
+    enter!(host, "set_shared_data", &key, Some((token, value.len())));
     Ok(host.data().host().write_shared(&key, value, token))
 }
 

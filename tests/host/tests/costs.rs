@@ -10,7 +10,7 @@ use holdfast_host_tests::{Answer, Calls, Exchange, Host, Request, Response, trac
 use crate::support::{BREAKER, fail, seconds, trip};
 
 /// Calls that return bytes, for which the host calls back into the module to allocate.
-const RETURN_BYTES: [&str; 5] =
+pub const RETURN_BYTES: [&str; 5] =
     ["get_buffer_bytes", "get_header_map_pairs", "get_header_map_value", "get_property", "get_shared_data"];
 
 /// How many of these calls return bytes.

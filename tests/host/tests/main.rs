@@ -33,6 +33,7 @@ mod retry_races;
 mod retry_storm;
 mod retry_waits;
 mod router;
+mod scale;
 mod signal;
 mod small_module;
 mod support;

@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::error::{Report, Reported};
 use super::json::Node;
 use super::reader::{Item, Keys};
-use super::{defaults, duration, mode};
+use super::{defaults, duration};
 use crate::document::{Breaker, BreakerControl, Mode, Window};
 
 const KEYS: Keys = Keys::new(&[
@@ -42,6 +42,7 @@ const STATES: [(&str, BreakerControl); 3] = [
 ];
 
 /// `policy_mode` is what the policy says; `slow_after` whether its `outcome` says what is slow.
+#[inline(never)]
 pub(super) fn read(
     item: &Item<'_>,
     policy_mode: Mode,
@@ -64,7 +65,7 @@ pub(super) fn read(
         }
     });
 
-    let failure_rate = fields.or("failure_rate", base.failure_rate, report, |item, report| item.percent(0, report));
+    let failure_rate = fields.percent("failure_rate", base.failure_rate, 0, report);
     let slow_rate = fields.or("slow_rate", base.slow_rate, report, |item, report| {
         let rate = item.percent(0, report)?;
         if rate.is_zero() || slow_after {
@@ -76,11 +77,10 @@ pub(super) fn read(
         Ok(NonZeroU16::new(item.whole(0..=1000, report)? as u16))
     });
 
-    let open_for = fields.or("open_for", base.open_for, report, |item, report| duration::read(item, OPEN_FOR, report));
-    let open_growth = fields
-        .or("open_growth", base.open_growth, report, |item, report| Ok(thousandths(item.number(1..=10, report)?)));
+    let open_for = fields.duration("open_for", base.open_for, &OPEN_FOR, report);
+    let open_growth = fields.factor("open_growth", base.open_growth, 1..=10, report);
     let open_max = fields.optional("open_max", report, |item, report| {
-        let longest = duration::read(item, OPEN_FOR, report)?;
+        let longest = duration::read(item, &OPEN_FOR, report)?;
         match open_for {
             Ok(first) if longest < first => {
                 Err(item.refused(&format!("at least open_for ({})", duration::text(first)), report))
@@ -88,18 +88,18 @@ pub(super) fn read(
             _ => Ok(longest),
         }
     });
-    let open_jitter = fields.or("open_jitter", base.open_jitter, report, |item, report| item.percent(0, report));
-    let honor_retry_after = fields.or("honor_retry_after", base.honor_retry_after, report, Item::boolean);
+    let open_jitter = fields.percent("open_jitter", base.open_jitter, 0, report);
+    let honor_retry_after = fields.boolean("honor_retry_after", base.honor_retry_after, report);
 
     let half_open = fields.or("half_open", (base.probes, base.lease), report, |item, report| {
         let fields = item.object(HALF_OPEN_KEYS, report)?;
-        let probes = fields.or("probes", base.probes, report, |item, report| item.small_count(100, report));
-        let lease = fields.or("lease", base.lease, report, |item, report| duration::read(item, LEASE, report));
+        let probes = fields.small_count("probes", base.probes, 100, report);
+        let lease = fields.duration("lease", base.lease, &LEASE, report);
         Ok((probes?, lease?))
     });
-    let ramp = fields.or("ramp", base.ramp, report, |item, report| duration::read(item, RAMP, report));
+    let ramp = fields.duration("ramp", base.ramp, &RAMP, report);
     let state = fields.or("state", base.state, report, |item, report| item.word(&STATES, report));
-    let mode = fields.or("mode", base.mode, report, mode::read);
+    let mode = fields.mode(base.mode, report);
 
     if let (Ok(failures), Ok(slow), Ok(None), Ok(BreakerControl::Auto)) =
         (failure_rate, slow_rate, consecutive_failures, state)
@@ -144,15 +144,10 @@ fn default_min_requests(window: Window, usual: NonZeroU32) -> NonZeroU32 {
 fn window(item: &Item<'_>, report: &mut Report) -> Result<Window, Reported> {
     match item.node {
         Node::Number(_) => Ok(Window::Count(item.small_count(COUNT_WINDOW, report)?)),
-        Node::String(_) => Ok(Window::Time(duration::read(item, WINDOW, report)?)),
+        Node::String(_) => Ok(Window::Time(duration::read(item, &WINDOW, report)?)),
         _ => {
             let expected = "a duration within 100ms..=1h such as \"10s\", or a number of outcomes within 1..=1000";
             Err(item.mismatch(expected, report))
         }
     }
-}
-
-/// A factor in thousandths.
-pub(super) fn thousandths(factor: f64) -> u32 {
-    (factor * 1000.0).round() as u32
 }

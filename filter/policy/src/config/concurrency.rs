@@ -1,7 +1,6 @@
 //! `concurrency`: the ceiling on requests in flight.
 
 use super::error::{Report, Reported};
-use super::mode;
 use super::reader::{Item, Keys};
 use crate::document::{Concurrency, Mode};
 
@@ -12,6 +11,6 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
     let max_requests = fields.required("max_requests", "a whole number within 1..=1000000", report, |item, report| {
         item.count(1_000_000, report)
     });
-    let mode = fields.or("mode", policy_mode, report, mode::read);
+    let mode = fields.mode(policy_mode, report);
     Ok(Concurrency { mode: mode?, max_requests: max_requests? })
 }

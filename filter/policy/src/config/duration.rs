@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::error::{Report, Reported};
-use super::reader::{Item, quoted};
+use super::reader::{Fields, Item, quoted};
 
 /// Units, the longest first, in nanoseconds.
 const UNITS: [(&str, u64); 6] = [
@@ -94,7 +94,7 @@ pub fn text(duration: Duration) -> String {
 /// The value as a duration within `range`.
 pub(super) fn read(
     item: &Item<'_>,
-    range: RangeInclusive<Duration>,
+    range: &RangeInclusive<Duration>,
     report: &mut Report,
 ) -> Result<Duration, Reported> {
     let within = format!("within {}..={}", text(*range.start()), text(*range.end()));
@@ -104,6 +104,31 @@ pub(super) fn read(
         Some(duration) if range.contains(&duration) => Ok(duration),
         Some(_) => Err(item.refused(&within, report)),
         None => Err(report.add(&item.path, format!("must be {expected}, was {}", quoted(written)))),
+    }
+}
+
+impl Fields<'_> {
+    /// The duration within `range` of a key, `default` without the key.
+    #[inline(never)]
+    pub(super) fn duration(
+        &self,
+        key: &str,
+        default: Duration,
+        range: &RangeInclusive<Duration>,
+        report: &mut Report,
+    ) -> Result<Duration, Reported> {
+        Ok(self.optional_duration(key, range, report)?.unwrap_or(default))
+    }
+
+    /// The duration within `range` of a key, `None` without the key.
+    #[inline(never)]
+    pub(super) fn optional_duration(
+        &self,
+        key: &str,
+        range: &RangeInclusive<Duration>,
+        report: &mut Report,
+    ) -> Result<Option<Duration>, Reported> {
+        self.optional(key, report, |item, report| read(item, range, report))
     }
 }
 

@@ -12,7 +12,7 @@ pub mod duration;
 mod error;
 mod fallback;
 mod header;
-mod json;
+pub(crate) mod json;
 mod matching;
 mod mode;
 mod outcome;
@@ -58,7 +58,7 @@ pub fn policy_texts(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let Ok(Node::Object(entries)) = Node::parse(bytes) else { return Vec::new() };
     let Some((_, Node::Array(policies))) = entries.iter().find(|(key, _)| key == POLICIES) else { return Vec::new() };
-    let document = |policy: &Node| format!("{{\"{POLICIES}\":[{}]}}", policy.to_text().unwrap_or_default());
+    let document = |policy: &Node| format!("{{\"{POLICIES}\":[{}]}}", policy.to_text());
     policies.iter().map(document).collect()
 }
 

@@ -1,9 +1,15 @@
 //! `mode`: whether a policy or a feature acts.
 
 use super::error::{Report, Reported};
-use super::reader::Item;
+use super::reader::Fields;
 use crate::document::Mode;
 
-pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<Mode, Reported> {
-    item.word(&[("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)], report)
+const MODES: [(&str, Mode); 3] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)];
+
+impl Fields<'_> {
+    /// What `mode` says, `default` without it.
+    #[inline(never)]
+    pub(super) fn mode(&self, default: Mode, report: &mut Report) -> Result<Mode, Reported> {
+        self.or("mode", default, report, |item, report| item.word(&MODES, report))
+    }
 }

@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
+use super::defaults;
 use super::error::{Report, Reported, gather};
 use super::json::Node;
 use super::reader::{Item, Keys};
-use super::{defaults, duration};
 use crate::document::{GRPC_STATUS_NAMES, GrpcSet, OutcomeRules, StatusSet};
 
 const KEYS: Keys = Keys::new(&["failure", "ignore", "slow_after"]);
@@ -15,6 +15,7 @@ const IGNORE_KEYS: Keys = Keys::new(&["status", "grpc_status"]);
 /// Shorter times cannot be told from a request that is not slow.
 const SLOW_AFTER: core::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
+#[inline(never)]
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules, Reported> {
     let fields = item.object(KEYS, report)?;
     let base = defaults::outcome();
@@ -23,7 +24,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules,
             let fields = item.object(FAILURE_KEYS, report)?;
             let status = fields.or("status", base.failure_status, report, statuses);
             let grpc = fields.or("grpc_status", base.failure_grpc, report, grpc_statuses);
-            let local = fields.or("local", base.failure_local, report, Item::boolean);
+            let local = fields.boolean("local", base.failure_local, report);
             Ok((status?, grpc?, local?))
         });
     let ignore = fields.or("ignore", (base.ignore_status, base.ignore_grpc), report, |item, report| {
@@ -32,7 +33,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules,
         let grpc = fields.or("grpc_status", base.ignore_grpc, report, grpc_statuses);
         Ok((status?, grpc?))
     });
-    let slow_after = fields.optional("slow_after", report, |item, report| duration::read(item, SLOW_AFTER, report));
+    let slow_after = fields.optional_duration("slow_after", &SLOW_AFTER, report);
     let (failure_status, failure_grpc, failure_local) = failure?;
     let (ignore_status, ignore_grpc) = ignore?;
     Ok(OutcomeRules {

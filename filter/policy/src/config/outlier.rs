@@ -4,13 +4,11 @@ use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use core::time::Duration;
-use std::collections::BTreeMap;
 
-use super::breaker::thousandths;
 use super::error::{Report, Reported, gather};
 use super::json::Node;
 use super::reader::{Item, Keys, quoted};
-use super::{defaults, duration, mode, outcome};
+use super::{defaults, duration, outcome};
 use crate::document::{Consecutive, Discover, FailureRate, Heartbeat, Latency, Mode, Outlier, SuccessRate};
 
 const KEYS: Keys = Keys::new(&[
@@ -66,10 +64,11 @@ const HOST: &str = "an address and a port such as \"10.0.0.1:8080\" or \"[2001:d
 
 const BALANCES_NOT_YET: &[&str] = &["round_robin", "random", "weighted", "least_request", "least_latency", "hash"];
 
+#[inline(never)]
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Outlier, Reported> {
     let fields = item.object(KEYS, report)?;
     // First, because the detectors take it over. Where it is wrong nothing comes of them.
-    let mode = fields.or("mode", policy_mode, report, mode::read);
+    let mode = fields.mode(policy_mode, report);
     let given = mode.unwrap_or_default();
     let base = defaults::outlier(given);
 
@@ -82,12 +81,10 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
     let latency = fields.optional("latency", report, |item, report| latency(item, given, report));
     let heartbeat = fields.optional("heartbeat", report, |item, report| heartbeat(item, given, report));
 
-    let interval = fields.or("interval", base.interval, report, |item, report| duration::read(item, INTERVAL, report));
-    let first = fields.or("base_ejection_time", base.base_ejection_time, report, |item, report| {
-        duration::read(item, EJECTION, report)
-    });
+    let interval = fields.duration("interval", base.interval, &INTERVAL, report);
+    let first = fields.duration("base_ejection_time", base.base_ejection_time, &EJECTION, report);
     let longest = fields.optional("max_ejection_time", report, |item, report| {
-        let longest = duration::read(item, EJECTION, report)?;
+        let longest = duration::read(item, &EJECTION, report)?;
         match first {
             Ok(first) if longest < first => {
                 Err(item.refused(&format!("at least base_ejection_time ({})", duration::text(first)), report))
@@ -95,18 +92,17 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
             _ => Ok(longest),
         }
     });
-    let mut percent = |key, default| fields.or(key, default, report, |item, report| item.percent(0, report));
+    let mut percent = |key, default| fields.percent(key, default, 0, report);
     let ejection_jitter = percent("ejection_jitter", base.ejection_jitter);
     let max_ejected = percent("max_ejected", base.max_ejected);
     let panic_threshold = percent("panic_threshold", base.panic_threshold);
-    let always_eject_one = fields.or("always_eject_one", base.always_eject_one, report, Item::boolean);
+    let always_eject_one = fields.boolean("always_eject_one", base.always_eject_one, report);
 
     let probe_requests = fields.or("probe", base.probe_requests, report, |item, report| {
         let fields = item.object(PROBE_KEYS, report)?;
-        fields.or("requests", base.probe_requests, report, |item, report| item.small_count(MAX_ROW, report))
+        fields.small_count("requests", base.probe_requests, MAX_ROW, report)
     });
-    let slow_start =
-        fields.or("slow_start", base.slow_start, report, |item, report| duration::read(item, SLOW_START, report));
+    let slow_start = fields.duration("slow_start", base.slow_start, &SLOW_START, report);
     let hosts = fields.or("hosts", Vec::new(), report, hosts);
     let discover = fields.optional("discover", report, discover);
     let balance = fields.or("balance", (), report, balance);
@@ -151,8 +147,8 @@ fn consecutive(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Optio
         Node::Object(_) => {
             let fields = item.object(CONSECUTIVE_KEYS, report)?;
             let default = u32::from(defaults::CONSECUTIVE.get());
-            let threshold = fields.or("threshold", default, report, |item, report| item.whole(RUN, report));
-            let mode = fields.or("mode", mode, report, mode::read);
+            let threshold = fields.whole("threshold", default, RUN, report);
+            let mode = fields.mode(mode, report);
             (threshold?, mode?)
         }
         _ => {
@@ -173,40 +169,34 @@ fn failure_rate(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Fail
         }
         Ok(threshold)
     });
-    let min_requests =
-        fields.or("min_requests", base.min_requests, report, |item, report| item.count(MAX_MIN_REQUESTS, report));
-    let min_hosts =
-        fields.or("min_hosts", base.min_hosts, report, |item, report| item.small_count(MAX_MIN_HOSTS, report));
-    let mode = fields.or("mode", mode, report, mode::read);
+    let min_requests = fields.count("min_requests", base.min_requests, MAX_MIN_REQUESTS, report);
+    let min_hosts = fields.small_count("min_hosts", base.min_hosts, MAX_MIN_HOSTS, report);
+    let mode = fields.mode(mode, report);
     Ok(FailureRate { threshold: threshold?, min_requests: min_requests?, min_hosts: min_hosts?, mode: mode? })
 }
 
 fn success_rate(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<SuccessRate, Reported> {
     let fields = item.object(SUCCESS_RATE_KEYS, report)?;
     let base = defaults::success_rate(mode);
-    let stdev_factor = fields
-        .or("stdev_factor", base.stdev_factor, report, |item, report| Ok(thousandths(item.number(0..=10, report)?)));
-    let min_requests =
-        fields.or("min_requests", base.min_requests, report, |item, report| item.count(MAX_MIN_REQUESTS, report));
-    let min_hosts =
-        fields.or("min_hosts", base.min_hosts, report, |item, report| item.small_count(MAX_MIN_HOSTS, report));
-    let mode = fields.or("mode", mode, report, mode::read);
+    let stdev_factor = fields.factor("stdev_factor", base.stdev_factor, 0..=10, report);
+    let min_requests = fields.count("min_requests", base.min_requests, MAX_MIN_REQUESTS, report);
+    let min_hosts = fields.small_count("min_hosts", base.min_hosts, MAX_MIN_HOSTS, report);
+    let mode = fields.mode(mode, report);
     Ok(SuccessRate { stdev_factor: stdev_factor?, min_requests: min_requests?, min_hosts: min_hosts?, mode: mode? })
 }
 
 fn latency(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Latency, Reported> {
     let fields = item.object(LATENCY_KEYS, report)?;
     let base = defaults::latency(mode);
-    let deviation = fields.or("deviation", base.deviation, report, |item, report| item.whole(DEVIATION, report));
-    let min_requests =
-        fields.or("min_requests", base.min_requests, report, |item, report| item.count(MAX_MIN_REQUESTS, report));
+    let deviation = fields.whole("deviation", base.deviation, DEVIATION, report);
+    let min_requests = fields.count("min_requests", base.min_requests, MAX_MIN_REQUESTS, report);
     let min_hosts = fields.or("min_hosts", base.min_hosts, report, |item, report| {
         // A host without peers has nothing to be compared with.
         let hosts = item.whole(2..=MAX_MIN_HOSTS.into(), report)?;
         NonZeroU16::new(hosts as u16).ok_or_else(|| item.refused("at least 2", report))
     });
-    let floor = fields.or("floor", base.floor, report, |item, report| duration::read(item, FLOOR, report));
-    let mode = fields.or("mode", mode, report, mode::read);
+    let floor = fields.duration("floor", base.floor, &FLOOR, report);
+    let mode = fields.mode(mode, report);
     Ok(Latency {
         deviation: deviation?,
         min_requests: min_requests?,
@@ -220,9 +210,9 @@ fn heartbeat(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Heartbe
     let fields = item.object(HEARTBEAT_KEYS, report)?;
     let base = defaults::heartbeat(mode);
     let path = fields.or("path", base.path, report, path);
-    let interval = fields.or("interval", base.interval, report, |item, report| duration::read(item, INTERVAL, report));
-    let timeout = fields.or("timeout", base.timeout, report, |item, report| duration::read(item, TIMEOUT, report));
-    let mut row = |key, default| fields.or(key, default, report, |item, report| item.small_count(MAX_ROW, report));
+    let interval = fields.duration("interval", base.interval, &INTERVAL, report);
+    let timeout = fields.duration("timeout", base.timeout, &TIMEOUT, report);
+    let mut row = |key, default| fields.small_count(key, default, MAX_ROW, report);
     let unhealthy_after = row("unhealthy_after", base.unhealthy_after);
     let healthy_after = row("healthy_after", base.healthy_after);
     let status = fields.or("status", base.status, report, |item, report| {
@@ -232,7 +222,7 @@ fn heartbeat(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Heartbe
         }
         Ok(status)
     });
-    let mode = fields.or("mode", mode, report, mode::read);
+    let mode = fields.mode(mode, report);
     Ok(Heartbeat {
         path: path?,
         interval: interval?,
@@ -253,8 +243,7 @@ fn discover(item: &Item<'_>, report: &mut Report) -> Result<Discover, Reported> 
         cluster => Ok(cluster.to_owned()),
     });
     let path = fields.required("path", LISTING, report, path);
-    let interval = fields
-        .or("interval", defaults::DISCOVER_INTERVAL, report, |item, report| duration::read(item, INTERVAL, report));
+    let interval = fields.duration("interval", defaults::DISCOVER_INTERVAL, &INTERVAL, report);
     Ok(Discover { cluster: cluster?, path: path?, interval: interval? })
 }
 
@@ -274,15 +263,21 @@ fn hosts(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, Reported> 
     if items.len() > MAX_HOSTS {
         return Err(report.add(&item.path, format!("must have at most {MAX_HOSTS} hosts, has {}", items.len())));
     }
-    let mut seen: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+    // In order, with their paths.
+    let mut seen: Vec<(String, &str)> = Vec::new();
     gather(items.iter().map(|item| {
-        let address = host(item, report)?;
-        if let Some(first) = seen.get(&address) {
-            return Err(report.add(&item.path, format!("is the same host as {first}")));
+        // As Envoy writes addresses, which is how tries name their hosts; each address has one such text.
+        let address = host(item, report)?.to_string();
+        match seen.binary_search_by(|(other, _)| other.cmp(&address)) {
+            Ok(at) => {
+                let first = seen.get(at).map_or("", |(_, path)| path);
+                Err(report.add(&item.path, format!("is the same host as {first}")))
+            }
+            Err(at) => {
+                seen.insert(at, (address.clone(), &item.path));
+                Ok(address)
+            }
         }
-        seen.insert(address, &item.path);
-        // As Envoy writes addresses, which is how tries name their hosts.
-        Ok(address.to_string())
     }))
 }
 

@@ -4,7 +4,7 @@ use super::error::{Report, Reported};
 use super::fallback::{Feature, Features};
 use super::json::Node;
 use super::reader::{Item, Keys, quoted};
-use super::{breaker, concurrency, defaults, fallback, matching, mode, outcome, outlier, retry, scope, throttle};
+use super::{breaker, concurrency, defaults, fallback, matching, outcome, outlier, retry, scope, throttle};
 use crate::document::{Match, Mode, Policy, Scope};
 
 const KEYS: Keys = Keys::new(&[
@@ -36,9 +36,9 @@ pub(super) fn read<'a>(
 
     let scope = defaults::scope();
     let by = fields.or("scope", scope.by, report, scope::read);
-    let max_keys = fields.or("max_keys", scope.max_keys, report, |item, report| item.small_count(4096, report));
+    let max_keys = fields.small_count("max_keys", scope.max_keys, 4096, report);
 
-    let mode = fields.or("mode", Mode::default(), report, mode::read);
+    let mode = fields.mode(Mode::default(), report);
     let outcome = fields.or("outcome", defaults::outcome(), report, outcome::read);
 
     // Where the mode is wrong nothing comes of the policy, so that any does here.

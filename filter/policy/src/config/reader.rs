@@ -2,6 +2,7 @@
 
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
+use std::collections::BinaryHeap;
 
 use super::error::{Report, Reported};
 use super::json::Node;
@@ -44,6 +45,7 @@ impl Keys {
 
 impl<'a> Item<'a> {
     /// Reports that the value is of the wrong type or no word at all for what is `expected`.
+    #[inline(never)]
     pub(super) fn mismatch(&self, expected: &str, report: &mut Report) -> Reported {
         report.add(&self.path, format!("must be {expected}, was {}", described(self.node)))
     }
@@ -54,6 +56,7 @@ impl<'a> Item<'a> {
     }
 
     /// Reports that the value has the right type and is not among the `accepted`.
+    #[inline(never)]
     pub(super) fn refused(&self, accepted: &str, report: &mut Report) -> Reported {
         self.bad(&format!("must be {accepted}"), report)
     }
@@ -131,18 +134,23 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The value as one of a few words, as its index in `words`.
+    /// The value as one of a few words, as what stands beside it in `words`.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)], report: &mut Report) -> Result<T, Reported> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let at = self.word_among(&names, report)?;
+        words.get(at).map(|(_, value)| *value).ok_or_else(|| self.refused("a known word", report))
+    }
+
+    /// The value as one of a few words, as its index in `names`.
+    #[inline(never)]
+    fn word_among(&self, names: &[&str], report: &mut Report) -> Result<usize, Reported> {
         let expected = format!("one of {}", names.join(", "));
         let text = self.string(&expected, report)?;
-        match words.iter().find(|(name, _)| *name == text) {
-            Some((_, value)) => Ok(*value),
-            None => Err(self.unknown_word(&expected, text, &names, report)),
-        }
+        names.iter().position(|name| *name == text).ok_or_else(|| self.unknown_word(&expected, text, names, report))
     }
 
     /// Reports a word that is none of the `known`.
+    #[inline(never)]
     pub(super) fn unknown_word(&self, expected: &str, text: &str, known: &[&str], report: &mut Report) -> Reported {
         report.add(&self.path, format!("must be {expected}, was {}{}", quoted(text), hint(text, known)))
     }
@@ -200,6 +208,7 @@ impl<'a> Item<'a> {
 
 impl<'a> Fields<'a> {
     /// The value of a key; the first one if it is there twice.
+    #[inline(never)]
     pub(super) fn get(&self, key: &str) -> Option<Item<'a>> {
         let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
         Some(Item { path: key_path(&self.path, key), node })
@@ -245,6 +254,72 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The boolean of a key, `default` without the key.
+    #[inline(never)]
+    pub(super) fn boolean(&self, key: &str, default: bool, report: &mut Report) -> Result<bool, Reported> {
+        self.or(key, default, report, Item::boolean)
+    }
+
+    /// The percentage from `min` to 100 of a key, `default` without the key.
+    #[inline(never)]
+    pub(super) fn percent(
+        &self,
+        key: &str,
+        default: Percent,
+        min: u32,
+        report: &mut Report,
+    ) -> Result<Percent, Reported> {
+        self.or(key, default, report, |item, report| item.percent(min, report))
+    }
+
+    /// The number of a key in thousandths, `default` without the key.
+    #[inline(never)]
+    pub(super) fn factor(
+        &self,
+        key: &str,
+        default: u32,
+        range: RangeInclusive<u32>,
+        report: &mut Report,
+    ) -> Result<u32, Reported> {
+        self.or(key, default, report, |item, report| Ok(thousandths(item.number(range, report)?)))
+    }
+
+    /// The whole number of a key, `default` without the key.
+    #[inline(never)]
+    pub(super) fn whole(
+        &self,
+        key: &str,
+        default: u32,
+        range: RangeInclusive<u32>,
+        report: &mut Report,
+    ) -> Result<u32, Reported> {
+        self.or(key, default, report, |item, report| item.whole(range, report))
+    }
+
+    /// The whole number 1..=`max` of a key, `default` without the key.
+    #[inline(never)]
+    pub(super) fn count(
+        &self,
+        key: &str,
+        default: NonZeroU32,
+        max: u32,
+        report: &mut Report,
+    ) -> Result<NonZeroU32, Reported> {
+        self.or(key, default, report, |item, report| item.count(max, report))
+    }
+
+    /// The whole number 1..=`max` of a key, `default` without the key.
+    #[inline(never)]
+    pub(super) fn small_count(
+        &self,
+        key: &str,
+        default: NonZeroU16,
+        max: u16,
+        report: &mut Report,
+    ) -> Result<NonZeroU16, Reported> {
+        self.or(key, default, report, |item, report| item.small_count(max, report))
+    }
+
     /// Whether a key is there twice, which has been reported.
     pub(super) fn repeats(&self, key: &str) -> bool {
         self.entries.iter().filter(|(name, _)| name == key).count() > 1
@@ -256,8 +331,9 @@ impl<'a> Fields<'a> {
 
     fn report_duplicates(&self, report: &mut Report) {
         // Sorted, because comparing each with each takes too long for a large object.
-        let mut keys: Vec<&str> = self.entries.iter().map(|(key, _)| key.as_str()).collect();
-        keys.sort_unstable();
+        let keys: BinaryHeap<&str> = self.entries.iter().map(|(key, _)| key.as_str()).collect();
+        // By a heap, which the module has once for all it sorts: a sort would add several kilobytes.
+        let keys = keys.into_sorted_vec();
         for same in keys.chunk_by(|a, b| a == b) {
             if let [key, _, ..] = same {
                 let problem = format!("the key is there {} times; must be there once", same.len());
@@ -265,6 +341,11 @@ impl<'a> Fields<'a> {
             }
         }
     }
+}
+
+/// A factor in thousandths.
+pub(super) fn thousandths(factor: f64) -> u32 {
+    (factor * 1000.0).round() as u32
 }
 
 /// A question that names the known word nearest to a misspelt one, if one is near.

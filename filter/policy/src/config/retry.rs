@@ -3,11 +3,10 @@
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use super::breaker::thousandths;
 use super::error::{Report, Reported, gather};
 use super::json::Node;
-use super::reader::{Item, Keys, quoted};
-use super::{defaults, duration, header, mode, outcome};
+use super::reader::{Item, Keys, quoted, thousandths};
+use super::{defaults, duration, header, outcome};
 use crate::document::{Backoff, Budget, Jitter, Mode, Retry, RetryAfter, RetryOn, RetryWord};
 
 const KEYS: Keys = Keys::new(&[
@@ -46,6 +45,7 @@ const STANDARD_METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CO
 /// The most methods: each request is compared with all of them.
 const MAX_METHODS: usize = 100;
 
+#[inline(never)]
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Retry, Reported> {
     let fields = item.object(KEYS, report)?;
     let base = defaults::retry(policy_mode);
@@ -58,9 +58,9 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
         header::name(&item.path, item.string("a header name", report)?, report)
     });
 
-    let timeout = fields.optional("timeout", report, |item, report| duration::read(item, TIMEOUT, report));
+    let timeout = fields.optional_duration("timeout", &TIMEOUT, report);
     let per_try_timeout = fields.optional("per_try_timeout", report, |item, report| {
-        let one = duration::read(item, TIMEOUT, report)?;
+        let one = duration::read(item, &TIMEOUT, report)?;
         match timeout {
             Ok(Some(all)) if one > all => {
                 Err(item.refused(&format!("at most timeout ({})", duration::text(all)), report))
@@ -73,8 +73,7 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
     let retry_after =
         fields.or("retry_after", base.retry_after, report, |item, report| retry_after(item, base.retry_after, report));
     let budget = fields.or("budget", base.budget, report, |item, report| budget(item, base.budget, report));
-    let skip_retries_of_retries =
-        fields.or("skip_retries_of_retries", base.skip_retries_of_retries, report, Item::boolean);
+    let skip_retries_of_retries = fields.boolean("skip_retries_of_retries", base.skip_retries_of_retries, report);
     let hedge_on_per_try_timeout =
         fields.or("hedge_on_per_try_timeout", base.hedge_on_per_try_timeout, report, |item, report| {
             let hedge = item.boolean(report)?;
@@ -84,7 +83,7 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
             }
             Ok(hedge)
         });
-    let mode = fields.or("mode", base.mode, report, mode::read);
+    let mode = fields.mode(base.mode, report);
 
     Ok(Retry {
         mode: mode?,
@@ -181,9 +180,9 @@ fn method<'a>(item: &Item<'a>, report: &mut Report) -> Result<&'a str, Reported>
 
 fn backoff(item: &Item<'_>, default: Backoff, report: &mut Report) -> Result<Backoff, Reported> {
     let fields = item.object(BACKOFF_KEYS, report)?;
-    let base = fields.or("base", default.base, report, |item, report| duration::read(item, BASE, report));
+    let base = fields.duration("base", default.base, &BASE, report);
     let max = fields.optional("max", report, |item, report| {
-        let max = duration::read(item, LONGEST, report)?;
+        let max = duration::read(item, &LONGEST, report)?;
         match base {
             Ok(base) if max < base => Err(item.refused(&format!("at least base ({})", duration::text(base)), report)),
             _ => Ok(max),
@@ -197,14 +196,14 @@ fn backoff(item: &Item<'_>, default: Backoff, report: &mut Report) -> Result<Bac
 
 fn retry_after(item: &Item<'_>, default: RetryAfter, report: &mut Report) -> Result<RetryAfter, Reported> {
     let fields = item.object(RETRY_AFTER_KEYS, report)?;
-    let honor = fields.or("honor", default.honor, report, Item::boolean);
-    let max = fields.or("max", default.max, report, |item, report| duration::read(item, RETRY_AFTER, report));
+    let honor = fields.boolean("honor", default.honor, report);
+    let max = fields.duration("max", default.max, &RETRY_AFTER, report);
     Ok(RetryAfter { honor: honor?, max: max? })
 }
 
 fn budget(item: &Item<'_>, default: Budget, report: &mut Report) -> Result<Budget, Reported> {
     let fields = item.object(BUDGET_KEYS, report)?;
-    let ratio = fields.or("ratio", default.ratio, report, |item, report| item.percent(0, report));
+    let ratio = fields.percent("ratio", default.ratio, 0, report);
     let min_per_second = fields.or("min_per_second", default.min_per_second, report, |item, report| {
         let rate = item.number(0..=10_000, report)?;
         match thousandths(rate) {
@@ -213,7 +212,7 @@ fn budget(item: &Item<'_>, default: Budget, report: &mut Report) -> Result<Budge
             thousandths => Ok(thousandths),
         }
     });
-    let window = fields.or("window", default.window, report, |item, report| duration::read(item, WINDOW, report));
+    let window = fields.duration("window", default.window, &WINDOW, report);
     if let (Ok(ratio), Ok(0)) = (ratio, min_per_second)
         && ratio.is_zero()
     {

@@ -228,10 +228,10 @@ impl Governed {
 
     /// Counts what became of a request's retries.
     #[allow(clippy::too_many_arguments)] // The worker, the store and the events belong to every call.
-    pub fn account_retries<S: Store>(
+    pub fn account_retries(
         &mut self,
         worker: &mut Worker,
-        store: &mut S,
+        store: &mut dyn Store,
         key: KeyNumber,
         tried: &Tried<'_>,
         answer: Answer,
@@ -239,6 +239,7 @@ impl Governed {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Accounted {
+        let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let of_mode = |mode| policy.retry.as_ref().filter(|retry| retry.mode == mode);
         let named = |retry: &Retry| retry.max_retries > 0 && retry.on.names_answer(answer);

@@ -7,7 +7,7 @@ use super::news::{Happening, What};
 use super::table::MOST_HOSTS;
 use crate::document::{Detector, Outlier};
 use crate::narrate::{seconds, share};
-use crate::percent::Percent;
+use crate::percent::{Percent, decimal};
 
 /// One log line, and whether it is alarming:
 /// `orders/cluster=orders: host 10.0.0.1:8080 ejected for 31s: 5 consecutive failures, last 503; 1 of 5 hosts out`.
@@ -90,18 +90,19 @@ fn cause(rules: &Outlier, cause: &Cause) -> String {
         Cause::SuccessRate { share, mean, stdev, hosts } => {
             let factor = rules.success_rate.map_or(0, |detector| detector.stdev_factor);
             let limit = f64::from(*mean) - f64::from(factor) / 1000.0 * f64::from(*stdev);
-            let percent = |milli: f64| format!("{:.1}%", milli / 1000.0);
+            let percent = |milli: f64| tenths(milli / 1000.0) + "%";
             format!(
                 "success rate {} < {} (mean {} - {} x {} of {hosts} hosts)",
                 percent((*share).into()),
                 percent(limit),
                 percent((*mean).into()),
-                f64::from(factor) / 1000.0,
+                decimal(factor),
                 percent((*stdev).into()),
             )
         }
         Cause::Latency { own, peers, hosts } => {
             let above = own.saturating_sub(*peers).as_nanos().saturating_mul(100).checked_div(peers.as_nanos());
+            let above = above.map(|above| u64::try_from(above).unwrap_or(u64::MAX));
             let above = above.map_or_else(String::new, |above| format!("{above}% "));
             let limit = rules.latency.map_or(0, |detector| detector.deviation);
             let (own, peers) = (millis(*own), millis(*peers));
@@ -114,9 +115,24 @@ fn cause(rules: &Outlier, cause: &Cause) -> String {
     }
 }
 
+/// A number with one decimal, rounded as `{:.1}` rounds: exactly, and half to even. It is not formatted as a float, which
+/// would add 18 kB to the module. For what is within a million of 0; shares in percent are.
+fn tenths(value: f64) -> String {
+    let bits = value.abs().to_bits();
+    // The value is `whole` / 2^`shift`.
+    let exponent = bits >> 52;
+    let whole = if exponent == 0 { 0 } else { bits & ((1 << 52) - 1) | 1 << 52 };
+    let shift = 1075_u64.saturating_sub(exponent).min(63);
+    let scaled = whole.saturating_mul(10);
+    let (tenths, rest, half) = (scaled >> shift, scaled & ((1 << shift) - 1), 1_u64 << shift >> 1);
+    let tenths = tenths + u64::from(rest > half || rest == half && tenths % 2 == 1);
+    let sign = if value.is_sign_negative() { "-" } else { "" };
+    format!("{sign}{}.{}", tenths / 10, tenths % 10)
+}
+
 /// Milliseconds with a tenth.
 fn millis(duration: Duration) -> String {
-    let tenths = duration.as_micros() / 100;
+    let tenths = duration.as_secs().saturating_mul(10_000).saturating_add((duration.subsec_micros() / 100).into());
     format!("{}.{}ms", tenths / 10, tenths % 10)
 }
 
@@ -161,6 +177,18 @@ mod tests {
             heartbeat.contains("ejected until its heartbeat is back: 3 heartbeats failed, last no answer;"),
             "{heartbeat}"
         );
+    }
+
+    #[test]
+    fn tenths_are_rounded_as_the_language_does() {
+        for milli in 0..200_000 {
+            for value in [f64::from(milli) / 1000.0, f64::from(milli) / -1000.0 * 9.7, f64::from(milli) / 7.0] {
+                assert_eq!(tenths(value), format!("{value:.1}"));
+            }
+        }
+        for value in [0.0, -0.0, -0.04, 0.05, 0.15, 0.25, 0.75, 1e-300, 5e-324, -99_999.95] {
+            assert_eq!(tenths(value), format!("{value:.1}"));
+        }
     }
 
     #[test]

@@ -947,8 +947,14 @@ fn breaking(breaker: Value, retry: Value) -> Value {
 /// Four orders that fail, and that nobody retries.
 async fn trip(scene: &Scene, host: &Backend) {
     host.script(|request| if request.method == Method::POST { Action::status(500) } else { Action::status(503) });
-    let orders = scene.client.drive(4, 4, Client::post_request("/", "an order")).await;
-    assert_eq!(orders.count(500), 4, "the breaker lets them pass");
+    // The first answers could open it: none comes before all four have been let through.
+    let before = host.requests();
+    host.hold();
+    let client = scene.client.clone();
+    let orders = tokio::spawn(async move { client.drive(4, 4, Client::post_request("/", "an order")).await });
+    eventually(PATIENCE, || async { host.requests() == before + 4 }).await.unwrap();
+    host.release_all();
+    assert_eq!(orders.await.unwrap().count(500), 4, "the breaker lets them pass");
     scene.becomes("breaker_state", 2).await;
 }
 

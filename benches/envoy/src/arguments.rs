@@ -33,13 +33,13 @@ pub struct Arguments {
     /// Where bench.json and bench.svg go
     #[arg(long, value_name = "DIRECTORY")]
     pub out: PathBuf,
-    /// How often every case is measured, in an order of its own each time [default: 5, quick: 2]
+    /// How often every case is measured, in an order of its own each time [default: 30, quick: 5]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// How long it is measured each time [default: 2, quick: 1]
+    /// How long it is measured each time [default: 0.3, quick: 0.3]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
-    /// How long it is loaded before [default: 1, quick: 0.5]
+    /// How long it is loaded once before the first round [default: 3, quick: 1]
     #[arg(long, value_name = "SECONDS")]
     warm_up: Option<f64>,
     /// Only these cases, with those that they are compared with, and parts; everything unless given
@@ -66,7 +66,7 @@ fn module(text: &str) -> Result<Module, String> {
 impl Arguments {
     /// How many rounds.
     pub fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
+        self.rounds.unwrap_or(if self.quick { 5 } else { 30 })
     }
 
     /// How long each measurement takes.
@@ -74,8 +74,8 @@ impl Arguments {
     /// # Errors
     /// When a time is no duration.
     pub fn times(&self) -> anyhow::Result<Times> {
-        let seconds = self.seconds.unwrap_or(if self.quick { 1.0 } else { 2.0 });
-        let warm_up = self.warm_up.unwrap_or(if self.quick { 0.5 } else { 1.0 });
+        let seconds = self.seconds.unwrap_or(0.3);
+        let warm_up = self.warm_up.unwrap_or(if self.quick { 1.0 } else { 3.0 });
         ensure!((0.1..=600.0).contains(&seconds), "--seconds must be within 0.1..=600, was {seconds}");
         let measured = Duration::try_from_secs_f64(seconds).context("--seconds")?;
         Ok(Times { measured, warm_up: Duration::try_from_secs_f64(warm_up).context("--warm-up")? })

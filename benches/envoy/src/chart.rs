@@ -1,5 +1,5 @@
 //! The cost of a request as a chart: a bar for each of the main cases, what Envoy costs by itself in grey, what is added in
-//! colour, and a whisker from the least to the most of the rounds.
+//! colour, and a whisker over the middle half of the rounds.
 
 use anyhow::{Context, anyhow};
 use plotters::prelude::*;
@@ -29,7 +29,7 @@ const PEER: RGBColor = RGBColor(122, 98, 168);
 /// Draws the chart as SVG.
 pub fn render(report: &Report) -> anyhow::Result<String> {
     let costs: Vec<&Cost> = report.cases.iter().filter(|cost| cost.group != Group::Scale).collect();
-    let most = costs.iter().map(|cost| cost.cpu_us.max).fold(1.0, f64::max);
+    let most = costs.iter().map(|cost| cost.cpu_us.high).fold(1.0, f64::max);
     let step = step(most);
     let end = (most / step).ceil() * step;
     let rows = i32::try_from(costs.len())?;
@@ -80,7 +80,7 @@ impl<'a> Sheet<'a> {
         self.area.fill(&WHITE)?;
         self.text("Processor time of Envoy per request", (20, 24), 20.0, INK, HPos::Left)?;
         let where_and_when = format!(
-            "microseconds, user and system; medians of {} rounds, least to most; Envoy {}, {}, {}",
+            "microseconds, user and system; medians of {} rounds, whiskers over their middle half; Envoy {}, {}, {}",
             report.parameters.rounds, report.envoy, report.machine.cpu, report.date
         );
         self.text(&where_and_when, (20, 50), 13.0, FAINT, HPos::Left)?;
@@ -107,7 +107,7 @@ impl<'a> Sheet<'a> {
         let own = if cost.rejected { 0.0 } else { own };
         self.bar(y, 0.0, own, ENVOY)?;
         self.bar(y, own, whole, color)?;
-        let (least, most) = (self.x(cost.cpu_us.min), self.x(cost.cpu_us.max));
+        let (least, most) = (self.x(cost.cpu_us.low), self.x(cost.cpu_us.high));
         self.line((least, y), (most, y), INK)?;
         self.line((least, y - 4), (least, y + 4), INK)?;
         self.line((most, y - 4), (most, y + 4), INK)?;

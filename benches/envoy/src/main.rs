@@ -44,7 +44,7 @@ use crate::hosts::Hosts;
 use crate::machine::Machine;
 use crate::report::{Parameters, Report};
 use crate::rounds::Rounds;
-use crate::saturation::Times;
+use crate::saturation::{Standings, Times};
 use crate::stage::{Stage, Subject};
 use crate::statistics::Spread;
 use crate::target::Found;
@@ -127,10 +127,12 @@ async fn measure(arguments: &Arguments, stage: &Stage, machine: Machine) -> anyh
     let sizes = sizes(arguments)?;
 
     let subjects = chosen(arguments, CASES.iter().map(|case| case.name));
+    let standings = Standings::default();
     let cost = Rounds::run("cost", &subjects, label, rounds, seed, async |subject| {
-        saturation::measure(stage, &subject, times).await
+        saturation::measure(stage, &standings, &subject, times).await
     });
     let cost = cost.await;
+    drop(standings);
 
     let timed = part(arguments, "latency", &latency::CASES);
     let rate = rate(&cost);
@@ -182,7 +184,7 @@ fn label(subject: &Subject) -> &str {
 
 /// Latencies need more time than costs: of a thousand requests ten decide the 99th percentile.
 fn latency_time(times: Times) -> Duration {
-    times.measured.max(Duration::from_secs(1))
+    times.measured.max(Duration::from_secs(2))
 }
 
 /// The sizes of all modules in bytes.

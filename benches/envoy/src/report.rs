@@ -9,7 +9,7 @@ use crate::cores::Cores;
 use crate::machine::Machine;
 use crate::rounds::Rounds;
 use crate::stage::Subject;
-use crate::statistics::{Spread, paired};
+use crate::statistics::{Spread, by_median, paired};
 use crate::target::Target;
 use crate::{latency, memory, saturation, start};
 
@@ -144,11 +144,9 @@ pub fn overheads(rounds: &Rounds<saturation::Sample>, label: &str, case: &Case) 
     rounds.above(label, case.base, |sample| sample.cpu_us)
 }
 
-/// The overhead of a case by that of another without Holdfast, round by round. A round in which noise made that nothing, or less,
-/// says nothing.
+/// The overhead of a case in each round by that of another without Holdfast in the median.
 pub fn ratios(rounds: &Rounds<saturation::Sample>, label: &str, case: &Case, noop: &str) -> Vec<f64> {
-    let noop = rounds.above(noop, "none", |sample| sample.cpu_us);
-    paired(&overheads(rounds, label, case), &noop, |overhead, noop| if noop > 0.0 { overhead / noop } else { f64::NAN })
+    by_median(overheads(rounds, label, case), rounds.above(noop, "none", |sample| sample.cpu_us))
 }
 
 /// The two cases with as many filters that do nothing: with the SDK, and with the fewest exports.

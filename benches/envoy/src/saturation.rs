@@ -1,12 +1,19 @@
 //! What a request costs: the growth of Envoy's processor time over a load, by the requests that Envoy finished in it.
 //!
+//! The Envoys of all cases stand side by side, and each is loaded for a fraction of a second in its turn: what else the machine and those
+//! it shares its hardware with are doing changes within seconds, and so falls on all cases alike.
+//!
 //! Both are read before the load starts and after it has ended, when Envoy is idle: so they belong to exactly the same requests.
 //! Reading them under way would take Envoy's time itself, and one reading would be later than the other. What the load's beginning and
 //! end cost, 32 connections, is spread over some ten thousand requests.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use holdfast_tests::Envoy;
 use serde::Serialize;
 
 use crate::machine::{Disturbance, Ticks};
@@ -37,35 +44,71 @@ pub struct Sample {
 /// How long a case is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Before the measurement: V8 compiles again what runs often.
+    /// Once, before the first measurement: V8 compiles again what runs often.
     pub warm_up: Duration,
     /// While it is measured.
     pub measured: Duration,
 }
 
-/// Measures a case in an Envoy of its own.
-pub async fn measure(stage: &Stage, subject: &Subject, times: Times) -> anyhow::Result<Sample> {
-    let measured = load(stage, subject, times).await;
-    restore(stage, subject.case);
-    measured.with_context(|| format!("case {}", subject.label))
+/// A case's Envoy, warm.
+struct Standing {
+    envoy: Envoy,
+    clock: ProcessorClock,
 }
 
-async fn load(stage: &Stage, subject: &Subject, times: Times) -> anyhow::Result<Sample> {
-    let case = subject.case;
-    let envoy = stage.start(subject, case.workers).await?;
-    let clock = ProcessorClock::of(envoy.pid())?;
-    prepare(&envoy, stage, subject).await?;
-    let load = |time| wrk::run(envoy.addr(), wrk::CONNECTIONS, case.tenants, time, stage.cores.load, envoy.dir());
-    load(times.warm_up).await?;
+impl Standing {
+    async fn start(stage: &Stage, subject: &Subject, times: Times) -> anyhow::Result<Self> {
+        let envoy = stage.start(subject, subject.case.workers).await?;
+        let prepared = prepare(&envoy, stage, subject).await;
+        // It is one time only that hosts fail: other cases have the same.
+        restore(stage, subject.case);
+        prepared?;
+        let standing = Standing { clock: ProcessorClock::of(envoy.pid())?, envoy };
+        standing.load(stage, subject, times.warm_up).await?;
+        Ok(standing)
+    }
 
-    let before = Snapshot::of(&envoy, stage, case).await?;
+    async fn load(&self, stage: &Stage, subject: &Subject, time: Duration) -> anyhow::Result<wrk::Counted> {
+        let (addr, dir) = (self.envoy.addr(), self.envoy.dir());
+        wrk::run(addr, wrk::CONNECTIONS, subject.case.tenants, time, stage.cores.load, dir).await
+    }
+}
+
+/// The Envoys of all cases that have had their turn.
+#[derive(Default)]
+pub struct Standings(RefCell<BTreeMap<String, Rc<Standing>>>);
+
+impl Standings {
+    async fn of(&self, stage: &Stage, subject: &Subject, times: Times) -> anyhow::Result<Rc<Standing>> {
+        let standing = self.0.borrow().get(&subject.label).cloned();
+        if let Some(standing) = standing {
+            return Ok(standing);
+        }
+        let standing = Rc::new(Standing::start(stage, subject, times).await?);
+        self.0.borrow_mut().insert(subject.label.clone(), Rc::clone(&standing));
+        Ok(standing)
+    }
+}
+
+/// Measures a case once; its Envoy is started and warmed up the first time.
+pub async fn measure(stage: &Stage, standings: &Standings, subject: &Subject, times: Times) -> anyhow::Result<Sample> {
+    let measured = async {
+        let standing = standings.of(stage, subject, times).await?;
+        slice(stage, &standing, subject, times.measured).await
+    };
+    measured.await.with_context(|| format!("case {}", subject.label))
+}
+
+async fn slice(stage: &Stage, standing: &Standing, subject: &Subject, time: Duration) -> anyhow::Result<Sample> {
+    let (case, Standing { envoy, clock }) = (subject.case, standing);
+    let before = Snapshot::of(envoy, stage, case).await?;
     let own_core = stage.cores.envoy.filter(|_| case.workers == 1);
     let (ticks, start) = (Ticks::now(own_core)?, clock.now()?);
-    let wrk = load(times.measured).await?;
+    let wrk = standing.load(stage, subject, time).await?;
     let spent = clock.now()?.saturating_sub(start);
     let disturbance = own_core.map(|core| Ticks::now(Some(core))).transpose()?.map(|now| now.since(&ticks, spent));
     let spent = spent.as_secs_f64();
-    let after = Snapshot::of(&envoy, stage, case).await?;
+    let after = Snapshot::of(envoy, stage, case).await?;
 
     if let Some(status) = envoy.exit_status() {
         bail!("Envoy ended: {status}\n{}", envoy.log());

@@ -16,10 +16,10 @@ const DISTURBED: f64 = 5.0;
 /// What the figures mean.
 const COSTS: &str = "\
 Envoy's processor time, user and system, per request, in microseconds: the median of the rounds, and
-their least and most. `above`: less what it costs without any filter, round by round. `x noop` and
-`x lean`: that, by what as many filters cost that do nothing, written with the Rust SDK, and by hand
-with the fewest callbacks. `x none`: the whole cost, by that without any filter. req/s: what one core
-of Envoy serves, saturated by 32 connections.";
+the range of their middle half. `above`: less what it costs without any filter, round by round.
+`x noop` and `x lean`: that, by what as many filters cost that do nothing, written with the Rust SDK,
+and by hand with the fewest callbacks. `x none`: the whole cost, by that without any filter. req/s:
+what one core of Envoy serves, saturated by 32 connections.";
 
 /// All tables.
 pub fn render(report: &Report) -> String {
@@ -86,7 +86,7 @@ fn heading(report: &Report) -> String {
     };
     let parameters = &report.parameters;
     format!(
-        "Envoy {}, {}, {} with {} cores, Linux {}\n{} rounds of {} s after {} s of warm-up; {pinned}\n",
+        "Envoy {}, {}, {} with {} cores, Linux {}\n{} rounds of {} s each, Envoys warmed up for {} s; {pinned}\n",
         report.envoy,
         report.date,
         report.machine.cpu,
@@ -133,7 +133,7 @@ fn costs(report: &Report) -> String {
         (Group::Peers, "peers"),
         (Group::Scale, "more of it"),
     ];
-    let head = ["case", "", "CPU us", "least..most", "above", "x noop", "x lean", "x none", "req/s"];
+    let head = ["case", "", "CPU us", "middle half", "above", "x noop", "x lean", "x none", "req/s"];
     let mut rows = Vec::new();
     for (group, name) in groups {
         let mut costs = report.cases.iter().filter(|cost| cost.group == group).peekable();
@@ -163,7 +163,7 @@ fn latencies(report: &Report) -> String {
         let (p50, p99) = (case.p50_us, case.p99_us);
         vec![case.label.clone(), whole(p50.median), range(p50, whole), whole(p99.median), range(p99, whole)]
     });
-    table(&["case", "p50", "least..most", "p99", "least..most"], 1, rows)
+    table(&["case", "p50", "middle half", "p99", "middle half"], 1, rows)
 }
 
 fn memories(report: &Report) -> String {
@@ -171,7 +171,7 @@ fn memories(report: &Report) -> String {
         let (first, more) = (case.one_worker_mib, case.per_worker_mib);
         vec![case.label.clone(), one(first.median), range(first, one), two(more.median), range(more, two)]
     });
-    table(&["case", "1 worker", "least..most", "each more", "least..most"], 1, rows)
+    table(&["case", "1 worker", "middle half", "each more", "middle half"], 1, rows)
 }
 
 fn starts(report: &Report) -> String {
@@ -179,7 +179,7 @@ fn starts(report: &Report) -> String {
     let rows = report.start.iter().map(|case| {
         vec![case.label.clone(), whole(case.ms.median), range(case.ms, whole), median(case.above_none_ms, whole)]
     });
-    table(&["case", "ms", "least..most", "above"], 1, rows)
+    table(&["case", "ms", "middle half", "above"], 1, rows)
 }
 
 fn targets(targets: &[Target]) -> String {
@@ -205,7 +205,7 @@ fn targets(targets: &[Target]) -> String {
             figure(target.reach),
         ]
     });
-    table(&["target", "", "measured", "least..most", "at most", "reach for"], 2, rows)
+    table(&["target", "", "measured", "middle half", "at most", "reach for"], 2, rows)
 }
 
 fn one(value: f64) -> String {
@@ -221,5 +221,5 @@ fn median(spread: Option<Spread>, figure: impl Fn(f64) -> String) -> String {
 }
 
 fn range(spread: Spread, figure: impl Fn(f64) -> String) -> String {
-    format!("{}..{}", figure(spread.min), figure(spread.max))
+    format!("{}..{}", figure(spread.low), figure(spread.high))
 }

@@ -8,7 +8,7 @@ use crate::case::{MANY_HOSTS, MANY_KEYS, MANY_POLICIES, named};
 use crate::report::{overheads, ratios};
 use crate::rounds::Rounds;
 use crate::stage::{Module, Subject};
-use crate::statistics::{Spread, paired};
+use crate::statistics::{Spread, by_median, paired};
 use crate::{memory, saturation};
 
 /// In what a target is told.
@@ -127,9 +127,8 @@ impl OfModule<'_> {
 
     /// By how many percent the overhead with many is above that with few.
     fn growth(&self, few: &str, many: &str) -> Vec<f64> {
-        paired(&self.overheads(many), &self.overheads(few), |many, few| {
-            if few > 0.0 { (many / few - 1.0) * 100.0 } else { f64::NAN }
-        })
+        let times = by_median(self.overheads(many), self.overheads(few));
+        times.into_iter().map(|times| (times - 1.0) * 100.0).collect()
     }
 
     fn memory_above(&self, case: &str, noop: &str) -> Vec<f64> {

@@ -159,7 +159,10 @@ async fn in_some_round(mut story: impl AsyncFnMut(u32) -> Result<(), String>) {
 
 /// None of these waits is shorter than `wait`, and most are hardly longer.
 fn are_kept(told: &str, waits: &[Duration], wait: Duration) -> Result<(), String> {
-    assert!(waits[0] + ms(1) >= wait, "{told}: no wait is shorter than {wait:?}: {waits:?}");
+    // On a busy machine a host may see a try later than Envoy sent it, and the gap to the next is so much shorter.
+    if waits[0] + ms(1) < wait {
+        return Err(format!("{told}: no wait is shorter than {wait:?}: {waits:?}"));
+    }
     let most = waits[waits.len() / 2];
     if most <= wait + KEPT { Ok(()) } else { Err(format!("{told}: {wait:?} are kept: {waits:?}")) }
 }

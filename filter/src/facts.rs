@@ -31,45 +31,37 @@ impl Facts {
         self.headers.get().is_some_and(|headers| !headers.is_empty() && find(headers, name).is_none())
     }
 
-    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        match self.headers.get() {
-            Some(headers) => find(headers, name).map(Cow::Borrowed),
-            None => host::header(Headers::Request, name).map(Cow::Owned),
-        }
-    }
-
     /// A field of the request; `None` if it has none.
     #[inline(never)] // Asked for in many places.
     pub fn get(&self, field: Field<'_>) -> Option<Cow<'_, [u8]>> {
+        if let (Some(headers), Some(name)) = (self.headers.get(), header_name(field)) {
+            return find(headers, name).map(Cow::Borrowed);
+        }
         let cell = match field {
             Field::Cluster => &self.cluster,
             Field::Route => &self.route,
             Field::Authority => &self.authority,
             Field::Path => &self.path,
             Field::Method => &self.method,
-            Field::Header(name) => return self.header(name),
+            Field::Header(name) => return host::header(Headers::Request, name).map(Cow::Owned),
         };
-        if let (Some(headers), Some(name)) = (self.headers.get(), pseudo_header(field))
-            && cell.get().is_none()
-        {
-            return find(headers, name).map(Cow::Borrowed);
-        }
         let value = cell.get_or_init(|| match field {
             Field::Cluster => host::property("xds\0cluster_name"),
             Field::Route => host::property("xds\0route_name"),
-            _ => host::header(Headers::Request, pseudo_header(field)?),
+            _ => host::header(Headers::Request, header_name(field)?),
         });
         value.as_deref().map(Cow::Borrowed)
     }
 }
 
-/// The header that a field is, by its own name in HTTP/2.
-fn pseudo_header(field: Field<'_>) -> Option<&'static str> {
+/// The header that a field is, if it is one; by its own name in HTTP/2.
+fn header_name(field: Field<'_>) -> Option<&str> {
     match field {
         Field::Authority => Some(":authority"),
         Field::Path => Some(":path"),
         Field::Method => Some(":method"),
-        Field::Cluster | Field::Route | Field::Header(_) => None,
+        Field::Header(name) => Some(name),
+        Field::Cluster | Field::Route => None,
     }
 }
 

@@ -76,7 +76,9 @@ impl Root {
             let token = host::call(&call.upstream, &call.headers, call.timeout).ok();
             let mut events = Vec::new();
             governed.call_made(&call, token, now, &mut events);
-            told.push((call.key(), events));
+            if !events.is_empty() {
+                told.push((call.key(), events));
+            }
             if let Some(token) = token {
                 self.calls.insert(token, (Rc::clone(governing), call));
             }
@@ -104,14 +106,15 @@ impl Root {
         let texts = config::policy_texts(bytes);
         let (vm, index) = (Vm::current(), Index::new(&document));
         let policies: Vec<_> = document.policies.into_iter().map(|policy| vm.govern(policy)).collect();
-        let mut shared = SharedData::open();
+        // Each use has a copy, like a callback's: what that has seen of the signal is of that moment.
+        let shared = SharedData::open();
         for (governing, text) in policies.iter().zip(&texts) {
             if let Ok(governed) = governing.governed.try_borrow() {
-                governed.publish(&mut shared, text);
+                governed.publish(&mut { shared }, text);
             }
         }
         // Opening moved the signal, so each VM sees another value.
-        if let (Ok(mut worker), Some(epoch)) = (vm.worker.try_borrow_mut(), shared.clone().epoch()) {
+        if let (Ok(mut worker), Some(epoch)) = (vm.worker.try_borrow_mut(), { shared }.epoch()) {
             worker.stir(epoch);
         }
         Ok(Plugin { policies, index, shared, vm, seatless_until: Cell::new(Timestamp::ZERO) })

@@ -47,6 +47,7 @@ mod bootstrap;
 mod client;
 mod envoy;
 mod fragile;
+mod interruption;
 mod scene;
 mod stream_reset;
 mod traffic;
@@ -62,6 +63,7 @@ pub use bootstrap::{
 pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template, body_of, with_header};
 pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, wasm_module};
 pub use fragile::fatal_request;
+pub use interruption::interruption;
 pub use scene::Scene;
 pub use traffic::{Traffic, drive_all};
 pub use wait::{Condition, PATIENCE, TimedOut, eventually};

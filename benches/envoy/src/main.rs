@@ -35,7 +35,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::Arguments;
 use crate::case::{CASES, Case, MANY_HOSTS, named};
@@ -64,7 +63,7 @@ async fn main() -> ExitCode {
     // Whichever ends first, the other is dropped, and with it Envoy and the load.
     let ended = tokio::select! {
         measured = bench(&arguments) => measured,
-        interrupted = interruption() => interrupted.map(|()| {
+        interrupted = holdfast_tests::interruption() => interrupted.map_err(Into::into).map(|()| {
             eprintln!("\nInterrupted: Envoy and the load are stopped.");
             ExitCode::from(INTERRUPTED)
         }),
@@ -73,15 +72,6 @@ async fn main() -> ExitCode {
         eprintln!("bench: {error:#}");
         ExitCode::FAILURE
     })
-}
-
-async fn interruption() -> anyhow::Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
 }
 
 async fn bench(arguments: &Arguments) -> anyhow::Result<ExitCode> {

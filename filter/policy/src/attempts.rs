@@ -101,7 +101,6 @@ pub enum BeforeRetry {
 impl Attempts {
     /// The policy of this name and content, as the request seat has published it; `None` if it is not there.
     pub fn fetch(store: &mut dyn Store, name: &str, fingerprint: u64) -> Option<Self> {
-        let store = &mut { store };
         let prefix = paths::of_policy(name, fingerprint);
         let (bytes, _) = store.get(&paths::policy_text(&prefix))?;
         let text = presence::PolicyText::decode(&bytes, fingerprint)?;

@@ -618,7 +618,6 @@ impl From<Admission> for Result<Permit, Duration> {
 
 /// Tells of a transition that this worker made, to the other workers and to the operator.
 fn moved(transition: Option<Transition>, written: bool, store: &mut dyn Store, events: &mut Vec<Event>) {
-    let store = &mut { store };
     let Some(transition) = transition.filter(|_| written) else { return };
     store.raise_epoch();
     if let crate::breaker::Cause::Tripped { trip, .. } = transition.cause {

@@ -51,7 +51,8 @@ pub trait Store {
     }
 }
 
-/// What is seldom done takes any store, and is compiled once and for size: `&mut dyn Store`.
+/// What is seldom done takes any store, and is compiled once and for size: `&mut dyn Store`. Of that `&mut { store }` makes what
+/// generic code takes.
 impl<T: Store + ?Sized> Store for &mut T {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, Version)> {
         (**self).get(key)

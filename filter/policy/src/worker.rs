@@ -95,7 +95,6 @@ impl Worker {
 
     /// Renews the claim when it is due. To be called every second or so; a worker that never served claims nothing.
     pub fn tick(&mut self, store: &mut dyn Store, now: Timestamp) {
-        let store = &mut { store };
         let age = now.apart(self.renewed);
         if self.place.is_some() && age >= RENEW_AFTER {
             self.claim(store, now);

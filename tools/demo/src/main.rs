@@ -31,7 +31,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::claims::Claim;
 use crate::page::Chapter;
@@ -71,7 +70,7 @@ async fn main() -> ExitCode {
     // Whichever ends first, the other is dropped, and with it Envoy and the servers.
     let ended = tokio::select! {
         shown = show(&arguments) => shown,
-        interrupted = interruption() => interrupted.map(|()| {
+        interrupted = holdfast_tests::interruption() => interrupted.map_err(Into::into).map(|()| {
             eprintln!("\nInterrupted: Envoy and the servers are stopped.");
             ExitCode::from(INTERRUPTED)
         }),
@@ -84,15 +83,6 @@ async fn main() -> ExitCode {
         }
         ExitCode::FAILURE
     })
-}
-
-async fn interruption() -> anyhow::Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
 }
 
 async fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {

@@ -84,7 +84,6 @@ impl Governed {
         now: Timestamp,
         events: &mut Vec<(KeyNumber, Vec<Event>)>,
     ) -> Vec<Call> {
-        let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return Vec::new() };
         let beats = rules.heartbeat.as_ref().filter(|heartbeat| heartbeat.mode != Mode::Off);
@@ -145,7 +144,9 @@ impl Governed {
             let key = KeyNumber(number as u16);
             let mut told = Vec::new();
             self.tell_hosts(worker, store, key, now, &mut told);
-            events.push((key, told));
+            if !told.is_empty() {
+                events.push((key, told));
+            }
         }
         calls
     }
@@ -240,7 +241,6 @@ fn listed(reply: Option<Reply<'_>>, cluster: &str) -> Result<Vec<String>, String
 
 /// Acts on what a check has found.
 fn take(group: &mut Group, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, found: Found, now: Timestamp) {
-    let store = &mut { store };
     match found.verdict {
         Verdict::Healthy => group.hosts.find_healthy(worker, store, rules, found.host, now),
         Verdict::Unhealthy { failures, last } => {

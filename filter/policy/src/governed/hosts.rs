@@ -164,7 +164,6 @@ impl Governed {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) {
-        let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
         let Some(state) = self.states.get_mut(usize::from(key.0)) else { return };

@@ -96,7 +96,6 @@ impl Governed {
 
     /// Publishes the policy for the attempt seats. `text` is a document with just this policy.
     pub fn publish(&self, store: &mut dyn Store, text: &str) {
-        let store = &mut { store };
         if self.retry(Mode::Enforce).is_none() && self.outlier().is_none() {
             return;
         }

@@ -368,7 +368,6 @@ impl Hosts {
         sent: Timestamp,
         now: Timestamp,
     ) {
-        let store = &mut { store };
         let _ = self.change(worker, store, rules, now, |table| table.return_probe(id, sent).then_some(()));
     }
 
@@ -470,7 +469,6 @@ impl Hosts {
     /// Looks at the runs of some hosts that were not looked at since the signal changed: they may not succeed for a long time,
     /// and until all are known each success has to know its host.
     fn become_quiet(&mut self, store: &mut dyn Store, now: Timestamp) {
-        let store = &mut { store };
         let Some(view) = &self.view else { return };
         for _ in 0..LOOKED_AT {
             let Some(place) = self.quiet.next(&view.table, now) else { return };
@@ -623,7 +621,6 @@ impl Hosts {
         rules: &Outlier,
         now: Timestamp,
     ) -> Option<News> {
-        let store = &mut { store };
         if !self.has_news() {
             return None;
         }
@@ -732,7 +729,6 @@ impl Hosts {
         cause: Cause,
         now: Timestamp,
     ) {
-        let store = &mut { store };
         let Some(host) = self.table().and_then(|table| table.host(id)) else { return };
         if !host.is_in() {
             // It is not forgotten as long as our own checks reach for it.
@@ -759,7 +755,6 @@ impl Hosts {
         id: HostId,
         now: Timestamp,
     ) {
-        let store = &mut { store };
         if self.table().and_then(|table| table.host(id)).is_none_or(Host::is_in) {
             return;
         }
@@ -776,7 +771,6 @@ impl Hosts {
 
     /// Forgets a host that the cluster does not have any more, unless the policy names it.
     pub fn forget(&mut self, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, id: HostId, now: Timestamp) {
-        let store = &mut { store };
         let _ = self.change(worker, store, rules, now, |table| {
             let host = table.host(id)?;
             let is_configured = rules.hosts.iter().any(|configured| configured.as_bytes() == host.address);
@@ -793,7 +787,6 @@ impl Hosts {
         listed: &[String],
         now: Timestamp,
     ) {
-        let store = &mut { store };
         let _ = self.change(worker, store, rules, now, |table| {
             table.list(listed, &rules.hosts, now);
             Some(())

@@ -340,7 +340,8 @@ impl HostTable {
     pub fn explores(&self, waits: Duration, now: Timestamp) -> bool {
         let gap = EXPLORE_AFTER.saturating_mul(1 << self.explored_in_vain.min(8)).min(EXPLORE_AT_LEAST);
         let (known, out) = (self.known() as u32, self.out() as u32);
-        let share = out.saturating_mul(EXPLORE_SHARE).min(known);
+        // Where nobody is out one is not back to its full share yet, and is not to get more by this.
+        let share = out.max(1).saturating_mul(EXPLORE_SHARE).min(known);
         let gap = gap.saturating_mul(share).checked_div(known).unwrap_or(gap).max(EXPLORE_AT_MOST);
         let gap = if self.round > 0 { Duration::ZERO } else { gap }.saturating_add(waits);
         self.explored.plus(gap).remaining(now, gap).is_none()

@@ -693,6 +693,16 @@ fn the_others_share_what_a_slow_starter_does_not_take() {
     assert!(served.values().all(|count| (2_250..=2_650).contains(count)), "{served:?}");
 }
 
+#[test]
+fn while_one_starts_slowly_no_more_requests_go_unsteered_than_while_it_was_out() {
+    let mut world = World::new(r#""consecutive_failures":5,"slow_start":"300s""#, 3, 5);
+    world.fails(0, 2, 5, t(0));
+    world.ends(0, 2, Verdict::Success, t(30_000));
+    assert_eq!(world.table().out(), 0);
+    // Each of them may go to the one that is to have few.
+    assert_eq!(unsteered(&mut world, 30_001..120_000), [30_001, 40_001, 60_001, 100_001]);
+}
+
 // Probes that go astray
 
 #[test]

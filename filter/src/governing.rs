@@ -3,17 +3,23 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use holdfast_policy::access::{self, Fate};
 use holdfast_policy::document::{Policy, TemplatePart};
 use holdfast_policy::governed::{Event, Governed};
 use holdfast_policy::keys::KeyNumber;
-use holdfast_policy::metrics::{self, Metric};
+use holdfast_policy::metrics::Metric;
 use holdfast_policy::narrate;
 use holdfast_policy::retry::Leave;
 
-use crate::host::{self, Level, MetricKind};
+use crate::counters::Counters;
+use crate::host::{self, Level};
 
-/// The host's ids of one key's metrics, by metric number.
-type Ids = [Option<u32>; Metric::COUNT];
+/// What the operator sees of one key.
+struct Key {
+    counters: Box<Counters>,
+    /// What the access log says of most requests.
+    admitted: String,
+}
 
 /// A policy at work.
 pub struct Governing {
@@ -21,6 +27,8 @@ pub struct Governing {
     pub governed: RefCell<Governed>,
     /// Whether it does anything at all.
     pub is_active: bool,
+    /// Whether nothing but a breaker that is not closed wants to know when a request came.
+    pub is_untimed: bool,
     /// What fallbacks insert of a request whose answer they replace.
     pub kept: Vec<TemplatePart>,
     /// Whether a fallback could replace an answer.
@@ -29,7 +37,10 @@ pub struct Governing {
     router_headers: Vec<Vec<(&'static str, String)>>,
     policy: Arc<Policy>,
     fingerprint: u64,
-    ids: RefCell<Vec<Option<Box<Ids>>>>,
+    /// By number.
+    keys: RefCell<Vec<Option<Key>>>,
+    /// Keys of which something was counted that the host has not been told yet.
+    counted: RefCell<Vec<KeyNumber>>,
     /// Events on their way to the metrics; kept to reuse its memory.
     events: RefCell<Vec<Event>>,
 }
@@ -39,13 +50,15 @@ impl Governing {
     pub fn new(governed: Governed) -> Self {
         Governing {
             is_active: governed.is_active(),
+            is_untimed: governed.is_untimed(),
             kept: governed.policy().kept_parts(),
             replaces_answers: governed.policy().replaces_answers(),
             router_headers: router_headers(governed.policy()),
             policy: Arc::clone(governed.policy()),
             fingerprint: governed.fingerprint(),
             governed: RefCell::new(governed),
-            ids: RefCell::new(Vec::new()),
+            keys: RefCell::new(Vec::new()),
+            counted: RefCell::new(Vec::new()),
             events: RefCell::new(Vec::new()),
         }
     }
@@ -70,54 +83,97 @@ impl Governing {
         self.events.try_borrow_mut().map_or_else(|_| Vec::new(), |mut events| std::mem::take(&mut *events))
     }
 
-    /// Tells the operator of events of one key: metrics, and a log line for each transition.
+    /// Tells the operator of events of one key: metrics, and a log line for each transition. What is counted waits for
+    /// [`Governing::flush`], unless there is something to say in the log.
     pub fn tell(&self, governed: &Governed, key: KeyNumber, mut events: Vec<Event>) {
-        for event in events.drain(..) {
-            match event {
-                Event::Count(metric) => self.with_id(governed, key, metric, |id| host::increment_metric(id, 1)),
-                Event::Add(metric, by) => {
-                    self.with_id(governed, key, metric, |id| host::increment_metric(id, by.into()));
-                }
-                Event::Gauge(metric, value) => {
-                    self.with_id(governed, key, metric, |id| host::record_metric(id, value));
-                }
-                Event::Said { alarming, line } => {
-                    host::log(if alarming { Level::Warn } else { Level::Info }, &line);
-                }
-                Event::State(state) => {
-                    self.with_id(governed, key, Metric::BreakerState, |id| host::record_metric(id, state as u64));
-                }
-                Event::Moved(transition) => {
-                    let line = narrate::line(governed.policy(), governed.key_text(key), &transition);
-                    let level = if transition.is_alarming() { Level::Warn } else { Level::Info };
-                    host::log(level, &line);
+        self.with_key(governed, key, |seen| {
+            let mut is_alone = true;
+            for event in events.drain(..) {
+                match event {
+                    Event::Count(metric) => self.count(key, seen, metric, 1),
+                    Event::Add(metric, by) => self.count(key, seen, metric, by),
+                    Event::Gauge(metric, value) => seen.counters.set(metric, value),
+                    Event::State(state) => seen.counters.set(Metric::BreakerState, state as u64),
+                    Event::Said { alarming, line } => {
+                        is_alone = false;
+                        host::log(if alarming { Level::Warn } else { Level::Info }, &line);
+                    }
+                    Event::Moved(transition) => {
+                        is_alone = false;
+                        let line = narrate::line(governed.policy(), governed.key_text(key), &transition);
+                        let level = if transition.is_alarming() { Level::Warn } else { Level::Info };
+                        host::log(level, &line);
+                    }
                 }
             }
-        }
+            // Who reads the line and looks at the metrics finds what led to it.
+            if !is_alone {
+                seen.counters.flush();
+            }
+        });
         if let Ok(mut kept) = self.events.try_borrow_mut() {
             *kept = events;
         }
     }
 
-    /// Uses a metric's id. Recording is never in the way of a request: what the host refuses is not recorded.
-    fn with_id(
-        &self,
-        governed: &Governed,
-        key: KeyNumber,
-        metric: Metric,
-        record: impl FnOnce(u32) -> Result<(), host::Refusal>,
-    ) {
-        let Ok(mut ids) = self.ids.try_borrow_mut() else { return };
-        let index = usize::from(key.0);
-        if ids.len() <= index {
-            ids.resize_with(index + 1, || None);
-        }
-        let Some(slot) = ids.get_mut(index) else { return };
-        let known = slot.get_or_insert_with(|| define(governed.policy(), governed.key_text(key)));
-        if let Some(Some(id)) = known.get(metric as usize) {
-            let _ = record(*id);
+    fn count(&self, key: KeyNumber, seen: &mut Key, metric: Metric, by: u32) {
+        if by > 0
+            && seen.counters.count(metric, by)
+            && let Ok(mut counted) = self.counted.try_borrow_mut()
+        {
+            counted.push(key);
         }
     }
+
+    /// Tells the access log of a request that went on to the host, and of nothing else.
+    pub fn tell_admitted(&self, governed: &Governed, key: KeyNumber) {
+        self.with_key(governed, key, |seen| tell_access_log(&seen.admitted));
+    }
+
+    /// Whether something was counted that the host has not been told yet.
+    pub fn has_counted(&self) -> bool {
+        self.counted.try_borrow().is_ok_and(|counted| !counted.is_empty())
+    }
+
+    /// Tells the host what was counted. Whether that was anything.
+    pub fn flush(&self) -> bool {
+        let (Ok(mut keys), Ok(mut counted)) = (self.keys.try_borrow_mut(), self.counted.try_borrow_mut()) else {
+            return false;
+        };
+        let is_any = !counted.is_empty();
+        for key in counted.drain(..) {
+            if let Some(Some(seen)) = keys.get_mut(usize::from(key.0)) {
+                seen.counters.flush();
+            }
+        }
+        is_any
+    }
+
+    fn with_key(&self, governed: &Governed, key: KeyNumber, act: impl FnOnce(&mut Key)) {
+        let Ok(mut keys) = self.keys.try_borrow_mut() else { return };
+        let index = usize::from(key.0);
+        if keys.len() <= index {
+            keys.resize_with(index + 1, || None);
+        }
+        let Some(slot) = keys.get_mut(index) else { return };
+        act(slot.get_or_insert_with(|| {
+            let (policy, text) = (governed.policy(), governed.key_text(key));
+            Key { counters: Counters::define(policy, text), admitted: access::line(&policy.name, text, Fate::Admitted) }
+        }));
+    }
+}
+
+/// What was counted when a policy goes out of use is not lost.
+impl Drop for Governing {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Sets what the access log says of the request.
+pub fn tell_access_log(line: &str) {
+    // Another filter may hold the name; the access log then lacks the line.
+    let _ = host::set_property(access::PROPERTY, line.as_bytes());
 }
 
 /// The headers for each leave, without and with an attempt seat.
@@ -125,16 +181,4 @@ fn router_headers(policy: &Policy) -> Vec<Vec<(&'static str, String)>> {
     let Some(retry) = &policy.retry else { return Vec::new() };
     let both = |leave| [false, true].map(|seat| retry.router_headers(leave, seat));
     [Leave::All, Leave::Unsent, Leave::Nothing].into_iter().flat_map(both).collect()
-}
-
-/// Defines the metrics that a policy can record for a key, so that they are all there, at 0, from its first request.
-fn define(policy: &Policy, key: &str) -> Box<Ids> {
-    let mut ids = Box::new([None; Metric::COUNT]);
-    for (id, metric) in ids.iter_mut().zip(Metric::ALL) {
-        if metric.concerns(policy) {
-            let kind = if metric.is_gauge() { MetricKind::Gauge } else { MetricKind::Counter };
-            *id = host::define_metric(kind, &metrics::full_name(&policy.name, key, metric)).ok();
-        }
-    }
-    ids
 }

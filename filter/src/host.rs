@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)] // The host's ABI is raw pointers; see above.
 
+use std::cell::Cell;
 use std::ptr::{null, null_mut};
 use std::time::Duration;
 
@@ -136,14 +137,25 @@ pub fn log(level: Level, message: &str) {
     let _ = unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
+thread_local! {
+    static LATELY: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Nanoseconds since the Unix epoch; 0 if the host has no clock.
 pub fn now() -> u64 {
     let mut time = 0;
     // SAFETY: the pointer is to a local.
-    match checked(unsafe { proxy_get_current_time_nanoseconds(&mut time) }) {
+    let now = match checked(unsafe { proxy_get_current_time_nanoseconds(&mut time) }) {
         Ok(()) => time,
         Err(_) => 0,
-    }
+    };
+    LATELY.set(now);
+    now
+}
+
+/// What [`now`] said last: with the ticks a second ago at most, where the worker is not held up. No call.
+pub fn lately() -> u64 {
+    LATELY.get()
 }
 
 /// Asks for `on_tick` every so many milliseconds.

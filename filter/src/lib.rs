@@ -4,6 +4,7 @@
 mod abi;
 mod attempt_plugin;
 mod attempt_seat;
+mod counters;
 mod facts;
 mod governing;
 mod host;

@@ -22,7 +22,7 @@ use holdfast_policy::worker::Worker;
 
 use crate::abi::Action;
 use crate::facts::Facts;
-use crate::governing::Governing;
+use crate::governing::{Governing, tell_access_log};
 use crate::host::{self, Headers};
 use crate::root::Plugin;
 use crate::shared::SharedData;
@@ -116,7 +116,6 @@ impl RequestSeat {
         if !governing.is_active {
             return None;
         }
-        let now = Timestamp(host::now());
         let mut shared = plugin.shared;
         let mut events = governing.events();
         let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
@@ -124,7 +123,13 @@ impl RequestSeat {
         let policy = governing.policy();
 
         let key = governed.key(&mut shared, |field| facts.get(field));
-        let decision = governed.admit(&mut worker, &mut shared, key, now, &mut events);
+        let mut now = Timestamp(host::lately());
+        let unhurried =
+            if governing.is_untimed { governed.admit_unhurried(&mut shared, key, now, &mut events) } else { None };
+        let decision = unhurried.map(Decision::Admitted).unwrap_or_else(|| {
+            now = Timestamp(host::now());
+            governed.admit(&mut worker, &mut shared, key, now, &mut events)
+        });
         let served = match decision {
             Decision::Rejected(rejection) => {
                 let value = &mut |field: Field<'_>| facts.get(field).map(Cow::into_owned);
@@ -185,12 +190,18 @@ impl RequestSeat {
             (None, Exchange::Admitted(admitted)) => admitted.fate,
             (None, _) => Fate::Admitted,
         };
-        let mut line = access::line(&policy.name, governed.key_text(key), fate);
-        if let Exchange::Admitted(admitted) = &self.exchange {
-            access::push_steering(&mut line, admitted.steering.as_ref());
+        let steering = match &self.exchange {
+            Exchange::Admitted(admitted) => admitted.steering.as_ref(),
+            Exchange::Over | Exchange::Ending(..) => None,
+        };
+        if fate == Fate::Admitted && steering.is_none() {
+            governing.tell_admitted(&governed, key);
+        } else {
+            let mut line = access::line(&policy.name, governed.key_text(key), fate);
+            access::push_steering(&mut line, steering);
+            tell_access_log(&line);
         }
-        tell_access_log(&line);
-        governing.tell(&governed, key, events);
+        plugin.tell(governing, &governed, key, events);
         served
     }
 
@@ -258,7 +269,7 @@ impl RequestSeat {
             access::push_tries(&mut line, tries, accounted.denial);
             tell_access_log(&line);
         }
-        governing.tell(&governed, key, events);
+        plugin.tell(&governing, &governed, key, events);
         drop(governed);
         if let Some(hold) = hold {
             self.exchange = Exchange::Ending(governing, hold);
@@ -297,7 +308,7 @@ impl RequestSeat {
         {
             let key = hold.key();
             governed.release(&mut worker, &mut shared, hold, Timestamp(host::now()), &mut events);
-            governing.tell(&governed, key, events);
+            plugin.tell(&governing, &governed, key, events);
         }
     }
 }
@@ -305,11 +316,6 @@ impl RequestSeat {
 /// Whether the request is gRPC.
 fn asks_grpc(facts: &Facts) -> bool {
     facts.get(Field::Header("content-type")).is_some_and(|value| outcome::is_grpc_content_type(&value))
-}
-
-fn tell_access_log(line: &str) {
-    // Another filter may hold the name; the access log then lacks the line.
-    let _ = host::set_property(access::PROPERTY, line.as_bytes());
 }
 
 impl Retrying {

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_policy::config;
-use holdfast_policy::governed::{Call, Reply};
+use holdfast_policy::governed::{Call, Event, Governed, Reply, SLOTS_WAIT};
 use holdfast_policy::index::Index;
+use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::seat::Seat;
 use holdfast_policy::store::{Expected, Store};
@@ -17,13 +18,19 @@ use crate::abi::Stream;
 use crate::attempt_plugin::AttemptPlugin;
 use crate::attempt_seat::AttemptSeat;
 use crate::governing::Governing;
-use crate::host::{self, Headers, Level};
+use crate::host::{self, Headers, Level, Refusal};
 use crate::request_seat::RequestSeat;
 use crate::shared::SharedData;
 use crate::vm::Vm;
 
-/// The most often that the host is asked for a tick.
+/// The most often that claims and counts are renewed.
 const LEAST_TICK: Duration = Duration::from_millis(10);
+
+/// The seldomest that they are.
+const RENEWS_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long the host may wait to be told what was counted.
+const COUNTS_WAIT: Duration = Duration::from_millis(100);
 
 /// The configured plugin, as the requests see it.
 pub struct Plugin {
@@ -37,15 +44,71 @@ pub struct Plugin {
     pub vm: Rc<Vm>,
     /// Until then attempt seats that show themselves are not believed to see this listener's requests: one did not.
     pub seatless_until: Cell<Timestamp>,
+    /// How often the host was asked for a tick, in milliseconds; 0 before it was.
+    tick: Cell<u32>,
+    /// How often claims and counts are renewed, and hosts looked after.
+    renewal_every: Duration,
+    /// When that is to be done next.
+    renewal_due: Cell<Timestamp>,
 }
 
 impl Plugin {
-    /// How often claims and counts are renewed, and hosts looked after.
-    fn tick_millis(&self) -> u32 {
-        let every =
-            self.policies.iter().filter_map(|governing| governing.governed.try_borrow().ok()?.tick_every().into());
-        let every = every.min().unwrap_or(Duration::from_secs(1));
-        u32::try_from(millis(every.max(LEAST_TICK))).unwrap_or(1000)
+    /// Tells the operator of events of one key, and sees to it that what waits is told and written in time.
+    pub fn tell(&self, governing: &Governing, governed: &Governed, key: KeyNumber, events: Vec<Event>) {
+        governing.tell(governed, key, events);
+        if self.tick.get() == 0 {
+            // The host gives no ticks.
+            governing.flush();
+        } else if governed.has_unwritten() {
+            self.tick_within(SLOTS_WAIT);
+        } else if governing.has_counted() {
+            self.tick_within(COUNTS_WAIT);
+        }
+    }
+
+    /// Asks for ticks at least so often.
+    fn tick_within(&self, within: Duration) {
+        let millis = u32::try_from(millis(within)).unwrap_or(u32::MAX);
+        if self.tick.get() > millis {
+            // What waits goes with the next outcome or a later tick.
+            let _ = self.tick_every(millis);
+        }
+    }
+
+    fn tick_every(&self, millis: u32) -> Result<(), Refusal> {
+        host::tick_every(millis)?;
+        self.tick.set(millis);
+        Ok(())
+    }
+
+    /// Whether claims and counts are to be renewed now, at a tick.
+    fn is_renewal_due(&self, now: Timestamp) -> bool {
+        // The tick that is nearest to the time: the host's ticks are not exact.
+        let near = Duration::from_millis(u64::from(self.tick.get()) / 2);
+        let is_due = self.renewal_due.get().remaining(now, self.renewal_every).is_none_or(|left| left <= near);
+        if is_due {
+            self.renewal_due.set(now.plus(self.renewal_every));
+        }
+        is_due
+    }
+
+    /// Writes and tells what has waited. How soon there may be more.
+    fn flush(&self, now: Timestamp) -> Option<Duration> {
+        let mut shared = self.shared;
+        let mut soon = None;
+        for governing in &self.policies {
+            if governing.flush() {
+                soon = soon.or(Some(COUNTS_WAIT));
+            }
+            if let (Ok(mut worker), Ok(mut governed)) =
+                (self.vm.worker.try_borrow_mut(), governing.governed.try_borrow_mut())
+                && governed.has_unwritten()
+            {
+                governed.flush(&mut worker, &mut shared, now);
+                soon = Some(SLOTS_WAIT);
+            }
+        }
+        soon
     }
 }
 
@@ -83,7 +146,7 @@ impl Root {
                 self.calls.insert(token, (Rc::clone(governing), call));
             }
         }
-        told.into_iter().for_each(|(key, events)| governing.tell(&governed, key, events));
+        told.into_iter().for_each(|(key, events)| plugin.tell(governing, &governed, key, events));
     }
 
     /// Reads both configurations; the error is what to tell the operator, line by line.
@@ -117,7 +180,18 @@ impl Root {
         if let (Ok(mut worker), Some(epoch)) = (vm.worker.try_borrow_mut(), { shared }.epoch()) {
             worker.stir(epoch);
         }
-        Ok(Plugin { policies, index, shared, vm, seatless_until: Cell::new(Timestamp::ZERO) })
+        let every =
+            policies.iter().filter_map(|governing| governing.governed.try_borrow().ok()?.tick_every().into()).min();
+        Ok(Plugin {
+            renewal_every: every.unwrap_or(RENEWS_WITHIN).clamp(LEAST_TICK, RENEWS_WITHIN),
+            policies,
+            index,
+            shared,
+            vm,
+            seatless_until: Cell::new(Timestamp::ZERO),
+            tick: Cell::new(0),
+            renewal_due: Cell::new(Timestamp::ZERO),
+        })
     }
 
     /// A call of ours was answered; one that failed has no headers.
@@ -143,7 +217,7 @@ impl Root {
             return;
         };
         let others_wait = governed.call_reported(&mut worker, &mut shared, &call, token, reply, now, &mut events);
-        governing.tell(&governed, call.key(), events);
+        plugin.tell(&governing, &governed, call.key(), events);
         drop((worker, governed));
         if others_wait {
             self.call(&plugin, &governing);
@@ -155,7 +229,8 @@ impl Root {
         match Root::configure() {
             Ok(configured) => {
                 if let Configured::Request(plugin) = &configured {
-                    if let Err(refusal) = host::tick_every(plugin.tick_millis()) {
+                    let every = u32::try_from(millis(plugin.renewal_every)).unwrap_or(1000);
+                    if let Err(refusal) = plugin.tick_every(every) {
                         host::log(
                             Level::Warn,
                             &format!("holdfast: no tick (status {refusal}): leases are renewed late"),
@@ -185,7 +260,29 @@ impl Root {
             None => return,
         };
         let plugin = Rc::clone(plugin);
-        let (now, mut shared) = (Timestamp(host::now()), plugin.shared);
+        let now = Timestamp(host::now());
+        let (every, is_due) = (plugin.renewal_every, plugin.is_renewal_due(now));
+        if is_due {
+            self.renew(&plugin, now);
+        }
+        // Afterwards: renewing may have found something to tell.
+        let soon = plugin.flush(now);
+        let next = match soon {
+            // Ticks go back to being seldom where that does not put off the next renewal.
+            None if is_due => every,
+            None => COUNTS_WAIT,
+            Some(soon) => soon,
+        };
+        let next = u32::try_from(millis(next.min(every))).unwrap_or(1000);
+        if plugin.tick.get() != next {
+            // Without another tick it goes on at the last one's.
+            let _ = plugin.tick_every(next);
+        }
+    }
+
+    /// Renews what would otherwise expire, and looks after the hosts.
+    fn renew(&mut self, plugin: &Rc<Plugin>, now: Timestamp) {
+        let mut shared = plugin.shared;
         {
             let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
             worker.tick(&mut shared, now);
@@ -197,7 +294,7 @@ impl Root {
             }
         }
         for governing in &plugin.policies {
-            self.call(&plugin, governing);
+            self.call(plugin, governing);
         }
     }
 

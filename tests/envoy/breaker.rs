@@ -408,8 +408,8 @@ async fn a_host_that_times_out_in_half_open_opens_it_again() {
 
     host.always(Action::hang());
     assert_eq!(scene.client.get("/").await.unwrap().status, 504);
-    assert_eq!(scene.metric("breaker_state").await, OPEN);
     expect_rejected(&scene.client, &host).await;
+    assert_eq!(scene.metric("breaker_state").await, OPEN);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

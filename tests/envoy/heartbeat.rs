@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use outlying::{
     ADMIN, SETTLED, Story, all_known, all_served, are_out, are_told_nothing, becomes, before, counts_to, listed,
-    logged, metric, ms, orders, route, stage, start, steered, told_of,
+    logged, metric, metric_now, ms, orders, route, stage, start, steered, told_of,
 };
 
 const INTERVAL: Duration = Duration::from_millis(400);
@@ -185,7 +185,7 @@ async fn what_a_good_check_is_the_policy_says(
         are_out(scene, name, &[&hosts[0]]).await;
         assert_eq!(metric(scene, name, "ejections.heartbeat").await, 1, "{name}");
     }
-    eventually(PATIENCE, || async { metric(scene, "/shadow", "would_eject.heartbeat").await >= 1 }).await.unwrap();
+    eventually(PATIENCE, || async { metric_now(scene, "/shadow", "would_eject.heartbeat").await >= 1 }).await.unwrap();
     for (Story { name, hosts, .. }, _) in in_all_the_same {
         if *name == "/off" {
             assert_eq!(hosts[0].requests_to(CHECK), 0);
@@ -353,7 +353,7 @@ async fn they_are_read_from_an_endpoint_of_ones_own(
     };
     lists(json!([addr(0), addr(1)]));
     all_served(&drive_all(clients, 4, 4, "/registered").await);
-    eventually(PATIENCE, || async { metric(scene, "registered", "hosts").await >= 2 }).await.unwrap();
+    eventually(PATIENCE, || async { metric_now(scene, "registered", "hosts").await >= 2 }).await.unwrap();
     lists(json!([addr(0), addr(1), addr(2)]));
     becomes(scene, "registered", "hosts", 3).await;
 

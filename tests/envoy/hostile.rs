@@ -123,7 +123,7 @@ async fn three_hundred_tenants_share_what_four_keys_leave_over() {
     assert_eq!(scene.client.drive(20, 300, tenants.clone()).await.count(200), 300);
     assert_eq!(scene.client.drive(20, 300, tenants).await.count(200), 300, "the same again");
 
-    let stats = scene.stats().await.unwrap();
+    let stats = scene.settled_stats("wasmcustom.holdfast.").await.unwrap();
     let requests: Vec<(&String, u64)> = stats
         .iter()
         .filter(|(name, _)| name.starts_with("wasmcustom.holdfast.policy.orders.") && name.ends_with(".requests"))

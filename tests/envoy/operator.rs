@@ -163,6 +163,7 @@ async fn prometheus_has_policy_and_key_as_labels() {
     }
     scene.client.get("/").await.unwrap();
 
+    scene.settled_stats("wasmcustom.holdfast.policy.").await.unwrap();
     let page = scene.prometheus().await.unwrap();
     let line = |name: &str, policy: &str, key: &str| {
         let wanted = page.lines().find(|line| {
@@ -277,6 +278,7 @@ async fn a_key_never_breaks_the_log_or_the_metrics() {
     for line in &told {
         assert!(line.is_ascii() && line.len() < 300, "{line}");
     }
+    scene.settled_stats("wasmcustom.holdfast.policy.").await.unwrap();
     let page = scene.prometheus().await.unwrap();
     let series: Vec<&str> =
         page.lines().filter(|line| line.contains("breaker_state{") && line.contains("policy=\"orders\"")).collect();

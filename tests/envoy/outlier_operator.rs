@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use outlying::{
     NOTICED, SETTLED, Story, all_known, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair,
-    listed, logged, metric, ms, orders, stage, start, steered, told, told_of,
+    listed, logged, metric, metric_now, ms, orders, stage, start, steered, told, told_of,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,7 +45,7 @@ async fn in_shadow_mode_everything_is_told_and_nothing_is_done(
     let traffic = Traffic::start(clients, 8, ms(20), *name);
     for detector in ["failure_rate", "consecutive_failures"] {
         let would = format!("would_eject.{detector}");
-        eventually(PATIENCE, || async { metric(scene, name, &would).await >= 1 }).await.expect(detector);
+        eventually(PATIENCE, || async { metric_now(scene, name, &would).await >= 1 }).await.expect(detector);
     }
     hosts.iter().for_each(Backend::reset_counters);
     traffic.goes_on(300).await.unwrap();

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use outlying::{
-    SETTLED, Story, all_served, are_out, are_told_nothing, becomes, counts, listed, logged, metric, ms, stage, told_of,
+    SETTLED, Story, all_served, are_out, are_told_nothing, becomes, counts, listed, logged, metric, metric_now, ms,
+    stage, told_of,
 };
 
 /// Out for half a second at first, and exactly so. No sweep in a test takes anything back.
@@ -261,7 +262,9 @@ async fn in_panic_the_first_request_after_its_time_is_the_probe(
 ) {
     hosts.iter().for_each(|host| host.always(Action::status(500)));
     drive_all(clients, 4, 100, *name).await;
-    eventually(PATIENCE, || async { metric(scene, name, "ejections.consecutive_failures").await == 2 }).await.unwrap();
+    eventually(PATIENCE, || async { metric_now(scene, name, "ejections.consecutive_failures").await == 2 })
+        .await
+        .unwrap();
 
     hosts.iter().for_each(|host| host.always(Action::ok()));
     let traffic = Traffic::start(clients, 4, ms(10), *name);

@@ -180,13 +180,19 @@ fn path(name: &str) -> &str {
 /// One metric of a policy for the cluster of its name, which may be a path; 0 when it does not exist.
 pub async fn metric(scene: &Scene, name: &str, metric: &str) -> u64 {
     let name = name.trim_start_matches('/');
-    scene.metrics(name, &format!("cluster={name}")).await.get(metric).copied().unwrap_or_default()
+    scene.metric_of(name, &format!("cluster={name}"), metric).await
+}
+
+/// The same as it is now, whatever the workers have still to tell.
+pub async fn metric_now(scene: &Scene, name: &str, metric: &str) -> u64 {
+    let name = name.trim_start_matches('/');
+    scene.metric_now(name, &format!("cluster={name}"), metric).await
 }
 
 /// Waits until that metric has this value.
 pub async fn becomes(scene: &Scene, name: &str, which: &str, value: u64) {
     eventually(PATIENCE, || async {
-        let now = metric(scene, name, which).await;
+        let now = metric_now(scene, name, which).await;
         if now == value { Ok(()) } else { Err(format!("{name}: {which} is {now}, not {value}")) }
     })
     .await

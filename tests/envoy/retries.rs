@@ -110,7 +110,7 @@ fn expect_discreet(host: &Backend) {
 
 /// One metric of a policy; 0 when it does not exist.
 async fn metric(scene: &Scene, policy: &str, name: &str) -> u64 {
-    scene.metrics(policy, "cluster=orders").await.get(name).copied().unwrap_or_default()
+    scene.metric_of(policy, "cluster=orders", name).await
 }
 
 /// All that a policy has counted about retries, without what is 0.

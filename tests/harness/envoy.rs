@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -21,6 +21,12 @@ use crate::{Client, EnvoyOptions, PATIENCE, Policy, SendError, TimedOut, eventua
 
 /// How much of the log a failing test shows.
 const SHOWN_LOG_LINES: usize = 60;
+
+/// Between two readings of counters that are to agree: longer than Holdfast's workers wait to tell what they have counted.
+const STANDS_STILL: Duration = Duration::from_millis(200);
+
+/// How long such readings go on where something counts all the time.
+const SETTLES: Duration = Duration::from_secs(2);
 
 /// Workers take up a new listener shortly after the main thread has accepted it, and no statistic says when.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -278,6 +284,29 @@ impl Envoy {
     /// When the admin interface does not answer.
     pub async fn stats(&self) -> Result<BTreeMap<String, u64>, SendError> {
         stats(&self.admin, "").await
+    }
+
+    /// The counters and gauges whose names begin so, when they stand still or [`SETTLES`] is over: Holdfast's workers tell what
+    /// they have counted within 100 ms.
+    ///
+    /// # Errors
+    /// When the admin interface does not answer.
+    pub async fn settled_stats(&self, prefix: &str) -> Result<BTreeMap<String, u64>, SendError> {
+        let read = async || {
+            let mut stats = self.stats().await?;
+            stats.retain(|name, _| name.starts_with(prefix));
+            Ok(stats)
+        };
+        let began = Instant::now();
+        let mut last = read().await?;
+        loop {
+            tokio::time::sleep(STANDS_STILL).await;
+            let now = read().await?;
+            if now == last || began.elapsed() >= SETTLES {
+                return Ok(now);
+            }
+            last = now;
+        }
     }
 
     /// One counter or gauge; 0 when it does not exist.

@@ -126,22 +126,43 @@ impl Scene {
         stats.into_iter().filter(|(name, _)| of_worker(name)).collect()
     }
 
-    /// All metrics of one key of a policy, by the last part of their names.
+    /// All metrics of one key of a policy, by the last part of their names, when they stand still.
     ///
     /// # Panics
     /// When the admin interface does not answer.
     pub async fn metrics(&self, policy: &str, key: &str) -> BTreeMap<String, u64> {
         let prefix = format!("wasmcustom.holdfast.policy.{policy}.key.{key}.");
-        let stats = self.envoy.stats().await.expect("the admin interface answers");
+        let stats = self.envoy.settled_stats(&prefix).await.expect("the admin interface answers");
         stats.into_iter().filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value))).collect()
     }
 
-    /// One metric of the policy `orders` for the cluster `orders`; 0 when it does not exist.
+    /// One metric of a policy's key; 0 when it does not exist. A gauge as it is now, which is told at once; a counter when the
+    /// key's stand still.
+    ///
+    /// # Panics
+    /// When the admin interface does not answer.
+    pub async fn metric_of(&self, policy: &str, key: &str, name: &str) -> u64 {
+        if ["breaker_state", "hosts", "hosts_ejected"].contains(&name) {
+            return self.metric_now(policy, key, name).await;
+        }
+        self.metrics(policy, key).await.get(name).copied().unwrap_or_default()
+    }
+
+    /// One metric of a policy's key as it is now; 0 when it does not exist.
+    ///
+    /// # Panics
+    /// When the admin interface does not answer.
+    pub async fn metric_now(&self, policy: &str, key: &str, name: &str) -> u64 {
+        let name = format!("wasmcustom.holdfast.policy.{policy}.key.{key}.{name}");
+        self.envoy.stat(&name).await.expect("the admin interface answers")
+    }
+
+    /// One metric of the policy `orders` for the cluster `orders`, as [`Scene::metric_of`].
     ///
     /// # Panics
     /// When the admin interface does not answer.
     pub async fn metric(&self, name: &str) -> u64 {
-        self.metrics("orders", "cluster=orders").await.get(name).copied().unwrap_or_default()
+        self.metric_of("orders", "cluster=orders", name).await
     }
 
     /// Waits until that metric has this value.
@@ -150,7 +171,7 @@ impl Scene {
     /// When it does not get it within [`PATIENCE`].
     pub async fn becomes(&self, name: &str, value: u64) {
         eventually(PATIENCE, || async {
-            let now = self.metric(name).await;
+            let now = self.metric_now("orders", "cluster=orders", name).await;
             if now == value { Ok(()) } else { Err(format!("{name} is {now}, not {value}")) }
         })
         .await

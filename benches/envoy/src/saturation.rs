@@ -16,11 +16,15 @@ use anyhow::{Context, bail};
 use holdfast_tests::Envoy;
 use serde::Serialize;
 
+use crate::case::Filters;
 use crate::machine::{Disturbance, Ticks};
 use crate::processor::ProcessorClock;
 use crate::seen::{Seen, Snapshot, prepare, restore};
 use crate::stage::{Stage, Subject};
 use crate::wrk;
+
+/// Holdfast's workers tell what they have counted within 100 ms.
+const TOLD: Duration = Duration::from_millis(150);
 
 /// One measurement of a case.
 #[derive(Clone, Debug, Serialize)]
@@ -108,6 +112,9 @@ async fn slice(stage: &Stage, standing: &Standing, subject: &Subject, time: Dura
     let spent = clock.now()?.saturating_sub(start);
     let disturbance = own_core.map(|core| Ticks::now(Some(core))).transpose()?.map(|now| now.since(&ticks, spent));
     let spent = spent.as_secs_f64();
+    if matches!(case.filters, Filters::Holdfast(..)) {
+        tokio::time::sleep(TOLD).await;
+    }
     let after = Snapshot::of(envoy, stage, case).await?;
 
     if let Some(status) = envoy.exit_status() {

@@ -118,7 +118,6 @@ impl Seen {
                 }
             }
             Filters::Holdfast(..) => {
-                // What is not aged a tick yet may be counted later.
                 if counted("requests") + CUT_OFF < seen.requests {
                     bail!("Holdfast counted {} of {} requests", counted("requests"), seen.requests);
                 }

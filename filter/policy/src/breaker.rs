@@ -281,6 +281,12 @@ impl Cell {
         }
     }
 
+    /// Whether everything passes.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     /// Decides without changing the cell, where that is possible; `None` means that [`Cell::admit`] has to.
     #[inline]
     pub fn peek(&self, breaker: &Breaker, now: Timestamp, random: u64) -> Option<Admission> {

@@ -1,8 +1,9 @@
 //! A policy at work: its hot state as one worker sees it.
 //!
 //! The healthy path reads nothing shared: a request compares the change signal with the one its worker's view was
-//! read at, and an outcome is written to the worker's own slot. A failure adds up all workers' slots; a
-//! transition is one swap of the key's cell and raises the change signal.
+//! read at, and an outcome is counted in the worker's own slot, which is written at most every 10 ms while no outcome can decide
+//! anything. A failure is written at once and adds up all workers' slots; a transition is one swap of the key's cell and
+//! raises the change signal.
 
 use core::time::Duration;
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use crate::exchange::ClusterHash;
 use crate::fallback::Field;
 use crate::fingerprint;
 use crate::inflight::{self, InFlight};
-use crate::keys::{KeyNumber, KeyTable};
+use crate::keys::{self, KeyNumber, KeyTable};
 use crate::matching::comparable;
 use crate::metrics::Metric;
 use crate::outcome::{Outcome, Verdict};
@@ -160,6 +161,10 @@ struct KeyState {
     slot: Slot,
     /// The slot's name in the store, and the place it goes with.
     slot_key: Option<(Place, String)>,
+    /// When the slot was last written.
+    slot_written: Timestamp,
+    /// Whether the store lacks outcomes that the slot has.
+    is_slot_unwritten: bool,
     /// Requests of this worker in flight, where the policy limits them.
     in_flight: u32,
     in_flight_written: Timestamp,
@@ -186,6 +191,10 @@ pub struct Governed {
     states: Vec<KeyState>,
     /// Slots of other workers, while they are added up.
     gathered: Vec<Slot>,
+    /// Keys whose slot has outcomes that the store lacks.
+    unwritten: Vec<KeyNumber>,
+    /// The value of the one dimension that keys have, and the key, of the last request. Most requests have those of the one before.
+    last_key: Option<(Vec<u8>, KeyNumber)>,
     /// Whether the groups of hosts are known that the document names.
     knows_groups: bool,
 }
@@ -198,6 +207,8 @@ impl KeyState {
             told: None,
             slot: Slot::new(shape, 0),
             slot_key: None,
+            slot_written: Timestamp::ZERO,
+            is_slot_unwritten: false,
             in_flight: 0,
             in_flight_written: Timestamp::ZERO,
             in_flight_unwritten: false,
@@ -212,6 +223,21 @@ impl KeyState {
         self.view.as_ref().map_or(0, |view| view.cell.generation)
     }
 
+    /// Whether the slot was written so recently that what was counted since may wait.
+    #[inline]
+    fn is_freshly_written(&self, now: Timestamp) -> bool {
+        // A write from the future is from before the clock was put back.
+        self.slot_written <= now && now.since(self.slot_written) < SLOTS_WAIT
+    }
+
+    #[inline]
+    fn write_slot<S: Store>(&mut self, fingerprint: u64, store: &mut S, now: Timestamp) {
+        let Some((_, slot_key)) = &self.slot_key else { return };
+        store.set(slot_key, &self.slot.encode(fingerprint));
+        self.slot_written = now;
+        self.is_slot_unwritten = false;
+    }
+
     /// Takes over what the cell now is.
     fn look(&mut self, cell: Cell, seen: Seen, events: &mut Vec<Event>) {
         // Even when it is not new to this worker: the gauge belongs to the process, and may still show what an earlier
@@ -220,6 +246,9 @@ impl KeyState {
         self.view = Some(View { cell, seen });
     }
 }
+
+/// How long outcomes that decide nothing may wait to be written for the other workers.
+pub const SLOTS_WAIT: Duration = Duration::from_millis(10);
 
 /// Whether a feature does anything, and whether it only pretends to.
 fn active<T>(feature: Option<&T>, mode: impl Fn(&T) -> Mode) -> Option<(&T, bool)> {
@@ -246,6 +275,8 @@ impl Governed {
             keys,
             states: Vec::new(),
             gathered: Vec::new(),
+            unwritten: Vec::new(),
+            last_key: None,
             knows_groups: false,
         }
     }
@@ -277,18 +308,33 @@ impl Governed {
         mut value: impl FnMut(Field<'_>) -> Option<Cow<'v, [u8]>>,
     ) -> KeyNumber {
         let scope = &self.policy.scope;
-        let number = if scope.by.is_empty() {
-            KeyNumber(0)
-        } else {
-            let values: Vec<Cow<'v, [u8]>> = scope
-                .by
-                .iter()
-                .map(|dimension| {
-                    let field = dimension.into();
-                    comparable(field, value(field).unwrap_or_default())
-                })
-                .collect();
-            self.keys.number(store, scope, &values)
+        let number = match scope.by.as_slice() {
+            [] => KeyNumber(0),
+            [dimension] => {
+                let field = dimension.into();
+                let value = comparable(field, value(field).unwrap_or_default());
+                match &self.last_key {
+                    Some((last, number)) if *last == *value => *number,
+                    _ => {
+                        let number = self.keys.number(store, scope, core::slice::from_ref(&value));
+                        // As for the table of keys: a client decides neither how much is kept nor for how long.
+                        if number.0 < scope.max_keys.get() && value.len() <= keys::LONGEST_JOINED {
+                            self.last_key = Some((value.into_owned(), number));
+                        }
+                        number
+                    }
+                }
+            }
+            dimensions => {
+                let values: Vec<Cow<'v, [u8]>> = dimensions
+                    .iter()
+                    .map(|dimension| {
+                        let field = dimension.into();
+                        comparable(field, value(field).unwrap_or_default())
+                    })
+                    .collect();
+                self.keys.number(store, scope, &values)
+            }
         };
         while self.states.len() <= usize::from(number.0) {
             let next = KeyNumber(u16::try_from(self.states.len()).unwrap_or(u16::MAX));
@@ -300,6 +346,38 @@ impl Governed {
     /// The text of a key in metrics, headers and logs.
     pub fn key_text(&self, key: KeyNumber) -> &str {
         if self.policy.scope.by.is_empty() { crate::keys::ALL } else { self.keys.text(key) }
+    }
+
+    /// Whether nothing that the policy does with a request depends on when the request came, but for a breaker that is not closed.
+    pub fn is_untimed(&self) -> bool {
+        self.policy.outcome.slow_after.is_none()
+            && active(self.policy.concurrency.as_ref(), |feature| feature.mode).is_none()
+            && active(self.policy.throttle.as_ref(), |feature| feature.mode).is_none()
+            && active(self.policy.retry.as_ref(), |feature| feature.mode).is_none()
+            && self.outlier().is_none()
+    }
+
+    /// Admits a request without looking at the clock, where the time changes nothing: the policy [is untimed](Self::is_untimed) and
+    /// this worker's view of a closed breaker holds. `lately` is a time that was now a moment ago. `None` says that
+    /// [`Governed::admit`] has to decide.
+    #[inline]
+    pub fn admit_unhurried<S: Store>(
+        &self,
+        store: &mut S,
+        key: KeyNumber,
+        lately: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Option<Ticket> {
+        let (breaker, _) = active(self.policy.breaker.as_ref(), |feature| feature.mode)?;
+        let view = self.states.get(usize::from(key.0))?.view.as_ref()?;
+        // Without a change signal views are too short-lived for a clock that is not looked at.
+        let epoch = Some(store.epoch()?);
+        if breaker.state != BreakerControl::Auto || !view.cell.is_closed() || !view.seen.holds(epoch, lately) {
+            return None;
+        }
+        events.push(Event::Count(Metric::Requests));
+        let permit = Permit::Pass { generation: view.cell.generation };
+        Some(Ticket { key, admitted: lately, permit, in_flight: false, would_be_served: false })
     }
 
     /// Decides on a request. What the operator should know is appended to `events`.
@@ -424,7 +502,7 @@ impl Governed {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) {
-        let Governed { policy, fingerprint, shape, states, gathered, .. } = self;
+        let Governed { policy, fingerprint, shape, states, gathered, unwritten, .. } = self;
         let fingerprint = *fingerprint;
         let Some(state) = states.get_mut(usize::from(ticket.key.0)) else { return };
 
@@ -457,15 +535,19 @@ impl Governed {
         if deposits {
             state.slot.deposit(shape, now);
         }
-        if let Some((_, slot_key)) = &state.slot_key {
-            store.set(slot_key, &state.slot.encode(fingerprint));
-        }
-        let Some(breaker) = policy.breaker.as_ref().filter(|_| judges) else { return };
+        let breaker = policy.breaker.as_ref().filter(|_| judges);
         // A success can only complete `min_requests`, and not any more once this worker alone had seen that many.
-        let decides = outcome.failed() || outcome.slow && breaker.watches_slow() || own_total < breaker.low_volume();
-        if !decides {
+        let decides = breaker.is_some_and(|breaker| {
+            outcome.failed() || outcome.slow && breaker.watches_slow() || own_total < breaker.low_volume()
+        });
+        if !decides && shape.may_wait() && state.is_freshly_written(now) {
+            if !core::mem::replace(&mut state.is_slot_unwritten, true) {
+                unwritten.push(ticket.key);
+            }
             return;
         }
+        state.write_slot(fingerprint, store, now);
+        let Some(breaker) = breaker.filter(|_| decides) else { return };
         gather(gathered, fingerprint, shape, state, worker, store, now);
         let tally = Slot::tally(gathered, shape, now);
         let run = if outcome.failed() { Slot::run_length(gathered, now) } else { 0 };
@@ -474,6 +556,28 @@ impl Governed {
             change_cell(fingerprint, state, store, now, events, &mut |cell| {
                 cell.trip(breaker, generation, trip, outcome.retry_after, now, random)
             });
+        }
+    }
+
+    /// Whether there are outcomes to be written by [`Governed::flush`] within [`SLOTS_WAIT`].
+    #[inline]
+    pub fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// Writes the outcomes that have waited.
+    pub fn flush(&mut self, worker: &mut Worker, store: &mut dyn Store, now: Timestamp) {
+        let store = &mut { store };
+        for key in core::mem::take(&mut self.unwritten) {
+            let Some(state) = self.states.get_mut(usize::from(key.0)).filter(|state| state.is_slot_unwritten) else {
+                continue;
+            };
+            state.is_slot_unwritten = false;
+            // A slot whose place was lost may be another worker's by now.
+            let place = worker.place(store, now);
+            if state.slot_key.as_ref().is_some_and(|(held, _)| Some(*held) == place) {
+                state.write_slot(self.fingerprint, store, now);
+            }
         }
     }
 

@@ -24,7 +24,7 @@ pub const OVERFLOW: &str = "overflow";
 const LONGEST_VALUE: usize = 96;
 
 /// The longest values, joined, that a worker keeps to save making their text again, in bytes.
-const LONGEST_JOINED: usize = 512;
+pub(crate) const LONGEST_JOINED: usize = 512;
 
 /// The text of the key for these values, which are in the order of `scope.by`:
 /// `cluster=orders,x-tenant=a`. A value that is too long or has bytes outside a plain set is shortened and

@@ -58,6 +58,13 @@ impl Shape {
         }
     }
 
+    /// Whether outcomes may wait a moment before they are written. A success ends a run of failures, and another worker may count
+    /// that run at any time.
+    #[inline]
+    pub fn may_wait(&self) -> bool {
+        self.run.is_none()
+    }
+
     /// Whether requests are counted whatever their outcome.
     #[inline]
     pub fn counts_requests(&self) -> bool {

@@ -30,6 +30,9 @@ use crate::vm::{Action, Trap, Vm};
 /// How long Envoy waits with a new VM after one has died (`FAIL_RELOAD`).
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
 
+/// How long the module may wait before it tells the host what it has counted.
+const COUNTS_WAIT: Duration = Duration::from_millis(100);
+
 /// The cluster that requests go to unless they name another that there is.
 const FIRST_CLUSTER: &str = "orders";
 
@@ -788,8 +791,26 @@ impl Host {
         self.inner.metrics.borrow_mut()
     }
 
-    /// A metric as `/stats` shows it, by its name without Envoy's prefix; `None` where it is not listed.
+    /// Has the module tell now what it has counted. No rule sees this.
+    fn tell_counts(&self) {
+        let rules = std::mem::take(&mut *self.inner.rules.borrow_mut());
+        for thread in self.threads() {
+            if !self.slots(thread).is_running() {
+                self.run(thread, Seat::Request, |vm| vm.tick_early(nanos(COUNTS_WAIT)));
+            }
+        }
+        let added = std::mem::replace(&mut *self.inner.rules.borrow_mut(), rules);
+        self.inner.rules.borrow_mut().extend(added);
+    }
+
+    /// A metric as `/stats` shows it a moment later, by its name without Envoy's prefix; `None` where it is not listed.
     pub fn metric(&self, name: &str) -> Option<u64> {
+        self.tell_counts();
+        self.inner.metrics.borrow().shown(name)
+    }
+
+    /// A metric as `/stats` shows it now, whatever the module has counted since it told the last time.
+    pub fn metric_told(&self, name: &str) -> Option<u64> {
         self.inner.metrics.borrow().shown(name)
     }
 
@@ -798,8 +819,9 @@ impl Host {
         self.metric(&format!("holdfast.policy.{policy}.key.{key}.{metric}")).unwrap_or(0)
     }
 
-    /// All metrics as `/stats` shows them, by name.
+    /// All metrics as `/stats` shows them a moment later, by name.
     pub fn metrics(&self) -> Vec<(String, u64)> {
+        self.tell_counts();
         self.inner.metrics.borrow().all_shown()
     }
 

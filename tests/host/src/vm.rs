@@ -308,6 +308,19 @@ impl Vm {
         self.data().roots.values().filter_map(|root| root.tick).map(|(_, due)| due).min()
     }
 
+    /// Runs the ticks that come at least so often, whether they are due or not.
+    pub(crate) fn tick_early(&mut self, at_least_every: u64) -> Result<(), Trap> {
+        let roots = self.data().roots.iter();
+        let often = roots.filter(|(_, root)| root.tick.is_some_and(|(period, _)| period <= at_least_every));
+        let often: Vec<u32> = often.map(|(id, _)| *id).collect();
+        for id in often {
+            if let Some(tick) = self.exports.tick {
+                self.call(id, tick, id as i32)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs the ticks that are due.
     pub(crate) fn tick(&mut self, now: u64) -> Result<(), Trap> {
         let due: Vec<u32> = self

@@ -39,3 +39,4 @@ mod small_module;
 mod support;
 mod ticks;
 mod update;
+mod waiting;

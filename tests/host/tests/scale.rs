@@ -30,8 +30,8 @@ const POLICIES: [(&str, &[&str]); 4] = [
 
 const WORKERS: [usize; 6] = [1, 2, 4, 8, 16, 64];
 
-/// A worker has so many requests together, so many times a second. What it counts of hosts it writes at most every 10 ms, so
-/// that the first of them pays for the others.
+/// A worker has so many requests together, so many times a second. What it counts it writes at most every 10 ms, so that the
+/// first of them pays for the others.
 const TOGETHER: usize = 10;
 const TIMES: usize = 4;
 
@@ -175,7 +175,7 @@ impl Healthy {
     #[track_caller]
     fn assert_as(&self, there: &Healthy, what: &str) {
         assert_eq!(self.usual, there.usual, "{what}: a request that goes well costs the same");
-        assert_eq!((self.usual.reads, self.usual.writes), (0, 1), "{what}: it writes one slot and reads none");
+        assert_eq!((self.usual.reads, self.usual.writes), (0, 0), "{what}: it neither reads nor writes shared data");
     }
 
     /// Checks that with what comes once a second, and hosts that are looked at by chance, they cost much the same.
@@ -213,7 +213,7 @@ fn policies(count: usize, features: &str) -> String {
     format!(r#"{{"policies":[{}]}}"#, all.join(","))
 }
 
-/// What a request costs whose key has just had others, and one whose key has had none for a second.
+/// What a request costs whose key has just had others, and one whose key has had none for some seconds.
 fn healthy_by_keys(features: &str, keys: usize) -> [Cost; 2] {
     let world = start(&one(&format!(r#""scope":[{{"header":"x-tenant"}}],{features}"#)), 2, &FIVE);
     let meter = Meter::on(&world.host);
@@ -226,7 +226,8 @@ fn healthy_by_keys(features: &str, keys: usize) -> [Cost; 2] {
     world.host.advance(millis(1000));
     (0..4).for_each(|_| _ = round());
     let often = round();
-    world.host.advance(millis(1000));
+    // The clock that a request is admitted by may be a second old.
+    world.host.advance(millis(2500));
     let seldom = round();
     world.assert_clean();
     [often, seldom]
@@ -256,9 +257,12 @@ fn healthy_by_policies_keys_and_hosts(table: &mut String) {
         }
         let costs = [1, 256].map(|count| (count, healthy_by_keys(&features, count)));
         for (count, [often, seldom]) in &costs {
-            let _ = writeln!(table, "  keys {count}: {often}; after a second without any {seldom}");
+            let _ = writeln!(table, "  keys {count}: {often}; after some seconds without any {seldom}");
             assert_eq!(*often, costs[0].1[0], "{name}: the same with {count} keys");
-            assert_eq!((seldom.reads, seldom.writes), (costs[0].1[1].reads, costs[0].1[1].writes), "{name}");
+            let one = costs[0].1[1];
+            // Of one key there is one such request, which may happen to look at its host too.
+            assert!(seldom.reads <= one.reads + 1, "{name}: {seldom} with {count} keys, {one} with one");
+            assert_eq!(seldom.writes, one.writes, "{name}");
         }
     }
 }
@@ -349,10 +353,14 @@ fn ticks(table: &mut String) {
     }
 }
 
+/// So many that what comes once a second for each worker is seldom among them.
+const WELL: usize = 12_800;
+
 /// 100,000 requests in a second to 64 workers in turn; 101 is no multiple of theirs, so that each has failures.
 fn at_full_load(table: &mut String) {
     table.push_str("\n## 100,000 requests/s over 64 workers, one failure in 101: a request in the mean\n\n");
-    for (name, features) in POLICIES {
+    let in_a_row: &[&str] = &[r#""breaker":{"min_requests":5,"consecutive_failures":1000}"#];
+    for (name, features) in POLICIES.into_iter().chain([("breaker with consecutive_failures", in_a_row)]) {
         let world = start(&one(&features.join(",")), 64, &FIVE);
         let meter = Meter::on(&world.host);
         let mut number = 0;
@@ -372,10 +380,10 @@ fn at_full_load(table: &mut String) {
         load(640, usize::MAX);
         world.host.advance(millis(1000));
         load(640, usize::MAX);
-        let well = meter.of(|| load(1280, usize::MAX));
+        let well = meter.of(|| load(WELL, usize::MAX));
         load(1280, 101);
         let failing = meter.of(|| load(3232, 101));
-        let _ = writeln!(table, "{name}: {}; without failures {}", failing.over(3232), well.over(1280));
+        let _ = writeln!(table, "{name}: {}; without failures {}", failing.over(3232), well.over(WELL));
         world.assert_clean();
     }
 }

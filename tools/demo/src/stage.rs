@@ -112,7 +112,7 @@ impl Stage {
 
     /// Holdfast's metrics, by their names from the policy's on.
     pub async fn stats(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let stats = self.envoy.stats().await.context("reading Envoy's statistics")?;
+        let stats = self.envoy.settled_stats(STATS).await.context("reading Envoy's statistics")?;
         let ours = |(name, value): (String, u64)| Some((name.strip_prefix(STATS)?.to_owned(), value));
         Ok(stats.into_iter().filter_map(ours).collect())
     }

@@ -1,0 +1,61 @@
+//! One key's metrics: what has been counted since the host was last told, and the host's names for them.
+
+use holdfast_policy::document::Policy;
+use holdfast_policy::metrics::{self, Metric};
+
+use crate::host::{self, MetricKind};
+
+/// One key's metrics, by metric number.
+pub struct Counters {
+    /// The host's names; none where the host refused the metric.
+    ids: [Option<u32>; Metric::COUNT],
+    /// What the host has not been told yet.
+    counted: [u32; Metric::COUNT],
+    /// Whether there is anything in `counted`.
+    is_counted: bool,
+}
+
+impl Counters {
+    /// Defines the metrics that a policy can record for a key, so that they are all there, at 0, from its first request.
+    pub fn define(policy: &Policy, key: &str) -> Box<Self> {
+        let mut counters =
+            Box::new(Counters { ids: [None; Metric::COUNT], counted: [0; Metric::COUNT], is_counted: false });
+        for (id, metric) in counters.ids.iter_mut().zip(Metric::ALL) {
+            if metric.concerns(policy) {
+                let kind = if metric.is_gauge() { MetricKind::Gauge } else { MetricKind::Counter };
+                *id = host::define_metric(kind, &metrics::full_name(&policy.name, key, metric)).ok();
+            }
+        }
+        counters
+    }
+
+    /// Counts. Whether this is the first to be counted since the host was last told.
+    pub fn count(&mut self, metric: Metric, by: u32) -> bool {
+        if let Some(counted) = self.counted.get_mut(metric as usize) {
+            *counted = counted.saturating_add(by);
+        }
+        !std::mem::replace(&mut self.is_counted, true)
+    }
+
+    /// Sets a gauge, at once.
+    pub fn set(&self, metric: Metric, value: u64) {
+        if let Some(Some(id)) = self.ids.get(metric as usize) {
+            // Recording is never in the way of a request: what the host refuses is not recorded.
+            let _ = host::record_metric(*id, value);
+        }
+    }
+
+    /// Tells the host what was counted.
+    pub fn flush(&mut self) {
+        if !std::mem::replace(&mut self.is_counted, false) {
+            return;
+        }
+        for (id, counted) in self.ids.iter().zip(&mut self.counted) {
+            let by = std::mem::take(counted);
+            if let (Some(id), true) = (id, by > 0) {
+                // As above.
+                let _ = host::increment_metric(*id, by.into());
+            }
+        }
+    }
+}

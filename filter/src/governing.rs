@@ -21,6 +21,14 @@ struct Key {
     admitted: String,
 }
 
+impl Key {
+    #[inline(never)] // Once for each key.
+    fn new(governed: &Governed, key: KeyNumber) -> Self {
+        let (policy, text) = (governed.policy(), governed.key_text(key));
+        Key { counters: Counters::define(policy, text), admitted: access::line(&policy.name, text, Fate::Admitted) }
+    }
+}
+
 /// A policy at work.
 pub struct Governing {
     /// Its decisions.
@@ -85,6 +93,7 @@ impl Governing {
 
     /// Tells the operator of events of one key: metrics, and a log line for each transition. What is counted waits for
     /// [`Governing::flush`], unless there is something to say in the log.
+    #[inline(never)] // In many places.
     pub fn tell(&self, governed: &Governed, key: KeyNumber, mut events: Vec<Event>) {
         self.with_key(governed, key, |seen| {
             let mut is_alone = true;
@@ -156,10 +165,7 @@ impl Governing {
             keys.resize_with(index + 1, || None);
         }
         let Some(slot) = keys.get_mut(index) else { return };
-        act(slot.get_or_insert_with(|| {
-            let (policy, text) = (governed.policy(), governed.key_text(key));
-            Key { counters: Counters::define(policy, text), admitted: access::line(&policy.name, text, Fate::Admitted) }
-        }));
+        act(slot.get_or_insert_with(|| Key::new(governed, key)));
     }
 }
 

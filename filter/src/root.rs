@@ -23,7 +23,7 @@ use crate::request_seat::RequestSeat;
 use crate::shared::SharedData;
 use crate::vm::Vm;
 
-/// The most often that claims and counts are renewed.
+/// The most often that claims and counts are renewed, and that the host is asked for a tick.
 const LEAST_TICK: Duration = Duration::from_millis(10);
 
 /// The seldomest that they are.
@@ -85,7 +85,9 @@ impl Plugin {
     fn is_renewal_due(&self, now: Timestamp) -> bool {
         // The tick that is nearest to the time: the host's ticks are not exact.
         let near = Duration::from_millis(u64::from(self.tick.get()) / 2);
-        let is_due = self.renewal_due.get().remaining(now, self.renewal_every).is_none_or(|left| left <= near);
+        let left = self.renewal_due.get().since(now);
+        // Further off than it was set, the clock was put back.
+        let is_due = left <= near || left > self.renewal_every;
         if is_due {
             self.renewal_due.set(now.plus(self.renewal_every));
         }

@@ -165,6 +165,8 @@ struct KeyState {
     slot_written: Timestamp,
     /// Whether the store lacks outcomes that the slot has.
     is_slot_unwritten: bool,
+    /// Whether [`Governed::flush`] looks at the slot.
+    is_slot_listed: bool,
     /// Requests of this worker in flight, where the policy limits them.
     in_flight: u32,
     in_flight_written: Timestamp,
@@ -191,7 +193,7 @@ pub struct Governed {
     states: Vec<KeyState>,
     /// Slots of other workers, while they are added up.
     gathered: Vec<Slot>,
-    /// Keys whose slot has outcomes that the store lacks.
+    /// Keys whose slot may have outcomes that the store lacks.
     unwritten: Vec<KeyNumber>,
     /// The value of the one dimension that keys have, and the key, of the last request. Most requests have those of the one before.
     last_key: Option<(Vec<u8>, KeyNumber)>,
@@ -209,6 +211,7 @@ impl KeyState {
             slot_key: None,
             slot_written: Timestamp::ZERO,
             is_slot_unwritten: false,
+            is_slot_listed: false,
             in_flight: 0,
             in_flight_written: Timestamp::ZERO,
             in_flight_unwritten: false,
@@ -230,7 +233,7 @@ impl KeyState {
         self.slot_written <= now && now.since(self.slot_written) < SLOTS_WAIT
     }
 
-    #[inline]
+    #[inline(never)] // Seldom where there is much traffic.
     fn write_slot<S: Store>(&mut self, fingerprint: u64, store: &mut S, now: Timestamp) {
         let Some((_, slot_key)) = &self.slot_key else { return };
         store.set(slot_key, &self.slot.encode(fingerprint));
@@ -541,7 +544,9 @@ impl Governed {
             outcome.failed() || outcome.slow && breaker.watches_slow() || own_total < breaker.low_volume()
         });
         if !decides && shape.may_wait() && state.is_freshly_written(now) {
-            if !core::mem::replace(&mut state.is_slot_unwritten, true) {
+            state.is_slot_unwritten = true;
+            // It may still be listed from before an outcome that was written at once.
+            if !core::mem::replace(&mut state.is_slot_listed, true) {
                 unwritten.push(ticket.key);
             }
             return;
@@ -559,24 +564,24 @@ impl Governed {
         }
     }
 
-    /// Whether there are outcomes to be written by [`Governed::flush`] within [`SLOTS_WAIT`].
+    /// Whether there may be outcomes to be written by [`Governed::flush`] within [`SLOTS_WAIT`].
     #[inline]
     pub fn has_unwritten(&self) -> bool {
         !self.unwritten.is_empty()
     }
 
     /// Writes the outcomes that have waited.
-    pub fn flush(&mut self, worker: &mut Worker, store: &mut dyn Store, now: Timestamp) {
-        let store = &mut { store };
-        for key in core::mem::take(&mut self.unwritten) {
-            let Some(state) = self.states.get_mut(usize::from(key.0)).filter(|state| state.is_slot_unwritten) else {
-                continue;
-            };
-            state.is_slot_unwritten = false;
+    pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
+        let Governed { fingerprint, states, unwritten, .. } = self;
+        for key in unwritten.drain(..) {
+            let Some(state) = states.get_mut(usize::from(key.0)) else { continue };
+            state.is_slot_listed = false;
             // A slot whose place was lost may be another worker's by now.
-            let place = worker.place(store, now);
-            if state.slot_key.as_ref().is_some_and(|(held, _)| Some(*held) == place) {
-                state.write_slot(self.fingerprint, store, now);
+            if core::mem::take(&mut state.is_slot_unwritten)
+                && let place = worker.place(store, now)
+                && state.slot_key.as_ref().is_some_and(|(held, _)| Some(*held) == place)
+            {
+                state.write_slot(*fingerprint, store, now);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use holdfast_host_tests::{Fault, Host, Response, Seat, Thread, status};
 use holdfast_policy::breaker::StateName;
+use holdfast_policy::workers;
 
 use crate::support::{count, fail, millis, policy, seconds, succeed};
 
@@ -149,4 +150,18 @@ fn a_worker_that_dies_takes_no_more_with_it_than_waited() {
     warm(&host, 1);
     let requests = count(&host, "requests");
     assert!((50..=55).contains(&requests), "{requests}");
+}
+
+#[test]
+fn a_clock_that_is_put_back_puts_off_no_renewal() {
+    for back in [1, 5, 3600] {
+        let host = Host::with(&policy(RATE)).workers(1).start();
+        warm(&host, 0);
+        let (_, before) = host.shared(workers::KEY).unwrap();
+        host.set_clock_back(seconds(back));
+        // Due after three seconds by any clock, and looked at once a second.
+        host.advance(seconds(5));
+        let (_, after) = host.shared(workers::KEY).unwrap();
+        assert_ne!(before, after, "{back} s back: the worker's place is renewed");
+    }
 }

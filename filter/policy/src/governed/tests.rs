@@ -241,6 +241,11 @@ fn outcomes_that_decide_nothing_wait_10_ms_at_most_and_failures_do_not() {
     threads[0].request(&SUCCESS, t(20));
     threads[0].request(&FAILURE, t(21));
     assert_eq!(written(&mut threads, t(21)), 53, "a failure is written at once, with what waited");
+    assert_eq!(
+        threads[0].governed.unwritten.len(),
+        1,
+        "whatever was written at once between what waits, it is listed once"
+    );
     let writes = threads[0].store.writes();
     threads[0].flush(t(22));
     assert_eq!(threads[0].store.writes(), writes, "nothing waits any more");

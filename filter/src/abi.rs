@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::attempt_seat::AttemptSeat;
+use crate::host;
 use crate::request_seat::RequestSeat;
 use crate::root::Root;
 
@@ -124,6 +125,10 @@ pub extern "C" fn proxy_on_delete(context: u32) {
             let at = roots.iter().position(|(id, _)| *id == context)?;
             Some(roots.swap_remove(at))
         });
+        if root.is_some() {
+            // Envoy's timer of a root context would go on for as long as the VM lives (Envoy, `Wasm::tickHandler`).
+            let _ = host::tick_every(0);
+        }
         drop(root);
     }
 }

@@ -252,6 +252,36 @@ async fn the_gauge_follows_from_forced_to_automatic() {
     assert_eq!(scene.metric("breaker_state").await, CLOSED);
 }
 
+/// A request ends with its listener's drain and is the last thing that its policy counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_that_are_gone_have_no_ticks_left() {
+    let host = Backend::start().await.unwrap();
+    let drained = Duration::from_secs(1);
+    let scene = Scene::with(dynamic(&host, orders(lasting())).drain_time(drained)).await;
+    let wakes_in_two_seconds = async || {
+        sleep(Duration::from_secs(3)).await;
+        let before = scene.worker_wakes().unwrap();
+        sleep(Duration::from_secs(2)).await;
+        scene.worker_wakes().unwrap() - before
+    };
+    assert_eq!(scene.client.get("/").await.unwrap().status, 200);
+    let before = wakes_in_two_seconds().await;
+
+    host.hold();
+    for number in 0..8 {
+        let client = scene.client.reconnected();
+        let (first, second) = (client.open(Client::request("/")), client.open(Client::request("/")));
+        host.wait_in_flight(2).await.unwrap();
+        let other = orders(json!({"window": "60s", "min_requests": 10 + number}));
+        assert_eq!(scene.update_policy(other).await.unwrap(), Update::Accepted);
+        host.wait_in_flight(0).await.unwrap();
+        first.disconnect().await;
+        second.disconnect().await;
+    }
+    let after = wakes_in_two_seconds().await;
+    assert!(after < before + 60, "workers woke {before} times in two idle seconds before eight updates, {after} after");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_under_way_survive_an_update() {
     let host = Backend::start().await.unwrap();

@@ -474,6 +474,23 @@ impl Envoy {
         Ok(Duration::from_secs(1) * ticks / per_second)
     }
 
+    /// How often worker threads have been given a core so far: each time they wake they are.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn worker_wakes(&self) -> io::Result<u64> {
+        let pid = i32::try_from(self.process.pid).map_err(io::Error::other)?;
+        let process = procfs::process::Process::new(pid).map_err(io::Error::other)?;
+        let mut wakes = 0;
+        for task in process.tasks().map_err(io::Error::other)? {
+            let task = task.map_err(io::Error::other)?;
+            if task.stat().map_err(io::Error::other)?.comm.starts_with("wrk:worker") {
+                wakes += task.schedstat().map_err(io::Error::other)?.pcount;
+            }
+        }
+        Ok(wakes)
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Errors

@@ -554,7 +554,7 @@ impl Attempts {
         budget::change(store, &self.key(key).paths.budget(), fingerprint, |cell| cell.refund(taken, now, window));
     }
 
-    /// Requests in the budget's window over all workers, at most 10 ms old.
+    /// Requests in the budget's window over all workers, looked up every 10 ms, and without those that still wait to be written.
     fn requests<S: Store>(&mut self, worker: &mut Worker, store: &mut S, key: KeyNumber, now: Timestamp) -> u32 {
         let (fingerprint, shape) = (self.fingerprint, self.shape);
         let state = self.key(key);

@@ -543,7 +543,7 @@ impl Governed {
         let decides = breaker.is_some_and(|breaker| {
             outcome.failed() || outcome.slow && breaker.watches_slow() || own_total < breaker.low_volume()
         });
-        if !decides && shape.may_wait() && state.is_freshly_written(now) {
+        if !decides && !outcome.failed() && shape.may_wait() && state.is_freshly_written(now) {
             state.is_slot_unwritten = true;
             // It may still be listed from before an outcome that was written at once.
             if !core::mem::replace(&mut state.is_slot_listed, true) {
@@ -600,7 +600,7 @@ impl Governed {
         self.tick_hosts(worker, store, now)
     }
 
-    /// Whether the throttle rejects a request now. The other workers' counts are at most 10 ms old.
+    /// Whether the throttle rejects a request now. The other workers' counts are looked at every 10 ms, and may have waited as long.
     #[inline(never)]
     fn is_throttled<S: Store>(
         &mut self,

@@ -199,7 +199,7 @@ impl Governed {
         there
     }
 
-    /// Whether the retry budget has a token left; at most 10 ms old.
+    /// Whether the retry budget has a token left; looked up every 10 ms, and without requests that still wait to be written.
     fn has_budget<S: Store>(
         &mut self,
         worker: &mut Worker,

@@ -26,9 +26,6 @@ use crate::vm::Vm;
 /// The most often that claims and counts are renewed, and that the host is asked for a tick.
 const LEAST_TICK: Duration = Duration::from_millis(10);
 
-/// The seldomest that they are.
-const RENEWS_WITHIN: Duration = Duration::from_secs(1);
-
 /// How long the host may wait to be told what was counted.
 const COUNTS_WAIT: Duration = Duration::from_millis(100);
 
@@ -44,8 +41,8 @@ pub struct Plugin {
     pub vm: Rc<Vm>,
     /// Until then attempt seats that show themselves are not believed to see this listener's requests: one did not.
     pub seatless_until: Cell<Timestamp>,
-    /// How often the host was asked for a tick, in milliseconds; 0 before it was.
-    tick: Cell<u32>,
+    /// How often the host was asked for a tick; zero before it was.
+    tick: Cell<Duration>,
     /// How often claims and counts are renewed, and hosts looked after.
     renewal_every: Duration,
     /// When that is to be done next.
@@ -56,7 +53,7 @@ impl Plugin {
     /// Tells the operator of events of one key, and sees to it that what waits is told and written in time.
     pub fn tell(&self, governing: &Governing, governed: &Governed, key: KeyNumber, events: Vec<Event>) {
         governing.tell(governed, key, events);
-        if self.tick.get() == 0 {
+        if self.tick.get().is_zero() {
             // The host gives no ticks.
             governing.flush();
         } else if governed.has_unwritten() {
@@ -68,23 +65,22 @@ impl Plugin {
 
     /// Asks for ticks at least so often.
     fn tick_within(&self, within: Duration) {
-        let millis = u32::try_from(millis(within)).unwrap_or(u32::MAX);
-        if self.tick.get() > millis {
+        if self.tick.get() > within {
             // What waits goes with the next outcome or a later tick.
-            let _ = self.tick_every(millis);
+            let _ = self.tick_every(within);
         }
     }
 
-    fn tick_every(&self, millis: u32) -> Result<(), Refusal> {
-        host::tick_every(millis)?;
-        self.tick.set(millis);
+    fn tick_every(&self, period: Duration) -> Result<(), Refusal> {
+        host::tick_every(u32::try_from(millis(period)).unwrap_or(1000))?;
+        self.tick.set(period);
         Ok(())
     }
 
     /// Whether claims and counts are to be renewed now, at a tick.
     fn is_renewal_due(&self, now: Timestamp) -> bool {
         // The tick that is nearest to the time: the host's ticks are not exact.
-        let near = Duration::from_millis(u64::from(self.tick.get()) / 2);
+        let near = self.tick.get() / 2;
         let left = self.renewal_due.get().since(now);
         // Further off than it was set, the clock was put back.
         let is_due = left <= near || left > self.renewal_every;
@@ -185,13 +181,13 @@ impl Root {
         let every =
             policies.iter().filter_map(|governing| governing.governed.try_borrow().ok()?.tick_every().into()).min();
         Ok(Plugin {
-            renewal_every: every.unwrap_or(RENEWS_WITHIN).clamp(LEAST_TICK, RENEWS_WITHIN),
+            renewal_every: every.unwrap_or(Duration::from_secs(1)).max(LEAST_TICK),
             policies,
             index,
             shared,
             vm,
             seatless_until: Cell::new(Timestamp::ZERO),
-            tick: Cell::new(0),
+            tick: Cell::new(Duration::ZERO),
             renewal_due: Cell::new(Timestamp::ZERO),
         })
     }
@@ -231,8 +227,7 @@ impl Root {
         match Root::configure() {
             Ok(configured) => {
                 if let Configured::Request(plugin) = &configured {
-                    let every = u32::try_from(millis(plugin.renewal_every)).unwrap_or(1000);
-                    if let Err(refusal) = plugin.tick_every(every) {
+                    if let Err(refusal) = plugin.tick_every(plugin.renewal_every) {
                         host::log(
                             Level::Warn,
                             &format!("holdfast: no tick (status {refusal}): leases are renewed late"),
@@ -275,7 +270,7 @@ impl Root {
             None => COUNTS_WAIT,
             Some(soon) => soon,
         };
-        let next = u32::try_from(millis(next.min(every))).unwrap_or(1000);
+        let next = next.min(every);
         if plugin.tick.get() != next {
             // Without another tick it goes on at the last one's.
             let _ = plugin.tick_every(next);

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use outlying::{
-    SETTLED, Story, addrs, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair, logged, metric, ms,
-    orders, out, scene_of, stage, start, told, told_of,
+    SETTLED, Story, addrs, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair, logged, metric,
+    metrics, ms, orders, out, scene_of, stage, start, told, told_of,
 };
 
 /// One way for a host to be bad.
@@ -169,8 +169,7 @@ async fn more_than_the_policy_allows_stay_in(scene: &Scene, clients: &[Client], 
     assert_eq!(metric("hosts_ejected").await, 2, "two of five are 40 %, three would be 60 %");
     assert_eq!(metric("ejections.consecutive_failures").await, 2, "and there were never more");
     // In one reading: workers may still tell of more between two.
-    let policy = name.trim_start_matches('/');
-    let counted = scene.metrics(policy, &format!("cluster={policy}")).await;
+    let counted = metrics(scene, name).await;
     let [overflow, detected] = ["ejections_overflow", "ejections_detected.consecutive_failures"]
         .map(|which| counted.get(which).copied().unwrap_or_default());
     assert!(overflow >= 3, "the others were found as well: {overflow}");

@@ -4,7 +4,7 @@
 // Each of these tests uses its part.
 #![allow(dead_code)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -177,16 +177,28 @@ fn path(name: &str) -> &str {
     if name == "orders" { "/" } else { name }
 }
 
-/// One metric of a policy for the cluster of its name, which may be a path; 0 when it does not exist.
-pub async fn metric(scene: &Scene, name: &str, metric: &str) -> u64 {
+/// The policy and the key for the cluster of a policy's name, which may be a path.
+fn policy_and_key(name: &str) -> (&str, String) {
     let name = name.trim_start_matches('/');
-    scene.metric_of(name, &format!("cluster={name}"), metric).await
+    (name, format!("cluster={name}"))
+}
+
+/// All metrics of a policy for the cluster of its name, which may be a path.
+pub async fn metrics(scene: &Scene, name: &str) -> BTreeMap<String, u64> {
+    let (policy, key) = policy_and_key(name);
+    scene.metrics(policy, &key).await
+}
+
+/// One of them; 0 when it does not exist.
+pub async fn metric(scene: &Scene, name: &str, metric: &str) -> u64 {
+    let (policy, key) = policy_and_key(name);
+    scene.metric_of(policy, &key, metric).await
 }
 
 /// The same as it is now, whatever the workers have still to tell.
 pub async fn metric_now(scene: &Scene, name: &str, metric: &str) -> u64 {
-    let name = name.trim_start_matches('/');
-    scene.metric_now(name, &format!("cluster={name}"), metric).await
+    let (policy, key) = policy_and_key(name);
+    scene.metric_now(policy, &key, metric).await
 }
 
 /// Waits until that metric has this value.

@@ -479,10 +479,8 @@ impl Envoy {
     /// # Errors
     /// When the process is gone.
     pub fn worker_wakes(&self) -> io::Result<u64> {
-        let pid = i32::try_from(self.process.pid).map_err(io::Error::other)?;
-        let process = procfs::process::Process::new(pid).map_err(io::Error::other)?;
         let mut wakes = 0;
-        for task in process.tasks().map_err(io::Error::other)? {
+        for task in self.process.in_proc()?.tasks().map_err(io::Error::other)? {
             let task = task.map_err(io::Error::other)?;
             if task.stat().map_err(io::Error::other)?.comm.starts_with("wrk:worker") {
                 wakes += task.schedstat().map_err(io::Error::other)?.pcount;
@@ -544,8 +542,13 @@ impl Process {
     }
 
     fn stat(&self) -> io::Result<procfs::process::Stat> {
+        self.in_proc()?.stat().map_err(io::Error::other)
+    }
+
+    /// What the kernel tells of it.
+    fn in_proc(&self) -> io::Result<procfs::process::Process> {
         let pid = i32::try_from(self.pid).map_err(io::Error::other)?;
-        procfs::process::Process::new(pid).and_then(|process| process.stat()).map_err(io::Error::other)
+        procfs::process::Process::new(pid).map_err(io::Error::other)
     }
 
     fn error(&self, reason: &str) -> StartError {

@@ -15,7 +15,7 @@ use crate::exchange::ClusterHash;
 use crate::fallback::Field;
 use crate::fingerprint;
 use crate::inflight::{self, InFlight};
-use crate::keys::{self, KeyNumber, KeyTable};
+use crate::keys::{KeyNumber, KeyTable};
 use crate::matching::comparable;
 use crate::metrics::Metric;
 use crate::outcome::{Outcome, Verdict};
@@ -195,8 +195,6 @@ pub struct Governed {
     gathered: Vec<Slot>,
     /// Keys whose slot may have outcomes that the store lacks.
     unwritten: Vec<KeyNumber>,
-    /// The value of the one dimension that keys have, and the key, of the last request. Most requests have those of the one before.
-    last_key: Option<(Vec<u8>, KeyNumber)>,
     /// Whether the groups of hosts are known that the document names.
     knows_groups: bool,
 }
@@ -279,7 +277,6 @@ impl Governed {
             states: Vec::new(),
             gathered: Vec::new(),
             unwritten: Vec::new(),
-            last_key: None,
             knows_groups: false,
         }
     }
@@ -311,33 +308,18 @@ impl Governed {
         mut value: impl FnMut(Field<'_>) -> Option<Cow<'v, [u8]>>,
     ) -> KeyNumber {
         let scope = &self.policy.scope;
-        let number = match scope.by.as_slice() {
-            [] => KeyNumber(0),
-            [dimension] => {
-                let field = dimension.into();
-                let value = comparable(field, value(field).unwrap_or_default());
-                match &self.last_key {
-                    Some((last, number)) if *last == *value => *number,
-                    _ => {
-                        let number = self.keys.number(store, scope, core::slice::from_ref(&value));
-                        // As for the table of keys: a client decides neither how much is kept nor for how long.
-                        if number.0 < scope.max_keys.get() && value.len() <= keys::LONGEST_JOINED {
-                            self.last_key = Some((value.into_owned(), number));
-                        }
-                        number
-                    }
-                }
-            }
-            dimensions => {
-                let values: Vec<Cow<'v, [u8]>> = dimensions
-                    .iter()
-                    .map(|dimension| {
-                        let field = dimension.into();
-                        comparable(field, value(field).unwrap_or_default())
-                    })
-                    .collect();
-                self.keys.number(store, scope, &values)
-            }
+        let number = if scope.by.is_empty() {
+            KeyNumber(0)
+        } else {
+            let values: Vec<Cow<'v, [u8]>> = scope
+                .by
+                .iter()
+                .map(|dimension| {
+                    let field = dimension.into();
+                    comparable(field, value(field).unwrap_or_default())
+                })
+                .collect();
+            self.keys.number(store, scope, &values)
         };
         while self.states.len() <= usize::from(number.0) {
             let next = KeyNumber(u16::try_from(self.states.len()).unwrap_or(u16::MAX));

@@ -91,6 +91,10 @@ pub struct KeyTable {
     by_text: HashMap<Vec<u8>, KeyNumber>,
     /// The values as they came, joined; saves making the text again.
     by_values: HashMap<Vec<u8>, KeyNumber>,
+    /// Those of the last request: most have the same as the one before.
+    last: Option<(Vec<u8>, KeyNumber)>,
+    /// Where values are joined; kept to reuse its memory.
+    joined: Vec<u8>,
     texts: Vec<String>,
 }
 
@@ -104,6 +108,8 @@ impl KeyTable {
             read: 0,
             by_text: HashMap::new(),
             by_values: HashMap::new(),
+            last: None,
+            joined: Vec::new(),
             texts: Vec::new(),
         }
     }
@@ -118,24 +124,47 @@ impl KeyTable {
 
     /// The number of the key for these values, entered into the table if it is new and there is room.
     pub fn number<S: Store>(&mut self, store: &mut S, scope: &Scope, values: &[impl AsRef<[u8]>]) -> KeyNumber {
-        let mut joined = Vec::with_capacity(32);
+        let mut joined = core::mem::take(&mut self.joined);
+        joined.clear();
         for value in values.iter().map(AsRef::as_ref) {
             // The length keeps ("a", "bc") and ("ab", "c") apart, whatever bytes a client sends.
             joined.extend_from_slice(&(value.len() as u64).to_le_bytes());
             joined.extend_from_slice(value);
         }
-        if let Some(number) = self.by_values.get(&joined) {
-            return *number;
-        }
-        let text = text(scope, values);
-        let number = match self.by_text.get(text.as_bytes()) {
-            Some(number) => *number,
-            None => self.enter(store, text),
+        let number = match &self.last {
+            Some((last, number)) if *last == joined => *number,
+            _ => self.look_up(store, scope, values, &joined),
         };
+        // A client does not decide how much of its values is kept.
+        if joined.capacity() <= LONGEST_JOINED {
+            self.joined = joined;
+        }
+        number
+    }
+
+    #[inline(never)]
+    fn look_up<S: Store>(
+        &mut self,
+        store: &mut S,
+        scope: &Scope,
+        values: &[impl AsRef<[u8]>],
+        joined: &[u8],
+    ) -> KeyNumber {
+        let known = self.by_values.get(joined).copied();
+        let number = known.unwrap_or_else(|| {
+            let text = text(scope, values);
+            match self.by_text.get(text.as_bytes()) {
+                Some(number) => *number,
+                None => self.enter(store, text),
+            }
+        });
         // Different values can share a text only by a collision of hashes, but any number of values can overflow.
         // Nor does a client decide how much of its values is kept.
-        if number.0 < self.most && joined.len() <= LONGEST_JOINED && self.by_values.len() < 4 * usize::from(self.most) {
-            self.by_values.insert(joined, number);
+        if number.0 < self.most && joined.len() <= LONGEST_JOINED {
+            if known.is_none() && self.by_values.len() < 4 * usize::from(self.most) {
+                self.by_values.insert(joined.to_owned(), number);
+            }
+            self.last = Some((joined.to_owned(), number));
         }
         number
     }

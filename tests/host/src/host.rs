@@ -758,11 +758,16 @@ impl Host {
         if !self.has_rules() {
             return None;
         }
+        self.unruled(|rules| rules.iter_mut().find_map(|rule| rule(self, call)))
+    }
+
+    /// Does something that no rule sees. Rules that are added meanwhile come after the others.
+    fn unruled<T>(&self, act: impl FnOnce(&mut Vec<Rule>) -> T) -> T {
         let mut rules = std::mem::take(&mut *self.inner.rules.borrow_mut());
-        let fault = rules.iter_mut().find_map(|rule| rule(self, call));
+        let done = act(&mut rules);
         let added = std::mem::replace(&mut *self.inner.rules.borrow_mut(), rules);
         self.inner.rules.borrow_mut().extend(added);
-        fault
+        done
     }
 
     // What there is to see.
@@ -793,14 +798,11 @@ impl Host {
 
     /// Has the module tell now what it has counted. No rule sees this.
     fn tell_counts(&self) {
-        let rules = std::mem::take(&mut *self.inner.rules.borrow_mut());
-        for thread in self.threads() {
-            if !self.slots(thread).is_running() {
+        self.unruled(|_| {
+            for thread in self.threads().filter(|thread| !self.slots(*thread).is_running()) {
                 self.run(thread, Seat::Request, |vm| vm.tick_early(nanos(COUNTS_WAIT)));
             }
-        }
-        let added = std::mem::replace(&mut *self.inner.rules.borrow_mut(), rules);
-        self.inner.rules.borrow_mut().extend(added);
+        });
     }
 
     /// A metric as `/stats` shows it a moment later, by its name without Envoy's prefix; `None` where it is not listed.

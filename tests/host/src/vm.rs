@@ -310,35 +310,35 @@ impl Vm {
 
     /// Runs the ticks that come at least so often, whether they are due or not.
     pub(crate) fn tick_early(&mut self, at_least_every: u64) -> Result<(), Trap> {
-        let roots = self.data().roots.iter();
-        let often = roots.filter(|(_, root)| root.tick.is_some_and(|(period, _)| period <= at_least_every));
-        let often: Vec<u32> = often.map(|(id, _)| *id).collect();
-        for id in often {
-            if let Some(tick) = self.exports.tick {
-                self.call(id, tick, id as i32)?;
-            }
+        for id in self.ticking(|period, _| period <= at_least_every) {
+            self.call_tick(id)?;
         }
         Ok(())
     }
 
     /// Runs the ticks that are due.
     pub(crate) fn tick(&mut self, now: u64) -> Result<(), Trap> {
-        let due: Vec<u32> = self
-            .data()
-            .roots
-            .iter()
-            .filter(|(_, root)| root.tick.is_some_and(|(_, at)| at <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            if let Some(tick) = self.exports.tick {
-                self.call(id, tick, id as i32)?;
-            }
+        for id in self.ticking(|_, due| due <= now) {
+            self.call_tick(id)?;
             if let Some(Root { tick: Some((period, due)), .. }) = self.data().roots.get_mut(&id) {
                 *due = now + *period;
             }
         }
         Ok(())
+    }
+
+    /// Root contexts by their ticks' period and when the next is due.
+    fn ticking(&mut self, is_wanted: impl Fn(u64, u64) -> bool) -> Vec<u32> {
+        let roots = self.data().roots.iter();
+        let wanted = roots.filter(|(_, root)| root.tick.is_some_and(|(period, due)| is_wanted(period, due)));
+        wanted.map(|(id, _)| *id).collect()
+    }
+
+    fn call_tick(&mut self, root: u32) -> Result<(), Trap> {
+        match self.exports.tick {
+            Some(tick) => self.call(root, tick, root as i32),
+            None => Ok(()),
+        }
     }
 
     /// Begins a request or a try; gives its context.

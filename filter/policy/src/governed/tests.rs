@@ -346,7 +346,7 @@ fn a_key_is_the_same_whatever_the_request_before_had() {
         |value: &'static str| thread.governed.key(&mut thread.store, |_| Some(Cow::Borrowed(value.as_bytes())));
     let numbers = ["a", "a", "b", "a", "b", "b", "", "", "over", "over", "more", "a", ""].map(|value| key(value).0);
     assert_eq!(numbers, [0, 0, 1, 0, 1, 1, 2, 2, 3, 3, 3, 0, 2]);
-    let long = "x".repeat(keys::LONGEST_JOINED + 1).leak();
+    let long = "x".repeat(crate::keys::LONGEST_JOINED + 1).leak();
     assert_eq!([key(long).0, key("a").0, key(long).0], [3, 0, 3]);
 }
 

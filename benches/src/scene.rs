@@ -98,7 +98,7 @@ impl Thread {
         let field = |field: Field<'_>| request.field(field);
         let index = self.index.find(field)?;
         let governed = self.policies.get_mut(index)?;
-        let key = governed.key(store, field);
+        let key = governed.key(&mut self.worker, store, now, field);
         Some((index, governed.admit(&mut self.worker, store, key, now, &mut self.events)))
     }
 
@@ -120,7 +120,7 @@ impl Thread {
         now: Timestamp,
     ) -> Option<Plan> {
         let governed = self.policies.get_mut(index)?;
-        let cluster = governed.cluster_hash(|| cluster.as_bytes().into());
+        let cluster = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
         let asked = Asked { leave: Leave::All, cluster, ended: true, trusts_seat: true };
         governed.plan_retries(&mut self.worker, store, ticket, asked, now)
     }
@@ -136,7 +136,7 @@ impl Thread {
     ) -> Option<Sent> {
         self.events.clear();
         let governed = self.policies.get_mut(index)?;
-        let hash = governed.cluster_hash(|| cluster.as_bytes().into());
+        let hash = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
         let sending =
             Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None, trusts_seat: true };
         Some(governed.send(&mut self.worker, store, ticket, sending, now, &mut self.events))

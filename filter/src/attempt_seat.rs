@@ -114,7 +114,9 @@ impl Attempt {
     }
 
     /// Leaves the record for the next try and the request seat.
-    fn write(&self) {
+    fn write(&mut self) {
+        let given_up = u8::try_from(host::take_contentions()).unwrap_or(u8::MAX);
+        self.exchange.contended = self.exchange.contended.saturating_add(given_up);
         // What a refusal means is no worse than no attempt seat.
         let _ = shared_exchange::write(&self.exchange);
     }

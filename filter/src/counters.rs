@@ -16,14 +16,14 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Defines the metrics that a policy can record for a key, so that they are all there, at 0, from its first request.
-    pub fn define(policy: &Policy, key: &str) -> Box<Self> {
+    /// Defines the metrics that a policy of this name can record for a key, so that they are all there, at 0, from its first request.
+    pub fn define(policy: &Policy, name: &str, key: &str) -> Box<Self> {
         let mut counters =
             Box::new(Counters { ids: [None; Metric::COUNT], counted: [0; Metric::COUNT], is_counted: false });
         for (id, metric) in counters.ids.iter_mut().zip(Metric::ALL) {
             if metric.concerns(policy) {
                 let kind = if metric.is_gauge() { MetricKind::Gauge } else { MetricKind::Counter };
-                *id = host::define_metric(kind, &metrics::full_name(&policy.name, key, metric)).ok();
+                *id = host::define_metric(kind, &metrics::full_name(name, key, metric)).ok();
             }
         }
         counters
@@ -43,6 +43,11 @@ impl Counters {
             // Recording is never in the way of a request: what the host refuses is not recorded.
             let _ = host::record_metric(*id, value);
         }
+    }
+
+    /// Sets all gauges to 0.
+    pub fn clear_gauges(&self) {
+        Metric::ALL.into_iter().filter(|metric| metric.is_gauge()).for_each(|metric| self.set(metric, 0));
     }
 
     /// Tells the host what was counted.

@@ -6,28 +6,13 @@ use std::sync::Arc;
 use holdfast_policy::access::{self, Fate};
 use holdfast_policy::document::{Policy, TemplatePart};
 use holdfast_policy::governed::{Event, Governed};
-use holdfast_policy::keys::KeyNumber;
+use holdfast_policy::keys::{Key, Series};
 use holdfast_policy::metrics::Metric;
 use holdfast_policy::narrate;
 use holdfast_policy::retry::Leave;
 
 use crate::counters::Counters;
 use crate::host::{self, Level};
-
-/// What the operator sees of one key.
-struct Key {
-    counters: Box<Counters>,
-    /// What the access log says of most requests.
-    admitted: String,
-}
-
-impl Key {
-    #[inline(never)] // Once for each key.
-    fn new(governed: &Governed, key: KeyNumber) -> Self {
-        let (policy, text) = (governed.policy(), governed.key_text(key));
-        Key { counters: Counters::define(policy, text), admitted: access::line(&policy.name, text, Fate::Admitted) }
-    }
-}
 
 /// A policy at work.
 pub struct Governing {
@@ -45,10 +30,14 @@ pub struct Governing {
     router_headers: Vec<Vec<(&'static str, String)>>,
     policy: Arc<Policy>,
     fingerprint: u64,
-    /// By number.
-    keys: RefCell<Vec<Option<Key>>>,
-    /// Keys of which something was counted that the host has not been told yet.
-    counted: RefCell<Vec<KeyNumber>>,
+    /// The policy's name in metrics.
+    name: RefCell<String>,
+    /// By the series' index.
+    counters: RefCell<Vec<Option<Box<Counters>>>>,
+    /// Series of which something was counted that the host has not been told yet.
+    counted: RefCell<Vec<Series>>,
+    /// What the access log says of most requests, by the key's place.
+    admitted: RefCell<Vec<Option<(Key, String)>>>,
     /// Events on their way to the metrics; kept to reuse its memory.
     events: RefCell<Vec<Event>>,
 }
@@ -64,9 +53,11 @@ impl Governing {
             router_headers: router_headers(governed.policy()),
             policy: Arc::clone(governed.policy()),
             fingerprint: governed.fingerprint(),
+            name: RefCell::new(governed.metrics_name().into_owned()),
             governed: RefCell::new(governed),
-            keys: RefCell::new(Vec::new()),
+            counters: RefCell::new(Vec::new()),
             counted: RefCell::new(Vec::new()),
+            admitted: RefCell::new(Vec::new()),
             events: RefCell::new(Vec::new()),
         }
     }
@@ -94,15 +85,19 @@ impl Governing {
     /// Tells the operator of events of one key: metrics, and a log line for each transition. What is counted waits for
     /// [`Governing::flush`], unless there is something to say in the log.
     #[inline(never)] // In many places.
-    pub fn tell(&self, governed: &Governed, key: KeyNumber, mut events: Vec<Event>) {
-        self.with_key(governed, key, |seen| {
+    pub fn tell(&self, governed: &Governed, key: Key, mut events: Vec<Event>) {
+        match host::take_contentions() {
+            0 => {}
+            given_up => events.push(Event::Add(Metric::Contention, given_up)),
+        }
+        self.with_counters(governed, key, |counters| {
             let mut is_alone = true;
             for event in events.drain(..) {
                 match event {
-                    Event::Count(metric) => self.count(key, seen, metric, 1),
-                    Event::Add(metric, by) => self.count(key, seen, metric, by),
-                    Event::Gauge(metric, value) => seen.counters.set(metric, value),
-                    Event::State(state) => seen.counters.set(Metric::BreakerState, state as u64),
+                    Event::Count(metric) => self.count(key.series, counters, metric, 1),
+                    Event::Add(metric, by) => self.count(key.series, counters, metric, by),
+                    Event::Gauge(metric, value) => counters.set(metric, value),
+                    Event::State(state) => counters.set(Metric::BreakerState, state as u64),
                     Event::Said { alarming, line } => {
                         is_alone = false;
                         host::log(if alarming { Level::Warn } else { Level::Info }, &line);
@@ -117,7 +112,7 @@ impl Governing {
             }
             // Who reads the line and looks at the metrics finds what led to it.
             if !is_alone {
-                seen.counters.flush();
+                counters.flush();
             }
         });
         if let Ok(mut kept) = self.events.try_borrow_mut() {
@@ -125,18 +120,48 @@ impl Governing {
         }
     }
 
-    fn count(&self, key: KeyNumber, seen: &mut Key, metric: Metric, by: u32) {
+    fn count(&self, series: Series, counters: &mut Counters, metric: Metric, by: u32) {
         if by > 0
-            && seen.counters.count(metric, by)
+            && counters.count(metric, by)
             && let Ok(mut counted) = self.counted.try_borrow_mut()
         {
-            counted.push(key);
+            counted.push(series);
+        }
+    }
+
+    /// Takes over the name that the policy now has in metrics.
+    pub fn name(&self, governed: &Governed) {
+        let new = governed.metrics_name();
+        let Ok(mut name) = self.name.try_borrow_mut() else { return };
+        if *name != *new {
+            self.leave_series();
+            *name = new.into_owned();
+        }
+    }
+
+    /// Tells what was counted, and leaves no gauge that says what is not so any more. Another worker that goes on says it again.
+    fn leave_series(&self) {
+        self.flush();
+        if let Ok(mut counters) = self.counters.try_borrow_mut() {
+            counters.drain(..).flatten().for_each(|counters| counters.clear_gauges());
         }
     }
 
     /// Tells the access log of a request that went on to the host, and of nothing else.
-    pub fn tell_admitted(&self, governed: &Governed, key: KeyNumber) {
-        self.with_key(governed, key, |seen| tell_access_log(&seen.admitted));
+    pub fn tell_admitted(&self, governed: &Governed, key: Key) {
+        let Ok(mut admitted) = self.admitted.try_borrow_mut() else { return };
+        let place = usize::from(key.occupant.place);
+        if admitted.len() <= place {
+            admitted.resize_with(place + 1, || None);
+        }
+        let Some(known) = admitted.get_mut(place) else { return };
+        if known.as_ref().is_none_or(|(whose, _)| *whose != key) {
+            let line = access::line(&self.policy.name, governed.key_text(key), Fate::Admitted);
+            *known = Some((key, line));
+        }
+        if let Some((_, line)) = known {
+            tell_access_log(line);
+        }
     }
 
     /// Whether something was counted that the host has not been told yet.
@@ -146,33 +171,35 @@ impl Governing {
 
     /// Tells the host what was counted. Whether that was anything.
     pub fn flush(&self) -> bool {
-        let (Ok(mut keys), Ok(mut counted)) = (self.keys.try_borrow_mut(), self.counted.try_borrow_mut()) else {
+        let (Ok(mut counters), Ok(mut counted)) = (self.counters.try_borrow_mut(), self.counted.try_borrow_mut())
+        else {
             return false;
         };
         let is_any = !counted.is_empty();
-        for key in counted.drain(..) {
-            if let Some(Some(seen)) = keys.get_mut(usize::from(key.0)) {
-                seen.counters.flush();
+        for series in counted.drain(..) {
+            if let Some(Some(counters)) = counters.get_mut(series.index()) {
+                counters.flush();
             }
         }
         is_any
     }
 
-    fn with_key(&self, governed: &Governed, key: KeyNumber, act: impl FnOnce(&mut Key)) {
-        let Ok(mut keys) = self.keys.try_borrow_mut() else { return };
-        let index = usize::from(key.0);
-        if keys.len() <= index {
-            keys.resize_with(index + 1, || None);
+    fn with_counters(&self, governed: &Governed, key: Key, act: impl FnOnce(&mut Counters)) {
+        let Ok(mut counters) = self.counters.try_borrow_mut() else { return };
+        let index = key.series.index();
+        if counters.len() <= index {
+            counters.resize_with(index + 1, || None);
         }
-        let Some(slot) = keys.get_mut(index) else { return };
-        act(slot.get_or_insert_with(|| Key::new(governed, key)));
+        let Some(own) = counters.get_mut(index) else { return };
+        let Ok(name) = self.name.try_borrow() else { return };
+        act(own.get_or_insert_with(|| Counters::define(governed.policy(), &name, governed.series_text(key))));
     }
 }
 
 /// What was counted when a policy goes out of use is not lost.
 impl Drop for Governing {
     fn drop(&mut self) {
-        self.flush();
+        self.leave_series();
     }
 }
 

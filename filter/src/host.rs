@@ -139,6 +139,17 @@ pub fn log(level: Level, message: &str) {
 
 thread_local! {
     static LATELY: Cell<u64> = const { Cell::new(0) };
+    static CONTENTIONS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Notes that a change of shared data was given up.
+pub fn note_contention() {
+    CONTENTIONS.set(CONTENTIONS.get().saturating_add(1));
+}
+
+/// How many were given up since this was last asked. No call.
+pub fn take_contentions() -> u32 {
+    CONTENTIONS.take()
 }
 
 /// Nanoseconds since the Unix epoch; 0 if the host has no clock.

@@ -11,7 +11,8 @@ use holdfast_policy::fallback::{self, Field, Served};
 use holdfast_policy::governed::{
     Accounted, Asked, Decision, Event, Governed, InFlightHold, Plan, Sending, Ticket, Tried,
 };
-use holdfast_policy::keys::KeyNumber;
+use holdfast_policy::keys::Key;
+use holdfast_policy::metrics::Metric;
 use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
 use holdfast_policy::outlier::hosts::{Judged, Steering};
 use holdfast_policy::outlier::steering;
@@ -122,8 +123,8 @@ impl RequestSeat {
         let mut governed = governing.governed.try_borrow_mut().ok()?;
         let policy = governing.policy();
 
-        let key = governed.key(&mut shared, |field| facts.get(field));
         let mut now = Timestamp(host::lately());
+        let key = governed.key(&mut worker, &mut shared, now, |field| facts.get(field));
         let unhurried =
             if governing.is_untimed { governed.admit_unhurried(&mut shared, key, now, &mut events) } else { None };
         let decision = unhurried.map(Decision::Admitted).unwrap_or_else(|| {
@@ -140,7 +141,7 @@ impl RequestSeat {
                 let leave = leave(policy, facts);
                 // Asked for only where something follows from it.
                 let cluster = if leave.is_some() || judges_hosts {
-                    governed.cluster_hash(|| facts.get(Field::Cluster).unwrap_or_default())
+                    governed.cluster_hash(key, || facts.get(Field::Cluster).unwrap_or_default())
                 } else {
                     ClusterHash::OF_THE_KEY
                 };
@@ -222,6 +223,7 @@ impl RequestSeat {
             retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(came.has_tries, &outcome))
                 || hosts.is_some() && (came.has_tries || outcome.verdict != Verdict::Success);
         let exchange = is_worth_reading.then(shared_exchange::read).flatten();
+        events.extend(exchange.as_ref().map(|exchange| Event::Add(Metric::Contention, exchange.contended.into())));
         if let Some(hosts) = hosts {
             let is_judged =
                 hosts.seat || came.has_tries || exchange.as_ref().is_some_and(|exchange| !exchange.tries.is_empty());
@@ -302,13 +304,13 @@ impl RequestSeat {
     fn release(&mut self) {
         let Exchange::Ending(governing, hold) = std::mem::replace(&mut self.exchange, Exchange::Over) else { return };
         let Some(plugin) = &self.plugin else { return };
-        let (mut shared, mut events) = (plugin.shared, governing.events());
+        let mut shared = plugin.shared;
         if let (Ok(mut worker), Ok(mut governed)) =
             (plugin.vm.worker.try_borrow_mut(), governing.governed.try_borrow_mut())
         {
             let key = hold.key();
-            governed.release(&mut worker, &mut shared, hold, Timestamp(host::now()), &mut events);
-            plugin.tell(&governing, &governed, key, events);
+            governed.release(&mut worker, &mut shared, hold, Timestamp(host::now()));
+            plugin.tell(&governing, &governed, key, governing.events());
         }
     }
 }
@@ -362,7 +364,7 @@ fn judge_host(
     governed: &mut Governed,
     worker: &mut Worker,
     store: &mut SharedData,
-    key: KeyNumber,
+    key: Key,
     cluster: ClusterHash,
     (answer, outcome, took, sent): (Answer, &Outcome, Duration, Timestamp),
     now: Timestamp,

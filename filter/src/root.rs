@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_policy::config;
 use holdfast_policy::governed::{Call, Event, Governed, Reply, SLOTS_WAIT};
 use holdfast_policy::index::Index;
-use holdfast_policy::keys::KeyNumber;
+use holdfast_policy::keys::Key;
 use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::seat::Seat;
 use holdfast_policy::store::{Expected, Store};
@@ -51,7 +51,7 @@ pub struct Plugin {
 
 impl Plugin {
     /// Tells the operator of events of one key, and sees to it that what waits is told and written in time.
-    pub fn tell(&self, governing: &Governing, governed: &Governed, key: KeyNumber, events: Vec<Event>) {
+    pub fn tell(&self, governing: &Governing, governed: &Governed, key: Key, events: Vec<Event>) {
         governing.tell(governed, key, events);
         if self.tick.get().is_zero() {
             // The host gives no ticks.
@@ -170,8 +170,9 @@ impl Root {
         // Each use has a copy, like a callback's: what that has seen of the signal is of that moment.
         let shared = SharedData::open();
         for (governing, text) in policies.iter().zip(&texts) {
-            if let Ok(governed) = governing.governed.try_borrow() {
+            if let Ok(mut governed) = governing.governed.try_borrow_mut() {
                 governed.publish(&mut { shared }, text);
+                vm.configure(&mut governed, shared);
             }
         }
         // Opening moved the signal, so each VM sees another value.
@@ -286,6 +287,7 @@ impl Root {
             for governing in &plugin.policies {
                 if let Ok(mut governed) = governing.governed.try_borrow_mut() {
                     let told = governed.tick(&mut worker, &mut shared, now);
+                    governing.name(&governed);
                     told.into_iter().for_each(|(key, events)| governing.tell(&governed, key, events));
                 }
             }

@@ -82,4 +82,8 @@ impl Store for SharedData {
             let _ = host::increment_metric(id, 1);
         }
     }
+
+    fn note_contention(&mut self) {
+        host::note_contention();
+    }
 }

@@ -34,6 +34,8 @@ pub struct Vm {
     /// The policies of the attempt seats, by their content.
     attempts: RefCell<HashMap<u64, Rc<RefCell<Attempts>>>>,
     in_use: RefCell<Vec<Weak<Governing>>>,
+    /// What [`Governed::configure`] gave, by content.
+    configured: RefCell<HashMap<u64, Timestamp>>,
 }
 
 impl Vm {
@@ -44,6 +46,7 @@ impl Vm {
             attempt_worker: RefCell::new(Worker::of_attempts(seed.rotate_left(17))),
             attempts: RefCell::default(),
             in_use: RefCell::new(Vec::new()),
+            configured: RefCell::default(),
         }
     }
 
@@ -75,6 +78,17 @@ impl Vm {
     /// The VM that runs this.
     pub fn current() -> Rc<Vm> {
         VM.with(Rc::clone)
+    }
+
+    /// Notes that a policy is configured now.
+    pub fn configure(&self, governed: &mut Governed, mut shared: SharedData) {
+        let Ok(mut configured) = self.configured.try_borrow_mut() else { return };
+        let (content, now) = (governed.fingerprint(), Timestamp(host::now()));
+        let since = governed.configure(&mut shared, configured.get(&content).copied(), now);
+        if configured.len() >= MOST_POLICIES {
+            configured.clear();
+        }
+        configured.extend(since.map(|since| (content, since)));
     }
 
     /// The policy at work: the one already in use if it is equal, else a new one.

@@ -355,6 +355,11 @@ async fn two_listeners_with_different_policies_of_one_name_do_not_mix() {
         assert!(rejects(&scene.client.reconnected()).await);
         assert!(!rejects(&two.reconnected()).await, "the other policy has seen no failure");
     }
+    // The one that was configured last has the name as it is.
+    sleep(Duration::from_millis(1500)).await;
+    assert!(rejects(&scene.client).await);
+    let state = async |policy: &str| scene.metric_of(policy, "cluster=orders", "breaker_state").await;
+    assert_eq!([state("orders").await, state("orders~2").await], [CLOSED, OPEN], "and metrics do not mix either");
     host.always(Action::status(500));
     for _ in 0..4 {
         assert_eq!(two.get("/").await.unwrap().status, 500);

@@ -12,16 +12,16 @@ use crate::breaker::{Cell, StateName};
 use crate::budget::{self, Withdrawn};
 use crate::config;
 use crate::document::{BreakerControl, Mode, Policy, Retry, RetryWord};
-use crate::exchange::{ClusterHash, End, Exchange, Next, Try};
-use crate::keys::KeyNumber;
+use crate::exchange::{End, Exchange, GroupId, Next, Try};
 use crate::outlier::hosts::Hosts;
-use crate::paths::{self, Paths};
+use crate::paths::{self, GroupPaths, Paths};
+use crate::places::Occupant;
 use crate::presence::{self, Presence};
-use crate::record::Record;
+use crate::record::{Record, occupied};
 use crate::response::ResponseHead;
 use crate::retry::{Denial, Leave, Named};
 use crate::slot::{Shape, Slot};
-use crate::store::{Store, update};
+use crate::store::{NotUpdated, Store, update};
 use crate::time::Timestamp;
 use crate::worker::{VIEW_LASTS_UNSIGNALLED, Worker};
 
@@ -32,16 +32,30 @@ const TIMER_SLACK: core::ops::RangeInclusive<Duration> = Duration::from_millis(2
 /// The time-out of a route that does not say its own. Source: Envoy, `RouteAction.timeout`.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The most routes of which an attempt seat remembers what they retry.
+const MOST_ROUTES: usize = 1024;
+
 /// One key as one attempt seat sees it.
 #[derive(Debug)]
 struct KeyState {
+    occupant: Occupant,
+    /// That of the key's records.
+    fingerprint: u64,
     paths: Paths,
     /// Requests in the budget's window over all workers, and when they were added up.
     requests: Option<(Timestamp, u32)>,
-    /// When this seat last told that it is there, by cluster.
-    told: Vec<(ClusterHash, Timestamp)>,
-    /// The hosts, by cluster.
-    hosts: Vec<(ClusterHash, Hosts)>,
+}
+
+/// One cluster under one key as one attempt seat sees it.
+#[derive(Debug)]
+struct Group {
+    id: GroupId,
+    key: Occupant,
+    /// The name in the store of when an attempt seat was last seen.
+    attempt_seat: String,
+    /// When this seat last told that it is there.
+    told: Option<Timestamp>,
+    hosts: Hosts,
 }
 
 /// One policy as one attempt seat sees it.
@@ -51,7 +65,10 @@ pub struct Attempts {
     fingerprint: u64,
     prefix: String,
     shape: Shape,
+    /// By place.
     keys: HashMap<u16, KeyState>,
+    /// By the place of the key, or by that of the group.
+    groups: HashMap<(u16, bool), Group>,
     /// Routes that have retried a response that was forbidden: they have `envoy-ratelimited` among their own words.
     marks_ask: Vec<Vec<u8>>,
     /// Routes that have retried a response below 400: they have conditions of their own.
@@ -112,6 +129,7 @@ impl Attempts {
             fingerprint,
             prefix,
             keys: HashMap::new(),
+            groups: HashMap::new(),
             marks_ask: Vec::new(),
             retries_successes: Vec::new(),
             hosts_ask_for_waits: false,
@@ -168,7 +186,11 @@ impl Attempts {
     pub fn came_back(&mut self, marked: bool, route: Vec<u8>) {
         let learnt = if marked { &mut self.marks_ask } else { &mut self.retries_successes };
         if !learnt.contains(&route) {
-            presence::remember(learnt, route);
+            if learnt.len() >= MOST_ROUTES {
+                // The one that was learnt first is learnt again when it does it again.
+                learnt.remove(0);
+            }
+            learnt.push(route);
         }
     }
 
@@ -182,27 +204,44 @@ impl Attempts {
                 .is_some_and(|retry| retry.timeout.is_none() && retry.per_try_timeout.is_none())
     }
 
-    fn key(&mut self, key: KeyNumber) -> &mut KeyState {
-        let prefix = &self.prefix;
-        self.keys.entry(key.0).or_insert_with(|| KeyState {
-            paths: Paths::new(prefix, key),
+    fn key(&mut self, key: Occupant) -> &mut KeyState {
+        let fresh = || KeyState {
+            occupant: key,
+            fingerprint: occupied(self.fingerprint, key.tenancy),
+            paths: Paths::new(&self.prefix, key.place),
             requests: None,
-            told: Vec::new(),
-            hosts: Vec::new(),
-        })
+        };
+        let state = self.keys.entry(key.place).or_insert_with(fresh);
+        if state.occupant != key {
+            *state = fresh();
+        }
+        state
+    }
+
+    /// The cluster of a request under its key; `None` where there is no place for it.
+    fn group(&mut self, exchange: &Exchange) -> Option<&mut Group> {
+        let (id, key) = (exchange.group, exchange.key);
+        let place = match id {
+            GroupId::OfTheKey => (key.place, false),
+            GroupId::Numbered(occupant) => (occupant.place, true),
+            GroupId::Nowhere => return None,
+        };
+        let is_known = self.groups.get(&place).is_some_and(|group| (group.id, group.key) == (id, key));
+        if !is_known {
+            let paths = GroupPaths::new(&self.prefix, key.place, id)?;
+            let hosts = Hosts::new(paths.hosts(), id.fingerprint(self.fingerprint, key));
+            self.groups.insert(place, Group { id, key, attempt_seat: paths.attempt_seat(), told: None, hosts });
+        }
+        self.groups.get_mut(&place)
     }
 
     /// Tells the request seats, now and then, that there is an attempt seat for this request's key and cluster.
     pub fn tell_presence<S: Store>(&mut self, store: &mut S, exchange: &Exchange, now: Timestamp) {
-        let (fingerprint, cluster) = (self.fingerprint, exchange.cluster);
-        let state = self.key(exchange.key);
-        let is_due = |told: Timestamp| now.apart(told) >= presence::TELL_EVERY;
-        match state.told.iter_mut().find(|(told, _)| *told == cluster) {
-            Some((_, told)) if !is_due(*told) => return,
-            Some((_, told)) => *told = now,
-            None => presence::remember(&mut state.told, (cluster, now)),
+        let Some(group) = self.group(exchange) else { return };
+        if group.told.is_none_or(|told| now.apart(told) >= presence::TELL_EVERY) {
+            group.told = Some(now);
+            store.set(&group.attempt_seat, &Presence { seen: now }.encode(group.hosts.fingerprint()));
         }
-        store.set(&state.paths.attempt_seat(cluster), &Presence { seen: now }.encode(fingerprint));
     }
 
     /// Decides on a response: adds the try to the exchange and says what is to happen after it.
@@ -502,7 +541,7 @@ impl Attempts {
         &mut self,
         worker: &mut Worker,
         store: &mut S,
-        key: KeyNumber,
+        key: Occupant,
         now: Timestamp,
     ) -> Result<u32, Denial> {
         if self.is_breaker_closed(store, key) {
@@ -518,18 +557,22 @@ impl Attempts {
         worker: &mut Worker,
         store: &mut S,
         retry: &Retry,
-        key: KeyNumber,
+        key: Occupant,
         now: Timestamp,
     ) -> Result<(), Denial> {
         let requests = self.requests_while_closed(worker, store, key, now)?;
-        let fingerprint = self.fingerprint;
-        let withdrawn = update(store, &self.key(key).paths.budget(), fingerprint, |old: Option<&Withdrawn>| {
+        let state = self.key(key);
+        let withdrawn = update(store, &state.paths.budget(), state.fingerprint, |old: Option<&Withdrawn>| {
             let mut cell = old.cloned().unwrap_or_default();
             let taken = cell.withdraw(&retry.budget, requests, now);
             (taken, taken.then_some(cell))
         });
-        // Where the cell cannot be changed nothing is taken, so nothing is sent.
-        if withdrawn.is_ok_and(|done| done.verdict) { Ok(()) } else { Err(Denial::Budget) }
+        match withdrawn {
+            Ok(done) if done.verdict => Ok(()),
+            Ok(_) => Err(Denial::Budget),
+            // Where the cell cannot be changed nothing is taken, so nothing is sent.
+            Err(NotUpdated::Contended | NotUpdated::Superseded) => Err(Denial::Contention),
+        }
     }
 
     /// Whether another try would be granted now.
@@ -538,25 +581,25 @@ impl Attempts {
         worker: &mut Worker,
         store: &mut S,
         retry: &Retry,
-        key: KeyNumber,
+        key: Occupant,
         now: Timestamp,
     ) -> Result<(), Denial> {
         let requests = self.requests_while_closed(worker, store, key, now)?;
-        let fingerprint = self.fingerprint;
-        let cell = budget::read(store, &self.key(key).paths.budget(), fingerprint);
+        let state = self.key(key);
+        let cell = budget::read(store, &state.paths.budget(), state.fingerprint);
         if cell.has_left(&retry.budget, requests, now) { Ok(()) } else { Err(Denial::Budget) }
     }
 
     /// Gives the token back of a try that was not sent.
-    fn refund<S: Store>(&mut self, store: &mut S, key: KeyNumber, taken: Timestamp, now: Timestamp) {
+    fn refund<S: Store>(&mut self, store: &mut S, key: Occupant, taken: Timestamp, now: Timestamp) {
         let Some(window) = self.policy.retry.as_ref().map(|retry| retry.budget.window) else { return };
-        let fingerprint = self.fingerprint;
-        budget::change(store, &self.key(key).paths.budget(), fingerprint, |cell| cell.refund(taken, now, window));
+        let state = self.key(key);
+        budget::change(store, &state.paths.budget(), state.fingerprint, |cell| cell.refund(taken, now, window));
     }
 
     /// Requests in the budget's window over all workers, looked up every 10 ms, and without those that still wait to be written.
-    fn requests<S: Store>(&mut self, worker: &mut Worker, store: &mut S, key: KeyNumber, now: Timestamp) -> u32 {
-        let (fingerprint, shape) = (self.fingerprint, self.shape);
+    fn requests<S: Store>(&mut self, worker: &mut Worker, store: &mut S, key: Occupant, now: Timestamp) -> u32 {
+        let shape = self.shape;
         let state = self.key(key);
         if let Some((at, requests)) = state.requests
             && at <= now
@@ -567,7 +610,7 @@ impl Attempts {
         let mut requests = 0_u32;
         for place in 0..worker.places(store, now) {
             let slot = store.get(&state.paths.slot(place));
-            let slot = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, &shape));
+            let slot = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, state.fingerprint, &shape));
             requests = requests.saturating_add(slot.map_or(0, |slot| slot.deposits_tally(&shape, now)));
         }
         state.requests = Some((now, requests));
@@ -575,16 +618,16 @@ impl Attempts {
     }
 
     /// Whether the breaker lets tries pass that are no probes: it is closed or ramping, or there is none that acts.
-    fn is_breaker_closed<S: Store>(&mut self, store: &mut S, key: KeyNumber) -> bool {
+    fn is_breaker_closed<S: Store>(&mut self, store: &mut S, key: Occupant) -> bool {
         let acts = |breaker: &&crate::document::Breaker| {
             breaker.mode == Mode::Enforce && breaker.state == BreakerControl::Auto
         };
         if self.policy.breaker.as_ref().filter(acts).is_none() {
             return true;
         }
-        let fingerprint = self.fingerprint;
-        let stored = store.get(&self.key(key).paths.breaker());
-        let cell = stored.and_then(|(bytes, _)| Cell::decode(&bytes, fingerprint)).unwrap_or_default();
+        let state = self.key(key);
+        let stored = store.get(&state.paths.breaker());
+        let cell = stored.and_then(|(bytes, _)| Cell::decode(&bytes, state.fingerprint)).unwrap_or_default();
         matches!(cell.name(), StateName::Closed | StateName::Ramping)
     }
 }

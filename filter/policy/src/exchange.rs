@@ -6,10 +6,10 @@
 use core::time::Duration;
 
 use crate::fingerprint;
-use crate::keys::KeyNumber;
 use crate::outcome::{Answer, Verdict};
 use crate::outlier::table::HostId;
-use crate::record::{Kind, Reader, Record, Writer};
+use crate::places::Occupant;
+use crate::record::{Kind, Reader, Record, Writer, occupied};
 use crate::retry::{Denial, Leave};
 use crate::time::{Timestamp, nanos};
 
@@ -41,10 +41,10 @@ pub struct Exchange {
     pub fingerprint: u64,
     /// The policy's name.
     pub policy: String,
-    /// The request's key.
-    pub key: KeyNumber,
-    /// The cluster, where the key does not tell it.
-    pub cluster: ClusterHash,
+    /// The place of the request's key.
+    pub key: Occupant,
+    /// The place of its cluster.
+    pub group: GroupId,
     /// Whether the request seat knew of an attempt seat, and so left responses to it.
     pub seat: bool,
     /// Whether the policy decides on further tries of it; otherwise that is left to the route.
@@ -73,10 +73,12 @@ pub struct Exchange {
     pub next: Next,
     /// Whether the last response was marked as one that is not to be retried.
     pub marked: bool,
+    /// How often an attempt seat has given up changing a record, this request's or one before, for the request seat to count.
+    pub contended: u8,
 }
 
 /// A cluster's name, hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClusterHash(pub u64);
 
 impl ClusterHash {
@@ -87,6 +89,28 @@ impl ClusterHash {
     #[inline]
     pub fn of(name: &[u8]) -> Self {
         ClusterHash(fingerprint::of_text(name).max(1))
+    }
+}
+
+/// Where the state of one cluster under one key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GroupId {
+    /// With the key, which tells the cluster.
+    OfTheKey,
+    /// At a place of its own.
+    Numbered(Occupant),
+    /// There was no place to be had: nothing is known of the cluster.
+    Nowhere,
+}
+
+impl GroupId {
+    /// The fingerprint of the group's records under this key of a policy.
+    #[must_use]
+    pub fn fingerprint(self, policy: u64, key: Occupant) -> u64 {
+        match self {
+            GroupId::Numbered(occupant) => occupied(policy, occupant.tenancy),
+            GroupId::OfTheKey | GroupId::Nowhere => occupied(policy, key.tenancy),
+        }
     }
 }
 
@@ -208,8 +232,8 @@ impl Exchange {
     pub fn new(
         fingerprint: u64,
         policy: &str,
-        key: KeyNumber,
-        cluster: ClusterHash,
+        key: Occupant,
+        group: GroupId,
         seat: bool,
         seed: u64,
         admitted: Timestamp,
@@ -218,7 +242,7 @@ impl Exchange {
             fingerprint,
             policy: policy.to_owned(),
             key,
-            cluster,
+            group,
             seat,
             governs_retries: false,
             steered: false,
@@ -233,6 +257,7 @@ impl Exchange {
             tries: Vec::new(),
             next: Next::Open,
             marked: false,
+            contended: 0,
         }
     }
 
@@ -269,6 +294,17 @@ impl Exchange {
     }
 }
 
+#[inline]
+fn write_occupant(occupant: Occupant, out: &mut Writer) {
+    out.u16(occupant.place);
+    out.u32(occupant.tenancy);
+}
+
+#[inline]
+fn read_occupant(input: &mut Reader<'_>) -> Option<Occupant> {
+    Some(Occupant { place: input.u16()?, tenancy: input.u32()? })
+}
+
 /// A time that is not there.
 const NO_TIME: u64 = 0;
 
@@ -284,8 +320,15 @@ impl Record for Exchange {
     fn write(&self, out: &mut Writer) {
         out.u64(self.fingerprint);
         out.bytes(self.policy.as_bytes());
-        out.u16(self.key.0);
-        out.u64(self.cluster.0);
+        write_occupant(self.key, out);
+        match self.group {
+            GroupId::OfTheKey => out.u8(0),
+            GroupId::Numbered(occupant) => {
+                out.u8(1);
+                write_occupant(occupant, out);
+            }
+            GroupId::Nowhere => out.u8(2),
+        }
         out.u8(self.seat.into());
         out.u8(self.governs_retries.into());
         out.u8(self.steered.into());
@@ -319,6 +362,7 @@ impl Record for Exchange {
             }
         }
         out.u8(self.marked.into());
+        out.u8(self.contended);
         out.u8(self.tries.len().min(MOST_TRIES) as u8);
         for one in self.tries.iter().take(MOST_TRIES) {
             out.bytes(&one.host);
@@ -333,7 +377,13 @@ impl Record for Exchange {
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         let fingerprint = input.u64()?;
         let policy = core::str::from_utf8(input.bytes()?).ok()?.to_owned();
-        let (key, cluster) = (KeyNumber(input.u16()?), ClusterHash(input.u64()?));
+        let key = read_occupant(input)?;
+        let group = match input.u8()? {
+            0 => GroupId::OfTheKey,
+            1 => GroupId::Numbered(read_occupant(input)?),
+            2 => GroupId::Nowhere,
+            _ => return None,
+        };
         let (seat, governs_retries) = (input.flag()?, input.flag()?);
         let steered = input.flag()?;
         let probe = if input.flag()? { Some(HostId { place: input.u16()?, id: input.u32()? }) } else { None };
@@ -349,7 +399,7 @@ impl Record for Exchange {
             4 => Next::Due(input.time()?),
             _ => return None,
         };
-        let marked = input.flag()?;
+        let (marked, contended) = (input.flag()?, input.u8()?);
         let count = usize::from(input.u8()?);
         if count > MOST_TRIES {
             return None;
@@ -370,7 +420,7 @@ impl Record for Exchange {
             fingerprint,
             policy,
             key,
-            cluster,
+            group,
             seat,
             governs_retries,
             steered,
@@ -385,6 +435,7 @@ impl Record for Exchange {
             tries,
             next,
             marked,
+            contended,
         })
     }
 }
@@ -407,8 +458,8 @@ mod tests {
         Exchange {
             fingerprint: 7,
             policy: "orders".to_owned(),
-            key: KeyNumber(3),
-            cluster: ClusterHash::of(b"orders"),
+            key: Occupant { place: 3, tenancy: 7 },
+            group: GroupId::Numbered(Occupant { place: 300, tenancy: 2 }),
             seat: true,
             governs_retries: true,
             steered: false,
@@ -429,6 +480,7 @@ mod tests {
             ],
             next: Next::Retry { due: ended, taken: Timestamp::from_secs(1000) },
             marked: true,
+            contended: 1,
         }
     }
 

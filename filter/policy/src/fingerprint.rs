@@ -3,6 +3,8 @@
 use core::hash::{Hash, Hasher};
 
 use crate::document::Policy;
+use crate::exchange::ClusterHash;
+use crate::places::Occupant;
 
 /// FNV-1a, 64 bits, with every integer widened to 8 little-endian bytes so that all platforms agree.
 /// Source: Fowler, Noll, Vo; the constants are those of the 64-bit variant.
@@ -36,6 +38,11 @@ pub fn of_text(text: &[u8]) -> u64 {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     hasher.write(text);
     hasher.finish()
+}
+
+/// The same hash of a cluster under a key.
+pub fn of_group(key: Occupant, cluster: ClusterHash) -> u64 {
+    of(&(key.place, key.tenancy, cluster.0))
 }
 
 fn of<T: Hash>(value: &T) -> u64 {

@@ -7,24 +7,27 @@
 
 use core::time::Duration;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::breaker::{Admission, Cell, Judged, StateName, Transition, Trip};
 use crate::document::{Breaker, BreakerControl, Concurrency, Mode, Policy, Reason, Throttle};
-use crate::exchange::ClusterHash;
+use crate::exchange::{ClusterHash, GroupId};
 use crate::fallback::Field;
 use crate::fingerprint;
 use crate::inflight::{self, InFlight};
-use crate::keys::{KeyNumber, KeyTable};
+use crate::keys::{Key, KeyTable, Series};
 use crate::matching::comparable;
 use crate::metrics::Metric;
 use crate::outcome::{Outcome, Verdict};
 use crate::paths::{self, Paths};
-use crate::record::Record;
+use crate::places::{Occupant, Places, Worth};
+use crate::record::{Record, occupied};
 use crate::slot::{Shape, Slot};
-use crate::store::{Store, update};
+use crate::store::{NotUpdated, Store, update};
 use crate::throttle;
 use crate::time::Timestamp;
+use crate::variants::Beside;
 use crate::window::Tally;
 use crate::worker::{Seen, VIEW_LASTS, VIEW_LASTS_UNSIGNALLED, Worker};
 use crate::workers::Place;
@@ -73,7 +76,7 @@ pub struct Rejection {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a request that was admitted must report its outcome or its end"]
 pub struct Ticket {
-    key: KeyNumber,
+    key: Key,
     admitted: Timestamp,
     permit: Permit,
     in_flight: bool,
@@ -82,7 +85,7 @@ pub struct Ticket {
 
 impl Ticket {
     /// The key it was admitted for.
-    pub fn key(&self) -> KeyNumber {
+    pub fn key(&self) -> Key {
         self.key
     }
 
@@ -111,12 +114,12 @@ impl Ticket {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the place must be given back when the response has ended"]
 pub struct InFlightHold {
-    key: KeyNumber,
+    key: Key,
 }
 
 impl InFlightHold {
     /// The key it was admitted for.
-    pub fn key(&self) -> KeyNumber {
+    pub fn key(&self) -> Key {
         self.key
     }
 }
@@ -154,6 +157,9 @@ struct View {
 /// One key as one worker sees it.
 #[derive(Debug)]
 struct KeyState {
+    key: Key,
+    /// That of the key's records: the policy's, moved on with each occupant of the place.
+    fingerprint: u64,
     paths: Paths,
     view: Option<View>,
     /// When an event last told of a forced state.
@@ -174,12 +180,10 @@ struct KeyState {
     in_flight_unwritten: bool,
     /// The throttle's counts of the other workers.
     others: Option<(Timestamp, Tally)>,
-    /// Whether there is an attempt seat, and when this was last looked up, by cluster.
-    attempt_seat: Vec<(ClusterHash, Timestamp, bool)>,
     /// Whether the retry budget has a token left, and when this was last looked up.
     budget: Option<(Timestamp, bool)>,
-    /// The hosts, by cluster.
-    groups: Vec<hosts::Group>,
+    /// What belongs to one cluster each.
+    groups: BTreeMap<ClusterHash, Group>,
 }
 
 /// One policy as one worker sees it.
@@ -190,19 +194,26 @@ pub struct Governed {
     prefix: String,
     shape: Shape,
     keys: KeyTable,
-    states: Vec<KeyState>,
+    /// By place.
+    states: Vec<Option<KeyState>>,
+    /// The places of clusters that the keys do not tell apart.
+    groups: Places,
+    /// Other contents of the same name.
+    beside: Beside,
     /// Slots of other workers, while they are added up.
     gathered: Vec<Slot>,
     /// Keys whose slot may have outcomes that the store lacks.
-    unwritten: Vec<KeyNumber>,
+    unwritten: Vec<Key>,
     /// Whether the groups of hosts are known that the document names.
     knows_groups: bool,
 }
 
 impl KeyState {
-    fn new(paths: Paths, shape: &Shape) -> Self {
+    fn new(prefix: &str, fingerprint: u64, key: Key, shape: &Shape) -> Self {
         KeyState {
-            paths,
+            key,
+            fingerprint: occupied(fingerprint, key.occupant.tenancy),
+            paths: Paths::new(prefix, key.occupant.place),
             view: None,
             told: None,
             slot: Slot::new(shape, 0),
@@ -214,10 +225,16 @@ impl KeyState {
             in_flight_written: Timestamp::ZERO,
             in_flight_unwritten: false,
             others: None,
-            attempt_seat: Vec::new(),
             budget: None,
-            groups: Vec::new(),
+            groups: BTreeMap::new(),
         }
+    }
+
+    /// Whether the key must keep its place, as far as this worker knows.
+    fn is_kept(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| !view.cell.is_closed())
+            || self.in_flight > 0
+            || self.groups.values().any(Group::is_kept)
     }
 
     fn generation(&self) -> u32 {
@@ -232,9 +249,9 @@ impl KeyState {
     }
 
     #[inline(never)] // Seldom where there is much traffic.
-    fn write_slot<S: Store>(&mut self, fingerprint: u64, store: &mut S, now: Timestamp) {
+    fn write_slot<S: Store>(&mut self, store: &mut S, now: Timestamp) {
         let Some((_, slot_key)) = &self.slot_key else { return };
-        store.set(slot_key, &self.slot.encode(fingerprint));
+        store.set(slot_key, &self.slot.encode(self.fingerprint));
         self.slot_written = now;
         self.is_slot_unwritten = false;
     }
@@ -261,12 +278,70 @@ fn active<T>(feature: Option<&T>, mode: impl Fn(&T) -> Mode) -> Option<(&T, bool
     }
 }
 
+/// The most clusters of one policy whose state is kept, where its keys do not tell them apart.
+pub const MOST_GROUPS: u16 = 4096;
+
+/// A key with so many outcomes keeps its place, where no breaker says how many may decide something.
+const ENOUGH: u32 = 20;
+
+/// The state of a key that has its place.
+fn state_of(states: &mut [Option<KeyState>], key: Key) -> Option<&mut KeyState> {
+    states.get_mut(usize::from(key.occupant.place))?.as_mut().filter(|state| state.key.occupant == key.occupant)
+}
+
+/// What it is worth to keep the key that has this place.
+#[allow(clippy::too_many_arguments)] // Those of the one caller.
+#[inline(never)]
+fn worth(
+    policy: &Policy,
+    fingerprint: u64,
+    prefix: &str,
+    shape: &Shape,
+    states: &[Option<KeyState>],
+    occupant: Occupant,
+    worker: &mut Worker,
+    store: &mut dyn Store,
+    now: Timestamp,
+) -> Worth {
+    let store = &mut { store };
+    let (fingerprint, paths) = (occupied(fingerprint, occupant.tenancy), Paths::new(prefix, occupant.place));
+    if policy.breaker.is_some() {
+        let stored = store.get(&paths.breaker()).and_then(|(bytes, _)| Cell::decode(&bytes, fingerprint));
+        if stored.is_some_and(|cell| !cell.is_closed()) {
+            return Worth::Keep;
+        }
+    }
+    if policy.concurrency.is_some() {
+        let stored = store.get(&paths.in_flight()).and_then(|(bytes, _)| InFlight::decode(&bytes, fingerprint));
+        if stored.is_some_and(|cell| cell.is_any(now)) {
+            return Worth::Keep;
+        }
+    }
+    let state = states.get(usize::from(occupant.place)).and_then(Option::as_ref);
+    let own = state.filter(|state| state.key.occupant == occupant);
+    let has_hosts_out = own.is_some_and(|state| state.groups.values().any(Group::is_kept));
+    if has_hosts_out || policy.active_outlier().is_some() && hosts::are_out(store, prefix, fingerprint, occupant) {
+        return Worth::Keep;
+    }
+    let mut outcomes = 0_u32;
+    if *shape != Shape::default() {
+        for number in 0..worker.places(store, now) {
+            let slot = store.get(&paths.slot(number));
+            let slot = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, shape));
+            outcomes = outcomes.saturating_add(slot.map_or(0, |slot| slot.outcomes(shape, now)));
+        }
+    }
+    Worth::Little(outcomes)
+}
+
 impl Governed {
     /// A policy that this worker knows nothing about yet.
     pub fn new(policy: Arc<Policy>) -> Self {
         let fingerprint = fingerprint::of_policy(&policy);
         let prefix = paths::of_policy(&policy.name, fingerprint);
-        let keys = KeyTable::new(&prefix, fingerprint, &policy.scope);
+        let keys = KeyTable::new(&prefix, &policy.name, fingerprint, &policy.scope);
+        let groups = Places::new(paths::groups(&prefix), fingerprint, MOST_GROUPS);
+        let beside = Beside::new(paths::variants(&policy.name), fingerprint);
         let shape = Shape::of(&policy);
         Governed {
             policy,
@@ -275,6 +350,8 @@ impl Governed {
             shape,
             keys,
             states: Vec::new(),
+            groups,
+            beside,
             gathered: Vec::new(),
             unwritten: Vec::new(),
             knows_groups: false,
@@ -291,6 +368,20 @@ impl Governed {
         self.fingerprint
     }
 
+    /// Notes that the policy is configured now: of several contents of its name it is the newest. `before` is what this gave when this
+    /// worker last configured it.
+    pub fn configure(&mut self, store: &mut dyn Store, before: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        self.beside.configure(store, before, now)
+    }
+
+    /// The policy's name in metrics, which several live contents of one name do not share.
+    pub fn metrics_name(&self) -> Cow<'_, str> {
+        match self.beside.rank() {
+            0 => Cow::Borrowed(&self.policy.name),
+            rank => Cow::Owned(format!("{}~{}", self.policy.name, rank.saturating_add(1))),
+        }
+    }
+
     /// Whether any feature counts or decides anything for this policy; without one it lets everything through untouched.
     pub fn is_active(&self) -> bool {
         active(self.policy.breaker.as_ref(), |feature| feature.mode).is_some()
@@ -301,15 +392,18 @@ impl Governed {
             || !self.policy.fallback.is_empty() && self.policy.mode != Mode::Off
     }
 
-    /// The key of a request; `value` gives a field of it, if it has it.
+    /// The key of a request; `value` gives a field of it, if it has it. `now` may be a moment ago.
     pub fn key<'v, S: Store>(
         &mut self,
+        worker: &mut Worker,
         store: &mut S,
+        now: Timestamp,
         mut value: impl FnMut(Field<'_>) -> Option<Cow<'v, [u8]>>,
-    ) -> KeyNumber {
-        let scope = &self.policy.scope;
-        let number = if scope.by.is_empty() {
-            KeyNumber(0)
+    ) -> Key {
+        let Governed { policy, fingerprint, prefix, shape, keys, states, .. } = self;
+        let scope = &policy.scope;
+        let key = if scope.by.is_empty() {
+            Key::ALL
         } else {
             let values: Vec<Cow<'v, [u8]>> = scope
                 .by
@@ -319,18 +413,37 @@ impl Governed {
                     comparable(field, value(field).unwrap_or_default())
                 })
                 .collect();
-            self.keys.number(store, scope, &values)
+            // With so many its rates may decide something.
+            let enough = policy.breaker.as_ref().map_or(ENOUGH, |breaker| breaker.min_requests.get());
+            keys.key(store, scope, &values, enough, now, |store, occupant| {
+                worth(policy, *fingerprint, prefix, shape, states, occupant, worker, store, now)
+            })
         };
-        while self.states.len() <= usize::from(number.0) {
-            let next = KeyNumber(u16::try_from(self.states.len()).unwrap_or(u16::MAX));
-            self.states.push(KeyState::new(Paths::new(&self.prefix, next), &self.shape));
+        let place = usize::from(key.occupant.place);
+        if states.len() <= place {
+            states.resize_with(place.saturating_add(1), || None);
         }
-        number
+        if let Some(state) = states.get_mut(place)
+            && state.as_ref().is_none_or(|state| state.key.occupant != key.occupant)
+        {
+            *state = Some(KeyState::new(prefix, *fingerprint, key, shape));
+        }
+        key
+    }
+
+    /// Whether a key is the one that those share for which there was no place.
+    fn is_overflow(&self, key: Key) -> bool {
+        !self.policy.scope.by.is_empty() && key == self.keys.overflow()
     }
 
     /// The text of a key in metrics, headers and logs.
-    pub fn key_text(&self, key: KeyNumber) -> &str {
+    pub fn key_text(&self, key: Key) -> &str {
         if self.policy.scope.by.is_empty() { crate::keys::ALL } else { self.keys.text(key) }
+    }
+
+    /// The text of a key in the names of metrics, of which there is a limited number.
+    pub fn series_text(&self, key: Key) -> &str {
+        if key.series == Series::OVERFLOW { crate::keys::OVERFLOW } else { self.key_text(key) }
     }
 
     /// Whether nothing that the policy does with a request depends on when the request came, but for a breaker that is not closed.
@@ -349,12 +462,13 @@ impl Governed {
     pub fn admit_unhurried<S: Store>(
         &self,
         store: &mut S,
-        key: KeyNumber,
+        key: Key,
         lately: Timestamp,
         events: &mut Vec<Event>,
     ) -> Option<Ticket> {
         let (breaker, _) = active(self.policy.breaker.as_ref(), |feature| feature.mode)?;
-        let view = self.states.get(usize::from(key.0))?.view.as_ref()?;
+        let state = self.states.get(usize::from(key.occupant.place))?.as_ref()?;
+        let view = state.view.as_ref().filter(|_| state.key == key)?;
         // Without a change signal views are too short-lived for a clock that is not looked at.
         let epoch = Some(store.epoch()?);
         if breaker.state != BreakerControl::Auto || !view.cell.is_closed() || !view.seen.holds(epoch, lately) {
@@ -370,17 +484,17 @@ impl Governed {
         &mut self,
         worker: &mut Worker,
         store: &mut S,
-        key: KeyNumber,
+        key: Key,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Decision {
         events.push(Event::Count(Metric::Requests));
         let mut exempt = false;
         let mut ticket = Ticket { key, admitted: now, permit: Permit::None, in_flight: false, would_be_served: false };
-        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return Decision::Admitted(ticket) };
+        let Some(state) = state_of(&mut self.states, key) else { return Decision::Admitted(ticket) };
 
         if let Some((breaker, shadow)) = active(self.policy.breaker.as_ref(), |feature| feature.mode) {
-            match ask_breaker(breaker, self.fingerprint, state, worker, store, now, events) {
+            match ask_breaker(breaker, state, worker, store, now, events) {
                 Ok(permit) => {
                     ticket.permit = permit;
                     // A probe must get through; but a breaker that only pretends has none.
@@ -395,7 +509,7 @@ impl Governed {
             }
         }
         if let Some((concurrency, shadow)) = active(self.policy.concurrency.as_ref(), |feature| feature.mode) {
-            match take_concurrency(concurrency, self.fingerprint, state, worker, store, now, events) {
+            match take_concurrency(concurrency, state, worker, store, now) {
                 Some(taken) => ticket.in_flight = taken,
                 None => {
                     let rejection = Rejection { reason: Reason::Concurrency, retry_after: Duration::ZERO };
@@ -445,17 +559,10 @@ impl Governed {
     }
 
     /// Gives a place in flight back.
-    pub fn release<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        hold: InFlightHold,
-        now: Timestamp,
-        events: &mut Vec<Event>,
-    ) {
-        if let Some(state) = self.states.get_mut(usize::from(hold.key.0)) {
+    pub fn release<S: Store>(&mut self, worker: &mut Worker, store: &mut S, hold: InFlightHold, now: Timestamp) {
+        if let Some(state) = state_of(&mut self.states, hold.key) {
             state.in_flight = state.in_flight.saturating_sub(1);
-            write_in_flight(self.fingerprint, state, worker, store, now, events);
+            write_in_flight(state, worker, store, now);
         }
     }
 
@@ -472,7 +579,7 @@ impl Governed {
         let hold = ticket.hold();
         self.settle(worker, store, ticket, &Outcome::IGNORED, Request::TurnedAway, now, events);
         if let Some(hold) = hold {
-            self.release(worker, store, hold, now, events);
+            self.release(worker, store, hold, now);
         }
     }
 
@@ -487,13 +594,12 @@ impl Governed {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) {
-        let Governed { policy, fingerprint, shape, states, gathered, unwritten, .. } = self;
-        let fingerprint = *fingerprint;
-        let Some(state) = states.get_mut(usize::from(ticket.key.0)) else { return };
+        let Governed { policy, shape, states, gathered, unwritten, .. } = self;
+        let Some(state) = state_of(states, ticket.key) else { return };
 
         if let (Permit::Probe { generation, lease }, Some(breaker)) = (ticket.permit, &policy.breaker) {
             let random = worker.random.next();
-            change_cell(fingerprint, state, store, now, events, &mut |cell| {
+            change_cell(state, store, now, events, &mut |cell| {
                 cell.judge_probe(breaker, generation, lease, outcome, now, random)
             });
         }
@@ -507,7 +613,7 @@ impl Governed {
             return;
         }
         let Some(place) = worker.place(store, now) else { return };
-        own_slot(fingerprint, shape, state, store, place);
+        own_slot(shape, state, store, place);
         let mut own_total = 0;
         if judges {
             if state.slot.generation != state.generation() {
@@ -533,14 +639,14 @@ impl Governed {
             }
             return;
         }
-        state.write_slot(fingerprint, store, now);
+        state.write_slot(store, now);
         let Some(breaker) = breaker.filter(|_| decides) else { return };
-        gather(gathered, fingerprint, shape, state, worker, store, now);
+        gather(gathered, shape, state, worker, store, now);
         let tally = Slot::tally(gathered, shape, now);
         let run = if outcome.failed() { Slot::run_length(gathered, now) } else { 0 };
         if let Some(trip) = breaker.tripped(tally, run) {
             let (generation, random) = (state.generation(), worker.random.next());
-            change_cell(fingerprint, state, store, now, events, &mut |cell| {
+            change_cell(state, store, now, events, &mut |cell| {
                 cell.trip(breaker, generation, trip, outcome.retry_after, now, random)
             });
         }
@@ -554,32 +660,65 @@ impl Governed {
 
     /// Writes the outcomes that have waited.
     pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
-        let Governed { fingerprint, states, unwritten, .. } = self;
+        let Governed { states, unwritten, .. } = self;
         for key in unwritten.drain(..) {
-            let Some(state) = states.get_mut(usize::from(key.0)) else { continue };
+            let Some(state) = state_of(states, key) else { continue };
             state.is_slot_listed = false;
             // A slot whose place was lost may be another worker's by now.
             if core::mem::take(&mut state.is_slot_unwritten)
                 && let place = worker.place(store, now)
                 && state.slot_key.as_ref().is_some_and(|(held, _)| Some(*held) == place)
             {
-                state.write_slot(*fingerprint, store, now);
+                state.write_slot(store, now);
             }
         }
     }
 
     /// Renews what would otherwise expire, and looks after the hosts. To be called about once a second. Gives what the operator
     /// should know, by key.
-    pub fn tick(&mut self, worker: &mut Worker, store: &mut dyn Store, now: Timestamp) -> Vec<(KeyNumber, Vec<Event>)> {
+    pub fn tick(&mut self, worker: &mut Worker, store: &mut dyn Store, now: Timestamp) -> Vec<(Key, Vec<Event>)> {
         let store = &mut { store };
-        for state in &mut self.states {
+        self.keep_places(store, now);
+        self.beside.renew(store, now);
+        for state in self.states.iter_mut().flatten() {
             let age = now.apart(state.in_flight_written);
             if state.in_flight_unwritten || state.in_flight > 0 && age >= inflight::RENEW_AFTER {
-                // Contention is not worth telling here: the next tick tries again.
-                write_in_flight(self.fingerprint, state, worker, store, now, &mut Vec::new());
+                write_in_flight(state, worker, store, now);
             }
         }
         self.tick_hosts(worker, store, now)
+    }
+
+    /// Says which keys and clusters are used, and forgets those that have lost their places.
+    #[inline(never)]
+    fn keep_places(&mut self, store: &mut dyn Store, now: Timestamp) {
+        let Governed { keys, states, groups, .. } = self;
+        let lost = keys.upkeep(store, now, |occupant| {
+            let state = states.get(usize::from(occupant.place)).and_then(Option::as_ref);
+            state.filter(|state| state.key.occupant == occupant).is_some_and(KeyState::is_kept)
+        });
+        if lost {
+            states.iter_mut().for_each(|state| *state = state.take().filter(|state| keys.has(state.key.occupant)));
+        }
+        let by_place = || states.iter().flatten().flat_map(|state| state.groups.values());
+        let lost = groups.upkeep(store, now, |occupant| {
+            by_place().any(|group| group.id == GroupId::Numbered(occupant) && group.is_kept())
+        });
+        if lost {
+            self.forget_lost_groups();
+        }
+    }
+
+    /// Forgets the clusters that have lost their places.
+    #[inline(never)]
+    fn forget_lost_groups(&mut self) {
+        let Governed { states, groups, .. } = self;
+        for state in states.iter_mut().flatten() {
+            state.groups.retain(|_, group| match group.id {
+                GroupId::Numbered(occupant) => groups.known().has(occupant),
+                GroupId::OfTheKey | GroupId::Nowhere => true,
+            });
+        }
     }
 
     /// Whether the throttle rejects a request now. The other workers' counts are looked at every 10 ms, and may have waited as long.
@@ -588,16 +727,16 @@ impl Governed {
         &mut self,
         worker: &mut Worker,
         store: &mut S,
-        key: KeyNumber,
+        key: Key,
         throttle: &Throttle,
         now: Timestamp,
     ) -> bool {
-        let Governed { fingerprint, shape, states, .. } = self;
-        let Some(state) = states.get_mut(usize::from(key.0)) else { return false };
+        let Governed { shape, states, .. } = self;
+        let Some(state) = state_of(states, key) else { return false };
         let fresh = state.others.is_some_and(|(at, _)| at <= now && now.since(at) < VIEW_LASTS_UNSIGNALLED);
         if !fresh {
             let mut sum = Tally::default();
-            for slot in other_slots(*fingerprint, shape, state, worker, store, now) {
+            for slot in other_slots(shape, state, worker, store, now) {
                 sum.add_tally(slot.traffic_tally(shape, now));
             }
             state.others = Some((now, sum));
@@ -632,7 +771,6 @@ fn reject(
 /// Asks the breaker; an error is the time until it is worth asking again.
 fn ask_breaker<S: Store>(
     breaker: &Breaker,
-    fingerprint: u64,
     state: &mut KeyState,
     worker: &mut Worker,
     store: &mut S,
@@ -654,7 +792,7 @@ fn ask_breaker<S: Store>(
 
     let epoch = store.epoch();
     if !state.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
-        let stored = store.get(&state.paths.breaker()).and_then(|(bytes, _)| Cell::decode(&bytes, fingerprint));
+        let stored = store.get(&state.paths.breaker()).and_then(|(bytes, _)| Cell::decode(&bytes, state.fingerprint));
         state.look(stored.unwrap_or_default(), Seen { epoch, at: now }, events);
     }
     let random = worker.random.next();
@@ -662,7 +800,7 @@ fn ask_breaker<S: Store>(
         return admission.into();
     }
 
-    take_step(breaker, fingerprint, state, store, now, random, epoch, events)
+    take_step(breaker, state, store, now, random, epoch, events)
 }
 
 /// Takes a permit, or a step to the next state.
@@ -670,7 +808,6 @@ fn ask_breaker<S: Store>(
 #[inline(never)]
 fn take_step(
     breaker: &Breaker,
-    fingerprint: u64,
     state: &mut KeyState,
     store: &mut dyn Store,
     now: Timestamp,
@@ -679,16 +816,18 @@ fn take_step(
     events: &mut Vec<Event>,
 ) -> Result<Permit, Duration> {
     let store = &mut { store };
-    let updated = update(store, &state.paths.breaker(), fingerprint, |old: Option<&Cell>| {
+    let updated = update(store, &state.paths.breaker(), state.fingerprint, |old: Option<&Cell>| {
         let old = old.cloned().unwrap_or_default();
         let mut cell = old.clone();
         let verdict = cell.admit(breaker, now, random);
         (verdict, (cell != old).then_some(cell))
     });
-    let Ok(updated) = updated else {
-        events.push(Event::Count(Metric::Contention));
+    let updated = match updated {
+        Ok(updated) => updated,
         // Without a permit nothing passes: never one probe more.
-        return Err(Duration::ZERO);
+        Err(NotUpdated::Contended) => return Err(Duration::ZERO),
+        // A key that was worth nothing has lost its place; the next request gives it another one.
+        Err(NotUpdated::Superseded) => return Ok(Permit::None),
     };
     let (admission, transition) = updated.verdict;
     moved(transition, updated.written, store, events);
@@ -724,7 +863,6 @@ fn moved(transition: Option<Transition>, written: bool, store: &mut dyn Store, e
 /// Changes a key's cell by `step`, which is repeated on a newer record when another worker was faster.
 #[inline(never)]
 fn change_cell(
-    fingerprint: u64,
     state: &mut KeyState,
     store: &mut dyn Store,
     now: Timestamp,
@@ -733,22 +871,18 @@ fn change_cell(
 ) {
     let store = &mut { store };
     let epoch = store.epoch();
-    let updated = update(store, &state.paths.breaker(), fingerprint, |old: Option<&Cell>| {
+    let updated = update(store, &state.paths.breaker(), state.fingerprint, |old: Option<&Cell>| {
         let mut cell = old.cloned().unwrap_or_default();
         let judged = step(&mut cell);
         (judged, (judged != Judged::Stale).then_some(cell))
     });
-    match updated {
-        Err(_) => events.push(Event::Count(Metric::Contention)),
-        Ok(updated) => {
-            let transition = match updated.verdict {
-                Judged::Moved(transition) => Some(transition),
-                Judged::Stale | Judged::Counted => None,
-            };
-            moved(transition, updated.written, store, events);
-            state.look(updated.record.unwrap_or_default(), Seen { epoch, at: now }, events);
-        }
-    }
+    let Ok(updated) = updated else { return };
+    let transition = match updated.verdict {
+        Judged::Moved(transition) => Some(transition),
+        Judged::Stale | Judged::Counted => None,
+    };
+    moved(transition, updated.written, store, events);
+    state.look(updated.record.unwrap_or_default(), Seen { epoch, at: now }, events);
 }
 
 /// Takes one of the places in flight: `Some(true)` if taken, `Some(false)` if it could not be counted, `None` if there
@@ -756,24 +890,21 @@ fn change_cell(
 #[inline(never)]
 fn take_concurrency<S: Store>(
     concurrency: &Concurrency,
-    fingerprint: u64,
     state: &mut KeyState,
     worker: &mut Worker,
     store: &mut S,
     now: Timestamp,
-    events: &mut Vec<Event>,
 ) -> Option<bool> {
     // A worker that cannot count lets pass: worse than no limit would be no service.
     let Some(place) = worker.place(store, now) else { return Some(false) };
     let (own, limit) = (state.in_flight, concurrency.max_requests.get());
-    let updated = update(store, &state.paths.in_flight(), fingerprint, |old: Option<&InFlight>| {
+    let updated = update(store, &state.paths.in_flight(), state.fingerprint, |old: Option<&InFlight>| {
         let mut cell = old.cloned().unwrap_or_default();
         let admitted = cell.acquire(place, own, limit, now);
         (admitted, admitted.then_some(cell))
     });
     match updated {
         Err(_) => {
-            events.push(Event::Count(Metric::Contention));
             // It passes, for no service would be worse than no limit, but it counts from the next write on.
             state.in_flight = own.saturating_add(1);
             state.in_flight_unwritten = true;
@@ -790,17 +921,10 @@ fn take_concurrency<S: Store>(
 
 /// Writes this worker's number of requests in flight.
 #[inline(never)]
-fn write_in_flight<S: Store>(
-    fingerprint: u64,
-    state: &mut KeyState,
-    worker: &mut Worker,
-    store: &mut S,
-    now: Timestamp,
-    events: &mut Vec<Event>,
-) {
+fn write_in_flight<S: Store>(state: &mut KeyState, worker: &mut Worker, store: &mut S, now: Timestamp) {
     let Some(place) = worker.place(store, now) else { return };
     let own = state.in_flight;
-    let updated = update(store, &state.paths.in_flight(), fingerprint, |old: Option<&InFlight>| {
+    let updated = update(store, &state.paths.in_flight(), state.fingerprint, |old: Option<&InFlight>| {
         let mut cell = old.cloned().unwrap_or_default();
         cell.set(place, own, now);
         ((), Some(cell))
@@ -811,26 +935,23 @@ fn write_in_flight<S: Store>(
             state.in_flight_unwritten = false;
         }
         // The next change or tick writes the whole count again.
-        Err(_) => {
-            state.in_flight_unwritten = true;
-            events.push(Event::Count(Metric::Contention));
-        }
+        Err(_) => state.in_flight_unwritten = true,
     }
 }
 
 /// Sees to it that the slot goes with the worker's place, taking over what a worker before it left there.
-fn own_slot<S: Store>(fingerprint: u64, shape: &Shape, state: &mut KeyState, store: &mut S, place: Place) {
+fn own_slot<S: Store>(shape: &Shape, state: &mut KeyState, store: &mut S, place: Place) {
     if state.slot_key.as_ref().is_some_and(|(held, _)| *held == place) {
         return;
     }
-    take_over_slot(fingerprint, shape, state, store, place);
+    take_over_slot(shape, state, store, place);
 }
 
 #[inline(never)]
-fn take_over_slot(fingerprint: u64, shape: &Shape, state: &mut KeyState, store: &mut dyn Store, place: Place) {
+fn take_over_slot(shape: &Shape, state: &mut KeyState, store: &mut dyn Store, place: Place) {
     let key = state.paths.slot(place.number);
     // Also when the worker has lost its earlier place: what it counted there is still added up, by whoever holds it now.
-    let left = store.get(&key).and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, shape));
+    let left = store.get(&key).and_then(|(bytes, _)| Slot::decode_shaped(&bytes, state.fingerprint, shape));
     state.slot = left.unwrap_or_else(|| Slot::new(shape, state.generation()));
     state.slot_key = Some((place, key));
 }
@@ -839,7 +960,6 @@ fn take_over_slot(fingerprint: u64, shape: &Shape, state: &mut KeyState, store: 
 #[inline(never)]
 fn gather<S: Store>(
     gathered: &mut Vec<Slot>,
-    fingerprint: u64,
     shape: &Shape,
     state: &KeyState,
     worker: &mut Worker,
@@ -848,13 +968,12 @@ fn gather<S: Store>(
 ) {
     gathered.clear();
     gathered.push(state.slot.clone());
-    let others = other_slots(fingerprint, shape, state, worker, store, now);
+    let others = other_slots(shape, state, worker, store, now);
     gathered.extend(others.filter(|slot| slot.generation == state.slot.generation));
 }
 
 /// Reads the slots of all workers but the one that `state.slot` is, which after a lost place may still be at the old one.
 fn other_slots<S: Store>(
-    fingerprint: u64,
     shape: &Shape,
     state: &KeyState,
     worker: &mut Worker,
@@ -864,9 +983,11 @@ fn other_slots<S: Store>(
     let own = state.slot_key.as_ref().map(|(place, _)| place.number);
     (0..worker.places(store, now)).filter(move |number| Some(*number) != own).filter_map(move |number| {
         let (bytes, _) = store.get(&state.paths.slot(number))?;
-        Slot::decode_shaped(&bytes, fingerprint, shape)
+        Slot::decode_shaped(&bytes, state.fingerprint, shape)
     })
 }
+
+use hosts::Group;
 
 mod calls;
 mod hosts;

@@ -39,6 +39,11 @@ impl InFlight {
         self.counts.iter().map(|count| u64::from(count.requests)).sum()
     }
 
+    /// Whether there is any whose lease lasts.
+    pub fn is_any(&self, now: Timestamp) -> bool {
+        self.counts.iter().any(|count| count.requests > 0 && count.expires.remaining(now, LEASE).is_some())
+    }
+
     /// Writes that the worker at `place` now has `own` requests in flight.
     pub fn set(&mut self, place: Place, own: u32, now: Timestamp) {
         self.counts.retain(|count| count.worker != place.nonce && count.expires.remaining(now, LEASE).is_some());

@@ -1,18 +1,48 @@
 //! Keys: what has its own state within a policy, and its text in metrics, headers and logs.
 //!
-//! Values that come from requests never become names in the store. They are entered into a table of at most `max_keys`
-//! entries, in which all workers find the same number for the same text; what comes after that shares one overflow key.
+//! Values that come from requests never become names in the store. Each key has a numbered [place](crate::places) there, of which a
+//! policy has `max_keys`; a new one takes the place of the one that is worth least, and where all are worth keeping it shares the
+//! overflow key. Metric series cannot be given back, so only the first `max_keys` keys in the life of the process have some of their
+//! own.
 
 use std::collections::HashMap;
 
 use crate::document::{Dimension, Scope};
 use crate::fingerprint;
-use crate::record::{Kind, Reader, Record, Writer};
-use crate::store::{Expected, Store};
+use crate::paths;
+use crate::places::{Occupant, Places, Worth};
+use crate::record::{Kind, Reader, Record, Writer, occupied};
+use crate::store::{Store, update};
+use crate::time::Timestamp;
 
-/// The number of a key within its policy; below `max_keys`, or `max_keys` for the overflow key.
+/// A key of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyNumber(pub u16);
+pub struct Key {
+    /// Its place in the store; that with the number `max_keys` is the overflow key's.
+    pub occupant: Occupant,
+    /// Its metric series.
+    pub series: Series,
+}
+
+impl Key {
+    /// The one key of a policy with an empty scope.
+    pub const ALL: Key = Key { occupant: Occupant { place: 0, tenancy: 0 }, series: Series(0) };
+}
+
+/// The number of a key's metric series within its policy's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Series(u16);
+
+impl Series {
+    /// The series that all keys share that have none of their own.
+    pub const OVERFLOW: Series = Series(u16::MAX);
+
+    /// A number for lists: 0 for the overflow series, then from 1 on.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0.wrapping_add(1))
+    }
+}
 
 /// The text of the one key of a policy with an empty scope.
 pub const ALL: &str = "all";
@@ -79,51 +109,110 @@ impl Record for KeyName {
     }
 }
 
-/// One worker's copy of a policy's key table.
+/// The names that have metric series, hashed, in the order in which they got them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct SeriesNames(Vec<u64>);
+
+impl SeriesNames {
+    fn find(&self, name: u64) -> Option<Series> {
+        let number = self.0.iter().position(|known| *known == name)?;
+        u16::try_from(number).ok().map(Series)
+    }
+}
+
+impl Record for SeriesNames {
+    const KIND: Kind = Kind::Series;
+    fn size(&self) -> usize {
+        self.0.len().saturating_mul(8).saturating_add(2)
+    }
+    fn write(&self, out: &mut Writer) {
+        let len = self.0.len().min(usize::from(u16::MAX));
+        out.u16(len as u16);
+        self.0.iter().take(len).for_each(|name| out.u64(*name));
+    }
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let len = usize::from(input.u16()?);
+        (0..len).map(|_| input.u64()).collect::<Option<_>>().map(SeriesNames)
+    }
+}
+
+/// The fingerprint of the names of series: they belong to a policy's name, whatever its content.
+const ANY_CONTENT: u64 = 0;
+
+/// Who has a place, as far as this worker has met it.
+#[derive(Debug)]
+struct Known {
+    tenancy: u32,
+    text: String,
+}
+
+/// One worker's copy of a policy's keys.
 #[derive(Debug)]
 pub struct KeyTable {
-    prefix: String,
+    names: String,
     fingerprint: u64,
     most: u16,
-    /// Entries of the table that this worker has read, from the front.
-    read: u16,
-    /// By the bytes of their texts: the module has the code of such a map anyway.
-    by_text: HashMap<Vec<u8>, KeyNumber>,
-    /// The values as they came, joined; saves making the text again.
-    by_values: HashMap<Vec<u8>, KeyNumber>,
+    places: Places,
+    /// By the values as they came, joined; saves making the text again. What it says of a key that has lost its place is void.
+    by_values: HashMap<Vec<u8>, Key>,
     /// Those of the last request: most have the same as the one before.
-    last: Option<(Vec<u8>, KeyNumber)>,
+    last: Option<(Vec<u8>, Key)>,
     /// Where values are joined; kept to reuse its memory.
     joined: Vec<u8>,
-    texts: Vec<String>,
+    /// By place.
+    known: Vec<Option<Known>>,
+    series_path: String,
+    series: SeriesNames,
 }
 
 impl KeyTable {
-    /// A copy that has read nothing yet. `prefix` is the policy's in the store.
-    pub fn new(prefix: &str, fingerprint: u64, scope: &Scope) -> Self {
+    /// A copy that has read nothing yet. `prefix` is the common beginning of the names in the store of the policy with this name.
+    pub fn new(prefix: &str, policy: &str, fingerprint: u64, scope: &Scope) -> Self {
+        let most = scope.max_keys.get();
         KeyTable {
-            prefix: format!("{prefix}/key/"),
+            names: format!("{prefix}/key/"),
             fingerprint,
-            most: scope.max_keys.get(),
-            read: 0,
-            by_text: HashMap::new(),
+            most,
+            places: Places::new(paths::keys(prefix), fingerprint, most),
             by_values: HashMap::new(),
             last: None,
             joined: Vec::new(),
-            texts: Vec::new(),
+            known: Vec::new(),
+            series_path: paths::series(policy),
+            series: SeriesNames::default(),
         }
     }
 
-    /// The text of a key.
-    pub fn text(&self, number: KeyNumber) -> &str {
-        if number.0 >= self.most {
-            return OVERFLOW;
-        }
-        self.texts.get(usize::from(number.0)).map_or(OVERFLOW, String::as_str)
+    /// The key that those share for which there is no place.
+    #[must_use]
+    pub fn overflow(&self) -> Key {
+        Key { occupant: Occupant { place: self.most, tenancy: 0 }, series: Series::OVERFLOW }
     }
 
-    /// The number of the key for these values, entered into the table if it is new and there is room.
-    pub fn number<S: Store>(&mut self, store: &mut S, scope: &Scope, values: &[impl AsRef<[u8]>]) -> KeyNumber {
+    /// The text of a key that has its place.
+    #[must_use]
+    pub fn text(&self, key: Key) -> &str {
+        let known = self.known.get(usize::from(key.occupant.place)).and_then(Option::as_ref);
+        known.filter(|known| known.tenancy == key.occupant.tenancy).map_or(OVERFLOW, |known| &known.text)
+    }
+
+    /// Whether the key has a place, as far as this worker knows.
+    fn is_current(&self, key: Key) -> bool {
+        let known = self.known.get(usize::from(key.occupant.place)).and_then(Option::as_ref);
+        known.is_some_and(|known| known.tenancy == key.occupant.tenancy)
+    }
+
+    /// The key for these values, given a place if it is new and there is one to be had. `worth` says of an occupant what it is worth; one
+    /// with `enough` keeps its place.
+    pub fn key<S: Store>(
+        &mut self,
+        store: &mut S,
+        scope: &Scope,
+        values: &[impl AsRef<[u8]>],
+        enough: u32,
+        now: Timestamp,
+        worth: impl FnMut(&mut S, Occupant) -> Worth,
+    ) -> Key {
         let mut joined = core::mem::take(&mut self.joined);
         joined.clear();
         for value in values.iter().map(AsRef::as_ref) {
@@ -131,17 +220,24 @@ impl KeyTable {
             joined.extend_from_slice(&(value.len() as u64).to_le_bytes());
             joined.extend_from_slice(value);
         }
-        let number = match &self.last {
-            Some((last, number)) if *last == joined => *number,
-            _ => self.look_up(store, scope, values, &joined),
+        if self.places.look(store, now) {
+            self.forget_lost();
+        }
+        let key = match &self.last {
+            Some((last, key)) if *last == joined && self.is_current(*key) => *key,
+            _ => self.look_up(store, scope, values, &joined, enough, now, worth),
         };
+        if key.occupant.place < self.most {
+            self.places.use_once(key.occupant);
+        }
         // A client does not decide how much of its values is kept.
         if joined.capacity() <= LONGEST_JOINED {
             self.joined = joined;
         }
-        number
+        key
     }
 
+    #[allow(clippy::too_many_arguments)] // Those of the one caller.
     #[inline(never)]
     fn look_up<S: Store>(
         &mut self,
@@ -149,53 +245,113 @@ impl KeyTable {
         scope: &Scope,
         values: &[impl AsRef<[u8]>],
         joined: &[u8],
-    ) -> KeyNumber {
-        let known = self.by_values.get(joined).copied();
-        let number = known.unwrap_or_else(|| {
+        enough: u32,
+        now: Timestamp,
+        worth: impl FnMut(&mut S, Occupant) -> Worth,
+    ) -> Key {
+        let known = self.by_values.get(joined).copied().filter(|key| self.is_current(*key));
+        let key = known.or_else(|| {
             let text = text(scope, values);
-            match self.by_text.get(text.as_bytes()) {
-                Some(number) => *number,
-                None => self.enter(store, text),
-            }
+            let name = fingerprint::of_text(text.as_bytes());
+            let (occupant, is_new) = self.places.place(store, name, enough, now, worth)?;
+            self.meet(store, occupant, is_new, name, text)
         });
-        // Different values can share a text only by a collision of hashes, but any number of values can overflow.
-        // Nor does a client decide how much of its values is kept.
-        if number.0 < self.most && joined.len() <= LONGEST_JOINED {
-            if known.is_none() && self.by_values.len() < 4 * usize::from(self.most) {
-                self.by_values.insert(joined.to_owned(), number);
+        let Some(key) = key else { return self.overflow() };
+        // A client does not decide how much of its values is kept.
+        if joined.len() <= LONGEST_JOINED {
+            if known.is_none() {
+                if self.by_values.len() >= 4 * usize::from(self.most) {
+                    // Mostly of keys that have lost their places; the others are found again in the directory.
+                    self.by_values.clear();
+                }
+                self.by_values.insert(joined.to_owned(), key);
             }
-            self.last = Some((joined.to_owned(), number));
+            self.last = Some((joined.to_owned(), key));
         }
-        number
+        key
     }
 
-    #[inline(never)]
-    fn enter<S: Store>(&mut self, store: &mut S, text: String) -> KeyNumber {
-        let name = KeyName(text).encode(self.fingerprint);
-        while self.read < self.most {
-            let number = KeyNumber(self.read);
-            let key = format!("{}{}", self.prefix, number.0);
-            let entry = match store.get(&key) {
-                Some((bytes, _)) => bytes,
-                None if store.swap(&key, &name, Expected::Absent).is_ok() => name.clone(),
-                // Somebody else entered another one at this moment: read it.
-                None => match store.get(&key) {
-                    Some((bytes, _)) => bytes,
-                    None => break,
-                },
-            };
-            self.read += 1;
-            // Foreign bytes keep their number but are found by nobody.
-            let text = KeyName::decode(&entry, self.fingerprint).map_or_else(String::new, |name| name.0);
-            if !text.is_empty() && !self.by_text.contains_key(text.as_bytes()) {
-                self.by_text.insert(text.clone().into_bytes(), number);
+    /// Takes note of an occupant that this worker has not met; `None` if it is another one whose text has the same hash.
+    fn meet<S: Store>(
+        &mut self,
+        store: &mut S,
+        occupant: Occupant,
+        is_new: bool,
+        name: u64,
+        text: String,
+    ) -> Option<Key> {
+        let (path, fingerprint) =
+            (format!("{}{}", self.names, occupant.place), occupied(self.fingerprint, occupant.tenancy));
+        let stored = if is_new { None } else { store.get(&path) };
+        let stored = stored.and_then(|(bytes, _)| KeyName::decode(&bytes, fingerprint));
+        let text = match stored {
+            Some(stored) if stored.0 != text => return None,
+            Some(stored) => stored.0,
+            None => {
+                let name = KeyName(text);
+                store.set(&path, &name.encode(fingerprint));
+                name.0
             }
-            self.texts.push(text);
-            if entry == name {
-                return number;
-            }
+        };
+        let place = usize::from(occupant.place);
+        if self.known.len() <= place {
+            self.known.resize_with(place.saturating_add(1), || None);
         }
-        KeyNumber(self.most)
+        if let Some(known) = self.known.get_mut(place) {
+            *known = Some(Known { tenancy: occupant.tenancy, text });
+        }
+        Some(Key { occupant, series: self.series_of(store, name) })
+    }
+
+    /// The series of a name, made if there may be another one.
+    fn series_of<S: Store>(&mut self, store: &mut S, name: u64) -> Series {
+        if let Some(series) = self.series.find(name) {
+            return series;
+        }
+        let most = usize::from(self.most);
+        if self.series.0.len() >= most {
+            return Series::OVERFLOW;
+        }
+        let updated = update(store, &self.series_path, ANY_CONTENT, |old: Option<&SeriesNames>| {
+            let mut names = old.cloned().unwrap_or_default();
+            if let Some(series) = names.find(name) {
+                return (series, None);
+            }
+            if names.0.len() >= most {
+                return (Series::OVERFLOW, None);
+            }
+            names.0.push(name);
+            (names.find(name).unwrap_or(Series::OVERFLOW), Some(names))
+        });
+        let Ok(updated) = updated else { return Series::OVERFLOW };
+        self.series = updated.record.unwrap_or_default();
+        updated.verdict
+    }
+
+    /// Says which keys were used, and forgets those that have lost their places: to be called about once a second. `is_kept` says of
+    /// one that was used whether it must stay. Whether any may have lost its place.
+    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: impl FnMut(Occupant) -> bool) -> bool {
+        let has_changed = self.places.upkeep(store, now, is_kept);
+        if has_changed {
+            self.forget_lost();
+        }
+        has_changed
+    }
+
+    /// Forgets those that have lost their places.
+    #[inline(never)]
+    fn forget_lost(&mut self) {
+        for (place, known) in self.known.iter_mut().enumerate() {
+            let Ok(place) = u16::try_from(place) else { break };
+            let has_place = |known: &Known| self.places.known().has(Occupant { place, tenancy: known.tenancy });
+            *known = known.take().filter(has_place);
+        }
+    }
+
+    /// Whether this occupant has its place, as far as this worker knows.
+    #[must_use]
+    pub fn has(&self, occupant: Occupant) -> bool {
+        occupant.place >= self.most || self.places.known().has(occupant)
     }
 }
 
@@ -224,31 +380,33 @@ mod tests {
         assert!(text(&scope, &[vec![0xff; 9000], vec![]]).len() < 200);
     }
 
-    #[test]
-    fn all_workers_find_the_same_number_for_the_same_values() {
-        let store = MemoryStore::default();
-        let (mut one, mut two) = (KeyTable::new("p", 7, &scope(4)), KeyTable::new("p", 7, &scope(4)));
-        let scope = scope(4);
-        let a = one.number(&mut store.clone(), &scope, &["orders", "a"]);
-        let b = two.number(&mut store.clone(), &scope, &["orders", "b"]);
-        assert_ne!(a, b);
-        assert_eq!(two.number(&mut store.clone(), &scope, &["orders", "a"]), a);
-        assert_eq!(one.number(&mut store.clone(), &scope, &["orders", "b"]), b);
-        assert_eq!(one.text(b), "cluster=orders,x-tenant=b");
+    fn anything<S: Store>(_: &mut S, _: Occupant) -> Worth {
+        Worth::Little(0)
     }
 
     #[test]
-    fn beyond_the_limit_values_share_the_overflow_key_and_cost_no_calls() {
-        let mut store = MemoryStore::default();
-        let scope = scope(2);
-        let mut table = KeyTable::new("p", 7, &scope);
-        for tenant in ["a", "b"] {
-            assert!(table.number(&mut store, &scope, &["orders", tenant]).0 < 2);
-        }
-        let overflow = table.number(&mut store, &scope, &["orders", "c"]);
-        assert_eq!(table.text(overflow), OVERFLOW);
-        let reads = store.reads();
-        assert_eq!(table.number(&mut store, &scope, &["orders", "d"]), overflow);
-        assert_eq!(store.reads(), reads);
+    fn all_workers_find_the_same_place_for_the_same_values() {
+        let (mut store, scope, now) = (MemoryStore::default(), scope(4), Timestamp::from_secs(1_700_000_000));
+        let mut tables = [(); 2].map(|()| KeyTable::new("p", "p", 7, &scope));
+        let mut key = |worker: usize, tenant: &str| {
+            tables[worker].key(&mut store, &scope, &["orders", tenant], 20, now, anything)
+        };
+        let (a, b) = (key(0, "a"), key(1, "b"));
+        assert_ne!(a.occupant, b.occupant);
+        assert_ne!(a.series, b.series);
+        assert_eq!([key(1, "a"), key(0, "b")], [a, b]);
+        assert_eq!(tables[0].text(b), "cluster=orders,x-tenant=b");
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_text_and_not_by_its_hash_alone() {
+        let (mut store, scope, now) = (MemoryStore::default(), scope(4), Timestamp::from_secs(1_700_000_000));
+        let mut table = KeyTable::new("p", "p", 7, &scope);
+        let a = table.key(&mut store, &scope, &["orders", "a"], 20, now, anything);
+        // As if the text of another key had the same hash.
+        store.set("p/key/0", &KeyName("cluster=orders,x-tenant=b".to_owned()).encode(7));
+        let mut other = KeyTable::new("p", "p", 7, &scope);
+        let key = other.key(&mut store, &scope, &["orders", "a"], 20, now, anything);
+        assert_eq!((key, a.occupant.place), (other.overflow(), 0));
     }
 }

@@ -59,6 +59,8 @@ pub enum Metric {
     DeniedRetryAfter,
     /// Not retried: it was itself a retry.
     DeniedRetryOfRetry,
+    /// Not retried: no token could be taken, because other workers were faster each time.
+    DeniedContention,
     /// Would have been retried, in shadow mode.
     WouldRetry,
     /// Gauge: hosts that are known.
@@ -119,7 +121,7 @@ pub enum Metric {
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 53;
+    pub const COUNT: usize = 54;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -148,6 +150,7 @@ impl Metric {
         Metric::DeniedDeadline,
         Metric::DeniedRetryAfter,
         Metric::DeniedRetryOfRetry,
+        Metric::DeniedContention,
         Metric::WouldRetry,
         Metric::Hosts,
         Metric::HostsEjected,
@@ -206,6 +209,7 @@ impl Metric {
             Metric::DeniedDeadline => "retries_denied.deadline",
             Metric::DeniedRetryAfter => "retries_denied.retry_after",
             Metric::DeniedRetryOfRetry => "retries_denied.retry_of_retry",
+            Metric::DeniedContention => "retries_denied.contention",
             Metric::WouldRetry => "would_retry",
             Metric::Hosts => "hosts",
             Metric::HostsEjected => "hosts_ejected",
@@ -280,7 +284,8 @@ impl Metric {
             | Metric::RetriesRecovered
             | Metric::DeniedBudget
             | Metric::DeniedMethod
-            | Metric::DeniedDeadline => retry.is_some(),
+            | Metric::DeniedDeadline
+            | Metric::DeniedContention => retry.is_some(),
             Metric::DeniedBreaker => retry.is_some() && breaker_mode == Some(Mode::Enforce),
             Metric::DeniedRetryAfter => retry.is_some_and(|retry| retry.retry_after.honor),
             Metric::DeniedRetryOfRetry => retry.is_some_and(|retry| retry.skip_retries_of_retries),
@@ -341,6 +346,7 @@ impl Metric {
             Denial::Deadline => Metric::DeniedDeadline,
             Denial::RetryAfter => Metric::DeniedRetryAfter,
             Denial::RetryOfRetry => Metric::DeniedRetryOfRetry,
+            Denial::Contention => Metric::DeniedContention,
         }
     }
 

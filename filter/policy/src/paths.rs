@@ -1,7 +1,6 @@
 //! The names in the store of what belongs to a policy and to its keys. They are made of configuration and numbers only.
 
-use crate::exchange::ClusterHash;
-use crate::keys::KeyNumber;
+use crate::exchange::GroupId;
 use crate::record;
 
 /// The common beginning of all names of a policy of this name and content.
@@ -14,14 +13,34 @@ pub fn policy_text(of_policy: &str) -> String {
     format!("{of_policy}/policy")
 }
 
+/// Who has which place among a policy's keys.
+pub fn keys(of_policy: &str) -> String {
+    format!("{of_policy}/keys")
+}
+
+/// Who has which place among the clusters that a policy's keys do not tell apart.
+pub fn groups(of_policy: &str) -> String {
+    format!("{of_policy}/groups")
+}
+
+/// Which keys of a policy of this name have metric series, whatever its content.
+pub fn series(policy: &str) -> String {
+    format!("holdfast/{}/series/{policy}", record::VERSION)
+}
+
+/// Which contents live under a policy's name.
+pub fn variants(policy: &str) -> String {
+    format!("holdfast/{}/variants/{policy}", record::VERSION)
+}
+
 /// The names of what belongs to one key.
 #[derive(Debug)]
 pub struct Paths(String);
 
 impl Paths {
-    /// Those of key number `key`.
-    pub fn new(of_policy: &str, key: KeyNumber) -> Self {
-        Paths(format!("{of_policy}/{}", key.0))
+    /// Those of the key at `place`.
+    pub fn new(of_policy: &str, place: u16) -> Self {
+        Paths(format!("{of_policy}/{place}"))
     }
 
     /// The breaker's cell.
@@ -43,25 +62,34 @@ impl Paths {
     pub fn budget(&self) -> String {
         format!("{}/budget", self.0)
     }
+}
 
-    /// When an attempt seat of a cluster was last seen.
-    pub fn attempt_seat(&self, cluster: ClusterHash) -> String {
-        match cluster {
-            ClusterHash::OF_THE_KEY => format!("{}/attempt_seat", self.0),
-            ClusterHash(hash) => format!("{}/attempt_seat/{hash:016x}", self.0),
+/// The names of what belongs to one cluster under one key.
+#[derive(Debug)]
+pub struct GroupPaths(String);
+
+impl GroupPaths {
+    /// Those of a group of the key at `key`; `None` for a group that has no place.
+    pub fn new(of_policy: &str, key: u16, group: GroupId) -> Option<Self> {
+        match group {
+            GroupId::OfTheKey => Some(GroupPaths(format!("{of_policy}/{key}"))),
+            GroupId::Numbered(occupant) => Some(GroupPaths(format!("{of_policy}/group/{}", occupant.place))),
+            GroupId::Nowhere => None,
         }
     }
 
-    /// The hosts of a cluster.
-    pub fn hosts(&self, cluster: ClusterHash) -> HostPaths {
-        HostPaths(match cluster {
-            ClusterHash::OF_THE_KEY => format!("{}/hosts", self.0),
-            ClusterHash(hash) => format!("{}/hosts/{hash:016x}", self.0),
-        })
+    /// When an attempt seat was last seen.
+    pub fn attempt_seat(&self) -> String {
+        format!("{}/attempt_seat", self.0)
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> HostPaths {
+        HostPaths(format!("{}/hosts", self.0))
     }
 }
 
-/// The names of what belongs to the hosts of one key and cluster.
+/// The names of what belongs to the hosts of one cluster under one key.
 #[derive(Debug)]
 pub struct HostPaths(String);
 

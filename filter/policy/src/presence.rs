@@ -12,26 +12,6 @@ pub const TELL_EVERY: Duration = Duration::from_secs(30);
 /// How long it then counts as there. It goes away only by a change of the configuration.
 pub const LASTS: Duration = Duration::from_secs(120);
 
-/// The most clusters of one key that a seat remembers something about. A request may name clusters that do not exist.
-const MOST_CLUSTERS: usize = 256;
-
-/// Adds what is known about one more cluster; when there are too many, those before are forgotten.
-pub(crate) fn remember<T>(known: &mut Vec<T>, one: T) {
-    if known.len() >= MOST_CLUSTERS {
-        known.clear();
-    }
-    known.push(one);
-}
-
-/// What is known about a cluster, by what tells it; made if nothing is.
-pub(crate) fn recall<T>(known: &mut Vec<T>, is_it: impl Fn(&T) -> bool, fresh: impl FnOnce() -> T) -> Option<&mut T> {
-    let place = known.iter().position(is_it).unwrap_or_else(|| {
-        remember(known, fresh());
-        known.len() - 1
-    });
-    known.get_mut(place)
-}
-
 /// When an attempt seat was last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Presence {

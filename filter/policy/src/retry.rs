@@ -39,12 +39,21 @@ pub enum Denial {
     RetryAfter = 4,
     /// The request is itself a retry.
     RetryOfRetry = 5,
+    /// No token could be taken, because other workers were faster each time.
+    Contention = 6,
 }
 
 impl Denial {
     /// All, by number.
-    pub const ALL: [Denial; 6] =
-        [Denial::Budget, Denial::Breaker, Denial::Method, Denial::Deadline, Denial::RetryAfter, Denial::RetryOfRetry];
+    pub const ALL: [Denial; 7] = [
+        Denial::Budget,
+        Denial::Breaker,
+        Denial::Method,
+        Denial::Deadline,
+        Denial::RetryAfter,
+        Denial::RetryOfRetry,
+        Denial::Contention,
+    ];
 
     /// The denial of this number.
     pub fn from_number(number: u8) -> Option<Self> {
@@ -60,6 +69,7 @@ impl Denial {
             Denial::Deadline => "deadline",
             Denial::RetryAfter => "retry_after",
             Denial::RetryOfRetry => "retry_of_retry",
+            Denial::Contention => "contention",
         }
     }
 }
@@ -394,6 +404,6 @@ mod tests {
         for leave in [Leave::All, Leave::Unsent, Leave::Nothing] {
             assert_eq!(Leave::from_number(leave as u8), Some(leave));
         }
-        assert_eq!((Denial::from_number(6), Leave::from_number(3)), (None, None));
+        assert_eq!((Denial::from_number(7), Leave::from_number(3)), (None, None));
     }
 }

@@ -38,7 +38,7 @@ pub enum Outcomes {
 }
 
 /// The parts that a slot of a policy has, and their sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Shape {
     window: Option<Window>,
     run: Option<u16>,
@@ -172,6 +172,12 @@ impl Slot {
     #[inline]
     pub fn run_length(slots: &[Slot], now: Timestamp) -> u32 {
         Run::length(slots.iter().filter_map(|slot| slot.run.as_ref()), now)
+    }
+
+    /// How much this slot has in any of its windows.
+    pub fn outcomes(&self, shape: &Shape, now: Timestamp) -> u32 {
+        let deposits = self.deposits_tally(shape, now);
+        self.own_total(shape, now).max(self.traffic_tally(shape, now).total).max(deposits)
     }
 
     /// What the throttle's window of this slot holds.

@@ -2,7 +2,7 @@
 //!
 //! Cells are changed by compare-and-swap through [`update`]; slots have one writer and are simply [`Store::set`].
 
-use crate::record::Record;
+use crate::record::{self, Record};
 
 /// Names one stored value of a key; changes with every write of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,9 @@ pub trait Store {
     fn raise_runs(&mut self) {
         self.raise_epoch();
     }
+
+    /// Notes that [`update`] gave up on a cell, which is counted as `shared_data.contention`.
+    fn note_contention(&mut self) {}
 }
 
 /// What is seldom done takes any store, and is compiled once and for size: `&mut dyn Store`. Of that `&mut { store }` makes what
@@ -75,15 +78,23 @@ impl<T: Store + ?Sized> Store for &mut T {
     fn raise_runs(&mut self) {
         (**self).raise_runs();
     }
+    fn note_contention(&mut self) {
+        (**self).note_contention();
+    }
 }
 
 /// How often [`update`] tries. Every failed try means that another worker got through, so this is also the number of
 /// workers that may all want the same cell in the same microsecond.
 pub const MAX_TRIES: usize = 64;
 
-/// The cell was changed by others [`MAX_TRIES`] times in a row; nothing was written.
+/// Why a cell was not changed; nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Contended;
+pub enum NotUpdated {
+    /// Others changed it [`MAX_TRIES`] times in a row.
+    Contended,
+    /// Its place in the store belongs to a later occupant: what it was for has no state there any more.
+    Superseded,
+}
 
 /// What [`update`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,15 +110,24 @@ pub struct Updated<V, R> {
 /// Changes the record at `key`: `step` takes the old record (absent, foreign and damaged bytes are `None`) and gives a
 /// verdict and the new record, or no record to leave it as it is. It is called again whenever another worker was
 /// faster, so it must be pure.
+///
+/// # Errors
+/// [`NotUpdated`]; that others were always faster is noted in the store ([`Store::note_contention`]), so no caller has to.
 pub fn update<S: Store, R: Record + Clone, V>(
     store: &mut S,
     key: &str,
     fingerprint: u64,
     mut step: impl FnMut(Option<&R>) -> (V, Option<R>),
-) -> Result<Updated<V, R>, Contended> {
+) -> Result<Updated<V, R>, NotUpdated> {
     for _ in 0..MAX_TRIES {
         let (old, expected) = match store.get(key) {
-            Some((bytes, version)) => (R::decode(&bytes, fingerprint), Expected::Version(version)),
+            Some((bytes, version)) => {
+                let old = R::decode(&bytes, fingerprint);
+                if old.is_none() && record::is_of_later_occupant(&bytes, R::KIND, fingerprint) {
+                    return Err(NotUpdated::Superseded);
+                }
+                (old, Expected::Version(version))
+            }
             None => (None, Expected::Absent),
         };
         let (verdict, new) = step(old.as_ref());
@@ -118,5 +138,6 @@ pub fn update<S: Store, R: Record + Clone, V>(
             return Ok(Updated { verdict, record: Some(new), written: true });
         }
     }
-    Err(Contended)
+    store.note_contention();
+    Err(NotUpdated::Contended)
 }

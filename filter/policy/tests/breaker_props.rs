@@ -93,7 +93,7 @@ impl Process {
 
     fn arrive(&mut self, number: usize, now: Timestamp) -> (bool, Vec<Event>) {
         let (thread, mut events) = (&mut self.threads[number], Vec::new());
-        let key = thread.governed.key(&mut self.store, |_| Some(Cow::Borrowed(b"")));
+        let key = thread.governed.key(&mut thread.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"")));
         match thread.governed.admit(&mut thread.worker, &mut self.store, key, now, &mut events) {
             Decision::Admitted(ticket) => {
                 thread.in_flight.push((ticket, now));

@@ -18,11 +18,11 @@ use holdfast_policy::attempts::{AfterResponse, Attempts, RouteEnds};
 use holdfast_policy::budget::Withdrawn;
 use holdfast_policy::config;
 use holdfast_policy::document::{Budget, Policy};
-use holdfast_policy::exchange::{ClusterHash, End, Exchange, Try};
+use holdfast_policy::exchange::{ClusterHash, End, Exchange, GroupId, Try};
 use holdfast_policy::fingerprint;
 use holdfast_policy::governed::{Asked, Decision, Governed, Tried};
 use holdfast_policy::outcome::{Answer, Outcome, Verdict};
-use holdfast_policy::paths::{self, Paths};
+use holdfast_policy::paths::{self, GroupPaths};
 use holdfast_policy::percent::Percent;
 use holdfast_policy::presence::Presence;
 use holdfast_policy::record::Record;
@@ -95,8 +95,10 @@ impl Thread {
         let attempts = Attempts::fetch(&mut store, "p", fingerprint).expect("it is published");
 
         let cluster = ClusterHash::OF_THE_KEY;
-        let key = governed.key(&mut store, |_| Some(Cow::Borrowed(b"")));
-        let seat = Paths::new(&paths::of_policy("p", fingerprint), key).attempt_seat(cluster);
+        let key = governed.key(&mut request, &mut store, t(0), |_| Some(Cow::Borrowed(b"")));
+        let prefix = paths::of_policy("p", fingerprint);
+        let group = GroupPaths::new(&prefix, key.occupant.place, GroupId::OfTheKey).expect("it is the key's");
+        let seat = group.attempt_seat();
         store.set(&seat, &Presence { seen: t(0) }.encode(fingerprint));
         let decision = governed.admit(&mut request, &mut store, key, t(0), &mut Vec::new());
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
@@ -124,7 +126,7 @@ impl Thread {
     /// A request without further tries: a deposit.
     fn deposits(&mut self, now: Timestamp) {
         let (store, mut events) = (&mut self.store, Vec::new());
-        let key = self.governed.key(store, |_| Some(Cow::Borrowed(b"")));
+        let key = self.governed.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
         let decision = self.governed.admit(&mut self.request, store, key, now, &mut events);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let hold = self.governed.report(&mut self.request, store, ticket, &FAILURE, now, &mut events);
@@ -134,7 +136,7 @@ impl Thread {
     /// A request ends that the router alone has retried so many times: a charge.
     fn charges(&mut self, retries: u64, now: Timestamp) {
         let (store, mut events) = (&mut self.store, Vec::new());
-        let key = self.governed.key(store, |_| Some(Cow::Borrowed(b"")));
+        let key = self.governed.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
         let tried = Tried { leave: Leave::All, denial: None, exchange: None, attempts: retries + 1 };
         let answer = Answer::Http(503);
         self.governed.account_retries(&mut self.request, store, key, &tried, answer, &FAILURE, now, &mut events);

@@ -10,12 +10,12 @@ use std::time::Duration;
 use holdfast_policy::attempts::{AfterResponse, Attempts, RouteEnds};
 use holdfast_policy::config;
 use holdfast_policy::document::Budget;
-use holdfast_policy::exchange::{ClusterHash, End, Exchange, Next, Try};
+use holdfast_policy::exchange::{ClusterHash, End, Exchange, GroupId, Next, Try};
 use holdfast_policy::governed::{Asked, Decision, Governed};
-use holdfast_policy::keys::KeyNumber;
+use holdfast_policy::keys::Key;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
-use holdfast_policy::paths::{self, Paths};
+use holdfast_policy::paths::{self, GroupPaths};
 use holdfast_policy::presence::Presence;
 use holdfast_policy::record::Record;
 use holdfast_policy::response::ResponseHead;
@@ -124,8 +124,10 @@ impl Process {
         let attempts = Attempts::fetch(store, "p", fingerprint).expect("it is published");
 
         let cluster = ClusterHash::OF_THE_KEY;
-        let key = governed.key(store, |_| Some(Cow::Borrowed(b"")));
-        let seat = Paths::new(&paths::of_policy("p", fingerprint), key).attempt_seat(cluster);
+        let key = governed.key(&mut request, store, now, |_| Some(Cow::Borrowed(b"")));
+        let prefix = paths::of_policy("p", fingerprint);
+        let group = GroupPaths::new(&prefix, key.occupant.place, GroupId::OfTheKey).expect("it is the key's");
+        let seat = group.attempt_seat();
         store.set(&seat, &Presence { seen: now }.encode(fingerprint));
         let decision = governed.admit(&mut request, store, key, now, &mut Vec::new());
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
@@ -139,7 +141,7 @@ impl Process {
     fn request(&mut self, number: usize) {
         let (now, mut events) = (self.now, Vec::new());
         let Thread { request, governed, .. } = &mut self.threads[number];
-        let decision = governed.admit(request, &mut self.store, KeyNumber(0), now, &mut events);
+        let decision = governed.admit(request, &mut self.store, Key::ALL, now, &mut events);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let hold = governed.report(request, &mut self.store, ticket, &FAILURE, now, &mut events);
         assert_eq!(hold, None, "the policy limits no requests in flight");

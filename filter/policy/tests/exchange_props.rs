@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use holdfast_policy::exchange::{ClusterHash, End, Exchange, Next, Try};
-use holdfast_policy::keys::KeyNumber;
+use holdfast_policy::exchange::{End, Exchange, GroupId, Next, Try};
 use holdfast_policy::outcome::Verdict;
 use holdfast_policy::outlier::table::HostId;
+use holdfast_policy::places::Occupant;
 use holdfast_policy::record::{Kind, VERSION};
 use holdfast_policy::retry::{Denial, Leave};
 use holdfast_policy::time::Timestamp;
@@ -29,6 +29,10 @@ fn end() -> impl Strategy<Value = End> {
         Just(End::Reset),
         Just(End::TimedOut),
     ]
+}
+
+fn occupant() -> impl Strategy<Value = Occupant> {
+    any::<(u16, u32)>().prop_map(|(place, tenancy)| Occupant { place, tenancy })
 }
 
 fn one() -> impl Strategy<Value = Try> {
@@ -61,23 +65,23 @@ fn exchange() -> impl Strategy<Value = Exchange> {
     let place = (
         any::<u64>(),
         ".{0,40}",
-        any::<u16>(),
-        any::<u64>(),
+        occupant(),
+        prop_oneof![Just(GroupId::OfTheKey), Just(GroupId::Nowhere), occupant().prop_map(GroupId::Numbered)],
         any::<[bool; 3]>(),
         prop::option::of(any::<(u16, u32)>()),
     );
     let times = (any::<u64>(), time(), some_time, some_span);
-    let tries = (leave, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<bool>());
+    let tries = (leave, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<(bool, u8)>());
     (place, times, tries).prop_map(|(place, times, tries)| {
-        let (fingerprint, policy, key, cluster, [seat, governs_retries, steered], probe) = place;
+        let (fingerprint, policy, key, group, [seat, governs_retries, steered], probe) = place;
         let probe = probe.map(|(place, id)| HostId { place, id });
         let (seed, admitted, deadline, try_lasts) = times;
-        let (leave, retries, waiting, tries, next, marked) = tries;
+        let (leave, retries, waiting, tries, next, (marked, contended)) = tries;
         Exchange {
             fingerprint,
             policy,
-            key: KeyNumber(key),
-            cluster: ClusterHash(cluster),
+            key,
+            group,
             seat,
             governs_retries,
             steered,
@@ -92,6 +96,7 @@ fn exchange() -> impl Strategy<Value = Exchange> {
             tries,
             next,
             marked,
+            contended,
         }
     })
 }

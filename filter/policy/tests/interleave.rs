@@ -20,6 +20,7 @@ use holdfast_policy::document::Policy;
 use holdfast_policy::fingerprint;
 use holdfast_policy::governed::{Decision, Event, Governed, Ticket};
 use holdfast_policy::inflight::InFlight;
+use holdfast_policy::keys::Key;
 use holdfast_policy::outcome::{Outcome, Verdict};
 use holdfast_policy::record::Record;
 use holdfast_policy::time::Timestamp;
@@ -94,8 +95,12 @@ impl Thread {
         }
     }
 
+    fn key(&mut self, now: Timestamp) -> Key {
+        self.governed.key(&mut self.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"")))
+    }
+
     fn arrive(&mut self, now: Timestamp) -> Option<Ticket> {
-        let key = self.governed.key(&mut self.store, |_| Some(Cow::Borrowed(b"")));
+        let key = self.key(now);
         match self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events) {
             Decision::Admitted(ticket) => Some(ticket),
             Decision::Rejected(_) => None,
@@ -105,7 +110,7 @@ impl Thread {
     fn end(&mut self, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
         let hold = self.governed.report(&mut self.worker, &mut self.store, ticket, outcome, now, &mut self.events);
         if let Some(hold) = hold {
-            self.governed.release(&mut self.worker, &mut self.store, hold, now, &mut self.events);
+            self.governed.release(&mut self.worker, &mut self.store, hold, now);
         }
     }
 
@@ -279,13 +284,23 @@ fn requests_in_flight_never_pass_the_limit_and_none_is_lost() {
 }
 
 #[test]
-fn workers_that_start_together_get_different_places_and_equal_keys() {
+fn workers_that_start_together_find_equal_keys() {
     let text = br#"{"policies":[{"name":"p","scope":["cluster"],"concurrency":{"max_requests":9}}]}"#;
     explore(config::parse(text).expect("valid").policies.remove(0).into(), |policy| {
         let store = store(policy);
         let threads = (0..2).map(|seed| Thread::new(&store, policy, seed)).collect();
-        let done = race(threads, |_, thread| thread.arrive(t(0)).map(|ticket| ticket.key()));
+        let done = race(threads, |_, thread| thread.key(t(0)));
         assert_eq!(done[0].1, done[1].1, "the same cluster is the same key");
+    });
+}
+
+#[test]
+fn workers_that_start_together_get_different_places() {
+    let text = br#"{"policies":[{"name":"p","scope":[],"concurrency":{"max_requests":9}}]}"#;
+    explore(config::parse(text).expect("valid").policies.remove(0).into(), |policy| {
+        let store = store(policy);
+        let threads = (0..2).map(|seed| Thread::new(&store, policy, seed)).collect();
+        race(threads, |_, thread| assert!(thread.arrive(t(0)).is_some()));
         assert_eq!(store.in_flight(), 2, "two places, so both counts stand side by side");
     });
 }

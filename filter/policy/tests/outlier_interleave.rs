@@ -14,16 +14,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_policy::document::{Detector, Outlier, Policy};
-use holdfast_policy::exchange::{ClusterHash, End};
+use holdfast_policy::exchange::{End, GroupId};
 use holdfast_policy::fingerprint;
-use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::outcome::Verdict;
 use holdfast_policy::outlier::cause::Cause;
 use holdfast_policy::outlier::hosts::{Hosts, Judged, Steering};
 use holdfast_policy::outlier::news::{Counted, News, What};
 use holdfast_policy::outlier::run::Run;
 use holdfast_policy::outlier::table::{HostId, HostTable, State};
-use holdfast_policy::paths::{self, HostPaths, Paths};
+use holdfast_policy::paths::{self, GroupPaths, HostPaths};
 use holdfast_policy::record::Record;
 use holdfast_policy::store::{Conflict, Expected, Store, Version};
 use holdfast_policy::time::Timestamp;
@@ -81,7 +80,7 @@ fn rules(policy: &Policy) -> Outlier {
 
 fn group(policy: &Policy) -> HostPaths {
     let prefix = paths::of_policy("p", fingerprint::of_policy(policy));
-    Paths::new(&prefix, KeyNumber(0)).hosts(ClusterHash::OF_THE_KEY)
+    GroupPaths::new(&prefix, 0, GroupId::OfTheKey).expect("it is the key's").hosts()
 }
 
 fn address(host: usize) -> String {

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use holdfast_policy::config;
 use holdfast_policy::document::{Detector, Outlier};
-use holdfast_policy::exchange::{ClusterHash, End};
-use holdfast_policy::keys::KeyNumber;
+use holdfast_policy::exchange::{End, GroupId};
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::Verdict;
 use holdfast_policy::outlier::hosts::{Hosts, Judged};
@@ -17,7 +16,7 @@ use holdfast_policy::outlier::news::{Counted, News};
 use holdfast_policy::outlier::slot::{HostSlot, HostTally};
 use holdfast_policy::outlier::sweep::{Tallies, sweep};
 use holdfast_policy::outlier::table::{HostId, HostTable, PROBE_LEASE, State};
-use holdfast_policy::paths::{self, HostPaths, Paths};
+use holdfast_policy::paths::{self, GroupPaths, HostPaths};
 use holdfast_policy::random::Random;
 use holdfast_policy::record::{Kind, Record, VERSION};
 use holdfast_policy::store::Store;
@@ -240,7 +239,7 @@ struct Process {
 }
 
 fn group() -> HostPaths {
-    Paths::new(&paths::of_policy("p", 7), KeyNumber(0)).hosts(ClusterHash::OF_THE_KEY)
+    GroupPaths::new(&paths::of_policy("p", 7), 0, GroupId::OfTheKey).expect("it is the key's").hosts()
 }
 
 impl Process {

@@ -179,7 +179,7 @@ fn a_breaker_in_shadow_mode_comes_back_from_open() {
 }
 
 #[test]
-fn tenants_have_their_own_states_and_what_is_over_the_limit_shares_one() {
+fn tenants_have_their_own_states_and_those_that_were_seen_once_make_room() {
     let document = format!(r#"{{"policies":[{{"name":"orders","scope":[{{"header":"x-tenant"}}],{BREAKER}}}]}}"#)
         .replace(r#""scope":[{"header":"x-tenant"}]"#, r#""scope":[{"header":"x-tenant"}],"max_keys":3"#);
     let host = Host::with(&document).workers(2).start();
@@ -196,7 +196,18 @@ fn tenants_have_their_own_states_and_what_is_over_the_limit_shares_one() {
     for _ in 0..3 {
         ask(1, "d").passed().respond(Response::status(503));
     }
-    assert!(!ask(0, "e").has_passed(), "d and e share a state");
-    assert!(ask(0, "b").has_passed());
+    assert!(!ask(0, "d").has_passed() && !ask(1, "a").has_passed());
+    assert!(["e", "b", "f", "g"].iter().all(|tenant| ask(0, tenant).has_passed()), "the others go on");
+    assert!(!ask(1, "d").has_passed() && !ask(0, "a").has_passed(), "open breakers keep their places");
+    for _ in 0..3 {
+        ask(1, "e").passed().respond(Response::status(503));
+    }
+    host.advance(millis(200));
+    assert!(!ask(0, "e").has_passed(), "the third place is its own");
+    // All three are worth keeping: what comes now shares a state.
+    for _ in 0..3 {
+        ask(0, "h").passed().respond(Response::status(503));
+    }
+    assert!(!ask(0, "i").has_passed(), "h and i share the overflow key");
     host.assert_no_trap();
 }

@@ -63,7 +63,7 @@ fn no_bytes_in_any_record_of_retries_stop_a_worker_or_hold_traffic_up() {
         seats_meet(&host);
         use_everything(&host);
         let keys = host.shared_keys();
-        for kind in ["/budget", "/attempt_seat/", "/policy", "/slot/"] {
+        for kind in ["/budget", "/attempt_seat", "/groups", "/policy", "/slot/"] {
             assert!(keys.iter().any(|key| key.contains(kind)), "{kind} is in use: {keys:?}");
         }
         for key in &keys {

@@ -191,7 +191,9 @@ fn a_worker_that_loses_every_swap_makes_no_retry_and_takes_nothing() {
         assert_eq!((request.is_over(), request.answer().status), (true, 503), "{act:?}");
     }
     host.nothing_fails();
-    assert_eq!(count(&host, "retries_denied.budget"), 2);
+    assert_eq!(count(&host, "retries_denied.contention"), 2, "the budget is not spent");
+    assert_eq!(count(&host, "retries_denied.budget"), 0);
+    assert_eq!(count(&host, "shared_data.contention"), 2, "the attempt seat's giving up is counted as well");
     assert_eq!(left(&host), 1);
     host.contend("/budget", 63);
     let request = about_to(Act::Fails, &host, 0);

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Attempts;
-use crate::exchange::{ClusterHash, Exchange};
-use crate::outlier::hosts::{Hosts, Judged};
-use crate::presence;
+use super::{Attempts, Group};
+use crate::exchange::Exchange;
+use crate::outlier::hosts::Judged;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::worker::Worker;
@@ -16,19 +15,11 @@ impl Attempts {
         self.policy.active_outlier().is_some()
     }
 
-    /// The hosts of a request's key and cluster.
-    fn group(&mut self, exchange: &Exchange) -> Option<&mut Hosts> {
-        let (fingerprint, cluster) = (self.fingerprint, exchange.cluster);
-        let state = self.key(exchange.key);
-        let fresh = || (cluster, Hosts::new(state.paths.hosts(cluster), fingerprint));
-        presence::recall(&mut state.hosts, |(known, _)| *known == cluster, fresh).map(|(_, hosts)| hosts)
-    }
-
     /// Whether the host of a try that succeeded must be known.
     pub fn wants_host<S: Store>(&mut self, store: &mut S, exchange: &Exchange, now: Timestamp) -> bool {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
-        exchange.probe.is_some() || self.group(exchange).is_some_and(|hosts| hosts.wants_host(store, rules, now))
+        exchange.probe.is_some() || self.group(exchange).is_some_and(|group| group.hosts.wants_host(store, rules, now))
     }
 
     /// Judges the host of a try that has ended and is not in the exchange yet. `worker` is this VM among those of the attempt
@@ -42,7 +33,7 @@ impl Attempts {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let policy = Arc::clone(&self.policy);
-        let (rules, hosts) = (policy.active_outlier()?, self.group(exchange)?);
+        let (rules, hosts) = (policy.active_outlier()?, &mut self.group(exchange)?.hosts);
         let probe = exchange.probe.filter(|_| !exchange.is_retried());
         hosts.judge(worker, store, rules, one, probe, now);
         hosts.flush_due()
@@ -60,9 +51,9 @@ impl Attempts {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
         if let Some(probe) = exchange.probe.filter(|_| !exchange.is_retried())
-            && let Some(hosts) = self.group(exchange)
+            && let Some(group) = self.group(exchange)
         {
-            hosts.return_probe(worker, store, rules, probe, sent, now);
+            group.hosts.return_probe(worker, store, rules, probe, sent, now);
         }
     }
 
@@ -70,11 +61,10 @@ impl Attempts {
     pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) -> Option<Timestamp> {
         let policy = Arc::clone(&self.policy);
         let rules = policy.active_outlier()?;
-        let hosts = self.keys.values_mut().flat_map(|state| &mut state.hosts);
-        let flush = |(_, hosts): &mut (ClusterHash, Hosts)| {
-            hosts.flush(worker, store, rules, now);
-            hosts.flush_due()
+        let flush = |group: &mut Group| {
+            group.hosts.flush(worker, store, rules, now);
+            group.hosts.flush_due()
         };
-        hosts.filter_map(flush).min()
+        self.groups.values_mut().filter_map(flush).min()
     }
 }

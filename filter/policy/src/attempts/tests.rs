@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use super::*;
 use crate::config;
+use crate::exchange::ClusterHash;
 use crate::governed::{Asked, Decision, Event, Governed, Plan, Ticket, Tried};
+use crate::keys::Key;
 use crate::memory::MemoryStore;
 use crate::metrics::Metric;
 use crate::outcome::{Answer, Outcome, Verdict};
@@ -51,8 +53,8 @@ impl Thread {
         Thread { request, governed, attempt, attempts, store, events: Vec::new() }
     }
 
-    fn key(&mut self) -> KeyNumber {
-        self.governed.key(&mut self.store, |_| Some(Cow::Borrowed(b"orders")))
+    fn key(&mut self) -> Key {
+        self.governed.key(&mut self.request, &mut self.store, t(0), |_| Some(Cow::Borrowed(b"orders")))
     }
 
     /// Admits a request with this leave, seen by an attempt seat.
@@ -65,9 +67,10 @@ impl Thread {
         (ticket, plan)
     }
 
-    fn seat_is_seen(&mut self, key: KeyNumber, now: Timestamp) {
+    fn seat_is_seen(&mut self, key: Key, now: Timestamp) {
         let seen = Presence { seen: now }.encode(self.governed.fingerprint());
-        self.store.set(&Paths::new(&self.attempts.prefix, key).attempt_seat(ClusterHash::OF_THE_KEY), &seen);
+        let paths = GroupPaths::new(&self.attempts.prefix, key.occupant.place, GroupId::OfTheKey).unwrap();
+        self.store.set(&paths.attempt_seat(), &seen);
     }
 
     fn exchange(&mut self, leave: Leave, now: Timestamp) -> Exchange {
@@ -200,7 +203,7 @@ fn an_open_breaker_denies_and_gives_the_token_back_even_between_two_tries() {
     assert_eq!(thread.after_wait(&mut waiting, t(100)), BeforeRetry::Stop(Some(Denial::Breaker)));
     assert_eq!(waiting.retries, 0, "it was not sent");
     let key = thread.key();
-    let bytes = thread.store.get(&Paths::new(&thread.attempts.prefix, key).budget()).unwrap().0;
+    let bytes = thread.store.get(&Paths::new(&thread.attempts.prefix, key.occupant.place).budget()).unwrap().0;
     let cell = Withdrawn::decode(&bytes, thread.attempts.fingerprint).unwrap();
     let budget = thread.attempts.policy.retry.as_ref().unwrap().budget;
     assert!((0..2).all(|_| cell.clone().has_left(&budget, 0, t(100))), "both tokens are there");
@@ -447,7 +450,7 @@ fn in_shadow_mode_it_only_counts_what_it_would_do() {
         let text = r#"{"policies":[{"name":"shadow","retry":{"mode":"shadow"}}]}"#;
         config::parse(text.as_bytes()).unwrap().policies.remove(0).into()
     });
-    let key = shadow.key(&mut thread.store, |_| Some(Cow::Borrowed(b"orders")));
+    let key = shadow.key(&mut thread.request, &mut thread.store, t(0), |_| Some(Cow::Borrowed(b"orders")));
     let tried = Tried { leave: Leave::All, denial: None, exchange: None, attempts: 0 };
     let outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
     let (worker, store, events) = (&mut thread.request, &mut thread.store, &mut thread.events);
@@ -479,7 +482,7 @@ fn a_policy_is_taken_only_as_it_was_published() {
 fn a_seat_of_one_cluster_says_nothing_about_another_that_shares_its_key() {
     let mut thread = thread(&format!(r#""scope":[],{}"#, retry("")));
     let key = thread.key();
-    assert!(thread.governed.wants_cluster());
+    assert!(thread.governed.wants_cluster(key));
     let plan = |thread: &mut Thread, cluster: &[u8], now| {
         let decision = thread.governed.admit(&mut thread.request, &mut thread.store, key, now, &mut thread.events);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };

@@ -4,10 +4,10 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::hosts::Group;
-use super::{Event, Governed};
+use super::{Event, Governed, state_of};
 use crate::document::{Mode, Outlier};
 use crate::exchange::ClusterHash;
-use crate::keys::KeyNumber;
+use crate::keys::Key;
 use crate::outlier::cause::Cause;
 use crate::outlier::discover::{self, Discovery};
 use crate::outlier::heartbeat::{self, Checks, Found, MOST_IN_FLIGHT, Verdict};
@@ -33,7 +33,7 @@ pub(super) struct Calls {
 /// A request to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    key: KeyNumber,
+    key: Key,
     cluster: ClusterHash,
     what: What,
     /// The cluster that it goes to.
@@ -46,7 +46,7 @@ pub struct Call {
 
 impl Call {
     /// The key that it is made for.
-    pub fn key(&self) -> KeyNumber {
+    pub fn key(&self) -> Key {
         self.key
     }
 
@@ -82,7 +82,7 @@ impl Governed {
         worker: &mut Worker,
         store: &mut dyn Store,
         now: Timestamp,
-        events: &mut Vec<(KeyNumber, Vec<Event>)>,
+        events: &mut Vec<(Key, Vec<Event>)>,
     ) -> Vec<Call> {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return Vec::new() };
@@ -90,15 +90,15 @@ impl Governed {
         if beats.is_none() && rules.discover.is_none() {
             return Vec::new();
         }
-        let (nonce, fingerprint) = (worker.nonce(), self.fingerprint);
+        let nonce = worker.nonce();
         let mut calls = Vec::new();
-        for (number, state) in self.states.iter_mut().enumerate() {
-            let key = KeyNumber(number as u16);
-            for group in &mut state.groups {
+        for state in self.states.iter_mut().flatten() {
+            let key = state.key;
+            for (hash, group) in &mut state.groups {
                 let leader = group.hosts.paths().leader();
                 let cluster = group.hosts.table().map(|table| table.cluster.clone()).unwrap_or_default();
                 let Some(name) = String::from_utf8(cluster).ok().filter(|name| !name.is_empty()) else { continue };
-                if !leader::lead(store, &leader, fingerprint, nonce, &mut group.calls.held, now) {
+                if !leader::lead(store, &leader, group.hosts.fingerprint(), nonce, &mut group.calls.held, now) {
                     // A later term begins with nothing.
                     group.calls.checks = Checks::default();
                     continue;
@@ -116,7 +116,7 @@ impl Governed {
                         };
                         calls.push(Call {
                             key,
-                            cluster: group.cluster,
+                            cluster: *hash,
                             what: What::Heartbeat(id),
                             upstream: name.clone(),
                             headers: owned(&heartbeat::request(beats, &name, host)),
@@ -130,7 +130,7 @@ impl Governed {
                     let headers = [(":method", "GET"), (":path", &discover.path), (":authority", &discover.cluster)];
                     calls.push(Call {
                         key,
-                        cluster: group.cluster,
+                        cluster: *hash,
                         what: What::Discover,
                         upstream: discover.cluster.clone(),
                         headers: owned(&headers),
@@ -140,8 +140,8 @@ impl Governed {
             }
         }
         // What checks that never reported have changed.
-        for number in 0..self.states.len() {
-            let key = KeyNumber(number as u16);
+        let keys: Vec<Key> = self.states.iter().flatten().map(|state| state.key).collect();
+        for key in keys {
             let mut told = Vec::new();
             self.tell_hosts(worker, store, key, now, &mut told);
             if !told.is_empty() {
@@ -152,7 +152,7 @@ impl Governed {
     }
 
     fn calling_group(&mut self, call: &Call) -> Option<&mut Group> {
-        self.states.get_mut(usize::from(call.key.0))?.groups.iter_mut().find(|group| group.cluster == call.cluster)
+        state_of(&mut self.states, call.key)?.groups.get_mut(&call.cluster)
     }
 
     /// Notes that a call was made, and its name; `None` if it could not be made.

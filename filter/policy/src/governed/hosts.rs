@@ -2,26 +2,35 @@
 
 use core::time::Duration;
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::calls::Calls;
-use super::{Event, Governed, KeyState, Ticket};
+use super::{Event, Governed, KeyState, Ticket, state_of};
 use crate::document::{Dimension, Mode, Outlier};
-use crate::exchange::{ClusterHash, Exchange};
-use crate::keys::KeyNumber;
+use crate::exchange::{ClusterHash, Exchange, GroupId};
+use crate::fingerprint;
+use crate::keys::Key;
 use crate::metrics::Metric;
 use crate::outlier::hosts::{Hosts, Judged, Steering};
 use crate::outlier::narrate;
-use crate::presence;
+use crate::outlier::table::HostTable;
+use crate::paths::GroupPaths;
+use crate::places::{Occupant, Worth};
+use crate::record::Record;
 use crate::retry::Leave;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::worker::Worker;
 
-/// The hosts of one cluster under one key.
+/// One cluster under one key.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) cluster: ClusterHash,
+    pub(super) id: GroupId,
+    /// The name in the store of when an attempt seat was last seen.
+    pub(super) attempt_seat: String,
+    /// Whether there is an attempt seat, and when this was last looked up.
+    pub(super) has_attempt_seat: Option<(Timestamp, bool)>,
     pub(super) hosts: Hosts,
     /// What this VM does for all of them, where it leads.
     pub(super) calls: Calls,
@@ -51,17 +60,82 @@ pub struct Sent {
     pub steering: Option<Steering>,
 }
 
-impl KeyState {
-    pub(super) fn group(&mut self, fingerprint: u64, cluster: ClusterHash) -> Option<&mut Group> {
-        let fresh = || {
-            let hosts = Hosts::new(self.paths.hosts(cluster), fingerprint);
-            Group { cluster, hosts, calls: Calls::default() }
-        };
-        presence::recall(&mut self.groups, |group| group.cluster == cluster, fresh)
+impl Group {
+    /// Whether it must stay: a host is out, comes back, or may be probed.
+    pub(super) fn is_kept(&self) -> bool {
+        self.hosts.table().is_some_and(|table| table.out() > 0)
     }
 }
 
+/// Whether hosts of the cluster that this key tells are out.
+pub(super) fn are_out(store: &mut dyn Store, prefix: &str, fingerprint: u64, key: Occupant) -> bool {
+    let paths = GroupPaths::new(prefix, key.place, GroupId::OfTheKey);
+    paths.is_some_and(|paths| is_any_out(store, &paths, fingerprint))
+}
+
+fn is_any_out(store: &mut dyn Store, paths: &GroupPaths, fingerprint: u64) -> bool {
+    let stored = store.get(&paths.hosts().table());
+    stored.and_then(|(bytes, _)| HostTable::decode(&bytes, fingerprint)).is_some_and(|table| table.out() > 0)
+}
+
 impl Governed {
+    /// What is known of a cluster under a key that has its place; `None` if the key has none, or there is none for the cluster.
+    pub(super) fn group<S: Store>(
+        &mut self,
+        store: &mut S,
+        key: Key,
+        cluster: ClusterHash,
+        now: Timestamp,
+    ) -> Option<&mut Group> {
+        if cluster != ClusterHash::OF_THE_KEY && self.groups.look(store, now) {
+            self.forget_lost_groups();
+        }
+        let Governed { states, groups, prefix, fingerprint, .. } = self;
+        let state = state_of(states, key)?;
+        let known = state.groups.get(&cluster).map(|group| group.id);
+        let id = match known {
+            Some(id) => id,
+            None if cluster == ClusterHash::OF_THE_KEY => GroupId::OfTheKey,
+            None => {
+                let name = fingerprint::of_group(key.occupant, cluster);
+                let occupant = groups.place(store, name, u32::MAX, now, |store, occupant| {
+                    let id = GroupId::Numbered(occupant);
+                    let paths = GroupPaths::new(prefix, key.occupant.place, id);
+                    let fingerprint = id.fingerprint(*fingerprint, key.occupant);
+                    if paths.is_some_and(|paths| is_any_out(store, &paths, fingerprint)) {
+                        Worth::Keep
+                    } else {
+                        Worth::Little(0)
+                    }
+                });
+                GroupId::Numbered(occupant?.0)
+            }
+        };
+        if let GroupId::Numbered(occupant) = id {
+            groups.use_once(occupant);
+        }
+        match state.groups.entry(cluster) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(free) => {
+                let paths = GroupPaths::new(prefix, key.occupant.place, id)?;
+                let hosts = Hosts::new(paths.hosts(), id.fingerprint(*fingerprint, key.occupant));
+                let attempt_seat = paths.attempt_seat();
+                Some(free.insert(Group { id, attempt_seat, has_attempt_seat: None, hosts, calls: Calls::default() }))
+            }
+        }
+    }
+
+    /// Where the state of a cluster under a key is.
+    pub(super) fn group_id<S: Store>(
+        &mut self,
+        store: &mut S,
+        key: Key,
+        cluster: ClusterHash,
+        now: Timestamp,
+    ) -> GroupId {
+        self.group(store, key, cluster, now).map_or(GroupId::Nowhere, |group| group.id)
+    }
+
     /// The policy's rules for hosts, if they do anything.
     pub fn outlier(&self) -> Option<&Outlier> {
         self.policy.active_outlier()
@@ -91,19 +165,17 @@ impl Governed {
         // Where nothing is retried all requests are alike.
         let waits = retry.is_some_and(|retry| retry.max_retries > 0) && leave != Some(Leave::All);
         let fingerprint = self.fingerprint;
-        let Some(state) = self.states.get_mut(usize::from(ticket.key.0)) else {
-            return Sent { exchange, steering: None };
-        };
-        let Some(group) = state.group(fingerprint, cluster) else { return Sent { exchange, steering: None } };
+        let Some(group) = self.group(store, ticket.key, cluster, now) else { return Sent { exchange, steering: None } };
+        let id = group.id;
         group.hosts.look(worker, store, rules, now);
         group.hosts.introduce(worker, store, rules, cluster_name, now);
         let steering = group.hosts.steer(worker, store, rules, tries, waits, now);
+        let has_news = group.hosts.has_news();
         let mut exchange = exchange.unwrap_or_else(|| {
-            Exchange::new(fingerprint, &policy.name, ticket.key, cluster, seat, worker.random.next(), now)
+            Exchange::new(fingerprint, &policy.name, ticket.key.occupant, id, seat, worker.random.next(), now)
         });
         exchange.steered = steering.is_some();
         exchange.probe = steering.as_ref().and_then(|steering| steering.probe.as_ref()).map(|(id, _)| *id);
-        let has_news = state.groups.iter().any(|group| group.hosts.has_news());
         if has_news {
             self.tell_hosts(worker, store, ticket.key, now, events);
         }
@@ -111,17 +183,10 @@ impl Governed {
     }
 
     /// Whether the host of a try that succeeded must be known, where no attempt seat judges it.
-    pub fn wants_host<S: Store>(
-        &mut self,
-        store: &mut S,
-        key: KeyNumber,
-        cluster: ClusterHash,
-        now: Timestamp,
-    ) -> bool {
+    pub fn wants_host<S: Store>(&mut self, store: &mut S, key: Key, cluster: ClusterHash, now: Timestamp) -> bool {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
-        let group = self.states.get_mut(usize::from(key.0)).and_then(|state| state.group(self.fingerprint, cluster));
-        group.is_some_and(|group| group.hosts.wants_host(store, rules, now))
+        self.group(store, key, cluster, now).is_some_and(|group| group.hosts.wants_host(store, rules, now))
     }
 
     /// Judges the host of a request's last try, where no attempt seat does.
@@ -130,7 +195,7 @@ impl Governed {
         &mut self,
         worker: &mut Worker,
         store: &mut S,
-        key: KeyNumber,
+        key: Key,
         cluster: ClusterHash,
         one: Judged<'_>,
         now: Timestamp,
@@ -138,8 +203,7 @@ impl Governed {
     ) {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
-        let group = self.states.get_mut(usize::from(key.0)).and_then(|state| state.group(self.fingerprint, cluster));
-        if let Some(group) = group {
+        if let Some(group) = self.group(store, key, cluster, now) {
             group.hosts.judge(worker, store, rules, one, None, now);
         }
         self.tell_hosts(worker, store, key, now, events);
@@ -147,9 +211,9 @@ impl Governed {
 
     /// Makes the next request look at the hosts: an attempt seat may have taken one out, and its signal does not reach this
     /// seat before Envoy 1.39.
-    pub fn look_again_at_hosts(&mut self, key: KeyNumber, cluster: ClusterHash) {
-        let state = self.states.get_mut(usize::from(key.0));
-        if let Some(group) = state.and_then(|state| state.groups.iter_mut().find(|group| group.cluster == cluster)) {
+    pub fn look_again_at_hosts(&mut self, key: Key, cluster: ClusterHash) {
+        let state = state_of(&mut self.states, key);
+        if let Some(group) = state.and_then(|state| state.groups.get_mut(&cluster)) {
             group.hosts.look_again();
         }
     }
@@ -160,15 +224,15 @@ impl Governed {
         &mut self,
         worker: &mut Worker,
         store: &mut dyn Store,
-        key: KeyNumber,
+        key: Key,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
-        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return };
+        let Some(state) = state_of(&mut self.states, key) else { return };
         let mut lines = Vec::new();
-        for group in &mut state.groups {
+        for group in state.groups.values_mut() {
             let Some(news) = group.hosts.take_news(worker, store, rules, now) else { continue };
             events.extend(news.counts().map(|(counted, count)| Event::Add(Metric::counted(counted), count)));
             lines.push(news);
@@ -197,24 +261,24 @@ impl Governed {
         worker: &mut Worker,
         store: &mut dyn Store,
         now: Timestamp,
-    ) -> Vec<(KeyNumber, Vec<Event>)> {
+    ) -> Vec<(Key, Vec<Event>)> {
         let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return Vec::new() };
         self.know_groups(worker, store, rules, now);
         let mut told = Vec::new();
         for number in 0..self.states.len() {
-            let Some(state) = self.states.get_mut(number) else { continue };
+            let Some(Some(state)) = self.states.get_mut(number) else { continue };
             if state.groups.is_empty() {
                 continue;
             }
-            for group in &mut state.groups {
+            for group in state.groups.values_mut() {
                 group.hosts.look(worker, store, rules, now);
                 group.hosts.flush(worker, store, rules, now);
                 group.hosts.sweep(worker, store, rules, now);
             }
             let mut events: Vec<Event> = totals(state).into();
-            let key = KeyNumber(number as u16);
+            let key = state.key;
             self.tell_hosts(worker, store, key, now, &mut events);
             told.push((key, events));
         }
@@ -244,10 +308,9 @@ impl Governed {
         let is_known = policy.scope.by.iter().all(|dimension| *dimension == Dimension::Cluster);
         for cluster in policy.matches.cluster.iter().filter(|cluster| is_known && cluster.is_literal()) {
             let name = cluster.as_str().as_bytes();
-            let key = self.key(store, |_| Some(Cow::Borrowed(name)));
-            let hash = self.cluster_hash(|| Cow::Borrowed(name));
-            let state = self.states.get_mut(usize::from(key.0));
-            if let Some(group) = state.and_then(|state| state.group(self.fingerprint, hash)) {
+            let key = self.key(worker, store, now, |_| Some(Cow::Borrowed(name)));
+            let hash = self.cluster_hash(key, || Cow::Borrowed(name));
+            if let Some(group) = self.group(store, key, hash, now) {
                 group.hosts.look(worker, store, rules, now);
                 group.hosts.introduce(worker, store, rules, name, now);
             }
@@ -257,7 +320,7 @@ impl Governed {
 
 /// The gauges of a key's hosts, over all clusters that this worker knows.
 fn totals(state: &KeyState) -> [Event; 2] {
-    let tables = || state.groups.iter().filter_map(|group| group.hosts.table());
+    let tables = || state.groups.values().filter_map(|group| group.hosts.table());
     let (known, out) =
         (tables().map(|table| table.known() as u64).sum(), tables().map(|table| table.out() as u64).sum());
     [Event::Gauge(Metric::Hosts, known), Event::Gauge(Metric::HostsEjected, out)]

@@ -4,17 +4,17 @@ use core::time::Duration;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Event, Governed, Ticket, other_slots};
+use super::{Event, Governed, Ticket, other_slots, state_of};
 use crate::attempts::Attempts;
 use crate::backoff;
 use crate::budget::{self, Withdrawn};
 use crate::document::{Dimension, Mode, Retry};
 use crate::exchange::{ClusterHash, End, Exchange, Next};
-use crate::keys::KeyNumber;
+use crate::keys::Key;
 use crate::metrics::Metric;
 use crate::outcome::{Answer, Outcome, Verdict};
 use crate::paths;
-use crate::presence::{self, PolicyText, Presence};
+use crate::presence::{PolicyText, Presence};
 use crate::record::Record;
 use crate::retry::{Denial, Leave};
 use crate::store::{Expected, Store};
@@ -116,13 +116,13 @@ impl Governed {
     }
 
     /// How the cluster of a request is told beside its key; `name` is asked only where the key does not tell it.
-    pub fn cluster_hash<'a>(&self, name: impl FnOnce() -> Cow<'a, [u8]>) -> ClusterHash {
-        if self.wants_cluster() { ClusterHash::of(&name()) } else { ClusterHash::OF_THE_KEY }
+    pub fn cluster_hash<'a>(&self, key: Key, name: impl FnOnce() -> Cow<'a, [u8]>) -> ClusterHash {
+        if self.wants_cluster(key) { ClusterHash::of(&name()) } else { ClusterHash::OF_THE_KEY }
     }
 
-    /// Whether the cluster of a request must be known beside its key.
-    pub(crate) fn wants_cluster(&self) -> bool {
-        !self.policy.scope.by.contains(&Dimension::Cluster)
+    /// Whether the cluster of a request must be known beside its key. Those that share the overflow key have nothing in common.
+    pub(crate) fn wants_cluster(&self, key: Key) -> bool {
+        !self.policy.scope.by.contains(&Dimension::Cluster) || self.is_overflow(key)
     }
 
     /// What the router is to be told about an admitted request; `None` if the policy says nothing about retries.
@@ -162,13 +162,14 @@ impl Governed {
             let most = retry.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(Duration::from_millis(1)));
             lasts.min(most).max(per_try)
         });
+        let group = self.group_id(store, ticket.key, cluster, now);
         let exchange = is_retried.then(|| Exchange {
             governs_retries: true,
             // The router's time begins when the request has come to its end.
             deadline: retry.timeout.filter(|_| ended).map(|timeout| now.plus(timeout)),
             try_lasts,
             leave,
-            ..Exchange::new(self.fingerprint, &self.policy.name, ticket.key, cluster, seat, seed, now)
+            ..Exchange::new(self.fingerprint, &self.policy.name, ticket.key.occupant, group, seat, seed, now)
         });
         Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
     }
@@ -177,25 +178,22 @@ impl Governed {
     pub(super) fn sees_attempt_seat<S: Store>(
         &mut self,
         store: &mut S,
-        key: KeyNumber,
+        key: Key,
         cluster: ClusterHash,
         now: Timestamp,
     ) -> bool {
-        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return false };
-        let known = state.attempt_seat.iter_mut().find(|(known, ..)| *known == cluster);
-        if let Some((_, at, there)) = &known
-            && *at <= now
-            && now.since(*at) < VIEW_LASTS
+        let Some(group) = self.group(store, key, cluster, now) else { return false };
+        if let Some((at, there)) = group.has_attempt_seat
+            && at <= now
+            && now.since(at) < VIEW_LASTS
         {
-            return *there;
+            return there;
         }
-        let stored = store.get(&state.paths.attempt_seat(cluster));
-        let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, self.fingerprint));
+        let fingerprint = group.hosts.fingerprint();
+        let stored = store.get(&group.attempt_seat);
+        let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, fingerprint));
         let there = presence.is_some_and(|presence| presence.holds(now));
-        match known {
-            Some(known) => *known = (cluster, now, there),
-            None => presence::remember(&mut state.attempt_seat, (cluster, now, there)),
-        }
+        group.has_attempt_seat = Some((now, there));
         there
     }
 
@@ -205,11 +203,11 @@ impl Governed {
         worker: &mut Worker,
         store: &mut S,
         retry: &Retry,
-        key: KeyNumber,
+        key: Key,
         now: Timestamp,
     ) -> bool {
-        let (fingerprint, shape) = (self.fingerprint, self.shape);
-        let Some(state) = self.states.get_mut(usize::from(key.0)) else { return false };
+        let shape = self.shape;
+        let Some(state) = state_of(&mut self.states, key) else { return false };
         if let Some((at, has)) = state.budget
             && at <= now
             && now.since(at) < VIEW_LASTS_UNSIGNALLED
@@ -217,10 +215,10 @@ impl Governed {
             return has;
         }
         let mut requests = state.slot.deposits_tally(&shape, now);
-        for slot in other_slots(fingerprint, &shape, state, worker, store, now) {
+        for slot in other_slots(&shape, state, worker, store, now) {
             requests = requests.saturating_add(slot.deposits_tally(&shape, now));
         }
-        let has = budget::read(store, &state.paths.budget(), fingerprint).has_left(&retry.budget, requests, now);
+        let has = budget::read(store, &state.paths.budget(), state.fingerprint).has_left(&retry.budget, requests, now);
         state.budget = Some((now, has));
         has
     }
@@ -231,7 +229,7 @@ impl Governed {
         &mut self,
         worker: &mut Worker,
         store: &mut dyn Store,
-        key: KeyNumber,
+        key: Key,
         tried: &Tried<'_>,
         answer: Answer,
         outcome: &Outcome,
@@ -279,9 +277,9 @@ impl Governed {
     }
 
     /// Changes what has been taken from the budget.
-    fn change_budget<S: Store>(&self, store: &mut S, key: KeyNumber, change: impl Fn(&mut Withdrawn)) {
-        if let Some(state) = self.states.get(usize::from(key.0)) {
-            budget::change(store, &state.paths.budget(), self.fingerprint, change);
+    fn change_budget<S: Store>(&mut self, store: &mut S, key: Key, change: impl Fn(&mut Withdrawn)) {
+        if let Some(state) = state_of(&mut self.states, key) {
+            budget::change(store, &state.paths.budget(), state.fingerprint, change);
         }
     }
 }

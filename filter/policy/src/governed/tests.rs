@@ -41,14 +41,14 @@ impl Thread {
     }
 
     fn admit(&mut self, now: Timestamp) -> Decision {
-        let key = self.governed.key(&mut self.store, |_| Some(Cow::Borrowed(b"orders")));
+        let key = self.governed.key(&mut self.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"orders")));
         self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events)
     }
 
     fn report(&mut self, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
         let hold = self.governed.report(&mut self.worker, &mut self.store, ticket, outcome, now, &mut self.events);
         if let Some(hold) = hold {
-            self.governed.release(&mut self.worker, &mut self.store, hold, now, &mut self.events);
+            self.governed.release(&mut self.worker, &mut self.store, hold, now);
         }
     }
 
@@ -206,7 +206,7 @@ fn the_healthy_path_reads_nothing_shared() {
 
 /// What the store has of a worker's place.
 fn slot_bytes(thread: &mut Thread, number: u16) -> Option<Vec<u8>> {
-    let key = thread.governed.states[0].paths.slot(number);
+    let key = thread.governed.states[0].as_ref().unwrap().paths.slot(number);
     thread.store.get(&key).map(|(bytes, _)| bytes)
 }
 
@@ -301,7 +301,7 @@ fn a_worker_that_lost_its_place_leaves_the_slot_to_the_next() {
 fn where_time_does_not_matter_a_closed_breaker_admits_without_a_clock_as_it_would_with_one() {
     let (_, mut threads) = threads(2, BREAKER);
     let unhurried = |thread: &mut Thread, now| {
-        let key = thread.governed.key(&mut thread.store, |_| Some(Cow::Borrowed(b"orders")));
+        let key = thread.governed.key(&mut thread.worker, &mut thread.store, now, |_| Some(Cow::Borrowed(b"orders")));
         thread.governed.admit_unhurried(&mut thread.store, key, now, &mut thread.events)
     };
     assert!(threads[0].governed.is_untimed());
@@ -333,21 +333,278 @@ fn where_time_matters_or_there_is_no_signal_the_clock_is_looked_at() {
     let policy = policy(BREAKER);
     let mut thread = Thread::new(&MemoryStore::unsignalled(), &policy, 1);
     thread.request(&SUCCESS, t(0));
-    let key = thread.governed.key(&mut thread.store, |_| Some(Cow::Borrowed(b"orders")));
+    let key = thread.governed.key(&mut thread.worker, &mut thread.store, t(0), |_| Some(Cow::Borrowed(b"orders")));
     assert_eq!(thread.governed.admit_unhurried(&mut thread.store, key, t(0), &mut thread.events), None);
+}
+
+/// A policy by tenant with so few keys.
+fn by_tenant(most: u16, features: &str) -> Arc<Policy> {
+    policy(&format!(r#""scope":[{{"header":"x-tenant"}}],"max_keys":{most},{features}"#))
+}
+
+impl Thread {
+    fn key_of(&mut self, tenant: &str, now: Timestamp) -> Key {
+        let value = |_: Field<'_>| Some(Cow::Owned(tenant.as_bytes().to_vec()));
+        self.governed.key(&mut self.worker, &mut self.store, now, value)
+    }
+
+    /// A tenant's request from admission to outcome; whether it was admitted.
+    fn tenant(&mut self, tenant: &str, outcome: &Outcome, now: Timestamp) -> bool {
+        let key = self.key_of(tenant, now);
+        match self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events) {
+            Decision::Admitted(ticket) => {
+                self.report(ticket, outcome, now);
+                true
+            }
+            Decision::Rejected(_) => false,
+        }
+    }
+
+    fn text_of(&mut self, tenant: &str, now: Timestamp) -> String {
+        let key = self.key_of(tenant, now);
+        self.governed.key_text(key).to_owned()
+    }
 }
 
 #[test]
 fn a_key_is_the_same_whatever_the_request_before_had() {
+    let mut thread = Thread::new(&MemoryStore::default(), &by_tenant(3, r#""breaker":{}"#), 1);
+    let places = ["a", "a", "b", "a", "b", "b", "", "", "a", ""].map(|value| thread.key_of(value, t(0)).occupant.place);
+    assert_eq!(places, [0, 0, 1, 0, 1, 1, 2, 2, 0, 2]);
+    // Values too long to be kept are found all the same.
+    let mut thread = Thread::new(&MemoryStore::default(), &by_tenant(3, r#""breaker":{}"#), 1);
+    let long = "x".repeat(crate::keys::LONGEST_JOINED + 1);
+    let places = [&long, "a", &long].map(|value| thread.key_of(value, t(0)).occupant.place);
+    assert_eq!(places, [0, 1, 0]);
+}
+
+#[test]
+fn after_many_values_that_were_seen_once_a_tenant_that_fails_and_one_that_is_well_have_states_of_their_own() {
     let store = MemoryStore::default();
-    let policy = policy(r#""scope":[{"header":"x-tenant"}],"max_keys":3,"breaker":{}"#);
+    let policy = by_tenant(256, BREAKER);
+    let mut threads = [1, 2].map(|seed| Thread::new(&store, &policy, seed));
+    for n in 0..300 {
+        assert!(threads[n % 2].tenant(&format!("stray-{n}"), &SUCCESS, t(0)));
+    }
+    for n in 0..30 {
+        threads[n % 2].tenant("failing", &FAILURE, t(1));
+        assert!(threads[n % 2].tenant("well", &SUCCESS, t(1)), "request {n}");
+    }
+    assert!(!threads[0].tenant("failing", &SUCCESS, t(2)) && !threads[1].tenant("failing", &SUCCESS, t(2)));
+}
+
+#[test]
+fn values_that_rotate_take_nothing_from_a_busy_tenant_nor_from_one_that_is_cut_off() {
+    let store = MemoryStore::default();
+    let policy = by_tenant(8, BREAKER);
+    let mut threads = [1, 2].map(|seed| Thread::new(&store, &policy, seed));
+    for n in 0..40 {
+        threads[n % 2].tenant("open", &FAILURE, t(0));
+        threads[n % 2].tenant("busy", &SUCCESS, t(0));
+    }
+    let (open, busy) = (threads[0].key_of("open", t(0)), threads[0].key_of("busy", t(0)));
+    // Five seconds in which each request brings a new value, and none is from those two but one a second.
+    for n in 0..5000 {
+        let now = t(1 + n);
+        threads[n as usize % 2].tenant(&format!("stray-{n}"), &SUCCESS, now);
+        if n % 1000 == 0 {
+            threads[1].tenant("busy", &SUCCESS, now);
+            threads.iter_mut().for_each(|thread| thread.tick(now));
+        }
+    }
+    for thread in &mut threads {
+        assert_eq!([thread.key_of("open", t(5001)), thread.key_of("busy", t(5001))], [open, busy]);
+        assert!(!thread.tenant("open", &SUCCESS, t(5001)), "its breaker is still open");
+    }
+}
+
+#[test]
+fn where_every_place_is_worth_keeping_a_new_key_shares_the_overflow_key_for_a_moment() {
+    let store = MemoryStore::default();
+    let policy = by_tenant(2, BREAKER);
     let mut thread = Thread::new(&store, &policy, 1);
-    let mut key =
-        |value: &'static str| thread.governed.key(&mut thread.store, |_| Some(Cow::Borrowed(value.as_bytes())));
-    let numbers = ["a", "a", "b", "a", "b", "b", "", "", "over", "over", "more", "a", ""].map(|value| key(value).0);
-    assert_eq!(numbers, [0, 0, 1, 0, 1, 1, 2, 2, 3, 3, 3, 0, 2]);
-    let long = "x".repeat(crate::keys::LONGEST_JOINED + 1).leak();
-    assert_eq!([key(long).0, key("a").0, key(long).0], [3, 0, 3]);
+    for _ in 0..20 {
+        thread.tenant("a", &SUCCESS, t(0));
+        thread.tenant("b", &FAILURE, t(0));
+    }
+    assert_eq!(thread.text_of("c", t(1)), "overflow");
+    let reads = store.reads();
+    assert_eq!(thread.text_of("d", t(50)), "overflow");
+    assert_eq!(store.reads(), reads, "nobody asks again so soon");
+    // What a has counted is past; b's breaker is not closed.
+    assert_eq!(thread.text_of("c", t(15_000)), "x-tenant=c");
+    assert_eq!(thread.text_of("b", t(15_000)), "x-tenant=b");
+    assert_eq!(thread.text_of("a", t(15_001)), "x-tenant=a", "and c has made one request");
+}
+
+#[test]
+fn what_an_earlier_tenant_left_at_a_place_is_not_the_next_ones() {
+    let store = MemoryStore::default();
+    let policy = by_tenant(1, BREAKER);
+    let mut threads = [1, 2].map(|seed| Thread::new(&store, &policy, seed));
+    for n in 0..19 {
+        threads[n % 2].tenant("first", &FAILURE, t(0));
+    }
+    // 20 failures would open it.
+    let later = t(20_000);
+    assert!(threads[0].tenant("second", &FAILURE, later));
+    assert_eq!(threads[0].text_of("second", later), "x-tenant=second");
+    // The other worker has not heard of it, and changes nothing of the second one's.
+    let written = |threads: &mut [Thread; 2]| {
+        for _ in 0..25 {
+            threads[1].tenant("first", &FAILURE, later);
+        }
+        threads[0].tenant("second", &SUCCESS, later)
+    };
+    assert!(written(&mut threads));
+    threads.iter_mut().for_each(|thread| thread.tick(t(21_000)));
+    assert_eq!(threads[1].text_of("second", t(21_000)), "x-tenant=second");
+    for n in 0..20 {
+        threads[n % 2].tenant("second", &FAILURE, t(21_000));
+    }
+    assert!(!threads[0].tenant("second", &SUCCESS, t(21_001)) && !threads[1].tenant("second", &SUCCESS, t(21_001)));
+}
+
+#[test]
+fn only_so_many_keys_have_metric_series_of_their_own_in_the_life_of_a_process() {
+    let store = MemoryStore::default();
+    let policy = by_tenant(3, BREAKER);
+    let mut threads = [1, 2].map(|seed| Thread::new(&store, &policy, seed));
+    let series: std::collections::BTreeSet<String> = (0..1500)
+        .map(|n| {
+            let thread = &mut threads[n % 2];
+            let key = thread.key_of(&format!("t{n}"), t(n as u64 * 100));
+            thread.governed.series_text(key).to_owned()
+        })
+        .collect();
+    let expected = ["overflow", "x-tenant=t0", "x-tenant=t1", "x-tenant=t2"].map(str::to_owned);
+    assert_eq!(series, std::collections::BTreeSet::from(expected));
+    for thread in &mut threads {
+        let back = thread.key_of("t1", t(200_000));
+        assert_eq!(thread.governed.series_text(back), "x-tenant=t1", "who comes back has the series it had");
+    }
+}
+
+impl Thread {
+    /// A try of a request to this cluster that ended so at this host.
+    fn tries(&mut self, key: Key, cluster: &str, host: &str, outcome: &Outcome, now: Timestamp) {
+        let hash = self.governed.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
+        let end = crate::exchange::End::Http(if outcome.failed() { 503 } else { 200 });
+        let one = crate::outlier::hosts::Judged {
+            host: host.as_bytes(),
+            end,
+            verdict: outcome.verdict,
+            took: Duration::from_millis(1),
+            sent: now,
+        };
+        self.governed.judge_host(&mut self.worker, &mut self.store, key, hash, one, now, &mut self.events);
+    }
+
+    /// Where a request to this cluster is sent, and how many hosts are out.
+    fn out(&mut self, key: Key, cluster: &str, now: Timestamp) -> usize {
+        let hash = self.governed.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
+        let Decision::Admitted(ticket) = self.admit_key(key, now) else { panic!("no breaker") };
+        let sending =
+            Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None, trusts_seat: true };
+        let sent = self.governed.send(&mut self.worker, &mut self.store, &ticket, sending, now, &mut self.events);
+        let _ = self.governed.report(&mut self.worker, &mut self.store, ticket, &SUCCESS, now, &mut self.events);
+        sent.steering.map_or(0, |steering| usize::from(steering.out))
+    }
+
+    fn admit_key(&mut self, key: Key, now: Timestamp) -> Decision {
+        self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events)
+    }
+}
+
+#[test]
+fn any_number_of_clusters_under_one_key_have_their_hosts_judged() {
+    let store = MemoryStore::default();
+    let policy = policy(r#""scope":[],"outlier":{}"#);
+    let mut threads = [1, 2].map(|seed| Thread::new(&store, &policy, seed));
+    let clusters: Vec<String> = (0..600).map(|number| format!("cluster-{number}")).collect();
+    for cluster in &clusters {
+        for (n, thread) in threads.iter_mut().enumerate() {
+            assert_eq!(thread.key_of("", t(0)), Key::ALL);
+            thread.tries(Key::ALL, cluster, "10.0.0.1:80", &SUCCESS, t(n as u64));
+            thread.tries(Key::ALL, cluster, "10.0.0.2:80", &SUCCESS, t(n as u64));
+        }
+    }
+    for n in 0..5 {
+        for cluster in &clusters {
+            threads[n % 2].tries(Key::ALL, cluster, "10.0.0.1:80", &FAILURE, t(10));
+        }
+    }
+    for thread in &mut threads {
+        let out: usize = clusters.iter().map(|cluster| thread.out(Key::ALL, cluster, t(11))).sum();
+        assert_eq!(out, 600, "one of two in each");
+    }
+    let reads = store.reads();
+    for cluster in &clusters {
+        threads[0].out(Key::ALL, cluster, t(12));
+    }
+    assert_eq!(store.reads() - reads, 0, "and a request reads nothing while nothing changes");
+}
+
+#[test]
+fn clusters_that_come_and_go_make_room_for_each_other_and_hosts_that_are_out_stay_out() {
+    let store = MemoryStore::default();
+    let policy = policy(r#""scope":[],"outlier":{"base_ejection_time":"200s"}"#);
+    let mut thread = Thread::new(&store, &policy, 1);
+    assert_eq!(thread.key_of("", t(0)), Key::ALL);
+    for host in ["10.0.0.1:80", "10.0.0.2:80"] {
+        thread.tries(Key::ALL, "kept", host, &SUCCESS, t(0));
+    }
+    for _ in 0..5 {
+        thread.tries(Key::ALL, "kept", "10.0.0.1:80", &FAILURE, t(1));
+    }
+    let most = usize::from(MOST_GROUPS);
+    for number in 0..most + 100 {
+        let now = t(2 + number as u64 / 10);
+        thread.out(Key::ALL, &format!("cluster-{number}"), now);
+        if number % 500 == 0 {
+            thread.tick(now);
+        }
+    }
+    thread.tick(t(2500));
+    let known: usize = thread.governed.states.iter().flatten().map(|state| state.groups.len()).sum();
+    assert_eq!(known, most, "no more are kept");
+    assert_eq!(thread.out(Key::ALL, "kept", t(2501)), 1);
+}
+
+#[test]
+fn under_the_overflow_key_hosts_of_different_clusters_are_not_compared_and_seats_are_not_mixed() {
+    let store = MemoryStore::default();
+    let features = r#""outlier":{"consecutive_failures":{"threshold":3},"max_ejected":50},"retry":{},
+        "concurrency":{"max_requests":100}"#;
+    let policy = policy(&format!(r#""max_keys":1,{features}"#));
+    let mut thread = Thread::new(&store, &policy, 1);
+    // A request in flight keeps the only place.
+    let Decision::Admitted(_held) = thread.admit(t(0)) else { panic!("the first") };
+    let key = thread.key_of("slow", t(1));
+    assert_eq!(thread.key_of("fast", t(1)), key);
+    assert_eq!(thread.governed.key_text(key), "overflow");
+    let [slow, fast] =
+        ["slow", "fast"].map(|name| thread.governed.cluster_hash(key, || Cow::Borrowed(name.as_bytes())));
+    assert_ne!(slow, fast);
+    // Three hosts of each are known; all three of one fail, and half of them are ejected, whatever the other has.
+    for (cluster, net) in [("slow", 1), ("fast", 2)] {
+        for host in 1..=3 {
+            thread.tries(key, cluster, &format!("10.0.{net}.{host}:80"), &SUCCESS, t(2));
+        }
+    }
+    for host in 1..=3 {
+        for _ in 0..3 {
+            thread.tries(key, "slow", &format!("10.0.1.{host}:80"), &FAILURE, t(3));
+        }
+    }
+    assert_eq!([thread.out(key, "slow", t(4)), thread.out(key, "fast", t(4))], [1, 0]);
+    // An attempt seat of one of them says nothing of the other.
+    let id = thread.governed.group_id(&mut thread.store, key, slow, t(4));
+    let paths = crate::paths::GroupPaths::new(&thread.governed.prefix, key.occupant.place, id).unwrap();
+    let mark = id.fingerprint(thread.governed.fingerprint, key.occupant);
+    thread.store.set(&paths.attempt_seat(), &crate::presence::Presence { seen: t(4) }.encode(mark));
+    assert!(thread.governed.sees_attempt_seat(&mut thread.store, key, slow, t(5000)));
+    assert!(!thread.governed.sees_attempt_seat(&mut thread.store, key, fast, t(5000)));
 }
 
 #[test]
@@ -447,7 +704,7 @@ fn forced_states_decide_without_state() {
     for _ in 0..100 {
         assert!(closed[0].request(&FAILURE, t(0)));
     }
-    assert_eq!(store.writes(), 1, "only the key's name");
+    assert_eq!(store.writes(), 3, "only the key's place, its name and its series");
 }
 
 #[test]
@@ -520,8 +777,8 @@ fn a_place_is_taken_until_the_response_has_ended() {
     let Thread { worker, governed, store, events } = &mut threads[0];
     let hold = governed.report(worker, store, ticket, &SUCCESS, t(1), events).expect("it holds a place");
     assert!(matches!(threads[0].admit(t(2)), Decision::Rejected(_)), "its body is still on its way");
-    let Thread { worker, governed, store, events } = &mut threads[0];
-    governed.release(worker, store, hold, t(3), events);
+    let Thread { worker, governed, store, .. } = &mut threads[0];
+    governed.release(worker, store, hold, t(3));
     assert!(matches!(threads[0].admit(t(4)), Decision::Admitted(_)));
 }
 

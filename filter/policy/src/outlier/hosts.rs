@@ -20,7 +20,7 @@ use crate::exchange::End;
 use crate::outcome::Verdict;
 use crate::paths::HostPaths;
 use crate::record::Record;
-use crate::store::{Contended, Store, Version, update};
+use crate::store::{NotUpdated, Store, Version, update};
 use crate::time::{SKEW, Timestamp, nanos};
 use crate::worker::{Seen, Worker, places};
 use crate::workers;
@@ -146,6 +146,11 @@ impl Hosts {
         }
     }
 
+    /// That of the records.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
     /// The names in the store.
     pub fn paths(&self) -> &HostPaths {
         &self.paths
@@ -244,7 +249,7 @@ impl Hosts {
         rules: &Outlier,
         now: Timestamp,
         mut step: impl FnMut(&mut HostTable) -> Option<V>,
-    ) -> Result<Option<V>, Contended> {
+    ) -> Result<Option<V>, NotUpdated> {
         let mut verdict = None;
         self.change_if(worker, store, rules, now, &mut |table| {
             verdict = step(table);
@@ -261,7 +266,7 @@ impl Hosts {
         rules: &Outlier,
         now: Timestamp,
         step: &mut dyn FnMut(&mut HostTable) -> bool,
-    ) -> Result<(), Contended> {
+    ) -> Result<(), NotUpdated> {
         let store = &mut { store };
         let epoch = store.epoch();
         let uncounted = core::mem::take(&mut self.uncounted);

@@ -2,7 +2,7 @@ use super::*;
 use crate::config;
 use crate::memory::MemoryStore;
 use crate::outlier::news::{Counted, What};
-use crate::paths::{self, Paths};
+use crate::paths;
 use std::collections::HashMap;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -139,7 +139,7 @@ impl World {
 
 fn group() -> HostPaths {
     let prefix = paths::of_policy("p", 7);
-    Paths::new(&prefix, crate::keys::KeyNumber(0)).hosts(crate::exchange::ClusterHash::OF_THE_KEY)
+    crate::paths::GroupPaths::new(&prefix, 0, crate::exchange::GroupId::OfTheKey).unwrap().hosts()
 }
 
 fn first(steering: &Steering) -> &str {

@@ -121,7 +121,7 @@ impl Attempt {
 
     /// Takes over what tries beside this one have written.
     fn refresh(&mut self) {
-        if let Some(written) = shared_exchange::read() {
+        if let Some(written) = shared_exchange::read_in_attempt_seat() {
             self.exchange = written;
         }
     }
@@ -154,7 +154,7 @@ impl AttemptSeat {
 
     /// Finds out what the request seat says of this request, and decides on the try.
     fn begin(&mut self) -> Option<Action> {
-        let Some(exchange) = shared_exchange::read() else { return self.begin_ungoverned() };
+        let Some(exchange) = shared_exchange::read_in_attempt_seat() else { return self.begin_ungoverned() };
         if exchange.steered {
             // It has been read, once for all tries; the host has no use for it.
             let _ = host::remove_header(Headers::Request, steering::HEADER);
@@ -279,6 +279,8 @@ impl AttemptSeat {
             self.plugin.answer_beside(seed);
             if attempt.exchange.is_retried() {
                 mark(exchange::TRIES_HEADER, "1");
+            } else {
+                self.show_judged(attempt, &policy);
             }
             attempt.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
             return Action::Continue;
@@ -354,6 +356,8 @@ impl AttemptSeat {
     /// Shows a request seat that has not heard of this seat that the host is judged here.
     fn show_judged(&self, attempt: &Attempt, policy: &Attempts) {
         if !attempt.exchange.seat && policy.judges_hosts() {
+            // The header alone would prove nothing.
+            attempt.write();
             mark(exchange::TRIES_HEADER, "1");
         }
     }

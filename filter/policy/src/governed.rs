@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crate::breaker::{Admission, Cell, Judged, StateName, Transition, Trip};
 use crate::document::{Breaker, BreakerControl, Concurrency, Mode, Policy, Reason, Throttle};
-use crate::exchange::ClusterHash;
 use crate::fallback::Field;
 use crate::fingerprint;
 use crate::inflight::{self, InFlight};
@@ -174,8 +173,8 @@ struct KeyState {
     in_flight_unwritten: bool,
     /// The throttle's counts of the other workers.
     others: Option<(Timestamp, Tally)>,
-    /// Whether there is an attempt seat, and when this was last looked up, by cluster.
-    attempt_seat: Vec<(ClusterHash, Timestamp, bool)>,
+    /// What is known of attempt seats, by cluster.
+    attempt_seat: Vec<retries::KnownSeat>,
     /// Whether the retry budget has a token left, and when this was last looked up.
     budget: Option<(Timestamp, bool)>,
     /// The hosts, by cluster.

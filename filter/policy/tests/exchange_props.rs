@@ -63,13 +63,13 @@ fn exchange() -> impl Strategy<Value = Exchange> {
         ".{0,40}",
         any::<u16>(),
         any::<u64>(),
-        any::<[bool; 3]>(),
+        any::<[bool; 4]>(),
         prop::option::of(any::<(u16, u32)>()),
     );
     let times = (any::<u64>(), time(), some_time, some_span);
     let tries = (leave, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<bool>());
     (place, times, tries).prop_map(|(place, times, tries)| {
-        let (fingerprint, policy, key, cluster, [seat, governs_retries, steered], probe) = place;
+        let (fingerprint, policy, key, cluster, [seat, seen, governs_retries, steered], probe) = place;
         let probe = probe.map(|(place, id)| HostId { place, id });
         let (seed, admitted, deadline, try_lasts) = times;
         let (leave, retries, waiting, tries, next, marked) = tries;
@@ -79,6 +79,7 @@ fn exchange() -> impl Strategy<Value = Exchange> {
             key: KeyNumber(key),
             cluster: ClusterHash(cluster),
             seat,
+            seen,
             governs_retries,
             steered,
             probe,

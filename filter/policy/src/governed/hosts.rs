@@ -38,8 +38,6 @@ pub struct Sending<'a> {
     pub leave: Option<Leave>,
     /// What the attempt seat is told about its retries, if anything.
     pub exchange: Option<Exchange>,
-    /// Whether an attempt seat that shows itself is one that sees this request.
-    pub trusts_seat: bool,
 }
 
 /// How a request is sent.
@@ -81,10 +79,10 @@ impl Governed {
         let Some(rules) = policy.active_outlier() else {
             return Sent { exchange: sending.exchange, steering: None };
         };
-        let Sending { cluster, cluster_name, leave, exchange, trusts_seat } = sending;
+        let Sending { cluster, cluster_name, leave, exchange } = sending;
         let seat = match &exchange {
             Some(exchange) => exchange.seat,
-            None => self.sees_attempt_seat(store, ticket.key, cluster, now) && trusts_seat,
+            None => self.sees_attempt_seat(store, ticket.key, cluster, now),
         };
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
         let tries = retry.map_or(1, |retry| 1 + usize::from(retry.max_retries));

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Event, Governed, Ticket, other_slots};
+use super::{Event, Governed, KeyState, Ticket, other_slots};
 use crate::attempts::Attempts;
 use crate::backoff;
 use crate::budget::{self, Withdrawn};
@@ -47,9 +47,20 @@ pub struct Asked {
     pub cluster: ClusterHash,
     /// Whether it ended with its headers.
     pub ended: bool,
-    /// Whether an attempt seat that shows itself is one that sees this request.
-    pub trusts_seat: bool,
 }
+
+/// What is known of the attempt seat of one cluster.
+#[derive(Debug)]
+pub(super) struct KnownSeat {
+    cluster: ClusterHash,
+    /// Whether one shows itself, as it was looked up last, and when that was.
+    looked: Option<(Timestamp, bool)>,
+    /// Until then one that shows itself is not counted on: it did not see a request. It may be another listener's.
+    missed_until: Timestamp,
+}
+
+/// How long an attempt seat is not counted on after one was missed.
+const MISSED_LASTS: Duration = Duration::from_secs(60);
 
 /// What is known at the end about the tries of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +96,13 @@ impl Tried<'_> {
             Some(exchange) => exchange.retries.saturating_sub(exchange.waiting).into(),
             None => u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX),
         }
+    }
+}
+
+impl KeyState {
+    fn known_seat(&mut self, cluster: ClusterHash) -> Option<&mut KnownSeat> {
+        let fresh = || KnownSeat { cluster, looked: None, missed_until: Timestamp::ZERO };
+        presence::recall(&mut self.attempt_seat, |known| known.cluster == cluster, fresh)
     }
 }
 
@@ -136,8 +154,8 @@ impl Governed {
     ) -> Option<Plan> {
         let policy = Arc::clone(&self.policy);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
-        let Asked { leave, cluster, ended, trusts_seat } = asked;
-        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now) && trusts_seat;
+        let Asked { leave, cluster, ended } = asked;
+        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now);
         let denial = match leave {
             Leave::Nothing => Some(Denial::RetryOfRetry),
             // A second try of a probe would be one probe more.
@@ -173,7 +191,7 @@ impl Governed {
         Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
     }
 
-    /// Whether there is an attempt seat for a key and cluster; looked up once a second.
+    /// Whether there is an attempt seat for a key and cluster that can be counted on; looked up once a second.
     pub(super) fn sees_attempt_seat<S: Store>(
         &mut self,
         store: &mut S,
@@ -182,21 +200,31 @@ impl Governed {
         now: Timestamp,
     ) -> bool {
         let Some(state) = self.states.get_mut(usize::from(key.0)) else { return false };
-        let known = state.attempt_seat.iter_mut().find(|(known, ..)| *known == cluster);
-        if let Some((_, at, there)) = &known
-            && *at <= now
-            && now.since(*at) < VIEW_LASTS
+        let Some(known) = state.known_seat(cluster) else { return false };
+        if known.missed_until.remaining(now, MISSED_LASTS).is_some() {
+            return false;
+        }
+        if let Some((at, there)) = known.looked
+            && at <= now
+            && now.since(at) < VIEW_LASTS
         {
-            return *there;
+            return there;
         }
         let stored = store.get(&state.paths.attempt_seat(cluster));
         let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, self.fingerprint));
         let there = presence.is_some_and(|presence| presence.holds(now));
-        match known {
-            Some(known) => *known = (cluster, now, there),
-            None => presence::remember(&mut state.attempt_seat, (cluster, now, there)),
+        if let Some(known) = state.known_seat(cluster) {
+            known.looked = Some((now, there));
         }
         there
+    }
+
+    /// Notes that the attempt seat that was counted on for a key and cluster has not seen a request.
+    pub fn miss_attempt_seat(&mut self, key: KeyNumber, cluster: ClusterHash, now: Timestamp) {
+        let state = self.states.get_mut(usize::from(key.0));
+        if let Some(known) = state.and_then(|state| state.known_seat(cluster)) {
+            known.missed_until = now.plus(MISSED_LASTS);
+        }
     }
 
     /// Whether the retry budget has a token left; looked up every 10 ms, and without requests that still wait to be written.

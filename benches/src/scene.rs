@@ -121,7 +121,7 @@ impl Thread {
     ) -> Option<Plan> {
         let governed = self.policies.get_mut(index)?;
         let cluster = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
-        let asked = Asked { leave: Leave::All, cluster, ended: true, trusts_seat: true };
+        let asked = Asked { leave: Leave::All, cluster, ended: true };
         governed.plan_retries(&mut self.worker, store, ticket, asked, now)
     }
 
@@ -137,8 +137,7 @@ impl Thread {
         self.events.clear();
         let governed = self.policies.get_mut(index)?;
         let hash = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
-        let sending =
-            Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None, trusts_seat: true };
+        let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None };
         Some(governed.send(&mut self.worker, store, ticket, sending, now, &mut self.events))
     }
 

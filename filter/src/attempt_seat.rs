@@ -123,7 +123,7 @@ impl Attempt {
 
     /// Takes over what tries beside this one have written.
     fn refresh(&mut self) {
-        if let Some(written) = shared_exchange::read() {
+        if let Some(written) = shared_exchange::read_in_attempt_seat() {
             self.exchange = written;
         }
     }
@@ -156,7 +156,7 @@ impl AttemptSeat {
 
     /// Finds out what the request seat says of this request, and decides on the try.
     fn begin(&mut self) -> Option<Action> {
-        let Some(exchange) = shared_exchange::read() else { return self.begin_ungoverned() };
+        let Some(exchange) = shared_exchange::read_in_attempt_seat() else { return self.begin_ungoverned() };
         if exchange.steered {
             // It has been read, once for all tries; the host has no use for it.
             let _ = host::remove_header(Headers::Request, steering::HEADER);
@@ -281,6 +281,8 @@ impl AttemptSeat {
             self.plugin.answer_beside(seed);
             if attempt.exchange.is_retried() {
                 mark(exchange::TRIES_HEADER, "1");
+            } else {
+                self.show_judged(attempt, &policy);
             }
             attempt.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
             return Action::Continue;
@@ -340,7 +342,8 @@ impl AttemptSeat {
 
     /// Judges a response to a request whose retries are the route's.
     fn judge_only(&self, attempt: &mut Attempt, head: ResponseHead, ended: bool, sent: Timestamp, now: Timestamp) {
-        if let Ok(policy) = attempt.policy.try_borrow() {
+        let shared_policy = Rc::clone(&attempt.policy);
+        if let Ok(policy) = shared_policy.try_borrow() {
             self.show_judged(attempt, &policy);
         }
         let Some(answer) = head.answer(ended) else {
@@ -354,8 +357,10 @@ impl AttemptSeat {
     }
 
     /// Shows a request seat that has not heard of this seat that the host is judged here.
-    fn show_judged(&self, attempt: &Attempt, policy: &Attempts) {
+    fn show_judged(&self, attempt: &mut Attempt, policy: &Attempts) {
         if !attempt.exchange.seat && policy.judges_hosts() {
+            // The header alone would prove nothing.
+            attempt.write();
             mark(exchange::TRIES_HEADER, "1");
         }
     }

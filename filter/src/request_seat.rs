@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_policy::access::{self, Fate};
 use holdfast_policy::document::{Mode, Policy};
-use holdfast_policy::exchange::{self, ClusterHash, End, Next};
+use holdfast_policy::exchange::{self, ClusterHash, End};
 use holdfast_policy::fallback::{self, Field, Served};
 use holdfast_policy::governed::{
     Accounted, Asked, Decision, Event, Governed, InFlightHold, Plan, Sending, Ticket, Tried,
@@ -35,9 +35,6 @@ pub struct RequestSeat {
     exchange: Exchange,
 }
 
-/// How long attempt seats are not believed to be there after one was missed. Another listener's may show themselves.
-const SEATLESS: Duration = Duration::from_secs(60);
-
 /// How far the request has come. Taking the admitted state out is the only way to report or to reply, so neither
 /// can happen twice.
 enum Exchange {
@@ -61,6 +58,8 @@ struct Admitted {
     head: Option<(ResponseHead, Timestamp)>,
     /// What the router was told about retries, if anything.
     retrying: Option<Retrying>,
+    /// Its cluster, where the key does not tell it.
+    cluster: ClusterHash,
     /// Who judges the host, if anybody does.
     hosts: Option<JudgesHosts>,
     /// Where the router was told to go, if it was.
@@ -84,8 +83,6 @@ struct Retrying {
 /// Who judges the host of a request.
 #[derive(Clone, Copy)]
 struct JudgesHosts {
-    /// Whose hosts they are, where the key does not tell it.
-    cluster: ClusterHash,
     /// Whether an attempt seat is known, which sees every try.
     seat: bool,
 }
@@ -100,8 +97,8 @@ struct Came {
     retry_after: Option<Duration>,
     /// Whether nothing of it has gone to the client yet.
     replaceable: bool,
-    /// Whether the attempt seat says that it has written a record.
-    has_tries: bool,
+    /// Whether it has a header of the attempt seat's that says that it has written a record, or a host's that pretends so.
+    is_pointed: bool,
 }
 
 impl RequestSeat {
@@ -145,9 +142,8 @@ impl RequestSeat {
                 } else {
                     ClusterHash::OF_THE_KEY
                 };
-                let trusts_seat = plugin.seatless_until.get().remaining(now, SEATLESS).is_none();
                 let plan = leave.and_then(|leave| {
-                    let asked = Asked { leave, cluster, ended, trusts_seat };
+                    let asked = Asked { leave, cluster, ended };
                     governed.plan_retries(&mut worker, &mut shared, &ticket, asked, now)
                 });
                 let mut steering = None;
@@ -161,7 +157,7 @@ impl RequestSeat {
                 };
                 if judges_hosts {
                     let cluster_name = facts.get(Field::Cluster).unwrap_or_default();
-                    let sending = Sending { cluster, cluster_name: &cluster_name, leave, exchange, trusts_seat };
+                    let sending = Sending { cluster, cluster_name: &cluster_name, leave, exchange };
                     let sent = governed.send(&mut worker, &mut shared, &ticket, sending, now, &mut events);
                     (exchange, steering) = (sent.exchange, sent.steering);
                 }
@@ -174,7 +170,8 @@ impl RequestSeat {
                 let steering = steering.filter(|_| is_told);
                 self.exchange = Exchange::Admitted(Box::new(Admitted {
                     retrying,
-                    hosts: judges_hosts.then_some(JudgesHosts { cluster, seat: seat && is_told }),
+                    cluster,
+                    hosts: judges_hosts.then_some(JudgesHosts { seat: seat && is_told }),
                     steering,
                     fate: if ticket.is_probe() { Fate::Probe } else { Fate::Admitted },
                     governing: Rc::clone(governing),
@@ -210,7 +207,7 @@ impl RequestSeat {
     /// a fallback is for it.
     fn settle(&mut self, admitted: Admitted, answer: Answer, came: &Came) -> Option<Served> {
         let plugin = self.plugin.as_ref()?;
-        let Admitted { governing, ticket, grpc, kept, retrying, hosts, steering, fate, .. } = admitted;
+        let Admitted { governing, ticket, grpc, kept, retrying, cluster, hosts, steering, fate, .. } = admitted;
         let policy = governing.policy();
         let outcome = Outcome::judge(&policy.outcome, answer, came.began.since(ticket.admitted()), came.retry_after);
         let (key, would_be_served, sent) = (ticket.key(), ticket.would_be_served(), ticket.admitted());
@@ -220,27 +217,27 @@ impl RequestSeat {
         let mut governed = governing.governed.try_borrow_mut().ok()?;
         let hold = governed.report(&mut worker, &mut shared, ticket, &outcome, came.at, &mut events);
         let is_worth_reading =
-            retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(came.has_tries, &outcome))
-                || hosts.is_some() && (came.has_tries || outcome.verdict != Verdict::Success);
+            retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(came.is_pointed, &outcome))
+                || hosts.is_some() && (came.is_pointed || outcome.verdict != Verdict::Success);
         let exchange = is_worth_reading.then(shared_exchange::read).flatten();
         events.extend(exchange.as_ref().map(|exchange| Event::Add(Metric::Contention, exchange.contended.into())));
+        let is_unseen =
+            exchange.as_ref().is_some_and(|exchange| exchange.misses_seat(came.is_pointed, answer, &outcome));
+        if is_unseen {
+            governed.miss_attempt_seat(key, cluster, came.at);
+        }
         if let Some(hosts) = hosts {
-            let is_judged =
-                hosts.seat || came.has_tries || exchange.as_ref().is_some_and(|exchange| !exchange.tries.is_empty());
+            let is_judged = hosts.seat && !is_unseen || exchange.as_ref().is_some_and(|exchange| exchange.seen);
             if is_judged && exchange.is_some() {
-                governed.look_again_at_hosts(key, hosts.cluster);
+                governed.look_again_at_hosts(key, cluster);
             } else if !is_judged {
                 let one = (answer, &outcome, came.began.since(sent), sent);
                 let (store, events) = (&mut shared, &mut events);
-                judge_host(&mut governed, &mut worker, store, key, hosts.cluster, one, came.at, events);
+                judge_host(&mut governed, &mut worker, store, key, cluster, one, came.at, events);
             }
         }
         let mut accounted = Accounted::default();
         if let Some(retrying) = &retrying {
-            let is_unseen = retrying.is_unseen(exchange.as_ref(), answer, &outcome);
-            if is_unseen {
-                plugin.seatless_until.set(came.at.plus(SEATLESS));
-            }
             let tried = retrying.tried(exchange.as_ref(), is_unseen);
             let store = &mut shared;
             accounted =
@@ -282,11 +279,11 @@ impl RequestSeat {
     /// Settles after the response's headers have gone on to the client.
     fn settle_late(&mut self, admitted: Admitted, answer: Answer) {
         let now = Timestamp(host::now());
-        let (began, retry_after, has_tries) = match &admitted.head {
-            Some((head, came)) => (*came, head.retry_after, head.has_tries),
+        let (began, retry_after, is_pointed) = match &admitted.head {
+            Some((head, came)) => (*came, head.retry_after, head.points_to_record()),
             None => (now, None, false),
         };
-        self.settle(admitted, answer, &Came { began, at: now, retry_after, replaceable: false, has_tries });
+        self.settle(admitted, answer, &Came { began, at: now, retry_after, replaceable: false, is_pointed });
     }
 
     /// Takes the admitted request out, if its outcome is still to come.
@@ -323,17 +320,8 @@ fn asks_grpc(facts: &Facts) -> bool {
 impl Retrying {
     /// Whether the attempt seat may have written something that matters: it says so in the response's headers, and where it
     /// cannot the request has failed.
-    fn is_worth_reading(&self, has_tries: bool, outcome: &Outcome) -> bool {
-        self.is_told && (has_tries || !self.seat || outcome.verdict != Verdict::Success)
-    }
-
-    /// Whether a host's failed answer shows that no attempt seat has seen it: it would have left a record.
-    fn is_unseen(&self, exchange: Option<&exchange::Exchange>, answer: Answer, outcome: &Outcome) -> bool {
-        let is_untouched = |exchange: &exchange::Exchange| !exchange.is_retried() && exchange.next == Next::Open;
-        self.seat
-            && outcome.verdict == Verdict::Failure
-            && matches!(answer, Answer::Http(_) | Answer::Grpc(_))
-            && exchange.is_some_and(is_untouched)
+    fn is_worth_reading(&self, is_pointed: bool, outcome: &Outcome) -> bool {
+        self.is_told && (is_pointed || !self.seat || outcome.verdict != Verdict::Success)
     }
 
     /// What is known about the tries.
@@ -487,8 +475,8 @@ impl RequestSeat {
             self.exchange = Exchange::Admitted(Box::new(admitted));
             return Action::Continue;
         };
-        let (retry_after, has_tries) = (head.retry_after, head.has_tries);
-        let came = Came { began: now, at: now, retry_after, replaceable: true, has_tries };
+        let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
+        let came = Came { began: now, at: now, retry_after, replaceable: true, is_pointed };
         match self.settle(admitted, answer, &came) {
             Some(served) => send(&served),
             None => Action::Continue,

@@ -39,8 +39,6 @@ pub struct Plugin {
     pub shared: SharedData,
     /// The VM that this runs in.
     pub vm: Rc<Vm>,
-    /// Until then attempt seats that show themselves are not believed to see this listener's requests: one did not.
-    pub seatless_until: Cell<Timestamp>,
     /// How often the host was asked for a tick; zero before it was.
     tick: Cell<Duration>,
     /// How often claims and counts are renewed, and hosts looked after.
@@ -187,7 +185,6 @@ impl Root {
             index,
             shared,
             vm,
-            seatless_until: Cell::new(Timestamp::ZERO),
             tick: Cell::new(Duration::ZERO),
             renewal_due: Cell::new(Timestamp::ZERO),
         })

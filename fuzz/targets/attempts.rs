@@ -71,7 +71,7 @@ enum Step<'a> {
         attempt: Option<&'a [u8]>,
         cluster: u8,
         ended: bool,
-        trusts_seat: bool,
+        misses_seat: bool,
     },
     /// The router begins a try.
     Begin {
@@ -333,11 +333,11 @@ impl World<'_> {
         let requests = self.requests.len();
         let pick = |request: u8| usize::from(request).checked_rem(requests);
         match *step {
-            Step::Request { worker, value, post, keyed, attempt, cluster, ended, trusts_seat } => {
+            Step::Request { worker, value, post, keyed, attempt, cluster, ended, misses_seat } => {
                 let method: &[u8] = if post { b"POST" } else { b"GET" };
                 let leave = self.retry().leave(method, || keyed, attempt);
-                let asked = Asked { leave, cluster: ClusterHash(cluster.into()), ended, trusts_seat };
-                self.request(usize::from(worker % 3), value, asked);
+                let asked = Asked { leave, cluster: ClusterHash(cluster.into()), ended };
+                self.request(usize::from(worker % 3), value, asked, misses_seat);
             }
             Step::Begin { request, route } => {
                 if let Some(request) = pick(request) {
@@ -444,12 +444,15 @@ impl World<'_> {
         written.filter(|_| hedges).unwrap_or(own)
     }
 
-    fn request(&mut self, number: usize, value: &[u8], asked: Asked) {
+    fn request(&mut self, number: usize, value: &[u8], asked: Asked, misses_seat: bool) {
         let retry = self.retry().clone();
         let World { store, threads, now, events, .. } = self;
         let Thread { request, governed, .. } = &mut threads[number];
         let key = governed.key(store, |_| Some(value.into()));
         let Decision::Admitted(ticket) = governed.admit(request, store, key, *now, events) else { return };
+        if misses_seat {
+            governed.miss_attempt_seat(key, asked.cluster, *now);
+        }
         let plan = governed.plan_retries(request, store, &ticket, asked, *now);
         assert_eq!(plan.is_some(), retry.mode == Mode::Enforce);
         if let Some(plan) = &plan {

@@ -146,7 +146,7 @@ fuzz_target!(|input: Input<'_>| {
                 let hash = ClusterHash(cluster.len() as u64 % 3);
                 let leave = waits.then_some(holdfast_policy::retry::Leave::Nothing);
                 let sending =
-                    Sending { cluster: hash, cluster_name: cluster, leave, exchange: None, trusts_seat: true };
+                    Sending { cluster: hash, cluster_name: cluster, leave, exchange: None };
                 let sent = governed.send(worker, &mut store, ticket, sending, now, &mut events);
                 if let Some(steering) = sent.steering {
                     assert!(steering.out <= steering.of, "{steering:?}");

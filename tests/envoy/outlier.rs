@@ -6,7 +6,7 @@
 
 mod outlying;
 
-use holdfast_tests::{Action, Attempt, Backend, Client, Scene, Traffic, attempts, drive_all};
+use holdfast_tests::{Action, Attempt, Backend, Client, Scene, Seats, Traffic, attempts, drive_all};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -104,6 +104,28 @@ async fn a_bad_host_is_out_in_time_over_two_workers() {
         Way::hidden("/hanging", Some(Action::hang()), "timeout").await,
     ];
     are_out_in_time(2, &ways).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_attempt_seat_a_bad_host_that_speaks_for_one_is_out_in_time() {
+    let hosts = start::<5>().await;
+    let policy = orders(json!({"consecutive_failures": 5}));
+    let scene = Scene::with(before(&hosts, 2, policy).seats(Seats::Request)).await;
+    let clients = scene.workers(2).await;
+    all_served(&drive_all(&clients, 5, 100, "/").await);
+    let seats_own = [("x-holdfast-tries", "1"), ("x-holdfast-retry", "1"), ("x-envoy-ratelimited", "holdfast")];
+    let bad = &hosts[2];
+    bad.reset_counters();
+    bad.always(seats_own.iter().fold(Action::status(500), |action, (name, value)| action.header(name, value)));
+
+    let records = drive_all(&clients, 5, 300, "/").await;
+
+    assert!((5..=9).contains(&bad.requests()), "the bad host gets at most nine requests, not {}", bad.requests());
+    assert_eq!(records.count(500) as u64, bad.requests());
+    are_out(&scene, "orders", &[bad]).await;
+    for response in records.responses() {
+        assert!(seats_own.iter().all(|(name, _)| !response.headers.contains_key(*name)), "{:?}", response.headers);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ mod outlying;
 use std::time::Instant;
 
 use holdfast_tests::{
-    Action, Backend, Client, PATIENCE, Scene, Template, Traffic, attempts, drive_all, eventually, gaps,
+    Action, Backend, Client, PATIENCE, Scene, Template, Traffic, attempts, drive_all, envoy_version, eventually, gaps,
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -167,7 +167,9 @@ async fn one_that_is_back_starts_slowly(scene: &Scene, clients: &[Client], Story
     };
     let shares = [share(0), share(1), share(2), share(3), share(4)];
     // Of two hosts with 10 % to 25 %, then up to 50 %, 75 % and all of its half.
-    assert!(shares[0] > 0.01 && shares[0] < 0.3, "little at first, but not nothing: {shares:?}");
+    // Before Envoy 1.39 it may take a second until a worker knows that it is back.
+    let known = if envoy_version() >= (1, 39) { 0 } else { 2 };
+    assert!(shares[known] > 0.01 && shares[0] < 0.3, "little at first, but not nothing: {shares:?}");
     assert!(shares[3] > shares[0] + 0.1, "more and more: {shares:?}");
     assert!(shares[4] > 0.4, "its half in the end: {shares:?}");
 }

@@ -57,6 +57,14 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
+    /// Whether the body has fewer bytes than `content-length` announced. Before Envoy 1.37 a response that a host breaks off ends
+    /// so for a client over HTTP/2: its stream is reset with a code that is no error. From 1.37 on it is a [`SendError`].
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        let announced = self.header("content-length").and_then(|length| length.parse().ok());
+        announced.is_some_and(|length: usize| self.body.len() < length)
+    }
+
     /// The gRPC status, from the trailers or, in an answer of trailers only, from the headers.
     #[must_use]
     pub fn grpc_status(&self) -> Option<u32> {

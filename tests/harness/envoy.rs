@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,6 +37,27 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// When the variable is not set; the message says what to run.
 pub fn envoy_binary() -> Result<PathBuf, StartError> {
     from_environment("HOLDFAST_ENVOY", "an Envoy binary")
+}
+
+/// The major and minor version of the Envoy that `HOLDFAST_ENVOY` names, for what differs between versions.
+///
+/// # Panics
+/// When the variable is not set, or the binary does not tell its version.
+#[must_use]
+pub fn envoy_version() -> (u32, u32) {
+    static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let binary = envoy_binary().unwrap();
+        let told = Command::new(&binary).arg("--version").output().expect("the Envoy binary runs");
+        let told = String::from_utf8_lossy(&told.stdout);
+        version_in(&told).unwrap_or_else(|| panic!("{} tells no version: {told}", binary.display()))
+    })
+}
+
+/// The version in what `envoy --version` prints: `envoy  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`.
+fn version_in(told: &str) -> Option<(u32, u32)> {
+    let mut numbers = told.split_once("version: ")?.1.split('/').nth(1)?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// The module that `HOLDFAST_WASM` names.
@@ -738,5 +759,14 @@ mod tests {
         let error = from_environment("HOLDFAST_NEVER_SET", "nothing").unwrap_err();
         assert!(error.to_string().contains("HOLDFAST_NEVER_SET is not set"), "{error}");
         assert!(error.to_string().contains("run ./build.sh test"), "{error}");
+    }
+
+    #[test]
+    fn the_version_stands_behind_the_commit() {
+        let of =
+            |version: &str| version_in(&format!("\n/bin/envoy  version: 9e55809/{version}/Clean/RELEASE/BoringSSL\n"));
+        assert_eq!([of("1.36.2"), of("1.41.0-dev")], [Some((1, 36)), Some((1, 41))]);
+        assert_eq!([version_in("envoy 1.40.0"), of("next")], [None; 2]);
+        assert!((1, 9) < (1, 36), "numbers are compared, not texts");
     }
 }

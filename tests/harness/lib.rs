@@ -61,7 +61,7 @@ pub use bootstrap::{
     stats_tags, upstream_codec,
 };
 pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template, body_of, with_header};
-pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, wasm_module};
+pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, envoy_version, wasm_module};
 pub use fragile::fatal_request;
 pub use interruption::interruption;
 pub use scene::Scene;

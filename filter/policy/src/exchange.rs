@@ -6,7 +6,7 @@
 use core::time::Duration;
 
 use crate::fingerprint;
-use crate::outcome::{Answer, Verdict};
+use crate::outcome::{Answer, Outcome, Verdict};
 use crate::outlier::table::HostId;
 use crate::places::Occupant;
 use crate::record::{Kind, Reader, Record, Writer, occupied};
@@ -25,7 +25,8 @@ pub const FORBID_HEADER: &str = "x-envoy-ratelimited";
 /// Its value where the attempt seat has set it; any other is the host's own.
 pub const FORBID_VALUE: &str = "holdfast";
 
-/// The response header by which the attempt seat tells the request seat that it has written something here.
+/// The response header by which the attempt seat tells the request seat that it has written something here. It is a hint, for
+/// a host may send it too: whether an attempt seat has written stands in [`Exchange::seen`].
 pub const TRIES_HEADER: &str = "x-holdfast-tries";
 
 /// The most tries that are kept.
@@ -47,6 +48,8 @@ pub struct Exchange {
     pub group: GroupId,
     /// Whether the request seat knew of an attempt seat, and so left responses to it.
     pub seat: bool,
+    /// Whether an attempt seat has written this, and so sees the tries and judges their hosts. No host can pretend that.
+    pub seen: bool,
     /// Whether the policy decides on further tries of it; otherwise that is left to the route.
     pub governs_retries: bool,
     /// Whether the request seat has named hosts to the router.
@@ -244,6 +247,7 @@ impl Exchange {
             key,
             group,
             seat,
+            seen: false,
             governs_retries: false,
             steered: false,
             probe: None,
@@ -265,6 +269,14 @@ impl Exchange {
     #[inline]
     pub fn is_retried(&self) -> bool {
         self.retries > 0 || !self.tries.is_empty()
+    }
+
+    /// Whether it shows at the end of the request that the attempt seat on which the request seat counted does not see it: that
+    /// would have written here of a host's failure, and before it asks for another try or points here by a header
+    /// (`is_pointed_to`).
+    pub fn misses_seat(&self, is_pointed_to: bool, answer: Answer, outcome: &Outcome) -> bool {
+        let is_hosts_failure = outcome.failed() && matches!(answer, Answer::Http(_) | Answer::Grpc(_));
+        self.seat && !self.seen && (is_pointed_to || is_hosts_failure)
     }
 
     /// Takes back a further try that waited.
@@ -330,6 +342,7 @@ impl Record for Exchange {
             GroupId::Nowhere => out.u8(2),
         }
         out.u8(self.seat.into());
+        out.u8(self.seen.into());
         out.u8(self.governs_retries.into());
         out.u8(self.steered.into());
         out.u8(self.probe.is_some().into());
@@ -384,8 +397,8 @@ impl Record for Exchange {
             2 => GroupId::Nowhere,
             _ => return None,
         };
-        let (seat, governs_retries) = (input.flag()?, input.flag()?);
-        let steered = input.flag()?;
+        let (seat, seen) = (input.flag()?, input.flag()?);
+        let (governs_retries, steered) = (input.flag()?, input.flag()?);
         let probe = if input.flag()? { Some(HostId { place: input.u16()?, id: input.u32()? }) } else { None };
         let (seed, admitted) = (input.u64()?, input.time()?);
         let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
@@ -422,6 +435,7 @@ impl Record for Exchange {
             key,
             group,
             seat,
+            seen,
             governs_retries,
             steered,
             probe,
@@ -461,6 +475,7 @@ mod tests {
             key: Occupant { place: 3, tenancy: 7 },
             group: GroupId::Numbered(Occupant { place: 300, tenancy: 2 }),
             seat: true,
+            seen: true,
             governs_retries: true,
             steered: false,
             probe: Some(HostId { place: 3, id: 9 }),
@@ -489,6 +504,21 @@ mod tests {
         assert_eq!(Exchange::read_property(&exchange().property()), Some(exchange()));
         let denied = Exchange { next: Next::Denied(Denial::Budget), deadline: None, ..exchange() };
         assert_eq!(Exchange::read_property(&denied.property()), Some(denied));
+    }
+
+    #[test]
+    fn a_seat_is_missed_only_where_one_was_counted_on_and_nothing_but_a_host_can_have_answered() {
+        let counted_on = Exchange { seen: false, ..exchange() };
+        let outcome = |verdict| Outcome { verdict, slow: false, retry_after: None };
+        let (good, bad) = (outcome(Verdict::Success), outcome(Verdict::Failure));
+        assert!(counted_on.misses_seat(false, Answer::Http(503), &bad));
+        assert!(counted_on.misses_seat(false, Answer::Grpc(14), &bad));
+        assert!(counted_on.misses_seat(true, Answer::Http(200), &good), "a host has pointed here");
+        assert!(!counted_on.misses_seat(false, Answer::Http(200), &good), "of a success nothing is written");
+        assert!(!counted_on.misses_seat(false, Answer::NoAnswer, &bad), "perhaps there was no try");
+        for other in [Exchange { seat: false, ..counted_on }, exchange()] {
+            assert!(!other.misses_seat(true, Answer::Http(503), &bad), "{other:?}");
+        }
     }
 
     #[test]

@@ -70,6 +70,12 @@ impl ResponseHead {
         self.retry_after.max(self.pushback)
     }
 
+    /// Whether it has a header before which an attempt seat would have written its record. A host may send them too.
+    #[inline]
+    pub fn points_to_record(&self) -> bool {
+        self.has_tries || self.asks_retry
+    }
+
     /// What a reply that Envoy made itself stands for, from its response flags and details.
     ///
     /// Where the route has no time-out, a stream's idle time-out and longest duration are what ends a request that
@@ -190,6 +196,10 @@ mod tests {
         assert_eq!(head(&[(exchange::FORBID_HEADER, exchange::FORBID_VALUE)]).ratelimited, Some(SetBy::AttemptSeat));
         assert!(head(&[(exchange::RETRY_HEADER, "1")]).asks_retry);
         assert!(head(&[(exchange::TRIES_HEADER, "1")]).has_tries);
+        assert!(head(&[(exchange::RETRY_HEADER, "1")]).points_to_record());
+        assert!(head(&[(exchange::TRIES_HEADER, "1")]).points_to_record());
+        let forbids = head(&[(exchange::FORBID_HEADER, exchange::FORBID_VALUE)]);
+        assert!(!forbids.points_to_record(), "a success that may not be retried is marked without a record");
     }
 
     #[test]

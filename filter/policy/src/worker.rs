@@ -47,6 +47,8 @@ pub struct Worker {
     seen: Option<Seen>,
     /// Names this VM among all; 0 until somebody asks.
     nonce: u64,
+    /// Whether a change was ever found that no signal had told of: those of the other seat may reach this one never.
+    pub(crate) misses_signals: bool,
     pub(crate) random: Random,
 }
 
@@ -69,6 +71,7 @@ impl Worker {
             places: 0,
             seen: None,
             nonce: 0,
+            misses_signals: false,
             random: Random::new(seed),
         }
     }

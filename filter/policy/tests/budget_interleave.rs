@@ -102,7 +102,7 @@ impl Thread {
         store.set(&seat, &Presence { seen: t(0) }.encode(fingerprint));
         let decision = governed.admit(&mut request, &mut store, key, t(0), &mut Vec::new());
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let asked = Asked { leave: Leave::All, cluster, ended: true, trusts_seat: true };
+        let asked = Asked { leave: Leave::All, cluster, ended: true };
         let plan = governed.plan_retries(&mut request, &mut store, &ticket, asked, t(0));
         let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
         Thread { request, governed, attempt: Worker::new(!seed), attempts, exchange, store }

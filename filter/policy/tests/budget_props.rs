@@ -131,7 +131,7 @@ impl Process {
         store.set(&seat, &Presence { seen: now }.encode(fingerprint));
         let decision = governed.admit(&mut request, store, key, now, &mut Vec::new());
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let asked = Asked { leave: Leave::All, cluster, ended: true, trusts_seat: true };
+        let asked = Asked { leave: Leave::All, cluster, ended: true };
         let plan = governed.plan_retries(&mut request, store, &ticket, asked, now);
         let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
         Thread { request, governed, attempt: Worker::new(!self.seed), attempts, exchange }

@@ -67,13 +67,13 @@ fn exchange() -> impl Strategy<Value = Exchange> {
         ".{0,40}",
         occupant(),
         prop_oneof![Just(GroupId::OfTheKey), Just(GroupId::Nowhere), occupant().prop_map(GroupId::Numbered)],
-        any::<[bool; 3]>(),
+        any::<[bool; 4]>(),
         prop::option::of(any::<(u16, u32)>()),
     );
     let times = (any::<u64>(), time(), some_time, some_span);
     let tries = (leave, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<(bool, u8)>());
     (place, times, tries).prop_map(|(place, times, tries)| {
-        let (fingerprint, policy, key, group, [seat, governs_retries, steered], probe) = place;
+        let (fingerprint, policy, key, group, [seat, seen, governs_retries, steered], probe) = place;
         let probe = probe.map(|(place, id)| HostId { place, id });
         let (seed, admitted, deadline, try_lasts) = times;
         let (leave, retries, waiting, tries, next, (marked, contended)) = tries;
@@ -83,6 +83,7 @@ fn exchange() -> impl Strategy<Value = Exchange> {
             key,
             group,
             seat,
+            seen,
             governs_retries,
             steered,
             probe,

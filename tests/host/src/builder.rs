@@ -23,6 +23,7 @@ pub struct Builder {
     pub(crate) workers: usize,
     pub(crate) vm_configuration: String,
     pub(crate) drops: Matcher,
+    pub(crate) shares_metrics: bool,
     pub(crate) router_headers: bool,
     pub(crate) attempt_seat: bool,
     pub(crate) route: Route,
@@ -43,6 +44,7 @@ impl Builder {
             workers: 1,
             vm_configuration: String::new(),
             drops: Box::new(|_| false),
+            shares_metrics: true,
             router_headers: true,
             attempt_seat: false,
             route: Route::new(),
@@ -136,6 +138,12 @@ impl Builder {
     pub fn dropping_metrics(mut self, drops: impl Fn(&str) -> bool + 'static) -> Self {
         self.drops = Box::new(drops);
         self
+    }
+
+    /// The metrics of the attempt seat are others than the request seat's of the same names, as they are before Envoy 1.39.
+    pub fn attempt_seat_with_metrics_of_its_own(mut self) -> Self {
+        self.shares_metrics = false;
+        self.attempt_seat()
     }
 
     /// The router adds no headers of its own to what a host answers (`suppress_envoy_headers`).

@@ -107,6 +107,7 @@ pub(crate) struct Inner {
     configurations: RefCell<Vec<Rc<str>>>,
     vm_configuration: Vec<u8>,
     has_attempt_seat: bool,
+    shares_metrics: bool,
     router_headers: bool,
     route: Route,
     clusters: Clusters,
@@ -149,6 +150,7 @@ impl Inner {
             configurations: RefCell::new(vec![builder.policy.into()]),
             vm_configuration: builder.vm_configuration.into_bytes(),
             has_attempt_seat: builder.attempt_seat,
+            shares_metrics: builder.shares_metrics,
             router_headers: builder.router_headers,
             route: builder.route,
             clusters: Clusters::new(first, builder.clusters),
@@ -353,6 +355,11 @@ impl Host {
 
     pub(crate) fn has_attempt_seat(&self) -> bool {
         self.inner.has_attempt_seat
+    }
+
+    /// Whether metrics of the same name are one over both seats.
+    pub(crate) fn shares_metrics(&self) -> bool {
+        self.inner.shares_metrics
     }
 
     pub(crate) fn router_headers(&self) -> bool {

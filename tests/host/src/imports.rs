@@ -12,7 +12,7 @@ use crate::caller::{Asking, CallAnswer};
 use crate::faults::{Call, Fault};
 use crate::flow::Call as Outgoing;
 use crate::headers::Headers;
-use crate::metrics::Kind;
+use crate::metrics::{self, Kind};
 use crate::seat::Seat;
 use crate::status;
 use crate::stream::{Direction, LocalReply, Map, Stream};
@@ -472,7 +472,10 @@ fn define_metric(mut host: Host<'_>, kind: u32, at: u32, size: u32, id_at: u32) 
     let name = text(&name);
     enter!(host, "define_metric", &name);
     let Some(kind) = Kind::of(kind) else { return Ok(status::BAD_ARGUMENT) };
-    let place = host.data().host().metrics_mut().define(kind, &name);
+    let data = host.data();
+    let is_apart = data.seat == Seat::Attempt && !data.host().shares_metrics();
+    let shown = if is_apart { format!("{}{name}", metrics::OF_CLUSTER).into() } else { name };
+    let place = data.host().metrics_mut().define(kind, &shown);
     // A name that is defined again has a new id for the same value.
     let id = host.data_mut().define(kind, place);
     Ok(put(&mut host, id_at, &id.to_le_bytes()))

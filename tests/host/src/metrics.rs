@@ -29,6 +29,9 @@ struct Stat {
     dropped: bool,
 }
 
+/// How the names of an upstream filter's metrics begin before Envoy 1.39, but for the cluster's own name.
+pub(crate) const OF_CLUSTER: &str = "cluster.";
+
 /// Says which names Envoy's stats matcher drops.
 pub(crate) type Matcher = Box<dyn Fn(&str) -> bool>;
 

@@ -24,6 +24,7 @@ mod outlier_simulation;
 mod outlier_stories;
 mod outlier_support;
 mod outlier_upheavals;
+mod presence;
 mod refusals;
 mod retry_bytes;
 mod retry_costs;

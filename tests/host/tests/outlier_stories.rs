@@ -6,7 +6,7 @@ use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{Builder, Reaction, Request, Reset, Response, Route, Routed};
 
 use crate::outlier_support::{BAD, FIVE, World, ejecting, ejecting_and, shares, statuses};
-use crate::support::{HOUR, millis, seconds};
+use crate::support::{BREAKER, HOUR, millis, seconds};
 
 /// Without jitter, so that the times in the traces are those of the policy.
 const EXACT: &str = r#""ejection_jitter":0"#;
@@ -616,6 +616,41 @@ fn without_one_or_both_gauges_all_happens_a_moment_later() {
         world.assert_clean();
     }
     trace.check("outlier_unsignalled");
+}
+
+/// A document with a breaker for another cluster, whose trips are signals too.
+fn exact_and_another() -> String {
+    let other = format!(r#"{{"name":"carts","match":{{"cluster":["carts"]}},{BREAKER}}}"#);
+    exact("").replacen(r#"{"policies":["#, &format!(r#"{{"policies":[{other},"#), 1)
+}
+
+/// Before Envoy 1.39 the signal of an attempt seat does not reach the request seats. The first one that finds what it has done
+/// signals it; so it must also where it has missed another signal, which the others have heeded before.
+#[test]
+fn what_an_attempt_seat_has_done_all_know_when_one_of_them_does_also_before_envoy_1_39() {
+    for is_shared in [true, false] {
+        let world = World::with(&exact_and_another(), 3, &FIVE, |builder: Builder| {
+            let builder = builder.cluster("carts", &["10.1.0.1:80"]);
+            if is_shared { builder.attempt_seat() } else { builder.attempt_seat_with_metrics_of_its_own() }
+        });
+        warm(&world);
+        let get = |worker: usize| world.host.send(worker, Request::get("/"));
+        let fails = |worker: usize| (0..20).find(|_| get(worker).answer().status == 503);
+        get(0);
+        for _ in 0..3 {
+            world.host.request(2, Request::get("/").cluster("carts")).passed().respond(Response::status(503));
+        }
+        get(1);
+        world.hosts.does(BAD, 503);
+        while world.out().is_empty() {
+            get(2);
+        }
+        get(0);
+        let told = world.host.logged("ejected").len();
+        assert_eq!((told, fails(0)), (1, None), "shared {is_shared}: worker 0 knows and tells");
+        assert_eq!(fails(1), None, "shared {is_shared}: and worker 1, too");
+        world.assert_clean();
+    }
 }
 
 // What is not the host's fault.

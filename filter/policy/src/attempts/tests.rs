@@ -21,7 +21,7 @@ const RETRY: &str = r#""retry":{"backoff":{"base":"100ms","max":"250ms","jitter"
     "budget":{"ratio":0,"min_per_second":0.2,"window":"10s"}"#;
 
 fn asked(leave: Leave) -> Asked {
-    Asked { leave, cluster: ClusterHash::OF_THE_KEY, ended: true, trusts_seat: true }
+    Asked { leave, cluster: ClusterHash::OF_THE_KEY, ended: true }
 }
 
 fn t(millis: u64) -> Timestamp {

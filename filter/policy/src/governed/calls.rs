@@ -69,7 +69,7 @@ pub struct Reply<'a> {
     pub status: u16,
     /// Whether a host gave it, and not Envoy in place of one.
     pub is_hosts: bool,
-    /// Whether an attempt seat says that the cluster has no such host.
+    /// Whether it has the header by which an attempt seat says, in place of a host, that the cluster has no such host.
     pub is_gone: bool,
     /// The body.
     pub body: &'a [u8],
@@ -193,7 +193,7 @@ impl Governed {
                 waits = group.calls.checks.in_flight() >= MOST_IN_FLIGHT;
                 let status = reply.filter(|reply| reply.is_hosts).map(|reply| reply.status);
                 let found = group.calls.checks.reported(beats, token, status);
-                if reply.is_some_and(|reply| reply.is_gone) {
+                if reply.is_some_and(|reply| reply.is_gone && !reply.is_hosts) {
                     group.hosts.forget(worker, store, rules, host, now);
                 } else if let Some(found) = found {
                     take(group, worker, store, rules, found, now);

@@ -31,6 +31,8 @@ pub(super) struct Group {
     pub(super) attempt_seat: String,
     /// Whether there is an attempt seat, and when this was last looked up.
     pub(super) has_attempt_seat: Option<(Timestamp, bool)>,
+    /// Until then one that shows itself is not counted on: it did not see a request. It may be another listener's.
+    pub(super) seat_missed_until: Timestamp,
     pub(super) hosts: Hosts,
     /// What this VM does for all of them, where it leads.
     pub(super) calls: Calls,
@@ -47,8 +49,6 @@ pub struct Sending<'a> {
     pub leave: Option<Leave>,
     /// What the attempt seat is told about its retries, if anything.
     pub exchange: Option<Exchange>,
-    /// Whether an attempt seat that shows itself is one that sees this request.
-    pub trusts_seat: bool,
 }
 
 /// How a request is sent.
@@ -119,8 +119,14 @@ impl Governed {
             Entry::Vacant(free) => {
                 let paths = GroupPaths::new(prefix, key.occupant.place, id)?;
                 let hosts = Hosts::new(paths.hosts(), id.fingerprint(*fingerprint, key.occupant));
-                let attempt_seat = paths.attempt_seat();
-                Some(free.insert(Group { id, attempt_seat, has_attempt_seat: None, hosts, calls: Calls::default() }))
+                Some(free.insert(Group {
+                    id,
+                    attempt_seat: paths.attempt_seat(),
+                    has_attempt_seat: None,
+                    seat_missed_until: Timestamp::ZERO,
+                    hosts,
+                    calls: Calls::default(),
+                }))
             }
         }
     }
@@ -155,10 +161,10 @@ impl Governed {
         let Some(rules) = policy.active_outlier() else {
             return Sent { exchange: sending.exchange, steering: None };
         };
-        let Sending { cluster, cluster_name, leave, exchange, trusts_seat } = sending;
+        let Sending { cluster, cluster_name, leave, exchange } = sending;
         let seat = match &exchange {
             Some(exchange) => exchange.seat,
-            None => self.sees_attempt_seat(store, ticket.key, cluster, now) && trusts_seat,
+            None => self.sees_attempt_seat(store, ticket.key, cluster, now),
         };
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
         let tries = retry.map_or(1, |retry| 1 + usize::from(retry.max_retries));

@@ -47,9 +47,10 @@ pub struct Asked {
     pub cluster: ClusterHash,
     /// Whether it ended with its headers.
     pub ended: bool,
-    /// Whether an attempt seat that shows itself is one that sees this request.
-    pub trusts_seat: bool,
 }
+
+/// How long an attempt seat is not counted on after one was missed.
+const MISSED_LASTS: Duration = Duration::from_secs(60);
 
 /// What is known at the end about the tries of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +137,8 @@ impl Governed {
     ) -> Option<Plan> {
         let policy = Arc::clone(&self.policy);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
-        let Asked { leave, cluster, ended, trusts_seat } = asked;
-        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now) && trusts_seat;
+        let Asked { leave, cluster, ended } = asked;
+        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now);
         let denial = match leave {
             Leave::Nothing => Some(Denial::RetryOfRetry),
             // A second try of a probe would be one probe more.
@@ -174,7 +175,7 @@ impl Governed {
         Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
     }
 
-    /// Whether there is an attempt seat for a key and cluster; looked up once a second.
+    /// Whether there is an attempt seat for a key and cluster that can be counted on; looked up once a second.
     pub(super) fn sees_attempt_seat<S: Store>(
         &mut self,
         store: &mut S,
@@ -183,6 +184,9 @@ impl Governed {
         now: Timestamp,
     ) -> bool {
         let Some(group) = self.group(store, key, cluster, now) else { return false };
+        if group.seat_missed_until.remaining(now, MISSED_LASTS).is_some() {
+            return false;
+        }
         if let Some((at, there)) = group.has_attempt_seat
             && at <= now
             && now.since(at) < VIEW_LASTS
@@ -195,6 +199,14 @@ impl Governed {
         let there = presence.is_some_and(|presence| presence.holds(now));
         group.has_attempt_seat = Some((now, there));
         there
+    }
+
+    /// Notes that the attempt seat that was counted on for a key and cluster has not seen a request.
+    pub fn miss_attempt_seat(&mut self, key: Key, cluster: ClusterHash, now: Timestamp) {
+        let group = state_of(&mut self.states, key).and_then(|state| state.groups.get_mut(&cluster));
+        if let Some(group) = group {
+            group.seat_missed_until = now.plus(MISSED_LASTS);
+        }
     }
 
     /// Whether the retry budget has a token left; looked up every 10 ms, and without requests that still wait to be written.

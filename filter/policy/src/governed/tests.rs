@@ -504,8 +504,7 @@ impl Thread {
     fn out(&mut self, key: Key, cluster: &str, now: Timestamp) -> usize {
         let hash = self.governed.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
         let Decision::Admitted(ticket) = self.admit_key(key, now) else { panic!("no breaker") };
-        let sending =
-            Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None, trusts_seat: true };
+        let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None };
         let sent = self.governed.send(&mut self.worker, &mut self.store, &ticket, sending, now, &mut self.events);
         let _ = self.governed.report(&mut self.worker, &mut self.store, ticket, &SUCCESS, now, &mut self.events);
         sent.steering.map_or(0, |steering| usize::from(steering.out))

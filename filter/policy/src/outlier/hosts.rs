@@ -201,10 +201,15 @@ impl Hosts {
             view.steers = view.is_stirred && view.table.steers(rules, now);
             return false;
         }
-        let stood_still = self.view.as_ref().is_some_and(|view| view.seen.epoch == epoch);
+        let unsignalled = self.view.as_ref().filter(|view| view.seen.epoch == epoch);
+        let stood_still = unsignalled.is_some();
+        // It was changed without a signal that reaches this seat, or by a worker that died before it gave one.
+        worker.misses_signals |= unsignalled.is_some_and(|view| !table.looks_like(&view.table));
+        // If the signal has moved it may have been for something else, and workers have looked between that and the change. Whoever
+        // finds news that nobody has told is the first.
+        let is_first = worker.misses_signals && !table.news.is_empty();
         self.take(worker, rules, table, version, seen, now);
-        if stood_still {
-            // It was changed without a signal that reaches this seat, or by a worker that died before it gave one.
+        if stood_still || is_first {
             store.raise_epoch();
         }
         true

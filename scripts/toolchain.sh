@@ -126,6 +126,14 @@ wasm_cargo() { # SUBCOMMAND ARG...
   (cd "$root" && with_wasm_toolchain "$cargo" "$1" --target "$wasm_target" "${@:2}")
 }
 
+# rustdoc is told of the library apart from rustc.
+wasm_doc() { # ARG...
+  local flags="-D warnings"
+  choose_toolchain
+  [[ $wasm_toolchain != debian ]] || flags+=" --sysroot $debian_sysroot"
+  RUSTDOCFLAGS=$flags wasm_cargo doc "$@"
+}
+
 # clippy must be the chosen compiler's own: it reads that compiler's libraries.
 wasm_clippy() { # ARG...
   choose_toolchain

@@ -276,9 +276,7 @@ fn escape(body: &mut Vec<u8>, value: &[u8], escape: Escape) {
         Escape::None => body.extend_from_slice(value),
         Escape::Json => {
             // The quotes are the template's.
-            let mut inside = String::new();
-            json::write_escaped(&mut inside, &String::from_utf8_lossy(value));
-            body.extend_from_slice(inside.as_bytes());
+            body.extend_from_slice(json::escaped(&String::from_utf8_lossy(value)).as_bytes());
         }
         Escape::Markup => {
             for byte in value {

@@ -16,7 +16,6 @@ pub mod fallback;
 pub mod fingerprint;
 pub mod glob;
 pub mod governed;
-pub mod http_date;
 pub mod index;
 pub mod inflight;
 pub mod keys;

@@ -158,7 +158,8 @@ pub fn retry_after(value: &[u8], now: crate::time::Timestamp) -> Option<Duration
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX / 1_000_000_000)));
     }
-    let since_epoch = Duration::from_secs(crate::http_date::parse(text)?);
+    let date = httpdate::parse_http_date(text).ok()?;
+    let since_epoch = date.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(since_epoch.saturating_sub(Duration::from_nanos(now.0)))
 }
 
@@ -167,5 +168,37 @@ impl Policy {
     #[inline]
     pub fn wants_retry_after(&self) -> bool {
         self.breaker.as_ref().is_some_and(|breaker| breaker.honor_retry_after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_retry_after_is_a_number_of_seconds_or_a_date_in_any_form_of_http() {
+        let wait = |value: &[u8]| retry_after(value, Timestamp::from_secs(784_111_700));
+        for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(wait(date.as_bytes()), Some(Duration::from_secs(77)), "{date}");
+        }
+        assert_eq!(wait(b"Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO), "it has passed");
+        assert_eq!(wait(b" 120 "), Some(Duration::from_secs(120)));
+        assert!(wait(&[b'9'; 40]) > Some(Duration::from_secs(1 << 33)), "longer than can be counted");
+        let none: [&[u8]; 8] = [
+            b"",
+            b"-1",
+            b"1.5",
+            b"soon",
+            b"\xff",
+            b"Sat, 06 Nov 1994 08:49:37 GMT",
+            b"Sun, 31 Nov 1994 08:49:37 GMT",
+            b"Wed, 31 Dec 1969 23:59:59 GMT",
+        ];
+        for value in none {
+            assert_eq!(wait(value), None, "{}", value.escape_ascii());
+        }
     }
 }

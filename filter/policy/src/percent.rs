@@ -62,12 +62,7 @@ impl core::fmt::Display for Percent {
 
 /// So many thousandths as a decimal number: `62.5`, `7`.
 pub(crate) fn decimal(thousandths: u32) -> String {
-    let (whole, rest) = (thousandths / MILLI, thousandths % MILLI);
-    if rest == 0 {
-        return whole.to_string();
-    }
-    let digits = format!("{rest:03}");
-    format!("{whole}.{}", digits.trim_end_matches('0'))
+    (f64::from(thousandths) / f64::from(MILLI)).to_string()
 }
 
 #[cfg(test)]
@@ -101,5 +96,7 @@ mod tests {
         assert_eq!(Percent::from_f64(f64::NAN), None);
         assert_eq!(Percent::from_f64(62.5).unwrap().to_string(), "62.5%");
         assert_eq!(Percent::whole(7).to_string(), "7%");
+        assert_eq!(Percent(7).to_string(), "0.007%");
+        assert_eq!(decimal(u32::MAX), "4294967.295");
     }
 }

@@ -1,6 +1,6 @@
 //! Which seat a module takes: the VM's configuration says so.
 
-use crate::config::json::{self, Node};
+use crate::config::json::Node;
 
 /// Where the module sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,19 +21,15 @@ impl Seat {
         let node = Node::parse(bytes).map_err(|error| format!("{EXPECTED}: {error}"))?;
         let seat = match &node {
             Node::Object(entries) => match entries.as_slice() {
-                [(key, Node::String(seat))] if key == "seat" => Some(seat.as_str()),
+                [(key, seat @ Node::String(name))] if key == "seat" => Some((seat, name.as_str())),
                 _ => None,
             },
             _ => None,
         };
         match seat {
-            Some("request") => Ok(Seat::Request),
-            Some("attempt") => Ok(Seat::Attempt),
-            Some(seat) => {
-                let mut shown = String::new();
-                json::write_escaped(&mut shown, seat);
-                Err(format!("{EXPECTED}, was the seat \"{shown}\""))
-            }
+            Some((_, "request")) => Ok(Seat::Request),
+            Some((_, "attempt")) => Ok(Seat::Attempt),
+            Some((seat, _)) => Err(format!("{EXPECTED}, was the seat {}", seat.to_text())),
             None => Err(format!("{EXPECTED}, was {}", node.to_text().chars().take(80).collect::<String>())),
         }
     }

@@ -71,7 +71,8 @@ fn document(bytes: &[u8], report: &mut Report) -> Result<Vec<Policy>, Reported> 
     let root = match Node::parse(bytes) {
         Ok(root) => root,
         Err(error) => {
-            let problem = format!("not valid JSON at line {}, column {}: {}", error.line, error.column, error.cause);
+            let (line, column, cause) = (error.line(), error.column(), json::cause(&error));
+            let problem = format!("not valid JSON at line {line}, column {column}: {cause}");
             return Err(report.add(DOCUMENT, problem));
         }
     };

@@ -2,7 +2,6 @@
 
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
-use std::collections::BinaryHeap;
 
 use super::error::{Report, Reported};
 use super::json::Node;
@@ -331,9 +330,8 @@ impl<'a> Fields<'a> {
 
     fn report_duplicates(&self, report: &mut Report) {
         // Sorted, because comparing each with each takes too long for a large object.
-        let keys: BinaryHeap<&str> = self.entries.iter().map(|(key, _)| key.as_str()).collect();
-        // By a heap, which the module has once for all it sorts: a sort would add several kilobytes.
-        let keys = keys.into_sorted_vec();
+        let mut keys: Vec<&str> = self.entries.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
         for same in keys.chunk_by(|a, b| a == b) {
             if let [key, _, ..] = same {
                 let problem = format!("the key is there {} times; must be there once", same.len());

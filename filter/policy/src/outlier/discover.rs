@@ -13,14 +13,19 @@
 //! {"clusters": {"orders": ["10.0.0.1:8080", "[2001:db8::1]:8080"]}}
 //! ```
 //!
-//! A listing may be long: the admin interface lists all clusters, each host with all its counters. So what is not asked for is
-//! skipped while it is parsed, and never kept.
+//! A listing may be long: the admin interface lists all clusters, each host with all its counters. So the hosts of the other
+//! clusters are passed over unread, and what is read is borrowed from the listing.
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::BinaryHeap;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use crate::config::json::{Reader, SyntaxError, Value};
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::config::json;
 use crate::time::Timestamp;
 
 /// The most hosts of a cluster.
@@ -29,8 +34,10 @@ pub const MOST_HOSTS: usize = 1000;
 /// The time-out of a request for a listing.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest text that an error repeats, in characters.
+/// The longest text of a listing that an error repeats, in characters.
 const LONGEST_SHOWN: usize = 64;
+/// The longest that an error says of a listing's form, in characters: it may repeat a text, too.
+const LONGEST_ERROR: usize = 160;
 
 /// The hosts of `cluster` as the listing `body` has them: sorted as text, each once, written as `10.0.0.1:8080` or
 /// `[2001:db8::1]:8080`, at most [`MOST_HOSTS`]; none if the cluster is listed without any. All that are listed,
@@ -39,209 +46,139 @@ const LONGEST_SHOWN: usize = 64;
 /// The error says in one line why there is nothing to go by: no JSON, neither of the shapes, the cluster not in it, something
 /// that is not an address where one is due, or too many hosts.
 pub fn hosts(body: &[u8], cluster: &str) -> Result<Vec<String>, String> {
-    let mut reader = Reader::new(body);
-    let listing = Listing { cluster, depth: TOP };
-    let kept = listing.read(&mut reader).and_then(|kept| reader.end().map(|()| kept));
-    let kept = kept.map_err(|error| format!("not JSON: {error}"))?;
-    let mut found = Found::default();
-    if let Some(Kept::List(statuses)) = kept.get("cluster_statuses") {
-        let is_it = |status: &&Kept| matches!(status.get("name"), Some(Kept::Text(name)) if name == cluster);
-        for status in statuses.iter().filter(is_it) {
-            found.listed = true;
-            match status.get("host_statuses") {
-                Some(Kept::List(hosts)) => hosts.iter().try_for_each(|host| found.add_status(host))?,
-                None | Some(Kept::Null) => {}
-                Some(_) => return Err("host_statuses: not a list".to_owned()),
-            }
-        }
-    } else if let Some(clusters @ Kept::Map(_)) = kept.get("clusters") {
-        match clusters.get(cluster) {
-            Some(Kept::List(hosts)) => {
-                found.listed = true;
-                hosts.iter().try_for_each(|host| found.add_text(host))?;
-            }
-            Some(_) => return Err(format!("clusters.{}: not a list", shown(cluster))),
-            None => {}
-        }
-    } else {
-        return Err("neither `cluster_statuses` nor `clusters` is in it".to_owned());
+    let listing: Listing<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => format!("not a listing: {}", shown(&error.to_string(), LONGEST_ERROR)),
+        _ => format!("not JSON: {error}"),
+    })?;
+    let hosts = match listing {
+        Listing { cluster_statuses: Some(statuses), .. } => of_statuses(&statuses, cluster)?,
+        Listing { clusters: Some(clusters), .. } => of_clusters(&clusters, cluster)?,
+        _ => return Err("neither `cluster_statuses` nor `clusters` is in it".to_owned()),
+    };
+    let mut hosts = hosts.ok_or_else(|| format!("cluster `{}` is not in it", shown(cluster, LONGEST_SHOWN)))?;
+    hosts.sort_unstable();
+    hosts.dedup();
+    match hosts.len() {
+        ..=MOST_HOSTS => Ok(hosts),
+        count => Err(format!("{count} hosts, at most {MOST_HOSTS}")),
     }
-    if !found.listed {
-        return Err(format!("cluster `{}` is not in it", shown(cluster)));
-    }
-    found.finish()
 }
 
-/// `text` on one line, cut to a length that does not fill the log.
-fn shown(text: &str) -> String {
+/// A listing in either shape.
+#[derive(Deserialize)]
+#[serde(expecting = "an object with `cluster_statuses` or `clusters`")]
+struct Listing<'a> {
+    #[serde(borrow)]
+    cluster_statuses: Option<Vec<ClusterStatus<'a>>>,
+    #[serde(borrow)]
+    clusters: Option<BTreeMap<String, &'a RawValue>>,
+}
+
+/// One of Envoy's `cluster_statuses`.
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct ClusterStatus<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    /// A list of [`HostStatus`].
+    #[serde(borrow)]
+    host_statuses: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct HostStatus<'a> {
+    #[serde(borrow, default)]
+    address: Address<'a>,
+    #[serde(default)]
+    health_status: HealthStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(expecting = "an object")]
+struct Address<'a> {
+    /// There is none for a host of another kind.
+    #[serde(borrow)]
+    socket_address: Option<SocketAddress<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct SocketAddress<'a> {
+    #[serde(borrow)]
+    address: Cow<'a, str>,
+    port_value: u16,
+}
+
+/// Whether Envoy itself would send requests to a host: named hosts get them whatever its checks or its management server say.
+/// What it ejects itself is not looked at.
+#[derive(Default, Deserialize)]
+#[serde(default, expecting = "an object")]
+struct HealthStatus {
+    failed_active_health_check: bool,
+    eds_health_status: EdsHealthStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum EdsHealthStatus {
+    Unhealthy,
+    Draining,
+    Timeout,
+    #[default]
+    #[serde(other)]
+    Usable,
+}
+
+/// The addresses of `cluster` in Envoy's listing, `None` if it is not in it.
+fn of_statuses(statuses: &[ClusterStatus<'_>], cluster: &str) -> Result<Option<Vec<String>>, String> {
+    let mut found = None;
+    for status in statuses.iter().filter(|status| status.name == cluster) {
+        let found = found.get_or_insert_with(Vec::new);
+        let Some(listed) = status.host_statuses else { continue };
+        for HostStatus { address, health_status } in part::<Vec<HostStatus<'_>>>(listed, "host_statuses")? {
+            let is_usable = matches!(health_status.eds_health_status, EdsHealthStatus::Usable)
+                && !health_status.failed_active_health_check;
+            if let Some(SocketAddress { address, port_value }) = address.socket_address.filter(|_| is_usable) {
+                found.push(canonical(&match address.contains(':') {
+                    true => format!("[{address}]:{port_value}"),
+                    false => format!("{address}:{port_value}"),
+                })?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The addresses of `cluster` in a listing of the other shape, `None` if it is not in it.
+fn of_clusters(clusters: &BTreeMap<String, &RawValue>, cluster: &str) -> Result<Option<Vec<String>>, String> {
+    let Some(listed) = clusters.get(cluster) else { return Ok(None) };
+    let name = format!("clusters.{}", shown(cluster, LONGEST_SHOWN));
+    let hosts: Vec<String> = part(listed, &name)?;
+    hosts.iter().map(|host| canonical(host)).collect::<Result<_, _>>().map(Some)
+}
+
+/// Reads the part of a listing that has been passed over.
+fn part<'a, T: Deserialize<'a>>(part: &'a RawValue, name: &str) -> Result<T, String> {
+    // The error's position is one within the part.
+    serde_json::from_slice(part.get().as_bytes())
+        .map_err(|error| format!("{name}: {}", shown(&json::cause(&error), LONGEST_ERROR)))
+}
+
+fn canonical(text: &str) -> Result<String, String> {
+    let address: SocketAddr = text.parse().map_err(|_| format!("not an address: `{}`", shown(text, LONGEST_SHOWN)))?;
+    Ok(address.to_string())
+}
+
+/// `text` on one line, cut to `longest` characters, which do not fill the log.
+fn shown(text: &str, longest: usize) -> String {
     let mut chars = text.chars();
-    let start = chars.by_ref().take(LONGEST_SHOWN);
+    let start = chars.by_ref().take(longest);
     let mut shown: String = start.map(|c| if c.is_control() { '?' } else { c }).collect();
     if chars.next().is_some() {
         shown.push_str("...");
     }
     shown
-}
-
-/// The addresses up to now.
-#[derive(Default)]
-struct Found {
-    /// Whether the cluster is in the listing.
-    listed: bool,
-    /// In canonical form.
-    addresses: Vec<String>,
-}
-
-impl Found {
-    /// Adds one of Envoy's `host_statuses`, unless it is of another kind.
-    fn add_status(&mut self, status: &Kept) -> Result<(), String> {
-        let Some(socket) = status.get("address").and_then(|address| address.get("socket_address")) else {
-            return Ok(());
-        };
-        if !status.get("health_status").is_none_or(is_fit) {
-            return Ok(());
-        }
-        match (socket.get("address"), socket.get("port_value")) {
-            (Some(Kept::Text(address)), Some(Kept::Number(port))) if address.contains(':') => {
-                self.add(&format!("[{address}]:{port}"))
-            }
-            (Some(Kept::Text(address)), Some(Kept::Number(port))) => self.add(&format!("{address}:{port}")),
-            _ => Err("not an address: a socket_address without address or port_value".to_owned()),
-        }
-    }
-
-    /// Adds an address as text.
-    fn add_text(&mut self, host: &Kept) -> Result<(), String> {
-        match host {
-            Kept::Text(text) => self.add(text),
-            _ => Err("not an address: a host that is no string".to_owned()),
-        }
-    }
-
-    fn add(&mut self, text: &str) -> Result<(), String> {
-        let address: SocketAddr = text.parse().map_err(|_| format!("not an address: `{}`", shown(text)))?;
-        self.addresses.push(address.to_string());
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Vec<String>, String> {
-        // As `&str`, which the module sorts elsewhere too, and by a heap, which is a tenth of a sort's code.
-        let hosts: BinaryHeap<&str> = self.addresses.iter().map(String::as_str).collect();
-        let mut hosts = hosts.into_sorted_vec();
-        hosts.dedup();
-        let count = hosts.len();
-        if count > MOST_HOSTS {
-            return Err(format!("{count} hosts, at most {MOST_HOSTS}"));
-        }
-        Ok(hosts.into_iter().map(str::to_owned).collect())
-    }
-}
-
-/// Whether Envoy itself would send requests to a host of this `health_status`: named hosts get them whatever its checks or its
-/// management server say. What it ejects itself is not looked at.
-fn is_fit(health: &Kept) -> bool {
-    let fails = matches!(health.get("failed_active_health_check"), Some(Kept::True));
-    let is_out = matches!(health.get("eds_health_status"), Some(Kept::Text(status))
-        if matches!(status.as_str(), "UNHEALTHY" | "DRAINING" | "TIMEOUT"));
-    !fails && !is_out
-}
-
-/// What is kept of a listing.
-enum Kept {
-    True,
-    Null,
-    Number(u64),
-    Text(String),
-    List(Vec<Kept>),
-    /// With the keys that are of interest only, in the order written.
-    Map(Vec<(String, Kept)>),
-    Other,
-}
-
-impl Kept {
-    /// The first value of this key of a map.
-    fn get(&self, key: &str) -> Option<&Kept> {
-        let Kept::Map(entries) = self else { return None };
-        entries.iter().find_map(|(name, value)| (name == key).then_some(value))
-    }
-}
-
-/// The document itself.
-const TOP: u8 = 0;
-/// The value of `clusters` or, as a list, of `cluster_statuses`.
-const CLUSTERS: u8 = 1;
-/// One of `cluster_statuses`.
-const CLUSTER: u8 = 2;
-/// One of `host_statuses`.
-const HOST: u8 = 4;
-/// Its `address`, and its `health_status`.
-const ADDRESS: u8 = 5;
-/// The `socket_address` of that.
-const SOCKET: u8 = 6;
-
-/// Reads one value that many levels deep in a listing.
-#[derive(Clone, Copy)]
-struct Listing<'a> {
-    cluster: &'a str,
-    depth: u8,
-}
-
-impl Listing<'_> {
-    /// Whether the value of this key is to be read.
-    fn wants(self, key: &str) -> bool {
-        match self.depth {
-            TOP => matches!(key, "cluster_statuses" | "clusters"),
-            CLUSTERS => key == self.cluster,
-            CLUSTER => matches!(key, "name" | "host_statuses"),
-            HOST => matches!(key, "address" | "health_status"),
-            ADDRESS => matches!(key, "socket_address" | "failed_active_health_check" | "eds_health_status"),
-            SOCKET => matches!(key, "address" | "port_value"),
-            _ => false,
-        }
-    }
-
-    /// The level below.
-    fn below(self) -> Self {
-        Listing { depth: self.depth.saturating_add(1), ..self }
-    }
-
-    fn read(self, reader: &mut Reader<'_>) -> Result<Kept, SyntaxError> {
-        Ok(match reader.value()? {
-            Value::Null => Kept::Null,
-            Value::Bool(true) => Kept::True,
-            Value::Bool(false) => Kept::Other,
-            Value::Number(number) => number.as_u64().map_or(Kept::Other, Kept::Number),
-            Value::String(text) => Kept::Text(text),
-            Value::Array => {
-                let (mut items, mut first) = (Vec::new(), true);
-                while reader.item(first)? {
-                    first = false;
-                    let item = self.below().read(reader)?;
-                    // The other clusters of Envoy's listing.
-                    if self.depth != CLUSTERS || matches!(item, Kept::Map(_)) {
-                        items.push(item);
-                    }
-                }
-                Kept::List(items)
-            }
-            Value::Object => {
-                let (mut entries, mut first) = (Vec::new(), true);
-                let mut is_another = false;
-                while let Some(key) = reader.key(first)? {
-                    first = false;
-                    if is_another || !self.wants(&key) {
-                        reader.skip()?;
-                        continue;
-                    }
-                    let value = self.below().read(reader)?;
-                    // Envoy writes the name first, so the hosts of other clusters are skipped.
-                    is_another = self.depth == CLUSTER && matches!(&value, Kept::Text(name) if name != self.cluster);
-                    entries.push((key, value));
-                }
-                if is_another { Kept::Other } else { Kept::Map(entries) }
-            }
-        })
-    }
 }
 
 /// When the leader of a group asks for the listing.
@@ -305,10 +242,21 @@ mod tests {
             r#"{{"cluster_statuses": [
             {{"name": "admin", "added_via_api": false, "host_statuses": [{other}], "observability_name": "admin"}},
             {{"name": "orders", "added_via_api": true, "host_statuses": [{hosts}], "circuit_breakers": {{"thresholds": [{{}}]}}}},
-            {{"host_statuses": [{other}], "name": "late"}}, {{}}, 7]}}"#,
+            {{"host_statuses": [{other}], "name": "late"}}, {{}}, {{"name": "odd", "host_statuses": 7}}]}}"#,
             other = socket("192.168.0.1", 1),
             hosts = hosts.join(",")
         )
+    }
+
+    #[test]
+    fn texts_may_be_escaped() {
+        let body = br#"{"cluster_statuses": [{"name": "or\u0064ers", "host_statuses": [
+            {"address": {"socket_address": {"address": "10.0.0\u002e1", "port_value": 80}}}]}]}"#;
+        assert_eq!(hosts(body, "orders").unwrap(), ["10.0.0.1:80"]);
+        assert_eq!(
+            hosts(br#"{"clusters": {"or\u0064ers": ["10.0.0\u002e1:80"]}}"#, "orders").unwrap(),
+            ["10.0.0.1:80"]
+        );
     }
 
     #[test]
@@ -379,18 +327,28 @@ mod tests {
         assert_eq!(wrong("upstream connect error"), "not JSON: expected value at line 1 column 1");
         assert_eq!(wrong(""), "not JSON: EOF while parsing a value at line 1 column 0");
         assert_eq!(wrong(r#"{"clusters": {}} {}"#), "not JSON: trailing characters at line 1 column 18");
-        let neither = "neither `cluster_statuses` nor `clusters` is in it";
-        for body in ["[]", "null", "{}", r#"{"clusters": []}"#, r#"{"cluster_statuses": {}}"#] {
-            assert_eq!(wrong(body), neither, "{body}");
-        }
+        assert_eq!(wrong("{}"), "neither `cluster_statuses` nor `clusters` is in it");
+        let form = "an object with `cluster_statuses` or `clusters`";
+        assert_eq!(wrong("null"), format!("not a listing: invalid type: null, expected {form} at line 1 column 4"));
+        assert_eq!(wrong("[]"), format!("not a listing: invalid length 0, expected {form} at line 1 column 2"));
+        let no_map = "not a listing: invalid type: sequence, expected a map at line 1 column 13";
+        assert_eq!(wrong(r#"{"clusters": []}"#), no_map);
+        let no_list = "not a listing: invalid type: map, expected a sequence at line 1 column 21";
+        assert_eq!(wrong(r#"{"cluster_statuses": {}}"#), no_list);
         assert_eq!(wrong(r#"{"clusters": {"users": []}}"#), "cluster `orders` is not in it");
         assert_eq!(wrong(r#"{"cluster_statuses": []}"#), "cluster `orders` is not in it");
-        assert_eq!(wrong(r#"{"clusters": {"orders": "10.0.0.1:80"}}"#), "clusters.orders: not a list");
+        assert_eq!(
+            wrong(r#"{"clusters": {"orders": "10.0.0.1:80"}}"#),
+            "clusters.orders: invalid type: string \"10.0.0.1:80\", expected a sequence"
+        );
         assert_eq!(
             wrong(r#"{"cluster_statuses": [{"name": "orders", "host_statuses": 1}]}"#),
-            "host_statuses: not a list"
+            "host_statuses: invalid type: integer `1`, expected a sequence"
         );
-        assert_eq!(wrong(r#"{"clusters": {"orders": [1]}}"#), "not an address: a host that is no string");
+        assert_eq!(
+            wrong(r#"{"clusters": {"orders": [1]}}"#),
+            "clusters.orders: invalid type: integer `1`, expected a string"
+        );
         assert_eq!(wrong(r#"{"clusters": {"orders": ["a\nb"]}}"#), "not an address: `a?b`");
         for host in ["orders.internal:80", "10.0.0.1", "::1:80", "10.0.0.1:65536", " 10.0.0.1:80", "/run/orders.sock"] {
             let listing = format!(r#"{{"clusters": {{"orders": ["{host}"]}}}}"#);
@@ -399,9 +357,12 @@ mod tests {
         let long = wrong(&format!(r#"{{"clusters": {{"orders": ["{}"]}}}}"#, "x".repeat(1000)));
         assert_eq!(long, format!("not an address: `{}...`", "x".repeat(64)));
         assert_eq!(wrong(&envoy(&[socket("orders", 80)])), "not an address: `orders:80`");
-        assert_eq!(wrong(&envoy(&[socket("10.0.0.1", 65536)])), "not an address: `10.0.0.1:65536`");
+        let too_high = "host_statuses: invalid value: integer `65536`, expected u16";
+        assert_eq!(wrong(&envoy(&[socket("10.0.0.1", 65536)])), too_high);
         let nameless = status(r#"{"socket_address": {"address": "10.0.0.1", "named_port": "http"}}"#);
-        assert_eq!(wrong(&envoy(&[nameless])), "not an address: a socket_address without address or port_value");
+        assert_eq!(wrong(&envoy(&[nameless])), "host_statuses: missing field `port_value`");
+        let hostile = format!(r#"{{"clusters": {{"orders": "\n{}"}}}}"#, "x".repeat(1000));
+        assert!(!wrong(&hostile).contains('\n') && wrong(&hostile).len() < 200, "one line that does not fill the log");
     }
 
     #[test]

@@ -134,6 +134,21 @@ struct Exports {
     http_call_response: Option<TypedFunc<Told, ()>>,
 }
 
+/// A callback, for a context that need not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callback {
+    /// `proxy_on_tick`.
+    Tick,
+    /// `proxy_on_request_headers`.
+    RequestHeaders,
+    /// `proxy_on_response_headers`.
+    ResponseHeaders,
+    /// `proxy_on_response_trailers`.
+    ResponseTrailers,
+    /// `proxy_on_log`.
+    Log,
+}
+
 /// What a callback of a request ended with.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -488,6 +503,27 @@ impl Vm {
             self.call(id, callback, (id as i32, trailers as i32))?;
         }
         Ok(())
+    }
+
+    /// Runs a callback whatever there is of the context.
+    pub(crate) fn call_back(&mut self, id: u32, callback: Callback) -> Result<(), Trap> {
+        const EXPORTED: &str = "the module exports it";
+        let context = id as i32;
+        let headers = match callback {
+            Callback::Tick => return self.call(id, self.exports.tick.expect(EXPORTED), context),
+            Callback::Log => return self.call(id, self.exports.log.expect(EXPORTED), context),
+            Callback::ResponseTrailers => {
+                return self.call(id, self.exports.response_trailers.expect(EXPORTED), (context, 1)).map(drop);
+            }
+            Callback::RequestHeaders => self.exports.request_headers.expect(EXPORTED),
+            Callback::ResponseHeaders => self.exports.response_headers.expect(EXPORTED),
+        };
+        self.call(id, headers, (context, 1, 1)).map(drop)
+    }
+
+    /// The context that was begun last.
+    pub(crate) fn last_context(&self) -> u32 {
+        self.next_context - 1
     }
 
     /// Bytes of memory that the module holds.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # build.sh shares its variables with these files
-# Makes dist/holdfast.wasm: links it, and makes it smaller.
+# Makes dist/holdfast.wasm: links it, takes away the exports that it has no use for, and makes it smaller.
 
 # The WebAssembly that rustc emits today; binaryen refuses what it is not told of.
 readonly wasm_features=(--enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext
@@ -11,7 +11,7 @@ build_module() {
   linked=$wasm_target_dir/$wasm_target/wasm/holdfast.wasm
   if [[ $(module_seal "$linked") != "$(cat "$seal" 2>/dev/null)" ]]; then
     work=$(scratch_dir module)
-    finish_module "$linked" "$work/holdfast.wasm"
+    finish_module "$linked" "$work/holdfast.wasm" "$root/filter/exports.json"
     install_if_changed "$work/holdfast.wasm" "$module"
     module_seal "$linked" >"$seal"
   fi
@@ -20,18 +20,25 @@ build_module() {
 
 # Names one outcome with everything it came from: while it holds, the seconds of wasm-opt are saved.
 module_seal() { # LINKED
-  sha256sum -- "$module" "$1" "$root/scripts/module.sh" 2>/dev/null || true
+  sha256sum -- "$module" "$1" "$root/scripts/module.sh" "$root/filter/exports.json" 2>/dev/null || true
   wasm-opt --version 2>/dev/null || true
 }
 
-# Works without binaryen too: then the module is larger.
-finish_module() { # LINKED OUT
-  if have wasm-opt || apt_install binaryen; then
-    quietly wasm-opt wasm-opt "${wasm_features[@]}" -O3 "$1" -o "$2" || die "wasm-opt failed on ${1#"$root/"}"
-  else
-    say "binaryen (wasm-opt) is not installed: ${1##*/} keeps its size"
+# The SDK exports every callback of the ABI, and Envoy calls each that is exported, for every request and try. EXPORTS lists
+# those that stay. Works without binaryen too: then the module is larger and slower.
+finish_module() { # LINKED OUT [EXPORTS]
+  if ! have wasm-opt && ! apt_install binaryen; then
+    say "binaryen (wasm-opt, wasm-metadce) is not installed: ${1##*/} keeps its size and every export"
     cp -- "$1" "$2"
+    return
   fi
+  local input=$1
+  if [[ -n ${3-} ]]; then
+    input=$2.trimmed
+    quietly wasm-metadce wasm-metadce "${wasm_features[@]}" --graph-file "$3" "$1" -o "$input" ||
+      die "wasm-metadce failed on ${1#"$root/"}"
+  fi
+  quietly wasm-opt wasm-opt "${wasm_features[@]}" -O3 "$input" -o "$2" || die "wasm-opt failed on ${1#"$root/"}"
 }
 
 # What did not change keeps its time stamp, and what depends on it stays fresh.

@@ -288,9 +288,11 @@ impl AttemptPlugin {
             u32::try_from(millis.clamp(1, 1000)).unwrap_or(1000)
         });
         // A tick repeats, and begins anew when it is set.
-        if (period > 0 || self.tick.get() > 0) && host::tick_every(period).is_ok() {
+        if period > 0 || self.tick.get() > 0 {
+            let every = Duration::from_millis(period.into());
+            host::tick_every(every);
             self.tick.set(period);
-            self.ticks_at.set(now.plus(Duration::from_millis(period.into())));
+            self.ticks_at.set(now.plus(every));
         }
     }
 }

@@ -13,8 +13,9 @@ use holdfast_policy::outlier::{heartbeat, steering};
 use holdfast_policy::response::{self, ResponseHead};
 use holdfast_policy::retry::{Denial, Named};
 use holdfast_policy::time::Timestamp;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
 
-use crate::abi::Action;
 use crate::attempt_plugin::{self, AttemptPlugin, Waits};
 use crate::host::{self, Headers};
 use crate::shared::SharedData;
@@ -594,14 +595,16 @@ fn response_flags() -> u64 {
     host::property_number("response\0flags").unwrap_or(0)
 }
 
-impl AttemptSeat {
+impl Context for AttemptSeat {}
+
+impl HttpContext for AttemptSeat {
     /// The request's headers are about to leave for the host.
-    pub fn on_request_headers(&mut self) -> Action {
+    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
         self.begin().unwrap_or(Action::Continue)
     }
 
     /// The host's headers have come.
-    pub fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
         let Some(attempt) = &self.attempt else { return Action::Continue };
         match attempt.try_borrow_mut() {
             Ok(mut attempt) => self.judge_head(&mut attempt, end_of_stream),
@@ -610,17 +613,17 @@ impl AttemptSeat {
     }
 
     /// The host's trailers have come.
-    pub fn on_response_trailers(&mut self) {
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
         if let Some(attempt) = &self.attempt
             && let Ok(mut attempt) = attempt.try_borrow_mut()
         {
             self.judge_trailers(&mut attempt);
         }
+        Action::Continue
     }
 }
 
-/// The host deletes a try's context when the try is over, before it begins the next one. (`on_done` would say the same at
-/// the same moment, and cost every request of both seats a call.)
+/// The host ends a try's context when the try is over, before it begins the next one.
 impl Drop for AttemptSeat {
     fn drop(&mut self) {
         if self.is_going_back {

@@ -2,8 +2,9 @@
 
 use holdfast_policy::document::Policy;
 use holdfast_policy::metrics::{self, Metric};
+use proxy_wasm::types::MetricType;
 
-use crate::host::{self, MetricKind};
+use crate::host;
 
 /// One key's metrics, by metric number.
 pub struct Counters {
@@ -22,7 +23,7 @@ impl Counters {
             Box::new(Counters { ids: [None; Metric::COUNT], counted: [0; Metric::COUNT], is_counted: false });
         for (id, metric) in counters.ids.iter_mut().zip(Metric::ALL) {
             if metric.concerns(policy) {
-                let kind = if metric.is_gauge() { MetricKind::Gauge } else { MetricKind::Counter };
+                let kind = if metric.is_gauge() { MetricType::Gauge } else { MetricType::Counter };
                 *id = host::define_metric(kind, &metrics::full_name(name, key, metric)).ok();
             }
         }

@@ -12,7 +12,7 @@ use holdfast_policy::narrate;
 use holdfast_policy::retry::Leave;
 
 use crate::counters::Counters;
-use crate::host::{self, Level};
+use crate::host;
 
 /// A policy at work.
 pub struct Governing {
@@ -100,13 +100,12 @@ impl Governing {
                     Event::State(state) => counters.set(Metric::BreakerState, state as u64),
                     Event::Said { alarming, line } => {
                         is_alone = false;
-                        host::log(if alarming { Level::Warn } else { Level::Info }, &line);
+                        log::log!(level(alarming), "{line}");
                     }
                     Event::Moved(transition) => {
                         is_alone = false;
                         let line = narrate::line(governed.policy(), governed.key_text(key), &transition);
-                        let level = if transition.is_alarming() { Level::Warn } else { Level::Info };
-                        host::log(level, &line);
+                        log::log!(level(transition.is_alarming()), "{line}");
                     }
                 }
             }
@@ -201,6 +200,10 @@ impl Drop for Governing {
     fn drop(&mut self) {
         self.leave_series();
     }
+}
+
+fn level(alarming: bool) -> log::Level {
+    if alarming { log::Level::Warn } else { log::Level::Info }
 }
 
 /// Sets what the access log says of the request.

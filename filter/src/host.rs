@@ -1,64 +1,40 @@
-//! The host's functions, with bytes in and out and every status handled.
+//! The host's functions, as the seats use them: through the SDK where its function serves, and declared here where it does not.
 //!
-//! The SDK's wrappers panic on a status that they do not expect (`set_property` on a name another filter holds, shared data
-//! that the host refuses), and a panic stops the worker for every stream. So the calls are declared here, and a refusal is a
-//! value. With `abi.rs` these are the only files with `unsafe`: the host's ABI is pointers.
+//! The SDK's wrappers panic at a status that they do not expect, and a panic stops the worker for every stream. Those that are
+//! used here expect every status that Envoy gives for them. The others are declared here, each with its reason: with those
+//! any status is a value.
 
 #![allow(unsafe_code)] // The host's ABI is raw pointers; see above.
 
 use std::cell::Cell;
 use std::ptr::{null, null_mut};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
 
 /// A status other than 0 = Ok, as the host gave it. Source: proxy-wasm ABI 0.2.1, `proxy_result_t`.
 pub type Refusal = u32;
 
 const OK: u32 = 0;
-const CAS_MISMATCH: u32 = 8;
 
-/// Which headers. Source: proxy-wasm ABI 0.2.1, `proxy_map_type_t`.
+/// Which headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Headers {
     /// The request's headers.
-    Request = 0,
+    Request = MapType::HttpRequestHeaders as u32,
     /// The response's headers.
-    Response = 2,
+    Response = MapType::HttpResponseHeaders as u32,
     /// The response's trailers.
-    ResponseTrailers = 3,
+    ResponseTrailers = MapType::HttpResponseTrailers as u32,
     /// The headers of the answer to a call of ours.
-    CallResponse = 6,
-}
-
-/// Log levels. Source: proxy-wasm ABI 0.2.1, `proxy_log_level_t`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Level {
-    /// Something to know.
-    Info = 2,
-    /// Something to look at.
-    Warn = 3,
-    /// Something is wrong.
-    Error = 4,
-}
-
-/// Kinds of metrics. Source: proxy-wasm ABI 0.2.1, `proxy_metric_type_t`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum MetricKind {
-    /// Only rises.
-    Counter = 0,
-    /// Any value.
-    Gauge = 1,
+    CallResponse = MapType::HttpCallResponseHeaders as u32,
 }
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
-    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
-    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
-    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
-    fn proxy_get_buffer_bytes(buffer: u32, start: usize, length: usize, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    // The SDK's panic where the phase has no such headers, which Envoy answers with 2, and where a value is not UTF-8.
     fn proxy_get_header_map_value(
         map: u32,
         key: *const u8,
@@ -74,18 +50,13 @@ unsafe extern "C" {
         value_size: usize,
     ) -> u32;
     fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
-    fn proxy_set_effective_context(context: u32) -> u32;
-    fn proxy_continue_stream(stream: u32) -> u32;
+    // The SDK's panics at a name that is not UTF-8, and copies each header into two allocations.
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    // The SDK's takes an empty value for none, and wants a list of the path's parts each time.
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    // The SDK's panics where there is no stream, which Envoy answers with 1.
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
-    fn proxy_get_shared_data(
-        key: *const u8,
-        key_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-        cas: *mut u32,
-    ) -> u32;
-    fn proxy_set_shared_data(key: *const u8, key_size: usize, value: *const u8, size: usize, cas: u32) -> u32;
+    // The SDK's have no details, and a status for gRPC only with the HTTP status 200.
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -96,22 +67,6 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
-    fn proxy_http_call(
-        upstream: *const u8,
-        upstream_size: usize,
-        headers: *const u8,
-        headers_size: usize,
-        body: *const u8,
-        body_size: usize,
-        trailers: *const u8,
-        trailers_size: usize,
-        timeout: u32,
-        token: *mut u32,
-    ) -> u32;
-    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
-    fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
-    fn proxy_record_metric(id: u32, value: u64) -> u32;
-    fn proxy_increment_metric(id: u32, offset: i64) -> u32;
 }
 
 fn checked(status: u32) -> Result<(), Refusal> {
@@ -125,16 +80,9 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8
     if data.is_null() {
         return Ok(Vec::new());
     }
-    // SAFETY: the host obtained `size` bytes at `data` from `proxy_on_memory_allocate`, which allocates just that many as an array
-    // of bytes, and leaves them to the module.
+    // SAFETY: the host obtained `size` bytes at `data` from the SDK's allocator, which allocates just that many as an array of
+    // bytes, and leaves them to the module.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
-}
-
-/// Writes a line to the host's log.
-pub fn log(level: Level, message: &str) {
-    // A line that the host refuses is lost; there is nowhere else to say so.
-    // SAFETY: the pointer and size are those of `message`.
-    let _ = unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
 thread_local! {
@@ -152,14 +100,10 @@ pub fn take_contentions() -> u32 {
     CONTENTIONS.take()
 }
 
-/// Nanoseconds since the Unix epoch; 0 if the host has no clock.
+/// Nanoseconds since the Unix epoch.
 pub fn now() -> u64 {
-    let mut time = 0;
-    // SAFETY: the pointer is to a local.
-    let now = match checked(unsafe { proxy_get_current_time_nanoseconds(&mut time) }) {
-        Ok(()) => time,
-        Err(_) => 0,
-    };
+    let since_epoch = hostcalls::get_current_time().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let now = since_epoch.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     LATELY.set(now);
     now
 }
@@ -169,31 +113,30 @@ pub fn lately() -> u64 {
     LATELY.get()
 }
 
-/// Asks for `on_tick` every so many milliseconds.
-pub fn tick_every(millis: u32) -> Result<(), Refusal> {
-    // SAFETY: no pointers.
-    checked(unsafe { proxy_set_tick_period_milliseconds(millis) })
+/// Asks for `on_tick` every so often, in whole milliseconds; zero ends it.
+pub fn tick_every(period: Duration) {
+    // Envoy refuses it never.
+    let _ = hostcalls::set_tick_period(period);
 }
 
 /// The plugin's configuration.
-pub fn plugin_configuration() -> Result<Vec<u8>, Refusal> {
-    buffer(7)
+pub fn plugin_configuration() -> Vec<u8> {
+    buffer(BufferType::PluginConfiguration)
 }
 
 /// The body of the answer to a call of ours.
-pub fn call_response_body() -> Result<Vec<u8>, Refusal> {
-    buffer(4)
+pub fn call_response_body() -> Vec<u8> {
+    buffer(BufferType::HttpCallResponseBody)
 }
 
 /// The VM's configuration.
-pub fn vm_configuration() -> Result<Vec<u8>, Refusal> {
-    buffer(6)
+pub fn vm_configuration() -> Vec<u8> {
+    buffer(BufferType::VmConfiguration)
 }
 
-/// Source of the numbers: proxy-wasm ABI 0.2.1, `proxy_buffer_type_t`.
-fn buffer(kind: u32) -> Result<Vec<u8>, Refusal> {
-    // SAFETY: `returned` passes pointers to its locals.
-    returned(|data, size| unsafe { proxy_get_buffer_bytes(kind, 0, usize::MAX, data, size) })
+/// All bytes of a buffer; none where there is no such buffer.
+fn buffer(kind: BufferType) -> Vec<u8> {
+    hostcalls::get_buffer(kind, 0, usize::MAX).ok().flatten().unwrap_or_default()
 }
 
 /// The first value of a header; `None` if there is none or the phase has no such headers.
@@ -217,17 +160,13 @@ pub fn remove_header(map: Headers, name: &str) -> Result<(), Refusal> {
 }
 
 /// Makes the calls that follow concern this context, which must be alive.
-pub fn act_for(context: u32) -> Result<(), Refusal> {
-    // SAFETY: no pointers.
-    checked(unsafe { proxy_set_effective_context(context) })
+pub fn act_for(context: u32) -> Result<(), Status> {
+    hostcalls::set_effective_context(context)
 }
 
 /// Lets the paused request of the context go on.
-pub fn resume_request() -> Result<(), Refusal> {
-    /// Source: proxy-wasm ABI 0.2.1, `proxy_stream_type_t`.
-    const REQUEST: u32 = 0;
-    // SAFETY: no pointers.
-    checked(unsafe { proxy_continue_stream(REQUEST) })
+pub fn resume_request() -> Result<(), Status> {
+    hostcalls::resume_http_request()
 }
 
 /// All headers of a map in one call, which costs less than two single ones, as [`holdfast_policy::pairs`] reads them.
@@ -256,21 +195,19 @@ pub fn set_property(path: &str, value: &[u8]) -> Result<(), Refusal> {
 
 /// The bytes of a key of shared data and their version.
 pub fn shared_data(key: &str) -> Option<(Vec<u8>, u32)> {
-    let mut version = 0;
-    // SAFETY: the pointer and size are those of `key`, the others are locals.
-    let bytes =
-        returned(|data, size| unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version) });
-    bytes.ok().map(|bytes| (bytes, version))
+    match hostcalls::get_shared_data(key) {
+        Ok((None, None)) | Err(_) => None,
+        Ok((bytes, version)) => Some((bytes.unwrap_or_default(), version.unwrap_or(0))),
+    }
 }
 
 /// Writes a key of shared data; a `version` of 0 whatever is there, another only over that version. `Ok(false)` if
 /// there is another.
-pub fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<bool, Refusal> {
-    // SAFETY: pointers and sizes are those of the arguments.
-    match unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) } {
-        OK => Ok(true),
-        CAS_MISMATCH => Ok(false),
-        refusal => Err(refusal),
+pub fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<bool, Status> {
+    match hostcalls::set_shared_data(key, Some(value), Some(version)) {
+        Ok(()) => Ok(true),
+        Err(Status::CasMismatch) => Ok(false),
+        Err(status) => Err(status),
     }
 }
 
@@ -299,54 +236,22 @@ pub fn reply(
     })
 }
 
-/// Sends a request without a body to a cluster and gives its token, by which the answer comes to the root context that this is
-/// called in. Refused where there is no such cluster, no host in it, or one of the host's limits is reached.
-pub fn call(upstream: &str, headers: &[(String, String)], timeout: Duration) -> Result<u32, Refusal> {
-    let (headers, none) = (holdfast_policy::pairs::write(headers), holdfast_policy::pairs::write(&[]));
-    let timeout = u32::try_from(holdfast_policy::time::millis(timeout)).unwrap_or(u32::MAX);
-    let mut token = 0;
-    // SAFETY: pointers and sizes are those of the arguments and of locals.
-    checked(unsafe {
-        proxy_http_call(
-            upstream.as_ptr(),
-            upstream.len(),
-            headers.as_ptr(),
-            headers.len(),
-            null(),
-            0,
-            none.as_ptr(),
-            none.len(),
-            timeout,
-            &mut token,
-        )
-    })?;
-    Ok(token)
-}
-
 /// Defines a metric and gives its id. To be done once for each name.
-pub fn define_metric(kind: MetricKind, name: &str) -> Result<u32, Refusal> {
-    let mut id = 0;
-    // SAFETY: the pointer and size are those of `name`, the other is a local.
-    checked(unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id) })?;
-    Ok(id)
+pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, Status> {
+    hostcalls::define_metric(kind, name)
 }
 
 /// A metric's value.
-pub fn metric(id: u32) -> Result<u64, Refusal> {
-    let mut value = 0;
-    // SAFETY: the pointer is to a local.
-    checked(unsafe { proxy_get_metric(id, &mut value) })?;
-    Ok(value)
+pub fn metric(id: u32) -> Result<u64, Status> {
+    hostcalls::get_metric(id)
 }
 
 /// Sets a gauge.
-pub fn record_metric(id: u32, value: u64) -> Result<(), Refusal> {
-    // SAFETY: no pointers.
-    checked(unsafe { proxy_record_metric(id, value) })
+pub fn record_metric(id: u32, value: u64) -> Result<(), Status> {
+    hostcalls::record_metric(id, value)
 }
 
 /// Adds to a counter or gauge; 0 is refused.
-pub fn increment_metric(id: u32, by: i64) -> Result<(), Refusal> {
-    // SAFETY: no pointers.
-    checked(unsafe { proxy_increment_metric(id, by) })
+pub fn increment_metric(id: u32, by: i64) -> Result<(), Status> {
+    hostcalls::increment_metric(id, by)
 }

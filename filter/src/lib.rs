@@ -1,9 +1,9 @@
 //! The proxy-wasm shell: turns Envoy's callbacks into calls of [`holdfast_policy`] and its verdicts into host calls.
 //! It decides nothing.
 
-mod abi;
 mod attempt_plugin;
 mod attempt_seat;
+mod contexts;
 mod counters;
 mod facts;
 mod governing;
@@ -12,4 +12,5 @@ mod request_seat;
 mod root;
 mod shared;
 mod shared_exchange;
+mod start;
 mod vm;

@@ -20,8 +20,9 @@ use holdfast_policy::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPST
 use holdfast_policy::retry::{Denial, Leave};
 use holdfast_policy::time::{Timestamp, millis};
 use holdfast_policy::worker::Worker;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
 
-use crate::abi::Action;
 use crate::facts::Facts;
 use crate::governing::{Governing, tell_access_log};
 use crate::host::{self, Headers};
@@ -442,9 +443,10 @@ fn response_flags() -> u64 {
     host::property_number("response\0flags").unwrap_or(0)
 }
 
-impl RequestSeat {
-    /// The request's headers have come.
-    pub fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
+impl Context for RequestSeat {}
+
+impl HttpContext for RequestSeat {
+    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
         let facts = Facts::default();
         if let Some(served) = self.admit(&facts, end_of_stream) {
             return send(&served);
@@ -463,8 +465,7 @@ impl RequestSeat {
         Action::Continue
     }
 
-    /// The response's headers have come.
-    pub fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
         let Some(mut admitted) = self.take() else { return Action::Continue };
         let now = Timestamp(host::now());
         let wants_retry_after = admitted.governing.policy().wants_retry_after();
@@ -483,16 +484,15 @@ impl RequestSeat {
         }
     }
 
-    /// The response's trailers have come.
-    pub fn on_response_trailers(&mut self) {
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
         if let Some(admitted) = self.take() {
             let answer = response::trailers_answer(host::header(Headers::ResponseTrailers, "grpc-status").as_deref());
             self.settle_late(admitted, answer);
         }
+        Action::Continue
     }
 
-    /// The request is over.
-    pub fn on_log(&mut self) {
+    fn on_log(&mut self) {
         // Still admitted at the end: the client left, or a gRPC response broke off.
         if let Some(admitted) = self.take() {
             let answer = response::answer_at_end(admitted.head.as_ref().map(|(head, _)| head), response_flags());

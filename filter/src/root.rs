@@ -12,13 +12,15 @@ use holdfast_policy::keys::Key;
 use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::seat::Seat;
 use holdfast_policy::store::{Expected, Store};
-use holdfast_policy::time::{Timestamp, millis};
+use holdfast_policy::time::Timestamp;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
 
-use crate::abi::Stream;
 use crate::attempt_plugin::AttemptPlugin;
 use crate::attempt_seat::AttemptSeat;
+use crate::contexts::{self, Stream};
 use crate::governing::Governing;
-use crate::host::{self, Headers, Level, Refusal};
+use crate::host::{self, Headers};
 use crate::request_seat::RequestSeat;
 use crate::shared::SharedData;
 use crate::vm::Vm;
@@ -51,10 +53,7 @@ impl Plugin {
     /// Tells the operator of events of one key, and sees to it that what waits is told and written in time.
     pub fn tell(&self, governing: &Governing, governed: &Governed, key: Key, events: Vec<Event>) {
         governing.tell(governed, key, events);
-        if self.tick.get().is_zero() {
-            // The host gives no ticks.
-            governing.flush();
-        } else if governed.has_unwritten() {
+        if governed.has_unwritten() {
             self.tick_within(SLOTS_WAIT);
         } else if governing.has_counted() {
             self.tick_within(COUNTS_WAIT);
@@ -64,15 +63,13 @@ impl Plugin {
     /// Asks for ticks at least so often.
     fn tick_within(&self, within: Duration) {
         if self.tick.get() > within {
-            // What waits goes with the next outcome or a later tick.
-            let _ = self.tick_every(within);
+            self.tick_every(within);
         }
     }
 
-    fn tick_every(&self, period: Duration) -> Result<(), Refusal> {
-        host::tick_every(u32::try_from(millis(period)).unwrap_or(1000))?;
+    fn tick_every(&self, period: Duration) {
+        host::tick_every(period);
         self.tick.set(period);
-        Ok(())
     }
 
     /// Whether claims and counts are to be renewed now, at a tick.
@@ -109,8 +106,8 @@ impl Plugin {
 }
 
 /// The root context.
-#[derive(Default)]
 pub struct Root {
+    context: u32,
     plugin: Option<Configured>,
     /// Our own requests that are under way, by their names.
     calls: HashMap<u32, (Rc<Governing>, Call)>,
@@ -123,6 +120,11 @@ enum Configured {
 }
 
 impl Root {
+    /// A root context that is still to be configured.
+    pub fn new(context: u32) -> Self {
+        Root { context, plugin: None, calls: HashMap::new() }
+    }
+
     /// Makes the requests of our own that are due.
     fn call(&mut self, plugin: &Plugin, governing: &Rc<Governing>) {
         let (now, mut shared, mut told) = (Timestamp(host::now()), plugin.shared, Vec::new());
@@ -132,7 +134,9 @@ impl Root {
             return;
         };
         for call in governed.calls(&mut worker, &mut shared, now, &mut told) {
-            let token = host::call(&call.upstream, &call.headers, call.timeout).ok();
+            let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            // Refused where there is no such cluster, no host in it, or one of the host's limits is reached.
+            let token = self.dispatch_http_call(&call.upstream, headers, None, Vec::new(), call.timeout).ok();
             let mut events = Vec::new();
             governed.call_made(&call, token, now, &mut events);
             if !events.is_empty() {
@@ -147,9 +151,9 @@ impl Root {
 
     /// Reads both configurations; the error is what to tell the operator, line by line.
     fn configure() -> Result<Configured, String> {
-        let vm_configuration = host::vm_configuration().unwrap_or_default();
+        let vm_configuration = host::vm_configuration();
         let seat = Seat::parse(&vm_configuration)?;
-        let bytes = host::plugin_configuration().unwrap_or_default();
+        let bytes = host::plugin_configuration();
         match seat {
             Seat::Request => Root::request_seat(&bytes).map(|plugin| Configured::Request(Rc::new(plugin))),
             Seat::Attempt if bytes.trim_ascii().is_empty() => Ok(Configured::Attempt(Rc::new(AttemptPlugin::new()))),
@@ -190,15 +194,46 @@ impl Root {
         })
     }
 
+    /// Renews what would otherwise expire, and looks after the hosts.
+    fn renew(&mut self, plugin: &Rc<Plugin>, now: Timestamp) {
+        let mut shared = plugin.shared;
+        {
+            let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
+            worker.tick(&mut shared, now);
+            for governing in &plugin.policies {
+                if let Ok(mut governed) = governing.governed.try_borrow_mut() {
+                    let told = governed.tick(&mut worker, &mut shared, now);
+                    governing.name(&governed);
+                    told.into_iter().for_each(|(key, events)| governing.tell(&governed, key, events));
+                }
+            }
+        }
+        for governing in &plugin.policies {
+            self.call(plugin, governing);
+        }
+    }
+}
+
+impl Context for Root {
+    /// No listener uses it any more, and its last stream is over.
+    fn on_done(&mut self) -> bool {
+        // Envoy's timer of a root context would go on for as long as the VM lives (Envoy, `Wasm::tickHandler`).
+        host::tick_every(Duration::ZERO);
+        self.plugin = None;
+        self.calls.clear();
+        contexts::end_root(self.context);
+        true
+    }
+
     /// A call of ours was answered; one that failed has no headers.
-    pub fn on_http_call_response(&mut self, token: u32, headers: usize) {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, _body: usize, _trailers: usize) {
         let Some((governing, call)) = self.calls.remove(&token) else { return };
         let Some(Configured::Request(plugin)) = &self.plugin else { return };
         let plugin = Rc::clone(plugin);
         // Where nothing came there are no headers that could be asked for.
         let header = |name: &str| if headers > 0 { host::header(Headers::CallResponse, name) } else { None };
         let status = header(":status").and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
-        let body = if call.reads_body() { host::call_response_body().unwrap_or_default() } else { Vec::new() };
+        let body = if call.reads_body() { host::call_response_body() } else { Vec::new() };
         let reply = status.map(|status: u16| Reply {
             status,
             // Envoy's own say nothing of how long the host took.
@@ -219,18 +254,15 @@ impl Root {
             self.call(&plugin, &governing);
         }
     }
+}
 
+impl RootContext for Root {
     /// Reads the configuration; `false` refuses it.
-    pub fn on_configure(&mut self) -> bool {
+    fn on_configure(&mut self, _size: usize) -> bool {
         match Root::configure() {
             Ok(configured) => {
                 if let Configured::Request(plugin) = &configured {
-                    if let Err(refusal) = plugin.tick_every(plugin.renewal_every) {
-                        host::log(
-                            Level::Warn,
-                            &format!("holdfast: no tick (status {refusal}): leases are renewed late"),
-                        );
-                    }
+                    plugin.tick_every(plugin.renewal_every);
                     if !plugin.shared.is_signalled() {
                         tell_unsignalled(&mut plugin.shared.clone());
                     }
@@ -240,7 +272,7 @@ impl Root {
             }
             Err(errors) => {
                 for error in errors.lines() {
-                    host::log(Level::Error, &format!("holdfast: configuration refused: {error}"));
+                    log::error!("holdfast: configuration refused: {error}");
                 }
                 false
             }
@@ -248,7 +280,7 @@ impl Root {
     }
 
     /// Does what is to be done now and then.
-    pub fn on_tick(&mut self) {
+    fn on_tick(&mut self) {
         let plugin = match &self.plugin {
             Some(Configured::Request(plugin)) => plugin,
             Some(Configured::Attempt(plugin)) => return plugin.on_tick(),
@@ -270,45 +302,33 @@ impl Root {
         };
         let next = next.min(every);
         if plugin.tick.get() != next {
-            // Without another tick it goes on at the last one's.
-            let _ = plugin.tick_every(next);
+            plugin.tick_every(next);
         }
     }
 
-    /// Renews what would otherwise expire, and looks after the hosts.
-    fn renew(&mut self, plugin: &Rc<Plugin>, now: Timestamp) {
-        let mut shared = plugin.shared;
-        {
-            let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
-            worker.tick(&mut shared, now);
-            for governing in &plugin.policies {
-                if let Ok(mut governed) = governing.governed.try_borrow_mut() {
-                    let told = governed.tick(&mut worker, &mut shared, now);
-                    governing.name(&governed);
-                    told.into_iter().for_each(|(key, events)| governing.tell(&governed, key, events));
-                }
-            }
-        }
-        for governing in &plugin.policies {
-            self.call(plugin, governing);
-        }
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        Some(match &self.plugin {
+            Some(Configured::Request(plugin)) => Stream::begin(context, RequestSeat::new(Some(Rc::clone(plugin)))),
+            Some(Configured::Attempt(plugin)) => Stream::begin(context, AttemptSeat::new(Rc::clone(plugin), context)),
+            None => Stream::begin(context, RequestSeat::new(None)),
+        })
     }
 
-    /// A context for a stream.
-    pub fn stream(&self, context: u32) -> Stream {
-        match &self.plugin {
-            Some(Configured::Request(plugin)) => Stream::Request(RequestSeat::new(Some(Rc::clone(plugin)))),
-            Some(Configured::Attempt(plugin)) => Stream::Attempt(AttemptSeat::new(Rc::clone(plugin), context)),
-            None => Stream::Request(RequestSeat::new(None)),
-        }
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        contexts::delete_root(self.context);
     }
 }
 
 /// Says once for all workers that the change signal is missing.
 fn tell_unsignalled(shared: &mut SharedData) {
     if shared.swap("holdfast/told/unsignalled", b"1", Expected::Absent).is_ok() {
-        host::log(
-            Level::Warn,
+        log::warn!(
             "holdfast: the stats matcher drops the gauge wasmcustom.holdfast.epoch: workers look for changes every 10 ms \
              instead of at once, which costs more; let it pass in stats_config.stats_matcher",
         );

@@ -2,8 +2,9 @@
 
 use holdfast_policy::metrics;
 use holdfast_policy::store::{Conflict, Expected, Store, Version};
+use proxy_wasm::types::MetricType;
 
-use crate::host::{self, MetricKind};
+use crate::host;
 
 /// No key ever has this version, so expecting it succeeds only where the key was never written. (Expecting none, 0,
 /// would overwrite; and a key that was never written accepts any version.)
@@ -26,7 +27,7 @@ impl SharedData {
     pub fn open() -> Self {
         let counts =
             |id: &u32| host::increment_metric(*id, 1).is_ok() && host::metric(*id).is_ok_and(|value| value > 0);
-        let open = |name| host::define_metric(MetricKind::Gauge, name).ok().filter(counts);
+        let open = |name| host::define_metric(MetricType::Gauge, name).ok().filter(counts);
         SharedData { epoch: open(metrics::EPOCH), runs: open(metrics::RUNS), seen: None }
     }
 

@@ -225,6 +225,51 @@ async fn a_new_listener_goes_on_with_the_checks() {
     assert_eq!(metric(&scene, "orders", "ejections.heartbeat").await, 1);
 }
 
+/// While a listener drains, a VM has the root contexts of the old policy and of the new one, and both make checks: each answer
+/// comes to the one that asked, and no request is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_under_load_lose_no_request_and_mix_up_no_checks() {
+    let hosts: [Backend; 2] = start().await;
+    let addrs: Vec<String> = hosts.iter().map(|host| host.addr().to_string()).collect();
+    // Only the checks of the second policy find a host ill, and a policy of another content has checks of its own.
+    let policy = |name: &str, content: u64| {
+        let heartbeat = json!({"path": format!("/{name}"), "interval": "100ms", "timeout": "80ms"});
+        let outlier =
+            json!({"hosts": addrs, "max_ejection_time": format!("{}s", 300 + content), "heartbeat": heartbeat});
+        json!({"policies": [{"name": name, "match": {"cluster": ["orders"]}, "outlier": checked(outlier)}]})
+    };
+    let serve = |host: &Backend, check: Action| {
+        host.script(move |seen| if seen.path == "/ill" { check.clone() } else { Action::ok() });
+    };
+    serve(&hosts[0], Action::ok());
+    serve(&hosts[1], Action::status(500));
+    let drain = ms(1500);
+    let scene = Scene::with(before(&hosts, 2, policy("well", 0)).dynamic_listeners().drain_time(drain)).await;
+    let clients = scene.workers(2).await;
+    let traffic = Traffic::start(&clients, 8, ms(2), "/");
+    traffic.goes_on(50).await.unwrap();
+
+    for content in 1..=6 {
+        let (new, old) = if content % 2 == 1 { ("ill", "well") } else { ("well", "ill") };
+        assert_eq!(scene.update_policy(policy(new, content)).await.unwrap(), Update::Accepted);
+        // The connections from before keep the old policy until the listener has drained.
+        let checks = || [new, old].map(|name| hosts[0].requests_to(&format!("/{name}")));
+        let before = checks();
+        sleep(drain / 2).await;
+        let made: Vec<u64> = checks().iter().zip(before).map(|(now, before)| now - before).collect();
+        assert!(made.iter().all(|made| *made >= 3), "update {content}: both check meanwhile: {made:?}");
+        traffic.goes_on(100).await.unwrap();
+        sleep(drain).await;
+    }
+
+    let records = traffic.stop().await;
+    println!("{} requests over six updates", records.0.len());
+    all_served(&records);
+    let ejections = async |name: &str| scene.metric_of(name, "cluster=orders", "ejections.heartbeat").await;
+    assert_eq!(ejections("well").await, 0, "no answer to another policy's check is taken for its own");
+    assert_eq!(ejections("ill").await, 3, "each of the three finds it");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_else_makes_the_checks_when_a_worker_crashes() {
     let hosts: [Backend; 2] = start().await;
@@ -381,4 +426,26 @@ async fn they_are_read_from_an_endpoint_of_ones_own(
     lists(json!([addr(2)]));
     becomes(scene, "registered", "hosts", 1).await;
     becomes(scene, "registered", "hosts_ejected", 0).await;
+}
+
+/// What Envoy refuses at once it does not answer as well: that would be an answer that nobody has asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_envoy_refuses_at_once_harm_nobody() {
+    let hosts: [Backend; 3] = start().await;
+    let addrs: Vec<String> = hosts.iter().map(|host| host.addr().to_string()).collect();
+    let one = json!({"max_connections": 1, "max_pending_requests": 1, "max_requests": 1});
+    let policy = |name: &str| {
+        let heartbeat = json!({"path": CHECK, "interval": "100ms", "timeout": "90ms"});
+        let outlier = checked(json!({"hosts": addrs, "heartbeat": heartbeat}));
+        json!({"name": name, "match": {"cluster": [name]}, "outlier": outlier})
+    };
+    let full = steered("full", &hosts).raw(json!({"circuit_breakers": {"thresholds": [one]}}));
+    let options = EnvoyOptions::new().seats(Seats::Both).cluster(Cluster::new("empty").steered()).cluster(full);
+    let options = options.route(Scene::aside()).route(route("/full"));
+    hosts.iter().for_each(|host| check_is(host, Action::hang()));
+    let scene = Scene::with(options.policy(json!({"policies": [policy("empty"), policy("full")]}))).await;
+
+    scene.wait_for_stat("cluster.empty.upstream_cx_none_healthy", |refused| refused >= 20).await.unwrap();
+    scene.wait_for_stat("cluster.full.upstream_rq_503", |refused| refused >= 20).await.unwrap();
+    // And no callback has failed: see the end of `Scene`.
 }

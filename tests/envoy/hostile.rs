@@ -8,7 +8,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_tests::{Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Route, Scene, Template, eventually};
+use holdfast_tests::{
+    Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Route, Scene, Seats, Template, attempt_seat_filter,
+    eventually, upstream_codec, wasm_module,
+};
 use http::{HeaderValue, Request};
 use serde_json::{Value, json};
 
@@ -444,4 +447,45 @@ async fn crowds_that_leave_at_once_leave_nothing_behind() {
         assert_eq!(request.finish().await.unwrap().text(), "ok");
     }
     assert_eq!(scene.metric("breaker_state").await, 0, "nobody who left was held against the host");
+}
+
+/// A filter beside the attempt seat that keeps a response back until all of it has come. The attempt seat asks for another
+/// try by its headers; the router ends this one at once, and Envoy goes on to hand the attempt seat the trailers of it. (Envoy
+/// 1.36 crashes there by itself, whatever the module does.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_of_a_try_that_is_over_harm_nobody() {
+    let host = Backend::start().await.unwrap();
+    let lua = json!({
+        "name": "lua",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            "default_source_code": {"inline_string": "function envoy_on_response(handle) handle:body() end"},
+        },
+    });
+    let filters = [attempt_seat_filter(&wasm_module().unwrap()), lua, upstream_codec()];
+    let cluster = Cluster::new("orders").endpoint(host.addr()).http2().raw(json!({
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {"http_filters": filters},
+        },
+    }));
+    let policy = json!({"policies": [{"name": "orders", "retry": {
+        "max_retries": 1, "backoff": {"base": "1ms", "max": "1ms"}, "budget": {"ratio": 100, "min_per_second": 100},
+    }}]});
+    let options = EnvoyOptions::new().cluster(cluster).route(Scene::aside()).route(Route::to("/", "orders"));
+    let scene = Scene::with(options.seats(Seats::Both).policy(policy)).await;
+
+    if scene.admin_get("/server_info").await.unwrap().contains("/1.36.") {
+        return;
+    }
+
+    let failing = Action::status(503).body("no").trailer("x-late", "yes");
+    host.script(Action::in_turn("x-id", [failing, Action::ok().trailer("x-late", "yes")]));
+    for id in 0..20 {
+        let id = id.to_string();
+        let response = scene.client.send(with_header("x-id", id.as_bytes())).await.unwrap();
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"), "request {id}");
+        let tries = host.seen().iter().filter(|seen| seen.header("x-id").as_deref() == Some(&id)).count();
+        assert_eq!(tries, 2, "request {id}: tried again");
+    }
+    assert_eq!(scene.metric("retries_recovered").await, 20);
 }

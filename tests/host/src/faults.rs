@@ -2,6 +2,7 @@
 
 use crate::host::Host;
 use crate::seat::Seat;
+use crate::status;
 use crate::thread::Thread;
 
 /// A host call that is about to take effect.
@@ -25,6 +26,21 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// This status in its place, if Envoy may refuse it so.
+    pub fn refused_with(&self, status: u32) -> Option<Fault> {
+        // The SDK makes it for each answer to a call, and Envoy tells none to a context that is gone.
+        let is_before_an_answer = self.name == "set_effective_context" && self.seat == Seat::Request;
+        (status::refusals(self.name).contains(&status) && !is_before_an_answer).then_some(Fault::Status(status))
+    }
+
+    /// A status in its place by which Envoy may refuse it, if it ever does.
+    pub fn refused(&self) -> Option<Fault> {
+        let refusals = status::refusals(self.name);
+        let first =
+            refusals.contains(&status::INTERNAL_FAILURE).then_some(&status::INTERNAL_FAILURE).or(refusals.first());
+        self.refused_with(*first?)
+    }
+
     /// Whether this is the raise of the change signal.
     pub fn is_signal(&self) -> bool {
         self.name == "increment_metric" && self.subject == holdfast_policy::metrics::EPOCH

@@ -25,7 +25,7 @@ use crate::seat::{Place, Seat};
 use crate::shared_data::SharedData;
 use crate::status;
 use crate::thread::Thread;
-use crate::vm::{Action, Trap, Vm};
+use crate::vm::{Action, Callback, Trap, Vm};
 
 /// How long Envoy waits with a new VM after one has died (`FAIL_RELOAD`).
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
@@ -745,6 +745,17 @@ impl Host {
     /// A stalled worker's thread is free again.
     pub fn resume(&self, worker: usize) {
         self.slots(Thread::Worker(worker)).is_stalled.set(false);
+    }
+
+    /// Envoy calls the VM back for a context that may be over, or never was: contexts are numbered from 1 on in each VM.
+    pub fn call_back(&self, place: impl Into<Place>, context: u32, callback: Callback) {
+        let Place { worker, seat } = place.into();
+        self.run(Thread::Worker(worker), seat, |vm| vm.call_back(context, callback));
+    }
+
+    /// The context that was begun last in a worker's VM.
+    pub fn last_context(&self, place: impl Into<Place>) -> u32 {
+        self.at(place.into()).vm.as_ref().map_or(0, Vm::last_context)
     }
 
     /// Starts a worker's VM anew, without waiting for a request or the pause before it.

@@ -561,9 +561,8 @@ fn http_call(
         return Err(Error::host(Stopped::Forbidden(what)));
     }
     let (thread, seat, incarnation) = (data.thread, data.seat, data.incarnation);
-    let Some((root, own)) = data.root() else { return Ok(status::INTERNAL_FAILURE) };
-    let token = own.next_token;
-    own.next_token = token.checked_add(1).unwrap_or(1);
+    let Some((root, _)) = data.root() else { return Ok(status::INTERNAL_FAILURE) };
+    let token = data.take_token();
     let is_grpc = headers.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
     let asking = Asking { seat, incarnation, root, token, is_grpc, answer: CallAnswer::default() };
     let (timeout, began) = (Duration::from_millis(millis), all.elapsed());

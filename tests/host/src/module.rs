@@ -38,6 +38,13 @@ pub(crate) fn shipped() -> Arc<Loaded> {
     }
 }
 
+/// The names of all that the shipped module exports, in order.
+pub fn exports() -> Vec<String> {
+    let mut names: Vec<String> = shipped().module.exports().map(|export| export.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
 fn load() -> Result<Arc<Loaded>, String> {
     let path = std::env::var_os(VARIABLE).ok_or_else(|| format!("{VARIABLE} does not name the module"))?;
     let named = |problem: String| format!("{VARIABLE}={}: {problem}", path.display());

@@ -18,4 +18,24 @@ pub const INTERNAL_FAILURE: u32 = 10;
 pub const UNIMPLEMENTED: u32 = 12;
 
 /// Every status that is not OK, and one that no version of the ABI knows.
-pub const REFUSALS: [u32; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 99];
+const REFUSALS: [u32; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 99];
+
+/// The statuses by which a call, named without `proxy_`, may be refused.
+///
+/// The SDK makes some calls, and panics at a status that Envoy does not give for them: for those it is what Envoy gives.
+/// Source: Envoy, `context.cc`, and proxy-wasm-cpp-host, `exports.cc` and `shared_data.cc`. The module's own take any.
+pub fn refusals(call: &str) -> &'static [u32] {
+    match call {
+        "define_metric"
+        | "get_current_time_nanoseconds"
+        | "log"
+        | "set_tick_period_milliseconds"
+        | "continue_stream" => &[],
+        "get_buffer_bytes" | "get_shared_data" | "record_metric" => &[NOT_FOUND],
+        "get_metric" | "increment_metric" => &[NOT_FOUND, BAD_ARGUMENT],
+        "http_call" => &[BAD_ARGUMENT, INTERNAL_FAILURE],
+        "set_effective_context" => &[BAD_ARGUMENT],
+        "set_shared_data" => &[CAS_MISMATCH],
+        _ => &REFUSALS,
+    }
+}

@@ -36,8 +36,6 @@ pub(crate) struct Root {
     pub(crate) configuration: Rc<str>,
     /// Nanoseconds between ticks, and when the next is due on the steady clock.
     pub(crate) tick: Option<(u64, u64)>,
-    /// The token of the next call; each root context counts its own. Source: Envoy, `Context::nextHttpCallToken`.
-    pub(crate) next_token: u32,
     streams: usize,
     /// No listener uses it any more; it goes with its last stream.
     is_retired: bool,
@@ -72,9 +70,18 @@ pub(crate) struct VmData {
     /// Contexts that the module has let go on or replied to.
     pub(crate) acted: BTreeSet<u32>,
     pub(crate) calls: u64,
+    /// The token of the next call. A VM's root contexts share one count, old and new ones too: 4, 8, 12 and so on. Seen on
+    /// Envoy 1.36.2 and 1.40.0. Source: proxy-wasm-cpp-host, `WasmBase::nextHttpCallId`.
+    next_token: u32,
 }
 
 impl VmData {
+    pub(crate) fn take_token(&mut self) -> u32 {
+        let token = self.next_token;
+        self.next_token = token.wrapping_add(4);
+        token
+    }
+
     pub(crate) fn host(&self) -> Host {
         Host::of(self.host.upgrade().expect("a VM runs only inside its host"))
     }
@@ -125,6 +132,21 @@ struct Exports {
     done: Option<TypedFunc<i32, i32>>,
     delete: Option<TypedFunc<i32, ()>>,
     http_call_response: Option<TypedFunc<Told, ()>>,
+}
+
+/// A callback, for a context that need not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callback {
+    /// `proxy_on_tick`.
+    Tick,
+    /// `proxy_on_request_headers`.
+    RequestHeaders,
+    /// `proxy_on_response_headers`.
+    ResponseHeaders,
+    /// `proxy_on_response_trailers`.
+    ResponseTrailers,
+    /// `proxy_on_log`.
+    Log,
 }
 
 /// What a callback of a request ended with.
@@ -183,6 +205,7 @@ impl Vm {
             call_answer: None,
             acted: BTreeSet::new(),
             calls: 0,
+            next_token: 4,
         };
         let mut store = Store::new(engine, data);
         let instance = linker.instantiate_and_start(&mut store, module)?;
@@ -246,8 +269,7 @@ impl Vm {
     /// Makes a root context for a configuration; `false` if the module refuses it.
     pub(crate) fn configure(&mut self, configuration: &Rc<str>) -> Result<bool, Trap> {
         let id = self.allocate_context();
-        let root =
-            Root { configuration: Rc::clone(configuration), tick: None, next_token: 1, streams: 0, is_retired: false };
+        let root = Root { configuration: Rc::clone(configuration), tick: None, streams: 0, is_retired: false };
         self.data().roots.insert(id, root);
         self.call(id, self.exports.context_create, (id as i32, 0))?;
         let sizes = (self.data().vm_configuration.len(), configuration.len());
@@ -481,6 +503,27 @@ impl Vm {
             self.call(id, callback, (id as i32, trailers as i32))?;
         }
         Ok(())
+    }
+
+    /// Runs a callback whatever there is of the context.
+    pub(crate) fn call_back(&mut self, id: u32, callback: Callback) -> Result<(), Trap> {
+        const EXPORTED: &str = "the module exports it";
+        let context = id as i32;
+        let headers = match callback {
+            Callback::Tick => return self.call(id, self.exports.tick.expect(EXPORTED), context),
+            Callback::Log => return self.call(id, self.exports.log.expect(EXPORTED), context),
+            Callback::ResponseTrailers => {
+                return self.call(id, self.exports.response_trailers.expect(EXPORTED), (context, 1)).map(drop);
+            }
+            Callback::RequestHeaders => self.exports.request_headers.expect(EXPORTED),
+            Callback::ResponseHeaders => self.exports.response_headers.expect(EXPORTED),
+        };
+        self.call(id, headers, (context, 1, 1)).map(drop)
+    }
+
+    /// The context that was begun last.
+    pub(crate) fn last_context(&self) -> u32 {
+        self.next_context - 1
     }
 
     /// Bytes of memory that the module holds.

@@ -153,22 +153,3 @@ fn a_throttle_that_rejects_stops_when_the_host_is_well_again_whatever_the_clock_
         host.assert_no_trap();
     }
 }
-
-/// No clock at all: the host refuses to tell the time, for a while.
-#[test]
-fn a_clock_that_fails_for_a_while_does_no_lasting_harm() {
-    let host = in_state(StateName::Closed);
-    host.on_call(|_, call| {
-        (call.name == "get_current_time_nanoseconds").then_some(holdfast_host_tests::Fault::Status(10))
-    });
-    for worker in [0, 1, 2] {
-        assert_eq!(passing(&host, worker, 5, 200), 5, "healthy requests pass without a clock");
-    }
-    for worker in [0, 1, 2] {
-        passing(&host, worker, 5, 503);
-    }
-    host.advance(seconds(5));
-    host.nothing_fails();
-    assert!(until_everything_passes(&host) <= seconds(51));
-    host.assert_no_trap();
-}

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast_host_tests::{Exchange, Fault, Host, Local, Pending, Response, Thread, status};
+use holdfast_host_tests::{Exchange, Host, Local, Pending, Response, Thread};
 use holdfast_policy::breaker::StateName;
 use holdfast_policy::metrics::EPOCH;
 use holdfast_policy::random::Random;
@@ -176,9 +176,9 @@ impl Fuzz {
                 let mut left = 200;
                 host.on_call(move |_, call| {
                     left -= i32::from(left > 0);
-                    let spared = ["get_current_time_nanoseconds", "get_buffer_bytes", "send_local_response"];
+                    let spared = ["get_buffer_bytes", "send_local_response"];
                     let strikes = left > 0 && random.next().is_multiple_of(20) && !spared.contains(&call.name);
-                    strikes.then_some(Fault::Status(status::INTERNAL_FAILURE))
+                    call.refused().filter(|_| strikes)
                 });
                 "some calls are to be refused".to_owned()
             }

@@ -6,6 +6,7 @@
 mod balance;
 mod clock;
 mod contention;
+mod contexts;
 mod costs;
 mod crashes;
 mod envoy;

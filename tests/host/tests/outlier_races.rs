@@ -473,3 +473,56 @@ fn a_reading_under_way_at_an_update_is_no_hindrance() {
     assert!(world.hosts.readings() - before >= 9, "{}", world.hosts.readings() - before);
     world.assert_clean();
 }
+
+/// An update leaves the old root context beside the new one for as long as it has requests. Both make calls, whose tokens
+/// come from one count, and each answer must come to the one that asked.
+#[test]
+fn answers_to_checks_come_to_the_policy_that_made_them() {
+    let hosts = many(5);
+    let listed: Vec<String> = hosts.iter().map(|host| format!("\"{host}\"")).collect();
+    let policy = |name: &str| {
+        let beats = format!(r#""heartbeat":{{"path":"/{name}","interval":"500ms"}},"base_ejection_time":"300s""#);
+        let outlier = format!(r#""outlier":{{{EXACT},"hosts":[{}],{beats}}}"#, listed.join(","));
+        format!(r#"{{"policies":[{{"name":"{name}","match":{{"cluster":["orders"]}},{outlier}}}]}}"#)
+    };
+    let asked = Rc::new(RefCell::new(BTreeMap::<String, u64>::new()));
+    let asks = Rc::clone(&asked);
+    let ill = hosts[3].clone();
+    let host = Host::with(&policy("old"))
+        .workers(2)
+        .attempt_seat()
+        .override_host(&texts(&hosts))
+        .answering_calls(move |arrival| {
+            let path = arrival.header(":path").unwrap();
+            let is_ill = path == "/new" && arrival.host == ill;
+            *asks.borrow_mut().entry(path).or_default() += 1;
+            // Later than the next ones are sent, so that both have some under way at any time.
+            Some(Reaction::from(if is_ill { 503 } else { 200 }).after(millis(700)))
+        })
+        .start();
+    let under_way: Vec<Routed> = (0..2).map(|worker| host.send(worker, Request::get("/"))).collect();
+    host.advance(seconds(3));
+    host.update(&policy("new")).unwrap();
+    assert_eq!((host.roots(0), host.roots(1)), (2, 2));
+    let before = asked.borrow().clone();
+    for _ in 0..40 {
+        host.advance(millis(250));
+        let request = host.send(1, Request::get("/"));
+        request.attempt().responds(200);
+        assert_eq!(request.answer().status, 200);
+    }
+    let more = |path: &str| asked.borrow()[path] - before.get(path).copied().unwrap_or(0);
+    assert!(more("/old") >= 50 && more("/new") >= 50, "both check five hosts: {:?}", asked.borrow());
+    let out_of = |name: &str| host.metric_of(name, "cluster=orders", "ejections.heartbeat");
+    assert_eq!((out_of("old"), out_of("new")), (0, 1), "each judges by its own checks");
+    for request in under_way {
+        request.attempt().responds(200);
+        assert_eq!(request.answer().status, 200);
+    }
+    assert_eq!((host.roots(0), host.roots(1)), (1, 1));
+    host.advance(seconds(3));
+    let before = asked.borrow()["/old"];
+    host.advance(seconds(3));
+    assert_eq!(asked.borrow()["/old"], before, "the old one is gone");
+    host.assert_no_trap();
+}

@@ -1,4 +1,4 @@
-//! The host refuses what the module asks for, whatever it is and with whatever status. No VM stops and requests pass.
+//! The host refuses what the module asks for, whatever it is and with whatever status it may. No VM stops and requests pass.
 
 use holdfast_host_tests::{By, Exchange, Fault, Host, Local, Request, Response, status};
 
@@ -78,9 +78,9 @@ fn the_list_of_calls_is_complete() {
 #[test]
 fn every_call_may_be_refused_while_requests_run() {
     for name in CALLS {
-        for status in status::REFUSALS {
+        for &status in status::refusals(name) {
             let host = Host::with(EVERYTHING).workers(2).start();
-            host.on_call(move |_, call| (call.name == name).then_some(Fault::Status(status)));
+            host.on_call(move |_, call| call.refused_with(status).filter(|_| call.name == name));
             everything_happens(&host);
             host.assert_no_trap();
             assert_eq!((host.streams(0), host.streams(1)), (0, 0), "{name}, status {status}");
@@ -97,10 +97,10 @@ fn every_call_may_be_refused_while_requests_run() {
 #[test]
 fn every_call_may_be_refused_from_the_start() {
     for name in CALLS {
-        for status in [status::INTERNAL_FAILURE, status::NOT_FOUND, status::CAS_MISMATCH] {
+        for &status in status::refusals(name) {
             let started = Host::with(EVERYTHING)
                 .workers(1)
-                .try_start_with(move |_, call| (call.name == name).then_some(Fault::Status(status)));
+                .try_start_with(move |_, call| call.refused_with(status).filter(|_| call.name == name));
             match started {
                 Ok(host) => {
                     everything_happens(&host);
@@ -121,7 +121,7 @@ fn every_single_call_may_be_refused_once() {
     for nth in 0..400 {
         let host = Host::with(EVERYTHING).workers(1).start();
         let first = host.calls(0);
-        host.on_call(move |_, call| (call.before == first + nth).then_some(Fault::Status(status::INTERNAL_FAILURE)));
+        host.on_call(move |_, call| call.refused().filter(|_| call.before == first + nth));
         everything_happens(&host);
         host.assert_no_trap();
         let done = host.calls(0) < first + nth;

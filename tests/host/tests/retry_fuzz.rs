@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast_host_tests::{Fault, Host, Request, Reset, Response, Route, Routed, Seat, Thread, status};
+use holdfast_host_tests::{Host, Request, Reset, Response, Route, Routed, Seat, Thread};
 use holdfast_policy::random::Random;
 
 use crate::fuzz::seeds;
@@ -222,9 +222,8 @@ impl Fuzz {
                 let mut left = 100;
                 host.on_call(move |_, call| {
                     left -= i32::from(left > 0);
-                    let spared = ["get_current_time_nanoseconds", "get_buffer_bytes"];
-                    let strikes = left > 0 && random.next().is_multiple_of(20) && !spared.contains(&call.name);
-                    strikes.then_some(Fault::Status(status::INTERNAL_FAILURE))
+                    let strikes = left > 0 && random.next().is_multiple_of(20) && call.name != "get_buffer_bytes";
+                    call.refused().filter(|_| strikes)
                 });
                 "some calls are to be refused".to_owned()
             }

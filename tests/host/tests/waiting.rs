@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use holdfast_host_tests::{Fault, Host, Response, Seat, Thread, status};
+use holdfast_host_tests::{Host, Response, Seat, Thread};
 use holdfast_policy::breaker::StateName;
 use holdfast_policy::workers;
 
@@ -125,18 +125,6 @@ fn what_a_replaced_policy_has_counted_is_told() {
     pending.respond(Response::status(200));
     host.advance(millis(100));
     assert_eq!((told(&host, "requests"), told(&host, "success")), (2, 2));
-    host.assert_no_trap();
-}
-
-#[test]
-fn where_the_host_gives_no_ticks_nothing_waits_to_be_told() {
-    let refuses = |call: &holdfast_host_tests::Call<'_>| call.name == "set_tick_period_milliseconds";
-    let host = Host::with(&policy(RATE))
-        .workers(2)
-        .try_start_with(move |_, call| refuses(call).then_some(Fault::Status(status::INTERNAL_FAILURE)))
-        .unwrap();
-    succeed(&host, 0);
-    assert_eq!((told(&host, "requests"), told(&host, "success")), (1, 1));
     host.assert_no_trap();
 }
 

@@ -25,6 +25,8 @@ source "$root/scripts/envoy.sh"
 source "$root/scripts/wasm-tests.sh"
 # shellcheck source=scripts/fuzz.sh
 source "$root/scripts/fuzz.sh"
+# shellcheck source=scripts/lint.sh
+source "$root/scripts/lint.sh"
 # shellcheck source=scripts/bench.sh
 source "$root/scripts/bench.sh"
 
@@ -75,12 +77,13 @@ target_check() {
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"
 }
 
-#: lint             format and clippy, warnings are errors: native code and the module
+#: lint             format, clippy and documentation, warnings are errors: native code and the module
 target_lint() {
   cd "$root"
   cargo fmt --all --check
   cargo clippy --all-targets -- -D warnings
-  wasm_clippy -p holdfast -p holdfast-bench-noop -p holdfast-bench-noop-lean -- -D warnings
+  wasm_clippy "${wasm_packages[@]}" -- -D warnings
+  lint_documentation
 }
 
 #: envoy            gets the Envoy that tests and demo run, and prints its path (ENVOY=PATH, ENVOY_VERSION=X.Y.Z)

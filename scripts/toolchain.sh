@@ -126,6 +126,14 @@ wasm_cargo() { # SUBCOMMAND ARG...
   (cd "$root" && with_wasm_toolchain "$cargo" "$1" --target "$wasm_target" "${@:2}")
 }
 
+# rustdoc is told of the library apart from rustc.
+wasm_doc() { # ARG...
+  local flags="-Dwarnings"
+  choose_toolchain
+  [[ $wasm_toolchain != debian ]] || flags+=$'\x1f'"--sysroot"$'\x1f'$debian_sysroot
+  CARGO_ENCODED_RUSTDOCFLAGS=$flags wasm_cargo doc "$@"
+}
+
 # clippy must be the chosen compiler's own: it reads that compiler's libraries.
 wasm_clippy() { # ARG...
   choose_toolchain

@@ -286,7 +286,7 @@ impl Envoy {
         stats(&self.admin, "").await
     }
 
-    /// The counters and gauges whose names begin so, when they stand still or [`SETTLES`] is over: Holdfast's workers tell what
+    /// The counters and gauges whose names begin so, when they stand still or two seconds are over: Holdfast's workers tell what
     /// they have counted within 100 ms.
     ///
     /// # Errors

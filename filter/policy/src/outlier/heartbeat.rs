@@ -84,7 +84,7 @@ pub enum Verdict {
 impl Checks {
     /// The hosts to ask now, each with its address, of all `hosts` of the group: each host once per interval and not again
     /// while a check of it is under way. Hosts that are not among `hosts` are forgotten. Each of those returned is to be
-    /// [`Checks::sent`], [`Checks::refused`] or [`Checks::withdrawn`].
+    /// [`Checks::sent`] or [`Checks::withdrawn`].
     ///
     /// Checks that are [`Checks::overdue`] by now are counted as failed, without a word.
     pub fn due<'a>(

@@ -35,7 +35,7 @@ const SAMPLE_AFTER: Duration = Duration::from_secs(1);
 /// How many successes are looked at from the beginning on, and after each host that is new.
 const SAMPLE_FIRST: u32 = 64;
 
-/// A worker's counts for the rates reach the others so late at most, for a group of up to [`FEW_HOSTS`].
+/// A worker's counts for the rates reach the others so late at most, for a group of up to 100 hosts.
 pub const FLUSH_AFTER: Duration = Duration::from_millis(10);
 
 const FEW_HOSTS: u32 = 100;

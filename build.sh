@@ -77,13 +77,14 @@ target_check() {
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"
 }
 
-#: lint             format, clippy and documentation, warnings are errors: native code and the module
+#: lint             format, clippy, documentation and dependencies, warnings are errors: native code and the module
 target_lint() {
   cd "$root"
   cargo fmt --all --check
   cargo clippy --all-targets -- -D warnings
   wasm_clippy "${wasm_packages[@]}" -- -D warnings
   lint_documentation
+  lint_dependencies
 }
 
 #: envoy            gets the Envoy that tests and demo run, and prints its path (ENVOY=PATH, ENVOY_VERSION=X.Y.Z)

@@ -1,10 +1,34 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # build.sh shares its variables with these files
-# What lint checks beside format and clippy: links in the documentation.
+# What lint checks beside format and clippy: links in the documentation, and what is depended on (deny.toml).
 
 readonly wasm_packages=(-p holdfast -p holdfast-bench-noop -p holdfast-bench-noop-lean)
+readonly deny_version=0.20.2
+readonly deny_tools=$cache/cargo-deny-$deny_version
 
 # A link to an item that is gone is an error, in private documentation too.
 lint_documentation() {
   RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --document-private-items
   wasm_doc -q --no-deps --document-private-items "${wasm_packages[@]}"
+}
+
+# Licences, second versions and sources, by both lock files. The database of advisories is on a server of its own, which a
+# machine with registries only does not reach; it changes daily, and so is no matter of a commit.
+lint_dependencies() {
+  ensure_cargo_deny
+  cargo_deny Cargo.toml --workspace
+  cargo_deny fuzz/Cargo.toml
+}
+
+# Which exceptions the other lock file needs is no matter here.
+cargo_deny() { # MANIFEST ARG...
+  "$deny_tools/bin/cargo-deny" --locked --manifest-path "$root/$1" --config "$root/deny.toml" "${@:2}" \
+    check -A unmatched-skip licenses bans sources
+}
+
+ensure_cargo_deny() {
+  [[ ! -x $deny_tools/bin/cargo-deny ]] || return 0
+  say "lint: building cargo-deny $deny_version (once, about a minute)"
+  quietly cargo-deny env -u CARGO_TARGET_DIR -u RUSTFLAGS CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
+    cargo install cargo-deny --version "=$deny_version" --locked --root "$deny_tools" ||
+    die "cargo-deny $deny_version could not be built"
 }

@@ -128,10 +128,10 @@ wasm_cargo() { # SUBCOMMAND ARG...
 
 # rustdoc is told of the library apart from rustc.
 wasm_doc() { # ARG...
-  local flags="-D warnings"
+  local flags="-Dwarnings"
   choose_toolchain
-  [[ $wasm_toolchain != debian ]] || flags+=" --sysroot $debian_sysroot"
-  RUSTDOCFLAGS=$flags wasm_cargo doc "$@"
+  [[ $wasm_toolchain != debian ]] || flags+=$'\x1f'"--sysroot"$'\x1f'$debian_sysroot
+  CARGO_ENCODED_RUSTDOCFLAGS=$flags wasm_cargo doc "$@"
 }
 
 # clippy must be the chosen compiler's own: it reads that compiler's libraries.

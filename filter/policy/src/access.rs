@@ -24,7 +24,6 @@ pub enum Fate {
 
 /// The filter state: `policy=orders; key=cluster=orders; decision=fallback; reason=open; kind=static`. The decision is one
 /// of `admitted`, `probe`, `rejected`, `fallback`.
-#[inline]
 pub fn line(policy: &str, key: &str, fate: Fate) -> String {
     let mut line = String::with_capacity(96);
     line.push_str("policy=");
@@ -51,7 +50,6 @@ pub fn line(policy: &str, key: &str, fate: Fate) -> String {
 
 /// What [`line()`] adds while hosts are out: `; probe=10.0.0.1:8080` for the request that is that host's probe, and
 /// `; hosts_out=1/5`.
-#[inline]
 pub fn push_steering(line: &mut String, steering: Option<&Steering>) {
     let Some(steering) = steering else { return };
     if let Some((_, probe)) = &steering.probe {

@@ -254,13 +254,11 @@ impl Breaker {
     }
 
     /// Whether a slow outcome can open it.
-    #[inline]
     pub fn watches_slow(&self) -> bool {
         !self.slow_rate.is_zero()
     }
 
     /// The number of outcomes below which a success may complete `min_requests`.
-    #[inline]
     pub fn low_volume(&self) -> u32 {
         match self.window {
             Window::Time(_) => self.min_requests.get(),
@@ -271,7 +269,6 @@ impl Breaker {
 
 impl Cell {
     /// The state's name.
-    #[inline]
     pub fn name(&self) -> StateName {
         match self.state {
             State::Closed => StateName::Closed,
@@ -282,13 +279,11 @@ impl Cell {
     }
 
     /// Whether everything passes.
-    #[inline]
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
 
     /// Decides without changing the cell, where that is possible; `None` means that [`Cell::admit`] has to.
-    #[inline]
     pub fn peek(&self, breaker: &Breaker, now: Timestamp, random: u64) -> Option<Admission> {
         match &self.state {
             State::Closed => Some(Admission::Pass { generation: self.generation }),

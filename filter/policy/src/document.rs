@@ -49,7 +49,6 @@ pub struct Policy {
 
 impl Policy {
     /// The rules for hosts, if they judge any.
-    #[inline]
     pub fn active_outlier(&self) -> Option<&Outlier> {
         self.outlier.as_ref().filter(|outlier| outlier.is_active())
     }

@@ -89,7 +89,6 @@ impl ClusterHash {
     pub const OF_THE_KEY: ClusterHash = ClusterHash(0);
 
     /// The cluster of this name.
-    #[inline]
     pub fn of(name: &[u8]) -> Self {
         ClusterHash(fingerprint::of_text(name).max(1))
     }
@@ -179,7 +178,6 @@ impl End {
     }
 
     /// The end that this answer of a host is; `None` where it is none of a host.
-    #[inline]
     pub fn of(answer: Answer) -> Option<End> {
         match answer {
             Answer::Http(status) => Some(End::Http(status)),
@@ -190,7 +188,6 @@ impl End {
         }
     }
 
-    #[inline]
     pub(crate) fn write(self, out: &mut Writer) {
         let (kind, number) = match self {
             End::Http(status) => (0, status.into()),
@@ -203,7 +200,6 @@ impl End {
         out.u32(number);
     }
 
-    #[inline]
     pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
         let (kind, number) = (input.u8()?, input.u32()?);
         match kind {
@@ -231,7 +227,6 @@ impl core::fmt::Display for End {
 
 impl Exchange {
     /// A request of which nothing was tried yet, whose retries are the route's. `seed` is what its waits follow from.
-    #[inline]
     pub fn new(
         fingerprint: u64,
         policy: &str,
@@ -266,7 +261,6 @@ impl Exchange {
     }
 
     /// Whether the next try is a further one.
-    #[inline]
     pub fn is_retried(&self) -> bool {
         self.retries > 0 || !self.tries.is_empty()
     }
@@ -294,13 +288,11 @@ impl Exchange {
     }
 
     /// The exchange in a property's bytes; `None` when they are none of this version.
-    #[inline]
     pub fn read_property(bytes: &[u8]) -> Option<Self> {
         Exchange::decode(bytes, 0)
     }
 
     /// The bytes of the property.
-    #[inline]
     pub fn property(&self) -> Vec<u8> {
         self.encode(0)
     }
@@ -323,12 +315,10 @@ const NO_TIME: u64 = 0;
 impl Record for Exchange {
     const KIND: Kind = Kind::Exchange;
 
-    #[inline]
     fn size(&self) -> usize {
         64 + self.policy.len() + self.tries.len() * (LONGEST_HOST + 30)
     }
 
-    #[inline]
     fn write(&self, out: &mut Writer) {
         out.u64(self.fingerprint);
         out.bytes(self.policy.as_bytes());
@@ -386,7 +376,6 @@ impl Record for Exchange {
         }
     }
 
-    #[inline]
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         let fingerprint = input.u64()?;
         let policy = core::str::from_utf8(input.bytes()?).ok()?.to_owned();

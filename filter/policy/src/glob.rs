@@ -93,19 +93,16 @@ impl Glob {
     }
 
     /// The glob as it was written.
-    #[inline]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Whether it has no star, so that it matches only itself.
-    #[inline]
     pub fn is_literal(&self) -> bool {
         self.prefix == self.text.len()
     }
 
     /// Whether the whole of `text` matches. Takes at most a step for each byte of the text and token of the glob.
-    #[inline]
     pub fn matches(&self, text: &[u8]) -> bool {
         let glob = self.text.as_bytes();
         if self.is_literal() {

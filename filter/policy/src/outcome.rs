@@ -46,7 +46,6 @@ impl Outcome {
     pub const IGNORED: Outcome = Outcome { verdict: Verdict::Ignored, slow: false, retry_after: None };
 
     /// Judges `answer`, which came `took` after the request was admitted.
-    #[inline]
     pub fn judge(rules: &OutcomeRules, answer: Answer, took: Duration, retry_after: Option<Duration>) -> Outcome {
         let verdict = rules.verdict(answer);
         Outcome {
@@ -57,13 +56,11 @@ impl Outcome {
     }
 
     /// Whether it is recorded at all.
-    #[inline]
     pub fn counts(&self) -> bool {
         self.verdict != Verdict::Ignored
     }
 
     /// Whether it is a failure.
-    #[inline]
     pub fn failed(&self) -> bool {
         self.verdict == Verdict::Failure
     }
@@ -71,7 +68,6 @@ impl Outcome {
 
 impl OutcomeRules {
     /// What `answer` counts as.
-    #[inline]
     pub fn verdict(&self, answer: Answer) -> Verdict {
         let (ignored, failed) = match answer {
             Answer::Http(status) => (self.ignore_status.contains(status), self.failure_status.contains(status)),
@@ -138,7 +134,6 @@ pub fn client_left(flags: u64) -> bool {
 
 /// Whether a content type makes a message gRPC: `application/grpc`, alone or followed by `+` or `;`.
 /// Source: gRPC over HTTP/2; Envoy `Grpc::Common::hasGrpcContentType`.
-#[inline]
 pub fn is_grpc_content_type(value: &[u8]) -> bool {
     match value.strip_prefix(b"application/grpc") {
         Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
@@ -165,7 +160,6 @@ pub fn retry_after(value: &[u8], now: crate::time::Timestamp) -> Option<Duration
 
 impl Policy {
     /// Whether an outcome's `Retry-After` is of any use to this policy.
-    #[inline]
     pub fn wants_retry_after(&self) -> bool {
         self.breaker.as_ref().is_some_and(|breaker| breaker.honor_retry_after)
     }

@@ -3,7 +3,6 @@
 //! Source: proxy-wasm ABI 0.2.1, "serialized map".
 
 /// Names and values in `bytes`. Bytes that are not laid out so end the sequence.
-#[inline]
 pub fn read(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let number = move |at: usize| {
         let bytes = bytes.get(at..)?.first_chunk::<4>()?;

@@ -27,25 +27,21 @@ impl Percent {
     }
 
     /// Thousandths of a percent, 0..=100_000.
-    #[inline]
     pub const fn millis(self) -> u32 {
         self.0
     }
 
     /// Whether this is 0 %, which for a threshold means "off".
-    #[inline]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
     /// Whether `part` of `whole` is at least this percentage. Nothing of nothing is never enough.
-    #[inline]
     pub fn reached(self, part: u64, whole: u64) -> bool {
         whole > 0 && u128::from(part) * u128::from(Percent::FULL.0) >= u128::from(self.0) * u128::from(whole)
     }
 
     /// This percentage of `amount`, rounded down.
-    #[inline]
     pub fn of(self, amount: u64) -> u64 {
         let (part, full) = (u64::from(self.0), u64::from(Percent::FULL.0));
         // In two parts that cannot overflow, of which only the second is rounded.

@@ -42,7 +42,6 @@ pub enum SetBy {
 
 impl ResponseHead {
     /// Reads a header map as the host serializes it.
-    #[inline]
     pub fn read(serialized: &[u8], now: Timestamp, wants_retry_after: bool) -> Self {
         let mut head = ResponseHead::default();
         for (name, value) in pairs::read(serialized) {
@@ -91,7 +90,6 @@ impl ResponseHead {
     }
 
     /// What the host answered; `None` when that stands in the trailers still to come.
-    #[inline]
     pub fn answer(&self, ended: bool) -> Option<Answer> {
         match (self.grpc, self.grpc_status) {
             (true, Some(status)) => Some(Answer::Grpc(status)),
@@ -128,7 +126,6 @@ fn pushback(value: &[u8]) -> Duration {
 }
 
 /// The number in a status header.
-#[inline]
 fn number(value: &[u8]) -> Option<u16> {
     core::str::from_utf8(value).ok()?.parse().ok()
 }

@@ -99,7 +99,6 @@ const ROUTE_KNOWS: WordSet = WordSet::of(&[RetryWord::RetriableStatusCodes, Retr
 impl RetryOn {
     /// Whether a response with this status, `grpc-status` and (of the host's own making) `x-envoy-ratelimited` is named.
     /// Source: Envoy, `RetryStateImpl::wouldRetryFromHeaders`.
-    #[inline]
     pub fn names_response(&self, status: u16, grpc_status: Option<u32>, ratelimited: bool) -> Named {
         let has = |word| self.words.contains(word);
         if ratelimited {
@@ -149,7 +148,6 @@ impl RetryOn {
 impl Retry {
     /// The leave of a request. `is_keyed` tells whether it has the idempotency header, `attempt` is the value of its
     /// `x-envoy-attempt-count`.
-    #[inline]
     pub fn leave(&self, method: &[u8], is_keyed: impl FnOnce() -> bool, attempt: Option<&[u8]>) -> Leave {
         let is_retry = attempt.and_then(|value| core::str::from_utf8(value).ok()?.trim().parse::<u64>().ok());
         if self.skip_retries_of_retries && is_retry.is_some_and(|attempt| attempt > 1) {

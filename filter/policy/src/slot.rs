@@ -60,13 +60,11 @@ impl Shape {
 
     /// Whether outcomes may wait a moment before they are written. A success ends a run of failures, and another worker may count
     /// that run at any time.
-    #[inline]
     pub fn may_wait(&self) -> bool {
         self.run.is_none()
     }
 
     /// Whether requests are counted whatever their outcome.
-    #[inline]
     pub fn counts_requests(&self) -> bool {
         self.deposits.is_some()
     }
@@ -95,7 +93,6 @@ impl Slot {
     }
 
     /// Records an outcome for the breaker.
-    #[inline]
     pub fn record(&mut self, shape: &Shape, outcome: &Outcome, now: Timestamp) {
         match (&mut self.window, shape.window) {
             (Outcomes::Time(window), Some(Window::Time(length))) => window.record(outcome, now, length),
@@ -108,7 +105,6 @@ impl Slot {
     }
 
     /// Records an outcome for the throttle.
-    #[inline]
     pub fn record_traffic(&mut self, shape: &Shape, outcome: &Outcome, now: Timestamp) {
         if let (Some(traffic), Some(length)) = (&mut self.traffic, shape.traffic) {
             traffic.record(outcome, now, length);
@@ -116,7 +112,6 @@ impl Slot {
     }
 
     /// Counts a request for the retry budget.
-    #[inline]
     pub fn deposit(&mut self, shape: &Shape, now: Timestamp) {
         if let (Some(deposits), Some(length)) = (&mut self.deposits, shape.deposits)
             && let Some(bucket) = deposits.current(now, length)
@@ -126,7 +121,6 @@ impl Slot {
     }
 
     /// The requests in the retry budget's window of this slot.
-    #[inline]
     pub fn deposits_tally(&self, shape: &Shape, now: Timestamp) -> u32 {
         match (&self.deposits, shape.deposits) {
             (Some(deposits), Some(length)) => deposits.tally(now, length),
@@ -135,7 +129,6 @@ impl Slot {
     }
 
     /// How many outcomes this slot alone has in the breaker's window.
-    #[inline]
     pub fn own_total(&self, shape: &Shape, now: Timestamp) -> u32 {
         match (&self.window, shape.window) {
             (Outcomes::Time(window), Some(Window::Time(length))) => window.tally(now, length).total,
@@ -145,7 +138,6 @@ impl Slot {
     }
 
     /// The breaker's window over all `slots`, which must be of one generation.
-    #[inline]
     pub fn tally(slots: &[Slot], shape: &Shape, now: Timestamp) -> Tally {
         match shape.window {
             Some(Window::Time(length)) => {
@@ -169,7 +161,6 @@ impl Slot {
     }
 
     /// The run of failures over all `slots`, which must be of one generation.
-    #[inline]
     pub fn run_length(slots: &[Slot], now: Timestamp) -> u32 {
         Run::length(slots.iter().filter_map(|slot| slot.run.as_ref()), now)
     }
@@ -181,7 +172,6 @@ impl Slot {
     }
 
     /// What the throttle's window of this slot holds.
-    #[inline]
     pub fn traffic_tally(&self, shape: &Shape, now: Timestamp) -> Tally {
         match (&self.traffic, shape.traffic) {
             (Some(traffic), Some(length)) => traffic.tally(now, length),
@@ -190,12 +180,10 @@ impl Slot {
     }
 
     /// Reads a slot of the given shape.
-    #[inline]
     pub fn decode_shaped(bytes: &[u8], fingerprint: u64, shape: &Shape) -> Option<Self> {
         Slot::decode(bytes, fingerprint).filter(|slot| slot.has(shape))
     }
 
-    #[inline]
     fn has(&self, shape: &Shape) -> bool {
         let window = match (&self.window, shape.window) {
             (Outcomes::None, None) | (Outcomes::Time(_), Some(Window::Time(_))) => true,
@@ -215,7 +203,6 @@ const LONGEST: u16 = 1000;
 impl Record for Slot {
     const KIND: Kind = Kind::Slot;
 
-    #[inline]
     fn size(&self) -> usize {
         const TIME_WINDOW: usize = TimeWindow::size(12);
         let window = match &self.window {
@@ -232,7 +219,6 @@ impl Record for Slot {
             + 8
     }
 
-    #[inline]
     fn write(&self, out: &mut Writer) {
         out.u32(self.generation);
         match &self.window {
@@ -269,7 +255,6 @@ impl Record for Slot {
         }
     }
 
-    #[inline]
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         let generation = input.u32()?;
         let window = match input.u8()? {

@@ -26,26 +26,22 @@ impl Timestamp {
     }
 
     /// This point plus `duration`.
-    #[inline]
     pub fn plus(self, duration: Duration) -> Self {
         Timestamp(self.0.saturating_add(nanos(duration)))
     }
 
     /// Time from `earlier` to this point; zero when `earlier` is later.
-    #[inline]
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// Time between the two, whichever is later.
-    #[inline]
     pub fn apart(self, other: Timestamp) -> Duration {
         Duration::from_nanos(self.0.abs_diff(other.0))
     }
 
     /// Time left until this point if it is in the future and was set at most `at_most` ahead. A point further away than it
     /// can have been set, by more than [`SKEW`], counts as passed: the clock was put back, or the bytes are foreign.
-    #[inline]
     pub fn remaining(self, now: Timestamp, at_most: Duration) -> Option<Duration> {
         let left = self.since(now);
         (!left.is_zero() && left <= at_most.saturating_add(SKEW)).then_some(left)
@@ -54,13 +50,11 @@ impl Timestamp {
 
 /// A duration in whole milliseconds, saturating at `u64::MAX`. (Those of 128 bits that a [`Duration`] gives take code of their own
 /// to be written.)
-#[inline]
 pub fn millis(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis().into())
 }
 
 /// A duration in nanoseconds, saturating at `u64::MAX` (584 years).
-#[inline]
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -29,7 +29,6 @@ pub struct Tally {
 
 impl Tally {
     /// Adds one outcome; an ignored one adds nothing.
-    #[inline]
     pub fn add(&mut self, outcome: &Outcome) {
         if outcome.counts() {
             self.add_tally(Tally { total: 1, failures: outcome.failed().into(), slow: outcome.slow.into() });
@@ -37,7 +36,6 @@ impl Tally {
     }
 
     /// Adds another tally.
-    #[inline]
     pub fn add_tally(&mut self, other: Tally) {
         self.total = self.total.saturating_add(other.total);
         self.failures = self.failures.saturating_add(other.failures);
@@ -56,17 +54,14 @@ pub trait Bucket: Copy + Default {
 }
 
 impl Bucket for Tally {
-    #[inline]
     fn merge(&mut self, other: Self) {
         self.add_tally(other);
     }
-    #[inline]
     fn write(&self, out: &mut Writer) {
         out.u32(self.total);
         out.u32(self.failures);
         out.u32(self.slow);
     }
-    #[inline]
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         let tally = Tally { total: input.u32()?, failures: input.u32()?, slow: input.u32()? };
         (tally.failures <= tally.total && tally.slow <= tally.total).then_some(tally)
@@ -74,15 +69,12 @@ impl Bucket for Tally {
 }
 
 impl Bucket for u32 {
-    #[inline]
     fn merge(&mut self, other: Self) {
         *self = self.saturating_add(other);
     }
-    #[inline]
     fn write(&self, out: &mut Writer) {
         out.u32(*self);
     }
-    #[inline]
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         input.u32()
     }
@@ -101,7 +93,6 @@ pub struct Buckets<T, const N: usize> {
 pub type TimeWindow = Buckets<Tally, BUCKETS>;
 
 /// The number of the bucket that `now` falls in, for a window of `length`.
-#[inline]
 fn bucket_number(now: Timestamp, length: Duration) -> u64 {
     now.0.checked_div(nanos(length) / BUCKETS as u64).unwrap_or(0)
 }
@@ -114,18 +105,15 @@ impl<T: Bucket, const N: usize> Default for Buckets<T, N> {
 
 impl<T: Bucket, const N: usize> Buckets<T, N> {
     /// Bytes of its record, where a bucket takes `each`.
-    #[inline]
     pub(crate) const fn size(each: usize) -> usize {
         8 + N * each
     }
 
-    #[inline]
     fn place(number: u64) -> usize {
         (number % N as u64) as usize
     }
 
     /// Moves the window on to `now`.
-    #[inline]
     fn advance(&mut self, now: Timestamp, length: Duration) {
         let current = bucket_number(now, length);
         if current > self.newest {
@@ -142,14 +130,12 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
     }
 
     /// The bucket that counts at `now`.
-    #[inline]
     pub fn current(&mut self, now: Timestamp, length: Duration) -> Option<&mut T> {
         self.advance(now, length);
         self.buckets.get_mut(Self::place(self.newest))
     }
 
     /// The bucket that counted at `then`, if it has not left.
-    #[inline]
     pub fn bucket_of(&mut self, then: Timestamp, now: Timestamp, length: Duration) -> Option<&mut T> {
         self.advance(now, length);
         // After a small step back of the clock what came then lies in the newest.
@@ -159,7 +145,6 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
     }
 
     /// What lies in the window at `now`.
-    #[inline]
     pub fn tally(&self, now: Timestamp, length: Duration) -> T {
         let current = bucket_number(now, length);
         let mut sum = T::default();
@@ -178,7 +163,6 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
         sum
     }
 
-    #[inline]
     pub(crate) fn write(&self, out: &mut Writer) {
         out.u64(self.newest);
         for bucket in &self.buckets {
@@ -186,7 +170,6 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
         }
     }
 
-    #[inline]
     pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
         let mut window = Buckets { newest: input.u64()?, ..Buckets::default() };
         for bucket in &mut window.buckets {
@@ -198,7 +181,6 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
 
 impl TimeWindow {
     /// Records an outcome.
-    #[inline]
     pub fn record(&mut self, outcome: &Outcome, now: Timestamp, length: Duration) {
         if let Some(bucket) = self.current(now, length) {
             bucket.add(outcome);
@@ -211,15 +193,12 @@ impl TimeWindow {
 struct Stamped(u64);
 
 impl Stamped {
-    #[inline]
     fn new(outcome: &Outcome, now: Timestamp) -> Self {
         Stamped(now.0 & !3 | u64::from(outcome.failed()) | u64::from(outcome.slow) << 1)
     }
-    #[inline]
     fn time(self) -> u64 {
         self.0 & !3
     }
-    #[inline]
     fn tally(self) -> Tally {
         Tally { total: 1, failures: (self.0 & 1) as u32, slow: (self.0 >> 1 & 1) as u32 }
     }
@@ -233,7 +212,6 @@ pub struct CountWindow {
 
 impl CountWindow {
     /// Records an outcome; `length` is the whole window's.
-    #[inline]
     pub fn record(&mut self, outcome: &Outcome, now: Timestamp, length: u16) {
         if !outcome.counts() {
             return;
@@ -260,28 +238,32 @@ impl CountWindow {
 
     /// The tally of the newest `length` outcomes over all shares; outcomes later than `now` by more than [`SKEW`] are left
     /// out.
-    #[inline]
     pub fn tally<'a>(shares: impl Iterator<Item = &'a CountWindow>, now: Timestamp, length: u16) -> Tally {
         let latest = now.plus(SKEW).0;
-        let mut newest_first: Vec<_> = shares
-            .map(|share| share.outcomes.iter().rev().copied().skip_while(|one| one.time() > latest).peekable())
+        // Each share with how many of its outcomes are left to look at, from the newest on.
+        let mut left: Vec<_> = shares
+            .map(|CountWindow { outcomes }| {
+                let later = outcomes.iter().rev().take_while(|one| one.time() > latest).count();
+                (outcomes, outcomes.len() - later)
+            })
             .collect();
         let mut sum = Tally::default();
         for _ in 0..length {
-            let next = newest_first
-                .iter_mut()
-                .filter_map(|share| share.peek().map(|one| one.time()).map(|time| (time, share)))
-                .max_by_key(|(time, _)| *time)
-                .and_then(|(_, share)| share.next());
-            match next {
-                Some(one) => sum.add_tally(one.tally()),
-                None => break,
+            let mut newest: Option<(Stamped, &mut usize)> = None;
+            for (outcomes, left) in &mut left {
+                if let Some(one) = left.checked_sub(1).and_then(|last| outcomes.get(last))
+                    && newest.as_ref().is_none_or(|(newest, _)| one.time() >= newest.time())
+                {
+                    newest = Some((*one, left));
+                }
             }
+            let Some((one, left)) = newest else { break };
+            sum.add_tally(one.tally());
+            *left -= 1;
         }
         sum
     }
 
-    #[inline]
     pub(crate) fn write(&self, out: &mut Writer) {
         out.u16(self.outcomes.len().min(usize::from(u16::MAX)) as u16);
         for one in &self.outcomes {
@@ -289,7 +271,6 @@ impl CountWindow {
         }
     }
 
-    #[inline]
     pub(crate) fn read(input: &mut Reader<'_>, length: u16) -> Option<Self> {
         let len = input.u16()?;
         if len > length {
@@ -312,7 +293,6 @@ pub struct Run {
 
 impl Run {
     /// Records an outcome; only the newest `limit` failures are kept.
-    #[inline]
     pub fn record(&mut self, outcome: &Outcome, now: Timestamp, limit: u16) {
         if outcome.failed() {
             while self.failures.len() >= usize::from(limit) {
@@ -341,7 +321,6 @@ impl Run {
         count
     }
 
-    #[inline]
     pub(crate) fn write(&self, out: &mut Writer) {
         out.time(self.last_success);
         out.u16(self.failures.len().min(usize::from(u16::MAX)) as u16);
@@ -350,7 +329,6 @@ impl Run {
         }
     }
 
-    #[inline]
     pub(crate) fn read(input: &mut Reader<'_>, limit: u16) -> Option<Self> {
         let last_success = input.time()?;
         let len = input.u16()?;

@@ -42,7 +42,6 @@ const STATES: [(&str, BreakerControl); 3] = [
 ];
 
 /// `policy_mode` is what the policy says; `slow_after` whether its `outcome` says what is slow.
-#[inline(never)]
 pub(super) fn read(
     item: &Item<'_>,
     policy_mode: Mode,

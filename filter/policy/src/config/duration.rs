@@ -109,7 +109,6 @@ pub(super) fn read(
 
 impl Fields<'_> {
     /// The duration within `range` of a key, `default` without the key.
-    #[inline(never)]
     pub(super) fn duration(
         &self,
         key: &str,
@@ -121,7 +120,6 @@ impl Fields<'_> {
     }
 
     /// The duration within `range` of a key, `None` without the key.
-    #[inline(never)]
     pub(super) fn optional_duration(
         &self,
         key: &str,

@@ -25,7 +25,6 @@ pub(super) enum Feature {
     On,
 }
 
-#[inline(never)]
 pub(super) fn read(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<Vec<Fallback>, Reported> {
     let entries =
         item.list("a list of fallbacks such as [{\"on\": [\"open\"], \"respond\": {\"status\": 503}}]", report)?;

@@ -9,7 +9,6 @@ use crate::glob::Glob;
 
 const KEYS: Keys = Keys::new(&["cluster", "route", "authority", "path", "method", "header"]);
 
-#[inline(never)]
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<Match, Reported> {
     let fields = item.object(KEYS, report)?;
     let cluster = globs(&fields, "cluster", None, report);

@@ -8,7 +8,6 @@ const MODES: [(&str, Mode); 3] = [("enforce", Mode::Enforce), ("shadow", Mode::S
 
 impl Fields<'_> {
     /// What `mode` says, `default` without it.
-    #[inline(never)]
     pub(super) fn mode(&self, default: Mode, report: &mut Report) -> Result<Mode, Reported> {
         self.or("mode", default, report, |item, report| item.word(&MODES, report))
     }

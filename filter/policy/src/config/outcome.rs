@@ -15,7 +15,6 @@ const IGNORE_KEYS: Keys = Keys::new(&["status", "grpc_status"]);
 /// Shorter times cannot be told from a request that is not slow.
 const SLOW_AFTER: core::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
-#[inline(never)]
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules, Reported> {
     let fields = item.object(KEYS, report)?;
     let base = defaults::outcome();

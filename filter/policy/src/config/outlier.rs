@@ -64,7 +64,6 @@ const HOST: &str = "an address and a port such as \"10.0.0.1:8080\" or \"[2001:d
 
 const BALANCES_NOT_YET: &[&str] = &["round_robin", "random", "weighted", "least_request", "least_latency", "hash"];
 
-#[inline(never)]
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Outlier, Reported> {
     let fields = item.object(KEYS, report)?;
     // First, because the detectors take it over. Where it is wrong nothing comes of them.

@@ -44,7 +44,6 @@ impl Keys {
 
 impl<'a> Item<'a> {
     /// Reports that the value is of the wrong type or no word at all for what is `expected`.
-    #[inline(never)]
     pub(super) fn mismatch(&self, expected: &str, report: &mut Report) -> Reported {
         report.add(&self.path, format!("must be {expected}, was {}", described(self.node)))
     }
@@ -55,7 +54,6 @@ impl<'a> Item<'a> {
     }
 
     /// Reports that the value has the right type and is not among the `accepted`.
-    #[inline(never)]
     pub(super) fn refused(&self, accepted: &str, report: &mut Report) -> Reported {
         self.bad(&format!("must be {accepted}"), report)
     }
@@ -141,7 +139,6 @@ impl<'a> Item<'a> {
     }
 
     /// The value as one of a few words, as its index in `names`.
-    #[inline(never)]
     fn word_among(&self, names: &[&str], report: &mut Report) -> Result<usize, Reported> {
         let expected = format!("one of {}", names.join(", "));
         let text = self.string(&expected, report)?;
@@ -149,7 +146,6 @@ impl<'a> Item<'a> {
     }
 
     /// Reports a word that is none of the `known`.
-    #[inline(never)]
     pub(super) fn unknown_word(&self, expected: &str, text: &str, known: &[&str], report: &mut Report) -> Reported {
         report.add(&self.path, format!("must be {expected}, was {}{}", quoted(text), hint(text, known)))
     }
@@ -207,7 +203,6 @@ impl<'a> Item<'a> {
 
 impl<'a> Fields<'a> {
     /// The value of a key; the first one if it is there twice.
-    #[inline(never)]
     pub(super) fn get(&self, key: &str) -> Option<Item<'a>> {
         let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
         Some(Item { path: key_path(&self.path, key), node })
@@ -254,13 +249,11 @@ impl<'a> Fields<'a> {
     }
 
     /// The boolean of a key, `default` without the key.
-    #[inline(never)]
     pub(super) fn boolean(&self, key: &str, default: bool, report: &mut Report) -> Result<bool, Reported> {
         self.or(key, default, report, Item::boolean)
     }
 
     /// The percentage from `min` to 100 of a key, `default` without the key.
-    #[inline(never)]
     pub(super) fn percent(
         &self,
         key: &str,
@@ -272,7 +265,6 @@ impl<'a> Fields<'a> {
     }
 
     /// The number of a key in thousandths, `default` without the key.
-    #[inline(never)]
     pub(super) fn factor(
         &self,
         key: &str,
@@ -284,7 +276,6 @@ impl<'a> Fields<'a> {
     }
 
     /// The whole number of a key, `default` without the key.
-    #[inline(never)]
     pub(super) fn whole(
         &self,
         key: &str,
@@ -296,7 +287,6 @@ impl<'a> Fields<'a> {
     }
 
     /// The whole number 1..=`max` of a key, `default` without the key.
-    #[inline(never)]
     pub(super) fn count(
         &self,
         key: &str,
@@ -308,7 +298,6 @@ impl<'a> Fields<'a> {
     }
 
     /// The whole number 1..=`max` of a key, `default` without the key.
-    #[inline(never)]
     pub(super) fn small_count(
         &self,
         key: &str,

@@ -12,7 +12,6 @@ const CONTENT_TYPE: &str = "content-type";
 /// The longest body, in bytes, before variables are filled in.
 const MAX_BODY: usize = 1024 * 1024;
 
-#[inline(never)]
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<StaticResponse, Reported> {
     let fields = item.object(KEYS, report)?;
     let status = fields

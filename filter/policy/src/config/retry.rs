@@ -45,7 +45,6 @@ const STANDARD_METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CO
 /// The most methods: each request is compared with all of them.
 const MAX_METHODS: usize = 100;
 
-#[inline(never)]
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Retry, Reported> {
     let fields = item.object(KEYS, report)?;
     let base = defaults::retry(policy_mode);

@@ -11,7 +11,6 @@ const EXPECTED: &str = "one of \"cluster\", \"route\", \"authority\", {\"header\
 /// The most parts of a key.
 const MAX_PARTS: usize = 8;
 
-#[inline(never)]
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<Vec<Dimension>, Reported> {
     let items = item.list("a list such as [\"cluster\", {\"header\": \"x-tenant\"}]", report)?;
     if items.len() > MAX_PARTS {

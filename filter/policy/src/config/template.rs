@@ -12,7 +12,6 @@ const VARIABLES: &str = "${reason}, ${policy}, ${retry_after}, ${path}, ${header
 const MOST_VARIABLES: usize = 64;
 
 /// Compiles the template that stands at `path`. All its errors are reported.
-#[inline(never)]
 pub(super) fn read(path: &str, text: &str, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
     let mut parts = Vec::new();
     let mut literal = String::new();

@@ -11,7 +11,6 @@ use crate::document::{Mode, Throttle};
 const KEYS: Keys = Keys::new(&["success_rate", "aggression", "max_rejection", "min_rps", "window", "mode"]);
 const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
-#[inline(never)]
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Throttle, Reported> {
     let fields = item.object(KEYS, report)?;
     let base = defaults::throttle(policy_mode);

@@ -188,7 +188,6 @@ impl Detector {
 
 impl Outlier {
     /// The mode of a detector; `Off` where it is not given.
-    #[inline]
     pub fn mode_of(&self, detector: Detector) -> Mode {
         match detector {
             Detector::ConsecutiveFailures => self.consecutive_failures.map(|detector| detector.mode),
@@ -203,7 +202,6 @@ impl Outlier {
     }
 
     /// Whether any detector does anything.
-    #[inline]
     pub fn is_active(&self) -> bool {
         Detector::ALL.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
     }
@@ -219,14 +217,12 @@ impl Outlier {
     }
 
     /// Whether a detector looks at every outcome and not only at failures.
-    #[inline]
     pub fn counts_all(&self) -> bool {
         let rates = [Detector::FailureRate, Detector::SuccessRate, Detector::Latency];
         rates.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
     }
 
     /// Whether a detector counts failures in a row.
-    #[inline]
     pub fn counts_runs(&self) -> bool {
         let runs =
             [Detector::ConsecutiveFailures, Detector::ConsecutiveGatewayFailures, Detector::ConsecutiveLocalFailures];

@@ -39,7 +39,6 @@ pub struct Quiet {
 
 impl Quiet {
     /// Whether what is known was found under this signal.
-    #[inline]
     fn holds(&self, signal: Option<u64>, now: Timestamp) -> bool {
         // Unlike a view it is not refreshed by time where there is a signal: a worker that died before it raised it leaves a run
         // that the next failure shows.
@@ -48,7 +47,6 @@ impl Quiet {
     }
 
     /// Whether no host has a run of failures.
-    #[inline]
     pub fn is_quiet(&self, signal: Option<u64>, now: Timestamp) -> bool {
         self.is_quiet && self.holds(signal, now)
     }

@@ -84,7 +84,6 @@ impl HostSlot {
     }
 
     /// Counts a try that ended in this interval.
-    #[inline]
     pub fn record(&mut self, host: HostId, failed: bool, took: Duration, interval: u64) {
         self.advance(interval);
         let place = usize::from(host.place);

@@ -38,7 +38,7 @@ finish_module() { # LINKED OUT [EXPORTS]
     quietly wasm-metadce wasm-metadce "${wasm_features[@]}" --graph-file "$3" "$1" -o "$input" ||
       die "wasm-metadce failed on ${1#"$root/"}"
   fi
-  quietly wasm-opt wasm-opt "${wasm_features[@]}" -O3 "$input" -o "$2" || die "wasm-opt failed on ${1#"$root/"}"
+  quietly wasm-opt wasm-opt "${wasm_features[@]}" -Oz "$input" -o "$2" || die "wasm-opt failed on ${1#"$root/"}"
 }
 
 # What did not change keeps its time stamp, and what depends on it stays fresh.

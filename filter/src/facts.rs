@@ -32,7 +32,6 @@ impl Facts {
     }
 
     /// A field of the request; `None` if it has none.
-    #[inline(never)] // Asked for in many places.
     pub fn get(&self, field: Field<'_>) -> Option<Cow<'_, [u8]>> {
         if let (Some(headers), Some(name)) = (self.headers.get(), header_name(field)) {
             return find(headers, name).map(Cow::Borrowed);

@@ -84,7 +84,6 @@ impl Governing {
 
     /// Tells the operator of events of one key: metrics, and a log line for each transition. What is counted waits for
     /// [`Governing::flush`], unless there is something to say in the log.
-    #[inline(never)] // In many places.
     pub fn tell(&self, governed: &Governed, key: Key, mut events: Vec<Event>) {
         match host::take_contentions() {
             0 => {}

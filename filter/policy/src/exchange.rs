@@ -298,13 +298,11 @@ impl Exchange {
     }
 }
 
-#[inline]
 fn write_occupant(occupant: Occupant, out: &mut Writer) {
     out.u16(occupant.place);
     out.u32(occupant.tenancy);
 }
 
-#[inline]
 fn read_occupant(input: &mut Reader<'_>) -> Option<Occupant> {
     Some(Occupant { place: input.u16()?, tenancy: input.u32()? })
 }

@@ -7,12 +7,11 @@
 
 use core::time::Duration;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::breaker::{Admission, Cell, Judged, StateName, Transition, Trip};
 use crate::document::{Breaker, BreakerControl, Concurrency, Mode, Policy, Reason, Throttle};
-use crate::exchange::{ClusterHash, GroupId};
+use crate::exchange::GroupId;
 use crate::fallback::Field;
 use crate::fingerprint;
 use crate::inflight::{self, InFlight};
@@ -183,7 +182,7 @@ struct KeyState {
     /// Whether the retry budget has a token left, and when this was last looked up.
     budget: Option<(Timestamp, bool)>,
     /// What belongs to one cluster each.
-    groups: BTreeMap<ClusterHash, Group>,
+    groups: Groups,
 }
 
 /// One policy as one worker sees it.
@@ -226,7 +225,7 @@ impl KeyState {
             in_flight_unwritten: false,
             others: None,
             budget: None,
-            groups: BTreeMap::new(),
+            groups: Groups::default(),
         }
     }
 
@@ -234,7 +233,7 @@ impl KeyState {
     fn is_kept(&self) -> bool {
         self.view.as_ref().is_some_and(|view| !view.cell.is_closed())
             || self.in_flight > 0
-            || self.groups.values().any(Group::is_kept)
+            || self.groups.iter().any(Group::is_kept)
     }
 
     fn generation(&self) -> u32 {
@@ -242,13 +241,11 @@ impl KeyState {
     }
 
     /// Whether the slot was written so recently that what was counted since may wait.
-    #[inline]
     fn is_freshly_written(&self, now: Timestamp) -> bool {
         // A write from the future is from before the clock was put back.
         self.slot_written <= now && now.since(self.slot_written) < SLOTS_WAIT
     }
 
-    #[inline(never)] // Seldom where there is much traffic.
     fn write_slot<S: Store>(&mut self, store: &mut S, now: Timestamp) {
         let Some((_, slot_key)) = &self.slot_key else { return };
         store.set(slot_key, &self.slot.encode(self.fingerprint));
@@ -291,7 +288,6 @@ fn state_of(states: &mut [Option<KeyState>], key: Key) -> Option<&mut KeyState> 
 
 /// What it is worth to keep the key that has this place.
 #[allow(clippy::too_many_arguments)] // Those of the one caller.
-#[inline(never)]
 fn worth(
     policy: &Policy,
     fingerprint: u64,
@@ -319,7 +315,7 @@ fn worth(
     }
     let state = states.get(usize::from(occupant.place)).and_then(Option::as_ref);
     let own = state.filter(|state| state.key.occupant == occupant);
-    let has_hosts_out = own.is_some_and(|state| state.groups.values().any(Group::is_kept));
+    let has_hosts_out = own.is_some_and(|state| state.groups.iter().any(Group::is_kept));
     if has_hosts_out || policy.active_outlier().is_some() && hosts::are_out(store, prefix, fingerprint, occupant) {
         return Worth::Keep;
     }
@@ -415,7 +411,7 @@ impl Governed {
                 .collect();
             // With so many its rates may decide something.
             let enough = policy.breaker.as_ref().map_or(ENOUGH, |breaker| breaker.min_requests.get());
-            keys.key(store, scope, &values, enough, now, |store, occupant| {
+            keys.key(store, scope, &values, enough, now, &mut |store, occupant| {
                 worth(policy, *fingerprint, prefix, shape, states, occupant, worker, store, now)
             })
         };
@@ -458,7 +454,6 @@ impl Governed {
     /// Admits a request without looking at the clock, where the time changes nothing: the policy [is untimed](Self::is_untimed) and
     /// this worker's view of a closed breaker holds. `lately` is a time that was now a moment ago. `None` says that
     /// [`Governed::admit`] has to decide.
-    #[inline]
     pub fn admit_unhurried<S: Store>(
         &self,
         store: &mut S,
@@ -567,7 +562,6 @@ impl Governed {
     }
 
     /// Takes back what an admitted request holds that will not have an outcome, without counting it.
-    #[inline(never)]
     fn give_back<S: Store>(
         &mut self,
         worker: &mut Worker,
@@ -653,7 +647,6 @@ impl Governed {
     }
 
     /// Whether there may be outcomes to be written by [`Governed::flush`] within [`SLOTS_WAIT`].
-    #[inline]
     pub fn has_unwritten(&self) -> bool {
         !self.unwritten.is_empty()
     }
@@ -690,31 +683,29 @@ impl Governed {
     }
 
     /// Says which keys and clusters are used, and forgets those that have lost their places.
-    #[inline(never)]
     fn keep_places(&mut self, store: &mut dyn Store, now: Timestamp) {
         let Governed { keys, states, groups, .. } = self;
-        let lost = keys.upkeep(store, now, |occupant| {
+        let lost = keys.upkeep(store, now, &mut |occupant| {
             let state = states.get(usize::from(occupant.place)).and_then(Option::as_ref);
             state.filter(|state| state.key.occupant == occupant).is_some_and(KeyState::is_kept)
         });
         if lost {
             states.iter_mut().for_each(|state| *state = state.take().filter(|state| keys.has(state.key.occupant)));
         }
-        let by_place = || states.iter().flatten().flat_map(|state| state.groups.values());
-        let lost = groups.upkeep(store, now, |occupant| {
-            by_place().any(|group| group.id == GroupId::Numbered(occupant) && group.is_kept())
-        });
+        let all = states.iter().flatten().flat_map(|state| state.groups.iter());
+        // Few, if any: those with hosts out.
+        let kept: Vec<GroupId> = all.filter(|group| group.is_kept()).map(|group| group.id).collect();
+        let lost = groups.upkeep(store, now, &mut |occupant| kept.contains(&GroupId::Numbered(occupant)));
         if lost {
             self.forget_lost_groups();
         }
     }
 
     /// Forgets the clusters that have lost their places.
-    #[inline(never)]
     fn forget_lost_groups(&mut self) {
         let Governed { states, groups, .. } = self;
         for state in states.iter_mut().flatten() {
-            state.groups.retain(|_, group| match group.id {
+            state.groups.retain(|group| match group.id {
                 GroupId::Numbered(occupant) => groups.known().has(occupant),
                 GroupId::OfTheKey | GroupId::Nowhere => true,
             });
@@ -722,7 +713,6 @@ impl Governed {
     }
 
     /// Whether the throttle rejects a request now. The other workers' counts are looked at every 10 ms, and may have waited as long.
-    #[inline(never)]
     fn is_throttled<S: Store>(
         &mut self,
         worker: &mut Worker,
@@ -805,7 +795,6 @@ fn ask_breaker<S: Store>(
 
 /// Takes a permit, or a step to the next state.
 #[allow(clippy::too_many_arguments)] // Those of the one caller.
-#[inline(never)]
 fn take_step(
     breaker: &Breaker,
     state: &mut KeyState,
@@ -861,7 +850,6 @@ fn moved(transition: Option<Transition>, written: bool, store: &mut dyn Store, e
 }
 
 /// Changes a key's cell by `step`, which is repeated on a newer record when another worker was faster.
-#[inline(never)]
 fn change_cell(
     state: &mut KeyState,
     store: &mut dyn Store,
@@ -887,7 +875,6 @@ fn change_cell(
 
 /// Takes one of the places in flight: `Some(true)` if taken, `Some(false)` if it could not be counted, `None` if there
 /// is none.
-#[inline(never)]
 fn take_concurrency<S: Store>(
     concurrency: &Concurrency,
     state: &mut KeyState,
@@ -920,7 +907,6 @@ fn take_concurrency<S: Store>(
 }
 
 /// Writes this worker's number of requests in flight.
-#[inline(never)]
 fn write_in_flight<S: Store>(state: &mut KeyState, worker: &mut Worker, store: &mut S, now: Timestamp) {
     let Some(place) = worker.place(store, now) else { return };
     let own = state.in_flight;
@@ -947,7 +933,6 @@ fn own_slot<S: Store>(shape: &Shape, state: &mut KeyState, store: &mut S, place:
     take_over_slot(shape, state, store, place);
 }
 
-#[inline(never)]
 fn take_over_slot(shape: &Shape, state: &mut KeyState, store: &mut dyn Store, place: Place) {
     let key = state.paths.slot(place.number);
     // Also when the worker has lost its earlier place: what it counted there is still added up, by whoever holds it now.
@@ -957,7 +942,6 @@ fn take_over_slot(shape: &Shape, state: &mut KeyState, store: &mut dyn Store, pl
 }
 
 /// Collects this worker's slot and those of the others that count in the same generation.
-#[inline(never)]
 fn gather<S: Store>(
     gathered: &mut Vec<Slot>,
     shape: &Shape,
@@ -987,7 +971,7 @@ fn other_slots<S: Store>(
     })
 }
 
-use hosts::Group;
+use hosts::{Group, Groups};
 
 mod calls;
 mod hosts;

@@ -204,14 +204,14 @@ impl KeyTable {
 
     /// The key for these values, given a place if it is new and there is one to be had. `worth` says of an occupant what it is worth; one
     /// with `enough` keeps its place.
-    pub fn key<S: Store>(
+    pub fn key(
         &mut self,
-        store: &mut S,
+        store: &mut dyn Store,
         scope: &Scope,
         values: &[impl AsRef<[u8]>],
         enough: u32,
         now: Timestamp,
-        worth: impl FnMut(&mut S, Occupant) -> Worth,
+        worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
     ) -> Key {
         let mut joined = core::mem::take(&mut self.joined);
         joined.clear();
@@ -238,16 +238,15 @@ impl KeyTable {
     }
 
     #[allow(clippy::too_many_arguments)] // Those of the one caller.
-    #[inline(never)]
-    fn look_up<S: Store>(
+    fn look_up(
         &mut self,
-        store: &mut S,
+        store: &mut dyn Store,
         scope: &Scope,
         values: &[impl AsRef<[u8]>],
         joined: &[u8],
         enough: u32,
         now: Timestamp,
-        worth: impl FnMut(&mut S, Occupant) -> Worth,
+        worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
     ) -> Key {
         let known = self.by_values.get(joined).copied().filter(|key| self.is_current(*key));
         let key = known.or_else(|| {
@@ -272,9 +271,9 @@ impl KeyTable {
     }
 
     /// Takes note of an occupant that this worker has not met; `None` if it is another one whose text has the same hash.
-    fn meet<S: Store>(
+    fn meet(
         &mut self,
-        store: &mut S,
+        store: &mut dyn Store,
         occupant: Occupant,
         is_new: bool,
         name: u64,
@@ -304,7 +303,7 @@ impl KeyTable {
     }
 
     /// The series of a name, made if there may be another one.
-    fn series_of<S: Store>(&mut self, store: &mut S, name: u64) -> Series {
+    fn series_of(&mut self, store: &mut dyn Store, name: u64) -> Series {
         if let Some(series) = self.series.find(name) {
             return series;
         }
@@ -312,7 +311,7 @@ impl KeyTable {
         if self.series.0.len() >= most {
             return Series::OVERFLOW;
         }
-        let updated = update(store, &self.series_path, ANY_CONTENT, |old: Option<&SeriesNames>| {
+        let updated = update(&mut { store }, &self.series_path, ANY_CONTENT, |old: Option<&SeriesNames>| {
             let mut names = old.cloned().unwrap_or_default();
             if let Some(series) = names.find(name) {
                 return (series, None);
@@ -330,7 +329,7 @@ impl KeyTable {
 
     /// Says which keys were used, and forgets those that have lost their places: to be called about once a second. `is_kept` says of
     /// one that was used whether it must stay. Whether any may have lost its place.
-    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: impl FnMut(Occupant) -> bool) -> bool {
+    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) -> bool {
         let has_changed = self.places.upkeep(store, now, is_kept);
         if has_changed {
             self.forget_lost();
@@ -339,7 +338,6 @@ impl KeyTable {
     }
 
     /// Forgets those that have lost their places.
-    #[inline(never)]
     fn forget_lost(&mut self) {
         for (place, known) in self.known.iter_mut().enumerate() {
             let Ok(place) = u16::try_from(place) else { break };
@@ -380,7 +378,7 @@ mod tests {
         assert!(text(&scope, &[vec![0xff; 9000], vec![]]).len() < 200);
     }
 
-    fn anything<S: Store>(_: &mut S, _: Occupant) -> Worth {
+    fn anything(_: &mut dyn Store, _: Occupant) -> Worth {
         Worth::Little(0)
     }
 
@@ -389,7 +387,7 @@ mod tests {
         let (mut store, scope, now) = (MemoryStore::default(), scope(4), Timestamp::from_secs(1_700_000_000));
         let mut tables = [(); 2].map(|()| KeyTable::new("p", "p", 7, &scope));
         let mut key = |worker: usize, tenant: &str| {
-            tables[worker].key(&mut store, &scope, &["orders", tenant], 20, now, anything)
+            tables[worker].key(&mut store, &scope, &["orders", tenant], 20, now, &mut anything)
         };
         let (a, b) = (key(0, "a"), key(1, "b"));
         assert_ne!(a.occupant, b.occupant);
@@ -402,11 +400,11 @@ mod tests {
     fn a_key_is_known_by_its_text_and_not_by_its_hash_alone() {
         let (mut store, scope, now) = (MemoryStore::default(), scope(4), Timestamp::from_secs(1_700_000_000));
         let mut table = KeyTable::new("p", "p", 7, &scope);
-        let a = table.key(&mut store, &scope, &["orders", "a"], 20, now, anything);
+        let a = table.key(&mut store, &scope, &["orders", "a"], 20, now, &mut anything);
         // As if the text of another key had the same hash.
         store.set("p/key/0", &KeyName("cluster=orders,x-tenant=b".to_owned()).encode(7));
         let mut other = KeyTable::new("p", "p", 7, &scope);
-        let key = other.key(&mut store, &scope, &["orders", "a"], 20, now, anything);
+        let key = other.key(&mut store, &scope, &["orders", "a"], 20, now, &mut anything);
         assert_eq!((key, a.occupant.place), (other.overflow(), 0));
     }
 }

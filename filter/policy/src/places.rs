@@ -151,20 +151,16 @@ impl Directory {
 
     /// The least used places that may go, the least used and the longest unused first.
     fn least_used(&self, now: Timestamp) -> Vec<Occupant> {
-        let mut free: Vec<_> = self
-            .entries
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| !entry.is_kept)
-            .map(|(place, entry)| (entry.weight(now), entry.used, entry.order, place, entry.tenancy))
-            .collect();
-        let most = CANDIDATES.min(free.len());
-        if let Some(last) = most.checked_sub(1) {
-            free.select_nth_unstable(last);
+        let mut least = Vec::with_capacity(CANDIDATES.saturating_add(1));
+        for (place, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.is_kept) {
+            let candidate = (entry.weight(now), entry.used, entry.order, place, entry.tenancy);
+            let at = least.partition_point(|other| *other < candidate);
+            if at < CANDIDATES {
+                least.insert(at, candidate);
+                least.truncate(CANDIDATES);
+            }
         }
-        free.truncate(most);
-        free.sort_unstable();
-        free.into_iter().map(|(.., place, tenancy)| Occupant { place: place as u16, tenancy }).collect()
+        least.into_iter().map(|(.., place, tenancy)| Occupant { place: place as u16, tenancy }).collect()
     }
 }
 
@@ -246,13 +242,13 @@ impl Places {
 
     /// The place of this name, given to it if it has none, and whether that was now. `worth` says of an occupant, by its own records, what it is worth; one with
     /// `enough` stays like one that must. `None`: all places are worth keeping.
-    pub fn place<S: Store>(
+    pub fn place(
         &mut self,
-        store: &mut S,
+        store: &mut dyn Store,
         name: u64,
         enough: u32,
         now: Timestamp,
-        mut worth: impl FnMut(&mut S, Occupant) -> Worth,
+        worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
     ) -> Option<(Occupant, bool)> {
         if self.refused.is_some_and(|at| now.apart(at) < REFUSED_FOR) {
             return None;
@@ -303,7 +299,7 @@ impl Places {
         None
     }
 
-    fn read<S: Store>(&self, store: &mut S, now: Timestamp) -> (Directory, Expected) {
+    fn read(&self, store: &mut dyn Store, now: Timestamp) -> (Directory, Expected) {
         match store.get(&self.path) {
             Some((bytes, version)) => {
                 // Damaged bytes: later than any tenancy that was counted up from 0.
@@ -316,7 +312,6 @@ impl Places {
     }
 
     /// Notes that an occupant is used.
-    #[inline]
     pub fn use_once(&mut self, occupant: Occupant) {
         let place = usize::from(occupant.place);
         if self.uses.len() <= place {
@@ -329,8 +324,7 @@ impl Places {
 
     /// Looks who has lost a place, where places are given away and something has changed since the last look: who came to a state
     /// of its own meanwhile may have it at another place than this worker knows. Whether somebody has lost a place.
-    #[inline]
-    pub fn look<S: Store>(&mut self, store: &mut S, now: Timestamp) -> bool {
+    pub fn look(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
         if self.known.entries.len() < usize::from(self.most) {
             return false;
         }
@@ -341,9 +335,8 @@ impl Places {
         core::mem::take(&mut self.has_lost)
     }
 
-    #[inline(never)]
     fn look_now(&mut self, store: &mut dyn Store, epoch: Option<u64>, now: Timestamp) {
-        let (directory, _) = self.read(&mut { store }, now);
+        let (directory, _) = self.read(store, now);
         self.epoch = epoch;
         self.know(directory);
     }
@@ -357,8 +350,7 @@ impl Places {
 
     /// Says what was used and looks who has lost a place, where places may be given away: to be called about once a second. `is_kept`
     /// says of an occupant that was used whether it must stay. Whether somebody has lost a place.
-    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, mut is_kept: impl FnMut(Occupant) -> bool) -> bool {
-        let store = &mut { store };
+    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) -> bool {
         if self.known.entries.is_empty() {
             return false;
         }
@@ -413,7 +405,7 @@ mod tests {
         now: Timestamp,
         worth: Worth,
     ) -> Option<Occupant> {
-        places.place(store, name, 20, now, |_, _| worth).map(|(occupant, _)| occupant)
+        places.place(store, name, 20, now, &mut |_, _| worth).map(|(occupant, _)| occupant)
     }
 
     #[test]
@@ -426,7 +418,7 @@ mod tests {
         // The first is used often and the second once more.
         (0..50).for_each(|_| one.use_once(Occupant { place: 0, tenancy: 0 }));
         one.use_once(Occupant { place: 1, tenancy: 0 });
-        one.upkeep(&mut store, t(5), |_| false);
+        one.upkeep(&mut store, t(5), &mut |_| false);
         let fourth = place(&mut one, &mut store, 4, t(6), Worth::Little(0));
         assert_eq!(fourth, Some(Occupant { place: 2, tenancy: 1 }));
         let fifth = place(&mut one, &mut store, 5, t(7), Worth::Little(0));
@@ -435,7 +427,7 @@ mod tests {
         let later = t(7 + 160);
         one.use_once(Occupant { place: 1, tenancy: 0 });
         one.use_once(Occupant { place: 2, tenancy: 2 });
-        one.upkeep(&mut store, later, |_| false);
+        one.upkeep(&mut store, later, &mut |_| false);
         let sixth = place(&mut one, &mut store, 6, later, Worth::Little(0));
         assert_eq!(sixth, Some(Occupant { place: 0, tenancy: 1 }));
     }
@@ -463,12 +455,14 @@ mod tests {
         let (mut one, mut two) = (places(1), places(1));
         let first = place(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
         assert!(
-            two.look(&mut store, t(0)) || two.upkeep(&mut store, t(0), |_| false) || two.known().entries().is_empty()
+            two.look(&mut store, t(0))
+                || two.upkeep(&mut store, t(0), &mut |_| false)
+                || two.known().entries().is_empty()
         );
         assert_eq!(place(&mut two, &mut store, 1, t(0), Worth::Little(0)), Some(first));
         let second = place(&mut two, &mut store, 2, t(1), Worth::Little(0)).unwrap();
         assert!(one.known().has(first), "it has not looked");
-        assert!(one.upkeep(&mut store, t(2), |_| false));
+        assert!(one.upkeep(&mut store, t(2), &mut |_| false));
         assert!(!one.known().has(first) && one.known().has(second));
         // Or at once, when something has changed that matters.
         let third = place(&mut two, &mut store, 3, t(3), Worth::Little(0)).unwrap();

@@ -21,7 +21,6 @@ pub struct Presence {
 
 impl Presence {
     /// Whether it still counts as there.
-    #[inline]
     pub fn holds(&self, now: Timestamp) -> bool {
         self.seen.plus(LASTS).remaining(now, LASTS).is_some()
     }

@@ -79,13 +79,11 @@ pub trait Record: Sized {
     fn read(input: &mut Reader<'_>) -> Option<Self>;
 
     /// About how many bytes the fields take, to reserve them at once.
-    #[inline]
     fn size(&self) -> usize {
         54
     }
 
     /// The whole record.
-    #[inline]
     fn encode(&self, fingerprint: u64) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(self.size().saturating_add(10)));
         out.u8(VERSION);
@@ -96,7 +94,6 @@ pub trait Record: Sized {
     }
 
     /// The record in `bytes` if they are one of this kind, version and fingerprint, whole and with nothing after it.
-    #[inline]
     fn decode(bytes: &[u8], fingerprint: u64) -> Option<Self> {
         let mut input = Reader(bytes);
         if input.u8()? != VERSION || input.u8()? != Self::KIND as u8 || input.u64()? != fingerprint {
@@ -113,37 +110,30 @@ pub struct Writer(Vec<u8>);
 
 impl Writer {
     /// One byte.
-    #[inline]
     pub fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
     /// Two bytes.
-    #[inline]
     pub fn u16(&mut self, value: u16) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
     /// Four bytes.
-    #[inline]
     pub fn u32(&mut self, value: u32) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
     /// Eight bytes.
-    #[inline]
     pub fn u64(&mut self, value: u64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
     /// Eight bytes.
-    #[inline]
     pub fn time(&mut self, value: Timestamp) {
         self.u64(value.0);
     }
     /// All bytes that are left, without their count: to be the last field.
-    #[inline]
     pub fn rest(&mut self, value: &[u8]) {
         self.0.extend_from_slice(value);
     }
     /// A count of two bytes and that many bytes; what is over 65,535 is cut off.
-    #[inline]
     pub fn bytes(&mut self, value: &[u8]) {
         let len = value.len().min(usize::from(u16::MAX));
         self.u16(len as u16);
@@ -156,39 +146,32 @@ impl Writer {
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    #[inline]
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
     /// One byte.
-    #[inline]
     pub fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
     /// Two bytes.
-    #[inline]
     pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
     /// Four bytes.
-    #[inline]
     pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
     /// Eight bytes.
-    #[inline]
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
     /// Eight bytes.
-    #[inline]
     pub fn time(&mut self) -> Option<Timestamp> {
         self.u64().map(Timestamp)
     }
     /// One byte that is 0 or 1.
-    #[inline]
     pub fn flag(&mut self) -> Option<bool> {
         match self.u8()? {
             0 => Some(false),
@@ -197,12 +180,10 @@ impl<'a> Reader<'a> {
         }
     }
     /// All bytes that are left.
-    #[inline]
     pub fn rest(&mut self) -> &'a [u8] {
         core::mem::take(&mut self.0)
     }
     /// A count of two bytes and that many bytes.
-    #[inline]
     pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::from(self.u16()?);
         let (head, rest) = self.0.split_at_checked(len)?;

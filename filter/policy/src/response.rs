@@ -70,7 +70,6 @@ impl ResponseHead {
     }
 
     /// Whether it has a header before which an attempt seat would have written its record. A host may send them too.
-    #[inline]
     pub fn points_to_record(&self) -> bool {
         self.has_tries || self.asks_retry
     }

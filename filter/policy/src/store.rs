@@ -2,7 +2,7 @@
 //!
 //! Cells are changed by compare-and-swap through [`update`]; slots have one writer and are simply [`Store::set`].
 
-use crate::record::{self, Record};
+use crate::record::{self, Kind, Record};
 
 /// Names one stored value of a key; changes with every write of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,7 @@ pub trait Store {
     fn note_contention(&mut self) {}
 }
 
-/// What is seldom done takes any store, and is compiled once and for size: `&mut dyn Store`. Of that `&mut { store }` makes what
-/// generic code takes.
+/// What takes any store is compiled once: `&mut dyn Store`. Of that `&mut { store }` makes what generic code takes.
 impl<T: Store + ?Sized> Store for &mut T {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, Version)> {
         (**self).get(key)
@@ -119,23 +118,49 @@ pub fn update<S: Store, R: Record + Clone, V>(
     fingerprint: u64,
     mut step: impl FnMut(Option<&R>) -> (V, Option<R>),
 ) -> Result<Updated<V, R>, NotUpdated> {
-    for _ in 0..MAX_TRIES {
-        let (old, expected) = match store.get(key) {
-            Some((bytes, version)) => {
-                let old = R::decode(&bytes, fingerprint);
-                if old.is_none() && record::is_of_later_occupant(&bytes, R::KIND, fingerprint) {
-                    return Err(NotUpdated::Superseded);
-                }
-                (old, Expected::Version(version))
+    let (mut verdict, mut record) = (None, None);
+    let written = swap_until_done(store, key, R::KIND, fingerprint, &mut |bytes| {
+        let old = bytes.and_then(|bytes| R::decode(bytes, fingerprint));
+        let (now, new) = step(old.as_ref());
+        verdict = Some(now);
+        match new {
+            Some(new) => {
+                let bytes = new.encode(fingerprint);
+                record = Some(new);
+                Some(bytes)
             }
-            None => (None, Expected::Absent),
-        };
-        let (verdict, new) = step(old.as_ref());
-        let Some(new) = new else {
-            return Ok(Updated { verdict, record: old, written: false });
-        };
-        if store.swap(key, &new.encode(fingerprint), expected).is_ok() {
-            return Ok(Updated { verdict, record: Some(new), written: true });
+            None => {
+                record = old;
+                None
+            }
+        }
+    })?;
+    // A step gave a verdict, or there was an error.
+    let verdict = verdict.ok_or(NotUpdated::Contended)?;
+    Ok(Updated { verdict, record, written })
+}
+
+/// A step of [`update`] on bytes: old ones to new ones.
+type ByteStep<'a> = dyn FnMut(Option<&[u8]>) -> Option<Vec<u8>> + 'a;
+
+/// The loop of [`update`], on bytes. Whether the last step wrote.
+fn swap_until_done(
+    store: &mut dyn Store,
+    key: &str,
+    kind: Kind,
+    fingerprint: u64,
+    step: &mut ByteStep<'_>,
+) -> Result<bool, NotUpdated> {
+    for _ in 0..MAX_TRIES {
+        let stored = store.get(key);
+        let bytes = stored.as_ref().map(|(bytes, _)| bytes.as_slice());
+        if bytes.is_some_and(|bytes| record::is_of_later_occupant(bytes, kind, fingerprint)) {
+            return Err(NotUpdated::Superseded);
+        }
+        let Some(new) = step(bytes) else { return Ok(false) };
+        let expected = stored.as_ref().map_or(Expected::Absent, |(_, version)| Expected::Version(*version));
+        if store.swap(key, &new, expected).is_ok() {
+            return Ok(true);
         }
     }
     store.note_contention();

@@ -27,7 +27,6 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Whether what was seen then can still be relied on.
-    #[inline]
     pub(crate) fn holds(&self, epoch: Option<u64>, now: Timestamp) -> bool {
         let lasts = if epoch.is_some() { VIEW_LASTS } else { VIEW_LASTS_UNSIGNALLED };
         // A look from the future is from before the clock was put back.
@@ -105,7 +104,6 @@ impl Worker {
     }
 
     /// Renews the claim, or makes a new one.
-    #[inline(never)]
     fn claim(&mut self, store: &mut dyn Store, now: Timestamp) {
         let store = &mut { store };
         let (old, random) = (self.place, self.random.next());

@@ -94,7 +94,7 @@ impl Governed {
         let mut calls = Vec::new();
         for state in self.states.iter_mut().flatten() {
             let key = state.key;
-            for (hash, group) in &mut state.groups {
+            for group in state.groups.iter_mut() {
                 let leader = group.hosts.paths().leader();
                 let cluster = group.hosts.table().map(|table| table.cluster.clone()).unwrap_or_default();
                 let Some(name) = String::from_utf8(cluster).ok().filter(|name| !name.is_empty()) else { continue };
@@ -116,7 +116,7 @@ impl Governed {
                         };
                         calls.push(Call {
                             key,
-                            cluster: *hash,
+                            cluster: group.cluster,
                             what: What::Heartbeat(id),
                             upstream: name.clone(),
                             headers: owned(&heartbeat::request(beats, &name, host)),
@@ -130,7 +130,7 @@ impl Governed {
                     let headers = [(":method", "GET"), (":path", &discover.path), (":authority", &discover.cluster)];
                     calls.push(Call {
                         key,
-                        cluster: *hash,
+                        cluster: group.cluster,
                         what: What::Discover,
                         upstream: discover.cluster.clone(),
                         headers: owned(&headers),
@@ -152,7 +152,7 @@ impl Governed {
     }
 
     fn calling_group(&mut self, call: &Call) -> Option<&mut Group> {
-        state_of(&mut self.states, call.key)?.groups.get_mut(&call.cluster)
+        state_of(&mut self.states, call.key)?.groups.get_mut(call.cluster)
     }
 
     /// Notes that a call was made, and its name; `None` if it could not be made.

@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 use std::borrow::Cow;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::calls::Calls;
@@ -26,6 +25,7 @@ use crate::worker::Worker;
 /// One cluster under one key.
 #[derive(Debug)]
 pub(super) struct Group {
+    pub(super) cluster: ClusterHash,
     pub(super) id: GroupId,
     /// The name in the store of when an attempt seat was last seen.
     pub(super) attempt_seat: String,
@@ -60,6 +60,49 @@ pub struct Sent {
     pub steering: Option<Steering>,
 }
 
+/// What belongs to the clusters under one key, in the order of their hashes.
+#[derive(Debug, Default)]
+#[allow(clippy::vec_box)] // One that comes between others moves them: thousands of pointers, not of groups.
+pub(super) struct Groups(Vec<Box<Group>>);
+
+impl Groups {
+    fn find(&self, cluster: ClusterHash) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&cluster, |group| group.cluster)
+    }
+
+    fn get(&self, cluster: ClusterHash) -> Option<&Group> {
+        self.0.get(self.find(cluster).ok()?).map(Box::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, cluster: ClusterHash) -> Option<&mut Group> {
+        let at = self.find(cluster).ok()?;
+        self.0.get_mut(at).map(Box::as_mut)
+    }
+
+    /// Adds one that is not there.
+    fn add(&mut self, group: Group) {
+        if let Err(at) = self.find(group.cluster) {
+            self.0.insert(at, Box::new(group));
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.0.iter().map(Box::as_ref)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.0.iter_mut().map(Box::as_mut)
+    }
+
+    pub(super) fn retain(&mut self, keep: impl Fn(&Group) -> bool) {
+        self.0.retain(|group| keep(group));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Group {
     /// Whether it must stay: a host is out, comes back, or may be probed.
     pub(super) fn is_kept(&self) -> bool {
@@ -80,9 +123,9 @@ fn is_any_out(store: &mut dyn Store, paths: &GroupPaths, fingerprint: u64) -> bo
 
 impl Governed {
     /// What is known of a cluster under a key that has its place; `None` if the key has none, or there is none for the cluster.
-    pub(super) fn group<S: Store>(
+    pub(super) fn group(
         &mut self,
-        store: &mut S,
+        store: &mut dyn Store,
         key: Key,
         cluster: ClusterHash,
         now: Timestamp,
@@ -92,13 +135,13 @@ impl Governed {
         }
         let Governed { states, groups, prefix, fingerprint, .. } = self;
         let state = state_of(states, key)?;
-        let known = state.groups.get(&cluster).map(|group| group.id);
+        let known = state.groups.get(cluster).map(|group| group.id);
         let id = match known {
             Some(id) => id,
             None if cluster == ClusterHash::OF_THE_KEY => GroupId::OfTheKey,
             None => {
                 let name = fingerprint::of_group(key.occupant, cluster);
-                let occupant = groups.place(store, name, u32::MAX, now, |store, occupant| {
+                let occupant = groups.place(store, name, u32::MAX, now, &mut |store, occupant| {
                     let id = GroupId::Numbered(occupant);
                     let paths = GroupPaths::new(prefix, key.occupant.place, id);
                     let fingerprint = id.fingerprint(*fingerprint, key.occupant);
@@ -114,27 +157,25 @@ impl Governed {
         if let GroupId::Numbered(occupant) = id {
             groups.use_once(occupant);
         }
-        match state.groups.entry(cluster) {
-            Entry::Occupied(known) => Some(known.into_mut()),
-            Entry::Vacant(free) => {
-                let paths = GroupPaths::new(prefix, key.occupant.place, id)?;
-                let hosts = Hosts::new(paths.hosts(), id.fingerprint(*fingerprint, key.occupant));
-                Some(free.insert(Group {
-                    id,
-                    attempt_seat: paths.attempt_seat(),
-                    has_attempt_seat: None,
-                    seat_missed_until: Timestamp::ZERO,
-                    hosts,
-                    calls: Calls::default(),
-                }))
-            }
+        if known.is_none() {
+            let paths = GroupPaths::new(prefix, key.occupant.place, id)?;
+            state.groups.add(Group {
+                cluster,
+                id,
+                attempt_seat: paths.attempt_seat(),
+                has_attempt_seat: None,
+                seat_missed_until: Timestamp::ZERO,
+                hosts: Hosts::new(paths.hosts(), id.fingerprint(*fingerprint, key.occupant)),
+                calls: Calls::default(),
+            });
         }
+        state.groups.get_mut(cluster)
     }
 
     /// Where the state of a cluster under a key is.
-    pub(super) fn group_id<S: Store>(
+    pub(super) fn group_id(
         &mut self,
-        store: &mut S,
+        store: &mut dyn Store,
         key: Key,
         cluster: ClusterHash,
         now: Timestamp,
@@ -219,13 +260,12 @@ impl Governed {
     /// seat before Envoy 1.39.
     pub fn look_again_at_hosts(&mut self, key: Key, cluster: ClusterHash) {
         let state = state_of(&mut self.states, key);
-        if let Some(group) = state.and_then(|state| state.groups.get_mut(&cluster)) {
+        if let Some(group) = state.and_then(|state| state.groups.get_mut(cluster)) {
             group.hosts.look_again();
         }
     }
 
     /// Tells what has happened to the hosts of a key, if no other worker has.
-    #[inline(never)]
     pub(super) fn tell_hosts(
         &mut self,
         worker: &mut Worker,
@@ -238,7 +278,7 @@ impl Governed {
         let Some(rules) = policy.active_outlier() else { return };
         let Some(state) = state_of(&mut self.states, key) else { return };
         let mut lines = Vec::new();
-        for group in state.groups.values_mut() {
+        for group in state.groups.iter_mut() {
             let Some(news) = group.hosts.take_news(worker, store, rules, now) else { continue };
             events.extend(news.counts().map(|(counted, count)| Event::Add(Metric::counted(counted), count)));
             lines.push(news);
@@ -275,10 +315,10 @@ impl Governed {
         let mut told = Vec::new();
         for number in 0..self.states.len() {
             let Some(Some(state)) = self.states.get_mut(number) else { continue };
-            if state.groups.is_empty() {
+            if state.groups.len() == 0 {
                 continue;
             }
-            for group in state.groups.values_mut() {
+            for group in state.groups.iter_mut() {
                 group.hosts.look(worker, store, rules, now);
                 group.hosts.flush(worker, store, rules, now);
                 group.hosts.sweep(worker, store, rules, now);
@@ -326,7 +366,7 @@ impl Governed {
 
 /// The gauges of a key's hosts, over all clusters that this worker knows.
 fn totals(state: &KeyState) -> [Event; 2] {
-    let tables = || state.groups.values().filter_map(|group| group.hosts.table());
+    let tables = || state.groups.iter().filter_map(|group| group.hosts.table());
     let (known, out) =
         (tables().map(|table| table.known() as u64).sum(), tables().map(|table| table.out() as u64).sum());
     [Event::Gauge(Metric::Hosts, known), Event::Gauge(Metric::HostsEjected, out)]

@@ -203,7 +203,7 @@ impl Governed {
 
     /// Notes that the attempt seat that was counted on for a key and cluster has not seen a request.
     pub fn miss_attempt_seat(&mut self, key: Key, cluster: ClusterHash, now: Timestamp) {
-        let group = state_of(&mut self.states, key).and_then(|state| state.groups.get_mut(&cluster));
+        let group = state_of(&mut self.states, key).and_then(|state| state.groups.get_mut(cluster));
         if let Some(group) = group {
             group.seat_missed_until = now.plus(MISSED_LASTS);
         }

@@ -19,7 +19,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::error::Category;
@@ -71,7 +71,7 @@ struct Listing<'a> {
     #[serde(borrow)]
     cluster_statuses: Option<Vec<ClusterStatus<'a>>>,
     #[serde(borrow)]
-    clusters: Option<BTreeMap<String, &'a RawValue>>,
+    clusters: Option<HashMap<String, &'a RawValue>>,
 }
 
 /// One of Envoy's `cluster_statuses`.
@@ -151,7 +151,7 @@ fn of_statuses(statuses: &[ClusterStatus<'_>], cluster: &str) -> Result<Option<V
 }
 
 /// The addresses of `cluster` in a listing of the other shape, `None` if it is not in it.
-fn of_clusters(clusters: &BTreeMap<String, &RawValue>, cluster: &str) -> Result<Option<Vec<String>>, String> {
+fn of_clusters(clusters: &HashMap<String, &RawValue>, cluster: &str) -> Result<Option<Vec<String>>, String> {
     let Some(listed) = clusters.get(cluster) else { return Ok(None) };
     let name = format!("clusters.{}", shown(cluster, LONGEST_SHOWN));
     let hosts: Vec<String> = part(listed, &name)?;

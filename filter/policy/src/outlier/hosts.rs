@@ -177,7 +177,6 @@ impl Hosts {
         self.look_now(worker, store, rules, epoch, now)
     }
 
-    #[inline(never)]
     fn look_now(
         &mut self,
         worker: &mut Worker,
@@ -263,7 +262,6 @@ impl Hosts {
         Ok(verdict)
     }
 
-    #[inline(never)]
     fn change_if(
         &mut self,
         worker: &mut Worker,
@@ -554,7 +552,6 @@ impl Hosts {
 
     /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `tries` is how many it may have;
     /// `waits` that others may be better probes, because they can be tried again elsewhere.
-    #[inline(never)]
     pub fn steer<S: Store>(
         &mut self,
         worker: &mut Worker,
@@ -618,7 +615,6 @@ impl Hosts {
     }
 
     /// Whether there is something that was not told yet.
-    #[inline]
     pub fn has_news(&self) -> bool {
         self.table().is_some_and(|table| !table.news.is_empty())
     }
@@ -655,7 +651,6 @@ impl Hosts {
         }
     }
 
-    #[inline(never)]
     fn introduce_now(
         &mut self,
         worker: &mut Worker,

@@ -11,15 +11,15 @@ use holdfast_policy::attempts::{AfterResponse, Attempts, BeforeRetry, RouteEnds}
 use holdfast_policy::budget::Withdrawn;
 use holdfast_policy::config;
 use holdfast_policy::document::{Budget, Mode, Policy, Retry};
-use holdfast_policy::exchange::{ClusterHash, End, Exchange, Next, Try};
+use holdfast_policy::exchange::{ClusterHash, End, Exchange, GroupId, Next, Try};
 use holdfast_policy::governed::{Asked, Decision, Event, Governed, Plan, Ticket, Tried};
-use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Answer, Outcome, Verdict};
 use holdfast_policy::pairs;
-use holdfast_policy::paths::{self, Paths};
+use holdfast_policy::paths::{self, GroupPaths, Paths};
 use holdfast_policy::percent::Percent;
-use holdfast_policy::record::{Kind, Record, VERSION};
+use holdfast_policy::places::Occupant;
+use holdfast_policy::record::{Kind, Record, VERSION, occupied};
 use holdfast_policy::response::ResponseHead;
 use holdfast_policy::retry::{Denial, Leave, Named};
 use holdfast_policy::store::Store;
@@ -448,7 +448,7 @@ impl World<'_> {
         let retry = self.retry().clone();
         let World { store, threads, now, events, .. } = self;
         let Thread { request, governed, .. } = &mut threads[number];
-        let key = governed.key(store, |_| Some(value.into()));
+        let key = governed.key(request, store, *now, |_| Some(value.into()));
         let Decision::Admitted(ticket) = governed.admit(request, store, key, *now, events) else { return };
         if misses_seat {
             governed.miss_attempt_seat(key, asked.cluster, *now);
@@ -521,9 +521,10 @@ impl World<'_> {
     }
 
     /// How many tokens are withdrawn for a key.
-    fn used(&mut self, key: KeyNumber) -> u32 {
+    fn used(&mut self, key: Occupant) -> u32 {
         let fingerprint = self.threads[0].governed.fingerprint();
-        let paths = Paths::new(&paths::of_policy(&self.policy.name, fingerprint), key);
+        let paths = Paths::new(&paths::of_policy(&self.policy.name, fingerprint), key.place);
+        let fingerprint = occupied(fingerprint, key.tenancy);
         let stored = self.store.get(&paths.budget()).and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint));
         let cell = stored.unwrap_or_default();
         let one_each = Budget { ratio: Percent::FULL, min_per_second: 0, ..self.retry().budget };
@@ -706,12 +707,12 @@ impl World<'_> {
         let Request { thread, ticket, plan, property, .. } = self.requests.swap_remove(request);
         let exchange = Exchange::read_property(&property);
         let key = ticket.key();
-        let before = self.used(key);
+        let before = self.used(key.occupant);
         let World { policy, store, threads, now, events, .. } = self;
         let Thread { request, governed, .. } = &mut threads[thread];
         let outcome = Outcome::judge(&policy.outcome, answer, Duration::ZERO, None);
         if let Some(hold) = governed.report(request, store, ticket, &outcome, *now, events) {
-            governed.release(request, store, hold, *now, events);
+            governed.release(request, store, hold, *now);
         }
         let tried = Tried {
             leave: plan.as_ref().map_or(Leave::All, |plan| plan.leave),
@@ -721,7 +722,7 @@ impl World<'_> {
         };
         let accounted = governed.account_retries(request, store, key, &tried, answer, &outcome, *now, events);
         // What the router did by itself is charged, and that is no token for a try.
-        let given_back = before.saturating_sub(self.used(key));
+        let given_back = before.saturating_sub(self.used(key.occupant));
         assert!(given_back <= 1, "{given_back} tokens for the one try that was not made");
         self.tokens -= i64::from(given_back);
         if let Some(exchange) = exchange {
@@ -757,13 +758,17 @@ fn bytes(head: Option<(Kind, u64)>, body: &[u8]) -> Vec<u8> {
 fn target(record: u8, number: u8, governed: &Governed) -> (String, Kind, u64) {
     let fingerprint = governed.fingerprint();
     let prefix = paths::of_policy(&governed.policy().name, fingerprint);
-    let key = Paths::new(&prefix, KeyNumber((number & 3).into()));
+    let key = Paths::new(&prefix, (number & 3).into());
     match record % 7 {
         0 => (workers::KEY.to_owned(), Kind::Workers, 0),
         1 => (key.breaker(), Kind::Breaker, fingerprint),
         2 => (key.slot((number >> 2 & 3).into()), Kind::Slot, fingerprint),
         3 => (key.budget(), Kind::Budget, fingerprint),
-        4 => (key.attempt_seat(ClusterHash((number >> 2).into())), Kind::AttemptSeat, fingerprint),
+        4 => {
+            let place = (number >> 2).into();
+            let group = GroupPaths::new(&prefix, 0, GroupId::Numbered(Occupant { place, tenancy: 0 }));
+            (group.map(|group| group.attempt_seat()).unwrap_or_default(), Kind::AttemptSeat, fingerprint)
+        }
         5 => (format!("{prefix}/key/{}", number & 3), Kind::KeyName, fingerprint),
         _ => (paths::policy_text(&prefix), Kind::PolicyText, fingerprint),
     }

@@ -73,11 +73,11 @@ fn govern(policy: Arc<holdfast_policy::document::Policy>) {
     let mut governed = Governed::new(Arc::clone(&policy));
     let mut now = Timestamp::from_secs(1_700_000_000);
     for round in 0..24 {
-        let key = governed.key(&mut store, |_| Some(b"x"[..].into()));
+        let key = governed.key(&mut worker, &mut store, now, |_| Some(b"x"[..].into()));
         if let Decision::Admitted(ticket) = governed.admit(&mut worker, &mut store, key, now, &mut events) {
             let hold = governed.report(&mut worker, &mut store, ticket, &failure, now, &mut events);
             if let Some(hold) = hold {
-                governed.release(&mut worker, &mut store, hold, now, &mut events);
+                governed.release(&mut worker, &mut store, hold, now);
             }
         }
         now = now.plus(core::time::Duration::from_millis(1 << round));

@@ -12,6 +12,7 @@ use holdfast_policy::config;
 use holdfast_policy::document::{Breaker, Budget, Detector, Outlier, Policy};
 use holdfast_policy::exchange::{End, Exchange, Try};
 use holdfast_policy::inflight::InFlight;
+use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
 use holdfast_policy::outlier::cause::Cause;
 use holdfast_policy::outlier::leader::Leader;
@@ -20,11 +21,14 @@ use holdfast_policy::outlier::slot::HostSlot;
 use holdfast_policy::outlier::steering::{self, Rotation};
 use holdfast_policy::outlier::sweep::{Tallies, sweep};
 use holdfast_policy::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, Tried};
+use holdfast_policy::places::{Directory, Places, Worth};
 use holdfast_policy::presence::{LASTS, PolicyText, Presence};
 use holdfast_policy::random::Random;
 use holdfast_policy::record::{Record, VERSION};
 use holdfast_policy::slot::{Shape, Slot};
+use holdfast_policy::store::Store;
 use holdfast_policy::time::{SKEW, Timestamp};
+use holdfast_policy::variants::{self, Variants};
 use holdfast_policy::workers::{Place, Workers};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -144,6 +148,8 @@ fuzz_target!(|input: Input<'_>| {
     let host_slot = start::<HostSlot>(&input);
     let run = start::<Run>(&input);
     start::<Leader>(&input);
+    let directory = start::<Directory>(&input);
+    let variants = start::<Variants>(&input);
 
     if let Some(breaker) = &policy.breaker {
         run_cell(cell.unwrap_or_default(), breaker, &input.steps);
@@ -165,10 +171,44 @@ fuzz_target!(|input: Input<'_>| {
         run_host_slot(host_slot.unwrap_or_default(), rules, &input.steps);
     }
     run_run(run.unwrap_or_default(), &input.steps);
+    run_places(&directory.unwrap_or_default(), &input.steps);
+    run_variants(variants.unwrap_or_default(), &input.steps);
     if let Some(presence) = presence.filter(|presence| presence.seen < END_OF_TIME) {
         run_presence(presence, &input.steps);
     }
 });
+
+/// Whatever the directory says, who is given a place has it, and no place is beyond the most.
+fn run_places(directory: &Directory, steps: &[Step]) {
+    let (mut store, mut now) = (MemoryStore::default(), Timestamp::from_secs(1_700_000_000));
+    store.set("places", &directory.encode(FINGERPRINT));
+    let mut places = Places::new("places".to_owned(), FINGERPRINT, 4);
+    for step in steps {
+        now = step.clock.turn(now);
+        let worth = if step.slow { Worth::Keep } else { Worth::Little(step.small.into()) };
+        if let Some((occupant, is_new)) = places.place(&mut store, step.random % 8, 20, now, &mut |_, _| worth) {
+            assert!(places.known().has(occupant));
+            assert!(!is_new || usize::from(occupant.place) < directory.entries().len().max(4), "{occupant:?}");
+            places.use_once(occupant);
+        }
+        places.look(&mut store, now);
+        places.upkeep(&mut store, now, &mut |_| step.slow);
+    }
+}
+
+fn run_variants(mut variants: Variants, steps: &[Step]) {
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    for step in steps {
+        now = step.clock.turn(now);
+        let content = step.random % 4;
+        if step.slow {
+            variants.configure(content, variants.since(content).filter(|_| step.small > 9), now);
+        } else {
+            variants.renew(content, now);
+        }
+        assert!(variants.0.len() <= variants::MOST && variants.rank(content) <= variants.0.len());
+    }
+}
 
 fn with_head<R: Record>(body: &[u8]) -> Vec<u8> {
     [&[VERSION, R::KIND as u8][..], &FINGERPRINT.to_le_bytes(), body].concat()

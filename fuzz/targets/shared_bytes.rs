@@ -7,13 +7,13 @@ use std::sync::{Arc, LazyLock};
 
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
-use holdfast_policy::exchange::{ClusterHash, End};
+use holdfast_policy::exchange::{ClusterHash, End, GroupId};
 use holdfast_policy::governed::{Decision, Governed, InFlightHold, Sending, Ticket};
-use holdfast_policy::keys::KeyNumber;
 use holdfast_policy::memory::MemoryStore;
 use holdfast_policy::outcome::{Outcome, Verdict};
 use holdfast_policy::outlier::hosts::Judged;
-use holdfast_policy::paths::{self, Paths};
+use holdfast_policy::paths::{self, GroupPaths, Paths};
+use holdfast_policy::places::Occupant;
 use holdfast_policy::record::{Kind, VERSION};
 use holdfast_policy::store::Store;
 use holdfast_policy::time::Timestamp;
@@ -120,7 +120,7 @@ fuzz_target!(|input: Input<'_>| {
         match *step {
             Step::Request { worker, value } => {
                 let Thread { worker, governed, tickets, .. } = &mut threads[usize::from(worker % 3)];
-                let key = governed.key(&mut store, |_| Some(value.into()));
+                let key = governed.key(worker, &mut store, now, |_| Some(value.into()));
                 let decision = governed.admit(worker, &mut store, key, now, &mut events);
                 if let Decision::Admitted(ticket) = decision {
                     tickets.push(ticket);
@@ -137,7 +137,7 @@ fuzz_target!(|input: Input<'_>| {
             Step::Release { worker } => {
                 let Thread { worker, governed, holds, .. } = &mut threads[usize::from(worker % 3)];
                 if let Some(hold) = holds.pop() {
-                    governed.release(worker, &mut store, hold, now, &mut events);
+                    governed.release(worker, &mut store, hold, now);
                 }
             }
             Step::Send { worker, cluster, waits } => {
@@ -145,8 +145,7 @@ fuzz_target!(|input: Input<'_>| {
                 let Some(ticket) = tickets.last() else { continue };
                 let hash = ClusterHash(cluster.len() as u64 % 3);
                 let leave = waits.then_some(holdfast_policy::retry::Leave::Nothing);
-                let sending =
-                    Sending { cluster: hash, cluster_name: cluster, leave, exchange: None };
+                let sending = Sending { cluster: hash, cluster_name: cluster, leave, exchange: None };
                 let sent = governed.send(worker, &mut store, ticket, sending, now, &mut events);
                 if let Some(steering) = sent.steering {
                     assert!(steering.out <= steering.of, "{steering:?}");
@@ -169,7 +168,9 @@ fuzz_target!(|input: Input<'_>| {
                 let verdict = [Verdict::Success, Verdict::Failure, Verdict::Ignored][usize::from(verdict % 3)];
                 let took = Duration::from_micros(took.into());
                 let sent = Timestamp(now.0.saturating_sub(took.as_nanos() as u64));
-                let (key, cluster) = (KeyNumber(u16::from(key % 4)), ClusterHash(u64::from(cluster % 3)));
+                let value = [key % 4];
+                let key = governed.key(worker, &mut store, now, |_| Some(value[..].into()));
+                let cluster = ClusterHash(u64::from(cluster % 3));
                 let one = Judged { host, end, verdict, took, sent };
                 if verdict != Verdict::Success || governed.wants_host(&mut store, key, cluster, now) {
                     governed.judge_host(worker, &mut store, key, cluster, one, now, &mut events);
@@ -203,9 +204,14 @@ fuzz_target!(|input: Input<'_>| {
 fn target(record: u8, governed: &Governed) -> (String, u8, u64) {
     let fingerprint = governed.fingerprint();
     let prefix = paths::of_policy(&governed.policy().name, fingerprint);
-    let key = Paths::new(&prefix, KeyNumber((record >> 4 & 3).into()));
-    let hosts = key.hosts(ClusterHash(u64::from(record >> 6) % 3));
-    let (key, kind) = match record % 9 {
+    let key = Paths::new(&prefix, (record >> 4 & 3).into());
+    let group = match record >> 6 {
+        0 => GroupId::OfTheKey,
+        place => GroupId::Numbered(Occupant { place: u16::from(place) - 1, tenancy: 0 }),
+    };
+    let Some(group) = GroupPaths::new(&prefix, (record >> 4 & 3).into(), group) else { unreachable!() };
+    let hosts = group.hosts();
+    let (key, kind) = match record % 11 {
         0 => return (workers::KEY.to_owned(), Kind::Workers as u8, 0),
         1 => (key.breaker(), Kind::Breaker),
         2 => (key.slot((record >> 6).into()), Kind::Slot),
@@ -214,6 +220,8 @@ fn target(record: u8, governed: &Governed) -> (String, u8, u64) {
         5 => (hosts.run((record >> 6).into()), Kind::HostRun),
         6 => (hosts.slot(false, (record >> 6).into()), Kind::HostSlot),
         7 => (hosts.leader(), Kind::Leader),
+        8 => (paths::keys(&prefix), Kind::Occupants),
+        9 => (paths::groups(&prefix), Kind::Occupants),
         _ => (format!("{prefix}/key/{}", record >> 4 & 3), Kind::KeyName),
     };
     (key, kind as u8, fingerprint)

@@ -296,6 +296,7 @@ impl Places {
             return given.map(|given| (given, true));
         }
         store.note_contention();
+        self.refused = Some(now);
         None
     }
 

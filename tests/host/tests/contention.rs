@@ -4,6 +4,7 @@ use holdfast_host_tests::{Host, Response};
 use holdfast_policy::breaker::StateName;
 use holdfast_policy::workers::KEY as WORKERS;
 
+use crate::outlier_support::{FIVE, World, ejecting_and};
 use crate::support::{BREAKER, count, fail, millis, passing, policy, seconds, succeed, trip};
 
 const ALWAYS: u64 = u64::MAX;
@@ -56,6 +57,47 @@ fn half_open_stays_within_its_probes_in_any_storm() {
     }
     assert_eq!(held.len(), 5);
     host.assert_no_trap();
+}
+
+/// All records that are changed by swaps. Which seat gives up, and in which callback, does not matter.
+#[test]
+fn giving_up_is_counted_wherever_it_happens() {
+    let features = r#""breaker":{"min_requests":10},"concurrency":{"max_requests":100},"retry":{"on":["5xx"]}"#;
+    let document = ejecting_and(r#""heartbeat":{"path":"/healthz"},"consecutive_failures":{}"#, features);
+    let records = [
+        "/breaker",
+        "/budget",
+        "/hosts/leader",
+        "/hosts/run/",
+        "/hosts/table",
+        "/in_flight",
+        "/keys",
+        "/series/",
+        "/variants/",
+        "/attempt_workers",
+        WORKERS,
+    ];
+    for record in records {
+        let world = World::start(&document, 2, &FIVE);
+        if record == "/variants/" {
+            world.host.update(&document.replace("5xx", "gateway-error")).unwrap();
+        }
+        let of_start = ["/keys", "/series/", "/attempt_workers", WORKERS];
+        if !of_start.contains(&record) {
+            world.traffic_for(seconds(1));
+            assert_eq!(world.count("shared_data.contention"), 0, "{record}");
+        }
+        world.host.contend(record, ALWAYS);
+        FIVE.iter().for_each(|host| world.hosts.does(host, 503));
+        world.traffic_for(seconds(7));
+        world.host.nothing_fails();
+        world.hosts.are_well();
+        world.traffic_for(seconds(2));
+        // Under whatever key: without a place in the directory it is the overflow key.
+        let counts = world.host.metrics().into_iter().filter(|(name, _)| name.ends_with(".shared_data.contention"));
+        assert!(counts.map(|(_, count)| count).sum::<u64>() > 0, "nobody counts that {record} could not be changed");
+        world.host.assert_no_trap();
+    }
 }
 
 #[test]

@@ -95,6 +95,7 @@ impl Governing {
                 match event {
                     Event::Count(metric) => self.count(key.series, counters, metric, 1),
                     Event::Add(metric, by) => self.count(key.series, counters, metric, by),
+                    Event::Gauge(..) | Event::State(_) if !governed.has_gauges(key) => {}
                     Event::Gauge(metric, value) => counters.set(metric, value),
                     Event::State(state) => counters.set(Metric::BreakerState, state as u64),
                     Event::Said { alarming, line } => {

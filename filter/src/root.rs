@@ -175,6 +175,7 @@ impl Root {
             if let Ok(mut governed) = governing.governed.try_borrow_mut() {
                 governed.publish(&mut { shared }, text);
                 vm.configure(&mut governed, shared);
+                governing.name(&governed);
             }
         }
         // Opening moved the signal, so each VM sees another value.

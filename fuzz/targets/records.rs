@@ -202,9 +202,10 @@ fn run_variants(mut variants: Variants, steps: &[Step]) {
         now = step.clock.turn(now);
         let content = step.random % 4;
         if step.slow {
-            variants.configure(content, variants.since(content).filter(|_| step.small > 9), now);
+            let before = variants.since(content).filter(|_| step.small > 9);
+            variants.configure(content, before, now);
         } else {
-            variants.renew(content, now);
+            variants.renew(content, now, now);
         }
         assert!(variants.0.len() <= variants::MOST && variants.rank(content) <= variants.0.len());
     }

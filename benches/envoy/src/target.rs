@@ -95,7 +95,7 @@ impl OfModule<'_> {
             ),
             self.target("memory, request-seat - noop", Unit::Mib, 1.5, 0.5, memory("request-seat", "noop")),
             self.target("memory, both-seats - noop-2", Unit::Mib, 1.5, 0.5, memory("both-seats", "noop-2")),
-            self.target("module", Unit::Kib, 400.0, 250.0, size.into_iter().collect()),
+            self.target("module", Unit::Kib, 480.0, 250.0, size.into_iter().collect()),
         ]
         .into_iter()
         .flatten()

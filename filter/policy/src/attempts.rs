@@ -240,7 +240,10 @@ impl Attempts {
         let Some(group) = self.group(exchange) else { return };
         if group.told.is_none_or(|told| now.apart(told) >= presence::TELL_EVERY) {
             group.told = Some(now);
-            store.set(&group.attempt_seat, &Presence { seen: now }.encode(group.hosts.fingerprint()));
+            // A later occupant's is left alone, and what cannot be told now is told in a while.
+            let _ = update(store, &group.attempt_seat, group.hosts.fingerprint(), |_: Option<&Presence>| {
+                ((), Some(Presence { seen: now }))
+            });
         }
     }
 

@@ -159,6 +159,8 @@ struct KeyState {
     key: Key,
     /// That of the key's records: the policy's, moved on with each occupant of the place.
     fingerprint: u64,
+    /// Whether a record of a later occupant of the place was met.
+    is_superseded: bool,
     paths: Paths,
     view: Option<View>,
     /// When an event last told of a forced state.
@@ -212,6 +214,7 @@ impl KeyState {
         KeyState {
             key,
             fingerprint: occupied(fingerprint, key.occupant.tenancy),
+            is_superseded: false,
             paths: Paths::new(prefix, key.occupant.place),
             view: None,
             told: None,
@@ -280,6 +283,10 @@ pub const MOST_GROUPS: u16 = 4096;
 
 /// A key with so many outcomes keeps its place, where no breaker says how many may decide something.
 const ENOUGH: u32 = 20;
+
+fn state_at(states: &[Option<KeyState>], key: Key) -> Option<&KeyState> {
+    states.get(usize::from(key.occupant.place))?.as_ref().filter(|state| state.key.occupant == key.occupant)
+}
 
 /// The state of a key that has its place.
 fn state_of(states: &mut [Option<KeyState>], key: Key) -> Option<&mut KeyState> {
@@ -411,16 +418,26 @@ impl Governed {
                 .collect();
             // With so many its rates may decide something.
             let enough = policy.breaker.as_ref().map_or(ENOUGH, |breaker| breaker.min_requests.get());
-            keys.key(store, scope, &values, enough, now, &mut |store, occupant| {
+            let mut worth = |store: &mut dyn Store, occupant| {
                 worth(policy, *fingerprint, prefix, shape, states, occupant, worker, store, now)
-            })
+            };
+            let key = keys.key(store, scope, &values, enough, now, &mut worth);
+            if state_at(states, key).is_some_and(|state| state.is_superseded) {
+                keys.look_again(store, now);
+                let mut worth = |store: &mut dyn Store, occupant| {
+                    self::worth(policy, *fingerprint, prefix, shape, states, occupant, worker, store, now)
+                };
+                keys.key(store, scope, &values, enough, now, &mut worth)
+            } else {
+                key
+            }
         };
         let place = usize::from(key.occupant.place);
         if states.len() <= place {
             states.resize_with(place.saturating_add(1), || None);
         }
         if let Some(state) = states.get_mut(place)
-            && state.as_ref().is_none_or(|state| state.key.occupant != key.occupant)
+            && state.as_ref().is_none_or(|state| state.key.occupant != key.occupant || state.is_superseded)
         {
             *state = Some(KeyState::new(prefix, *fingerprint, key, shape));
         }
@@ -439,7 +456,12 @@ impl Governed {
 
     /// The text of a key in the names of metrics, of which there is a limited number.
     pub fn series_text(&self, key: Key) -> &str {
-        if key.series == Series::OVERFLOW { crate::keys::OVERFLOW } else { self.key_text(key) }
+        if self.policy.scope.by.is_empty() { crate::keys::ALL } else { self.keys.series_text(key.series) }
+    }
+
+    /// Whether a gauge can say what is so of this key: those that share a series with others would contradict each other there.
+    pub fn has_gauges(&self, key: Key) -> bool {
+        key.series != Series::OVERFLOW || self.is_overflow(key)
     }
 
     /// Whether nothing that the policy does with a request depends on when the request came, but for a breaker that is not closed.
@@ -671,7 +693,7 @@ impl Governed {
     /// should know, by key.
     pub fn tick(&mut self, worker: &mut Worker, store: &mut dyn Store, now: Timestamp) -> Vec<(Key, Vec<Event>)> {
         let store = &mut { store };
-        self.keep_places(store, now);
+        let lost = self.keep_places(store, now);
         self.beside.renew(store, now);
         for state in self.states.iter_mut().flatten() {
             let age = now.apart(state.in_flight_written);
@@ -679,26 +701,43 @@ impl Governed {
                 write_in_flight(state, worker, store, now);
             }
         }
-        self.tick_hosts(worker, store, now)
+        let mut told = self.tick_hosts(worker, store, now);
+        if self.outlier().is_some() {
+            // Nothing is known of their hosts any more.
+            let gauges = [Metric::Hosts, Metric::HostsEjected].map(|metric| Event::Gauge(metric, 0));
+            told.extend(lost.into_iter().map(|key| (key, gauges.to_vec())));
+        }
+        told
     }
 
-    /// Says which keys and clusters are used, and forgets those that have lost their places.
-    fn keep_places(&mut self, store: &mut dyn Store, now: Timestamp) {
-        let Governed { keys, states, groups, .. } = self;
-        let lost = keys.upkeep(store, now, &mut |occupant| {
+    /// Says which keys and clusters are used, and forgets those that have lost their places. Gives such keys.
+    fn keep_places(&mut self, store: &mut dyn Store, now: Timestamp) -> Vec<Key> {
+        let Governed { policy, keys, states, groups, .. } = self;
+        keys.upkeep(store, now, &mut |occupant| {
             let state = states.get(usize::from(occupant.place)).and_then(Option::as_ref);
             state.filter(|state| state.key.occupant == occupant).is_some_and(KeyState::is_kept)
         });
-        if lost {
-            states.iter_mut().for_each(|state| *state = state.take().filter(|state| keys.has(state.key.occupant)));
+        let mut lost = Vec::new();
+        if !policy.scope.by.is_empty() {
+            for state in states.iter_mut() {
+                let has_lost = state.as_ref().is_some_and(|state| !keys.has(state.key.occupant));
+                lost.extend(state.take_if(|_| has_lost).map(|state| state.key));
+            }
         }
         let all = states.iter().flatten().flat_map(|state| state.groups.iter());
-        // Few, if any: those with hosts out.
-        let kept: Vec<GroupId> = all.filter(|group| group.is_kept()).map(|group| group.id).collect();
-        let lost = groups.upkeep(store, now, &mut |occupant| kept.contains(&GroupId::Numbered(occupant)));
-        if lost {
+        let mut kept = vec![false; groups.known().entries().len()];
+        for group in all.filter(|group| group.is_kept()) {
+            if let GroupId::Numbered(occupant) = group.id
+                && let Some(kept) = kept.get_mut(usize::from(occupant.place))
+            {
+                *kept = true;
+            }
+        }
+        let is_kept = &mut |occupant: Occupant| kept.get(usize::from(occupant.place)).copied().unwrap_or_default();
+        if groups.upkeep(store, now, is_kept) {
             self.forget_lost_groups();
         }
+        lost
     }
 
     /// Forgets the clusters that have lost their places.
@@ -816,7 +855,10 @@ fn take_step(
         // Without a permit nothing passes: never one probe more.
         Err(NotUpdated::Contended) => return Err(Duration::ZERO),
         // A key that was worth nothing has lost its place; the next request gives it another one.
-        Err(NotUpdated::Superseded) => return Ok(Permit::None),
+        Err(NotUpdated::Superseded) => {
+            state.is_superseded = true;
+            return Ok(Permit::None);
+        }
     };
     let (admission, transition) = updated.verdict;
     moved(transition, updated.written, store, events);
@@ -864,6 +906,7 @@ fn change_cell(
         let judged = step(&mut cell);
         (judged, (judged != Judged::Stale).then_some(cell))
     });
+    state.is_superseded |= updated.as_ref().is_err_and(|error| *error == NotUpdated::Superseded);
     let Ok(updated) = updated else { return };
     let transition = match updated.verdict {
         Judged::Moved(transition) => Some(transition),
@@ -891,7 +934,8 @@ fn take_concurrency<S: Store>(
         (admitted, admitted.then_some(cell))
     });
     match updated {
-        Err(_) => {
+        Err(error) => {
+            state.is_superseded |= error == NotUpdated::Superseded;
             // It passes, for no service would be worse than no limit, but it counts from the next write on.
             state.in_flight = own.saturating_add(1);
             state.in_flight_unwritten = true;

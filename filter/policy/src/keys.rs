@@ -144,6 +144,7 @@ const ANY_CONTENT: u64 = 0;
 struct Known {
     tenancy: u32,
     text: String,
+    series: Series,
 }
 
 /// One worker's copy of a policy's keys.
@@ -163,6 +164,8 @@ pub struct KeyTable {
     known: Vec<Option<Known>>,
     series_path: String,
     series: SeriesNames,
+    /// The texts of the series by their index, as far as this worker has met their keys.
+    series_texts: Vec<String>,
 }
 
 impl KeyTable {
@@ -180,6 +183,7 @@ impl KeyTable {
             known: Vec::new(),
             series_path: paths::series(policy),
             series: SeriesNames::default(),
+            series_texts: Vec::new(),
         }
     }
 
@@ -189,17 +193,33 @@ impl KeyTable {
         Key { occupant: Occupant { place: self.most, tenancy: 0 }, series: Series::OVERFLOW }
     }
 
-    /// The text of a key that has its place.
+    /// The text of a key, as long as it has its place or a series of its own.
     #[must_use]
     pub fn text(&self, key: Key) -> &str {
-        let known = self.known.get(usize::from(key.occupant.place)).and_then(Option::as_ref);
-        known.filter(|known| known.tenancy == key.occupant.tenancy).map_or(OVERFLOW, |known| &known.text)
+        self.known_of(key.occupant).map_or_else(|| self.series_text(key.series), |known| &known.text)
+    }
+
+    /// The text of a series.
+    #[must_use]
+    pub fn series_text(&self, series: Series) -> &str {
+        let text = self.series_texts.get(series.index()).filter(|text| !text.is_empty());
+        text.map_or(OVERFLOW, String::as_str)
+    }
+
+    fn known_of(&self, occupant: Occupant) -> Option<&Known> {
+        let known = self.known.get(usize::from(occupant.place))?.as_ref()?;
+        (known.tenancy == occupant.tenancy).then_some(known)
     }
 
     /// Whether the key has a place, as far as this worker knows.
     fn is_current(&self, key: Key) -> bool {
-        let known = self.known.get(usize::from(key.occupant.place)).and_then(Option::as_ref);
-        known.is_some_and(|known| known.tenancy == key.occupant.tenancy)
+        self.known_of(key.occupant).is_some()
+    }
+
+    /// Looks at once who has lost a place: a key of this worker turned out to have.
+    pub fn look_again(&mut self, store: &mut dyn Store, now: Timestamp) {
+        self.places.look_again(store, now);
+        self.forget_lost();
     }
 
     /// The key for these values, given a place if it is new and there is one to be had. `worth` says of an occupant what it is worth; one
@@ -252,6 +272,9 @@ impl KeyTable {
         let key = known.or_else(|| {
             let text = text(scope, values);
             let name = fingerprint::of_text(text.as_bytes());
+            if let Some(met) = self.met(name, &text) {
+                return Some(met);
+            }
             let (occupant, is_new) = self.places.place(store, name, enough, now, worth)?;
             self.meet(store, occupant, is_new, name, text)
         });
@@ -268,6 +291,13 @@ impl KeyTable {
             self.last = Some((joined.to_owned(), key));
         }
         key
+    }
+
+    /// The key with this text, if this worker has met it and it has its place: its values are other ones, or too long to be kept.
+    fn met(&self, name: u64, text: &str) -> Option<Key> {
+        let occupant = self.places.known().find(name)?;
+        let known = self.known_of(occupant).filter(|known| known.text == text)?;
+        Some(Key { occupant, series: known.series })
     }
 
     /// Takes note of an occupant that this worker has not met; `None` if it is another one whose text has the same hash.
@@ -292,14 +322,23 @@ impl KeyTable {
                 name.0
             }
         };
+        let series = self.series_of(store, name);
+        if series != Series::OVERFLOW {
+            if self.series_texts.len() <= series.index() {
+                self.series_texts.resize(series.index().saturating_add(1), String::new());
+            }
+            if let Some(series_text) = self.series_texts.get_mut(series.index()) {
+                series_text.clone_from(&text);
+            }
+        }
         let place = usize::from(occupant.place);
         if self.known.len() <= place {
             self.known.resize_with(place.saturating_add(1), || None);
         }
         if let Some(known) = self.known.get_mut(place) {
-            *known = Some(Known { tenancy: occupant.tenancy, text });
+            *known = Some(Known { tenancy: occupant.tenancy, text, series });
         }
-        Some(Key { occupant, series: self.series_of(store, name) })
+        Some(Key { occupant, series })
     }
 
     /// The series of a name, made if there may be another one.
@@ -328,13 +367,11 @@ impl KeyTable {
     }
 
     /// Says which keys were used, and forgets those that have lost their places: to be called about once a second. `is_kept` says of
-    /// one that was used whether it must stay. Whether any may have lost its place.
-    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) -> bool {
-        let has_changed = self.places.upkeep(store, now, is_kept);
-        if has_changed {
+    /// one that was used whether it must stay.
+    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) {
+        if self.places.upkeep(store, now, is_kept) {
             self.forget_lost();
         }
-        has_changed
     }
 
     /// Forgets those that have lost their places.

@@ -59,7 +59,7 @@ pub enum Metric {
     DeniedRetryAfter,
     /// Not retried: it was itself a retry.
     DeniedRetryOfRetry,
-    /// Not retried: no token could be taken, because other workers were faster each time.
+    /// Not retried: no token could be taken, because other workers were faster each time, or the key has lost its place.
     DeniedContention,
     /// Would have been retried, in shadow mode.
     WouldRetry,

@@ -10,8 +10,9 @@
 //! that is a second or two old; whoever takes a place looks at the occupant's own records first.
 
 use crate::record::{Kind, Reader, Record, Writer};
-use crate::store::{Expected, Store};
-use crate::time::Timestamp;
+use crate::store::{Expected, Store, update};
+use crate::time::{SKEW, Timestamp};
+use crate::worker::VIEW_LASTS_UNSIGNALLED;
 use core::time::Duration;
 
 /// Who has, or had, a place.
@@ -45,12 +46,18 @@ pub struct Entry {
     pub order: u32,
     /// How often it was used, halved every [`HALVED_AFTER`] seconds.
     pub uses: u16,
-    /// Whether its last user said that it must stay.
-    pub is_kept: bool,
+    /// Until then it stays, in seconds since the epoch: somebody has seen that it must.
+    pub kept_until: u32,
 }
 
-/// Uses count half after so many seconds.
+/// Uses count half with each so many seconds, aligned to the clock.
 pub const HALVED_AFTER: u32 = 10;
+
+/// Who was seen to have to stay stays so long without being looked at again, in seconds.
+const KEPT_FOR: u32 = 10;
+
+/// Who was not used for so long need not stay, whatever its records say, in seconds: nobody will ever move them.
+pub const ABANDONED_AFTER: u32 = 600;
 
 /// So many of the least used are looked at before a new one is turned away.
 const CANDIDATES: usize = 4;
@@ -68,9 +75,22 @@ impl Entry {
     /// How much it is used now.
     #[must_use]
     pub fn weight(&self, now: Timestamp) -> u16 {
-        // A use in the future is from before the clock was put back.
-        let halvings = seconds(now).saturating_sub(self.used) / HALVED_AFTER;
+        if self.used > seconds(now.plus(SKEW)) {
+            // From before the clock was put back.
+            return 0;
+        }
+        let halvings = (seconds(now) / HALVED_AFTER).saturating_sub(self.used / HALVED_AFTER);
         self.uses.checked_shr(halvings).unwrap_or(0)
+    }
+
+    /// Whether it was seen a moment ago that it must stay.
+    fn is_kept(&self, now: Timestamp) -> bool {
+        (seconds(now)..=seconds(now).saturating_add(KEPT_FOR)).contains(&self.kept_until)
+    }
+
+    /// Whether nobody has used it for very long.
+    fn is_abandoned(&self, now: Timestamp) -> bool {
+        seconds(now).abs_diff(self.used) >= ABANDONED_AFTER
     }
 }
 
@@ -127,7 +147,7 @@ impl Directory {
     fn push(&mut self, name: u64, now: Timestamp) -> Option<Occupant> {
         let place = u16::try_from(self.entries.len()).ok()?;
         let (tenancy, used, order) = (self.first, seconds(now), self.next());
-        self.entries.push(Entry { name, tenancy, used, order, uses: 1, is_kept: false });
+        self.entries.push(Entry { name, tenancy, used, order, uses: 1, kept_until: 0 });
         self.occupant(place)
     }
 
@@ -135,24 +155,34 @@ impl Directory {
         let (used, order) = (seconds(now), self.next());
         let entry = self.entries.get_mut(usize::from(place))?;
         let tenancy = entry.tenancy.wrapping_add(1);
-        *entry = Entry { name, tenancy, used, order, uses: 1, is_kept: false };
+        *entry = Entry { name, tenancy, used, order, uses: 1, kept_until: 0 };
         self.occupant(place)
     }
 
+    fn entry_of(&mut self, occupant: Occupant) -> Option<&mut Entry> {
+        self.entries.get_mut(usize::from(occupant.place)).filter(|entry| entry.tenancy == occupant.tenancy)
+    }
+
     /// Notes that an occupant was used: `uses` makes of how often it was what it is now.
-    fn note(&mut self, occupant: Occupant, is_kept: bool, now: Timestamp, uses: impl FnOnce(u16) -> u16) {
+    fn note(&mut self, occupant: Occupant, now: Timestamp, uses: impl FnOnce(u16) -> u16) {
         let order = self.next();
-        let entry = self.entries.get_mut(usize::from(occupant.place));
-        if let Some(entry) = entry.filter(|entry| entry.tenancy == occupant.tenancy) {
+        if let Some(entry) = self.entry_of(occupant) {
             let uses = uses(entry.weight(now));
-            *entry = Entry { used: seconds(now), order, uses, is_kept, ..*entry };
+            *entry = Entry { used: seconds(now), order, uses, ..*entry };
+        }
+    }
+
+    /// Notes that an occupant must stay.
+    fn keep(&mut self, occupant: Occupant, now: Timestamp) {
+        if let Some(entry) = self.entry_of(occupant) {
+            entry.kept_until = seconds(now).saturating_add(KEPT_FOR);
         }
     }
 
     /// The least used places that may go, the least used and the longest unused first.
     fn least_used(&self, now: Timestamp) -> Vec<Occupant> {
         let mut least = Vec::with_capacity(CANDIDATES.saturating_add(1));
-        for (place, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.is_kept) {
+        for (place, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.is_kept(now)) {
             let candidate = (entry.weight(now), entry.used, entry.order, place, entry.tenancy);
             let at = least.partition_point(|other| *other < candidate);
             if at < CANDIDATES {
@@ -168,7 +198,7 @@ impl Record for Directory {
     const KIND: Kind = Kind::Occupants;
 
     fn size(&self) -> usize {
-        self.entries.len().saturating_mul(23).saturating_add(10)
+        self.entries.len().saturating_mul(26).saturating_add(10)
     }
 
     fn write(&self, out: &mut Writer) {
@@ -182,7 +212,7 @@ impl Record for Directory {
             out.u32(entry.used);
             out.u32(entry.order);
             out.u16(entry.uses);
-            out.u8(entry.is_kept.into());
+            out.u32(entry.kept_until);
         }
     }
 
@@ -192,7 +222,7 @@ impl Record for Directory {
         let mut entries = Vec::with_capacity(len.min(4096));
         for _ in 0..len {
             let (name, tenancy, used, order) = (input.u64()?, input.u32()?, input.u32()?, input.u32()?);
-            entries.push(Entry { name, tenancy, used, order, uses: input.u16()?, is_kept: input.flag()? });
+            entries.push(Entry { name, tenancy, used, order, uses: input.u16()?, kept_until: input.u32()? });
         }
         Some(Directory { first, order, entries })
     }
@@ -211,8 +241,9 @@ pub struct Places {
     upkept: Timestamp,
     /// When a new one was last turned away.
     refused: Option<Timestamp>,
-    /// The change signal at the last look.
+    /// The change signal at the last look, and when that was.
     epoch: Option<u64>,
+    looked: Timestamp,
     /// Whether somebody has lost a place since [`Places::look`] or [`Places::upkeep`] last said so.
     has_lost: bool,
 }
@@ -230,6 +261,7 @@ impl Places {
             upkept: Timestamp::ZERO,
             refused: None,
             epoch: None,
+            looked: Timestamp::ZERO,
             has_lost: false,
         }
     }
@@ -251,7 +283,8 @@ impl Places {
         worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
     ) -> Option<(Occupant, bool)> {
         if self.refused.is_some_and(|at| now.apart(at) < REFUSED_FOR) {
-            return None;
+            // Who has a place has it all the same, as far as this worker knows.
+            return self.known.find(name).map(|found| (found, false));
         }
         for _ in 0..MAX_TRIES {
             let (mut directory, expected) = self.read(store, now);
@@ -265,11 +298,13 @@ impl Places {
             } else {
                 let mut least: Option<(u32, Occupant)> = None;
                 for occupant in directory.least_used(now) {
+                    let is_abandoned = directory.entry_of(occupant).is_some_and(|entry| entry.is_abandoned(now));
                     let outcomes = match worth(store, occupant) {
-                        Worth::Keep => {
-                            directory.note(occupant, false, now, |uses| uses);
+                        Worth::Keep if !is_abandoned => {
+                            directory.keep(occupant, now);
                             continue;
                         }
+                        Worth::Keep => 0,
                         Worth::Little(outcomes) => outcomes,
                     };
                     if outcomes < enough && least.is_none_or(|(fewest, _)| outcomes < fewest) {
@@ -280,7 +315,7 @@ impl Places {
                     }
                     // The directory has not heard of them yet.
                     let outcomes = u16::try_from(outcomes).unwrap_or(u16::MAX);
-                    directory.note(occupant, false, now, |uses| uses.max(outcomes));
+                    directory.note(occupant, now, |uses| uses.max(outcomes));
                 }
                 least.and_then(|(_, occupant)| directory.give(occupant.place, name, now))
             };
@@ -330,22 +365,36 @@ impl Places {
             return false;
         }
         let epoch = store.epoch();
-        if epoch.is_none() || epoch != self.epoch {
-            self.look_now(store, epoch, now);
+        let is_stale = match epoch {
+            Some(_) => epoch != self.epoch,
+            None => now.apart(self.looked) >= VIEW_LASTS_UNSIGNALLED,
+        };
+        if is_stale {
+            let (directory, _) = self.read(store, now);
+            (self.epoch, self.looked) = (epoch, now);
+            self.know(directory);
         }
         core::mem::take(&mut self.has_lost)
     }
 
-    fn look_now(&mut self, store: &mut dyn Store, epoch: Option<u64>, now: Timestamp) {
+    /// Looks at once who has lost a place.
+    pub fn look_again(&mut self, store: &mut dyn Store, now: Timestamp) {
         let (directory, _) = self.read(store, now);
-        self.epoch = epoch;
         self.know(directory);
     }
 
     /// Takes over what the directory now is.
     fn know(&mut self, directory: Directory) {
-        self.has_lost |= directory.entries.len() < self.known.entries.len()
-            || directory.entries.iter().zip(&self.known.entries).any(|(new, old)| new.tenancy != old.tenancy);
+        self.has_lost |= directory.entries.len() < self.known.entries.len();
+        for ((place, new), old) in directory.entries.iter().enumerate().zip(&self.known.entries) {
+            if new.tenancy != old.tenancy {
+                self.has_lost = true;
+                // They were the other one's.
+                if let Some(uses) = self.uses.get_mut(place) {
+                    *uses = 0;
+                }
+            }
+        }
         self.known = directory;
     }
 
@@ -357,29 +406,40 @@ impl Places {
         }
         let epoch = store.epoch();
         if !self.known.is_half_full(self.most) && epoch.is_some() && epoch == self.epoch {
-            return false;
+            return core::mem::take(&mut self.has_lost);
         }
-        self.epoch = epoch;
-        let (mut directory, expected) = self.read(store, now);
-        if directory.is_half_full(self.most) && now.apart(self.upkept) >= UPKEEP_EVERY {
-            let mut is_any = false;
-            for (place, uses) in self.uses.iter_mut().enumerate().filter(|(_, uses)| **uses > 0) {
-                // Uses of an earlier occupant say nothing of this one.
-                let known = u16::try_from(place).ok().and_then(|place| self.known.occupant(place));
-                if let Some(occupant) = known {
-                    directory.note(occupant, is_kept(occupant), now, |before| before.saturating_add(*uses));
-                    is_any = true;
-                }
-                *uses = 0;
-            }
-            self.upkept = now;
-            if is_any {
-                // Lost to another worker's, it is as if it had not been used for two seconds.
-                let _ = store.swap(&self.path, &directory.encode(self.fingerprint), expected);
-            }
+        (self.epoch, self.looked) = (epoch, now);
+        if self.known.is_half_full(self.most) && now.apart(self.upkept) >= UPKEEP_EVERY {
+            self.say_what_was_used(store, now, is_kept);
+        } else {
+            let (directory, _) = self.read(store, now);
+            self.know(directory);
         }
-        self.know(directory);
         core::mem::take(&mut self.has_lost)
+    }
+
+    fn say_what_was_used(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) {
+        let used = |(place, uses): (usize, &u16)| {
+            let occupant = self.known.occupant(u16::try_from(place).ok()?)?;
+            (*uses > 0).then(|| (occupant, *uses, is_kept(occupant)))
+        };
+        let used: Vec<_> = self.uses.iter().enumerate().filter_map(used).collect();
+        let updated = update(&mut { store }, &self.path, self.fingerprint, |old: Option<&Directory>| {
+            let mut directory = old.cloned().unwrap_or_default();
+            for (occupant, uses, is_kept) in &used {
+                directory.note(*occupant, now, |before| before.saturating_add(*uses));
+                if *is_kept {
+                    directory.keep(*occupant, now);
+                }
+            }
+            ((), (old.is_some() && !used.is_empty()).then_some(directory))
+        });
+        // What could not be said is said the next time.
+        if let Ok(updated) = updated {
+            self.upkept = now;
+            self.uses.fill(0);
+            self.know(updated.record.unwrap_or_default());
+        }
     }
 }
 
@@ -437,17 +497,45 @@ mod tests {
     fn who_must_stay_stays_and_a_new_one_is_turned_away_for_a_moment() {
         let mut store = MemoryStore::default();
         let mut one = places(2);
-        for name in 1..=2 {
-            place(&mut one, &mut store, name, t(0), Worth::Little(0));
-        }
-        for worth in [Worth::Keep, Worth::Little(20)] {
-            let now = if worth == Worth::Keep { t(1) } else { t(2) };
+        let known = [1, 2].map(|name| place(&mut one, &mut store, name, t(0), Worth::Little(0)));
+        for (worth, now) in [(Worth::Keep, t(1)), (Worth::Little(20), t(20))] {
             assert_eq!(place(&mut one, &mut store, 3, now, worth), None);
             let reads = store.reads();
             assert_eq!(place(&mut one, &mut store, 4, now, Worth::Little(0)), None);
-            assert_eq!(store.reads(), reads, "nobody asks again at once");
+            assert_eq!([1, 2].map(|name| place(&mut one, &mut store, name, now, Worth::Keep)), known);
+            assert_eq!(store.reads(), reads, "nobody asks again at once, and who has a place is found");
         }
-        assert!(place(&mut one, &mut store, 3, t(3), Worth::Little(19)).is_some());
+        assert!(place(&mut one, &mut store, 3, t(40), Worth::Little(19)).is_some());
+    }
+
+    #[test]
+    fn who_must_stay_by_records_that_nobody_will_ever_change_goes_in_the_end() {
+        let mut store = MemoryStore::default();
+        let mut one = places(2);
+        for name in 1..=2 {
+            place(&mut one, &mut store, name, t(0), Worth::Little(0));
+            one.use_once(Occupant { place: name as u16 - 1, tenancy: 0 });
+        }
+        one.upkeep(&mut store, t(5), &mut |_| true);
+        let abandoned = 5 + u64::from(ABANDONED_AFTER);
+        for second in [6, 30, 300, abandoned - 1] {
+            assert_eq!(place(&mut one, &mut store, 3, t(second), Worth::Keep), None, "second {second}");
+        }
+        assert!(place(&mut one, &mut store, 3, t(abandoned + 20), Worth::Keep).is_some());
+    }
+
+    #[test]
+    fn uses_of_long_ago_weigh_nothing_however_often_there_are_new_ones() {
+        let mut store = MemoryStore::default();
+        let mut one = places(1);
+        let occupant = place(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
+        for round in 1..1000 {
+            one.use_once(occupant);
+            one.upkeep(&mut store, t(round * 9), &mut |_| false);
+        }
+        let weight = one.known().entries()[0].weight(t(9000));
+        assert!(weight <= 3, "{weight} for one use each nine seconds");
+        assert_eq!(one.known().entries()[0].weight(t(0)), 0, "the clock was put back by hours");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum Denial {
     RetryAfter = 4,
     /// The request is itself a retry.
     RetryOfRetry = 5,
-    /// No token could be taken, because other workers were faster each time.
+    /// No token could be taken, because other workers were faster each time, or the key has lost its place.
     Contention = 6,
 }
 

@@ -165,10 +165,14 @@ impl Slot {
         Run::length(slots.iter().filter_map(|slot| slot.run.as_ref()), now)
     }
 
-    /// How much this slot has in any of its windows.
+    /// How much this slot has in any of its windows. A window by number has no age: of it the last minute counts.
     pub fn outcomes(&self, shape: &Shape, now: Timestamp) -> u32 {
         let deposits = self.deposits_tally(shape, now);
-        self.own_total(shape, now).max(self.traffic_tally(shape, now).total).max(deposits)
+        let judged = match &self.window {
+            Outcomes::Count(window) => window.since(now, Duration::from_secs(60)),
+            Outcomes::Time(_) | Outcomes::None => self.own_total(shape, now),
+        };
+        judged.max(self.traffic_tally(shape, now).total).max(deposits)
     }
 
     /// What the throttle's window of this slot holds.

@@ -20,9 +20,6 @@ pub const LEASE: Duration = Duration::from_secs(15);
 /// How old its last renewal is renewed at.
 const RENEW_AFTER: Duration = Duration::from_secs(5);
 
-/// All workers have configured a content so long after the first one did.
-const CONFIGURED_WITHIN: Duration = Duration::from_secs(10);
-
 /// The most contents of one name that are told apart; later ones share the last name.
 pub const MOST: usize = 16;
 
@@ -54,12 +51,10 @@ impl Variants {
     /// Enters a content that a worker configures now: as the newest, unless the worker only follows another one. `before` is since
     /// when the content was the newest when this worker last configured it: if that still is so, it comes back.
     pub fn configure(&mut self, content: u64, before: Option<Timestamp>, now: Timestamp) {
-        let known = self.0.iter().find(|variant| variant.content == content).map(|variant| variant.since);
-        if known.is_some_and(|since| now.apart(since) < CONFIGURED_WITHIN && before != known) {
-            return;
-        }
+        let known = self.since(content);
         let is_first = self.0.first().is_some_and(|variant| variant.content == content);
-        if is_first && known.is_some_and(|since| now.apart(since) < CONFIGURED_WITHIN) {
+        let lives = self.0.iter().any(|variant| variant.content == content && variant.lives(now));
+        if lives && (is_first || before != known) {
             return;
         }
         self.0.retain(|variant| variant.content != content && variant.lives(now));
@@ -75,8 +70,9 @@ impl Variants {
         self.0.iter().find(|variant| variant.content == content).map(|variant| variant.since)
     }
 
-    /// Renews a content where others live beside it, and leaves out those that do not any more. Whether this changed anything.
-    pub fn renew(&mut self, content: u64, now: Timestamp) -> bool {
+    /// Renews a content where others live beside it, and leaves out those that do not any more. One that was left out itself comes
+    /// back to where it was: `since` is since when it was the newest. Whether this changed anything.
+    pub fn renew(&mut self, content: u64, since: Timestamp, now: Timestamp) -> bool {
         let before = self.0.len();
         self.0.retain(|variant| variant.content == content || variant.lives(now));
         let mut has_changed = self.0.len() != before;
@@ -90,7 +86,8 @@ impl Variants {
                 }
             }
             None if has_room => {
-                self.0.push(Variant { content, since: Timestamp::ZERO, expires: now.plus(LEASE) });
+                let at = self.0.iter().position(|variant| variant.since < since).unwrap_or(self.0.len());
+                self.0.insert(at, Variant { content, since, expires: now.plus(LEASE) });
                 has_changed = true;
             }
             None => {}
@@ -136,6 +133,8 @@ pub struct Beside {
     path: String,
     content: u64,
     rank: usize,
+    /// Since when the content has been the newest, or was.
+    since: Timestamp,
     is_alone: bool,
     epoch: Option<u64>,
 }
@@ -144,7 +143,7 @@ impl Beside {
     /// Nothing yet; `path` is the list's.
     #[must_use]
     pub fn new(path: String, content: u64) -> Self {
-        Beside { path, content, rank: 0, is_alone: false, epoch: None }
+        Beside { path, content, rank: 0, since: Timestamp::ZERO, is_alone: false, epoch: None }
     }
 
     /// How many live contents are newer.
@@ -167,24 +166,28 @@ impl Beside {
             store.raise_epoch();
         }
         let variants = updated.ok().and_then(|updated| updated.record);
-        let since = variants.as_ref().and_then(|variants| variants.since(content));
         self.note(variants);
-        since
+        (self.since > Timestamp::ZERO).then_some(self.since)
     }
 
     /// Looks whether there are others; to be called about once a second. Whether the rank has changed.
     pub fn renew(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
-        let (store, content, rank) = (&mut { store }, self.content, self.rank);
+        let (store, content, rank, since) = (&mut { store }, self.content, self.rank, self.since);
         let epoch = store.epoch();
         if self.is_alone && epoch.is_some() && epoch == self.epoch {
             return false;
         }
         let updated = update(store, &self.path, ANY_CONTENT, |old: Option<&Variants>| {
             let mut variants = old.cloned().unwrap_or_default();
-            let has_changed = variants.renew(content, now);
-            ((), has_changed.then_some(variants))
+            let has_changed = variants.renew(content, since, now);
+            let is_new = old.is_none_or(|old| old.since(content).is_none());
+            (is_new && variants.0.len() > 1, has_changed.then_some(variants))
         });
         self.epoch = epoch;
+        if updated.as_ref().is_ok_and(|updated| updated.written && updated.verdict) {
+            // Whoever believes to be alone is not.
+            store.raise_epoch();
+        }
         self.note(updated.ok().and_then(|updated| updated.record));
         self.rank != rank
     }
@@ -193,6 +196,7 @@ impl Beside {
         // Where the list cannot be changed, all stays as it is.
         if let Some(variants) = variants {
             self.rank = variants.rank(self.content);
+            self.since = variants.since(self.content).unwrap_or(self.since);
             self.is_alone = variants.0.len() <= 1 && self.rank == 0;
         }
     }

@@ -226,6 +226,12 @@ impl CountWindow {
         self.outcomes.push_back(Stamped::new(outcome, now));
     }
 
+    /// How many outcomes of this share are no older than this.
+    pub fn since(&self, now: Timestamp, age: Duration) -> u32 {
+        let is_young = |one: &&Stamped| now.apart(Timestamp(one.time())) <= age;
+        u32::try_from(self.outcomes.iter().filter(is_young).count()).unwrap_or(u32::MAX)
+    }
+
     /// How many outcomes this share holds.
     pub fn len(&self) -> usize {
         self.outcomes.len()

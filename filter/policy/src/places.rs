@@ -272,8 +272,8 @@ impl Places {
         &self.known
     }
 
-    /// The place of this name, given to it if it has none, and whether that was now. `worth` says of an occupant, by its own records, what it is worth; one with
-    /// `enough` stays like one that must. `None`: all places are worth keeping.
+    /// The place of this name, given to it if it has none, and whether that was now. `worth` says of an occupant, by its own records,
+    /// what it is worth; one with `enough` stays like one that must. `None`: all places are worth keeping.
     pub fn place(
         &mut self,
         store: &mut dyn Store,
@@ -370,9 +370,8 @@ impl Places {
             None => now.apart(self.looked) >= VIEW_LASTS_UNSIGNALLED,
         };
         if is_stale {
-            let (directory, _) = self.read(store, now);
             (self.epoch, self.looked) = (epoch, now);
-            self.know(directory);
+            self.look_again(store, now);
         }
         core::mem::take(&mut self.has_lost)
     }
@@ -412,8 +411,7 @@ impl Places {
         if self.known.is_half_full(self.most) && now.apart(self.upkept) >= UPKEEP_EVERY {
             self.say_what_was_used(store, now, is_kept);
         } else {
-            let (directory, _) = self.read(store, now);
-            self.know(directory);
+            self.look_again(store, now);
         }
         core::mem::take(&mut self.has_lost)
     }

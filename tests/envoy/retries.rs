@@ -4,6 +4,8 @@
 // A test may stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod retrying;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +19,8 @@ use http::{HeaderMap, Method, Request};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+
+use retrying::exactly;
 
 /// The header by which hosts tell the requests of a test apart.
 const KEY: &str = "x-request-key";
@@ -964,8 +968,7 @@ async fn trip(scene: &Scene, host: &Backend) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_breaker_that_opens_between_two_tries_stops_the_second() {
     let host = Backend::start().await.unwrap();
-    // Three tokens and no more for the next ten seconds.
-    let budget = json!({"ratio": 0, "min_per_second": 0.3, "window": "10s"});
+    let budget = exactly(3);
     let retry = json!({"max_retries": 1, "budget": budget, "backoff": {"base": "800ms", "jitter": "none"}});
     let breaker = json!({"open_for": "1200ms", "half_open": {"probes": 1}});
     let scene = start(&host, breaking(breaker, retry)).await;
@@ -1096,7 +1099,7 @@ async fn without_retries_nothing_is_changed() {
     let host = Backend::start().await.unwrap();
     let mut whole = policy("whole", json!({}));
     whole["mode"] = json!("shadow");
-    let poor = json!({"mode": "shadow", "budget": {"ratio": 0, "min_per_second": 0.1, "window": "10s"}});
+    let poor = json!({"mode": "shadow", "budget": exactly(1)});
     let policies = [
         ("none", json!({"max_retries": 0})),
         ("off", json!({"mode": "off"})),
@@ -1278,7 +1281,7 @@ async fn a_host_cannot_ask_for_retries_either() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_seats_tell_each_other_stays_between_them() {
     let host = Backend::start().await.unwrap();
-    let poor = json!({"budget": {"ratio": 0, "min_per_second": 0.1, "window": "10s"}});
+    let poor = json!({"budget": exactly(1)});
     let policies = [
         ("orders", json!({"per_try_timeout": "200ms", "timeout": "5s"})),
         ("poor", poor),
@@ -1331,7 +1334,7 @@ async fn the_access_log_tells_of_every_try() {
     let policies = json!({"policies": [
         policy("orders", json!({"max_retries": 3, "on": ["5xx", "unavailable"], "per_try_timeout": "200ms"})),
         ignoring,
-        policy("poor", json!({"budget": {"ratio": 0, "min_per_second": 0.1, "window": "10s"}})),
+        policy("poor", json!({"budget": exactly(1)})),
         policy("dead", json!({"max_retries": 1})),
     ]});
     let options = EnvoyOptions::new()
@@ -1401,8 +1404,7 @@ async fn the_access_log_tells_of_every_try() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_during_a_back_off_leaves_nothing_behind() {
     let host = Backend::start().await.unwrap();
-    // Three tokens and no more for the next ten seconds.
-    let budget = json!({"ratio": 0, "min_per_second": 0.3, "window": "10s"});
+    let budget = exactly(3);
     let slow = json!({"budget": budget, "backoff": {"base": "800ms", "jitter": "none"}});
     let counting = json!({"circuit_breakers": {"thresholds": [{"max_retries": 100, "track_remaining": true}]}});
     let options = EnvoyOptions::new()
@@ -1449,7 +1451,7 @@ async fn a_client_that_leaves_during_a_back_off_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_envoy_cannot_retry_the_hosts_answer_goes_on() {
     let host = Backend::start().await.unwrap();
-    let budget = json!({"ratio": 0, "min_per_second": 0.1, "window": "10s"});
+    let budget = exactly(1);
     let no_more = json!({"circuit_breakers": {"thresholds": [{"max_retries": 0}]}});
     let options = EnvoyOptions::new()
         .cluster(Cluster::new("orders").endpoint(host.addr()))

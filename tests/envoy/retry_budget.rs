@@ -249,30 +249,27 @@ async fn the_budget_is_one_over_all_workers_and_each_cluster_has_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_reserve_comes_back_when_the_window_has_passed() {
     let host = Backend::start().await.unwrap();
-    let budget = json!({"ratio": 0, "min_per_second": 3, "window": "1s"});
+    let budget = json!({"ratio": 0, "min_per_second": 0.6, "window": "5s"});
     let policy = orders(json!({"max_retries": 1, "backoff": quick_backoff(), "budget": budget}));
     let scene = Scene::with(Scene::of(&host).seats(Seats::Both).policy(policy)).await;
     seats_meet(std::slice::from_ref(&scene.client), "/").await;
     host.always(Action::status(503));
 
-    for round in 1..=3 {
+    for round in 1..=2 {
         host.reset_counters();
-        let started = Instant::now();
         for _ in 0..6 {
             scene.client.get("/").await.unwrap();
         }
-        // A machine too slow for six requests in a window has nothing to show here.
-        assert!(started.elapsed() < Duration::from_secs(1), "six requests took {:?}", started.elapsed());
         assert_eq!(host.requests(), 6 + 3, "round {round}: three tokens and no more");
         // What is withdrawn stays for eleven tenths of the window at the most.
-        sleep(Duration::from_millis(1200)).await;
+        sleep(Duration::from_millis(5700)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_requests_deposit_ages_out_with_the_window() {
     let host = Backend::start().await.unwrap();
-    let budget = json!({"ratio": 50, "min_per_second": 0, "window": "2s"});
+    let budget = json!({"ratio": 50, "min_per_second": 0, "window": "6s"});
     let policy = orders(json!({"max_retries": 4, "backoff": quick_backoff(), "budget": budget}));
     let scene = Scene::with(Scene::of(&host).seats(Seats::Both).policy(policy)).await;
     let client = &scene.client;
@@ -286,7 +283,7 @@ async fn what_requests_deposit_ages_out_with_the_window() {
     assert_eq!(host.requests_to("/bad"), 1 + 4, "ten good requests paid for the retries of one bad one");
 
     client.drive(1, 10, "/").await;
-    sleep(Duration::from_millis(2300)).await;
+    sleep(Duration::from_millis(6300)).await;
     client.get("/bad").await.unwrap();
     assert_eq!(host.requests_to("/bad"), 1 + 4 + 1, "and for none when they were long ago");
 }

@@ -4,20 +4,21 @@ use core::time::Duration;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use holdfast_policy::attempts::{AfterResponse, Attempts, RouteEnds};
+use holdfast_engine::attempt::{AfterResponse, Attempts, RouteEnds};
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::index::Index;
+use holdfast_engine::http::outcome::{Outcome, Verdict};
+use holdfast_engine::http::request::Field;
+use holdfast_engine::http::response::ResponseHead;
+use holdfast_engine::outlier::hosts::Judged;
+use holdfast_engine::request::{Asked, Decision, Governed, Plan, Sending, Sent, Ticket};
+use holdfast_engine::retry::Leave;
+use holdfast_engine::seats::retry_context::Exchange;
+use holdfast_engine::store::memory::MemoryStore;
+use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
-use holdfast_policy::exchange::{End, Exchange, Try};
-use holdfast_policy::fallback::Field;
-use holdfast_policy::governed::{Asked, Decision, Governed, Plan, Sending, Sent, Ticket};
-use holdfast_policy::index::Index;
-use holdfast_policy::memory::MemoryStore;
-use holdfast_policy::outcome::{Outcome, Verdict};
-use holdfast_policy::outlier::hosts::Judged;
-use holdfast_policy::response::ResponseHead;
-use holdfast_policy::retry::Leave;
-use holdfast_policy::time::Timestamp;
-use holdfast_policy::worker::Worker;
 
 use crate::case::{Case, Kind, Part};
 
@@ -67,7 +68,7 @@ struct Thread {
     worker: Worker,
     index: Index,
     policies: Vec<Governed>,
-    events: Vec<holdfast_policy::governed::Event>,
+    events: Vec<holdfast_engine::request::Event>,
 }
 
 #[derive(Debug)]

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast_policy::attempts::{Attempts, BeforeRetry};
-use holdfast_policy::exchange::{End, Exchange, Try};
-use holdfast_policy::outcome::Verdict;
-use holdfast_policy::outlier::heartbeat;
-use holdfast_policy::response::NOT_RETRIED;
-use holdfast_policy::retry::Denial;
-use holdfast_policy::time::{Timestamp, millis};
+use holdfast_engine::attempt::{Attempts, BeforeRetry};
+use holdfast_engine::base::time::{Timestamp, millis};
+use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::outcome::Verdict;
+use holdfast_engine::http::response::NOT_RETRIED;
+use holdfast_engine::outlier::heartbeat;
+use holdfast_engine::retry::Denial;
+use holdfast_engine::seats::retry_context::Exchange;
 
 use crate::attempt_seat::Attempt;
 use crate::host;

@@ -1,18 +1,21 @@
 //! The attempt seat: an upstream HTTP filter, which sees one try of a request.
 
+use holdfast_engine::http::markers;
+use holdfast_engine::retry::conditions;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast_policy::attempts::{AfterResponse, Attempts, BeforeRetry, RouteEnds};
+use holdfast_engine::attempt::{AfterResponse, Attempts, BeforeRetry, RouteEnds};
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::outcome::{self, Answer, Outcome, Verdict};
+use holdfast_engine::http::response::{self, ResponseHead};
+use holdfast_engine::outlier::hosts::Judged;
+use holdfast_engine::outlier::{heartbeat, steering};
+use holdfast_engine::retry::{Denial, Named};
+use holdfast_engine::seats::retry_context::{Exchange, Next};
 use holdfast_policy::document::Retry;
-use holdfast_policy::exchange::{self, End, Exchange, Next, Try};
-use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
-use holdfast_policy::outlier::hosts::Judged;
-use holdfast_policy::outlier::{heartbeat, steering};
-use holdfast_policy::response::{self, ResponseHead};
-use holdfast_policy::retry::{Denial, Named};
-use holdfast_policy::time::Timestamp;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -281,7 +284,7 @@ impl AttemptSeat {
         let Some(answer) = head.answer(ended) else {
             self.plugin.answer_beside(seed);
             if attempt.exchange.is_retried() {
-                mark(exchange::TRIES_HEADER, "1");
+                mark(markers::TRIES_HEADER, "1");
             } else {
                 self.show_judged(attempt, &policy);
             }
@@ -295,11 +298,11 @@ impl AttemptSeat {
         if !attempt.exchange.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
             let is_marked = policy.forbids(&attempt.exchange, &head, route_name);
             if is_marked {
-                mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
+                mark(markers::FORBID_HEADER, markers::FORBID_VALUE);
             }
             if hedges && is_hedge_held {
                 // A hedge was not sent; that is worth counting.
-                mark(exchange::TRIES_HEADER, "1");
+                mark(markers::TRIES_HEADER, "1");
             }
             self.plugin.pass(seed, head.status, is_marked);
             self.plugin.answer_beside(seed);
@@ -318,7 +321,7 @@ impl AttemptSeat {
         attempt.exchange.marked =
             after == AfterResponse::Forbid && policy.forbids(&attempt.exchange, &head, route_name);
         attempt.write();
-        mark(exchange::TRIES_HEADER, "1");
+        mark(markers::TRIES_HEADER, "1");
         if !matches!(after, AfterResponse::Ask) {
             self.plugin.answer_beside(seed);
         }
@@ -326,16 +329,16 @@ impl AttemptSeat {
             AfterResponse::Pass => Action::Continue,
             AfterResponse::Forbid => {
                 if attempt.exchange.marked {
-                    mark(exchange::FORBID_HEADER, exchange::FORBID_VALUE);
+                    mark(markers::FORBID_HEADER, markers::FORBID_VALUE);
                 }
                 Action::Continue
             }
             AfterResponse::Ask => {
                 if head.ratelimited.is_some() && attempt.exchange.seat {
                     // The host's own would forbid what the policy asks for. (A router that goes by words goes by it.)
-                    let _ = host::remove_header(Headers::Response, exchange::FORBID_HEADER);
+                    let _ = host::remove_header(Headers::Response, markers::FORBID_HEADER);
                 }
-                mark(exchange::RETRY_HEADER, "1");
+                mark(markers::RETRY_HEADER, "1");
                 Action::Continue
             }
         }
@@ -353,7 +356,7 @@ impl AttemptSeat {
         };
         attempt.phase = Phase::Over;
         if self.record(attempt, answer, sent, now) {
-            mark(exchange::TRIES_HEADER, "1");
+            mark(markers::TRIES_HEADER, "1");
         }
     }
 
@@ -362,7 +365,7 @@ impl AttemptSeat {
         if !attempt.exchange.seat && policy.judges_hosts() {
             // The header alone would prove nothing.
             attempt.write();
-            mark(exchange::TRIES_HEADER, "1");
+            mark(markers::TRIES_HEADER, "1");
         }
     }
 
@@ -451,7 +454,7 @@ impl AttemptSeat {
                 } else {
                     if connection.says_something(now.since(began)) {
                         let end = End::ConnectFailure;
-                        let verdict = policy.policy().outcome.verdict(end.answer());
+                        let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
                         self.judge_host(attempt, &mut policy, Some(end), verdict, began, now);
                     }
                     policy.after_no_connection(&mut attempt.exchange, upstream_host(), now);
@@ -481,7 +484,7 @@ impl AttemptSeat {
                 if let Ok(mut policy) = shared_policy.try_borrow_mut() {
                     if tells_of_host {
                         let (end, _) = policy.end_without_response(&attempt.exchange, is_connected, sent, now);
-                        let verdict = policy.policy().outcome.verdict(end.answer());
+                        let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
                         self.judge_host(attempt, &mut policy, Some(end), verdict, sent, now);
                     }
                     policy.after_no_response(&mut attempt.exchange, host, is_connected, sent, now);
@@ -501,10 +504,10 @@ fn mark(name: &str, value: &str) {
 /// Removes what only this seat may say.
 fn remove_foreign(head: &ResponseHead) {
     if head.asks_retry {
-        let _ = host::remove_header(Headers::Response, exchange::RETRY_HEADER);
+        let _ = host::remove_header(Headers::Response, markers::RETRY_HEADER);
     }
     if head.has_tries {
-        let _ = host::remove_header(Headers::Response, exchange::TRIES_HEADER);
+        let _ = host::remove_header(Headers::Response, markers::TRIES_HEADER);
     }
 }
 
@@ -517,7 +520,7 @@ fn number_try(retries: u8) {
 /// Whether the policy names a response as one to try again after, or may leave that to the route: of answers below 400 only
 /// when the router does begin another try.
 fn is_named(retry: &Retry, head: &ResponseHead) -> bool {
-    match retry.on.names_response(head.status, head.grpc_status, head.ratelimited.is_some()) {
+    match conditions::names_response(&retry.on, head.status, head.grpc_status, head.ratelimited.is_some()) {
         Named::Yes => true,
         Named::RouteKnows => head.status >= 400,
         Named::No => false,

@@ -1,7 +1,7 @@
 //! One key's metrics: what has been counted since the host was last told, and the host's names for them.
 
+use holdfast_engine::observe::metrics::{self, Metric};
 use holdfast_policy::document::Policy;
-use holdfast_policy::metrics::{self, Metric};
 use proxy_wasm::types::MetricType;
 
 use crate::host;

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use holdfast_policy::fallback::Field;
-use holdfast_policy::pairs;
+use holdfast_engine::http::headers;
+use holdfast_engine::http::request::Field;
 
 use crate::host::{self, Headers};
 
@@ -66,5 +66,5 @@ fn header_name(field: Field<'_>) -> Option<&str> {
 
 /// The first value of a header, as the host gives it for a single one.
 fn find<'a>(headers: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    pairs::read(headers).find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    headers::read(headers).find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
 }

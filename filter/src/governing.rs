@@ -1,15 +1,17 @@
 //! A policy at work together with its metrics.
 
+use holdfast_engine::fallback;
+use holdfast_engine::retry::router;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use holdfast_policy::access::{self, Fate};
+use holdfast_engine::breaker::words;
+use holdfast_engine::observe::metrics::Metric;
+use holdfast_engine::request::access_log::{self, Fate};
+use holdfast_engine::request::{Event, Governed};
+use holdfast_engine::retry::Leave;
+use holdfast_engine::store::keys::{Key, Series};
 use holdfast_policy::document::{Policy, TemplatePart};
-use holdfast_policy::governed::{Event, Governed};
-use holdfast_policy::keys::{Key, Series};
-use holdfast_policy::metrics::Metric;
-use holdfast_policy::narrate;
-use holdfast_policy::retry::Leave;
 
 use crate::counters::Counters;
 use crate::host;
@@ -48,7 +50,7 @@ impl Governing {
         Governing {
             is_active: governed.is_active(),
             is_untimed: governed.is_untimed(),
-            kept: governed.policy().kept_parts(),
+            kept: fallback::kept_parts(governed.policy()),
             replaces_answers: governed.policy().replaces_answers(),
             router_headers: router_headers(governed.policy()),
             policy: Arc::clone(governed.policy()),
@@ -104,7 +106,7 @@ impl Governing {
                     }
                     Event::Moved(transition) => {
                         is_alone = false;
-                        let line = narrate::line(governed.policy(), governed.key_text(key), &transition);
+                        let line = words::line(governed.policy(), governed.key_text(key), &transition);
                         log::log!(level(transition.is_alarming()), "{line}");
                     }
                 }
@@ -155,7 +157,7 @@ impl Governing {
         }
         let Some(known) = admitted.get_mut(place) else { return };
         if known.as_ref().is_none_or(|(whose, _)| *whose != key) {
-            let line = access::line(&self.policy.name, governed.key_text(key), Fate::Admitted);
+            let line = access_log::line(&self.policy.name, governed.key_text(key), Fate::Admitted);
             *known = Some((key, line));
         }
         if let Some((_, line)) = known {
@@ -209,12 +211,12 @@ fn level(alarming: bool) -> log::Level {
 /// Sets what the access log says of the request.
 pub fn tell_access_log(line: &str) {
     // Another filter may hold the name; the access log then lacks the line.
-    let _ = host::set_property(access::PROPERTY, line.as_bytes());
+    let _ = host::set_property(access_log::PROPERTY, line.as_bytes());
 }
 
 /// The headers for each leave, without and with an attempt seat.
 fn router_headers(policy: &Policy) -> Vec<Vec<(&'static str, String)>> {
     let Some(retry) = &policy.retry else { return Vec::new() };
-    let both = |leave| [false, true].map(|seat| retry.router_headers(leave, seat));
+    let both = |leave| [false, true].map(|seat| router::router_headers(&retry, leave, seat));
     [Leave::All, Leave::Unsent, Leave::Nothing].into_iter().flat_map(both).collect()
 }

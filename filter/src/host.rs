@@ -169,7 +169,7 @@ pub fn resume_request() -> Result<(), Status> {
     hostcalls::resume_http_request()
 }
 
-/// All headers of a map in one call, which costs less than two single ones, as [`holdfast_policy::pairs`] reads them.
+/// All headers of a map in one call, which costs less than two single ones, as [`holdfast_engine::http::headers`] reads them.
 /// Empty if the phase has no such headers.
 pub fn headers(map: Headers) -> Vec<u8> {
     // SAFETY: `returned` passes pointers to its locals.
@@ -219,7 +219,7 @@ pub fn reply(
     body: &[u8],
     grpc_status: Option<u8>,
 ) -> Result<(), Refusal> {
-    let pairs = holdfast_policy::pairs::write(headers);
+    let pairs = holdfast_engine::http::headers::write(headers);
     let (body_at, details_at) = (if body.is_empty() { null() } else { body.as_ptr() }, details.as_ptr());
     // SAFETY: pointers and sizes are those of the arguments and of `pairs`.
     checked(unsafe {

@@ -1,25 +1,30 @@
 //! The request seat: an HTTP filter just before the router, which sees one logical request.
 
+use holdfast_engine::http::markers;
+use holdfast_engine::retry::eligibility;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast_policy::access::{self, Fate};
-use holdfast_policy::document::{Mode, Policy};
-use holdfast_policy::exchange::{self, ClusterHash, End};
-use holdfast_policy::fallback::{self, Field, Served};
-use holdfast_policy::governed::{
+use holdfast_engine::base::time::{Timestamp, millis};
+use holdfast_engine::fallback::{self, Served};
+use holdfast_engine::http::attempt::End;
+use holdfast_engine::http::outcome::{self, Answer, Outcome, Verdict};
+use holdfast_engine::http::request::Field;
+use holdfast_engine::http::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
+use holdfast_engine::observe::metrics::Metric;
+use holdfast_engine::outlier::hosts::{Judged, Steering};
+use holdfast_engine::outlier::steering;
+use holdfast_engine::request::access_log::{self, Fate};
+use holdfast_engine::request::{
     Accounted, Asked, Decision, Event, Governed, InFlightHold, Plan, Sending, Ticket, Tried,
 };
-use holdfast_policy::keys::Key;
-use holdfast_policy::metrics::Metric;
-use holdfast_policy::outcome::{self, Answer, Outcome, Verdict};
-use holdfast_policy::outlier::hosts::{Judged, Steering};
-use holdfast_policy::outlier::steering;
-use holdfast_policy::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
-use holdfast_policy::retry::{Denial, Leave};
-use holdfast_policy::time::{Timestamp, millis};
-use holdfast_policy::worker::Worker;
+use holdfast_engine::retry::{Denial, Leave};
+use holdfast_engine::seats::retry_context;
+use holdfast_engine::store::cluster::ClusterHash;
+use holdfast_engine::store::keys::Key;
+use holdfast_engine::store::worker::Worker;
+use holdfast_policy::document::{Mode, Policy};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -177,7 +182,11 @@ impl RequestSeat {
                     fate: if ticket.is_probe() { Fate::Probe } else { Fate::Admitted },
                     governing: Rc::clone(governing),
                     grpc: governing.replaces_answers && asks_grpc(facts),
-                    kept: governing.kept.iter().map(|part| facts.get(part.field()?).map(Cow::into_owned)).collect(),
+                    kept: governing
+                        .kept
+                        .iter()
+                        .map(|part| facts.get(fallback::field(part)?).map(Cow::into_owned))
+                        .collect(),
                     head: None,
                     ticket,
                 }));
@@ -196,8 +205,8 @@ impl RequestSeat {
         if fate == Fate::Admitted && steering.is_none() {
             governing.tell_admitted(&governed, key);
         } else {
-            let mut line = access::line(&policy.name, governed.key_text(key), fate);
-            access::push_steering(&mut line, steering);
+            let mut line = access_log::line(&policy.name, governed.key_text(key), fate);
+            access_log::push_steering(&mut line, steering);
             tell_access_log(&line);
         }
         plugin.tell(governing, &governed, key, events);
@@ -246,7 +255,7 @@ impl RequestSeat {
         }
         let served = came.replaceable.then(|| {
             let value = &mut |wanted: Field<'_>| {
-                let place = governing.kept.iter().position(|part| part.field() == Some(wanted))?;
+                let place = governing.kept.iter().position(|part| fallback::field(part) == Some(wanted))?;
                 kept.get(place)?.clone()
             };
             fallback::serve_failure(
@@ -264,9 +273,9 @@ impl RequestSeat {
         let tries = exchange.as_ref().map_or(&[][..], |exchange| &exchange.tries);
         if served.is_some() || !tries.is_empty() || accounted.denial.is_some() {
             let fate = served.as_ref().map_or(fate, |served| served.fate);
-            let mut line = access::line(&policy.name, governed.key_text(key), fate);
-            access::push_steering(&mut line, steering.as_ref());
-            access::push_tries(&mut line, tries, accounted.denial);
+            let mut line = access_log::line(&policy.name, governed.key_text(key), fate);
+            access_log::push_steering(&mut line, steering.as_ref());
+            access_log::push_tries(&mut line, tries, accounted.denial);
             tell_access_log(&line);
         }
         plugin.tell(&governing, &governed, key, events);
@@ -326,7 +335,7 @@ impl Retrying {
     }
 
     /// What is known about the tries.
-    fn tried<'a>(&self, exchange: Option<&'a exchange::Exchange>, is_unseen: bool) -> Tried<'a> {
+    fn tried<'a>(&self, exchange: Option<&'a retry_context::Exchange>, is_unseen: bool) -> Tried<'a> {
         // An attempt seat counts itself.
         let attempts = if self.seat && !is_unseen || !self.is_told {
             None
@@ -344,7 +353,7 @@ fn leave(policy: &Policy, facts: &Facts) -> Option<Leave> {
     let header = |name| facts.get(Field::Header(name));
     let attempt = if retry.skip_retries_of_retries { header("x-envoy-attempt-count") } else { None };
     let method = facts.get(Field::Method).unwrap_or_default();
-    Some(retry.leave(&method, || header(&retry.idempotency_header).is_some(), attempt.as_deref()))
+    Some(eligibility::leave(&retry, &method, || header(&retry.idempotency_header).is_some(), attempt.as_deref()))
 }
 
 /// Judges the host of a request's last try, where no attempt seat does.
@@ -370,7 +379,7 @@ fn judge_host(
 }
 
 /// Tells the router what may be retried. Gives what the attempt seat is to be told, too.
-fn tell_router(governing: &Governing, plan: Plan) -> (Retrying, Option<exchange::Exchange>) {
+fn tell_router(governing: &Governing, plan: Plan) -> (Retrying, Option<retry_context::Exchange>) {
     // What the host refuses to set is not retried as it should be, but the request goes on.
     let set = |name: &str, value: &str| {
         let _ = host::set_header(Headers::Request, name, value);
@@ -429,13 +438,13 @@ fn strip(head: &ResponseHead) {
         let _ = host::remove_header(Headers::Response, name);
     };
     if head.asks_retry {
-        remove(exchange::RETRY_HEADER);
+        remove(markers::RETRY_HEADER);
     }
     if head.has_tries {
-        remove(exchange::TRIES_HEADER);
+        remove(markers::TRIES_HEADER);
     }
     if head.ratelimited == Some(SetBy::AttemptSeat) {
-        remove(exchange::FORBID_HEADER);
+        remove(markers::FORBID_HEADER);
     }
 }
 

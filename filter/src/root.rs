@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::http::index::Index;
+use holdfast_engine::outlier::heartbeat;
+use holdfast_engine::request::{Call, Event, Governed, Reply, SLOTS_WAIT};
+use holdfast_engine::store::keys::Key;
+use holdfast_engine::store::{Expected, Store};
 use holdfast_policy::config;
-use holdfast_policy::governed::{Call, Event, Governed, Reply, SLOTS_WAIT};
-use holdfast_policy::index::Index;
-use holdfast_policy::keys::Key;
-use holdfast_policy::outlier::heartbeat;
 use holdfast_policy::seat::Seat;
-use holdfast_policy::store::{Expected, Store};
-use holdfast_policy::time::Timestamp;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 

@@ -1,7 +1,7 @@
 //! The host's shared data as the policies' store.
 
-use holdfast_policy::metrics;
-use holdfast_policy::store::{Conflict, Expected, Store, Version};
+use holdfast_engine::observe::metrics;
+use holdfast_engine::store::{Conflict, Expected, Store, Version};
 use proxy_wasm::types::MetricType;
 
 use crate::host;

@@ -7,12 +7,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use holdfast_policy::attempts::Attempts;
+use holdfast_engine::attempt::Attempts;
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::request::Governed;
+use holdfast_engine::seats::retry_context::Exchange;
+use holdfast_engine::store::worker::Worker;
 use holdfast_policy::document::Policy;
-use holdfast_policy::exchange::Exchange;
-use holdfast_policy::governed::Governed;
-use holdfast_policy::time::Timestamp;
-use holdfast_policy::worker::Worker;
 
 use crate::governing::Governing;
 use crate::host;

@@ -4,28 +4,33 @@
 #![no_main]
 
 use core::time::Duration;
+use holdfast_engine::retry::conditions;
+use holdfast_engine::retry::eligibility;
+use holdfast_engine::retry::router;
 use std::sync::{Arc, LazyLock};
 
-use holdfast_policy::access;
-use holdfast_policy::attempts::{AfterResponse, Attempts, BeforeRetry, RouteEnds};
-use holdfast_policy::budget::Withdrawn;
+use holdfast_engine::attempt::{AfterResponse, Attempts, BeforeRetry, RouteEnds};
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::headers;
+use holdfast_engine::http::outcome::{Answer, Outcome, Verdict};
+use holdfast_engine::http::response::ResponseHead;
+use holdfast_engine::request::access_log;
+use holdfast_engine::request::{Asked, Decision, Event, Governed, Plan, Ticket, Tried};
+use holdfast_engine::retry::budget::Withdrawn;
+use holdfast_engine::retry::{Denial, Leave, Named};
+use holdfast_engine::seats::retry_context::{Exchange, Next};
+use holdfast_engine::store::Store;
+use holdfast_engine::store::cluster::{ClusterHash, GroupId};
+use holdfast_engine::store::memory::MemoryStore;
+use holdfast_engine::store::paths::{self, GroupPaths, Paths};
+use holdfast_engine::store::places::Occupant;
+use holdfast_engine::store::record::{Kind, Record, VERSION, occupied};
+use holdfast_engine::store::worker::Worker;
+use holdfast_engine::store::workers;
 use holdfast_policy::config;
 use holdfast_policy::document::{Budget, Mode, Policy, Retry};
-use holdfast_policy::exchange::{ClusterHash, End, Exchange, GroupId, Next, Try};
-use holdfast_policy::governed::{Asked, Decision, Event, Governed, Plan, Ticket, Tried};
-use holdfast_policy::memory::MemoryStore;
-use holdfast_policy::outcome::{Answer, Outcome, Verdict};
-use holdfast_policy::pairs;
-use holdfast_policy::paths::{self, GroupPaths, Paths};
 use holdfast_policy::percent::Percent;
-use holdfast_policy::places::Occupant;
-use holdfast_policy::record::{Kind, Record, VERSION, occupied};
-use holdfast_policy::response::ResponseHead;
-use holdfast_policy::retry::{Denial, Leave, Named};
-use holdfast_policy::store::Store;
-use holdfast_policy::time::Timestamp;
-use holdfast_policy::worker::Worker;
-use holdfast_policy::workers;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -335,7 +340,7 @@ impl World<'_> {
         match *step {
             Step::Request { worker, value, post, keyed, attempt, cluster, ended, misses_seat } => {
                 let method: &[u8] = if post { b"POST" } else { b"GET" };
-                let leave = self.retry().leave(method, || keyed, attempt);
+                let leave = eligibility::leave(&self.retry(), method, || keyed, attempt);
                 let asked = Asked { leave, cluster: ClusterHash(cluster.into()), ended };
                 self.request(usize::from(worker % 3), value, asked, misses_seat);
             }
@@ -461,7 +466,7 @@ impl World<'_> {
             assert!(plan.try_lasts >= retry.per_try_timeout, "no wait eats a try");
             let room = plan.try_lasts.unwrap_or_default().saturating_sub(retry.per_try_timeout.unwrap_or_default());
             assert!(room <= retry.backoff.max, "and no try lasts longer than a wait needs");
-            for (name, value) in retry.router_headers(plan.leave, plan.seat) {
+            for (name, value) in router::router_headers(&retry, plan.leave, plan.seat) {
                 assert!(
                     !value.is_empty() && value.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
                     "{name}: {value}"
@@ -627,7 +632,7 @@ impl World<'_> {
         let others = headers.iter().map(|(name, value)| (name.text().to_owned(), (*value).to_owned()));
         let headers: Vec<_> = core::iter::once(status).chain(others).collect();
         let honors = self.retry().retry_after.honor;
-        let head = ResponseHead::read(&pairs::write(&headers), self.now, honors);
+        let head = ResponseHead::read(&headers::write(&headers), self.now, honors);
         let own = self.requests[request].tries.remove(number).exchange;
         let mut exchange = self.known(request, own);
         let beside = self.requests[request].tries.len() + self.requests[request].held;
@@ -639,7 +644,8 @@ impl World<'_> {
             let one = Try { host: host.to_vec(), end: End::of(answer)?, verdict, took, ended: now };
             let is_marked = attempts.forbids(exchange, &head, || Some(route.to_vec()));
             let ratelimited = head.ratelimited.is_some();
-            let named = policy.retry.as_ref()?.on.names_response(head.status, head.grpc_status, ratelimited);
+            let named =
+                conditions::names_response(&policy.retry.as_ref()?.on, head.status, head.grpc_status, ratelimited);
             if !exchange.is_retried() && verdict == Verdict::Success && named == Named::No {
                 // Nothing is told of a request that simply succeeds.
                 return Some((None, is_marked));
@@ -727,7 +733,7 @@ impl World<'_> {
         self.tokens -= i64::from(given_back);
         if let Some(exchange) = exchange {
             let mut line = String::new();
-            access::push_tries(&mut line, &exchange.tries, accounted.denial);
+            access_log::push_tries(&mut line, &exchange.tries, accounted.denial);
             assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
         }
     }

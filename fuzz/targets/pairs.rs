@@ -2,10 +2,10 @@
 
 #![no_main]
 
-use holdfast_policy::pairs;
-use holdfast_policy::response::{self, ResponseHead};
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::http::headers;
+use holdfast_engine::http::response::{self, ResponseHead};
 use holdfast_policy::seat::Seat;
-use holdfast_policy::time::Timestamp;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -55,9 +55,9 @@ fuzz_target!(|input: Input<'_>| {
 
     let headers: Vec<_> =
         input.headers.iter().map(|(name, value)| (name.text().to_owned(), (*value).to_owned())).collect();
-    let bytes = pairs::write(&headers);
+    let bytes = headers::write(&headers);
     let written = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    assert!(pairs::read(&bytes).eq(written), "what was written is read");
+    assert!(headers::read(&bytes).eq(written), "what was written is read");
     read(&bytes, &input);
 
     let _ = Seat::parse(input.raw);
@@ -65,7 +65,7 @@ fuzz_target!(|input: Input<'_>| {
 
 fn read(bytes: &[u8], input: &Input<'_>) {
     // Every pair takes eight bytes of sizes at least.
-    assert!(pairs::read(bytes).count() <= bytes.len() / 8);
+    assert!(headers::read(bytes).count() <= bytes.len() / 8);
     let head = ResponseHead::read(bytes, Timestamp(input.now), true);
     let deaf = ResponseHead::read(bytes, Timestamp(input.now), false);
     assert_eq!(deaf, ResponseHead { retry_after: None, pushback: None, ..head.clone() });

@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
+use holdfast_engine::base::fingerprint;
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::breaker::words;
+use holdfast_engine::http::outcome::{Outcome, Verdict};
+use holdfast_engine::request::{Decision, Governed};
+use holdfast_engine::store::memory::MemoryStore;
+use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config::{self, MAX_LISTED};
-use holdfast_policy::fingerprint;
-use holdfast_policy::governed::{Decision, Governed};
-use holdfast_policy::memory::MemoryStore;
-use holdfast_policy::narrate;
-use holdfast_policy::outcome::{Outcome, Verdict};
-use holdfast_policy::time::Timestamp;
-use holdfast_policy::worker::Worker;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -83,8 +83,8 @@ fn govern(policy: Arc<holdfast_policy::document::Policy>) {
         now = now.plus(core::time::Duration::from_millis(1 << round));
         governed.tick(&mut worker, &mut store, now);
         for event in events.drain(..) {
-            if let holdfast_policy::governed::Event::Moved(transition) = event {
-                assert!(!narrate::line(&policy, governed.key_text(key), &transition).contains('\n'));
+            if let holdfast_engine::request::Event::Moved(transition) = event {
+                assert!(!words::line(&policy, governed.key_text(key), &transition).contains('\n'));
             }
         }
     }

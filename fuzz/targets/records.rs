@@ -4,32 +4,34 @@
 
 use core::fmt::Debug;
 use core::time::Duration;
+use holdfast_engine::retry::budget;
 use std::sync::LazyLock;
 
-use holdfast_policy::breaker::{Admission, Cell};
-use holdfast_policy::budget::Withdrawn;
+use holdfast_engine::base::random::Random;
+use holdfast_engine::base::time::{SKEW, Timestamp};
+use holdfast_engine::breaker::{Admission, Cell};
+use holdfast_engine::concurrency::in_flight::InFlight;
+use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::outcome::{Outcome, Verdict};
+use holdfast_engine::outlier::cause::Cause;
+use holdfast_engine::outlier::leader::Leader;
+use holdfast_engine::outlier::run::Run;
+use holdfast_engine::outlier::slot::HostSlot;
+use holdfast_engine::outlier::steering::{self, Rotation};
+use holdfast_engine::outlier::sweep::{Tallies, sweep};
+use holdfast_engine::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, Tried};
+use holdfast_engine::retry::budget::Withdrawn;
+use holdfast_engine::seats::presence::{LASTS, PolicyText, Presence};
+use holdfast_engine::seats::retry_context::Exchange;
+use holdfast_engine::store::Store;
+use holdfast_engine::store::memory::MemoryStore;
+use holdfast_engine::store::places::{Directory, Places, Worth};
+use holdfast_engine::store::record::{Record, VERSION};
+use holdfast_engine::store::slot::{Shape, Slot};
+use holdfast_engine::store::variants::{self, Variants};
+use holdfast_engine::store::workers::{Place, Workers};
 use holdfast_policy::config;
 use holdfast_policy::document::{Breaker, Budget, Detector, Outlier, Policy};
-use holdfast_policy::exchange::{End, Exchange, Try};
-use holdfast_policy::inflight::InFlight;
-use holdfast_policy::memory::MemoryStore;
-use holdfast_policy::outcome::{Outcome, Verdict};
-use holdfast_policy::outlier::cause::Cause;
-use holdfast_policy::outlier::leader::Leader;
-use holdfast_policy::outlier::run::Run;
-use holdfast_policy::outlier::slot::HostSlot;
-use holdfast_policy::outlier::steering::{self, Rotation};
-use holdfast_policy::outlier::sweep::{Tallies, sweep};
-use holdfast_policy::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, Tried};
-use holdfast_policy::places::{Directory, Places, Worth};
-use holdfast_policy::presence::{LASTS, PolicyText, Presence};
-use holdfast_policy::random::Random;
-use holdfast_policy::record::{Record, VERSION};
-use holdfast_policy::slot::{Shape, Slot};
-use holdfast_policy::store::Store;
-use holdfast_policy::time::{SKEW, Timestamp};
-use holdfast_policy::variants::{self, Variants};
-use holdfast_policy::workers::{Place, Workers};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -251,7 +253,7 @@ fn run_cell(mut cell: Cell, breaker: &Breaker, steps: &[Step]) {
                 cell.judge_probe(breaker, generation, lease, &step.outcome(), now, random);
             }
             _ => {
-                use holdfast_policy::breaker::Trip;
+                use holdfast_engine::breaker::Trip;
                 let trip = Trip::ConsecutiveFailures(step.number);
                 cell.trip(breaker, generation, trip, step.outcome().retry_after, now, random);
             }
@@ -334,7 +336,7 @@ fn run_budget(mut cell: Withdrawn, mut slots: [Slot; 2], shape: &Shape, budget: 
                 if had {
                     taken.push(now);
                     let inside = taken.iter().filter(|taken| now.since(**taken) < budget.window).count() as u64;
-                    assert!(inside * 1000 <= budget.allowed(requests), "{inside} for {requests} requests");
+                    assert!(inside * 1000 <= budget::allowed(&budget, requests), "{inside} for {requests} requests");
                 }
             }
             3 => {
@@ -426,7 +428,7 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
                 let tally = |id: HostId| {
                     let (total, took) = (step.number ^ u32::from(id.place), step.random);
                     let failures = total >> (id.place % 3);
-                    (id, holdfast_policy::outlier::slot::HostTally { total, failures, took })
+                    (id, holdfast_engine::outlier::slot::HostTally { total, failures, took })
                 };
                 let tallies: Tallies = known.iter().copied().chain([any]).map(tally).collect();
                 sweep(&mut table, rules, &tallies, then, now, step.random);
@@ -455,7 +457,7 @@ fn is_text(table: &HostTable) -> bool {
 }
 
 fn run_host_slot(mut slot: HostSlot, rules: &Outlier, steps: &[Step]) {
-    use holdfast_policy::outlier::slot::interval_number;
+    use holdfast_engine::outlier::slot::interval_number;
     let mut now = Timestamp::from_secs(1_700_000_000);
     for step in steps {
         now = step.clock.turn(now);

@@ -5,20 +5,21 @@
 use core::time::Duration;
 use std::sync::{Arc, LazyLock};
 
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::http::attempt::End;
+use holdfast_engine::http::outcome::{Outcome, Verdict};
+use holdfast_engine::outlier::hosts::Judged;
+use holdfast_engine::request::{Decision, Governed, InFlightHold, Sending, Ticket};
+use holdfast_engine::store::Store;
+use holdfast_engine::store::cluster::{ClusterHash, GroupId};
+use holdfast_engine::store::memory::MemoryStore;
+use holdfast_engine::store::paths::{self, GroupPaths, Paths};
+use holdfast_engine::store::places::Occupant;
+use holdfast_engine::store::record::{Kind, VERSION};
+use holdfast_engine::store::worker::Worker;
+use holdfast_engine::store::workers;
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
-use holdfast_policy::exchange::{ClusterHash, End, GroupId};
-use holdfast_policy::governed::{Decision, Governed, InFlightHold, Sending, Ticket};
-use holdfast_policy::memory::MemoryStore;
-use holdfast_policy::outcome::{Outcome, Verdict};
-use holdfast_policy::outlier::hosts::Judged;
-use holdfast_policy::paths::{self, GroupPaths, Paths};
-use holdfast_policy::places::Occupant;
-use holdfast_policy::record::{Kind, VERSION};
-use holdfast_policy::store::Store;
-use holdfast_policy::time::Timestamp;
-use holdfast_policy::worker::Worker;
-use holdfast_policy::workers;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -144,7 +145,7 @@ fuzz_target!(|input: Input<'_>| {
                 let Thread { worker, governed, tickets, .. } = &mut threads[usize::from(worker % 3)];
                 let Some(ticket) = tickets.last() else { continue };
                 let hash = ClusterHash(cluster.len() as u64 % 3);
-                let leave = waits.then_some(holdfast_policy::retry::Leave::Nothing);
+                let leave = waits.then_some(holdfast_engine::retry::Leave::Nothing);
                 let sending = Sending { cluster: hash, cluster_name: cluster, leave, exchange: None };
                 let sent = governed.send(worker, &mut store, ticket, sending, now, &mut events);
                 if let Some(steering) = sent.steering {

@@ -4,6 +4,7 @@
 // A test may stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[allow(dead_code)] // What other files need of it is not needed here.
 mod retrying;
 
 use std::io::{Read, Write};

@@ -52,6 +52,26 @@ impl Policy {
     pub fn active_outlier(&self) -> Option<&Outlier> {
         self.outlier.as_ref().filter(|outlier| outlier.is_active())
     }
+
+    /// Whether an outcome's `Retry-After` is of any use to this policy.
+    pub fn wants_retry_after(&self) -> bool {
+        self.breaker.as_ref().is_some_and(|breaker| breaker.honor_retry_after)
+    }
+
+    /// The first fallback for any of `reasons`, with the reason it serves for; `reasons` go from the most to the
+    /// least specific.
+    pub fn fallback_for(&self, reasons: &[Reason]) -> Option<(&Fallback, Reason)> {
+        self.fallback.iter().find_map(|entry| {
+            // An entry for failures also serves a time-out, and is told the more specific reason.
+            let named = reasons.iter().any(|reason| entry.on.contains(*reason));
+            reasons.first().filter(|_| named).map(|reason| (entry, *reason))
+        })
+    }
+
+    /// Whether a fallback could be needed once the host's answer is known; request headers cannot be read any more then.
+    pub fn replaces_answers(&self) -> bool {
+        self.mode != Mode::Off && self.fallback.iter().any(Fallback::replaces_answers)
+    }
 }
 
 /// Conditions on a request; an empty list holds for every request, a non-empty one when any of its globs matches.
@@ -230,6 +250,22 @@ pub struct Breaker {
     pub ramp: Duration,
     /// A state set by hand.
     pub state: BreakerControl,
+}
+
+impl Breaker {
+    /// The open period before jitter when the breaker has opened `opens` times before without a close in between:
+    /// `min(open_for * open_growth^opens, open_max)`.
+    pub fn period(&self, opens: u16) -> Duration {
+        let limit = self.open_max.as_nanos();
+        let mut period = self.open_for.as_nanos().min(limit);
+        for _ in 0..opens {
+            if period >= limit || self.open_growth <= 1000 {
+                break;
+            }
+            period = (period * u128::from(self.open_growth) / 1000).min(limit);
+        }
+        Duration::from_nanos(u64::try_from(period).unwrap_or(u64::MAX))
+    }
 }
 
 /// Which outcomes a rate looks at.
@@ -505,6 +541,14 @@ pub struct Fallback {
     pub on: ReasonSet,
     /// What it does.
     pub kind: FallbackKind,
+}
+
+impl Fallback {
+    /// Whether it serves for a reason that only the host's answer gives, or that there is none.
+    pub fn replaces_answers(&self) -> bool {
+        let reasons = [Reason::Failure, Reason::Timeout, Reason::RetriesExhausted];
+        reasons.into_iter().any(|reason| self.on.contains(reason))
+    }
 }
 
 /// What a fallback does.

@@ -1,45 +1,18 @@
-//! Holdfast's decisions, without a host.
+//! The policy document: what it says, as types that cannot be invalid ([`document`]), and how it is read from JSON
+//! ([`config`]).
 //!
-//! Everything here is a function of its arguments: the time, random numbers and stored bytes come in, verdicts and
-//! records go out. The proxy-wasm shell beside this crate turns callbacks into calls of it and its verdicts into
-//! host calls; tests turn virtual hours into calls of it.
+//! ```
+//! let text = br#"{"policies": [{"name": "orders", "breaker": {"failure_rate": 50}}]}"#;
+//! let document = holdfast_policy::config::parse(text).unwrap();
+//! assert_eq!(document.policies[0].name, "orders");
+//!
+//! let errors = holdfast_policy::config::parse(br#"{"policies": [{"name": "orders", "breaker": {"failure_rate": 140}}]}"#).unwrap_err();
+//! assert_eq!(errors.to_string(), "policies[0].breaker.failure_rate: must be within 0..=100, was 140");
+//! ```
+#![forbid(unsafe_code)]
 
-pub mod access;
-pub mod attempts;
-pub mod backoff;
-pub mod breaker;
-pub mod budget;
 pub mod config;
 pub mod document;
-pub mod exchange;
-pub mod fallback;
-pub mod fingerprint;
 pub mod glob;
-pub mod governed;
-pub mod index;
-pub mod inflight;
-pub mod keys;
-mod matching;
-pub mod memory;
-pub mod metrics;
-pub mod narrate;
-pub mod outcome;
-pub mod outlier;
-pub mod pairs;
-pub mod paths;
 pub mod percent;
-pub mod places;
-pub mod presence;
-pub mod random;
-pub mod record;
-pub mod response;
-pub mod retry;
 pub mod seat;
-pub mod slot;
-pub mod store;
-pub mod throttle;
-pub mod time;
-pub mod variants;
-pub mod window;
-pub mod worker;
-pub mod workers;

@@ -57,7 +57,7 @@ impl core::fmt::Display for Percent {
 }
 
 /// So many thousandths as a decimal number: `62.5`, `7`.
-pub(crate) fn decimal(thousandths: u32) -> String {
+pub fn decimal(thousandths: u32) -> String {
     (f64::from(thousandths) / f64::from(MILLI)).to_string()
 }
 

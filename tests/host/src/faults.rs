@@ -43,7 +43,7 @@ impl Call<'_> {
 
     /// Whether this is the raise of the change signal.
     pub fn is_signal(&self) -> bool {
-        self.name == "increment_metric" && self.subject == holdfast_policy::metrics::EPOCH
+        self.name == "increment_metric" && self.subject == holdfast_engine::observe::metrics::EPOCH
     }
 
     /// Whether this is a compare-and-swap of shared data under a key with this in it.

@@ -1,8 +1,8 @@
 //! The module's records in shared data, read for checks.
 
-use holdfast_policy::breaker::{Cell, State, StateName};
-use holdfast_policy::inflight::InFlight;
-use holdfast_policy::record::Record;
+use holdfast_engine::breaker::{Cell, State, StateName};
+use holdfast_engine::concurrency::in_flight::InFlight;
+use holdfast_engine::store::record::Record;
 
 use crate::host::Host;
 
@@ -57,9 +57,10 @@ impl Host {
         let keys = self.shared_keys().into_iter().filter(|key| key.ends_with("/in_flight"));
         let cells: Vec<InFlight> = keys.filter_map(|key| self.record(&key)).collect();
         assert!(cells.len() <= 1, "there are several: {cells:#?}");
-        let now = holdfast_policy::time::Timestamp(self.wall_nanos());
+        let now = holdfast_engine::base::time::Timestamp(self.wall_nanos());
         let counts = cells.iter().flat_map(|cell| &cell.counts);
-        let held = counts.filter(|count| count.expires.remaining(now, holdfast_policy::inflight::LEASE).is_some());
+        let held = counts
+            .filter(|count| count.expires.remaining(now, holdfast_engine::concurrency::in_flight::LEASE).is_some());
         held.map(|count| u64::from(count.requests)).sum()
     }
 

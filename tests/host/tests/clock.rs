@@ -1,8 +1,8 @@
 //! The wall clock is set, forward or back. Nothing is stuck longer than the documented periods, and no VM stops.
 
+use holdfast_engine::breaker::StateName;
 use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{Host, Response};
-use holdfast_policy::breaker::StateName;
 
 use crate::support::{BREAKER, HOUR, assert_gauge_agrees, fail, millis, passing, policy, seconds, succeed, trip};
 

@@ -1,8 +1,8 @@
 //! Swaps that fail again and again.
 
+use holdfast_engine::breaker::StateName;
+use holdfast_engine::store::workers::KEY as WORKERS;
 use holdfast_host_tests::{Host, Response};
-use holdfast_policy::breaker::StateName;
-use holdfast_policy::workers::KEY as WORKERS;
 
 use crate::outlier_support::{FIVE, World, ejecting_and};
 use crate::support::{BREAKER, count, fail, millis, passing, policy, seconds, succeed, trip};

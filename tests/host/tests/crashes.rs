@@ -1,8 +1,8 @@
 //! A VM dies, with something in hand. Nothing of what it held may count for ever, and the others must go on.
 
+use holdfast_engine::breaker::StateName;
 use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{By, Host, Response};
-use holdfast_policy::breaker::StateName;
 
 use crate::support::{BREAKER, assert_gauge_agrees, count, fail, millis, passing, policy, seconds, succeed, trip};
 

@@ -7,8 +7,8 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use holdfast_engine::base::random::Random;
 use holdfast_host_tests::{Arrival, Host, Reaction, Request, Reset, Routed};
-use holdfast_policy::random::Random;
 
 use crate::support::{millis, seconds};
 

@@ -1,9 +1,9 @@
 //! Shared data outlives the code and the configuration that wrote it: any bytes may be under any key.
 
+use holdfast_engine::base::random::Random;
+use holdfast_engine::breaker::StateName;
+use holdfast_engine::store::workers::KEY as WORKERS;
 use holdfast_host_tests::{Host, Response};
-use holdfast_policy::breaker::StateName;
-use holdfast_policy::random::Random;
-use holdfast_policy::workers::KEY as WORKERS;
 
 use crate::support::{BREAKER, fail, passing, policy, seconds, succeed, trip};
 

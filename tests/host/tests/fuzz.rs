@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use holdfast_engine::base::random::Random;
+use holdfast_engine::base::time::SKEW;
+use holdfast_engine::breaker::StateName;
+use holdfast_engine::observe::metrics::EPOCH;
 use holdfast_host_tests::{Exchange, Host, Local, Pending, Response, Thread};
-use holdfast_policy::breaker::StateName;
-use holdfast_policy::metrics::EPOCH;
-use holdfast_policy::random::Random;
-use holdfast_policy::time::SKEW;
 
 use crate::support::{HOUR, count, policy, seconds};
 

@@ -1,8 +1,8 @@
 //! Half-open: never one probe more than the policy says, over all workers, and never stuck.
 
+use holdfast_engine::breaker::StateName;
 use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{Answer, Host, Local, Pending, Request, Response};
-use holdfast_policy::breaker::StateName;
 
 use crate::support::{
     BREAKER, HOUR, assert_gauge_agrees, count, fail, millis, passing, policy, seconds, succeed, trip,

@@ -1,7 +1,7 @@
 //! Concurrency, throttle, shadow mode.
 
+use holdfast_engine::breaker::StateName;
 use holdfast_host_tests::{By, Host, Local, Request, Response};
-use holdfast_policy::breaker::StateName;
 
 use crate::support::{BREAKER, count, fail, millis, passing, policy, seconds, succeed};
 

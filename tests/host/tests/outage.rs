@@ -1,8 +1,8 @@
 //! Two hours without a host, seen from sixteen workers.
 
+use holdfast_engine::breaker::StateName;
 use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{Host, Response};
-use holdfast_policy::breaker::StateName;
 
 use crate::support::{assert_gauge_agrees, count, millis, policy, seconds};
 

@@ -1,8 +1,8 @@
 //! Any bytes in the records of ejection: the table of hosts, runs of failures, counts, who leads. No VM stops, every request
 //! is served, and nothing is wrong for ever.
 
+use holdfast_engine::base::random::Random;
 use holdfast_host_tests::{Request, Response, Routed, Seat};
-use holdfast_policy::random::Random;
 
 use crate::foreign_bytes::damaged;
 use crate::outlier_support::{BAD, FIVE, World, ejecting, text};

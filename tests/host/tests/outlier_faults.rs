@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use holdfast_engine::outlier::table::State;
 use holdfast_host_tests::{Call, Fault, Host, Request, Response, Routed, Seat, Thread, status};
-use holdfast_policy::outlier::table::State;
 
 use crate::outlier_support::{BAD, FIVE, World, ejecting_and, out, tables};
 use crate::support::{millis, seconds};

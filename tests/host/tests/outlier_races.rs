@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use holdfast_engine::base::random::Random;
 use holdfast_host_tests::{Call, Fault, Host, Reaction, Request, Response, Routed, Seat, Thread};
-use holdfast_policy::random::Random;
 
 use crate::outlier_support::{BAD, Came, FIVE, World, ejecting, ejecting_and, out, tables};
 use crate::support::{millis, seconds};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use holdfast_engine::base::random::Random;
 use holdfast_host_tests::Host;
 use holdfast_host_tests::trace::{Clock, Trace};
-use holdfast_policy::random::Random;
 
 use crate::fleet::{
     ERROR_OF, Fleet, Machine, Move, Moves, Outage, Traffic, Users, Way, addresses, exponential, moves, times_out,

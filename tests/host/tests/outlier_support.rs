@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use holdfast_engine::outlier::table::{HostTable, State};
+use holdfast_engine::store::record::Record;
 use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{Arrival, Builder, Host, Reaction, Request, Routed, Thread};
-use holdfast_policy::outlier::table::{HostTable, State};
-use holdfast_policy::record::Record;
 
 use crate::support::millis;
 

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use holdfast_engine::seats::retry_context::Exchange;
 use holdfast_host_tests::{Fault, Host, Request, Response, Routed, Seat, status};
-use holdfast_policy::exchange::Exchange;
 
 use crate::outlier_support::{BAD, FIVE, World, ejecting, ejecting_and};
 use crate::support::{millis, seconds};

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use holdfast_engine::base::random::Random;
 use holdfast_host_tests::{Answer, Fault, Host, Request, Response, Route, Routed, Seat, status};
-use holdfast_policy::random::Random;
 
 use crate::foreign_bytes::damaged;
 use crate::support::{BREAKER, millis, policy, retrying, seats_meet, seconds};

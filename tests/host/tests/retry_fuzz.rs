@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use holdfast_engine::base::random::Random;
 use holdfast_host_tests::{Host, Request, Reset, Response, Route, Routed, Seat, Thread};
-use holdfast_policy::random::Random;
 
 use crate::fuzz::seeds;
 use crate::support::{HOUR, millis, policy, seats_meet, seconds};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use holdfast_engine::base::random::Random;
 use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{Host, Request, Reset, Routed};
-use holdfast_policy::random::Random;
 
 use crate::support::{count, millis, policy, seats_meet, seconds};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use holdfast_engine::base::time::SKEW;
 use holdfast_host_tests::{By, Host, Request, Response, Route, Routed, Seat, flags};
-use holdfast_policy::time::SKEW;
 
 use crate::clock::JUMPS;
 use crate::support::{count, millis, retrying, seats_meet, seconds};

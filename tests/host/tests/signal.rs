@@ -1,7 +1,7 @@
 //! How fast the others learn of a transition, and what that costs.
 
+use holdfast_engine::breaker::StateName;
 use holdfast_host_tests::Host;
-use holdfast_policy::breaker::StateName;
 
 use crate::support::{BREAKER, assert_gauge_agrees, millis, passing, policy, seconds, succeed, trip};
 

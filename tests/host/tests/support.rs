@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use holdfast_engine::breaker::StateName;
 use holdfast_host_tests::{Answer, Host, Request, Response};
-use holdfast_policy::breaker::StateName;
 
 pub fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -1,8 +1,8 @@
 //! New configurations, while requests are under way.
 
+use holdfast_engine::breaker::StateName;
 use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{Host, Request, Response};
-use holdfast_policy::breaker::StateName;
 
 use crate::support::{BREAKER, count, fail, millis, passing, policy, seconds, succeed, trip};
 

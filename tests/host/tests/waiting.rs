@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use holdfast_engine::breaker::StateName;
+use holdfast_engine::store::workers;
 use holdfast_host_tests::{Host, Response, Seat, Thread};
-use holdfast_policy::breaker::StateName;
-use holdfast_policy::workers;
 
 use crate::support::{count, fail, millis, policy, seconds, succeed};
 

@@ -65,7 +65,7 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
 
 /// A duration as [`parse`] reads it, exactly: `1m30s`, `250ms`, `1.5s`.
 pub fn text(duration: Duration) -> String {
-    let mut rest = crate::time::nanos(duration);
+    let mut rest = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let mut out = String::new();
     for (name, unit) in UNITS {
         let whole = rest / unit;

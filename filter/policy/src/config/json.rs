@@ -33,13 +33,13 @@ impl Node {
 }
 
 /// A text as it stands between the quotes of a JSON string.
-pub(crate) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let quoted = to_text(text);
     quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default().to_owned()
 }
 
 /// What is wrong, without the position that `serde_json` ends its messages with.
-pub(crate) fn cause(error: &serde_json::Error) -> String {
+pub fn cause(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
     text.truncate(text.strip_suffix(&position).map_or(text.len(), str::len));

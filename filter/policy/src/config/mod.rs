@@ -12,7 +12,7 @@ pub mod duration;
 mod error;
 mod fallback;
 mod header;
-pub(crate) mod json;
+pub mod json;
 mod matching;
 mod mode;
 mod outcome;

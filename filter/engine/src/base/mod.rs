@@ -1,0 +1,5 @@
+//! What everything else stands on: it knows no policy and no host.
+
+pub mod fingerprint;
+pub mod random;
+pub mod time;

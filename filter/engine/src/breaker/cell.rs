@@ -1,0 +1,422 @@
+//! A breaker's state, shared by all workers: what passes, and each step to another state.
+//!
+//! All methods take the time and random numbers as arguments and change only `self`, so a swap that lost a race can be
+//! computed again on the newer record.
+
+use core::time::Duration;
+
+use super::thresholds;
+use crate::base::random::scale;
+use crate::base::time::{Timestamp, nanos};
+use crate::http::outcome::Outcome;
+use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::window::{Bucket, Tally};
+use holdfast_policy::document::Breaker;
+
+/// The breaker of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// Rises by one whenever a new set of outcomes begins to count; an outcome counts only in the generation in which its
+    /// request was admitted.
+    pub generation: u32,
+    /// How often it has opened since it was last closed.
+    pub opens: u16,
+    /// Where it is.
+    pub state: State,
+}
+
+/// Where a breaker is. `since` is when it got there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// All requests pass.
+    Closed,
+    /// All requests are rejected until `until`.
+    Open {
+        /// When it opened.
+        since: Timestamp,
+        /// When the first probe may pass.
+        until: Timestamp,
+    },
+    /// A few requests pass and are judged.
+    HalfOpen(HalfOpen),
+    /// A rising share of requests passes.
+    Ramping {
+        /// When the share was 0 %.
+        since: Timestamp,
+    },
+}
+
+/// The probes of one half-open phase.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HalfOpen {
+    /// Outcomes so far.
+    pub judged: Tally,
+    /// Failures in a row up to now.
+    pub run: u16,
+    /// The name of the next permit.
+    pub next: u32,
+    /// Permits of requests in flight.
+    pub leases: Vec<Lease>,
+}
+
+/// A permit of one request in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name.
+    pub id: u32,
+    /// When it is given back by itself.
+    pub expires: Timestamp,
+}
+
+/// The state as a number and a word, in metrics and log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum StateName {
+    /// `closed`
+    Closed = 0,
+    /// `half_open`
+    HalfOpen = 1,
+    /// `open`
+    Open = 2,
+    /// `ramping`
+    Ramping = 3,
+    /// `forced_open`
+    ForcedOpen = 4,
+    /// `forced_closed`
+    ForcedClosed = 5,
+}
+
+impl core::fmt::Display for StateName {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            StateName::Closed => "closed",
+            StateName::HalfOpen => "half-open",
+            StateName::Open => "open",
+            StateName::Ramping => "ramping",
+            StateName::ForcedOpen => "forced open",
+            StateName::ForcedClosed => "forced closed",
+        })
+    }
+}
+
+/// Which threshold was reached, with its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trip {
+    /// `failure_rate`.
+    FailureRate(Tally),
+    /// `slow_rate`.
+    SlowRate(Tally),
+    /// `consecutive_failures`: this many in a row.
+    ConsecutiveFailures(u32),
+}
+
+/// Whether a request may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It passes and its outcome counts in this generation.
+    Pass {
+        /// The generation it was admitted in.
+        generation: u32,
+    },
+    /// It passes as a probe and must report or give back this lease.
+    Probe {
+        /// The generation it was admitted in.
+        generation: u32,
+        /// The permit's name.
+        lease: u32,
+    },
+    /// It does not pass; a next one may after this time.
+    Reject {
+        /// Time until the next probe; zero where that depends on the probes in flight.
+        retry_after: Duration,
+    },
+}
+
+/// A change of state, with what caused it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// Before.
+    pub from: StateName,
+    /// After.
+    pub to: StateName,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What caused a transition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A threshold was reached; the next probe passes after `open_for`.
+    Tripped {
+        /// Which one.
+        trip: Trip,
+        /// The open period, with jitter.
+        open_for: Duration,
+    },
+    /// The open period of this length is over.
+    PeriodOver(Duration),
+    /// All probes were judged below every threshold.
+    ProbesPassed(Tally),
+    /// The ramp of this length is over.
+    RampOver(Duration),
+}
+
+/// What a report of an outcome did to the cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// It belongs to an earlier generation: nothing changed.
+    Stale,
+    /// It was taken into account.
+    Counted,
+    /// It was taken into account and caused this.
+    Moved(Transition),
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Cell { generation: 0, opens: 0, state: State::Closed }
+    }
+}
+
+impl Cell {
+    /// The state's name.
+    pub fn name(&self) -> StateName {
+        match self.state {
+            State::Closed => StateName::Closed,
+            State::Open { .. } => StateName::Open,
+            State::HalfOpen(_) => StateName::HalfOpen,
+            State::Ramping { .. } => StateName::Ramping,
+        }
+    }
+
+    /// Whether everything passes.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Decides without changing the cell, where that is possible; `None` means that [`Cell::admit`] has to.
+    pub fn peek(&self, breaker: &Breaker, now: Timestamp, random: u64) -> Option<Admission> {
+        match &self.state {
+            State::Closed => Some(Admission::Pass { generation: self.generation }),
+            State::Open { until, .. } => until
+                .remaining(now, thresholds::longest_open(breaker))
+                .map(|left| Admission::Reject { retry_after: left }),
+            State::HalfOpen(_) => None,
+            State::Ramping { since } => {
+                let passed = ramped(*since, now, breaker.ramp)?;
+                // Uniform in [0, ramp): below the time passed with exactly the share's probability.
+                let draw = scale(random, nanos(breaker.ramp));
+                Some(if draw < nanos(passed) {
+                    Admission::Pass { generation: self.generation }
+                } else {
+                    Admission::Reject { retry_after: Duration::ZERO }
+                })
+            }
+        }
+    }
+
+    /// Decides and takes what the decision needs: a probe's permit, or the step to the next state.
+    pub fn admit(&mut self, breaker: &Breaker, now: Timestamp, random: u64) -> (Admission, Option<Transition>) {
+        let mut transition = None;
+        match &self.state {
+            State::Open { since, until } if until.remaining(now, thresholds::longest_open(breaker)).is_none() => {
+                transition = Some(self.name().to(StateName::HalfOpen, Cause::PeriodOver(until.since(*since))));
+                self.generation = self.generation.wrapping_add(1);
+                self.state = State::HalfOpen(HalfOpen::default());
+            }
+            State::Ramping { since } if ramped(*since, now, breaker.ramp).is_none() => {
+                transition = Some(self.name().to(StateName::Closed, Cause::RampOver(breaker.ramp)));
+                self.opens = 0;
+                self.state = State::Closed;
+            }
+            _ => {}
+        }
+        let generation = self.generation;
+        if let State::HalfOpen(half_open) = &mut self.state {
+            return (half_open.take_permit(breaker, generation, now), transition);
+        }
+        // Every other state is decided without a change.
+        let admission = self.peek(breaker, now, random).unwrap_or(Admission::Reject { retry_after: Duration::ZERO });
+        (admission, transition)
+    }
+
+    /// Takes a probe's outcome into account, also after its lease is over. An ignored one only gives its permit back.
+    pub fn judge_probe(
+        &mut self,
+        breaker: &Breaker,
+        generation: u32,
+        lease: u32,
+        outcome: &Outcome,
+        now: Timestamp,
+        random: u64,
+    ) -> Judged {
+        if self.generation != generation {
+            return Judged::Stale;
+        }
+        let State::HalfOpen(half_open) = &mut self.state else { return Judged::Stale };
+        let held = half_open.leases.iter().position(|held| held.id == lease);
+        if let Some(held) = held {
+            half_open.leases.swap_remove(held);
+        }
+        if !outcome.counts() {
+            return if held.is_some() { Judged::Counted } else { Judged::Stale };
+        }
+        half_open.judged.add(outcome);
+        // Late, but of this half-open: it says as much of the host as any other, and a host that is slower than the lease
+        // would else never be judged. The permit that its lease was given on to is taken back, the oldest first.
+        while half_open.used() > u32::from(breaker.probes.get()) && !half_open.leases.is_empty() {
+            half_open.leases.remove(0);
+        }
+        half_open.run = if outcome.failed() { half_open.run.saturating_add(1) } else { 0 };
+        if let Some(trip) = thresholds::half_open_tripped(breaker, half_open) {
+            return Judged::Moved(self.open(breaker, trip, outcome.retry_after, now, random));
+        }
+        if half_open.judged.total < u32::from(breaker.probes.get()) {
+            return Judged::Counted;
+        }
+        let cause = Cause::ProbesPassed(half_open.judged);
+        let from = self.name();
+        self.generation = self.generation.wrapping_add(1);
+        self.state = if breaker.ramp.is_zero() {
+            self.opens = 0;
+            State::Closed
+        } else {
+            State::Ramping { since: now }
+        };
+        Judged::Moved(from.to(self.name(), cause))
+    }
+
+    /// Opens because of `trip`, which was seen in `generation`; nothing happens if the cell has moved on since.
+    pub fn trip(
+        &mut self,
+        breaker: &Breaker,
+        generation: u32,
+        trip: Trip,
+        retry_after: Option<Duration>,
+        now: Timestamp,
+        random: u64,
+    ) -> Judged {
+        if self.generation != generation || !matches!(self.state, State::Closed | State::Ramping { .. }) {
+            return Judged::Stale;
+        }
+        Judged::Moved(self.open(breaker, trip, retry_after, now, random))
+    }
+
+    fn open(
+        &mut self,
+        breaker: &Breaker,
+        trip: Trip,
+        retry_after: Option<Duration>,
+        now: Timestamp,
+        random: u64,
+    ) -> Transition {
+        let from = self.name();
+        let mut open_for = thresholds::jittered(breaker, self.opens, random);
+        if breaker.honor_retry_after {
+            open_for = open_for.max(retry_after.unwrap_or_default().min(breaker.open_max));
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.opens = self.opens.saturating_add(1);
+        self.state = State::Open { since: now, until: now.plus(open_for) };
+        from.to(StateName::Open, Cause::Tripped { trip, open_for })
+    }
+}
+
+/// How far a ramp that began at `since` has come; `None` when it is over, or when `since` cannot be right.
+fn ramped(since: Timestamp, now: Timestamp, ramp: Duration) -> Option<Duration> {
+    let passed = now.since(since);
+    let ahead = since.since(now);
+    (passed < ramp && ahead < ramp).then_some(passed)
+}
+
+impl HalfOpen {
+    /// Permits that are held or used up.
+    fn used(&self) -> u32 {
+        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.judged.total)
+    }
+
+    fn take_permit(&mut self, breaker: &Breaker, generation: u32, now: Timestamp) -> Admission {
+        self.leases.retain(|lease| lease.expires.remaining(now, breaker.lease).is_some());
+        if self.used() >= u32::from(breaker.probes.get()) {
+            return Admission::Reject { retry_after: Duration::ZERO };
+        }
+        let lease = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.leases.push(Lease { id: lease, expires: now.plus(breaker.lease) });
+        Admission::Probe { generation, lease }
+    }
+}
+
+impl StateName {
+    fn to(self, to: StateName, cause: Cause) -> Transition {
+        Transition { from: self, to, cause }
+    }
+}
+
+impl Transition {
+    /// Whether somebody should look: the breaker opened.
+    pub fn is_alarming(&self) -> bool {
+        matches!(self.cause, Cause::Tripped { .. })
+    }
+}
+
+/// The most leases and probes that a policy may ask for; more in stored bytes are foreign.
+const MOST_PROBES: u16 = 100;
+
+impl Record for Cell {
+    const KIND: Kind = Kind::Breaker;
+
+    fn write(&self, out: &mut Writer) {
+        out.u32(self.generation);
+        out.u16(self.opens);
+        match &self.state {
+            State::Closed => out.u8(StateName::Closed as u8),
+            State::Open { since, until } => {
+                out.u8(StateName::Open as u8);
+                out.time(*since);
+                out.time(*until);
+            }
+            State::HalfOpen(half_open) => {
+                out.u8(StateName::HalfOpen as u8);
+                half_open.judged.write(out);
+                out.u16(half_open.run);
+                out.u32(half_open.next);
+                out.u16(half_open.leases.len().min(usize::from(MOST_PROBES)) as u16);
+                for lease in half_open.leases.iter().take(usize::from(MOST_PROBES)) {
+                    out.u32(lease.id);
+                    out.time(lease.expires);
+                }
+            }
+            State::Ramping { since } => {
+                out.u8(StateName::Ramping as u8);
+                out.time(*since);
+            }
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let (generation, opens) = (input.u32()?, input.u16()?);
+        let state = match input.u8()? {
+            0 => State::Closed,
+            2 => State::Open { since: input.time()?, until: input.time()? },
+            1 => {
+                let (judged, run, next) = (Tally::read(input)?, input.u16()?, input.u32()?);
+                let len = input.u16()?;
+                if len > MOST_PROBES {
+                    return None;
+                }
+                let mut leases = Vec::with_capacity(usize::from(len));
+                for _ in 0..len {
+                    leases.push(Lease { id: input.u32()?, expires: input.time()? });
+                }
+                State::HalfOpen(HalfOpen { judged, run, next, leases })
+            }
+            3 => State::Ramping { since: input.time()? },
+            _ => return None,
+        };
+        Some(Cell { generation, opens, state })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! What opens a breaker, and for how long.
+
+use core::time::Duration;
+
+use holdfast_policy::document::{Breaker, Window};
+use holdfast_policy::percent::Percent;
+
+use super::cell::{HalfOpen, Trip};
+use crate::base::random::scale;
+use crate::base::time::nanos;
+use crate::store::window::Tally;
+
+/// The longest that an open period can be: the maximum with full jitter.
+pub(super) fn longest_open(breaker: &Breaker) -> Duration {
+    breaker.open_max.saturating_add(Duration::from_nanos(breaker.open_jitter.of(nanos(breaker.open_max))))
+}
+
+/// The open period with jitter: `period + U[0, period * open_jitter)`. `random` is uniform over all `u64`.
+pub(super) fn jittered(breaker: &Breaker, opens: u16, random: u64) -> Duration {
+    let period = breaker.period(opens);
+    period.saturating_add(Duration::from_nanos(scale(random, breaker.open_jitter.of(nanos(period)))))
+}
+
+/// Which threshold `tally` and `run` reach, if any. Rates decide nothing below `min_requests`.
+pub fn tripped(breaker: &Breaker, tally: Tally, run: u32) -> Option<Trip> {
+    if breaker.consecutive_failures.is_some_and(|limit| run >= u32::from(limit.get())) {
+        return Some(Trip::ConsecutiveFailures(run));
+    }
+    if tally.total < breaker.min_requests.get() {
+        return None;
+    }
+    rate_tripped(breaker, tally, tally.total)
+}
+
+pub(super) fn rate_tripped(breaker: &Breaker, tally: Tally, total: u32) -> Option<Trip> {
+    let reached = |rate: Percent, part: u32| !rate.is_zero() && rate.reached(part.into(), total.into());
+    if reached(breaker.failure_rate, tally.failures) {
+        Some(Trip::FailureRate(tally))
+    } else if reached(breaker.slow_rate, tally.slow) {
+        Some(Trip::SlowRate(tally))
+    } else {
+        None
+    }
+}
+
+/// The threshold that half-open has reached, or cannot fail to reach with the probes still to come.
+pub(super) fn half_open_tripped(breaker: &Breaker, half_open: &HalfOpen) -> Option<Trip> {
+    let probes = u32::from(breaker.probes.get());
+    // With fewer probes than the run asks for, all of them failing is as many as half-open can show.
+    let run_limit = breaker.consecutive_failures.map(|limit| u32::from(limit.get()).min(probes));
+    if run_limit.is_some_and(|limit| u32::from(half_open.run) >= limit) {
+        return Some(Trip::ConsecutiveFailures(u32::from(half_open.run)));
+    }
+    rate_tripped(breaker, half_open.judged, probes)
+}
+
+/// Whether a slow outcome can open it.
+pub fn watches_slow(breaker: &Breaker) -> bool {
+    !breaker.slow_rate.is_zero()
+}
+
+/// The number of outcomes below which a success may complete `min_requests`.
+pub fn low_volume(breaker: &Breaker) -> u32 {
+    match breaker.window {
+        Window::Time(_) => breaker.min_requests.get(),
+        Window::Count(length) => breaker.min_requests.get().min(u32::from(length.get())),
+    }
+}

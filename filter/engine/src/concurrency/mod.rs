@@ -1,0 +1,3 @@
+//! `concurrency`: a limit on requests in flight.
+
+pub mod in_flight;

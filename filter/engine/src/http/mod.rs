@@ -1,0 +1,10 @@
+//! Requests, attempts and responses, as policies speak of them.
+
+pub mod attempt;
+pub mod headers;
+pub mod index;
+pub mod markers;
+pub mod matching;
+pub mod outcome;
+pub mod request;
+pub mod response;

@@ -1,0 +1,213 @@
+//! What a response says, as far as a policy judges by it.
+
+use core::time::Duration;
+
+use crate::base::time::Timestamp;
+use crate::http::headers;
+use crate::http::markers;
+use crate::http::outcome::{self, Answer};
+
+/// The parts of a response's headers that matter.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResponseHead {
+    /// `:status`; 0 when it is missing or no number.
+    pub status: u16,
+    /// Whether the content type is gRPC's.
+    pub grpc: bool,
+    /// `grpc-status`, which stands in the headers when there is no body.
+    pub grpc_status: Option<u32>,
+    /// How long the host asks to be left alone.
+    pub retry_after: Option<Duration>,
+    /// How long the host asks a gRPC client to wait before it tries again; without end if it is not to.
+    pub pushback: Option<Duration>,
+    /// `x-envoy-ratelimited`, and whose it is.
+    pub ratelimited: Option<SetBy>,
+    /// Whether it has the header by which the attempt seat asks for another try.
+    pub asks_retry: bool,
+    /// Whether it has the header by which the attempt seat points to its record.
+    pub has_tries: bool,
+    /// Whether Envoy's router passed this on from a host: it then says how long the host took. Where it has been told
+    /// not to (`suppress_envoy_headers`), this is false for every response.
+    pub timed_by_router: bool,
+}
+
+/// Who has set a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetBy {
+    /// The host, or a proxy before it.
+    Host,
+    /// The attempt seat.
+    AttemptSeat,
+}
+
+impl ResponseHead {
+    /// Reads a header map as the host serializes it.
+    pub fn read(serialized: &[u8], now: Timestamp, wants_retry_after: bool) -> Self {
+        let mut head = ResponseHead::default();
+        for (name, value) in headers::read(serialized) {
+            match name {
+                b":status" => head.status = number(value).unwrap_or(0),
+                b"content-type" => head.grpc = outcome::is_grpc_content_type(value),
+                b"grpc-status" => head.grpc_status = Some(outcome::grpc_status(value)),
+                b"retry-after" if wants_retry_after => head.retry_after = outcome::retry_after(value, now),
+                b"grpc-retry-pushback-ms" if wants_retry_after => head.pushback = Some(pushback(value)),
+                b"x-envoy-ratelimited" => {
+                    let ours = value == markers::FORBID_VALUE.as_bytes();
+                    head.ratelimited = Some(if ours { SetBy::AttemptSeat } else { SetBy::Host });
+                }
+                b"x-holdfast-retry" => head.asks_retry = true,
+                b"x-holdfast-tries" => head.has_tries = true,
+                b"x-envoy-upstream-service-time" => head.timed_by_router = true,
+                _ => {}
+            }
+        }
+        head
+    }
+
+    /// How long the host asks to wait before another try.
+    pub fn asked_wait(&self) -> Option<Duration> {
+        self.retry_after.max(self.pushback)
+    }
+
+    /// Whether it has a header before which an attempt seat would have written its record. A host may send them too.
+    pub fn points_to_record(&self) -> bool {
+        self.has_tries || self.asks_retry
+    }
+
+    /// What a reply that Envoy made itself stands for, from its response flags and details.
+    ///
+    /// Where the route has no time-out, a stream's idle time-out and longest duration are what ends a request that
+    /// waits in vain. Envoy answers them with 504 when the whole request had come, and with 408 when the client was
+    /// the slow one (Envoy, `ActiveStream::onIdleTimeout`, `onStreamMaxDurationReached`); a gRPC client gets UNAVAILABLE for 504,
+    /// and DEADLINE_EXCEEDED when its own `grpc-timeout` is over.
+    pub fn local_answer(&self, flags: u64, details: &[u8]) -> Answer {
+        let host_was_slow = self.status == 504 || self.grpc && matches!(self.grpc_status, Some(4 | 14));
+        if host_was_slow && [&b"stream_idle_timeout"[..], b"max_duration_timeout"].contains(&details) {
+            return Answer::TimedOut;
+        }
+        outcome::of_local_reply(flags)
+    }
+
+    /// What the host answered; `None` when that stands in the trailers still to come.
+    pub fn answer(&self, ended: bool) -> Option<Answer> {
+        match (self.grpc, self.grpc_status) {
+            (true, Some(status)) => Some(Answer::Grpc(status)),
+            // Source: gRPC over HTTP/2, "Responses": only a 200 goes on to trailers.
+            (true, None) if !ended && self.status == 200 => None,
+            // A gRPC response that ends without a status reads as UNKNOWN.
+            (true, None) if self.status == 200 => Some(Answer::Grpc(2)),
+            _ => Some(Answer::Http(self.status)),
+        }
+    }
+}
+
+/// The answer in trailers, which are without a status if there is no `grpc-status`; that reads as UNKNOWN (2).
+pub fn trailers_answer(grpc_status: Option<&[u8]>) -> Answer {
+    Answer::Grpc(grpc_status.map_or(2, outcome::grpc_status))
+}
+
+/// What to make of a request that ended before it could be judged: without any response, or with the `head` of one whose
+/// trailers never came. `flags` are Envoy's response flags.
+pub fn answer_at_end(head: Option<&ResponseHead>, flags: u64) -> Answer {
+    match head {
+        None => Answer::NotTheHost,
+        // The host ended it in order, only without trailers.
+        Some(_) if flags == 0 => trailers_answer(None),
+        Some(_) => outcome::of_local_reply(flags),
+    }
+}
+
+/// The wait in a `grpc-retry-pushback-ms` value; without end for what is negative or no number, which means that there is to
+/// be no other try. Source: gRPC proposal A6, "Pushback".
+fn pushback(value: &[u8]) -> Duration {
+    let milliseconds = core::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+    milliseconds.map_or(Duration::MAX, Duration::from_millis)
+}
+
+/// The number in a status header.
+fn number(value: &[u8]) -> Option<u16> {
+    core::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// How the details of a reply begin that the attempt seat made in place of a try.
+pub const NOT_RETRIED: &str = "holdfast_not_retried";
+
+/// The details that Envoy gives for a response that came from a host.
+/// Source: Envoy, `StreamInfo::ResponseCodeDetailValues::ViaUpstream`.
+pub const VIA_UPSTREAM: &[u8] = b"via_upstream";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn head(pairs: &[(&str, &str)]) -> ResponseHead {
+        let owned: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        ResponseHead::read(&crate::http::headers::write(&owned), Timestamp::from_secs(1_000_000_000), true)
+    }
+
+    #[test]
+    fn http_is_judged_by_its_status() {
+        assert_eq!(head(&[(":status", "503")]).answer(false), Some(Answer::Http(503)));
+        assert_eq!(head(&[(":status", "x")]).answer(false), Some(Answer::Http(0)));
+    }
+
+    #[test]
+    fn grpc_is_judged_by_its_own_status_wherever_it_stands() {
+        let grpc = ("content-type", "application/grpc+proto");
+        assert_eq!(head(&[(":status", "200"), grpc]).answer(false), None, "it stands in the trailers");
+        assert_eq!(head(&[(":status", "200"), grpc, ("grpc-status", "14")]).answer(true), Some(Answer::Grpc(14)));
+        assert_eq!(head(&[(":status", "200"), grpc]).answer(true), Some(Answer::Grpc(2)));
+        assert_eq!(head(&[(":status", "503"), grpc]).answer(false), Some(Answer::Http(503)));
+    }
+
+    #[test]
+    fn a_stream_that_waited_in_vain_timed_out_and_one_with_a_slow_client_did_not() {
+        for details in [&b"stream_idle_timeout"[..], b"max_duration_timeout"] {
+            assert_eq!(head(&[(":status", "504")]).local_answer(1 << 16, details), Answer::TimedOut);
+            assert_eq!(head(&[(":status", "408")]).local_answer(1 << 16, details), Answer::NotTheHost);
+        }
+        let grpc = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")];
+        assert_eq!(head(&grpc).local_answer(0, b"max_duration_timeout"), Answer::TimedOut);
+        let deadline = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "4")];
+        assert_eq!(head(&deadline).local_answer(0, b"max_duration_timeout"), Answer::TimedOut);
+        assert_eq!(head(&[(":status", "504")]).local_answer(0, b"other_filter"), Answer::NotTheHost);
+        assert_eq!(head(&[(":status", "503")]).local_answer(1 << 5, b"x"), Answer::NoAnswer);
+    }
+
+    #[test]
+    fn a_pushback_is_milliseconds_and_nonsense_means_never() {
+        assert_eq!(head(&[("grpc-retry-pushback-ms", "250")]).asked_wait(), Some(Duration::from_millis(250)));
+        for never in ["-1", "soon", ""] {
+            assert_eq!(head(&[("grpc-retry-pushback-ms", never)]).asked_wait(), Some(Duration::MAX));
+        }
+        let both = head(&[("grpc-retry-pushback-ms", "250"), ("retry-after", "1")]);
+        assert_eq!(both.asked_wait(), Some(Duration::from_secs(1)), "the longer wait holds");
+    }
+
+    #[test]
+    fn headers_of_the_attempt_seat_are_told_from_the_hosts() {
+        assert_eq!(head(&[("x-envoy-ratelimited", "true")]).ratelimited, Some(SetBy::Host));
+        assert_eq!(head(&[(markers::FORBID_HEADER, markers::FORBID_VALUE)]).ratelimited, Some(SetBy::AttemptSeat));
+        assert!(head(&[(markers::RETRY_HEADER, "1")]).asks_retry);
+        assert!(head(&[(markers::TRIES_HEADER, "1")]).has_tries);
+        assert!(head(&[(markers::RETRY_HEADER, "1")]).points_to_record());
+        assert!(head(&[(markers::TRIES_HEADER, "1")]).points_to_record());
+        let forbids = head(&[(markers::FORBID_HEADER, markers::FORBID_VALUE)]);
+        assert!(!forbids.points_to_record(), "a success that may not be retried is marked without a record");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(head(&[("retry-after", "120")]).retry_after, Some(Duration::from_secs(120)));
+        let date = head(&[("retry-after", "Sun, 09 Sep 2001 01:47:40 GMT")]);
+        assert_eq!(date.retry_after, Some(Duration::from_secs(60)), "a minute past 1,000,000,000");
+        let past = head(&[("retry-after", "Sun, 09 Sep 2001 01:46:00 GMT")]);
+        assert_eq!(past.retry_after, Some(Duration::ZERO));
+        for nonsense in ["soon", "-1", "", "1.5"] {
+            assert_eq!(head(&[("retry-after", nonsense)]).retry_after, None);
+        }
+        assert!(head(&[("retry-after", "99999999999999999999999")]).retry_after.is_some());
+    }
+}

@@ -1,0 +1,424 @@
+//! Which hosts a cluster has, read from an endpoint that lists them.
+//!
+//! Two shapes are read. The admin interface of Envoy, at `/clusters?format=json`:
+//!
+//! ```json
+//! {"cluster_statuses": [{"name": "orders", "host_statuses": [
+//!     {"address": {"socket_address": {"address": "10.0.0.1", "port_value": 8080}}}]}]}
+//! ```
+//!
+//! and, for every other source:
+//!
+//! ```json
+//! {"clusters": {"orders": ["10.0.0.1:8080", "[2001:db8::1]:8080"]}}
+//! ```
+//!
+//! A listing may be long: the admin interface lists all clusters, each host with all its counters. So the hosts of the other
+//! clusters are passed over unread, and what is read is borrowed from the listing.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::base::time::Timestamp;
+use holdfast_policy::config::json;
+
+/// The most hosts of a cluster.
+pub const MOST_HOSTS: usize = 1000;
+
+/// The time-out of a request for a listing.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest text of a listing that an error repeats, in characters.
+const LONGEST_SHOWN: usize = 64;
+/// The longest that an error says of a listing's form, in characters: it may repeat a text, too.
+const LONGEST_ERROR: usize = 160;
+
+/// The hosts of `cluster` as the listing `body` has them: sorted as text, each once, written as `10.0.0.1:8080` or
+/// `[2001:db8::1]:8080`, at most [`MOST_HOSTS`]; none if the cluster is listed without any. All that are listed,
+/// but those that Envoy's health checks or its management server call unhealthy or draining. Hosts that are not an address and a port, such as Unix sockets in Envoy's listing, are left out.
+///
+/// The error says in one line why there is nothing to go by: no JSON, neither of the shapes, the cluster not in it, something
+/// that is not an address where one is due, or too many hosts.
+pub fn hosts(body: &[u8], cluster: &str) -> Result<Vec<String>, String> {
+    let listing: Listing<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => format!("not a listing: {}", shown(&error.to_string(), LONGEST_ERROR)),
+        _ => format!("not JSON: {error}"),
+    })?;
+    let hosts = match listing {
+        Listing { cluster_statuses: Some(statuses), .. } => of_statuses(&statuses, cluster)?,
+        Listing { clusters: Some(clusters), .. } => of_clusters(&clusters, cluster)?,
+        _ => return Err("neither `cluster_statuses` nor `clusters` is in it".to_owned()),
+    };
+    let mut hosts = hosts.ok_or_else(|| format!("cluster `{}` is not in it", shown(cluster, LONGEST_SHOWN)))?;
+    hosts.sort_unstable();
+    hosts.dedup();
+    match hosts.len() {
+        ..=MOST_HOSTS => Ok(hosts),
+        count => Err(format!("{count} hosts, at most {MOST_HOSTS}")),
+    }
+}
+
+/// A listing in either shape.
+#[derive(Deserialize)]
+#[serde(expecting = "an object with `cluster_statuses` or `clusters`")]
+struct Listing<'a> {
+    #[serde(borrow)]
+    cluster_statuses: Option<Vec<ClusterStatus<'a>>>,
+    #[serde(borrow)]
+    clusters: Option<HashMap<String, &'a RawValue>>,
+}
+
+/// One of Envoy's `cluster_statuses`.
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct ClusterStatus<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    /// A list of [`HostStatus`].
+    #[serde(borrow)]
+    host_statuses: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct HostStatus<'a> {
+    #[serde(borrow, default)]
+    address: Address<'a>,
+    #[serde(default)]
+    health_status: HealthStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(expecting = "an object")]
+struct Address<'a> {
+    /// There is none for a host of another kind.
+    #[serde(borrow)]
+    socket_address: Option<SocketAddress<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct SocketAddress<'a> {
+    #[serde(borrow)]
+    address: Cow<'a, str>,
+    port_value: u16,
+}
+
+/// Whether Envoy itself would send requests to a host: named hosts get them whatever its checks or its management server say.
+/// What it ejects itself is not looked at.
+#[derive(Default, Deserialize)]
+#[serde(default, expecting = "an object")]
+struct HealthStatus {
+    failed_active_health_check: bool,
+    eds_health_status: EdsHealthStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum EdsHealthStatus {
+    Unhealthy,
+    Draining,
+    Timeout,
+    #[default]
+    #[serde(other)]
+    Usable,
+}
+
+/// The addresses of `cluster` in Envoy's listing, `None` if it is not in it.
+fn of_statuses(statuses: &[ClusterStatus<'_>], cluster: &str) -> Result<Option<Vec<String>>, String> {
+    let mut found = None;
+    for status in statuses.iter().filter(|status| status.name == cluster) {
+        let found = found.get_or_insert_with(Vec::new);
+        let Some(listed) = status.host_statuses else { continue };
+        for HostStatus { address, health_status } in part::<Vec<HostStatus<'_>>>(listed, "host_statuses")? {
+            let is_usable = matches!(health_status.eds_health_status, EdsHealthStatus::Usable)
+                && !health_status.failed_active_health_check;
+            if let Some(SocketAddress { address, port_value }) = address.socket_address.filter(|_| is_usable) {
+                found.push(canonical(&match address.contains(':') {
+                    true => format!("[{address}]:{port_value}"),
+                    false => format!("{address}:{port_value}"),
+                })?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The addresses of `cluster` in a listing of the other shape, `None` if it is not in it.
+fn of_clusters(clusters: &HashMap<String, &RawValue>, cluster: &str) -> Result<Option<Vec<String>>, String> {
+    let Some(listed) = clusters.get(cluster) else { return Ok(None) };
+    let name = format!("clusters.{}", shown(cluster, LONGEST_SHOWN));
+    let hosts: Vec<String> = part(listed, &name)?;
+    hosts.iter().map(|host| canonical(host)).collect::<Result<_, _>>().map(Some)
+}
+
+/// Reads the part of a listing that has been passed over.
+fn part<'a, T: Deserialize<'a>>(part: &'a RawValue, name: &str) -> Result<T, String> {
+    // The error's position is one within the part.
+    serde_json::from_slice(part.get().as_bytes())
+        .map_err(|error| format!("{name}: {}", shown(&json::cause(&error), LONGEST_ERROR)))
+}
+
+fn canonical(text: &str) -> Result<String, String> {
+    let address: SocketAddr = text.parse().map_err(|_| format!("not an address: `{}`", shown(text, LONGEST_SHOWN)))?;
+    Ok(address.to_string())
+}
+
+/// `text` on one line, cut to `longest` characters, which do not fill the log.
+fn shown(text: &str, longest: usize) -> String {
+    let mut chars = text.chars();
+    let start = chars.by_ref().take(longest);
+    let mut shown: String = start.map(|c| if c.is_control() { '?' } else { c }).collect();
+    if chars.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// When the leader of a group asks for the listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Discovery {
+    /// When it last asked.
+    asked: Option<Timestamp>,
+    /// The request under way.
+    token: Option<u32>,
+}
+
+impl Discovery {
+    /// Whether to ask at `now`, which then counts as asked whether that can be done or not: at once, then every
+    /// `interval`, and not while a listing is under way, which it is for at most twice [`TIMEOUT`].
+    pub fn due(&mut self, interval: Duration, now: Timestamp) -> bool {
+        let wait = if self.token.is_some() { interval.max(TIMEOUT.saturating_mul(2)) } else { interval };
+        // A request from the future is from before the clock was put back.
+        if self.asked.is_some_and(|asked| asked <= now && now.since(asked) < wait) {
+            return false;
+        }
+        self.token = None;
+        // Ticks come a little early or late: what counts is when it was due, as long as that is not long ago.
+        let planned = self.asked.map(|asked| asked.plus(interval));
+        self.asked = planned.filter(|planned| *planned <= now && now.since(*planned) < interval).or(Some(now));
+        true
+    }
+
+    /// The request was sent; its answer will name it by `token`.
+    pub fn sent(&mut self, token: u32) {
+        self.token = Some(token);
+    }
+
+    /// Whether the answer of this name is the listing that was asked for. To be read with [`hosts`] if so.
+    pub fn reported(&mut self, token: u32) -> bool {
+        self.token.take_if(|asked| *asked == token).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// One host of Envoy's listing with what comes beside its address.
+    fn status(address: &str) -> String {
+        format!(
+            r#"{{"address": {address}, "stats": [{{"name": "cx_connect_fail"}}, {{"type": "GAUGE", "value": "3", "name": "rq_active"}}],
+            "health_status": {{"eds_health_status": "HEALTHY", "failed_outlier_check": true}}, "weight": 1, "hostname": "",
+            "locality": {{}}, "success_rate": {{"value": 99.5}}}}"#
+        )
+    }
+
+    fn socket(address: &str, port: u32) -> String {
+        status(&format!(r#"{{"socket_address": {{"protocol": "TCP", "address": "{address}", "port_value": {port}}}}}"#))
+    }
+
+    /// Envoy's listing of one cluster among others.
+    fn envoy(hosts: &[String]) -> String {
+        format!(
+            r#"{{"cluster_statuses": [
+            {{"name": "admin", "added_via_api": false, "host_statuses": [{other}], "observability_name": "admin"}},
+            {{"name": "orders", "added_via_api": true, "host_statuses": [{hosts}], "circuit_breakers": {{"thresholds": [{{}}]}}}},
+            {{"host_statuses": [{other}], "name": "late"}}, {{}}, {{"name": "odd", "host_statuses": 7}}]}}"#,
+            other = socket("192.168.0.1", 1),
+            hosts = hosts.join(",")
+        )
+    }
+
+    #[test]
+    fn texts_may_be_escaped() {
+        let body = br#"{"cluster_statuses": [{"name": "or\u0064ers", "host_statuses": [
+            {"address": {"socket_address": {"address": "10.0.0\u002e1", "port_value": 80}}}]}]}"#;
+        assert_eq!(hosts(body, "orders").unwrap(), ["10.0.0.1:80"]);
+        assert_eq!(
+            hosts(br#"{"clusters": {"or\u0064ers": ["10.0.0\u002e1:80"]}}"#, "orders").unwrap(),
+            ["10.0.0.1:80"]
+        );
+    }
+
+    #[test]
+    fn envoys_listing_is_read_whomever_envoy_has_ejected() {
+        let body = envoy(&[socket("10.0.0.2", 8080), socket("10.0.0.1", 8080), socket("2001:db8::1", 8080)]);
+        let expected = ["10.0.0.1:8080", "10.0.0.2:8080", "[2001:db8::1]:8080"];
+        assert_eq!(hosts(body.as_bytes(), "orders").unwrap(), expected);
+        assert_eq!(hosts(body.as_bytes(), "late").unwrap(), ["192.168.0.1:1"], "the name may come last");
+    }
+
+    #[test]
+    fn hosts_that_envoy_would_not_use_are_left_out() {
+        let host = |port: u16, health: &str| {
+            format!(
+                r#"{{"address":{{"socket_address":{{"address":"10.0.0.1","port_value":{port}}}}},"health_status":{{{health}}}}}"#
+            )
+        };
+        let hosts_of = [
+            host(1, r#""eds_health_status":"HEALTHY""#),
+            host(2, r#""failed_active_health_check":true,"eds_health_status":"HEALTHY""#),
+            host(3, r#""eds_health_status":"DRAINING""#),
+            host(4, r#""failed_active_health_check":false,"eds_health_status":"UNKNOWN""#),
+            host(5, ""),
+        ];
+        let listing =
+            format!(r#"{{"cluster_statuses":[{{"name":"orders","host_statuses":[{}]}}]}}"#, hosts_of.join(","));
+        let listed = hosts(listing.as_bytes(), "orders");
+        assert_eq!(listed.as_deref(), Ok(&["10.0.0.1:1", "10.0.0.1:4", "10.0.0.1:5"].map(str::to_owned)[..]));
+    }
+
+    #[test]
+    fn hosts_without_an_address_and_a_port_are_left_out() {
+        let pipe = status(r#"{"pipe": {"path": "/run/orders.sock"}}"#);
+        let internal = status(r#"{"envoy_internal_address": {"server_listener_name": "inner"}}"#);
+        let body = envoy(&[pipe.clone(), socket("10.0.0.1", 80), internal]);
+        assert_eq!(hosts(body.as_bytes(), "orders").unwrap(), ["10.0.0.1:80"]);
+        assert_eq!(hosts(envoy(&[pipe]).as_bytes(), "orders").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn the_documented_shape_is_read() {
+        let body =
+            br#"{"comment": [1], "clusters": {"users": ["-"], "orders": ["[::1]:8080", "10.0.0.1:8080"], "name": 3}}"#;
+        assert_eq!(hosts(body, "orders").unwrap(), ["10.0.0.1:8080", "[::1]:8080"]);
+        assert_eq!(
+            hosts(br#"{"name": "mine", "clusters": {"name": ["10.0.0.1:1"]}}"#, "name").unwrap(),
+            ["10.0.0.1:1"]
+        );
+    }
+
+    #[test]
+    fn a_cluster_without_hosts_has_none_and_that_is_no_error() {
+        assert_eq!(hosts(envoy(&[]).as_bytes(), "orders").unwrap(), [""; 0]);
+        assert_eq!(hosts(br#"{"cluster_statuses": [{"name": "orders"}]}"#, "orders").unwrap(), [""; 0]);
+        assert_eq!(hosts(br#"{"clusters": {"orders": []}}"#, "orders").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_host_is_listed_once_and_in_one_spelling() {
+        let body =
+            br#"{"clusters": {"orders": ["[2001:DB8:0::1]:80", "[2001:db8::1]:80", "10.0.0.1:080", "10.0.0.1:80"]}}"#;
+        assert_eq!(hosts(body, "orders").unwrap(), ["10.0.0.1:80", "[2001:db8::1]:80"]);
+    }
+
+    #[test]
+    fn an_error_says_in_one_line_what_is_wrong() {
+        let wrong = |body: &str| hosts(body.as_bytes(), "orders").expect_err("must be refused");
+        assert_eq!(wrong("upstream connect error"), "not JSON: expected value at line 1 column 1");
+        assert_eq!(wrong(""), "not JSON: EOF while parsing a value at line 1 column 0");
+        assert_eq!(wrong(r#"{"clusters": {}} {}"#), "not JSON: trailing characters at line 1 column 18");
+        assert_eq!(wrong("{}"), "neither `cluster_statuses` nor `clusters` is in it");
+        let form = "an object with `cluster_statuses` or `clusters`";
+        assert_eq!(wrong("null"), format!("not a listing: invalid type: null, expected {form} at line 1 column 4"));
+        assert_eq!(wrong("[]"), format!("not a listing: invalid length 0, expected {form} at line 1 column 2"));
+        let no_map = "not a listing: invalid type: sequence, expected a map at line 1 column 13";
+        assert_eq!(wrong(r#"{"clusters": []}"#), no_map);
+        let no_list = "not a listing: invalid type: map, expected a sequence at line 1 column 21";
+        assert_eq!(wrong(r#"{"cluster_statuses": {}}"#), no_list);
+        assert_eq!(wrong(r#"{"clusters": {"users": []}}"#), "cluster `orders` is not in it");
+        assert_eq!(wrong(r#"{"cluster_statuses": []}"#), "cluster `orders` is not in it");
+        assert_eq!(
+            wrong(r#"{"clusters": {"orders": "10.0.0.1:80"}}"#),
+            "clusters.orders: invalid type: string \"10.0.0.1:80\", expected a sequence"
+        );
+        assert_eq!(
+            wrong(r#"{"cluster_statuses": [{"name": "orders", "host_statuses": 1}]}"#),
+            "host_statuses: invalid type: integer `1`, expected a sequence"
+        );
+        assert_eq!(
+            wrong(r#"{"clusters": {"orders": [1]}}"#),
+            "clusters.orders: invalid type: integer `1`, expected a string"
+        );
+        assert_eq!(wrong(r#"{"clusters": {"orders": ["a\nb"]}}"#), "not an address: `a?b`");
+        for host in ["orders.internal:80", "10.0.0.1", "::1:80", "10.0.0.1:65536", " 10.0.0.1:80", "/run/orders.sock"] {
+            let listing = format!(r#"{{"clusters": {{"orders": ["{host}"]}}}}"#);
+            assert_eq!(wrong(&listing), format!("not an address: `{host}`"));
+        }
+        let long = wrong(&format!(r#"{{"clusters": {{"orders": ["{}"]}}}}"#, "x".repeat(1000)));
+        assert_eq!(long, format!("not an address: `{}...`", "x".repeat(64)));
+        assert_eq!(wrong(&envoy(&[socket("orders", 80)])), "not an address: `orders:80`");
+        let too_high = "host_statuses: invalid value: integer `65536`, expected u16";
+        assert_eq!(wrong(&envoy(&[socket("10.0.0.1", 65536)])), too_high);
+        let nameless = status(r#"{"socket_address": {"address": "10.0.0.1", "named_port": "http"}}"#);
+        assert_eq!(wrong(&envoy(&[nameless])), "host_statuses: missing field `port_value`");
+        let hostile = format!(r#"{{"clusters": {{"orders": "\n{}"}}}}"#, "x".repeat(1000));
+        assert!(!wrong(&hostile).contains('\n') && wrong(&hostile).len() < 200, "one line that does not fill the log");
+    }
+
+    #[test]
+    fn a_listing_with_too_many_hosts_is_refused_and_not_cut() {
+        let listed = |count: usize| {
+            // Each host twice.
+            let all: Vec<_> = (0..2 * count).map(|n| format!(r#""10.0.{}.{}:80""#, n / 2 / 250, n / 2 % 250)).collect();
+            hosts(format!(r#"{{"clusters": {{"orders": [{}]}}}}"#, all.join(",")).as_bytes(), "orders")
+        };
+        assert_eq!(listed(MOST_HOSTS).unwrap().len(), MOST_HOSTS);
+        assert_eq!(listed(MOST_HOSTS + 1).unwrap_err(), "1001 hosts, at most 1000");
+    }
+
+    #[test]
+    fn deep_listings_do_not_exhaust_the_stack() {
+        for body in ["[".repeat(100_000), r#"{"clusters":"#.repeat(100_000), r#"{"stats":"#.repeat(100_000)] {
+            assert!(hosts(body.as_bytes(), "orders").is_err());
+        }
+    }
+
+    fn t(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + millis)
+    }
+
+    #[test]
+    fn a_listing_is_asked_for_at_once_and_then_every_interval() {
+        let (mut discovery, interval) = (Discovery::default(), Duration::from_secs(5));
+        assert!(discovery.due(interval, t(0)));
+        discovery.sent(1);
+        assert!(discovery.reported(1));
+        assert!(!discovery.reported(1), "once");
+        assert!(!discovery.due(interval, t(4999)));
+        assert!(discovery.due(interval, t(5300)), "the tick is late");
+        assert!(!discovery.due(interval, t(9999)), "it could not be sent: the next try is in its turn");
+        assert!(discovery.due(interval, t(10_000)), "which the late tick did not put off");
+        assert!(discovery.due(interval, t(60_000)));
+        assert!(!discovery.due(interval, t(64_999)), "intervals that were missed are not made up for");
+    }
+
+    #[test]
+    fn a_listing_that_never_comes_is_given_up() {
+        let (mut discovery, interval) = (Discovery::default(), Duration::from_secs(1));
+        assert!(discovery.due(interval, t(0)));
+        discovery.sent(1);
+        assert!(!discovery.due(interval, t(9999)), "it is under way");
+        assert!(discovery.due(interval, t(10_000)));
+        discovery.sent(2);
+        assert!(!discovery.reported(1), "the old one comes yet");
+        assert!(discovery.reported(2));
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_does_not_stop_it() {
+        let (mut discovery, interval) = (Discovery::default(), Duration::from_secs(5));
+        assert!(discovery.due(interval, t(3_600_000)));
+        assert!(discovery.due(interval, t(0)));
+        assert!(!discovery.due(interval, t(4999)));
+    }
+}

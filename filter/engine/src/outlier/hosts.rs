@@ -1,0 +1,819 @@
+//! The hosts of one group as one worker sees them, and everything it does to their common state.
+//!
+//! The healthy path reads nothing shared: a success is counted in this worker's own slot if a detector asks for that, and the
+//! signal of runs is compared with what it was when no host had failed. A failure swaps the host's run, and the table when a
+//! limit is reached.
+
+use core::time::Duration;
+use std::collections::HashMap;
+
+use super::cause::Cause;
+use super::news::{Counted, News};
+use super::quiet::{LOOKED_AT, Quiet};
+use super::run::Run;
+use super::slot::{HostSlot, interval_number};
+use super::steering::{self, Rotation};
+use super::sweep::{self, Tallies};
+use super::table::{Ejection, Host, HostId, HostTable, Tried};
+use crate::base::time::{SKEW, Timestamp, nanos};
+use crate::http::attempt::End;
+use crate::http::outcome::Verdict;
+use crate::store::paths::HostPaths;
+use crate::store::record::Record;
+use crate::store::worker::{Seen, Worker, places};
+use crate::store::workers;
+use crate::store::{NotUpdated, Store, Version, update};
+use holdfast_policy::document::{Detector, Mode, Outlier};
+
+/// Of the successes that no detector counts, one in about so many is looked at: which hosts there are must be known before one
+/// fails. After a random number each time, or the cluster's own turns could be in step with it.
+const SAMPLE: u32 = 16;
+
+/// And at least one in so long.
+const SAMPLE_AFTER: Duration = Duration::from_secs(1);
+
+/// How many successes are looked at from the beginning on, and after each host that is new.
+const SAMPLE_FIRST: u32 = 64;
+
+/// A worker's counts for the rates reach the others so late at most, for a group of up to 100 hosts.
+pub const FLUSH_AFTER: Duration = Duration::from_millis(10);
+
+const FEW_HOSTS: u32 = 100;
+
+/// An interval is looked at so long after its end, when the workers have written what they counted: this much, or a tenth
+/// of short intervals.
+const SWEEP_LAG: Duration = Duration::from_millis(100);
+
+/// How long a host whose time is over waits for a request that may be tried again elsewhere, before any request may be
+/// its probe.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A worker changes the table at most this often for what it finds and cannot act on.
+const IN_VAIN_EVERY: Duration = Duration::from_millis(100);
+
+/// At least so many hosts are named to the router, if there are.
+const LEAST_NAMED: usize = 3;
+
+/// A try that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// The host's address as Envoy writes it.
+    pub host: &'a [u8],
+    /// How it ended.
+    pub end: End,
+    /// What that counts as.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
+    /// When it was sent.
+    pub sent: Timestamp,
+}
+
+/// How a request is sent while hosts are out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steering {
+    /// The hosts in the order in which they are to be tried, as the header's value.
+    pub hosts: String,
+    /// The host that this request is the probe of, and its address.
+    pub probe: Option<(HostId, String)>,
+    /// How many hosts are out.
+    pub out: u16,
+    /// How many there are.
+    pub of: u16,
+}
+
+/// A copy of the table.
+#[derive(Debug)]
+struct View {
+    table: HostTable,
+    version: Option<Version>,
+    seen: Seen,
+    by_address: HashMap<Vec<u8>, HostId>,
+    /// Whether a host is out, comes back, or has been out lately.
+    is_stirred: bool,
+    steers: bool,
+    /// Whether the hosts that the policy names have been looked for in it.
+    is_introduced: bool,
+}
+
+/// The hosts of one group as one worker sees them.
+#[derive(Debug)]
+pub struct Hosts {
+    paths: HostPaths,
+    fingerprint: u64,
+    view: Option<View>,
+    slot: HostSlot,
+    /// Whether the store lacks what was counted last.
+    is_unwritten: bool,
+    written: Timestamp,
+    /// How late it may be written.
+    flush_after: Duration,
+    /// What is known of the hosts' runs of failures.
+    quiet: Quiet,
+    /// Successes since one was looked at, and when that was.
+    unsampled: u32,
+    sampled: Timestamp,
+    /// After how many the next one is looked at.
+    gap: u32,
+    /// Successes to look at whatever their number.
+    to_sample: u32,
+    /// What detectors found and the table lacks.
+    uncounted: Vec<(Counted, u32)>,
+    /// When this worker last changed the table for something that could not be acted on.
+    in_vain: Timestamp,
+    rotation: Rotation,
+}
+
+impl Hosts {
+    /// Hosts that this worker knows nothing about yet.
+    pub fn new(paths: HostPaths, fingerprint: u64) -> Self {
+        Hosts {
+            paths,
+            fingerprint,
+            view: None,
+            slot: HostSlot::default(),
+            is_unwritten: false,
+            written: Timestamp::ZERO,
+            flush_after: FLUSH_AFTER,
+            quiet: Quiet::default(),
+            unsampled: 0,
+            sampled: Timestamp::ZERO,
+            gap: SAMPLE,
+            to_sample: SAMPLE_FIRST,
+            uncounted: Vec::new(),
+            in_vain: Timestamp::ZERO,
+            rotation: Rotation::default(),
+        }
+    }
+
+    /// That of the records.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The names in the store.
+    pub fn paths(&self) -> &HostPaths {
+        &self.paths
+    }
+
+    /// The table as this worker last saw it.
+    pub fn table(&self) -> Option<&HostTable> {
+        self.view.as_ref().map(|view| &view.table)
+    }
+
+    /// Makes the next look read the table, whatever the signal says.
+    pub fn look_again(&mut self) {
+        if let Some(view) = &mut self.view {
+            view.seen.at = Timestamp::ZERO;
+        }
+    }
+
+    /// Brings the view up to date. Whether it changed.
+    pub fn look<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) -> bool {
+        let epoch = store.epoch();
+        if self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
+            return false;
+        }
+        self.look_now(worker, store, rules, epoch, now)
+    }
+
+    fn look_now(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        epoch: Option<u64>,
+        now: Timestamp,
+    ) -> bool {
+        let seen = Seen { epoch, at: now };
+        let stored = store.get(&self.paths.table());
+        let version = stored.as_ref().map(|(_, version)| *version);
+        if let Some(view) = self.view.as_mut().filter(|view| view.version == version) {
+            view.seen = seen;
+            // Slow starts and the lack of places end by time alone.
+            view.steers = view.is_stirred && view.table.steers(rules, now);
+            return false;
+        }
+        let table = stored.and_then(|(bytes, _)| HostTable::decode(&bytes, self.fingerprint)).unwrap_or_default();
+        if let Some(view) = self.view.as_mut().filter(|view| view.table == table) {
+            (view.version, view.seen) = (version, seen);
+            view.steers = view.is_stirred && view.table.steers(rules, now);
+            return false;
+        }
+        let unsignalled = self.view.as_ref().filter(|view| view.seen.epoch == epoch);
+        let stood_still = unsignalled.is_some();
+        // It was changed without a signal that reaches this seat, or by a worker that died before it gave one.
+        worker.misses_signals |= unsignalled.is_some_and(|view| !table.looks_like(&view.table));
+        // If the signal has moved it may have been for something else, and workers have looked between that and the change. Whoever
+        // finds news that nobody has told is the first.
+        let is_first = worker.misses_signals && !table.news.is_empty();
+        self.take(worker, rules, table, version, seen, now);
+        if stood_still || is_first {
+            store.raise_epoch();
+        }
+        true
+    }
+
+    fn take(
+        &mut self,
+        worker: &mut Worker,
+        rules: &Outlier,
+        table: HostTable,
+        version: Option<Version>,
+        seen: Seen,
+        now: Timestamp,
+    ) {
+        let before = self.view.take();
+        let known = before.as_ref().map_or(0, |view| view.by_address.len());
+        // Mostly it is the same hosts in another state.
+        let same = before.filter(|view| view.table.has_hosts_of(&table));
+        let by_address: HashMap<_, _> = match same {
+            Some(view) => view.by_address,
+            None => table.hosts().map(|(id, host)| (host.address.clone(), id)).collect(),
+        };
+        if by_address.len() > known {
+            self.to_sample = SAMPLE_FIRST.max(self.to_sample);
+        }
+        let is_stirred =
+            table.hosts().any(|(_, host)| !host.is_in() || host.ejections > 0 || host.is_starting(rules, now));
+        let steers = is_stirred && table.steers(rules, now);
+        // Attempt seats steer nobody.
+        if is_stirred && !worker.is_of_attempts() {
+            self.rotation.shuffle(&table, &mut worker.random);
+        }
+        self.view = Some(View { table, version, seen, by_address, is_stirred, steers, is_introduced: false });
+    }
+
+    /// Changes the table by `step`, which gives something if it did anything and is repeated on a newer table when another worker
+    /// was faster.
+    fn change<V>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        now: Timestamp,
+        mut step: impl FnMut(&mut HostTable) -> Option<V>,
+    ) -> Result<Option<V>, NotUpdated> {
+        let mut verdict = None;
+        self.change_if(worker, store, rules, now, &mut |table| {
+            verdict = step(table);
+            verdict.is_some()
+        })?;
+        Ok(verdict)
+    }
+
+    fn change_if(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        now: Timestamp,
+        step: &mut dyn FnMut(&mut HostTable) -> bool,
+    ) -> Result<(), NotUpdated> {
+        let store = &mut { store };
+        let epoch = store.epoch();
+        let uncounted = core::mem::take(&mut self.uncounted);
+        let mut is_seen = false;
+        let updated = update(store, &self.paths.table(), self.fingerprint, |old: Option<&HostTable>| {
+            let mut table = old.cloned().unwrap_or_default();
+            let changed = step(&mut table);
+            is_seen = old.is_none_or(|old| !table.looks_like(old));
+            uncounted.iter().for_each(|(counted, times)| table.news.count(*counted, *times));
+            ((), changed.then_some(table))
+        });
+        if !updated.as_ref().is_ok_and(|updated| updated.written) {
+            self.uncounted = uncounted;
+        }
+        let updated = updated?;
+        if updated.written && is_seen {
+            // What is only told or counted may wait for the next look.
+            store.raise_epoch();
+        }
+        // The signal from before the swap: whatever changed since then makes this view look old, never new.
+        let table = updated.record.unwrap_or_default();
+        self.take(worker, rules, table, None, Seen { epoch, at: now }, now);
+        Ok(())
+    }
+
+    /// Whether the host of a try that succeeded must be known. What this costs where it is not is one look at the signal of
+    /// runs.
+    pub fn wants_host<S: Store>(&mut self, store: &mut S, rules: &Outlier, now: Timestamp) -> bool {
+        if rules.counts_all() || self.to_sample > 0 {
+            return true;
+        }
+        let is_stirred = self.view.as_ref().is_none_or(|view| view.is_stirred);
+        self.unsampled = self.unsampled.saturating_add(1);
+        let is_its_turn = self.unsampled >= self.gap || now.apart(self.sampled) >= SAMPLE_AFTER;
+        is_stirred || is_its_turn || rules.counts_runs() && !self.quiet.is_quiet(store.runs(), now)
+    }
+
+    /// Judges a host by one of its tries. `probe` is the host that the try was the probe of, if it was one: had the cluster still
+    /// had it, the try would have gone there.
+    pub fn judge<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        one: Judged<'_>,
+        probe: Option<HostId>,
+        now: Timestamp,
+    ) {
+        if probe.is_some() {
+            // The signal of the seat that took the permit may not reach this one.
+            self.look_again();
+        }
+        self.look(worker, store, rules, now);
+        self.unsampled = 0;
+        self.sampled = now;
+        self.gap = 1 + worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
+        self.to_sample = self.to_sample.saturating_sub(1);
+        let Some(id) = self.id_of(worker, store, rules, one.host, now) else {
+            self.quiet.follow(store.runs(), now);
+            self.become_quiet(store, now);
+            return;
+        };
+        if let Some(gone) = probe.filter(|probe| *probe != id) {
+            self.forget(worker, store, rules, gone, now);
+        }
+        let has_permit = probe == Some(id);
+        let host = self.table().and_then(|table| table.host(id));
+        let (is_in, is_judged) =
+            host.map_or((false, false), |host| (host.is_in(), host.is_judged_by(rules, one.sent, now)));
+        if is_in && is_judged && one.verdict != Verdict::Ignored {
+            self.count(worker, store, rules, id, one, now);
+        }
+        match one.verdict {
+            _ if !is_judged => {}
+            // Our own checks are the probes, where there are any.
+            _ if !is_in && rules.probes_by_heartbeat() => {}
+            Verdict::Ignored if !is_in && has_permit => self.return_probe(worker, store, rules, id, one.sent, now),
+            Verdict::Ignored => {}
+            Verdict::Success | Verdict::Failure if !is_in => {
+                let (random, failed) = (worker.random.next(), one.verdict == Verdict::Failure);
+                let tried = Tried { end: one.end, failed, took: one.took, has_permit };
+                let judged = self.change(worker, store, rules, now, |table| {
+                    table.judge_probe(rules, id, tried, one.sent, now, random).then_some(())
+                });
+                if !failed && matches!(judged, Ok(Some(()))) {
+                    // What it failed before it went out is long ago.
+                    self.end_run(store, id);
+                }
+            }
+            Verdict::Success if rules.counts_runs() => self.succeed(store, id, now),
+            Verdict::Success => {}
+            Verdict::Failure if rules.counts_runs() => self.fail(worker, store, rules, id, one.end, now),
+            Verdict::Failure => {}
+        }
+    }
+
+    /// Gives the permit back of a probe that was sent then and says nothing about its host.
+    pub fn return_probe(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        id: HostId,
+        sent: Timestamp,
+        now: Timestamp,
+    ) {
+        let _ = self.change(worker, store, rules, now, |table| table.return_probe(id, sent).then_some(()));
+    }
+
+    /// The host of this address, entered into the table if it is new and an address that a request can be steered to.
+    fn id_of<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        address: &[u8],
+        now: Timestamp,
+    ) -> Option<HostId> {
+        if let Some(id) = self.view.as_ref().and_then(|view| view.by_address.get(address)) {
+            return Some(*id);
+        }
+        if self.table().is_some_and(|table| table.is_full(now)) {
+            return None;
+        }
+        core::str::from_utf8(address).ok()?.parse::<core::net::SocketAddr>().ok()?;
+        self.change(worker, store, rules, now, |table| {
+            let before = (table.known(), table.full);
+            let id = table.enter(address, false, now);
+            (before != (table.known(), table.full)).then_some(id)
+        })
+        .ok()?;
+        self.view.as_ref().and_then(|view| view.by_address.get(address)).copied()
+    }
+
+    /// Counts a try in this worker's slot.
+    fn count<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        id: HostId,
+        one: Judged<'_>,
+        now: Timestamp,
+    ) {
+        let failed = one.verdict == Verdict::Failure;
+        self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
+        self.is_unwritten = true;
+        self.flush_after = self.flush_after(rules);
+        if now.apart(self.written) >= self.flush_after {
+            self.write(worker, store, now);
+        }
+    }
+
+    /// How late what was counted may reach the others: soon for the rates, while the time grows with the number of hosts, for so
+    /// do the bytes; else it only shows who is there. In any case well within an interval.
+    fn flush_after(&self, rules: &Outlier) -> Duration {
+        let hosts = self.table().map_or(0, HostTable::places) as u32;
+        let soon = (FLUSH_AFTER * hosts.max(FEW_HOSTS)).checked_div(FEW_HOSTS).unwrap_or(FLUSH_AFTER);
+        let late = if rules.counts_all() { soon } else { Duration::from_secs(1) };
+        late.min(rules.interval / 4)
+    }
+
+    /// Writes what was counted, if the store lacks it, and tells the table what was found in vain and not told yet.
+    pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
+        self.write(worker, store, now);
+        if !self.uncounted.is_empty() && !self.was_in_vain(now) {
+            let _ = self.change(worker, store, rules, now, |_| Some(()));
+        }
+    }
+
+    fn write<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
+        if !self.is_unwritten {
+            return;
+        }
+        let Some(place) = worker.place(store, now) else { return };
+        let key = self.paths.slot(worker.is_of_attempts(), place.number);
+        store.set(&key, &self.slot.encode(self.fingerprint));
+        self.is_unwritten = false;
+        self.written = now;
+    }
+
+    /// When what was counted should be written at the latest.
+    pub fn flush_due(&self) -> Option<Timestamp> {
+        let counts = self.is_unwritten.then(|| self.written.plus(self.flush_after));
+        let found = (!self.uncounted.is_empty()).then(|| self.in_vain.plus(IN_VAIN_EVERY));
+        [counts, found].into_iter().flatten().min()
+    }
+
+    /// A success ends the host's run of failures, if there is one.
+    fn succeed<S: Store>(&mut self, store: &mut S, id: HostId, now: Timestamp) {
+        let signal = store.runs();
+        if self.quiet.is_quiet(signal, now) {
+            return;
+        }
+        self.quiet.follow(signal, now);
+        if !self.quiet.is_empty(id.place) {
+            if self.end_run(store, id) {
+                return;
+            }
+            self.quiet.found(id.place, true);
+        }
+        self.become_quiet(store, now);
+    }
+
+    /// Looks at the runs of some hosts that were not looked at since the signal changed: they may not succeed for a long time,
+    /// and until all are known each success has to know its host.
+    fn become_quiet(&mut self, store: &mut dyn Store, now: Timestamp) {
+        let Some(view) = &self.view else { return };
+        for _ in 0..LOOKED_AT {
+            let Some(place) = self.quiet.next(&view.table, now) else { return };
+            let stored = store.get(&self.paths.run(place));
+            let run = stored.and_then(|(bytes, _)| Run::decode(&bytes, self.fingerprint));
+            self.quiet.found(place, view.table.id_at(place).is_none_or(|id| Run::of(id, run.as_ref()).is_empty()));
+        }
+    }
+
+    /// Ends a run. Whether there was one.
+    fn end_run(&mut self, store: &mut dyn Store, id: HostId) -> bool {
+        let store = &mut { store };
+        let ended = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
+            let is_there = !Run::of(id, old).is_empty();
+            (is_there, is_there.then_some(Run { id: id.id, ..Run::default() }))
+        });
+        let ended = ended.is_ok_and(|done| done.verdict);
+        if ended {
+            store.raise_runs();
+        }
+        ended
+    }
+
+    /// A failure adds to the host's runs, and takes it out when one of them reaches its limit.
+    fn fail(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        id: HostId,
+        end: End,
+        now: Timestamp,
+    ) {
+        let store = &mut { store };
+        let reached = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
+            let mut run = Run::of(id, old);
+            run.fail(end);
+            let reached = reached(rules, &mut run);
+            (reached, Some(run))
+        });
+        store.raise_runs();
+        let Ok(reached) = reached else { return };
+        for (detector, length) in reached.verdict.into_iter().flatten() {
+            let (cause, random) = (Cause::Run { detector, length, last: end }, worker.random.next());
+            let as_expected = self.table().and_then(|table| table.expects(rules, id, detector));
+            if let Some(in_vain) = as_expected.filter(|_| self.was_in_vain(now)) {
+                // In an outage this comes at every few failures of every host. The table hears of it a little later.
+                self.count_later(&[Counted::Detected(detector), in_vain]);
+                continue;
+            }
+            if as_expected.is_some() {
+                self.in_vain = now;
+            }
+            let _ = self.change(worker, store, rules, now, |table| {
+                let ejection = table.eject(rules, id, cause, now, random);
+                (ejection != Ejection::Nothing).then_some(())
+            });
+        }
+    }
+
+    fn was_in_vain(&self, now: Timestamp) -> bool {
+        now.apart(self.in_vain) < IN_VAIN_EVERY
+    }
+
+    fn count_later(&mut self, found: &[Counted]) {
+        for counted in found {
+            match self.uncounted.iter_mut().find(|(known, _)| known == counted) {
+                Some((_, times)) => *times = times.saturating_add(1),
+                None => self.uncounted.push((*counted, 1)),
+            }
+        }
+    }
+
+    /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `tries` is how many it may have;
+    /// `waits` that others may be better probes, because they can be tried again elsewhere.
+    pub fn steer<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        tries: usize,
+        waits: bool,
+        now: Timestamp,
+    ) -> Option<Steering> {
+        if !self.view.as_ref()?.is_stirred {
+            return None;
+        }
+        let probe = self.take_probe(worker, store, rules, waits, now);
+        let view = self.view.as_ref().filter(|view| view.steers)?;
+        // Whoever lists the hosts says who there is.
+        let is_told = rules.discover.is_some() || !rules.hosts.is_empty();
+        let longer = if waits { PATIENCE } else { Duration::ZERO };
+        if probe.is_none() && !is_told && view.table.explores(longer, now) {
+            let explores = self.change(worker, store, rules, now, |table| table.explore(longer, now).then_some(()));
+            // The table may also be another by now, of which nobody is left out.
+            if matches!(explores, Ok(Some(()))) || self.view.as_ref().is_none_or(|view| !view.steers) {
+                return None;
+            }
+        }
+        let Hosts { view, rotation, .. } = self;
+        let table = &view.as_ref()?.table;
+        let mut hosts = rotation.next(table, rules, tries.max(LEAST_NAMED), &mut worker.random, now);
+        if let Some(probe) = probe {
+            hosts.insert(0, probe);
+        }
+        Some(Steering {
+            hosts: steering::header(table, &hosts),
+            probe: probe.map(|probe| (probe, steering::header(table, &[probe]))),
+            out: table.out() as u16,
+            of: table.known() as u16,
+        })
+    }
+
+    /// Takes a permit for the probe of a host whose time is over.
+    fn take_probe<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        waits: bool,
+        now: Timestamp,
+    ) -> Option<HostId> {
+        let view = self.view.as_ref().filter(|view| view.steers)?;
+        if rules.probes_by_heartbeat() {
+            return None;
+        }
+        let is_ready = |host: &Host| {
+            let has_waited = host.due_since().is_none_or(|due| due.plus(PATIENCE).remaining(now, PATIENCE).is_none());
+            host.wants_probe(rules, now) && (!waits || has_waited)
+        };
+        let (id, _) = view.table.hosts().find(|(_, host)| is_ready(host))?;
+        let taken = self.change(worker, store, rules, now, |table| {
+            (table.steers(rules, now) && table.take_probe(rules, id, now)).then_some(())
+        });
+        matches!(taken, Ok(Some(()))).then_some(id)
+    }
+
+    /// Whether there is something that was not told yet.
+    pub fn has_news(&self) -> bool {
+        self.table().is_some_and(|table| !table.news.is_empty())
+    }
+
+    /// Takes what has not been told yet out of the table: it is this worker's to tell.
+    pub fn take_news(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        now: Timestamp,
+    ) -> Option<News> {
+        if !self.has_news() {
+            return None;
+        }
+        let taken = self.change(worker, store, rules, now, |table| {
+            let news = core::mem::take(&mut table.news);
+            (!news.is_empty()).then_some(news)
+        });
+        taken.ok().flatten()
+    }
+
+    /// Enters the hosts that the policy names and the cluster's name, where the table lacks them.
+    pub fn introduce<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        rules: &Outlier,
+        cluster: &[u8],
+        now: Timestamp,
+    ) {
+        if self.view.as_ref().is_some_and(|view| !view.is_introduced) {
+            self.introduce_now(worker, store, rules, cluster, now);
+        }
+    }
+
+    fn introduce_now(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        cluster: &[u8],
+        now: Timestamp,
+    ) {
+        let Some(view) = &mut self.view else { return };
+        view.is_introduced = true;
+        let names_cluster = view.table.cluster != cluster && !cluster.is_empty();
+        if !names_cluster && rules.hosts.iter().all(|host| view.by_address.contains_key(host.as_bytes())) {
+            return;
+        }
+        let _ = self.change(worker, store, rules, now, |table| {
+            let before = (table.known(), table.cluster.clone());
+            if !cluster.is_empty() {
+                table.cluster = cluster.to_owned();
+            }
+            for host in &rules.hosts {
+                if table.find(host.as_bytes()).is_none() {
+                    let _ = table.enter(host.as_bytes(), true, now);
+                }
+            }
+            (before != (table.known(), table.cluster.clone())).then_some(())
+        });
+        if let Some(view) = &mut self.view {
+            view.is_introduced = true;
+        }
+    }
+
+    /// Looks at the last interval, if nobody has. To be called at every tick of a request seat.
+    pub fn sweep(&mut self, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, now: Timestamp) {
+        let store = &mut { store };
+        let lag = SWEEP_LAG.min(rules.interval / 10).max(self.flush_after(rules));
+        let number = |time: Timestamp| interval_number(time, rules.interval);
+        let current = number(Timestamp(now.0.saturating_sub(nanos(lag))));
+        // A worker whose look at the clock is a moment old comes too late; one further behind shows that the clock was put back.
+        let is_swept = |table: &HostTable| (current..=number(now.plus(SKEW))).contains(&table.swept);
+        if self.table().is_none_or(|table| is_swept(table) || table.known() == 0) {
+            return;
+        }
+        // One worker's swap makes the interval its own; only it reads the slots.
+        let claimed = self.change(worker, store, rules, now, |table| (!is_swept(table)).then(|| table.swept = current));
+        if !matches!(claimed, Ok(Some(()))) {
+            return;
+        }
+        let swept = current.saturating_sub(1);
+        let began = Timestamp(swept.saturating_mul(nanos(rules.interval)));
+        let tallies = self.gather(store, swept);
+        let random = worker.random.next();
+        let _ = self.change(worker, store, rules, now, |table| {
+            let before = table.clone();
+            sweep::sweep(table, rules, &tallies, began, now, random);
+            (*table != before).then_some(())
+        });
+    }
+
+    /// Adds up what all workers have counted in an interval.
+    fn gather<S: Store>(&self, store: &mut S, interval: u64) -> Tallies {
+        let mut tallies = Tallies::new();
+        for (of_attempts, table) in [(false, workers::KEY), (true, workers::ATTEMPTS_KEY)] {
+            for place in 0..places(store, table) {
+                let stored = store.get(&self.paths.slot(of_attempts, place));
+                let slot = stored.and_then(|(bytes, _)| HostSlot::decode(&bytes, self.fingerprint));
+                for (id, tally) in slot.iter().flat_map(|slot| slot.tallies(interval)) {
+                    tallies.entry(id).or_default().add(tally);
+                }
+            }
+        }
+        tallies
+    }
+
+    /// Takes a host out that our own checks find bad.
+    pub fn find_unhealthy(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        id: HostId,
+        cause: Cause,
+        now: Timestamp,
+    ) {
+        let Some(host) = self.table().and_then(|table| table.host(id)) else { return };
+        if !host.is_in() {
+            // It is not forgotten as long as our own checks reach for it.
+            if now.since(host.seen) >= sweep::FORGET_AFTER {
+                let _ = self.change(worker, store, rules, now, |table| {
+                    table.see(id, now);
+                    Some(())
+                });
+            }
+            return;
+        }
+        let random = worker.random.next();
+        let _ = self.change(worker, store, rules, now, |table| {
+            (table.eject(rules, id, cause, now, random) != Ejection::Nothing).then_some(())
+        });
+    }
+
+    /// Lets a host back that our own checks find good.
+    pub fn find_healthy(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        id: HostId,
+        now: Timestamp,
+    ) {
+        if self.table().and_then(|table| table.host(id)).is_none_or(Host::is_in) {
+            return;
+        }
+        let back = self.change(worker, store, rules, now, |table| table.readmit_healthy(rules, id, now).then_some(()));
+        if matches!(back, Ok(Some(()))) {
+            self.end_run(store, id);
+        }
+    }
+
+    /// The address of a host.
+    pub fn address(&self, id: HostId) -> Option<&[u8]> {
+        self.table()?.host(id).map(|host| host.address.as_slice())
+    }
+
+    /// Forgets a host that the cluster does not have any more, unless the policy names it.
+    pub fn forget(&mut self, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, id: HostId, now: Timestamp) {
+        let _ = self.change(worker, store, rules, now, |table| {
+            let host = table.host(id)?;
+            let is_configured = rules.hosts.iter().any(|configured| configured.as_bytes() == host.address);
+            (!is_configured).then(|| table.forget(id))
+        });
+    }
+
+    /// Takes over a listing of all hosts of the cluster.
+    pub fn list(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        rules: &Outlier,
+        listed: &[String],
+        now: Timestamp,
+    ) {
+        let _ = self.change(worker, store, rules, now, |table| {
+            table.list(listed, &rules.hosts, now);
+            Some(())
+        });
+    }
+}
+
+/// The detectors whose limit a run has reached, with its length. Such a run begins anew: one that was not acted on is told
+/// again when it is reached again.
+fn reached(rules: &Outlier, run: &mut Run) -> [Option<(Detector, u16)>; 3] {
+    let one = |rule: Option<holdfast_policy::document::Consecutive>, detector: Detector, length: &mut u16| {
+        let rule = rule.filter(|rule| rule.mode != Mode::Off && *length >= rule.limit.get())?;
+        let reached = (*length).max(rule.limit.get());
+        *length = 0;
+        Some((detector, reached))
+    };
+    [
+        one(rules.consecutive_failures, Detector::ConsecutiveFailures, &mut run.failures),
+        one(rules.consecutive_gateway_failures, Detector::ConsecutiveGatewayFailures, &mut run.gateway),
+        one(rules.consecutive_local_failures, Detector::ConsecutiveLocalFailures, &mut run.local),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,942 @@
+use super::*;
+use crate::outlier::news::{Counted, What};
+use crate::store::memory::MemoryStore;
+use crate::store::paths;
+use holdfast_policy::config;
+use std::collections::HashMap;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: u64 = 3_600_000;
+const RUNS: &str = r#""consecutive_failures":5"#;
+
+fn t(millis: u64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + millis)
+}
+
+fn rules(outlier: &str) -> Outlier {
+    let text = format!(r#"{{"policies":[{{"name":"p","outlier":{{"ejection_jitter":0,{outlier}}}}}]}}"#);
+    config::parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}")).policies.remove(0).outlier.unwrap()
+}
+
+fn address(number: usize) -> String {
+    format!("10.0.{}.{}:8080", number / 250, number % 250)
+}
+
+/// One worker.
+struct Vm {
+    worker: Worker,
+    hosts: Hosts,
+}
+
+/// The workers of one process and the hosts of one group.
+struct World {
+    rules: Outlier,
+    store: MemoryStore,
+    vms: Vec<Vm>,
+    addresses: Vec<String>,
+}
+
+impl World {
+    /// Workers that know these hosts.
+    fn new(outlier: &str, vms: usize, hosts: usize) -> Self {
+        World::on(MemoryStore::default(), outlier, vms, hosts)
+    }
+
+    fn on(store: MemoryStore, outlier: &str, vms: usize, hosts: usize) -> Self {
+        let mut world = World { rules: rules(outlier), store, vms: Vec::new(), addresses: Vec::new() };
+        world.vms =
+            (0..vms).map(|seed| Vm { worker: Worker::new(seed as u64), hosts: Hosts::new(group(), 7) }).collect();
+        world.addresses = (0..hosts).map(address).collect();
+        for host in 0..hosts {
+            world.ends(0, host, Verdict::Success, t(0));
+        }
+        for vm in 0..vms {
+            world.look(vm, t(0));
+        }
+        world
+    }
+
+    fn look(&mut self, vm: usize, now: Timestamp) {
+        let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
+        hosts.look(worker, store, &self.rules, now);
+    }
+
+    /// A try is over that was sent just now.
+    fn ends(&mut self, vm: usize, host: usize, verdict: Verdict, now: Timestamp) {
+        self.ends_sent(vm, host, verdict, now, now);
+    }
+
+    fn ends_sent(&mut self, vm: usize, host: usize, verdict: Verdict, sent: Timestamp, now: Timestamp) {
+        let address = self.addresses[host].clone();
+        self.judge(vm, address.as_bytes(), verdict, sent, None, now);
+    }
+
+    /// What the seats do when a try is over.
+    fn judge(
+        &mut self,
+        vm: usize,
+        host: &[u8],
+        verdict: Verdict,
+        sent: Timestamp,
+        probe: Option<HostId>,
+        now: Timestamp,
+    ) {
+        let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
+        if verdict == Verdict::Success && probe.is_none() && !hosts.wants_host(store, &self.rules, now) {
+            return;
+        }
+        let end = if verdict == Verdict::Failure { End::Http(503) } else { End::Http(200) };
+        let one = Judged { host, end, verdict, took: MS, sent };
+        hosts.judge(worker, store, &self.rules, one, probe, now);
+    }
+
+    fn fails(&mut self, vm: usize, host: usize, times: usize, now: Timestamp) {
+        for _ in 0..times {
+            self.ends(vm, host, Verdict::Failure, now);
+        }
+    }
+
+    fn steer(&mut self, vm: usize, now: Timestamp) -> Option<Steering> {
+        self.steer_as(vm, 1, false, now)
+    }
+
+    fn steer_as(&mut self, vm: usize, tries: usize, waits: bool, now: Timestamp) -> Option<Steering> {
+        let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
+        hosts.look(worker, store, &self.rules, now);
+        hosts.steer(worker, store, &self.rules, tries, waits, now)
+    }
+
+    fn sweep(&mut self, vm: usize, now: Timestamp) {
+        let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
+        hosts.look(worker, store, &self.rules, now);
+        hosts.flush(worker, store, &self.rules, now);
+        hosts.sweep(worker, store, &self.rules, now);
+    }
+
+    fn news(&mut self, vm: usize, now: Timestamp) -> Option<News> {
+        let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
+        hosts.look(worker, store, &self.rules, now);
+        hosts.take_news(worker, store, &self.rules, now)
+    }
+
+    /// The table as the store has it.
+    fn table(&mut self) -> HostTable {
+        let stored = self.store.get(&group().table());
+        stored.and_then(|(bytes, _)| HostTable::decode(&bytes, 7)).unwrap_or_default()
+    }
+
+    fn is_out(&mut self, host: usize) -> bool {
+        let (table, address) = (self.table(), self.addresses[host].clone());
+        table.find(address.as_bytes()).and_then(|id| table.host(id)).is_some_and(|host| !host.is_in())
+    }
+
+    fn calls(&self) -> (usize, usize) {
+        (self.store.reads(), self.store.writes())
+    }
+}
+
+fn group() -> HostPaths {
+    let prefix = paths::of_policy("p", 7);
+    crate::store::paths::GroupPaths::new(&prefix, 0, crate::store::cluster::GroupId::OfTheKey).unwrap().hosts()
+}
+
+fn first(steering: &Steering) -> &str {
+    steering.hosts.split(',').next().unwrap_or_default()
+}
+
+// Runs of failures over all workers
+
+#[test]
+fn the_fifth_failure_in_a_row_over_all_workers_ejects_and_the_fourth_does_not() {
+    let mut world = World::new(RUNS, 3, 5);
+    for (number, vm) in [0, 1, 2, 0].into_iter().enumerate() {
+        world.fails(vm, 3, 1, t(1 + number as u64));
+        assert!(!world.is_out(3), "{} in a row", number + 1);
+    }
+    world.fails(1, 3, 1, t(5));
+    assert!(world.is_out(3), "five in a row");
+    let news = world.news(2, t(6)).unwrap();
+    assert!(matches!(
+        news.happenings[..],
+        [super::super::news::Happening { what: What::Ejected(Cause::Run { length: 5, .. }, _), out: 1, of: 5, .. }]
+    ));
+}
+
+#[test]
+fn a_success_of_another_worker_begins_the_run_anew() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 3, 4, t(1));
+    world.ends(1, 3, Verdict::Success, t(2));
+    world.fails(0, 3, 4, t(3));
+    assert!(!world.is_out(3), "four, a success, four");
+    world.fails(0, 3, 1, t(4));
+    assert!(world.is_out(3), "and the fifth");
+}
+
+#[test]
+fn successes_of_other_hosts_and_ignored_tries_end_no_run() {
+    let mut world = World::new(RUNS, 2, 5);
+    for millis in 1..=5 {
+        world.fails(0, 3, 1, t(millis));
+        world.ends(1, 2, Verdict::Success, t(millis));
+        world.ends(1, 3, Verdict::Ignored, t(millis));
+    }
+    assert!(world.is_out(3));
+}
+
+#[test]
+fn without_a_signal_a_success_ends_the_run_once_the_worker_has_looked_again() {
+    let mut world = World::on(MemoryStore::unsignalled(), RUNS, 2, 5);
+    for host in 0..5 {
+        world.ends(1, host, Verdict::Success, t(1));
+    }
+    world.fails(0, 3, 4, t(2));
+    world.ends(1, 3, Verdict::Success, t(12));
+    world.fails(0, 3, 4, t(13));
+    assert!(!world.is_out(3), "11 ms after its last look the worker looks again");
+    world.fails(0, 3, 1, t(14));
+    assert!(world.is_out(3));
+    assert!(world.steer(1, t(25)).is_some(), "and within 10 ms every worker steers around it");
+}
+
+#[test]
+fn a_run_that_came_to_nothing_is_told_again_after_as_many_failures() {
+    let mut world = World::new(r#""consecutive_failures":{"threshold":3,"mode":"shadow"}"#, 1, 5);
+    world.fails(0, 1, 8, t(1));
+    let first = world.news(0, t(2)).unwrap();
+    let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+    hosts.flush(worker, store, &world.rules, t(200));
+    let second = world.news(0, t(2_000)).unwrap();
+    let would = Counted::Would(Detector::ConsecutiveFailures);
+    let counted = |news: &News| news.counts().find(|(what, _)| *what == would).map_or(0, |(_, count)| count);
+    assert_eq!(counted(&first) + counted(&second), 2, "at 3 and at 6");
+    assert!(!world.is_out(1));
+    assert_eq!(world.steer(0, t(2_001)), None);
+}
+
+#[test]
+fn what_a_host_failed_before_it_was_out_is_forgotten_when_it_is_back() {
+    let mut world = World::new(r#""consecutive_failures":5,"consecutive_gateway_failures":7"#, 1, 5);
+    world.fails(0, 0, 5, t(1));
+    assert!(world.is_out(0));
+    world.ends(0, 0, Verdict::Success, t(30_001));
+    assert!(!world.is_out(0), "its probe");
+    world.fails(0, 0, 4, t(30_002));
+    assert!(!world.is_out(0), "four in a row: with those from before it would be nine");
+    world.fails(0, 0, 1, t(30_003));
+    assert!(world.is_out(0));
+}
+
+// What tries say
+
+#[test]
+fn tries_of_a_host_that_is_out_say_nothing_until_its_time_is_over() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 0, 5, t(0));
+    world.ends(1, 0, Verdict::Success, t(100));
+    assert!(world.is_out(0), "a success 100 ms later: sent before anybody knew");
+    world.ends_sent(1, 0, Verdict::Success, t(29_999), t(31_000));
+    assert!(world.is_out(0), "sent at 29,999 ms");
+    world.ends_sent(1, 0, Verdict::Success, t(30_000), t(31_000));
+    assert!(!world.is_out(0), "sent at 30,000 ms");
+}
+
+#[test]
+fn late_failures_from_before_it_came_back_are_no_new_run() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 0, 5, t(0));
+    world.ends(0, 0, Verdict::Success, t(30_000));
+    for _ in 0..9 {
+        world.ends_sent(1, 0, Verdict::Failure, t(29_000), t(30_500));
+    }
+    assert!(!world.is_out(0));
+}
+
+#[test]
+fn hosts_that_are_no_address_are_never_judged() {
+    let mut world = World::new(RUNS, 1, 2);
+    for host in [&b"/var/run/app.sock"[..], b"", b"10.0.0.1", b"orders:80", b"10.0.0.1:80,10.0.0.2:80", b"\xff:80"] {
+        for _ in 0..9 {
+            world.judge(0, host, Verdict::Failure, t(1), None, t(1));
+        }
+    }
+    assert_eq!((world.table().known(), world.table().out()), (2, 0));
+}
+
+#[test]
+fn of_hosts_that_are_no_address_successes_cost_no_look_at_the_host_for_ever() {
+    let mut world = World::new(RUNS, 1, 0);
+    world.judge(0, b"/var/run/app.sock", Verdict::Success, t(0), None, t(0));
+    let mut wanted = 0;
+    for millis in 1..2000 {
+        let Vm { hosts, .. } = &mut world.vms[0];
+        if hosts.wants_host(&mut world.store, &world.rules, t(millis)) {
+            wanted += 1;
+            world.judge(0, b"/var/run/app.sock", Verdict::Success, t(millis), None, t(millis));
+        }
+    }
+    assert!(wanted < 500, "{wanted} of 2,000 successes asked for their host");
+}
+
+// The healthy path
+
+#[test]
+fn a_healthy_group_reads_nothing_shared_and_writes_little() {
+    let mut world = World::new(RUNS, 1, 5);
+    // The first successes are all looked at.
+    for number in 0..200 {
+        world.ends(0, number % 5, Verdict::Success, t(1));
+    }
+    let (reads, writes) = world.calls();
+    // 10,000 successes in 900 ms.
+    for number in 0..10_000_u64 {
+        world.ends(0, number as usize % 5, Verdict::Success, Timestamp(t(2).0 + number * 90_000));
+        assert_eq!(world.steer(0, Timestamp(t(2).0 + number * 90_000)), None);
+    }
+    let (reads, writes) = (world.calls().0 - reads, world.calls().1 - writes);
+    assert_eq!(reads, 0);
+    assert!(writes <= 91, "{writes} writes: the worker's own counts each 10 ms at most");
+}
+
+#[test]
+fn a_healthy_group_whose_rates_are_watched_reads_nothing_either() {
+    let mut world = World::new(r#""consecutive_failures":0,"failure_rate":{},"latency":{}"#, 1, 5);
+    world.ends(0, 0, Verdict::Success, t(1));
+    let (reads, writes) = world.calls();
+    for number in 0..10_000_u64 {
+        world.ends(0, number as usize % 5, Verdict::Success, Timestamp(t(2).0 + number * 90_000));
+    }
+    let (reads, writes) = (world.calls().0 - reads, world.calls().1 - writes);
+    assert_eq!(reads, 0);
+    assert!(writes <= 91, "{writes} writes");
+}
+
+#[test]
+fn after_a_failure_successes_look_at_the_runs_once_and_are_quiet_again() {
+    let mut world = World::new(RUNS, 1, 5);
+    world.fails(0, 0, 1, t(1));
+    for number in 0..200 {
+        world.ends(0, number % 5, Verdict::Success, t(2));
+    }
+    let reads = world.calls().0;
+    for number in 0..1000 {
+        world.ends(0, number % 5, Verdict::Success, t(3));
+    }
+    assert_eq!(world.calls().0 - reads, 0);
+}
+
+#[test]
+fn without_a_signal_the_looks_are_bounded_by_time() {
+    let mut world = World::on(MemoryStore::unsignalled(), RUNS, 1, 5);
+    for number in 0..200 {
+        world.ends(0, number % 5, Verdict::Success, t(1));
+    }
+    let reads = world.calls().0;
+    for number in 0..10_000_u64 {
+        let now = Timestamp(t(2).0 + number * 90_000);
+        world.ends(0, number as usize % 5, Verdict::Success, now);
+        world.look(0, now);
+    }
+    let reads = world.calls().0 - reads;
+    // The table and five runs each 10 ms, in 900 ms.
+    assert!(reads <= 6 * 91, "{reads} reads");
+}
+
+#[test]
+fn in_a_group_that_fails_as_a_whole_views_are_not_thrown_away_at_each_limit() {
+    let mut world = World::new(r#""consecutive_failures":5,"max_ejected":0,"always_eject_one":false"#, 2, 5);
+    world.fails(0, 0, 5, t(1));
+    let _ = world.news(0, t(1));
+    world.look(1, t(1));
+    let signal = world.store.epoch();
+    // A hundred times the limit is reached, and nothing comes of it that a request must know.
+    world.fails(0, 0, 500, t(2));
+    let raised = world.store.epoch().unwrap() - signal.unwrap();
+    assert!(raised <= 2, "the signal that makes all views of all policies old was raised {raised} times");
+}
+
+// Learning
+
+#[test]
+fn hosts_are_learned_from_traffic_before_one_fails() {
+    let mut world = World::new(RUNS, 1, 0);
+    world.addresses = (0..50).map(address).collect();
+    for number in 0..2_000 {
+        world.ends(0, number % 50, Verdict::Success, t(number as u64));
+    }
+    assert_eq!(world.table().known(), 50);
+}
+
+#[test]
+fn a_new_host_in_an_old_group_is_found_by_samples() {
+    let mut world = World::new(RUNS, 1, 4);
+    for number in 0..2_000_usize {
+        world.ends(0, number % 4, Verdict::Success, t(number as u64));
+    }
+    world.addresses.push(address(4));
+    // Random, as Envoy's choice: in step with the samples it could be missed.
+    let mut random = crate::base::random::Random::new(5);
+    for number in 0..2_000_usize {
+        world.ends(0, (random.next() % 5) as usize, Verdict::Success, t(3_000 + number as u64));
+    }
+    assert_eq!(world.table().known(), 5);
+}
+
+#[test]
+fn a_round_robin_in_step_with_the_samples_hides_no_host() {
+    // 16 hosts in turn, and every 16th success looked at: always the same one.
+    let mut world = World::new(RUNS, 1, 15);
+    for number in 0..2_000_usize {
+        world.ends(0, number % 15, Verdict::Success, t(number as u64));
+    }
+    world.addresses.push(address(15));
+    for number in 0..16_000_usize {
+        world.ends(0, number % 16, Verdict::Success, Timestamp(t(3_000).0 + number as u64 * 100_000));
+    }
+    assert_eq!(world.table().known(), 16, "after a thousand tries of the new host");
+}
+
+#[test]
+fn a_round_robin_in_step_with_the_samples_forgets_no_host() {
+    // Four hosts in turn, 100 tries a second: were every 16th looked at, it would be the same host for ever.
+    let mut world = World::new(RUNS, 1, 4);
+    for number in 0..30_000_usize {
+        let now = t(10 * number as u64);
+        world.ends(0, number % 4, Verdict::Success, now);
+        if number % 100 == 0 {
+            world.sweep(0, now);
+        }
+        assert_eq!(world.vms[0].hosts.table().map(HostTable::known), Some(4), "after {number} tries");
+    }
+}
+
+#[test]
+fn configured_hosts_are_known_from_the_first_request() {
+    let mut world = World::new(r#""consecutive_failures":5,"hosts":["10.0.0.1:80","[::1]:80"]"#, 2, 0);
+    for vm in 0..2 {
+        let (Vm { worker, hosts }, store) = (&mut world.vms[vm], &mut world.store);
+        hosts.look(worker, store, &world.rules, t(0));
+        hosts.introduce(worker, store, &world.rules, b"orders", t(0));
+    }
+    let writes = world.calls().1;
+    assert_eq!(world.table().known(), 2);
+    assert_eq!(world.table().cluster, b"orders");
+    for millis in 1..100 {
+        let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+        hosts.introduce(worker, store, &world.rules, b"orders", t(millis));
+    }
+    assert_eq!(world.calls().1, writes, "once");
+}
+
+#[test]
+fn a_configured_host_for_which_there_is_no_place_costs_no_write_at_each_request() {
+    let mut world = World::new(RUNS, 1, 1000);
+    world.rules = rules(r#""consecutive_failures":5,"hosts":["192.0.2.1:80"]"#);
+    let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+    hosts.introduce(worker, store, &world.rules, b"orders", t(1));
+    let writes = world.calls().1;
+    for millis in 2..20 {
+        let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+        hosts.introduce(worker, store, &world.rules, b"orders", t(millis));
+    }
+    assert!(world.calls().1 - writes <= 1, "{} writes in 18 requests", world.calls().1 - writes);
+}
+
+#[test]
+fn a_thousand_and_one_hosts_are_told_of_once_and_steer_nobody() {
+    let mut world = World::new(RUNS, 2, 1000);
+    world.fails(0, 3, 5, t(1));
+    assert!(world.steer(1, t(2)).is_some());
+    let _ = world.news(0, t(3));
+    world.addresses.push(address(1000));
+    for millis in 4..300 {
+        world.ends(millis as usize % 2, 1000, Verdict::Success, t(millis));
+        world.ends(0, 1000, Verdict::Failure, t(millis));
+    }
+    let news = world.news(0, t(300)).unwrap();
+    assert_eq!(news.happenings.iter().filter(|one| one.what == What::Full).count(), 1);
+    for vm in 0..2 {
+        assert_eq!(world.steer(vm, t(301)), None, "the host nobody knows gets its share");
+    }
+    let (reads, writes) = world.calls();
+    for millis in 301..400 {
+        world.ends(0, 1000, Verdict::Failure, t(millis));
+    }
+    assert_eq!(world.calls(), (reads, writes), "what has no place costs nothing");
+}
+
+#[test]
+fn a_listing_brings_hosts_and_takes_them() {
+    let mut world = World::new(r#""consecutive_failures":5,"discover":{"cluster":"admin","path":"/clusters"}"#, 2, 3);
+    let listed = [address(1), address(2), address(3)];
+    world.fails(0, 0, 5, t(1));
+    let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+    hosts.list(worker, store, &world.rules, &listed, t(2));
+    world.look(1, t(3));
+    let table = world.table();
+    assert_eq!((table.known(), table.out(), table.find(address(0).as_bytes())), (3, 0, None));
+    assert_eq!(world.steer(1, t(4)), None, "nobody is out any more");
+}
+
+#[test]
+fn a_listing_that_says_nothing_new_makes_no_view_old() {
+    let mut world = World::new(r#""consecutive_failures":5,"discover":{"cluster":"admin","path":"/clusters"}"#, 2, 3);
+    let listed = [address(0), address(1), address(2)];
+    let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+    hosts.list(worker, store, &world.rules, &listed, t(0));
+    let signal = world.store.epoch();
+    let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+    hosts.list(worker, store, &world.rules, &listed, t(5_000));
+    assert_eq!(world.store.epoch(), signal);
+}
+
+// Steering
+
+#[test]
+fn nobody_is_steered_while_all_are_in_and_everybody_while_one_is_out() {
+    let mut world = World::new(RUNS, 2, 5);
+    assert_eq!(world.steer(0, t(1)), None);
+    world.fails(0, 2, 5, t(1));
+    for vm in [0, 1] {
+        let mut served: HashMap<String, usize> = HashMap::new();
+        for _ in 0..400 {
+            let steering = world.steer(vm, t(2)).unwrap();
+            assert_eq!((steering.out, steering.of, &steering.probe), (1, 5, &None));
+            assert_eq!(steering.hosts.split(',').count(), 3, "three names for one try");
+            assert!(
+                !steering.hosts.split(',').any(|host| host == address(2)),
+                "and never that one: {}",
+                steering.hosts
+            );
+            *served.entry(first(&steering).to_owned()).or_default() += 1;
+        }
+        assert_eq!(served.len(), 4);
+        assert!(served.values().all(|count| *count == 100), "{served:?}");
+    }
+    assert_eq!(world.steer_as(0, 5, false, t(3)).unwrap().hosts.split(',').count(), 4, "as many as there are");
+    assert_eq!(world.steer_as(0, 4, false, t(3)).unwrap().hosts.split(',').count(), 4);
+}
+
+#[test]
+fn the_probe_is_named_first_and_by_one_request() {
+    let mut world = World::new(RUNS, 3, 5);
+    world.fails(0, 2, 5, t(0));
+    assert!(world.steer(1, t(4_999)).unwrap().probe.is_none());
+    // What goes unsteered meanwhile is another story.
+    for millis in [5_000, 10_000, 15_000, 20_000, 25_000] {
+        world.steer(1, t(millis));
+    }
+    assert!(world.steer(1, t(29_999)).unwrap().probe.is_none(), "29,999 ms: still out");
+    let probe = world.steer(1, t(30_001)).unwrap();
+    let (id, named) = probe.probe.clone().unwrap();
+    assert_eq!((named, first(&probe)), (address(2), &*address(2)), "30,001 ms: due");
+    assert_eq!(probe.hosts.split(',').count(), 4, "others are named for its further tries");
+    for vm in 0..3 {
+        assert!(
+            world.steer_as(vm, 1, false, t(30_002)).is_none_or(|other| other.probe.is_none()),
+            "one permit over all workers"
+        );
+    }
+    world.judge(1, address(2).as_bytes(), Verdict::Failure, t(30_001), Some(id), t(30_010));
+    assert!(world.is_out(2), "it failed");
+    for vm in 0..3 {
+        assert!(world.steer(vm, t(90_009)).is_none_or(|other| other.probe.is_none()), "59,999 ms later: still out");
+    }
+    let probe = world.steer(0, t(90_011)).unwrap();
+    let (id, _) = probe.probe.unwrap();
+    world.judge(2, address(2).as_bytes(), Verdict::Success, t(90_011), Some(id), t(90_020));
+    assert!(!world.is_out(2));
+    assert_eq!(world.steer(0, t(90_021)), None, "nobody is out");
+}
+
+#[test]
+fn what_cannot_be_tried_again_leaves_the_probe_to_others_for_a_second() {
+    let mut world = World::new(RUNS, 1, 5);
+    world.fails(0, 2, 5, t(0));
+    assert_eq!(world.steer_as(0, 3, true, t(29_000)), None, "it was time for one to go unsteered");
+    assert!(world.steer_as(0, 3, true, t(30_000)).unwrap().probe.is_none(), "30,000 ms: it waits");
+    assert!(world.steer_as(0, 3, true, t(30_999)).unwrap().probe.is_none(), "30,999 ms: still");
+    assert!(world.steer_as(0, 3, true, t(31_000)).unwrap().probe.is_some(), "31,000 ms: nobody else came");
+}
+
+#[test]
+fn what_can_be_tried_again_is_the_probe_at_once() {
+    let mut world = World::new(RUNS, 1, 5);
+    world.fails(0, 2, 5, t(0));
+    assert!(world.steer_as(0, 3, false, t(30_000)).unwrap().probe.is_some());
+}
+
+/// When requests went unsteered, one coming each millisecond to one worker after another.
+fn unsteered(world: &mut World, millis: core::ops::Range<u64>) -> Vec<u64> {
+    millis.filter(|millis| world.steer(*millis as usize % 3, t(*millis)).is_none()).collect()
+}
+
+#[test]
+fn one_request_goes_unsteered_ever_more_seldom_over_all_workers() {
+    let mut world = World::new(r#""consecutive_failures":5,"base_ejection_time":"300s""#, 3, 5);
+    world.fails(0, 2, 5, t(0));
+    assert_eq!(unsteered(&mut world, 0..200_000), [5_000, 15_000, 35_000, 75_000, 135_000, 195_000]);
+}
+
+#[test]
+fn the_fewer_are_out_the_more_requests_go_unsteered() {
+    let mut world = World::new(r#""consecutive_failures":5,"base_ejection_time":"300s""#, 3, 100);
+    world.fails(0, 2, 5, t(0));
+    let gaps = [250, 750, 1_750, 3_750, 6_750, 9_750];
+    assert_eq!(unsteered(&mut world, 0..10_000), gaps, "one of a hundred: twenty times as many, and as many meet it");
+}
+
+#[test]
+fn where_one_new_host_was_found_others_are_looked_for_at_once() {
+    let mut world = World::new(r#""consecutive_failures":5,"base_ejection_time":"300s""#, 3, 5);
+    world.fails(0, 2, 5, t(0));
+    assert_eq!(unsteered(&mut world, 0..20_000), [5_000, 15_000]);
+    world.addresses.push(address(5));
+    world.ends(0, 5, Verdict::Success, t(20_000));
+    let after = unsteered(&mut world, 20_001..30_000);
+    assert_eq!(after, [20_001, 20_002, 20_003, 20_004, 20_005, 20_006, 24_173], "a round of six, and then as at first");
+}
+
+#[test]
+fn where_the_hosts_are_read_elsewhere_nobody_goes_unsteered() {
+    let mut world = World::new(
+        r#""consecutive_failures":5,"base_ejection_time":"60s","discover":{"cluster":"admin","path":"/clusters"}"#,
+        3,
+        5,
+    );
+    world.fails(0, 2, 5, t(0));
+    assert!((0..60_000).step_by(100).all(|millis| world.steer(0, t(millis)).is_some()));
+}
+
+#[test]
+fn a_group_whose_requests_cannot_be_tried_again_finds_new_hosts_too() {
+    let mut world = World::new(r#""consecutive_failures":5,"base_ejection_time":"60s""#, 1, 5);
+    world.fails(0, 2, 5, t(0));
+    let unsteered = (0..60_000).step_by(100).filter(|millis| world.steer_as(0, 3, true, t(*millis)).is_none()).count();
+    assert!(unsteered > 0, "or a host that is added gets nothing for as long as another is out");
+}
+
+#[test]
+fn a_worker_that_learns_only_while_it_steers_that_nobody_is_left_does_not_steer() {
+    let mut world = World::on(MemoryStore::unsignalled(), RUNS, 2, 5);
+    world.fails(0, 3, 5, t(0));
+    world.look(1, t(5_000));
+    // Within the 10 ms that a view lasts another worker sends the unsteered request, and all hosts but the bad one go.
+    assert_eq!(world.steer(0, t(5_001)), None);
+    let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+    hosts.list(worker, store, &world.rules, &[address(3)], t(5_001));
+    assert_eq!(world.steer(1, t(5_002)), None, "there is no other host");
+}
+
+#[test]
+fn a_permit_that_turns_out_not_to_be_steered_is_not_kept() {
+    let mut world = World::on(MemoryStore::unsignalled(), r#""consecutive_failures":5,"max_ejected":100"#, 2, 3);
+    world.fails(0, 0, 5, t(0));
+    world.look(1, t(30_000));
+    for host in [1, 2] {
+        world.fails(0, host, 5, t(30_001));
+    }
+    assert_eq!(world.steer(1, t(30_002)), None, "all are out: it goes anywhere");
+    let table = world.table();
+    let host = table.host(table.find(address(0).as_bytes()).unwrap()).unwrap();
+    assert!(host.wants_probe(&world.rules, t(30_003)), "and holds no permit for ten seconds");
+}
+
+#[test]
+fn below_the_panic_threshold_nobody_is_steered_and_any_try_is_the_probe() {
+    let mut world = World::new(r#""consecutive_failures":5,"max_ejected":100"#, 1, 4);
+    for host in 0..3 {
+        world.fails(0, host, 5, t(0));
+    }
+    assert_eq!(world.table().out(), 3);
+    assert_eq!(world.steer(0, t(1)), None, "one of four is less than half");
+    assert_eq!(world.steer(0, t(31_000)), None, "and nobody is a probe by name");
+    world.ends(0, 0, Verdict::Success, t(31_000));
+    world.ends(0, 1, Verdict::Failure, t(31_000));
+    assert!(!world.is_out(0) && world.is_out(1));
+    let steering = world.steer(0, t(31_001)).unwrap();
+    assert_eq!((steering.out, steering.of), (2, 4), "two of four are enough");
+    assert_eq!(steering.probe.unwrap().1, address(2), "and the third gets its probe");
+}
+
+#[test]
+fn slow_starters_get_a_tenth_of_their_turns_at_first() {
+    let mut world = World::new(r#""consecutive_failures":5,"slow_start":"100s""#, 1, 5);
+    world.fails(0, 2, 5, t(0));
+    world.ends(0, 2, Verdict::Success, t(30_000));
+    let served = |world: &mut World, millis: u64| {
+        let now = t(30_000 + millis);
+        (0..10_000).filter(|_| world.steer(0, now).is_some_and(|one| first(&one) == address(2))).count()
+    };
+    let at_first = served(&mut world, 1);
+    assert!((150..=350).contains(&at_first), "{at_first} of 10,000: about a tenth of 2,000");
+    let halfway = served(&mut world, 50_000);
+    assert!((900..=1_400).contains(&halfway), "{halfway}: about half of them");
+    let late = served(&mut world, 99_000);
+    assert!((1_850..=2_050).contains(&late), "{late}: nearly all");
+}
+
+#[test]
+fn the_others_share_what_a_slow_starter_does_not_take() {
+    let mut world = World::new(r#""consecutive_failures":5,"slow_start":"100s""#, 1, 5);
+    world.fails(0, 2, 5, t(0));
+    world.ends(0, 2, Verdict::Success, t(30_000));
+    let mut served: HashMap<String, usize> = HashMap::new();
+    for _ in 0..10_000 {
+        if let Some(steering) = world.steer(0, t(30_001)) {
+            *served.entry(first(&steering).to_owned()).or_default() += 1;
+        }
+    }
+    served.remove(&address(2));
+    assert!(served.values().all(|count| (2_250..=2_650).contains(count)), "{served:?}");
+}
+
+#[test]
+fn while_one_starts_slowly_no_more_requests_go_unsteered_than_while_it_was_out() {
+    let mut world = World::new(r#""consecutive_failures":5,"slow_start":"300s""#, 3, 5);
+    world.fails(0, 2, 5, t(0));
+    world.ends(0, 2, Verdict::Success, t(30_000));
+    assert_eq!(world.table().out(), 0);
+    // Each of them may go to the one that is to have few.
+    assert_eq!(unsteered(&mut world, 30_001..120_000), [30_001, 40_001, 60_001, 100_001]);
+}
+
+// Probes that go astray
+
+#[test]
+fn an_ignored_probe_gives_its_permit_back() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 2, 5, t(0));
+    let (id, named) = world.steer(0, t(30_000)).unwrap().probe.unwrap();
+    world.judge(1, named.as_bytes(), Verdict::Ignored, t(30_000), Some(id), t(30_010));
+    assert!(world.steer(1, t(30_011)).unwrap().probe.is_some(), "at once another may be");
+}
+
+#[test]
+fn a_late_ignored_probe_gives_back_its_own_permit_and_not_anothers() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 2, 5, t(0));
+    let (late, named) = world.steer(0, t(30_000)).unwrap().probe.unwrap();
+    assert!(world.steer(0, t(40_001)).is_some_and(|one| one.probe.is_some()), "the first one's lease is over");
+    world.judge(0, named.as_bytes(), Verdict::Ignored, t(30_000), Some(late), t(41_000));
+    let third = world.steer(1, t(41_001));
+    assert!(third.is_none_or(|one| one.probe.is_none()), "the second is still under way");
+}
+
+#[test]
+fn an_ignored_try_that_was_no_probe_gives_no_permit_back() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 2, 5, t(0));
+    assert!(world.steer(0, t(30_000)).unwrap().probe.is_some());
+    // An unsteered request happened to go there as well.
+    world.ends_sent(1, 2, Verdict::Ignored, t(30_001), t(30_005));
+    let second = world.steer(1, t(30_006));
+    assert!(second.is_none_or(|one| one.probe.is_none()), "the probe is still under way");
+}
+
+#[test]
+fn a_probe_that_another_host_answered_shows_that_its_host_is_gone() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 2, 5, t(0));
+    let (id, _) = world.steer(0, t(30_000)).unwrap().probe.unwrap();
+    world.judge(1, address(1).as_bytes(), Verdict::Success, t(30_000), Some(id), t(30_010));
+    assert_eq!((world.table().known(), world.table().find(address(2).as_bytes())), (4, None));
+}
+
+#[test]
+fn a_probe_that_no_host_answered_shows_nothing() {
+    for host in [&b""[..], b"/var/run/app.sock", b"nonsense"] {
+        let mut world = World::new(RUNS, 2, 5);
+        world.fails(0, 2, 5, t(0));
+        let (id, _) = world.steer(0, t(30_000)).unwrap().probe.unwrap();
+        world.judge(1, host, Verdict::Failure, t(30_000), Some(id), t(30_010));
+        assert!(world.is_out(2), "a try without a host, {host:?}, is no other host's");
+    }
+}
+
+#[test]
+fn a_probe_answered_after_its_lease_still_counts_and_a_third_is_not_sent() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 2, 5, t(0));
+    let (id, named) = world.steer(0, t(30_000)).unwrap().probe.unwrap();
+    assert!(world.steer(0, t(40_001)).is_some_and(|one| one.probe.is_some()));
+    world.judge(0, named.as_bytes(), Verdict::Success, t(30_000), Some(id), t(41_000));
+    assert!(!world.is_out(2), "slow, and a success");
+    world.judge(0, named.as_bytes(), Verdict::Failure, t(40_001), Some(id), t(42_000));
+    assert!(!world.is_out(2), "the second was sent before it came back");
+}
+
+// A clock that jumps
+
+#[test]
+fn whatever_the_clock_does_a_healthy_host_is_back_soon() {
+    for back in [1_000, 60_000, 500_000, HOUR, 1_000 * HOUR] {
+        let mut world = World::new(RUNS, 1, 5);
+        let start = 2_000 * HOUR;
+        world.fails(0, 2, 5, t(start));
+        // From now on all is well, by a clock that was put back.
+        let mut is_back = None;
+        for millis in (0..1_000_000).step_by(250) {
+            let now = t(start + 10 - back + millis);
+            let steering = world.steer(0, now);
+            let probe = steering.and_then(|one| one.probe);
+            let host = if probe.is_some() { 2 } else { 1 };
+            let address = address(host);
+            world.judge(0, address.as_bytes(), Verdict::Success, now, probe.map(|(id, _)| id), now.plus(MS));
+            if !world.is_out(2) {
+                is_back = Some(millis);
+                break;
+            }
+        }
+        assert!(is_back.is_some_and(|millis| millis <= 640_000), "put back by {back} ms: back after {is_back:?} ms");
+    }
+}
+
+#[test]
+fn whatever_the_clock_does_a_bad_host_is_ejected_again() {
+    for back in [1_000, 60_000, HOUR, 1_000 * HOUR] {
+        let mut world = World::new(RUNS, 1, 5);
+        let start = 2_000 * HOUR;
+        world.fails(0, 2, 5, t(start));
+        world.ends(0, 2, Verdict::Success, t(start + 30_000));
+        assert!(!world.is_out(2));
+        let mut is_out = None;
+        for millis in (0..1_000_000).step_by(250) {
+            world.fails(0, 2, 1, t(start + 30_000 - back + millis));
+            if world.is_out(2) {
+                is_out = Some(millis);
+                break;
+            }
+        }
+        assert!(is_out.is_some_and(|millis| millis <= 61_000), "put back by {back} ms: out after {is_out:?} ms");
+    }
+}
+
+// The sweep
+
+#[test]
+fn rates_are_added_up_over_all_workers_by_whoever_sweeps() {
+    let mut world = World::new(r#""consecutive_failures":0,"failure_rate":{"min_requests":30,"min_hosts":1}"#, 3, 5);
+    for number in 0..30 {
+        world.ends(number % 3, 2, Verdict::Failure, t(1_000 + number as u64 * 20));
+    }
+    world.sweep(1, t(9_999));
+    assert!(!world.is_out(2), "9,999 ms: the interval is not over");
+    for vm in 0..3 {
+        world.sweep(vm, t(10_099));
+    }
+    assert!(!world.is_out(2), "10,099 ms: what the others have counted may be on its way");
+    world.sweep(2, t(10_100));
+    assert!(world.is_out(2), "10,100 ms: 30 of 30");
+}
+
+#[test]
+fn counts_of_a_worker_that_has_nothing_more_to_do_are_there_in_time() {
+    let mut world = World::new(r#""consecutive_failures":0,"failure_rate":{"min_requests":30,"min_hosts":1}"#, 2, 5);
+    world.sweep(0, t(9_900));
+    for millis in 0..30 {
+        world.ends(0, 2, Verdict::Failure, Timestamp(t(9_989).0 + millis * 300_000));
+    }
+    let due = world.vms[0].hosts.flush_due();
+    assert!(due.is_none_or(|due| due <= t(10_010)), "it is to be written within 10 ms: {due:?}");
+    let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+    hosts.flush(worker, store, &world.rules, t(10_010));
+    world.sweep(1, t(10_100));
+    assert!(world.is_out(2), "the last of them 2 ms before the interval's end");
+}
+
+#[test]
+fn short_intervals_of_large_groups_are_swept_when_all_has_been_written() {
+    let rates = r#""consecutive_failures":0,"failure_rate":{"min_requests":30,"min_hosts":1},"interval":"100ms""#;
+    let mut world = World::new(rates, 2, 1000);
+    for millis in 1_000..1_400 {
+        let now = t(millis);
+        if (1_000..1_100).contains(&millis) {
+            world.fails(0, 2, 1, now);
+        }
+        world.ends(0, 1, Verdict::Success, now);
+        let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+        if hosts.flush_due().is_some_and(|due| due <= now) {
+            hosts.flush(worker, store, &world.rules, now);
+        }
+        world.sweep(1, now);
+    }
+    assert!(world.is_out(2), "a hundred failures of a hundred tries");
+}
+
+#[test]
+fn an_interval_is_swept_once_however_many_ask() {
+    let mut world = World::new(
+        r#""consecutive_failures":0,"failure_rate":{"min_requests":10,"min_hosts":1,"mode":"shadow"}"#,
+        3,
+        5,
+    );
+    for number in 0..30_u64 {
+        world.ends(0, 2, Verdict::Failure, t(1_000 + number * 20));
+    }
+    for millis in 10_100..10_200 {
+        world.sweep(millis as usize % 3, t(millis));
+    }
+    let news = world.news(0, t(10_200)).unwrap();
+    let would = Counted::Would(Detector::FailureRate);
+    assert_eq!(news.counts().find(|(what, _)| *what == would).map(|(_, count)| count), Some(1));
+}
+
+#[test]
+fn a_worker_whose_clock_reading_is_a_moment_old_sweeps_no_interval_again() {
+    let mut world = World::new(
+        r#""consecutive_failures":0,"failure_rate":{"min_requests":10,"min_hosts":1,"mode":"shadow"}"#,
+        2,
+        5,
+    );
+    for number in 0..30_u64 {
+        world.ends(0, 2, Verdict::Failure, t(1_000 + number * 20));
+    }
+    world.sweep(0, t(10_100));
+    for number in 0..30_u64 {
+        world.ends(0, 2, Verdict::Failure, t(11_000 + number * 20));
+    }
+    // One worker reads the clock at 20,099 ms and is held up; the other sweeps at 20,100 ms; then the first goes on.
+    world.sweep(0, t(20_100));
+    world.sweep(1, t(20_099));
+    world.sweep(0, t(20_101));
+    let news = world.news(0, t(20_200)).unwrap();
+    let would = Counted::Would(Detector::FailureRate);
+    assert_eq!(news.counts().find(|(what, _)| *what == would).map(|(_, count)| count), Some(2), "two intervals");
+}
+
+#[test]
+fn an_interval_is_swept_after_the_clock_was_put_back_too() {
+    let mut world = World::new(r#""consecutive_failures":0,"failure_rate":{"min_requests":10,"min_hosts":1}"#, 1, 5);
+    world.sweep(0, t(HOUR + 10_100));
+    for number in 0..30_u64 {
+        world.ends(0, 2, Verdict::Failure, t(11_000 + number * 20));
+    }
+    world.sweep(0, t(20_100));
+    assert!(world.is_out(2));
+}
+
+// News
+
+#[test]
+fn what_happened_is_told_once() {
+    let mut world = World::new(RUNS, 3, 5);
+    world.fails(0, 2, 5, t(0));
+    let told: Vec<_> = (0..3).filter_map(|vm| world.news(vm, t(1))).collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].happenings.len(), 1);
+    assert!((0..3).all(|vm| world.news(vm, t(2_000)).is_none()));
+}
+
+#[test]
+fn damaged_bytes_are_a_new_group() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 2, 5, t(0));
+    world.store.set(&group().table(), b"nonsense");
+    world.store.raise_epoch();
+    assert_eq!(world.steer(1, t(1)), None);
+    world.fails(1, 2, 5, t(2));
+    assert_eq!(world.table().known(), 1, "it is learned anew");
+}

@@ -1,0 +1,223 @@
+//! What happened to hosts in words, for the log.
+
+use core::time::Duration;
+
+use super::cause::Cause;
+use super::news::{Happening, What};
+use super::table::MOST_HOSTS;
+use crate::breaker::words::{seconds, share};
+use holdfast_policy::document::{Detector, Outlier};
+use holdfast_policy::percent::{Percent, decimal};
+
+/// One log line, and whether it is alarming:
+/// `orders/cluster=orders: host 10.0.0.1:8080 ejected for 31s: 5 consecutive failures, last 503; 1 of 5 hosts out`.
+pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> (bool, String) {
+    let Happening { out, of, .. } = happening;
+    let left = u64::from(of.saturating_sub(*out));
+    let is_panic = *out > 0 && (left == 0 || !rules.panic_threshold.reached(left, u64::from(*of)));
+    let ignored = if is_panic { ": too few are left, so requests go to all of them" } else { "" };
+    let host = String::from_utf8_lossy(&happening.host);
+    let (is_alarming, mode, text) = match happening.what {
+        What::Ejected(found, lasts) => {
+            let lasts = if found.detector() == Detector::Heartbeat {
+                "until its heartbeat is back".to_owned()
+            } else {
+                format!("for {}", seconds(lasts))
+            };
+            (
+                true,
+                "",
+                format!("host {host} ejected {lasts}: {}; {out} of {of} hosts out{ignored}", cause(rules, &found)),
+            )
+        }
+        What::WouldEject(found) => {
+            (false, " (shadow)", format!("host {host} would be ejected: {}", cause(rules, &found)))
+        }
+        What::Overflow(found) => {
+            let limit = rules.max_ejected;
+            let out = format!("{out} of {of} hosts are out, at most {limit}");
+            (true, "", format!("host {host} not ejected: {}; {out}", cause(rules, &found)))
+        }
+        What::ProbeFailed { end, slow, lasts, ejections } => {
+            let end = slow.map_or_else(|| end.to_string(), |took| format!("{end}, but in {}", millis(took)));
+            let out = format!("ejected {ejections} times; {out} of {of} hosts out{ignored}");
+            (true, "", format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
+        }
+        What::Readmitted(after) => {
+            let why = if rules.probes_by_heartbeat() { "its heartbeat succeeded" } else { "its probe succeeded" };
+            let starts = match rules.slow_start {
+                Duration::ZERO => String::new(),
+                slow_start => format!(", full share in {}", seconds(slow_start)),
+            };
+            (
+                false,
+                "",
+                format!(
+                    "host {host} is back after {}: {why}{starts}; {out} of {of} hosts out{ignored}",
+                    seconds(after)
+                ),
+            )
+        }
+        What::Full => {
+            let text = format!(
+                "host {host} is one more than the {MOST_HOSTS} that are kept for a cluster: while there are more, none is left out"
+            );
+            (true, "", text)
+        }
+    };
+    (is_alarming, format!("{policy}/{key}{mode}: {text}"))
+}
+
+/// The line that says how many others there would be.
+pub fn left_out(policy: &str, key: &str, count: u32) -> String {
+    format!("{policy}/{key}: {count} more changes of hosts are counted and not listed")
+}
+
+fn cause(rules: &Outlier, cause: &Cause) -> String {
+    match cause {
+        Cause::Run { detector, length, last } => {
+            let kind = match detector {
+                Detector::ConsecutiveGatewayFailures => "gateway failures",
+                Detector::ConsecutiveLocalFailures => "local failures",
+                _ => "failures",
+            };
+            format!("{length} consecutive {kind}, last {last}")
+        }
+        Cause::FailureRate { failures, total } => {
+            let threshold = rules.failure_rate.map_or(Percent::ZERO, |detector| detector.threshold);
+            format!("failure rate {} of {total} >= {threshold}", share(*failures, *total))
+        }
+        Cause::SuccessRate { share, mean, stdev, hosts } => {
+            let factor = rules.success_rate.map_or(0, |detector| detector.stdev_factor);
+            let limit = f64::from(*mean) - f64::from(factor) / 1000.0 * f64::from(*stdev);
+            let percent = |milli: f64| tenths(milli / 1000.0) + "%";
+            format!(
+                "success rate {} < {} (mean {} - {} x {} of {hosts} hosts)",
+                percent((*share).into()),
+                percent(limit),
+                percent((*mean).into()),
+                decimal(factor),
+                percent((*stdev).into()),
+            )
+        }
+        Cause::Latency { own, peers, hosts } => {
+            let above = own.saturating_sub(*peers).as_nanos().saturating_mul(100).checked_div(peers.as_nanos());
+            let above = above.map(|above| u64::try_from(above).unwrap_or(u64::MAX));
+            let above = above.map_or_else(String::new, |above| format!("{above}% "));
+            let limit = rules.latency.map_or(0, |detector| detector.deviation);
+            let (own, peers) = (millis(*own), millis(*peers));
+            format!("mean latency {own} is {above}above its peers' {peers} ({hosts} hosts, limit {limit}%)")
+        }
+        Cause::Heartbeat { failures, last } => {
+            let last = last.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+            format!("{failures} heartbeats failed, last {last}")
+        }
+    }
+}
+
+/// A number with one decimal, rounded as `{:.1}` rounds: exactly, and half to even. It is not formatted as a float, which
+/// would add 18 kB to the module. For what is within a million of 0; shares in percent are.
+fn tenths(value: f64) -> String {
+    let bits = value.abs().to_bits();
+    // The value is `whole` / 2^`shift`.
+    let exponent = bits >> 52;
+    let whole = if exponent == 0 { 0 } else { bits & ((1 << 52) - 1) | 1 << 52 };
+    let shift = 1075_u64.saturating_sub(exponent).min(63);
+    let scaled = whole.saturating_mul(10);
+    let (tenths, rest, half) = (scaled >> shift, scaled & ((1 << shift) - 1), 1_u64 << shift >> 1);
+    let tenths = tenths + u64::from(rest > half || rest == half && tenths % 2 == 1);
+    let sign = if value.is_sign_negative() { "-" } else { "" };
+    format!("{sign}{}.{}", tenths / 10, tenths % 10)
+}
+
+/// Milliseconds with a tenth.
+fn millis(duration: Duration) -> String {
+    let tenths = duration.as_secs().saturating_mul(10_000).saturating_add((duration.subsec_micros() / 100).into());
+    format!("{}.{}ms", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::attempt::End;
+    use holdfast_policy::config;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const RULES: &str =
+        r#""failure_rate":{"threshold":85},"success_rate":{},"latency":{},"heartbeat":{"path":"/x","mode":"off"}"#;
+
+    fn told(rules: &str, what: What) -> String {
+        let text = format!(r#"{{"policies":[{{"name":"orders","outlier":{{{rules}}}}}]}}"#);
+        let rules = config::parse(text.as_bytes()).unwrap().policies.remove(0).outlier.unwrap();
+        let happening = Happening { host: b"10.0.0.1:8080".to_vec(), what, out: 1, of: 5 };
+        line("orders", "cluster=orders", &rules, &happening).1
+    }
+
+    #[test]
+    fn an_ejection_is_told_with_its_numbers() {
+        let for_31s = |cause| told(RULES, What::Ejected(cause, Duration::from_secs(31)));
+        let run = Cause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
+        assert_eq!(
+            for_31s(run),
+            "orders/cluster=orders: host 10.0.0.1:8080 ejected for 31s: 5 consecutive failures, last 503; 1 of 5 hosts out"
+        );
+        let rate = for_31s(Cause::FailureRate { failures: 60, total: 66 });
+        assert!(rate.contains(": failure rate 90% of 66 >= 85%;"), "{rate}");
+        let rate = for_31s(Cause::SuccessRate { share: 71_200, mean: 97_000, stdev: 4_500, hosts: 5 });
+        assert!(rate.contains(": success rate 71.2% < 88.5% (mean 97.0% - 1.9 x 4.5% of 5 hosts);"), "{rate}");
+        let (own, peers) = (Duration::from_micros(121_300), Duration::from_millis(5));
+        let latency = for_31s(Cause::Latency { own, peers, hosts: 4 });
+        assert!(
+            latency.contains(": mean latency 121.3ms is 2326% above its peers' 5.0ms (4 hosts, limit 200%);"),
+            "{latency}"
+        );
+        let heartbeat = for_31s(Cause::Heartbeat { failures: 3, last: None });
+        assert!(
+            heartbeat.contains("ejected until its heartbeat is back: 3 heartbeats failed, last no answer;"),
+            "{heartbeat}"
+        );
+    }
+
+    #[test]
+    fn tenths_are_rounded_as_the_language_does() {
+        for milli in 0..200_000 {
+            for value in [f64::from(milli) / 1000.0, f64::from(milli) / -1000.0 * 9.7, f64::from(milli) / 7.0] {
+                assert_eq!(tenths(value), format!("{value:.1}"));
+            }
+        }
+        for value in [0.0, -0.0, -0.04, 0.05, 0.15, 0.25, 0.75, 1e-300, 5e-324, -99_999.95] {
+            assert_eq!(tenths(value), format!("{value:.1}"));
+        }
+    }
+
+    #[test]
+    fn below_the_panic_threshold_it_says_that_nobody_is_left_out() {
+        let run = Cause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
+        let line = told(r#""panic_threshold":90"#, What::Ejected(run, Duration::from_secs(31)));
+        assert!(line.ends_with("; 1 of 5 hosts out: too few are left, so requests go to all of them"), "{line}");
+    }
+
+    #[test]
+    fn what_follows_is_told_too() {
+        let failed = What::ProbeFailed { end: End::Reset, slow: None, lasts: Duration::from_secs(62), ejections: 2 };
+        assert_eq!(
+            told("", failed),
+            "orders/cluster=orders: host 10.0.0.1:8080 failed its probe (reset): out for 62s more, ejected 2 times; \
+             1 of 5 hosts out"
+        );
+        let slow = Some(Duration::from_millis(240));
+        let failed = What::ProbeFailed { end: End::Http(200), slow, lasts: Duration::from_secs(62), ejections: 2 };
+        assert!(told("", failed).contains("failed its probe (200, but in 240.0ms): out for 62s more"));
+        let back = told(r#""slow_start":"5s""#, What::Readmitted(Duration::from_secs(33)));
+        assert!(back.ends_with("is back after 33s: its probe succeeded, full share in 5s; 1 of 5 hosts out"), "{back}");
+        let run = Cause::Run { detector: Detector::ConsecutiveLocalFailures, length: 3, last: End::TimedOut };
+        let kept = told("", What::Overflow(run));
+        assert!(
+            kept.ends_with(
+                "not ejected: 3 consecutive local failures, last timeout; 1 of 5 hosts are out, at most 50%"
+            ),
+            "{kept}"
+        );
+    }
+}

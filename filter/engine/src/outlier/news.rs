@@ -1,0 +1,259 @@
+//! What has happened to hosts and has not been told to the operator yet.
+//!
+//! It is noted in the table by the same swap that makes it happen, by any seat; one request seat takes it out, again by a
+//! swap, and tells it: exactly once over all workers, and under the request seat's names of metrics.
+
+use core::time::Duration;
+
+use super::cause::Cause;
+use crate::base::time::nanos;
+use crate::http::attempt::End;
+use crate::store::record::{Reader, Writer};
+use holdfast_policy::document::Detector;
+
+/// Something that is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// A detector found a host, whatever came of it.
+    Detected(Detector),
+    /// It was ejected for that.
+    Ejected(Detector),
+    /// It would have been, but the detector only pretends.
+    Would(Detector),
+    /// It was not, because too many were out.
+    Overflow,
+    /// A host is back.
+    Readmitted,
+    /// A probe failed.
+    ProbeFailed,
+}
+
+/// How many kinds of [`Counted`] there are.
+const KINDS: usize = 3 * Detector::COUNT + 3;
+
+impl Counted {
+    /// All, by number.
+    pub fn all() -> impl Iterator<Item = Counted> {
+        let of = |kind: fn(Detector) -> Counted| Detector::ALL.into_iter().map(kind);
+        of(Counted::Detected).chain(of(Counted::Ejected)).chain(of(Counted::Would)).chain([
+            Counted::Overflow,
+            Counted::Readmitted,
+            Counted::ProbeFailed,
+        ])
+    }
+
+    fn number(self) -> usize {
+        match self {
+            Counted::Detected(detector) => detector as usize,
+            Counted::Ejected(detector) => Detector::COUNT + detector as usize,
+            Counted::Would(detector) => 2 * Detector::COUNT + detector as usize,
+            Counted::Overflow => 3 * Detector::COUNT,
+            Counted::Readmitted => 3 * Detector::COUNT + 1,
+            Counted::ProbeFailed => 3 * Detector::COUNT + 2,
+        }
+    }
+}
+
+/// Something that happened to a host, to be told in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happening {
+    /// The host's address.
+    pub host: Vec<u8>,
+    /// What happened.
+    pub what: What,
+    /// How many hosts are out after it.
+    pub out: u16,
+    /// How many there are.
+    pub of: u16,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It was ejected for so long; without end if only a heartbeat lets it back.
+    Ejected(Cause, Duration),
+    /// It would have been ejected.
+    WouldEject(Cause),
+    /// It was not ejected: too many are out.
+    Overflow(Cause),
+    /// Its probe failed, and it is out for so long more.
+    ProbeFailed {
+        /// How the probe ended.
+        end: End,
+        /// How long it took, if it was too slow.
+        slow: Option<Duration>,
+        /// How long it is out now.
+        lasts: Duration,
+        /// How often it has been ejected lately.
+        ejections: u16,
+    },
+    /// It is back after so long.
+    Readmitted(Duration),
+    /// There are more hosts than the table holds.
+    Full,
+}
+
+/// The most happenings that wait to be told; what comes beyond them is only counted.
+const MOST: usize = 64;
+
+/// What has not been told yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    counts: [u32; KINDS],
+    /// In their order.
+    pub happenings: Vec<Happening>,
+    /// How many more there were.
+    pub left_out: u32,
+}
+
+impl Default for News {
+    fn default() -> Self {
+        News { counts: [0; KINDS], happenings: Vec::new(), left_out: 0 }
+    }
+}
+
+impl News {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.happenings.is_empty() && self.left_out == 0 && self.counts.iter().all(|count| *count == 0)
+    }
+
+    /// Counts something so many times.
+    pub fn count(&mut self, counted: Counted, times: u32) {
+        if let Some(count) = self.counts.get_mut(counted.number()) {
+            *count = count.saturating_add(times);
+        }
+    }
+
+    /// What was counted, and how often.
+    pub fn counts(&self) -> impl Iterator<Item = (Counted, u32)> {
+        Counted::all().zip(self.counts).filter(|(_, count)| *count > 0)
+    }
+
+    /// Notes a happening.
+    pub fn note(&mut self, happening: Happening) {
+        if self.happenings.len() < MOST {
+            self.happenings.push(happening);
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn write(&self, out: &mut Writer) {
+        let counted = self.counts.iter().filter(|count| **count > 0).count();
+        out.u8(counted as u8);
+        for (number, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            out.u8(number as u8);
+            out.u32(*count);
+        }
+        out.u32(self.left_out);
+        out.u8(self.happenings.len().min(MOST) as u8);
+        for happening in self.happenings.iter().take(MOST) {
+            out.bytes(&happening.host);
+            happening.what.write(out);
+            out.u16(happening.out);
+            out.u16(happening.of);
+        }
+    }
+
+    pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let mut news = News::default();
+        let mut least = 0;
+        for _ in 0..input.u8()? {
+            let (number, times) = (usize::from(input.u8()?), input.u32()?);
+            // There is one form of it.
+            if number < least || times == 0 {
+                return None;
+            }
+            least = number + 1;
+            *news.counts.get_mut(number)? = times;
+        }
+        news.left_out = input.u32()?;
+        let happenings = usize::from(input.u8()?);
+        if happenings > MOST {
+            return None;
+        }
+        for _ in 0..happenings {
+            news.happenings.push(Happening {
+                host: input.bytes()?.to_owned(),
+                what: What::read(input)?,
+                out: input.u16()?,
+                of: input.u16()?,
+            });
+        }
+        Some(news)
+    }
+}
+
+impl What {
+    fn write(&self, out: &mut Writer) {
+        match self {
+            What::Ejected(cause, lasts) => {
+                out.u8(0);
+                cause.write(out);
+                out.u64(nanos(*lasts));
+            }
+            What::WouldEject(cause) => {
+                out.u8(1);
+                cause.write(out);
+            }
+            What::Overflow(cause) => {
+                out.u8(2);
+                cause.write(out);
+            }
+            What::ProbeFailed { end, slow, lasts, ejections } => {
+                out.u8(3);
+                out.end(*end);
+                out.u64(slow.map_or(0, nanos));
+                out.u64(nanos(*lasts));
+                out.u16(*ejections);
+            }
+            What::Readmitted(after) => {
+                out.u8(4);
+                out.u64(nanos(*after));
+            }
+            What::Full => out.u8(5),
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(match input.u8()? {
+            0 => What::Ejected(Cause::read(input)?, Duration::from_nanos(input.u64()?)),
+            1 => What::WouldEject(Cause::read(input)?),
+            2 => What::Overflow(Cause::read(input)?),
+            3 => What::ProbeFailed {
+                end: input.end()?,
+                slow: Some(input.u64()?).filter(|nanos| *nanos > 0).map(Duration::from_nanos),
+                lasts: Duration::from_nanos(input.u64()?),
+                ejections: input.u16()?,
+            },
+            4 => What::Readmitted(Duration::from_nanos(input.u64()?)),
+            5 => What::Full,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn every_kind_has_its_own_number() {
+        for (number, counted) in Counted::all().enumerate() {
+            assert_eq!(counted.number(), number);
+        }
+        assert_eq!(Counted::all().count(), KINDS);
+    }
+
+    #[test]
+    fn beyond_the_most_there_is_a_count_and_no_growth() {
+        let mut news = News::default();
+        for _ in 0..100 {
+            news.note(Happening { host: b"10.0.0.1:80".to_vec(), what: What::Full, out: 0, of: 1 });
+        }
+        assert_eq!((news.happenings.len(), news.left_out), (MOST, 36));
+    }
+}

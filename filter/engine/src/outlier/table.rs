@@ -1,0 +1,786 @@
+//! The hosts of one group: which are known, which are out, and every step between the two.
+//!
+//! One cell for all of them, so that a limit on how many are out is kept by the swap that takes one more out. A step is a pure
+//! function of the table and gives what happened; none is possible that passes a limit.
+//!
+//! A host is *in*, *out* until a time, then *due*: it gets so many probes, which a permit each. All of them
+//! succeeding, it is in again, perhaps with a share that grows; one failing, it is out for longer.
+
+use core::time::Duration;
+
+use super::cause::Cause;
+use super::news::{Counted, Happening, News, What};
+use crate::base::random::scale;
+use crate::base::time::{SKEW, Timestamp, nanos};
+use crate::http::attempt::End;
+use crate::store::record::{Kind, Reader, Record, Writer};
+use holdfast_policy::document::{Detector, Mode, Outlier};
+
+/// The most hosts of a group.
+pub const MOST_HOSTS: usize = 1000;
+
+/// The longest address: `[ipv6]:port` has 47 bytes.
+pub const LONGEST_ADDRESS: usize = 64;
+
+/// How long a probe may take before another one may be sent in its place.
+pub const PROBE_LEASE: Duration = Duration::from_secs(10);
+
+/// How long after the first host went out a request explores, and each time it finds nobody twice as long after that.
+const EXPLORE_AFTER: Duration = Duration::from_secs(5);
+
+/// One explores at least this often.
+const EXPLORE_AT_LEAST: Duration = Duration::from_secs(60);
+
+/// These times are for one host out of so many. The fewer are out, the fewer requests that explore meet one, and the more
+/// may: as many meet one in any case.
+const EXPLORE_SHARE: u32 = 5;
+
+/// However few are out.
+const EXPLORE_AT_MOST: Duration = Duration::from_millis(100);
+
+/// A line about what a detector found and did not do comes at most this often for each host.
+const REPEAT: Duration = Duration::from_secs(10);
+
+/// Names one host for as long as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId {
+    /// Its place in the table, below [`MOST_HOSTS`]; another host may have it later.
+    pub place: u16,
+    /// Nobody else's in this table.
+    pub id: u32,
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// As Envoy writes it: `10.0.0.1:8080`, `[2001:db8::1]:8080`. Empty: the place is free.
+    pub address: Vec<u8>,
+    /// See [`HostId::id`].
+    pub id: u32,
+    /// Whether the policy or a listing names it.
+    pub listed: bool,
+    /// When traffic or a listing last showed that it belongs to the cluster.
+    pub seen: Timestamp,
+    /// About how often it would have been seen since, had it had its share, in thousandths.
+    pub missed: u32,
+    /// How often it has been ejected lately: each ejection adds one, each interval with successes takes one off.
+    pub ejections: u16,
+    /// When a line last told what was found of it and not acted on.
+    noted: Timestamp,
+    /// Whether it gets traffic.
+    pub state: State,
+}
+
+/// Whether a host gets traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It does.
+    In {
+        /// Tries sent earlier say nothing about it.
+        since: Timestamp,
+    },
+    /// It gets a growing share.
+    Starting {
+        /// From then on.
+        since: Timestamp,
+    },
+    /// It does not.
+    Out {
+        /// Why.
+        by: Detector,
+        /// Since then.
+        since: Timestamp,
+        /// Then probes may be sent.
+        until: Timestamp,
+        /// When the probes that are under way were sent.
+        probes: Vec<Timestamp>,
+        /// How many probes succeeded.
+        passed: u16,
+        /// Where it was too slow: a probe that takes so long fails.
+        slow_from: Option<Duration>,
+    },
+}
+
+/// The hosts of one group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostTable {
+    /// The cluster's name, once a request seat has told it.
+    pub cluster: Vec<u8>,
+    /// The number of the last interval that was looked at.
+    pub swept: u64,
+    /// When a request last went wherever the cluster's own balancing sends it, to find hosts.
+    explored: Timestamp,
+    /// In how many such requests in a row nobody new was found.
+    explored_in_vain: u8,
+    /// How many requests more explore at once: where one new host was found there may be others.
+    round: u16,
+    /// When there last was a host for which there was no place.
+    pub full: Timestamp,
+    next_id: u32,
+    hosts: Vec<Host>,
+    /// What has not been told yet.
+    pub news: News,
+}
+
+/// What became of an attempt to take a host out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ejection {
+    /// It is out.
+    Ejected,
+    /// Too many are out.
+    Overflow,
+    /// The detector only pretends.
+    Shadowed,
+    /// It was not in.
+    Nothing,
+}
+
+impl Host {
+    /// Whether requests are sent to it as to any other.
+    pub fn is_in(&self) -> bool {
+        !matches!(self.state, State::Out { .. })
+    }
+
+    /// Whether tries sent at `sent` say something about it as it is now.
+    pub fn is_judged_by(&self, rules: &Outlier, sent: Timestamp, now: Timestamp) -> bool {
+        let since = match &self.state {
+            State::In { since } | State::Starting { since } => *since,
+            State::Out { until, .. } if self.is_due(rules, now) => *until,
+            State::Out { .. } => return false,
+        };
+        // What lies further ahead is from before the clock was put back.
+        sent >= since || since > now.plus(SKEW)
+    }
+
+    /// Since when it is in, if it is; from the beginning on as zero.
+    pub fn in_since(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::In { since } | State::Starting { since } => Some(*since),
+            State::Out { .. } => None,
+        }
+    }
+
+    /// A place without a host.
+    fn vacant() -> Self {
+        Host {
+            address: Vec::new(),
+            id: 0,
+            listed: false,
+            seen: Timestamp::ZERO,
+            missed: 0,
+            ejections: 0,
+            noted: Timestamp::ZERO,
+            state: State::In { since: Timestamp::ZERO },
+        }
+    }
+
+    /// Since when it is out, if it is.
+    pub fn out_since(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Out { since, .. } => Some(*since),
+            _ => None,
+        }
+    }
+
+    /// Whether its time is over.
+    pub fn is_due(&self, rules: &Outlier, now: Timestamp) -> bool {
+        match &self.state {
+            State::Out { until, .. } => until.remaining(now, longest(rules)).is_none(),
+            _ => false,
+        }
+    }
+
+    /// Whether its time is over and another probe may be sent.
+    pub fn wants_probe(&self, rules: &Outlier, now: Timestamp) -> bool {
+        match &self.state {
+            State::Out { probes, passed, .. } if self.is_due(rules, now) => {
+                let under_way = probes.iter().filter(|sent| is_under_way(**sent, now)).count();
+                under_way + usize::from(*passed) < usize::from(rules.probe_requests.get())
+            }
+            _ => false,
+        }
+    }
+
+    /// Since when its time is over.
+    pub fn due_since(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Out { until, .. } => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// The share of its turns that it takes, in thousandths. Never less than a tenth, as in Envoy's slow start, or it would
+    /// get nothing at first.
+    pub fn share(&self, rules: &Outlier, now: Timestamp) -> u32 {
+        match &self.state {
+            State::In { .. } => 1000,
+            State::Out { .. } => 0,
+            State::Starting { since } => {
+                let age = nanos(now.since(*since)).saturating_mul(1000);
+                let share = age.checked_div(nanos(rules.slow_start)).unwrap_or(1000);
+                share.clamp(100, 1000) as u32
+            }
+        }
+    }
+
+    /// Whether it still gets less than its share.
+    pub fn is_starting(&self, rules: &Outlier, now: Timestamp) -> bool {
+        // A beginning in the future is from before the clock was put back.
+        matches!(self.state, State::Starting { since } if since.plus(rules.slow_start).remaining(now, rules.slow_start).is_some())
+    }
+}
+
+/// A try of a host whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// How it ended.
+    pub end: End,
+    /// Whether that is a failure.
+    pub failed: bool,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it has a probe's permit, and did not come to the host by itself.
+    pub has_permit: bool,
+}
+
+/// From when on the probes of a host that was too slow are too slow as well: what would have made it an outlier then.
+fn slow_from(rules: &Outlier, cause: &Cause) -> Option<Duration> {
+    match (cause, rules.latency) {
+        (Cause::Latency { peers, .. }, Some(latency)) => {
+            let limit = nanos(*peers).saturating_mul(100 + u64::from(latency.deviation)) / 100;
+            Some(Duration::from_nanos(limit).max(latency.floor))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a probe sent then may still be answered.
+fn is_under_way(sent: Timestamp, now: Timestamp) -> bool {
+    sent.plus(PROBE_LEASE).remaining(now, PROBE_LEASE).is_some()
+}
+
+/// No ejection is longer.
+fn longest(rules: &Outlier) -> Duration {
+    rules.max_ejection_time.saturating_mul(2)
+}
+
+impl HostTable {
+    /// The hosts with their places.
+    pub fn hosts(&self) -> impl Iterator<Item = (HostId, &Host)> {
+        let known = self.hosts.iter().enumerate().filter(|(_, host)| !host.address.is_empty());
+        known.map(|(place, host)| (HostId { place: place as u16, id: host.id }, host))
+    }
+
+    /// The name of the host at a place.
+    pub fn id_at(&self, place: u16) -> Option<HostId> {
+        let host = self.hosts.get(usize::from(place)).filter(|host| !host.address.is_empty())?;
+        Some(HostId { place, id: host.id })
+    }
+
+    /// Whether there is a host at a place that is in.
+    pub fn is_in(&self, place: u16) -> bool {
+        self.hosts.get(usize::from(place)).is_some_and(|host| !host.address.is_empty() && host.is_in())
+    }
+
+    /// The host of this name.
+    pub fn host(&self, id: HostId) -> Option<&Host> {
+        self.hosts.get(usize::from(id.place)).filter(|host| host.id == id.id && !host.address.is_empty())
+    }
+
+    fn host_mut(&mut self, id: HostId) -> Option<&mut Host> {
+        self.hosts.get_mut(usize::from(id.place)).filter(|host| host.id == id.id && !host.address.is_empty())
+    }
+
+    /// The host with this address.
+    pub fn find(&self, address: &[u8]) -> Option<HostId> {
+        self.hosts().find(|(_, host)| host.address == address).map(|(id, _)| id)
+    }
+
+    /// How many places there are, and so how many runs there may be.
+    pub fn places(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// How many hosts there are.
+    pub fn known(&self) -> usize {
+        self.hosts().count()
+    }
+
+    /// How many of them are out.
+    pub fn out(&self) -> usize {
+        self.hosts().filter(|(_, host)| !host.is_in()).count()
+    }
+
+    /// Whether there were lately more hosts than the table holds.
+    pub fn is_full(&self, now: Timestamp) -> bool {
+        self.full.plus(FULL_LASTS).remaining(now, FULL_LASTS).is_some()
+    }
+
+    /// Whether requests are to be steered: somebody is out or coming back, and enough are left.
+    pub fn steers(&self, rules: &Outlier, now: Timestamp) -> bool {
+        let (mut known, mut out, mut starting) = (0_u64, 0_u64, false);
+        for (_, host) in self.hosts() {
+            known += 1;
+            out += u64::from(!host.is_in());
+            starting |= host.is_starting(rules, now);
+        }
+        let left = known.saturating_sub(out);
+        // The panic threshold is reached by those that are left: below it nobody is left out.
+        (out > 0 || starting) && left > 0 && rules.panic_threshold.reached(left, known) && !self.is_full(now)
+    }
+
+    /// Whether one more may be taken out.
+    fn has_room(&self, rules: &Outlier) -> bool {
+        let (known, out) = (self.known() as u64, self.out() as u64);
+        let within = (out + 1).saturating_mul(100_000) <= u64::from(rules.max_ejected.millis()).saturating_mul(known);
+        within || out == 0 && rules.always_eject_one
+    }
+
+    /// Whether a request may explore now; `waits` longer if others would better do it.
+    pub fn explores(&self, waits: Duration, now: Timestamp) -> bool {
+        let gap = EXPLORE_AFTER.saturating_mul(1 << self.explored_in_vain.min(8)).min(EXPLORE_AT_LEAST);
+        let (known, out) = (self.known() as u32, self.out() as u32);
+        // Where nobody is out one is not back to its full share yet, and is not to get more by this.
+        let share = out.max(1).saturating_mul(EXPLORE_SHARE).min(known);
+        let gap = gap.saturating_mul(share).checked_div(known).unwrap_or(gap).max(EXPLORE_AT_MOST);
+        let gap = if self.round > 0 { Duration::ZERO } else { gap }.saturating_add(waits);
+        self.explored.plus(gap).remaining(now, gap).is_none()
+    }
+
+    /// Has a request explore, if it may.
+    pub fn explore(&mut self, waits: Duration, now: Timestamp) -> bool {
+        let explores = self.explores(waits, now);
+        if explores {
+            self.explored = now;
+            match self.round.checked_sub(1) {
+                Some(left) => self.round = left,
+                None => self.explored_in_vain = self.explored_in_vain.saturating_add(1),
+            }
+        }
+        explores
+    }
+
+    /// Why a detector's finding would change nothing: too many are out, or it only pretends. `None` if it would.
+    pub fn expects(&self, rules: &Outlier, id: HostId, detector: Detector) -> Option<Counted> {
+        self.host(id).filter(|host| host.is_in())?;
+        match rules.mode_of(detector) {
+            Mode::Enforce if !self.has_room(rules) => Some(Counted::Overflow),
+            Mode::Shadow => Some(Counted::Would(detector)),
+            _ => None,
+        }
+    }
+
+    /// Enters a host, or shows that it is still there. `None` when there is no place for it.
+    pub fn enter(&mut self, address: &[u8], listed: bool, now: Timestamp) -> Option<HostId> {
+        if let Some(id) = self.find(address) {
+            if let Some(host) = self.host_mut(id) {
+                host.see(now);
+                host.listed |= listed;
+            }
+            return Some(id);
+        }
+        if address.is_empty() || address.len() > LONGEST_ADDRESS {
+            return None;
+        }
+        let id = self.next_id;
+        let host = Host { address: address.to_owned(), id, listed, seen: now, ..Host::vacant() };
+        let free = self.hosts.iter().position(|host| host.address.is_empty());
+        let place = match free {
+            Some(place) => {
+                if let Some(old) = self.hosts.get_mut(place) {
+                    *old = host;
+                }
+                place
+            }
+            None if self.hosts.len() < MOST_HOSTS => {
+                self.hosts.push(host);
+                self.hosts.len() - 1
+            }
+            None => {
+                if !self.is_full(now) {
+                    self.note(address, What::Full);
+                }
+                self.full = now;
+                return None;
+            }
+        };
+        self.next_id = self.next_id.wrapping_add(1);
+        if self.out() > 0 {
+            // As many as the cluster's turns take to come round.
+            self.round = self.known() as u16;
+            self.explored_in_vain = 0;
+        }
+        Some(HostId { place: place as u16, id })
+    }
+
+    /// Shows that a host is still there.
+    pub fn see(&mut self, id: HostId, now: Timestamp) {
+        if let Some(host) = self.host_mut(id) {
+            host.see(now);
+        }
+    }
+
+    /// After the clock was put back: takes what was seen later as seen now.
+    pub fn see_no_future(&mut self, now: Timestamp) {
+        let latest = now.plus(SKEW);
+        for host in self.hosts.iter_mut().filter(|host| host.is_in() && host.seen > latest) {
+            host.seen = now;
+        }
+    }
+
+    /// Whether requests see the same in the other table: who there is, and who gets traffic.
+    pub fn looks_like(&self, other: &HostTable) -> bool {
+        let looks = |host: &Host, other: &Host| {
+            host.id == other.id && host.state == other.state && host.address == other.address
+        };
+        self.full == other.full
+            && self.hosts.len() == other.hosts.len()
+            && self.hosts.iter().zip(&other.hosts).all(|(host, other)| looks(host, other))
+    }
+
+    /// Whether the other table has the same hosts at the same places.
+    pub fn has_hosts_of(&self, other: &HostTable) -> bool {
+        let is_same = |host: &Host, other: &Host| host.id == other.id && host.address == other.address;
+        self.hosts.len() == other.hosts.len()
+            && self.hosts.iter().zip(&other.hosts).all(|(host, other)| is_same(host, other))
+    }
+
+    /// Adds to what a host would have been seen, had it had its share, in thousandths of a time.
+    pub fn miss(&mut self, id: HostId, times: u32) {
+        if let Some(host) = self.host_mut(id) {
+            host.missed = host.missed.saturating_add(times);
+        }
+    }
+
+    /// Forgets a host.
+    pub fn forget(&mut self, id: HostId) {
+        if let Some(host) = self.host_mut(id) {
+            *host = Host::vacant();
+            // Where one has left another has mostly come.
+            self.explored_in_vain = 0;
+        }
+        while self.hosts.last().is_some_and(|host| host.address.is_empty()) {
+            self.hosts.pop();
+        }
+    }
+
+    /// Takes over a listing of the whole cluster: enters what is new, and forgets what it lacks but `configured` hosts.
+    pub fn list(&mut self, addresses: &[String], configured: &[String], now: Timestamp) {
+        let gone: Vec<HostId> = self
+            .hosts()
+            .filter(|(_, host)| {
+                let is_it = |address: &String| address.as_bytes() == host.address;
+                !addresses.iter().any(is_it) && !configured.iter().any(is_it)
+            })
+            .map(|(id, _)| id)
+            .collect();
+        gone.into_iter().for_each(|id| self.forget(id));
+        for address in addresses {
+            let _ = self.enter(address.as_bytes(), true, now);
+        }
+    }
+
+    fn note(&mut self, host: &[u8], what: What) {
+        let (out, of) = (self.out() as u16, self.known() as u16);
+        self.news.note(Happening { host: host.to_owned(), what, out, of });
+    }
+
+    /// Takes a host out for what a detector has found, if the limits let it.
+    pub fn eject(&mut self, rules: &Outlier, id: HostId, cause: Cause, now: Timestamp, random: u64) -> Ejection {
+        let detector = cause.detector();
+        let mode = rules.mode_of(detector);
+        let Some(host) = self.host(id).filter(|host| host.is_in()) else { return Ejection::Nothing };
+        let address = host.address.clone();
+        let is_noted = now.apart(host.noted) < REPEAT;
+        if mode == Mode::Off {
+            return Ejection::Nothing;
+        }
+        self.news.count(Counted::Detected(detector), 1);
+        let without = match mode {
+            Mode::Enforce if self.has_room(rules) => {
+                let lasts = self.take_out(rules, id, (detector, slow_from(rules, &cause)), now, random);
+                self.news.count(Counted::Ejected(detector), 1);
+                self.note(&address, What::Ejected(cause, lasts.unwrap_or_default()));
+                return Ejection::Ejected;
+            }
+            Mode::Enforce => {
+                self.news.count(Counted::Overflow, 1);
+                Ejection::Overflow
+            }
+            _ => {
+                self.news.count(Counted::Would(detector), 1);
+                Ejection::Shadowed
+            }
+        };
+        if !is_noted {
+            if let Some(host) = self.host_mut(id) {
+                host.noted = now;
+            }
+            let what = if without == Ejection::Overflow { What::Overflow(cause) } else { What::WouldEject(cause) };
+            self.note(&address, what);
+        }
+        without
+    }
+
+    /// Puts a host out for its next time. Source of the growth: Envoy, "Ejection algorithm".
+    fn take_out(
+        &mut self,
+        rules: &Outlier,
+        id: HostId,
+        (by, slow_from): (Detector, Option<Duration>),
+        now: Timestamp,
+        random: u64,
+    ) -> Option<Duration> {
+        if self.out() == 0 {
+            // From the beginning of steering.
+            self.explored = now;
+            self.explored_in_vain = 0;
+            self.round = 0;
+        }
+        let host = self.host_mut(id)?;
+        host.ejections = host.ejections.saturating_add(1);
+        let time = rules.base_ejection_time.saturating_mul(host.ejections.into()).min(rules.max_ejection_time);
+        let jitter = Duration::from_nanos(scale(random, rules.ejection_jitter.of(nanos(time))));
+        let lasts = if by == Detector::Heartbeat { Duration::ZERO } else { time.saturating_add(jitter) };
+        let since = host.out_since().unwrap_or(now);
+        host.state = State::Out { by, since, until: now.plus(lasts), probes: Vec::new(), passed: 0, slow_from };
+        host.seen = host.seen.max(now.plus(lasts));
+        host.missed = 0;
+        Some(lasts)
+    }
+
+    /// Takes a permit for a probe of a host whose time is over.
+    pub fn take_probe(&mut self, rules: &Outlier, id: HostId, now: Timestamp) -> bool {
+        let Some(host) = self.host_mut(id) else { return false };
+        if !host.wants_probe(rules, now) {
+            return false;
+        }
+        if let State::Out { probes, .. } = &mut host.state {
+            probes.retain(|sent| is_under_way(*sent, now));
+            probes.push(now);
+        }
+        true
+    }
+
+    /// Gives the permit back of a probe that was sent then and said nothing about the host.
+    pub fn return_probe(&mut self, id: HostId, sent: Timestamp) -> bool {
+        self.host_mut(id).is_some_and(|host| host.end_probe(sent))
+    }
+
+    /// Judges a host by a try that was sent after its time was over: by one with a permit, or by one that came to it by itself.
+    /// Whether that changed anything.
+    #[allow(clippy::too_many_arguments)] // All of them are facts of this one try.
+    pub fn judge_probe(
+        &mut self,
+        rules: &Outlier,
+        id: HostId,
+        tried: Tried,
+        sent: Timestamp,
+        now: Timestamp,
+        random: u64,
+    ) -> bool {
+        let Some(host) = self.host_mut(id).filter(|host| host.is_judged_by(rules, sent, now)) else { return false };
+        let address = host.address.clone();
+        if tried.has_permit {
+            host.end_probe(sent);
+        }
+        let State::Out { by, since, passed, slow_from, .. } = &mut host.state else { return false };
+        let (by, since, slow_from) = (*by, *since, *slow_from);
+        let slow = slow_from.filter(|limit| !tried.failed && tried.took >= *limit).map(|_| tried.took);
+        if tried.failed || slow.is_some() {
+            let lasts = self.take_out(rules, id, (by, slow_from), now, random).unwrap_or_default();
+            self.news.count(Counted::ProbeFailed, 1);
+            let ejections = self.host(id).map_or(0, |host| host.ejections);
+            self.note(&address, What::ProbeFailed { end: tried.end, slow, lasts, ejections });
+            return true;
+        }
+        *passed = passed.saturating_add(1);
+        if *passed >= rules.probe_requests.get() {
+            self.readmit(rules, id, since, now);
+        }
+        true
+    }
+
+    fn readmit(&mut self, rules: &Outlier, id: HostId, since: Timestamp, now: Timestamp) {
+        let Some(host) = self.host_mut(id) else { return };
+        let address = host.address.clone();
+        host.state = if rules.slow_start.is_zero() { State::In { since: now } } else { State::Starting { since: now } };
+        host.see(now);
+        self.news.count(Counted::Readmitted, 1);
+        self.note(&address, What::Readmitted(now.since(since)));
+    }
+
+    /// Lets a host back that our own checks find healthy: at once if only they had found it bad, else when its time is over.
+    /// Whether that changed anything.
+    pub fn readmit_healthy(&mut self, rules: &Outlier, id: HostId, now: Timestamp) -> bool {
+        let Some(host) = self.host(id) else { return false };
+        let State::Out { by, since, .. } = host.state else { return false };
+        if by != Detector::Heartbeat && !host.is_due(rules, now) {
+            return false;
+        }
+        self.readmit(rules, id, since, now);
+        true
+    }
+
+    /// Begins an interval for a host that has served successes.
+    pub fn decay(&mut self, id: HostId) {
+        if let Some(host) = self.host_mut(id).filter(|host| host.is_in()) {
+            host.ejections = host.ejections.saturating_sub(1);
+        }
+    }
+
+    /// Ends the slow starts whose time is over.
+    pub fn end_slow_starts(&mut self, rules: &Outlier, now: Timestamp) {
+        for host in &mut self.hosts {
+            if let State::Starting { since } = host.state
+                && !host.is_starting(rules, now)
+            {
+                host.state = State::In { since };
+            }
+        }
+    }
+}
+
+/// How long a table counts as full after a host had no place in it.
+const FULL_LASTS: Duration = Duration::from_secs(600);
+
+impl Host {
+    fn see(&mut self, now: Timestamp) {
+        // One that is out cannot be seen before its time is over.
+        self.seen = if self.is_in() { now } else { self.seen.max(now) };
+        self.missed = 0;
+    }
+
+    /// Ends the permit of a probe that was sent then: the latest that was taken before.
+    fn end_probe(&mut self, sent: Timestamp) -> bool {
+        let State::Out { probes, .. } = &mut self.state else { return false };
+        let own = probes.iter().enumerate().filter(|(_, taken)| **taken <= sent).max_by_key(|(_, taken)| **taken);
+        match own.map(|(at, _)| at) {
+            Some(at) => {
+                probes.swap_remove(at);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Record for HostTable {
+    const KIND: Kind = Kind::Hosts;
+
+    fn size(&self) -> usize {
+        64 + self.hosts.len() * 80
+    }
+
+    fn write(&self, out: &mut Writer) {
+        out.bytes(&self.cluster);
+        out.u64(self.swept);
+        out.time(self.explored);
+        out.u8(self.explored_in_vain);
+        out.u16(self.round);
+        out.time(self.full);
+        out.u32(self.next_id);
+        self.news.write(out);
+        out.u16(self.hosts.len().min(MOST_HOSTS) as u16);
+        for host in self.hosts.iter().take(MOST_HOSTS) {
+            host.write(out);
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let mut table = HostTable {
+            cluster: input.bytes()?.to_owned(),
+            swept: input.u64()?,
+            explored: input.time()?,
+            explored_in_vain: input.u8()?,
+            round: input.u16()?,
+            full: input.time()?,
+            next_id: input.u32()?,
+            news: News::read(input)?,
+            hosts: Vec::new(),
+        };
+        let count = usize::from(input.u16()?);
+        if count > MOST_HOSTS {
+            return None;
+        }
+        table.hosts.reserve(count);
+        for _ in 0..count {
+            table.hosts.push(Host::read(input)?);
+        }
+        Some(table)
+    }
+}
+
+impl Host {
+    fn write(&self, out: &mut Writer) {
+        out.bytes(&self.address);
+        if self.address.is_empty() {
+            return;
+        }
+        out.u32(self.id);
+        out.u8(self.listed.into());
+        out.time(self.seen);
+        out.u32(self.missed);
+        out.u16(self.ejections);
+        out.time(self.noted);
+        match &self.state {
+            State::In { since } => {
+                out.u8(0);
+                out.time(*since);
+            }
+            State::Starting { since } => {
+                out.u8(1);
+                out.time(*since);
+            }
+            State::Out { by, since, until, probes, passed, slow_from } => {
+                out.u8(2);
+                out.u8(*by as u8);
+                out.time(*since);
+                out.time(*until);
+                out.u16(*passed);
+                out.u64(slow_from.map_or(0, nanos));
+                out.u8(probes.len().min(MOST_PROBES) as u8);
+                probes.iter().take(MOST_PROBES).for_each(|sent| out.time(*sent));
+            }
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let address = input.bytes()?.to_owned();
+        if address.len() > LONGEST_ADDRESS {
+            return None;
+        }
+        let mut host = Host { address, ..Host::vacant() };
+        if host.address.is_empty() {
+            return Some(host);
+        }
+        host.id = input.u32()?;
+        host.listed = input.flag()?;
+        host.seen = input.time()?;
+        host.missed = input.u32()?;
+        host.ejections = input.u16()?;
+        host.noted = input.time()?;
+        host.state = match input.u8()? {
+            0 => State::In { since: input.time()? },
+            1 => State::Starting { since: input.time()? },
+            2 => {
+                let (by, since, until) = (Detector::from_number(input.u8()?)?, input.time()?, input.time()?);
+                let (passed, slow_from, count) = (input.u16()?, input.u64()?, usize::from(input.u8()?));
+                let slow_from = Some(slow_from).filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+                if count > MOST_PROBES {
+                    return None;
+                }
+                let probes = (0..count).map(|_| input.time()).collect::<Option<_>>()?;
+                State::Out { by, since, until, probes, passed, slow_from }
+            }
+            _ => return None,
+        };
+        Some(host)
+    }
+}
+
+/// The most probes that a policy can ask for.
+const MOST_PROBES: usize = 100;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! What the access log says of a request: the filter state `wasm.holdfast`.
+
+use core::fmt::Write;
+
+use crate::base::time::millis;
+use crate::http::attempt::Try;
+use crate::http::outcome::Verdict;
+use crate::outlier::hosts::Steering;
+use crate::retry::Denial;
+use holdfast_policy::document::Reason;
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It went on to the host.
+    Admitted,
+    /// It went on to the host as one of half-open's probes.
+    Probe,
+    /// It was rejected and got the plain rejection.
+    Rejected(Reason),
+    /// It was rejected, or its answer was replaced, and a static fallback served.
+    Static(Reason),
+}
+
+/// The filter state: `policy=orders; key=cluster=orders; decision=fallback; reason=open; kind=static`. The decision is one
+/// of `admitted`, `probe`, `rejected`, `fallback`.
+pub fn line(policy: &str, key: &str, fate: Fate) -> String {
+    let mut line = String::with_capacity(96);
+    line.push_str("policy=");
+    line.push_str(policy);
+    line.push_str("; key=");
+    line.push_str(key);
+    line.push_str("; decision=");
+    let (decision, reason) = match fate {
+        Fate::Admitted => ("admitted", None),
+        Fate::Probe => ("probe", None),
+        Fate::Rejected(reason) => ("rejected", Some(reason)),
+        Fate::Static(reason) => ("fallback", Some(reason)),
+    };
+    line.push_str(decision);
+    if let Some(reason) = reason {
+        line.push_str("; reason=");
+        line.push_str(reason.name());
+    }
+    if matches!(fate, Fate::Static(_)) {
+        line.push_str("; kind=static");
+    }
+    line
+}
+
+/// What [`line()`] adds while hosts are out: `; probe=10.0.0.1:8080` for the request that is that host's probe, and
+/// `; hosts_out=1/5`.
+pub fn push_steering(line: &mut String, steering: Option<&Steering>) {
+    let Some(steering) = steering else { return };
+    if let Some((_, probe)) = &steering.probe {
+        line.push_str("; probe=");
+        line.push_str(probe);
+    }
+    // Writing to a string cannot fail.
+    let _ = write!(line, "; hosts_out={}/{}", steering.out, steering.of);
+}
+
+/// What [`line()`] adds about tries, if there is anything to say: `; attempts=10.0.0.1:80 failure:503 3ms, 10.0.0.2:80 success:200 5ms`,
+/// and `; denied=budget` where another one was denied.
+pub fn push_tries(line: &mut String, tries: &[Try], denial: Option<Denial>) {
+    for (number, one) in tries.iter().enumerate() {
+        line.push_str(if number == 0 { "; attempts=" } else { ", " });
+        // What separates the parts may not occur in them.
+        line.extend(one.host.iter().map(|byte| match byte {
+            b'!'..=b'~' if !b",;".contains(byte) => char::from(*byte),
+            _ => '_',
+        }));
+        let verdict = match one.verdict {
+            Verdict::Success => "success",
+            Verdict::Failure => "failure",
+            Verdict::Ignored => "ignored",
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(line, " {verdict}:{} {}ms", one.end, millis(one.took));
+    }
+    if let Some(denial) = denial {
+        line.push_str("; denied=");
+        line.push_str(denial.name());
+    }
+}
+
+/// The property that becomes the filter state.
+pub const PROPERTY: &str = "holdfast";
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::base::time::Timestamp;
+    use crate::http::attempt::End;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn the_line_says_what_became_of_the_request() {
+        assert_eq!(line("p", "all", Fate::Admitted), "policy=p; key=all; decision=admitted");
+        assert_eq!(
+            line("p", "cluster=c", Fate::Static(Reason::Timeout)),
+            "policy=p; key=cluster=c; decision=fallback; reason=timeout; kind=static"
+        );
+    }
+
+    #[test]
+    fn tries_are_told_in_order_and_nothing_of_a_host_can_leave_its_place() {
+        let one = |host: &[u8], end, verdict| Try {
+            host: host.to_vec(),
+            end,
+            verdict,
+            took: Duration::from_millis(3),
+            ended: Timestamp::ZERO,
+        };
+        let tries = [
+            one(b"[::1]:80", End::Reset, Verdict::Failure),
+            one(b"a;b, c", End::Grpc(14), Verdict::Ignored),
+            one(b"", End::Http(200), Verdict::Success),
+        ];
+        let mut line = String::from("x");
+        push_tries(&mut line, &tries, Some(Denial::RetryAfter));
+        let expected =
+            "x; attempts=[::1]:80 failure:reset 3ms, a_b__c ignored:grpc-14 3ms,  success:200 3ms; denied=retry_after";
+        assert_eq!(line, expected);
+        let mut alone = String::from("x");
+        push_tries(&mut alone, &[], None);
+        assert_eq!(alone, "x");
+    }
+}

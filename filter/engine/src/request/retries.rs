@@ -1,0 +1,300 @@
+//! The request seat's part in retries: what the router is told, and what became of it.
+
+use crate::retry::conditions;
+use core::time::Duration;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{Event, Governed, Ticket, other_slots, state_of};
+use crate::attempt::Attempts;
+use crate::base::time::Timestamp;
+use crate::http::attempt::End;
+use crate::http::outcome::{Answer, Outcome, Verdict};
+use crate::observe::metrics::Metric;
+use crate::retry::backoff;
+use crate::retry::budget::{self, Withdrawn};
+use crate::retry::{Denial, Leave};
+use crate::seats::presence::{PolicyText, Presence};
+use crate::seats::retry_context::{Exchange, Next};
+use crate::store::cluster::ClusterHash;
+use crate::store::keys::Key;
+use crate::store::paths;
+use crate::store::record::Record;
+use crate::store::worker::{VIEW_LASTS, VIEW_LASTS_UNSIGNALLED, Worker};
+use crate::store::{Expected, Store};
+use holdfast_policy::document::{Dimension, Mode, Retry};
+
+/// What the router and the attempt seat are told about the retries of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What the request may be retried after.
+    pub leave: Leave,
+    /// Whether there is an attempt seat, as far as is known.
+    pub seat: bool,
+    /// How long all tries may take.
+    pub timeout: Option<Duration>,
+    /// How long one try may take by the router's clock.
+    pub try_lasts: Option<Duration>,
+    /// What the attempt seat is told; nothing about a request that is not retried.
+    pub exchange: Option<Exchange>,
+    /// Why it is not retried at all, if it is not.
+    pub denial: Option<Denial>,
+}
+
+/// What a request asks of retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// What it may be retried after.
+    pub leave: Leave,
+    /// Its cluster, where the key does not tell it.
+    pub cluster: ClusterHash,
+    /// Whether it ended with its headers.
+    pub ended: bool,
+}
+
+/// How long an attempt seat is not counted on after one was missed.
+const MISSED_LASTS: Duration = Duration::from_secs(60);
+
+/// What is known at the end about the tries of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried<'a> {
+    /// What the request could be retried after.
+    pub leave: Leave,
+    /// Why it was not to be retried at all.
+    pub denial: Option<Denial>,
+    /// The attempt seat's record, if there is one.
+    pub exchange: Option<&'a Exchange>,
+    /// How many tries Envoy counted; 0 where nobody asked.
+    pub attempts: u64,
+}
+
+/// What became of a request's retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Accounted {
+    /// Tries after the first.
+    pub retries: u32,
+    /// Why there was not another one that the policy's `on` asked for.
+    pub denial: Option<Denial>,
+}
+
+impl Tried<'_> {
+    /// The attempt seat's record, if it wrote into it.
+    fn record(&self) -> Option<&Exchange> {
+        self.exchange.filter(|exchange| exchange.is_retried() || !matches!(exchange.next, Next::Open | Next::Unnamed))
+    }
+
+    /// Tries after the first.
+    pub fn retries(&self) -> u32 {
+        match self.record() {
+            Some(exchange) => exchange.retries.saturating_sub(exchange.waiting).into(),
+            None => u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Governed {
+    /// Whether requests may be retried by this policy.
+    fn retry(&self, mode: Mode) -> Option<&Retry> {
+        self.policy.retry.as_ref().filter(|retry| retry.mode == mode)
+    }
+
+    /// Publishes the policy for the attempt seats. `text` is a document with just this policy.
+    pub fn publish(&self, store: &mut dyn Store, text: &str) {
+        if self.retry(Mode::Enforce).is_none() && self.outlier().is_none() {
+            return;
+        }
+        let (key, record) = (paths::policy_text(&self.prefix), PolicyText(text.as_bytes().to_owned()));
+        let bytes = record.encode(self.fingerprint);
+        if store.swap(&key, &bytes, Expected::Absent).is_err() {
+            // The same policy may have been written in other words; other bytes are replaced.
+            let is_there = Attempts::fetch(store, &self.policy.name, self.fingerprint).is_some();
+            if !is_there {
+                store.set(&key, &bytes);
+            }
+        }
+    }
+
+    /// Whether the breaker acts, and not only pretends to.
+    fn breaker_acts(&self) -> bool {
+        self.policy.breaker.as_ref().is_some_and(|breaker| breaker.mode == Mode::Enforce)
+    }
+
+    /// How the cluster of a request is told beside its key; `name` is asked only where the key does not tell it.
+    pub fn cluster_hash<'a>(&self, key: Key, name: impl FnOnce() -> Cow<'a, [u8]>) -> ClusterHash {
+        if self.wants_cluster(key) { ClusterHash::of(&name()) } else { ClusterHash::OF_THE_KEY }
+    }
+
+    /// Whether the cluster of a request must be known beside its key. Those that share the overflow key have nothing in common.
+    pub(crate) fn wants_cluster(&self, key: Key) -> bool {
+        !self.policy.scope.by.contains(&Dimension::Cluster) || self.is_overflow(key)
+    }
+
+    /// What the router is to be told about an admitted request; `None` if the policy says nothing about retries.
+    pub fn plan_retries<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        ticket: &Ticket,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Option<Plan> {
+        let policy = Arc::clone(&self.policy);
+        let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
+        let Asked { leave, cluster, ended } = asked;
+        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now);
+        let denial = match leave {
+            Leave::Nothing => Some(Denial::RetryOfRetry),
+            // A second try of a probe would be one probe more.
+            _ if ticket.is_probe() && self.breaker_acts() => Some(Denial::Breaker),
+            // An attempt seat looks at the budget when a try has failed; the router alone cannot.
+            _ if !seat && !self.has_budget(worker, store, retry, ticket.key, now) => Some(Denial::Budget),
+            _ => None,
+        };
+        let leave = if denial.is_some() { Leave::Nothing } else { leave };
+        let seed = worker.random.next();
+        let is_retried = leave != Leave::Nothing && retry.max_retries > 0;
+        let try_lasts = retry.per_try_timeout.map(|per_try| {
+            // The attempt seat's wait runs in the time of the try after it; without room for it the wait would eat the
+            // try, or be hedged.
+            let room = if is_retried && seat {
+                backoff::longest(&retry.backoff, seed, retry.max_retries)
+            } else {
+                Duration::ZERO
+            };
+            let lasts = per_try.saturating_add(room);
+            // The router ignores a time that is not below the whole one.
+            let most = retry.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(Duration::from_millis(1)));
+            lasts.min(most).max(per_try)
+        });
+        let group = self.group_id(store, ticket.key, cluster, now);
+        let exchange = is_retried.then(|| Exchange {
+            governs_retries: true,
+            // The router's time begins when the request has come to its end.
+            deadline: retry.timeout.filter(|_| ended).map(|timeout| now.plus(timeout)),
+            try_lasts,
+            leave,
+            ..Exchange::new(self.fingerprint, &self.policy.name, ticket.key.occupant, group, seat, seed, now)
+        });
+        Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
+    }
+
+    /// Whether there is an attempt seat for a key and cluster that can be counted on; looked up once a second.
+    pub(super) fn sees_attempt_seat<S: Store>(
+        &mut self,
+        store: &mut S,
+        key: Key,
+        cluster: ClusterHash,
+        now: Timestamp,
+    ) -> bool {
+        let Some(group) = self.group(store, key, cluster, now) else { return false };
+        if group.seat_missed_until.remaining(now, MISSED_LASTS).is_some() {
+            return false;
+        }
+        if let Some((at, there)) = group.has_attempt_seat
+            && at <= now
+            && now.since(at) < VIEW_LASTS
+        {
+            return there;
+        }
+        let fingerprint = group.hosts.fingerprint();
+        let stored = store.get(&group.attempt_seat);
+        let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, fingerprint));
+        let there = presence.is_some_and(|presence| presence.holds(now));
+        group.has_attempt_seat = Some((now, there));
+        there
+    }
+
+    /// Notes that the attempt seat that was counted on for a key and cluster has not seen a request.
+    pub fn miss_attempt_seat(&mut self, key: Key, cluster: ClusterHash, now: Timestamp) {
+        let group = state_of(&mut self.states, key).and_then(|state| state.groups.get_mut(cluster));
+        if let Some(group) = group {
+            group.seat_missed_until = now.plus(MISSED_LASTS);
+        }
+    }
+
+    /// Whether the retry budget has a token left; looked up every 10 ms, and without requests that still wait to be written.
+    fn has_budget<S: Store>(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut S,
+        retry: &Retry,
+        key: Key,
+        now: Timestamp,
+    ) -> bool {
+        let shape = self.shape;
+        let Some(state) = state_of(&mut self.states, key) else { return false };
+        if let Some((at, has)) = state.budget
+            && at <= now
+            && now.since(at) < VIEW_LASTS_UNSIGNALLED
+        {
+            return has;
+        }
+        let mut requests = state.slot.deposits_tally(&shape, now);
+        for slot in other_slots(&shape, state, worker, store, now) {
+            requests = requests.saturating_add(slot.deposits_tally(&shape, now));
+        }
+        let has = budget::read(store, &state.paths.budget(), state.fingerprint).has_left(&retry.budget, requests, now);
+        state.budget = Some((now, has));
+        has
+    }
+
+    /// Counts what became of a request's retries.
+    #[allow(clippy::too_many_arguments)] // The worker, the store and the events belong to every call.
+    pub fn account_retries(
+        &mut self,
+        worker: &mut Worker,
+        store: &mut dyn Store,
+        key: Key,
+        tried: &Tried<'_>,
+        answer: Answer,
+        outcome: &Outcome,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Accounted {
+        let store = &mut { store };
+        let policy = Arc::clone(&self.policy);
+        let of_mode = |mode| policy.retry.as_ref().filter(|retry| retry.mode == mode);
+        let named = |retry: &Retry| retry.max_retries > 0 && conditions::names_answer(&retry.on, answer);
+        if let Some(retry) = of_mode(Mode::Shadow).filter(|retry| named(retry)) {
+            if tried.leave == Leave::All && self.has_budget(worker, store, retry, key, now) {
+                self.change_budget(store, key, |cell| cell.charge(1, now, retry.budget.window));
+                events.push(Event::Count(Metric::WouldRetry));
+            }
+            return Accounted::default();
+        }
+        let Some(retry) = of_mode(Mode::Enforce) else { return Accounted::default() };
+        let (made, record) = (tried.retries(), tried.record());
+        events.extend(core::iter::repeat_n(Event::Count(Metric::Retries), made.min(u8::MAX.into()) as usize));
+        if made > 0 && outcome.verdict == Verdict::Success {
+            events.push(Event::Count(Metric::RetriesRecovered));
+        }
+        // A connection that could not be had is no matter of the method.
+        let by_method = tried.leave == Leave::Unsent
+            && match record.and_then(|record| record.tries.last()) {
+                Some(last) => last.end != End::ConnectFailure,
+                None => answer != Answer::NoAnswer,
+            };
+        let denial = match record.map(|record| record.next) {
+            Some(Next::Denied(denial)) => Some(denial),
+            _ if named(retry) => tried.denial.or(by_method.then_some(Denial::Method)),
+            _ => None,
+        };
+        if let Some(denial) = denial {
+            events.push(Event::Count(Metric::denied(denial)));
+        }
+        if record.is_none() && made > 0 {
+            self.change_budget(store, key, |cell| cell.charge(made, now, retry.budget.window));
+        } else if let Some(Next::Retry { taken, .. }) = record.map(|record| record.next) {
+            // The router has not begun it.
+            self.change_budget(store, key, |cell| cell.refund(taken, now, retry.budget.window));
+        }
+        Accounted { retries: made, denial }
+    }
+
+    /// Changes what has been taken from the budget.
+    fn change_budget<S: Store>(&mut self, store: &mut S, key: Key, change: impl Fn(&mut Withdrawn)) {
+        if let Some(state) = state_of(&mut self.states, key) {
+            budget::change(store, &state.paths.budget(), state.fingerprint, change);
+        }
+    }
+}

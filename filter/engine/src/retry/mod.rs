@@ -1,0 +1,179 @@
+//! Retries: which requests may be retried, after what, how soon, and within which budget.
+
+pub mod backoff;
+pub mod budget;
+pub mod conditions;
+pub mod denial;
+pub mod eligibility;
+pub mod router;
+
+pub use conditions::Named;
+pub use denial::Denial;
+pub use eligibility::Leave;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::attempt::End;
+    use crate::http::markers::RETRY_HEADER;
+    use holdfast_policy::config::defaults;
+    use holdfast_policy::document::{Mode, Retry, RetryOn, RetryWord, StatusSet, WordSet};
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn on(words: &[RetryWord]) -> RetryOn {
+        RetryOn { words: WordSet::of(words), statuses: StatusSet::default() }
+    }
+
+    fn header(headers: &[(&'static str, String)], name: &str) -> Option<String> {
+        headers.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone())
+    }
+
+    #[test]
+    fn responses_are_named_as_envoy_names_them() {
+        let named =
+            |words: &[RetryWord], status| conditions::names_response(&on(words), status, None, false) == Named::Yes;
+        for (status, expected) in [(499, false), (500, true), (599, true)] {
+            assert_eq!(named(&[RetryWord::FiveXx], status), expected, "5xx of {status}");
+        }
+        for (status, expected) in [(500, false), (502, true), (503, true), (504, true), (505, false)] {
+            assert_eq!(named(&[RetryWord::GatewayError], status), expected, "gateway-error of {status}");
+        }
+        assert!(named(&[RetryWord::Retriable4xx], 409));
+        assert!(!named(&[RetryWord::Retriable4xx], 404));
+        assert!(!named(&[RetryWord::Reset, RetryWord::ConnectFailure], 503), "an answer is no reset");
+        let mut statuses = StatusSet::default();
+        statuses.insert_range(429, 429);
+        assert_eq!(
+            conditions::names_response(&RetryOn { statuses, ..RetryOn::default() }, 429, None, false),
+            Named::Yes
+        );
+    }
+
+    #[test]
+    fn grpc_statuses_count_when_they_stand_in_the_headers() {
+        let unavailable = on(&[RetryWord::Unavailable]);
+        assert_eq!(conditions::names_response(&unavailable, 200, Some(14), false), Named::Yes);
+        assert_eq!(conditions::names_response(&unavailable, 200, Some(13), false), Named::No);
+        assert_eq!(conditions::names_response(&unavailable, 200, None, false), Named::No);
+    }
+
+    #[test]
+    fn a_host_that_is_rate_limited_is_left_alone_unless_it_is_asked_for() {
+        assert_eq!(conditions::names_response(&on(&[RetryWord::FiveXx]), 503, None, true), Named::No);
+        assert_eq!(conditions::names_response(&on(&[RetryWord::EnvoyRatelimited]), 429, None, true), Named::Yes);
+    }
+
+    #[test]
+    fn lists_of_the_route_are_left_to_it() {
+        let route = on(&[RetryWord::RetriableStatusCodes, RetryWord::FiveXx]);
+        assert_eq!(conditions::names_response(&route, 429, None, false), Named::RouteKnows);
+        assert_eq!(conditions::names_response(&route, 503, None, false), Named::Yes);
+    }
+
+    #[test]
+    fn what_has_no_answer_is_named_by_what_ended_it() {
+        for word in [RetryWord::Reset, RetryWord::FiveXx, RetryWord::GatewayError] {
+            for end in [End::ConnectFailure, End::Reset, End::TimedOut] {
+                assert!(conditions::names_no_answer(&on(&[word]), end), "{} after {end}", word.name());
+            }
+        }
+        let connect = on(&[RetryWord::ConnectFailure]);
+        assert!(conditions::names_no_answer(&connect, End::ConnectFailure));
+        assert!(
+            !conditions::names_no_answer(&connect, End::Reset) && !conditions::names_no_answer(&connect, End::TimedOut)
+        );
+        assert!(!conditions::names_no_answer(&on(&[RetryWord::RefusedStream]), End::TimedOut));
+    }
+
+    #[test]
+    fn only_idempotent_or_keyed_requests_have_leave_for_everything() {
+        let retry = defaults::retry(Mode::Enforce);
+        assert_eq!(eligibility::leave(&retry, b"GET", || false, None), Leave::All);
+        assert_eq!(eligibility::leave(&retry, b"POST", || false, None), Leave::Unsent);
+        assert_eq!(eligibility::leave(&retry, b"POST", || true, None), Leave::All);
+        assert_eq!(eligibility::leave(&retry, b"get", || false, None), Leave::Unsent, "methods are case-sensitive");
+    }
+
+    #[test]
+    fn a_retry_of_a_proxy_before_is_not_retried_again() {
+        let retry = defaults::retry(Mode::Enforce);
+        assert_eq!(eligibility::leave(&retry, b"GET", || false, Some(b"1")), Leave::All);
+        assert_eq!(eligibility::leave(&retry, b"GET", || false, Some(b"2")), Leave::Nothing);
+        assert_eq!(eligibility::leave(&retry, b"GET", || false, Some(b"\xff")), Leave::All);
+        let again = Retry { skip_retries_of_retries: false, ..retry };
+        assert_eq!(eligibility::leave(&again, b"GET", || false, Some(b"2")), Leave::All);
+    }
+
+    #[test]
+    fn with_an_attempt_seat_the_router_retries_responses_only_when_asked() {
+        let headers = router::router_headers(&defaults::retry(Mode::Enforce), Leave::All, true);
+        let words = "reset,connect-failure,refused-stream,retriable-headers";
+        assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some(words));
+        assert_eq!(header(&headers, "x-envoy-max-retries").as_deref(), Some("2"));
+        assert_eq!(header(&headers, "x-envoy-retriable-header-names").as_deref(), Some(RETRY_HEADER));
+        assert_eq!(header(&headers, "x-envoy-upstream-rq-per-try-timeout-ms").as_deref(), Some("0"));
+        assert_eq!(headers.len(), 4);
+    }
+
+    #[test]
+    fn only_the_policy_hedges_and_only_what_may_be_sent_twice() {
+        let mut retry = defaults::retry(Mode::Enforce);
+        let hedges = |retry: &Retry, leave| {
+            header(&router::router_headers(retry, leave, true), "x-envoy-hedge-on-per-try-timeout")
+        };
+        assert_eq!(hedges(&retry, Leave::All), None, "without a time for a try there is nothing to hedge after");
+        retry.per_try_timeout = Some(core::time::Duration::from_secs(1));
+        assert_eq!(hedges(&retry, Leave::All).as_deref(), Some("false"));
+        retry.hedge_on_per_try_timeout = true;
+        assert_eq!(hedges(&retry, Leave::All).as_deref(), Some("true"));
+        assert_eq!(hedges(&retry, Leave::Unsent).as_deref(), Some("false"));
+    }
+
+    #[test]
+    fn without_one_it_goes_by_the_words_and_statuses() {
+        let mut retry = defaults::retry(Mode::Enforce);
+        retry.on.statuses.insert_range(429, 430);
+        retry.on.words.insert(RetryWord::Unavailable);
+        let headers = router::router_headers(&retry, Leave::All, false);
+        let words = "gateway-error,reset,connect-failure,refused-stream,retriable-status-codes";
+        assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some(words));
+        assert_eq!(header(&headers, "x-envoy-retry-grpc-on").as_deref(), Some("unavailable"));
+        assert_eq!(header(&headers, "x-envoy-retriable-status-codes").as_deref(), Some("429,430"));
+        assert_eq!(header(&headers, "x-envoy-retriable-header-names"), None, "a host could set the header");
+    }
+
+    #[test]
+    fn what_may_have_been_seen_is_not_sent_again() {
+        for seat in [false, true] {
+            let retry = defaults::retry(Mode::Enforce);
+            let headers = router::router_headers(&retry, Leave::Unsent, seat);
+            assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some("connect-failure,refused-stream"));
+            let mut statuses = Retry { on: RetryOn::default(), ..retry };
+            statuses.on.statuses.insert_range(503, 503);
+            assert_eq!(
+                router::router_headers(&statuses, Leave::Unsent, seat),
+                [("x-envoy-max-retries", "0".to_owned())]
+            );
+        }
+    }
+
+    #[test]
+    fn without_leave_the_route_does_not_retry_either() {
+        let retry = defaults::retry(Mode::Enforce);
+        let none = [("x-envoy-max-retries", "0".to_owned())];
+        assert_eq!(router::router_headers(&retry, Leave::Nothing, true), none);
+        assert_eq!(router::router_headers(&Retry { max_retries: 0, ..retry }, Leave::All, true), none);
+    }
+
+    #[test]
+    fn numbers_lead_back_to_what_they_stand_for() {
+        for (number, denial) in Denial::ALL.into_iter().enumerate() {
+            assert_eq!((denial as usize, Denial::from_number(number as u8)), (number, Some(denial)));
+        }
+        for leave in [Leave::All, Leave::Unsent, Leave::Nothing] {
+            assert_eq!(Leave::from_number(leave as u8), Some(leave));
+        }
+        assert_eq!((Denial::from_number(7), Leave::from_number(3)), (None, None));
+    }
+}

@@ -1,0 +1,95 @@
+//! What the router is told about retries.
+
+use holdfast_policy::document::{Retry, RetryWord, StatusSet, WordSet};
+
+use super::conditions::ANY_RESET;
+use super::eligibility::Leave;
+use crate::http::markers::RETRY_HEADER;
+
+/// The request headers that tell the router how to retry a request with this leave, time-outs apart. With an
+/// attempt seat (`seat`) the router retries responses only when that seat asks for it; without one it goes by
+/// Envoy's words and by the statuses.
+/// Source: Envoy, "Router", HTTP headers (consumed).
+pub fn router_headers(retry: &Retry, leave: Leave, seat: bool) -> Vec<(&'static str, String)> {
+    if leave == Leave::Nothing || retry.max_retries == 0 {
+        // The route's own retries would go on otherwise.
+        return vec![("x-envoy-max-retries", "0".to_owned())];
+    }
+    let (words, grpc_words) = router_words(retry, leave, seat);
+    if words.is_empty() && grpc_words.is_empty() {
+        return vec![("x-envoy-max-retries", "0".to_owned())];
+    }
+    let join = |words: WordSet| listed(words.iter().map(|word| word.name().to_owned()));
+    let mut headers = vec![("x-envoy-retry-on", join(words)), ("x-envoy-max-retries", retry.max_retries.to_string())];
+    if seat && leave == Leave::All {
+        headers.push(("x-envoy-retriable-header-names", RETRY_HEADER.to_owned()));
+    }
+    if !grpc_words.is_empty() {
+        headers.push(("x-envoy-retry-grpc-on", join(grpc_words)));
+    }
+    if !seat && leave == Leave::All {
+        let statuses = (100..600).filter(|status| retry.on.statuses.contains(*status));
+        let statuses = listed(statuses.map(|status| status.to_string()));
+        if !statuses.is_empty() {
+            headers.push(("x-envoy-retriable-status-codes", statuses));
+        }
+    }
+    match retry.per_try_timeout {
+        // The route's own would run while a try waits.
+        None => headers.push(("x-envoy-upstream-rq-per-try-timeout-ms", "0".to_owned())),
+        // The route may hedge by itretry.
+        Some(_) => {
+            let hedges = retry.hedge_on_per_try_timeout && leave == Leave::All;
+            headers.push(("x-envoy-hedge-on-per-try-timeout", hedges.to_string()));
+        }
+    }
+    headers
+}
+
+/// The words of `retry_on` and of `retry_grpc_on` for the router.
+fn router_words(retry: &Retry, leave: Leave, seat: bool) -> (WordSet, WordSet) {
+    let on = retry.on.words;
+    let any_reset = on.has_any(ANY_RESET);
+    let mut words = WordSet::default();
+    let mut grpc_words = WordSet::default();
+    for word in on.iter() {
+        match word {
+            RetryWord::ConnectFailure | RetryWord::RefusedStream | RetryWord::ResetBeforeRequest => words.insert(word),
+            _ if leave != Leave::All => {}
+            // The attempt seat asks after responses that these name; what they name besides is a reset.
+            RetryWord::FiveXx | RetryWord::GatewayError if seat => words.insert(RetryWord::Reset),
+            RetryWord::EnvoyRatelimited | RetryWord::Retriable4xx if seat => {}
+            _ if word.grpc_status().is_some() => {
+                if !seat {
+                    grpc_words.insert(word);
+                }
+            }
+            _ => words.insert(word),
+        }
+    }
+    if leave != Leave::All && any_reset {
+        // Of all that these name, what no host can have seen.
+        words.insert(RetryWord::ConnectFailure);
+        words.insert(RetryWord::RefusedStream);
+    }
+    if leave == Leave::All {
+        if seat {
+            words.insert(RetryWord::RetriableHeaders);
+        } else if retry.on.statuses != StatusSet::default() {
+            words.insert(RetryWord::RetriableStatusCodes);
+        }
+    }
+    (words, grpc_words)
+}
+
+/// A header's list.
+fn listed(items: impl Iterator<Item = String>) -> String {
+    let mut list = String::new();
+    for item in items {
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(&item);
+    }
+    list
+}

@@ -1,0 +1,396 @@
+//! What the two seats tell each other about one request.
+//!
+//! The request seat writes it when it lets a request with retries pass; the attempt seat reads it at every try, and writes
+//! back how tries ended that did not simply succeed. It travels in Envoy's filter state, which no client can reach.
+
+use core::time::Duration;
+
+use crate::base::time::{Timestamp, nanos};
+use crate::http::attempt::Try;
+use crate::http::outcome::{Answer, Outcome, Verdict};
+use crate::outlier::table::HostId;
+use crate::retry::{Denial, Leave};
+use crate::store::cluster::GroupId;
+use crate::store::places::Occupant;
+use crate::store::record::{Kind, Reader, Record, Writer};
+
+/// The property that holds it, which becomes the filter state `wasm.holdfast_exchange`.
+pub const PROPERTY: &str = "holdfast_exchange";
+
+/// The most tries that are kept.
+const MOST_TRIES: usize = 32;
+
+/// The longest host's address that is kept whole: an IPv6 address with its port has 47 bytes.
+const LONGEST_HOST: usize = 64;
+
+/// One request, as both seats know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The content of the policy that governs the request from its beginning to its end.
+    pub fingerprint: u64,
+    /// The policy's name.
+    pub policy: String,
+    /// The place of the request's key.
+    pub key: Occupant,
+    /// The place of its cluster.
+    pub group: GroupId,
+    /// Whether the request seat knew of an attempt seat, and so left responses to it.
+    pub seat: bool,
+    /// Whether an attempt seat has written this, and so sees the tries and judges their hosts. No host can pretend that.
+    pub seen: bool,
+    /// Whether the policy decides on further tries of it; otherwise that is left to the route.
+    pub governs_retries: bool,
+    /// Whether the request seat has named hosts to the router.
+    pub steered: bool,
+    /// The host that was out and whose probe it is, if it is one.
+    pub probe: Option<HostId>,
+    /// What the waits of this request follow from; also its name among the requests of a worker.
+    pub seed: u64,
+    /// When the request came.
+    pub admitted: Timestamp,
+    /// When it must be over, if the policy says so.
+    pub deadline: Option<Timestamp>,
+    /// How long the router lets one try take, if the policy says so.
+    pub try_lasts: Option<Duration>,
+    /// What the request may be retried after.
+    pub leave: Leave,
+    /// Tries after the first that were begun and not taken back.
+    pub retries: u8,
+    /// How many of these still wait for their back-off to be over.
+    pub waiting: u8,
+    /// The tries that ended, without a first one that succeeded.
+    pub tries: Vec<Try>,
+    /// What is to happen after the last of them.
+    pub next: Next,
+    /// Whether the last response was marked as one that is not to be retried.
+    pub marked: bool,
+    /// How often an attempt seat has given up changing a record, this request's or one before, for the request seat to count.
+    pub contended: u8,
+}
+
+/// What is to happen after the last try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing has been decided.
+    Open,
+    /// Another try.
+    Retry {
+        /// Not before this time.
+        due: Timestamp,
+        /// When its token was withdrawn.
+        taken: Timestamp,
+    },
+    /// The route's lists decide. If there is another try, it is due then; it has no token yet.
+    Due(Timestamp),
+    /// No other try, for this reason.
+    Denied(Denial),
+    /// No other try: the policy does not name how the last one ended.
+    Unnamed,
+}
+
+impl Exchange {
+    /// A request of which nothing was tried yet, whose retries are the route's. `seed` is what its waits follow from.
+    pub fn new(
+        fingerprint: u64,
+        policy: &str,
+        key: Occupant,
+        group: GroupId,
+        seat: bool,
+        seed: u64,
+        admitted: Timestamp,
+    ) -> Exchange {
+        Exchange {
+            fingerprint,
+            policy: policy.to_owned(),
+            key,
+            group,
+            seat,
+            seen: false,
+            governs_retries: false,
+            steered: false,
+            probe: None,
+            seed,
+            admitted,
+            deadline: None,
+            try_lasts: None,
+            leave: Leave::Nothing,
+            retries: 0,
+            waiting: 0,
+            tries: Vec::new(),
+            next: Next::Open,
+            marked: false,
+            contended: 0,
+        }
+    }
+
+    /// Whether the next try is a further one.
+    pub fn is_retried(&self) -> bool {
+        self.retries > 0 || !self.tries.is_empty()
+    }
+
+    /// Whether it shows at the end of the request that the attempt seat on which the request seat counted does not see it: that
+    /// would have written here of a host's failure, and before it asks for another try or points here by a header
+    /// (`is_pointed_to`).
+    pub fn misses_seat(&self, is_pointed_to: bool, answer: Answer, outcome: &Outcome) -> bool {
+        let is_hosts_failure = outcome.failed() && matches!(answer, Answer::Http(_) | Answer::Grpc(_));
+        self.seat && !self.seen && (is_pointed_to || is_hosts_failure)
+    }
+
+    /// Takes back a further try that waited.
+    pub(crate) fn take_back(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.retries = self.retries.saturating_sub(1);
+    }
+
+    /// Adds a try that ended; what is over the most that are kept is left out.
+    pub fn ended(&mut self, mut one: Try) {
+        one.host.truncate(LONGEST_HOST);
+        if self.tries.len() < MOST_TRIES {
+            self.tries.push(one);
+        }
+    }
+
+    /// The exchange in a property's bytes; `None` when they are none of this version.
+    pub fn read_property(bytes: &[u8]) -> Option<Self> {
+        Exchange::decode(bytes, 0)
+    }
+
+    /// The bytes of the property.
+    pub fn property(&self) -> Vec<u8> {
+        self.encode(0)
+    }
+}
+
+fn write_occupant(occupant: Occupant, out: &mut Writer) {
+    out.u16(occupant.place);
+    out.u32(occupant.tenancy);
+}
+
+fn read_occupant(input: &mut Reader<'_>) -> Option<Occupant> {
+    Some(Occupant { place: input.u16()?, tenancy: input.u32()? })
+}
+
+/// A time that is not there.
+const NO_TIME: u64 = 0;
+
+impl Record for Exchange {
+    const KIND: Kind = Kind::Exchange;
+
+    fn size(&self) -> usize {
+        64 + self.policy.len() + self.tries.len() * (LONGEST_HOST + 30)
+    }
+
+    fn write(&self, out: &mut Writer) {
+        out.u64(self.fingerprint);
+        out.bytes(self.policy.as_bytes());
+        write_occupant(self.key, out);
+        match self.group {
+            GroupId::OfTheKey => out.u8(0),
+            GroupId::Numbered(occupant) => {
+                out.u8(1);
+                write_occupant(occupant, out);
+            }
+            GroupId::Nowhere => out.u8(2),
+        }
+        out.u8(self.seat.into());
+        out.u8(self.seen.into());
+        out.u8(self.governs_retries.into());
+        out.u8(self.steered.into());
+        out.u8(self.probe.is_some().into());
+        if let Some(HostId { place, id }) = self.probe {
+            out.u16(place);
+            out.u32(id);
+        }
+        out.u64(self.seed);
+        out.time(self.admitted);
+        out.u64(self.deadline.map_or(NO_TIME, |deadline| deadline.0));
+        out.u64(self.try_lasts.map_or(NO_TIME, nanos));
+        out.u8(self.leave as u8);
+        out.u8(self.retries);
+        out.u8(self.waiting);
+        match self.next {
+            Next::Open => out.u8(0),
+            Next::Retry { due, taken } => {
+                out.u8(1);
+                out.time(due);
+                out.time(taken);
+            }
+            Next::Denied(denial) => {
+                out.u8(2);
+                out.u8(denial as u8);
+            }
+            Next::Unnamed => out.u8(3),
+            Next::Due(due) => {
+                out.u8(4);
+                out.time(due);
+            }
+        }
+        out.u8(self.marked.into());
+        out.u8(self.contended);
+        out.u8(self.tries.len().min(MOST_TRIES) as u8);
+        for one in self.tries.iter().take(MOST_TRIES) {
+            out.bytes(&one.host);
+            out.end(one.end);
+            out.u8(one.verdict as u8);
+            out.u64(nanos(one.took));
+            out.time(one.ended);
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let fingerprint = input.u64()?;
+        let policy = core::str::from_utf8(input.bytes()?).ok()?.to_owned();
+        let key = read_occupant(input)?;
+        let group = match input.u8()? {
+            0 => GroupId::OfTheKey,
+            1 => GroupId::Numbered(read_occupant(input)?),
+            2 => GroupId::Nowhere,
+            _ => return None,
+        };
+        let (seat, seen) = (input.flag()?, input.flag()?);
+        let (governs_retries, steered) = (input.flag()?, input.flag()?);
+        let probe = if input.flag()? { Some(HostId { place: input.u16()?, id: input.u32()? }) } else { None };
+        let (seed, admitted) = (input.u64()?, input.time()?);
+        let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
+        let try_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
+        let (leave, retries, waiting) = (Leave::from_number(input.u8()?)?, input.u8()?, input.u8()?);
+        let next = match input.u8()? {
+            0 => Next::Open,
+            1 => Next::Retry { due: input.time()?, taken: input.time()? },
+            2 => Next::Denied(Denial::from_number(input.u8()?)?),
+            3 => Next::Unnamed,
+            4 => Next::Due(input.time()?),
+            _ => return None,
+        };
+        let (marked, contended) = (input.flag()?, input.u8()?);
+        let count = usize::from(input.u8()?);
+        if count > MOST_TRIES {
+            return None;
+        }
+        let mut tries = Vec::with_capacity(count);
+        for _ in 0..count {
+            let host = input.bytes()?.to_owned();
+            let end = input.end()?;
+            let verdict = match input.u8()? {
+                0 => Verdict::Success,
+                1 => Verdict::Failure,
+                2 => Verdict::Ignored,
+                _ => return None,
+            };
+            tries.push(Try { host, end, verdict, took: Duration::from_nanos(input.u64()?), ended: input.time()? });
+        }
+        Some(Exchange {
+            fingerprint,
+            policy,
+            key,
+            group,
+            seat,
+            seen,
+            governs_retries,
+            steered,
+            probe,
+            seed,
+            admitted,
+            deadline,
+            try_lasts,
+            leave,
+            retries,
+            waiting,
+            tries,
+            next,
+            marked,
+            contended,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::attempt::End;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn exchange() -> Exchange {
+        let ended = Timestamp::from_secs(1001);
+        let one = |end, verdict| Try {
+            host: b"[2001:db8::1]:8080".to_vec(),
+            end,
+            verdict,
+            took: Duration::from_millis(3),
+            ended,
+        };
+        Exchange {
+            fingerprint: 7,
+            policy: "orders".to_owned(),
+            key: Occupant { place: 3, tenancy: 7 },
+            group: GroupId::Numbered(Occupant { place: 300, tenancy: 2 }),
+            seat: true,
+            seen: true,
+            governs_retries: true,
+            steered: false,
+            probe: Some(HostId { place: 3, id: 9 }),
+            seed: u64::MAX,
+            admitted: Timestamp::from_secs(1000),
+            deadline: Some(Timestamp::from_secs(1005)),
+            try_lasts: None,
+            leave: Leave::Unsent,
+            retries: 2,
+            waiting: 1,
+            tries: vec![
+                one(End::Http(503), Verdict::Failure),
+                one(End::Grpc(14), Verdict::Ignored),
+                one(End::ConnectFailure, Verdict::Failure),
+                one(End::Reset, Verdict::Failure),
+                one(End::TimedOut, Verdict::Success),
+            ],
+            next: Next::Retry { due: ended, taken: Timestamp::from_secs(1000) },
+            marked: true,
+            contended: 1,
+        }
+    }
+
+    #[test]
+    fn what_one_seat_writes_the_other_reads() {
+        assert_eq!(Exchange::read_property(&exchange().property()), Some(exchange()));
+        let denied = Exchange { next: Next::Denied(Denial::Budget), deadline: None, ..exchange() };
+        assert_eq!(Exchange::read_property(&denied.property()), Some(denied));
+    }
+
+    #[test]
+    fn a_seat_is_missed_only_where_one_was_counted_on_and_nothing_but_a_host_can_have_answered() {
+        let counted_on = Exchange { seen: false, ..exchange() };
+        let outcome = |verdict| Outcome { verdict, slow: false, retry_after: None };
+        let (good, bad) = (outcome(Verdict::Success), outcome(Verdict::Failure));
+        assert!(counted_on.misses_seat(false, Answer::Http(503), &bad));
+        assert!(counted_on.misses_seat(false, Answer::Grpc(14), &bad));
+        assert!(counted_on.misses_seat(true, Answer::Http(200), &good), "a host has pointed here");
+        assert!(!counted_on.misses_seat(false, Answer::Http(200), &good), "of a success nothing is written");
+        assert!(!counted_on.misses_seat(false, Answer::NoAnswer, &bad), "perhaps there was no try");
+        for other in [Exchange { seat: false, ..counted_on }, exchange()] {
+            assert!(!other.misses_seat(true, Answer::Http(503), &bad), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn other_bytes_read_as_none() {
+        let bytes = exchange().property();
+        for len in 0..bytes.len() {
+            assert_eq!(Exchange::read_property(&bytes[..len]), None, "cut at {len}");
+        }
+        let mut longer = bytes;
+        longer.push(0);
+        assert_eq!(Exchange::read_property(&longer), None);
+    }
+
+    #[test]
+    fn many_tries_are_cut_off_and_so_are_long_hosts() {
+        let mut many = exchange();
+        for _ in 0..100 {
+            many.ended(Try { host: vec![b'x'; 1000], ..exchange().tries.remove(0) });
+        }
+        assert_eq!(many.tries.len(), MOST_TRIES);
+        assert_eq!(many.tries.last().map(|one| one.host.len()), Some(LONGEST_HOST));
+        assert_eq!(Exchange::read_property(&many.property()), Some(many));
+    }
+}

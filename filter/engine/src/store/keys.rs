@@ -1,0 +1,447 @@
+//! Keys: what has its own state within a policy, and its text in metrics, headers and logs.
+//!
+//! Values that come from requests never become names in the store. Each key has a numbered [place](crate::store::places) there, of which a
+//! policy has `max_keys`; a new one takes the place of the one that is worth least, and where all are worth keeping it shares the
+//! overflow key. Metric series cannot be given back, so only the first `max_keys` keys in the life of the process have some of their
+//! own.
+
+use std::collections::HashMap;
+
+use crate::base::fingerprint;
+use crate::base::time::Timestamp;
+use crate::store::paths;
+use crate::store::places::{Occupant, Places, Worth};
+use crate::store::record::{Kind, Reader, Record, Writer, occupied};
+use crate::store::{Store, update};
+use holdfast_policy::document::{Dimension, Scope};
+
+/// A key of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Its place in the store; that with the number `max_keys` is the overflow key's.
+    pub occupant: Occupant,
+    /// Its metric series.
+    pub series: Series,
+}
+
+impl Key {
+    /// The one key of a policy with an empty scope.
+    pub const ALL: Key = Key { occupant: Occupant { place: 0, tenancy: 0 }, series: Series(0) };
+}
+
+/// The number of a key's metric series within its policy's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Series(u16);
+
+impl Series {
+    /// The series that all keys share that have none of their own.
+    pub const OVERFLOW: Series = Series(u16::MAX);
+
+    /// A number for lists: 0 for the overflow series, then from 1 on.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0.wrapping_add(1))
+    }
+}
+
+/// The text of the one key of a policy with an empty scope.
+pub const ALL: &str = "all";
+
+/// The text of the key that later values share.
+pub const OVERFLOW: &str = "overflow";
+
+/// The longest value that a key's text shows whole, in bytes.
+const LONGEST_VALUE: usize = 96;
+
+/// The longest values, joined, that a worker keeps to save making their text again, in bytes.
+pub(crate) const LONGEST_JOINED: usize = 512;
+
+/// The text of the key for these values, which are in the order of `scope.by`:
+/// `cluster=orders,x-tenant=a`. A value that is too long or has bytes outside a plain set is shortened and
+/// marked with a hash, so that different values stay different.
+pub fn text(scope: &Scope, values: &[impl AsRef<[u8]>]) -> String {
+    if scope.by.is_empty() {
+        return ALL.to_owned();
+    }
+    let mut text = String::with_capacity(32);
+    for (dimension, value) in scope.by.iter().zip(values) {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(match dimension {
+            Dimension::Cluster => "cluster",
+            Dimension::Route => "route",
+            Dimension::Authority => "authority",
+            Dimension::Header(name) => name,
+        });
+        text.push('=');
+        push_value(&mut text, value.as_ref());
+    }
+    text
+}
+
+fn push_value(text: &mut String, value: &[u8]) {
+    let mut whole = value.len() <= LONGEST_VALUE;
+    for byte in value.iter().take(LONGEST_VALUE) {
+        let plain = byte.is_ascii_alphanumeric() || b"._-/|:@+".contains(byte);
+        text.push(if plain { char::from(*byte) } else { '_' });
+        whole &= plain;
+    }
+    if !whole {
+        text.push('~');
+        for shift in [28, 24, 20, 16, 12, 8, 4, 0] {
+            let digit = (fingerprint::of_text(value) >> shift & 0xf) as u32;
+            text.push(char::from_digit(digit, 16).unwrap_or('0'));
+        }
+    }
+}
+
+/// The name of one key, as it stands in the store.
+struct KeyName(String);
+
+impl Record for KeyName {
+    const KIND: Kind = Kind::KeyName;
+    fn write(&self, out: &mut Writer) {
+        out.bytes(self.0.as_bytes());
+    }
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        core::str::from_utf8(input.bytes()?).ok().map(|text| KeyName(text.to_owned()))
+    }
+}
+
+/// The names that have metric series, hashed, in the order in which they got them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct SeriesNames(Vec<u64>);
+
+impl SeriesNames {
+    fn find(&self, name: u64) -> Option<Series> {
+        let number = self.0.iter().position(|known| *known == name)?;
+        u16::try_from(number).ok().map(Series)
+    }
+}
+
+impl Record for SeriesNames {
+    const KIND: Kind = Kind::Series;
+    fn size(&self) -> usize {
+        self.0.len().saturating_mul(8).saturating_add(2)
+    }
+    fn write(&self, out: &mut Writer) {
+        let len = self.0.len().min(usize::from(u16::MAX));
+        out.u16(len as u16);
+        self.0.iter().take(len).for_each(|name| out.u64(*name));
+    }
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let len = usize::from(input.u16()?);
+        (0..len).map(|_| input.u64()).collect::<Option<_>>().map(SeriesNames)
+    }
+}
+
+/// The fingerprint of the names of series: they belong to a policy's name, whatever its content.
+const ANY_CONTENT: u64 = 0;
+
+/// Who has a place, as far as this worker has met it.
+#[derive(Debug)]
+struct Known {
+    tenancy: u32,
+    text: String,
+    series: Series,
+}
+
+/// One worker's copy of a policy's keys.
+#[derive(Debug)]
+pub struct KeyTable {
+    names: String,
+    fingerprint: u64,
+    most: u16,
+    places: Places,
+    /// By the values as they came, joined; saves making the text again. What it says of a key that has lost its place is void.
+    by_values: HashMap<Vec<u8>, Key>,
+    /// Those of the last request: most have the same as the one before.
+    last: Option<(Vec<u8>, Key)>,
+    /// Where values are joined; kept to reuse its memory.
+    joined: Vec<u8>,
+    /// By place.
+    known: Vec<Option<Known>>,
+    series_path: String,
+    series: SeriesNames,
+    /// The texts of the series by their index, as far as this worker has met their keys.
+    series_texts: Vec<String>,
+}
+
+impl KeyTable {
+    /// A copy that has read nothing yet. `prefix` is the common beginning of the names in the store of the policy with this name.
+    pub fn new(prefix: &str, policy: &str, fingerprint: u64, scope: &Scope) -> Self {
+        let most = scope.max_keys.get();
+        KeyTable {
+            names: format!("{prefix}/key/"),
+            fingerprint,
+            most,
+            places: Places::new(paths::keys(prefix), fingerprint, most),
+            by_values: HashMap::new(),
+            last: None,
+            joined: Vec::new(),
+            known: Vec::new(),
+            series_path: paths::series(policy),
+            series: SeriesNames::default(),
+            series_texts: Vec::new(),
+        }
+    }
+
+    /// The key that those share for which there is no place.
+    #[must_use]
+    pub fn overflow(&self) -> Key {
+        Key { occupant: Occupant { place: self.most, tenancy: 0 }, series: Series::OVERFLOW }
+    }
+
+    /// The text of a key, as long as it has its place or a series of its own.
+    #[must_use]
+    pub fn text(&self, key: Key) -> &str {
+        self.known_of(key.occupant).map_or_else(|| self.series_text(key.series), |known| &known.text)
+    }
+
+    /// The text of a series.
+    #[must_use]
+    pub fn series_text(&self, series: Series) -> &str {
+        let text = self.series_texts.get(series.index()).filter(|text| !text.is_empty());
+        text.map_or(OVERFLOW, String::as_str)
+    }
+
+    fn known_of(&self, occupant: Occupant) -> Option<&Known> {
+        let known = self.known.get(usize::from(occupant.place))?.as_ref()?;
+        (known.tenancy == occupant.tenancy).then_some(known)
+    }
+
+    /// Whether the key has a place, as far as this worker knows.
+    fn is_current(&self, key: Key) -> bool {
+        self.known_of(key.occupant).is_some()
+    }
+
+    /// Looks at once who has lost a place: a key of this worker turned out to have.
+    pub fn look_again(&mut self, store: &mut dyn Store, now: Timestamp) {
+        self.places.look_again(store, now);
+        self.forget_lost();
+    }
+
+    /// The key for these values, given a place if it is new and there is one to be had. `worth` says of an occupant what it is worth; one
+    /// with `enough` keeps its place.
+    pub fn key(
+        &mut self,
+        store: &mut dyn Store,
+        scope: &Scope,
+        values: &[impl AsRef<[u8]>],
+        enough: u32,
+        now: Timestamp,
+        worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
+    ) -> Key {
+        let mut joined = core::mem::take(&mut self.joined);
+        joined.clear();
+        for value in values.iter().map(AsRef::as_ref) {
+            // The length keeps ("a", "bc") and ("ab", "c") apart, whatever bytes a client sends.
+            joined.extend_from_slice(&(value.len() as u64).to_le_bytes());
+            joined.extend_from_slice(value);
+        }
+        if self.places.look(store, now) {
+            self.forget_lost();
+        }
+        let key = match &self.last {
+            Some((last, key)) if *last == joined && self.is_current(*key) => *key,
+            _ => self.look_up(store, scope, values, &joined, enough, now, worth),
+        };
+        if key.occupant.place < self.most {
+            self.places.use_once(key.occupant);
+        }
+        // A client does not decide how much of its values is kept.
+        if joined.capacity() <= LONGEST_JOINED {
+            self.joined = joined;
+        }
+        key
+    }
+
+    #[allow(clippy::too_many_arguments)] // Those of the one caller.
+    fn look_up(
+        &mut self,
+        store: &mut dyn Store,
+        scope: &Scope,
+        values: &[impl AsRef<[u8]>],
+        joined: &[u8],
+        enough: u32,
+        now: Timestamp,
+        worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
+    ) -> Key {
+        let known = self.by_values.get(joined).copied().filter(|key| self.is_current(*key));
+        let key = known.or_else(|| {
+            let text = text(scope, values);
+            let name = fingerprint::of_text(text.as_bytes());
+            if let Some(met) = self.met(name, &text) {
+                return Some(met);
+            }
+            let (occupant, is_new) = self.places.place(store, name, enough, now, worth)?;
+            self.meet(store, occupant, is_new, name, text)
+        });
+        let Some(key) = key else { return self.overflow() };
+        // A client does not decide how much of its values is kept.
+        if joined.len() <= LONGEST_JOINED {
+            if known.is_none() {
+                if self.by_values.len() >= 4 * usize::from(self.most) {
+                    // Mostly of keys that have lost their places; the others are found again in the directory.
+                    self.by_values.clear();
+                }
+                self.by_values.insert(joined.to_owned(), key);
+            }
+            self.last = Some((joined.to_owned(), key));
+        }
+        key
+    }
+
+    /// The key with this text, if this worker has met it and it has its place: its values are other ones, or too long to be kept.
+    fn met(&self, name: u64, text: &str) -> Option<Key> {
+        let occupant = self.places.known().find(name)?;
+        let known = self.known_of(occupant).filter(|known| known.text == text)?;
+        Some(Key { occupant, series: known.series })
+    }
+
+    /// Takes note of an occupant that this worker has not met; `None` if it is another one whose text has the same hash.
+    fn meet(
+        &mut self,
+        store: &mut dyn Store,
+        occupant: Occupant,
+        is_new: bool,
+        name: u64,
+        text: String,
+    ) -> Option<Key> {
+        let (path, fingerprint) =
+            (format!("{}{}", self.names, occupant.place), occupied(self.fingerprint, occupant.tenancy));
+        let stored = if is_new { None } else { store.get(&path) };
+        let stored = stored.and_then(|(bytes, _)| KeyName::decode(&bytes, fingerprint));
+        let text = match stored {
+            Some(stored) if stored.0 != text => return None,
+            Some(stored) => stored.0,
+            None => {
+                let name = KeyName(text);
+                store.set(&path, &name.encode(fingerprint));
+                name.0
+            }
+        };
+        let series = self.series_of(store, name);
+        if series != Series::OVERFLOW {
+            if self.series_texts.len() <= series.index() {
+                self.series_texts.resize(series.index().saturating_add(1), String::new());
+            }
+            if let Some(series_text) = self.series_texts.get_mut(series.index()) {
+                series_text.clone_from(&text);
+            }
+        }
+        let place = usize::from(occupant.place);
+        if self.known.len() <= place {
+            self.known.resize_with(place.saturating_add(1), || None);
+        }
+        if let Some(known) = self.known.get_mut(place) {
+            *known = Some(Known { tenancy: occupant.tenancy, text, series });
+        }
+        Some(Key { occupant, series })
+    }
+
+    /// The series of a name, made if there may be another one.
+    fn series_of(&mut self, store: &mut dyn Store, name: u64) -> Series {
+        if let Some(series) = self.series.find(name) {
+            return series;
+        }
+        let most = usize::from(self.most);
+        if self.series.0.len() >= most {
+            return Series::OVERFLOW;
+        }
+        let updated = update(&mut { store }, &self.series_path, ANY_CONTENT, |old: Option<&SeriesNames>| {
+            let mut names = old.cloned().unwrap_or_default();
+            if let Some(series) = names.find(name) {
+                return (series, None);
+            }
+            if names.0.len() >= most {
+                return (Series::OVERFLOW, None);
+            }
+            names.0.push(name);
+            (names.find(name).unwrap_or(Series::OVERFLOW), Some(names))
+        });
+        let Ok(updated) = updated else { return Series::OVERFLOW };
+        self.series = updated.record.unwrap_or_default();
+        updated.verdict
+    }
+
+    /// Says which keys were used, and forgets those that have lost their places: to be called about once a second. `is_kept` says of
+    /// one that was used whether it must stay.
+    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) {
+        if self.places.upkeep(store, now, is_kept) {
+            self.forget_lost();
+        }
+    }
+
+    /// Forgets those that have lost their places.
+    fn forget_lost(&mut self) {
+        for (place, known) in self.known.iter_mut().enumerate() {
+            let Ok(place) = u16::try_from(place) else { break };
+            let has_place = |known: &Known| self.places.known().has(Occupant { place, tenancy: known.tenancy });
+            *known = known.take().filter(has_place);
+        }
+    }
+
+    /// Whether this occupant has its place, as far as this worker knows.
+    #[must_use]
+    pub fn has(&self, occupant: Occupant) -> bool {
+        occupant.place >= self.most || self.places.known().has(occupant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use core::num::NonZeroU16;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn scope(most: u16) -> Scope {
+        Scope {
+            by: vec![Dimension::Cluster, Dimension::Header("x-tenant".into())],
+            max_keys: NonZeroU16::new(most).unwrap(),
+        }
+    }
+
+    #[test]
+    fn plain_values_show_whole_and_others_stay_distinct() {
+        let scope = scope(4);
+        assert_eq!(text(&scope, &["orders", "a"]), "cluster=orders,x-tenant=a");
+        let quoted = text(&scope, &[&b"orders"[..], b"a\"b"]);
+        assert!(quoted.starts_with("cluster=orders,x-tenant=a_b~"), "{quoted}");
+        assert_ne!(quoted, text(&scope, &["orders", "a'b"]));
+        assert!(text(&scope, &[vec![0xff; 9000], vec![]]).len() < 200);
+    }
+
+    fn anything(_: &mut dyn Store, _: Occupant) -> Worth {
+        Worth::Little(0)
+    }
+
+    #[test]
+    fn all_workers_find_the_same_place_for_the_same_values() {
+        let (mut store, scope, now) = (MemoryStore::default(), scope(4), Timestamp::from_secs(1_700_000_000));
+        let mut tables = [(); 2].map(|()| KeyTable::new("p", "p", 7, &scope));
+        let mut key = |worker: usize, tenant: &str| {
+            tables[worker].key(&mut store, &scope, &["orders", tenant], 20, now, &mut anything)
+        };
+        let (a, b) = (key(0, "a"), key(1, "b"));
+        assert_ne!(a.occupant, b.occupant);
+        assert_ne!(a.series, b.series);
+        assert_eq!([key(1, "a"), key(0, "b")], [a, b]);
+        assert_eq!(tables[0].text(b), "cluster=orders,x-tenant=b");
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_text_and_not_by_its_hash_alone() {
+        let (mut store, scope, now) = (MemoryStore::default(), scope(4), Timestamp::from_secs(1_700_000_000));
+        let mut table = KeyTable::new("p", "p", 7, &scope);
+        let a = table.key(&mut store, &scope, &["orders", "a"], 20, now, &mut anything);
+        // As if the text of another key had the same hash.
+        store.set("p/key/0", &KeyName("cluster=orders,x-tenant=b".to_owned()).encode(7));
+        let mut other = KeyTable::new("p", "p", 7, &scope);
+        let key = other.key(&mut store, &scope, &["orders", "a"], 20, now, &mut anything);
+        assert_eq!((key, a.occupant.place), (other.overflow(), 0));
+    }
+}

@@ -1,0 +1,585 @@
+//! Numbered places: what there is no end of, tenants and clusters that come and go, has its state at one of so many places in the
+//! store, which are given back and used again.
+//!
+//! One record, the directory, says who has which place. It is read when something is met for the first time and changed when a
+//! place is given away; who has a place already asks nobody. A place has a *tenancy*, counted up with each new occupant. All
+//! records at a place carry it ([`record::occupied`](crate::store::record::occupied)): what an earlier occupant left reads as absent, and a
+//! worker that has not heard of the change yet cannot overwrite what is the new one's.
+//!
+//! While there is room nothing is given away. After that the new one takes the place that is worth least. What the directory says of
+//! that is a second or two old; whoever takes a place looks at the occupant's own records first.
+
+use crate::base::time::{SKEW, Timestamp};
+use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::worker::VIEW_LASTS_UNSIGNALLED;
+use crate::store::{Expected, Store, update};
+use core::time::Duration;
+
+/// Who has, or had, a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Occupant {
+    /// The place's number.
+    pub place: u16,
+    /// Counts the place's occupants, from 0.
+    pub tenancy: u32,
+}
+
+/// What keeping an occupant is worth, as its own records say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// It must stay.
+    Keep,
+    /// It may go; the one with the fewest of these goes first.
+    Little(u32),
+}
+
+/// One place in the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The occupant's name, hashed.
+    pub name: u64,
+    /// Which occupant of this place it is.
+    pub tenancy: u32,
+    /// When somebody last said that it is used, in seconds since the epoch.
+    pub used: u32,
+    /// Puts those in order that were used in the same second.
+    pub order: u32,
+    /// How often it was used, halved every [`HALVED_AFTER`] seconds.
+    pub uses: u16,
+    /// Until then it stays, in seconds since the epoch: somebody has seen that it must.
+    pub kept_until: u32,
+}
+
+/// Uses count half with each so many seconds, aligned to the clock.
+pub const HALVED_AFTER: u32 = 10;
+
+/// Who was seen to have to stay stays so long without being looked at again, in seconds.
+const KEPT_FOR: u32 = 10;
+
+/// Who was not used for so long need not stay, whatever its records say, in seconds: nobody will ever move them.
+pub const ABANDONED_AFTER: u32 = 600;
+
+/// So many of the least used are looked at before a new one is turned away.
+const CANDIDATES: usize = 4;
+
+/// Nobody asks again so soon after a new one was turned away.
+const REFUSED_FOR: Duration = Duration::from_millis(100);
+
+/// How often a worker says what it has used, while places may be given away.
+const UPKEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// How often a change is tried when other workers are faster.
+const MAX_TRIES: usize = 16;
+
+impl Entry {
+    /// How much it is used now.
+    #[must_use]
+    pub fn weight(&self, now: Timestamp) -> u16 {
+        if self.used > seconds(now.plus(SKEW)) {
+            // From before the clock was put back.
+            return 0;
+        }
+        let halvings = (seconds(now) / HALVED_AFTER).saturating_sub(self.used / HALVED_AFTER);
+        self.uses.checked_shr(halvings).unwrap_or(0)
+    }
+
+    /// Whether it was seen a moment ago that it must stay.
+    fn is_kept(&self, now: Timestamp) -> bool {
+        (seconds(now)..=seconds(now).saturating_add(KEPT_FOR)).contains(&self.kept_until)
+    }
+
+    /// Whether nobody has used it for very long.
+    fn is_abandoned(&self, now: Timestamp) -> bool {
+        seconds(now).abs_diff(self.used) >= ABANDONED_AFTER
+    }
+}
+
+fn seconds(now: Timestamp) -> u32 {
+    u32::try_from(now.0 / 1_000_000_000).unwrap_or(u32::MAX)
+}
+
+/// The directory: all places that were ever used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Directory {
+    /// The tenancy of each place's first occupant: 0, or later than any before where the directory was lost and began again.
+    first: u32,
+    /// How often it was changed.
+    order: u32,
+    /// By number.
+    entries: Vec<Entry>,
+}
+
+impl Directory {
+    /// Who has this name.
+    #[must_use]
+    pub fn find(&self, name: u64) -> Option<Occupant> {
+        let place = self.entries.iter().position(|entry| entry.name == name)?;
+        self.occupant(u16::try_from(place).ok()?)
+    }
+
+    /// The occupant of a place.
+    #[must_use]
+    pub fn occupant(&self, place: u16) -> Option<Occupant> {
+        self.entries.get(usize::from(place)).map(|entry| Occupant { place, tenancy: entry.tenancy })
+    }
+
+    /// Whether the occupant still has its place.
+    #[must_use]
+    pub fn has(&self, occupant: Occupant) -> bool {
+        self.occupant(occupant.place) == Some(occupant)
+    }
+
+    /// All places, by number.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn is_half_full(&self, most: u16) -> bool {
+        self.entries.len().saturating_mul(2) >= usize::from(most)
+    }
+
+    fn next(&mut self) -> u32 {
+        self.order = self.order.wrapping_add(1);
+        self.order
+    }
+
+    fn push(&mut self, name: u64, now: Timestamp) -> Option<Occupant> {
+        let place = u16::try_from(self.entries.len()).ok()?;
+        let (tenancy, used, order) = (self.first, seconds(now), self.next());
+        self.entries.push(Entry { name, tenancy, used, order, uses: 1, kept_until: 0 });
+        self.occupant(place)
+    }
+
+    fn give(&mut self, place: u16, name: u64, now: Timestamp) -> Option<Occupant> {
+        let (used, order) = (seconds(now), self.next());
+        let entry = self.entries.get_mut(usize::from(place))?;
+        let tenancy = entry.tenancy.wrapping_add(1);
+        *entry = Entry { name, tenancy, used, order, uses: 1, kept_until: 0 };
+        self.occupant(place)
+    }
+
+    fn entry_of(&mut self, occupant: Occupant) -> Option<&mut Entry> {
+        self.entries.get_mut(usize::from(occupant.place)).filter(|entry| entry.tenancy == occupant.tenancy)
+    }
+
+    /// Notes that an occupant was used: `uses` makes of how often it was what it is now.
+    fn note(&mut self, occupant: Occupant, now: Timestamp, uses: impl FnOnce(u16) -> u16) {
+        let order = self.next();
+        if let Some(entry) = self.entry_of(occupant) {
+            let uses = uses(entry.weight(now));
+            *entry = Entry { used: seconds(now), order, uses, ..*entry };
+        }
+    }
+
+    /// Notes that an occupant must stay.
+    fn keep(&mut self, occupant: Occupant, now: Timestamp) {
+        if let Some(entry) = self.entry_of(occupant) {
+            entry.kept_until = seconds(now).saturating_add(KEPT_FOR);
+        }
+    }
+
+    /// The least used places that may go, the least used and the longest unused first.
+    fn least_used(&self, now: Timestamp) -> Vec<Occupant> {
+        let mut least = Vec::with_capacity(CANDIDATES.saturating_add(1));
+        for (place, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.is_kept(now)) {
+            let candidate = (entry.weight(now), entry.used, entry.order, place, entry.tenancy);
+            let at = least.partition_point(|other| *other < candidate);
+            if at < CANDIDATES {
+                least.insert(at, candidate);
+                least.truncate(CANDIDATES);
+            }
+        }
+        least.into_iter().map(|(.., place, tenancy)| Occupant { place: place as u16, tenancy }).collect()
+    }
+}
+
+impl Record for Directory {
+    const KIND: Kind = Kind::Occupants;
+
+    fn size(&self) -> usize {
+        self.entries.len().saturating_mul(26).saturating_add(10)
+    }
+
+    fn write(&self, out: &mut Writer) {
+        let len = self.entries.len().min(usize::from(u16::MAX));
+        out.u32(self.first);
+        out.u32(self.order);
+        out.u16(len as u16);
+        for entry in self.entries.iter().take(len) {
+            out.u64(entry.name);
+            out.u32(entry.tenancy);
+            out.u32(entry.used);
+            out.u32(entry.order);
+            out.u16(entry.uses);
+            out.u32(entry.kept_until);
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let (first, order) = (input.u32()?, input.u32()?);
+        let len = usize::from(input.u16()?);
+        let mut entries = Vec::with_capacity(len.min(4096));
+        for _ in 0..len {
+            let (name, tenancy, used, order) = (input.u64()?, input.u32()?, input.u32()?, input.u32()?);
+            entries.push(Entry { name, tenancy, used, order, uses: input.u16()?, kept_until: input.u32()? });
+        }
+        Some(Directory { first, order, entries })
+    }
+}
+
+/// One worker's copy of a directory.
+#[derive(Debug)]
+pub struct Places {
+    path: String,
+    fingerprint: u64,
+    most: u16,
+    known: Directory,
+    /// What this worker has used since it last said so.
+    uses: Vec<u16>,
+    /// When it did.
+    upkept: Timestamp,
+    /// When a new one was last turned away.
+    refused: Option<Timestamp>,
+    /// The change signal at the last look, and when that was.
+    epoch: Option<u64>,
+    looked: Timestamp,
+    /// Whether somebody has lost a place since [`Places::look`] or [`Places::upkeep`] last said so.
+    has_lost: bool,
+}
+
+impl Places {
+    /// A copy of the directory at `path` with at most `most` places, of which nothing is known yet.
+    #[must_use]
+    pub fn new(path: String, fingerprint: u64, most: u16) -> Self {
+        Places {
+            path,
+            fingerprint,
+            most,
+            known: Directory::default(),
+            uses: Vec::new(),
+            upkept: Timestamp::ZERO,
+            refused: None,
+            epoch: None,
+            looked: Timestamp::ZERO,
+            has_lost: false,
+        }
+    }
+
+    /// The directory as this worker last read it.
+    #[must_use]
+    pub fn known(&self) -> &Directory {
+        &self.known
+    }
+
+    /// The place of this name, given to it if it has none, and whether that was now. `worth` says of an occupant, by its own records,
+    /// what it is worth; one with `enough` stays like one that must. `None`: all places are worth keeping.
+    pub fn place(
+        &mut self,
+        store: &mut dyn Store,
+        name: u64,
+        enough: u32,
+        now: Timestamp,
+        worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
+    ) -> Option<(Occupant, bool)> {
+        if self.refused.is_some_and(|at| now.apart(at) < REFUSED_FOR) {
+            // Who has a place has it all the same, as far as this worker knows.
+            return self.known.find(name).map(|found| (found, false));
+        }
+        for _ in 0..MAX_TRIES {
+            let (mut directory, expected) = self.read(store, now);
+            if let Some(found) = directory.find(name) {
+                self.know(directory);
+                return Some((found, false));
+            }
+            let was_half_full = directory.is_half_full(self.most);
+            let given = if directory.entries.len() < usize::from(self.most) {
+                directory.push(name, now)
+            } else {
+                let mut least: Option<(u32, Occupant)> = None;
+                for occupant in directory.least_used(now) {
+                    let is_abandoned = directory.entry_of(occupant).is_some_and(|entry| entry.is_abandoned(now));
+                    let outcomes = match worth(store, occupant) {
+                        Worth::Keep if !is_abandoned => {
+                            directory.keep(occupant, now);
+                            continue;
+                        }
+                        Worth::Keep => 0,
+                        Worth::Little(outcomes) => outcomes,
+                    };
+                    if outcomes < enough && least.is_none_or(|(fewest, _)| outcomes < fewest) {
+                        least = Some((outcomes, occupant));
+                    }
+                    if outcomes <= 1 {
+                        break;
+                    }
+                    // The directory has not heard of them yet.
+                    let outcomes = u16::try_from(outcomes).unwrap_or(u16::MAX);
+                    directory.note(occupant, now, |uses| uses.max(outcomes));
+                }
+                least.and_then(|(_, occupant)| directory.give(occupant.place, name, now))
+            };
+            if store.swap(&self.path, &directory.encode(self.fingerprint), expected).is_err() {
+                continue;
+            }
+            if !was_half_full && directory.is_half_full(self.most) {
+                // From now on all workers look now and then who has lost a place.
+                store.raise_epoch();
+            }
+            self.know(directory);
+            self.refused = given.is_none().then_some(now);
+            return given.map(|given| (given, true));
+        }
+        store.note_contention();
+        self.refused = Some(now);
+        None
+    }
+
+    fn read(&self, store: &mut dyn Store, now: Timestamp) -> (Directory, Expected) {
+        match store.get(&self.path) {
+            Some((bytes, version)) => {
+                // Damaged bytes: later than any tenancy that was counted up from 0.
+                let lost = || Directory { first: seconds(now), ..Directory::default() };
+                let directory = Directory::decode(&bytes, self.fingerprint).unwrap_or_else(lost);
+                (directory, Expected::Version(version))
+            }
+            None => (Directory::default(), Expected::Absent),
+        }
+    }
+
+    /// Notes that an occupant is used.
+    pub fn use_once(&mut self, occupant: Occupant) {
+        let place = usize::from(occupant.place);
+        if self.uses.len() <= place {
+            self.uses.resize(place.saturating_add(1), 0);
+        }
+        if let Some(uses) = self.uses.get_mut(place) {
+            *uses = uses.saturating_add(1);
+        }
+    }
+
+    /// Looks who has lost a place, where places are given away and something has changed since the last look: who came to a state
+    /// of its own meanwhile may have it at another place than this worker knows. Whether somebody has lost a place.
+    pub fn look(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
+        if self.known.entries.len() < usize::from(self.most) {
+            return false;
+        }
+        let epoch = store.epoch();
+        let is_stale = match epoch {
+            Some(_) => epoch != self.epoch,
+            None => now.apart(self.looked) >= VIEW_LASTS_UNSIGNALLED,
+        };
+        if is_stale {
+            (self.epoch, self.looked) = (epoch, now);
+            self.look_again(store, now);
+        }
+        core::mem::take(&mut self.has_lost)
+    }
+
+    /// Looks at once who has lost a place.
+    pub fn look_again(&mut self, store: &mut dyn Store, now: Timestamp) {
+        let (directory, _) = self.read(store, now);
+        self.know(directory);
+    }
+
+    /// Takes over what the directory now is.
+    fn know(&mut self, directory: Directory) {
+        self.has_lost |= directory.entries.len() < self.known.entries.len();
+        for ((place, new), old) in directory.entries.iter().enumerate().zip(&self.known.entries) {
+            if new.tenancy != old.tenancy {
+                self.has_lost = true;
+                // They were the other one's.
+                if let Some(uses) = self.uses.get_mut(place) {
+                    *uses = 0;
+                }
+            }
+        }
+        self.known = directory;
+    }
+
+    /// Says what was used and looks who has lost a place, where places may be given away: to be called about once a second. `is_kept`
+    /// says of an occupant that was used whether it must stay. Whether somebody has lost a place.
+    pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) -> bool {
+        if self.known.entries.is_empty() {
+            return false;
+        }
+        let epoch = store.epoch();
+        if !self.known.is_half_full(self.most) && epoch.is_some() && epoch == self.epoch {
+            return core::mem::take(&mut self.has_lost);
+        }
+        (self.epoch, self.looked) = (epoch, now);
+        if self.known.is_half_full(self.most) && now.apart(self.upkept) >= UPKEEP_EVERY {
+            self.say_what_was_used(store, now, is_kept);
+        } else {
+            self.look_again(store, now);
+        }
+        core::mem::take(&mut self.has_lost)
+    }
+
+    fn say_what_was_used(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) {
+        let used = |(place, uses): (usize, &u16)| {
+            let occupant = self.known.occupant(u16::try_from(place).ok()?)?;
+            (*uses > 0).then(|| (occupant, *uses, is_kept(occupant)))
+        };
+        let used: Vec<_> = self.uses.iter().enumerate().filter_map(used).collect();
+        let updated = update(&mut { store }, &self.path, self.fingerprint, |old: Option<&Directory>| {
+            let mut directory = old.cloned().unwrap_or_default();
+            for (occupant, uses, is_kept) in &used {
+                directory.note(*occupant, now, |before| before.saturating_add(*uses));
+                if *is_kept {
+                    directory.keep(*occupant, now);
+                }
+            }
+            ((), (old.is_some() && !used.is_empty()).then_some(directory))
+        });
+        // What could not be said is said the next time.
+        if let Ok(updated) = updated {
+            self.upkept = now;
+            self.uses.fill(0);
+            self.know(updated.record.unwrap_or_default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::record::{is_of_later_occupant, occupied};
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn t(seconds: u64) -> Timestamp {
+        Timestamp::from_secs(1_700_000_000 + seconds)
+    }
+
+    fn places(most: u16) -> Places {
+        Places::new("places".to_owned(), 7, most)
+    }
+
+    fn place(
+        places: &mut Places,
+        store: &mut MemoryStore,
+        name: u64,
+        now: Timestamp,
+        worth: Worth,
+    ) -> Option<Occupant> {
+        places.place(store, name, 20, now, &mut |_, _| worth).map(|(occupant, _)| occupant)
+    }
+
+    #[test]
+    fn the_least_used_and_among_those_the_longest_unused_goes_first() {
+        let mut store = MemoryStore::default();
+        let mut one = places(3);
+        for name in 1..=3 {
+            place(&mut one, &mut store, name, t(0), Worth::Little(0));
+        }
+        // The first is used often and the second once more.
+        (0..50).for_each(|_| one.use_once(Occupant { place: 0, tenancy: 0 }));
+        one.use_once(Occupant { place: 1, tenancy: 0 });
+        one.upkeep(&mut store, t(5), &mut |_| false);
+        let fourth = place(&mut one, &mut store, 4, t(6), Worth::Little(0));
+        assert_eq!(fourth, Some(Occupant { place: 2, tenancy: 1 }));
+        let fifth = place(&mut one, &mut store, 5, t(7), Worth::Little(0));
+        assert_eq!(fifth, Some(Occupant { place: 2, tenancy: 2 }), "the fourth was used once");
+        // Long unused, what was used often is worth as little as anything.
+        let later = t(7 + 160);
+        one.use_once(Occupant { place: 1, tenancy: 0 });
+        one.use_once(Occupant { place: 2, tenancy: 2 });
+        one.upkeep(&mut store, later, &mut |_| false);
+        let sixth = place(&mut one, &mut store, 6, later, Worth::Little(0));
+        assert_eq!(sixth, Some(Occupant { place: 0, tenancy: 1 }));
+    }
+
+    #[test]
+    fn who_must_stay_stays_and_a_new_one_is_turned_away_for_a_moment() {
+        let mut store = MemoryStore::default();
+        let mut one = places(2);
+        let known = [1, 2].map(|name| place(&mut one, &mut store, name, t(0), Worth::Little(0)));
+        for (worth, now) in [(Worth::Keep, t(1)), (Worth::Little(20), t(20))] {
+            assert_eq!(place(&mut one, &mut store, 3, now, worth), None);
+            let reads = store.reads();
+            assert_eq!(place(&mut one, &mut store, 4, now, Worth::Little(0)), None);
+            assert_eq!([1, 2].map(|name| place(&mut one, &mut store, name, now, Worth::Keep)), known);
+            assert_eq!(store.reads(), reads, "nobody asks again at once, and who has a place is found");
+        }
+        assert!(place(&mut one, &mut store, 3, t(40), Worth::Little(19)).is_some());
+    }
+
+    #[test]
+    fn who_must_stay_by_records_that_nobody_will_ever_change_goes_in_the_end() {
+        let mut store = MemoryStore::default();
+        let mut one = places(2);
+        for name in 1..=2 {
+            place(&mut one, &mut store, name, t(0), Worth::Little(0));
+            one.use_once(Occupant { place: name as u16 - 1, tenancy: 0 });
+        }
+        one.upkeep(&mut store, t(5), &mut |_| true);
+        let abandoned = 5 + u64::from(ABANDONED_AFTER);
+        for second in [6, 30, 300, abandoned - 1] {
+            assert_eq!(place(&mut one, &mut store, 3, t(second), Worth::Keep), None, "second {second}");
+        }
+        assert!(place(&mut one, &mut store, 3, t(abandoned + 20), Worth::Keep).is_some());
+    }
+
+    #[test]
+    fn uses_of_long_ago_weigh_nothing_however_often_there_are_new_ones() {
+        let mut store = MemoryStore::default();
+        let mut one = places(1);
+        let occupant = place(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
+        for round in 1..1000 {
+            one.use_once(occupant);
+            one.upkeep(&mut store, t(round * 9), &mut |_| false);
+        }
+        let weight = one.known().entries()[0].weight(t(9000));
+        assert!(weight <= 3, "{weight} for one use each nine seconds");
+        assert_eq!(one.known().entries()[0].weight(t(0)), 0, "the clock was put back by hours");
+    }
+
+    #[test]
+    fn another_worker_hears_who_has_lost_a_place() {
+        let mut store = MemoryStore::default();
+        let (mut one, mut two) = (places(1), places(1));
+        let first = place(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
+        assert!(
+            two.look(&mut store, t(0))
+                || two.upkeep(&mut store, t(0), &mut |_| false)
+                || two.known().entries().is_empty()
+        );
+        assert_eq!(place(&mut two, &mut store, 1, t(0), Worth::Little(0)), Some(first));
+        let second = place(&mut two, &mut store, 2, t(1), Worth::Little(0)).unwrap();
+        assert!(one.known().has(first), "it has not looked");
+        assert!(one.upkeep(&mut store, t(2), &mut |_| false));
+        assert!(!one.known().has(first) && one.known().has(second));
+        // Or at once, when something has changed that matters.
+        let third = place(&mut two, &mut store, 3, t(3), Worth::Little(0)).unwrap();
+        assert!(!one.look(&mut store, t(3)));
+        store.raise_epoch();
+        assert!(one.look(&mut store, t(3)) && one.known().has(third));
+    }
+
+    #[test]
+    fn a_directory_that_was_lost_gives_tenancies_that_are_later_than_any_before() {
+        let mut store = MemoryStore::default();
+        let mut one = places(2);
+        let first = place(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
+        store.set("places", b"damaged");
+        let again = place(&mut one, &mut store, 1, t(1), Worth::Little(0)).unwrap();
+        assert!(again.place == first.place && again.tenancy > first.tenancy);
+    }
+
+    #[test]
+    fn a_record_of_a_later_occupant_is_told_from_damaged_bytes() {
+        let record = |tenancy: u32| Directory::default().encode(occupied(7, tenancy));
+        let is_later = |bytes: &[u8], than: u32| is_of_later_occupant(bytes, Directory::KIND, occupied(7, than));
+        assert!(is_later(&record(1), 0) && is_later(&record(u32::MAX), 0) && is_later(&record(1000), 999));
+        assert!(!is_later(&record(5), 5) && !is_later(&record(4), 5));
+        for at in 0..record(5).len() {
+            for bit in 0..8 {
+                let mut damaged = record(5);
+                damaged[at] ^= 1 << bit;
+                assert!(!is_later(&damaged, 5), "bit {bit} of byte {at}");
+            }
+        }
+    }
+}

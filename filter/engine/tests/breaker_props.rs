@@ -1,0 +1,258 @@
+//! Properties of the breaker for any sequence of outcomes, times and workers.
+
+#![cfg(not(target_arch = "wasm32"))]
+// A test may stop at the first broken expectation; clippy knows that of test functions only, not of their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::breaker::{Cell, Judged, StateName};
+use holdfast_engine::concurrency::in_flight::InFlight;
+use holdfast_engine::http::outcome::{Outcome, Verdict};
+use holdfast_engine::request::{Decision, Event, Governed, Ticket};
+use holdfast_engine::store::memory::MemoryStore;
+use holdfast_engine::store::record::Record;
+use holdfast_engine::store::slot::Slot;
+use holdfast_engine::store::worker::Worker;
+use holdfast_engine::store::workers::Workers;
+use holdfast_policy::config;
+use holdfast_policy::document::Policy;
+use proptest::prelude::*;
+
+fn policy(breaker: &str) -> Arc<Policy> {
+    let text = format!(r#"{{"policies":[{{"name":"p","scope":[],"breaker":{breaker}}}]}}"#);
+    config::parse(text.as_bytes()).expect("a valid policy").policies.remove(0).into()
+}
+
+/// One thing that happens on one worker.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A request arrives.
+    Arrive,
+    /// The request in flight with this number (modulo how many there are) ends.
+    End(usize, Verdict),
+    /// Time passes.
+    Pass(u64),
+    /// The clock is set back.
+    Back(u64),
+    /// The worker's VM crashes, with all that it holds, and a new one takes its place.
+    Crash,
+}
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    prop_oneof![4 => Just(Verdict::Success), 6 => Just(Verdict::Failure), 1 => Just(Verdict::Ignored)]
+}
+
+fn step() -> impl Strategy<Value = (usize, Step)> {
+    let step = prop_oneof![
+        10 => Just(Step::Arrive),
+        10 => (0..64_usize, verdict()).prop_map(|(which, verdict)| Step::End(which, verdict)),
+        4 => (0..15_000_u64).prop_map(Step::Pass),
+        1 => (0..4_000_000_u64).prop_map(Step::Back),
+        1 => Just(Step::Crash),
+    ];
+    (0..3_usize, step)
+}
+
+struct Thread {
+    worker: Worker,
+    governed: Governed,
+    /// With the generation of half-open in which a probe was admitted.
+    in_flight: Vec<(Ticket, Timestamp)>,
+}
+
+/// All workers of one process.
+struct Process {
+    policy: Arc<Policy>,
+    store: MemoryStore,
+    threads: Vec<Thread>,
+    seed: u64,
+}
+
+impl Process {
+    fn new(policy: Arc<Policy>) -> Self {
+        let mut process = Process { policy, store: MemoryStore::default(), threads: Vec::new(), seed: 0 };
+        for _ in 0..3 {
+            let thread = process.thread();
+            process.threads.push(thread);
+        }
+        process
+    }
+
+    fn thread(&mut self) -> Thread {
+        self.seed += 1;
+        Thread {
+            worker: Worker::new(self.seed),
+            governed: Governed::new(Arc::clone(&self.policy)),
+            in_flight: Vec::new(),
+        }
+    }
+
+    fn arrive(&mut self, number: usize, now: Timestamp) -> (bool, Vec<Event>) {
+        let (thread, mut events) = (&mut self.threads[number], Vec::new());
+        let key = thread.governed.key(&mut thread.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"")));
+        match thread.governed.admit(&mut thread.worker, &mut self.store, key, now, &mut events) {
+            Decision::Admitted(ticket) => {
+                thread.in_flight.push((ticket, now));
+                (true, events)
+            }
+            Decision::Rejected(_) => (false, events),
+        }
+    }
+
+    fn end(&mut self, number: usize, which: usize, verdict: Verdict, now: Timestamp) -> Vec<Event> {
+        let (thread, mut events) = (&mut self.threads[number], Vec::new());
+        if !thread.in_flight.is_empty() {
+            let (ticket, _) = thread.in_flight.swap_remove(which % thread.in_flight.len());
+            let outcome = Outcome { verdict, slow: false, retry_after: None };
+            let hold = thread.governed.report(&mut thread.worker, &mut self.store, ticket, &outcome, now, &mut events);
+            assert_eq!(hold, None, "the policy limits no requests in flight");
+        }
+        events
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// However requests, outcomes, crashes and clocks go: from one step into half-open to the next, no more probes are
+    /// out or judged than the policy allows, where a probe is out until it reports or its lease is over.
+    #[test]
+    fn half_open_never_admits_more_than_its_probes(
+        steps in prop::collection::vec(step(), 1..400),
+        probes in 1..6_usize,
+    ) {
+        let lease = Duration::from_secs(10);
+        let policy = policy(&format!(
+            r#"{{"min_requests":4,"open_for":"2s","half_open":{{"probes":{probes},"lease":"10s"}}}}"#
+        ));
+        let mut process = Process::new(policy);
+        let mut now = Timestamp::from_secs(1_700_000_000);
+        let mut latest = now;
+        // Probes admitted since half-open began: when, and whether they were ignored in the end.
+        let mut out: Vec<(usize, Timestamp)> = Vec::new();
+        let mut judged = 0;
+        for (number, step) in steps {
+            match step {
+                Step::Pass(millis) => now = now.plus(Duration::from_millis(millis)),
+                Step::Back(millis) => {
+                    now = Timestamp(now.0.saturating_sub(millis * 1_000_000));
+                    // A lease from a clock further ahead than itself counts as over.
+                    out.retain(|(_, admitted)| admitted.plus(lease).since(now) <= lease);
+                }
+                Step::Crash => {
+                    let fresh = process.thread();
+                    process.threads[number] = fresh;
+                }
+                Step::Arrive => {
+                    let (admitted, events) = process.arrive(number, now);
+                    if events.iter().any(|event| matches!(event, Event::Moved(moved) if moved.to == StateName::HalfOpen)) {
+                        out.clear();
+                        judged = 0;
+                    }
+                    let probe = process.threads[number].in_flight.last().is_some_and(|(ticket, _)| ticket.is_probe());
+                    if admitted && probe {
+                        out.retain(|(_, admitted)| now.since(*admitted) < lease && admitted.since(now) == Duration::ZERO);
+                        out.push((number, now));
+                        prop_assert!(out.len() + judged <= probes, "{} out, {judged} judged, of {probes}", out.len());
+                    }
+                }
+                Step::End(which, verdict) => {
+                    let ending = process.threads[number].in_flight.get(
+                        which.checked_rem(process.threads[number].in_flight.len()).unwrap_or(0)
+                    ).map(|(ticket, admitted)| (ticket.is_probe(), *admitted));
+                    let events = process.end(number, which, verdict, now);
+                    if let Some((true, admitted)) = ending
+                        && let Some(place) = out.iter().position(|one| *one == (number, admitted))
+                    {
+                        out.swap_remove(place);
+                        if verdict != Verdict::Ignored {
+                            judged += 1;
+                        }
+                    }
+                    if events.iter().any(|event| matches!(event, Event::Moved(_))) {
+                        out.clear();
+                        judged = 0;
+                    }
+                }
+            }
+            latest = latest.max(now);
+        }
+    }
+
+    /// A closed breaker that has seen fewer outcomes than `min_requests` never opens.
+    #[test]
+    fn below_the_volume_it_never_opens(
+        outcomes in prop::collection::vec((0..3_usize, verdict(), 0..2_000_u64), 1..19),
+    ) {
+        let mut process = Process::new(policy(r#"{"min_requests":20}"#));
+        let mut now = Timestamp::from_secs(1_700_000_000);
+        for (number, verdict, millis) in outcomes {
+            prop_assert!(process.arrive(number, now).0);
+            now = now.plus(Duration::from_millis(millis));
+            let events = process.end(number, 0, verdict, now);
+            prop_assert!(!events.iter().any(|event| matches!(event, Event::Moved(_))));
+        }
+    }
+
+    /// The period grows and never passes the maximum, whatever the settings.
+    #[test]
+    fn growth_never_passes_the_maximum(
+        open_for in 1..100_000_u64, factor in 1000..10_000_u32, extra in 0..1_000_000_u64, opens in 0..u16::MAX,
+    ) {
+        let policy = policy(&format!(
+            r#"{{"open_for":"{open_for}ms","open_growth":{},"open_max":"{}ms"}}"#,
+            f64::from(factor) / 1000.0, open_for + extra
+        ));
+        let breaker = policy.breaker.as_ref().expect("it has one");
+        prop_assert!(breaker.period(opens) <= breaker.open_max);
+        prop_assert!(breaker.period(opens) >= breaker.open_for);
+        prop_assert!(breaker.period(opens.saturating_add(1)) >= breaker.period(opens));
+    }
+
+    /// Any bytes decode to a record or to nothing, and a record's own bytes to itself.
+    #[test]
+    fn any_bytes_are_a_record_or_absent(bytes in prop::collection::vec(any::<u8>(), 0..600), fingerprint: u64) {
+        fn check<R: Record + PartialEq + std::fmt::Debug>(bytes: &[u8], fingerprint: u64) -> Result<(), TestCaseError> {
+            if let Some(record) = R::decode(bytes, fingerprint) {
+                prop_assert_eq!(R::decode(&record.encode(fingerprint), fingerprint), Some(record));
+            }
+            Ok(())
+        }
+        for kind in 0..6 {
+            // With the right head, so that the fields are reached.
+            let mut record = vec![holdfast_engine::store::record::VERSION, kind];
+            record.extend_from_slice(&fingerprint.to_le_bytes());
+            record.extend_from_slice(&bytes);
+            check::<Cell>(&record, fingerprint)?;
+            check::<Slot>(&record, fingerprint)?;
+            check::<Workers>(&record, fingerprint)?;
+            check::<InFlight>(&record, fingerprint)?;
+        }
+        check::<Cell>(&bytes, fingerprint)?;
+        prop_assert_eq!(Cell::decode(&Cell::default().encode(fingerprint), fingerprint.wrapping_add(1)), None);
+    }
+
+    /// A cell with any content that decodes never panics, whatever is asked of it at whatever time.
+    #[test]
+    fn any_cell_answers(bytes in prop::collection::vec(any::<u8>(), 0..200), now: u64, random: u64) {
+        let policy = policy("{}");
+        let breaker = policy.breaker.as_ref().expect("it has one");
+        for state in 0..4_u8 {
+            let mut record = vec![holdfast_engine::store::record::VERSION, 1];
+            record.extend_from_slice(&0_u64.to_le_bytes());
+            record.extend_from_slice(&[0, 0, 0, 0, 0, 0, state]);
+            record.extend_from_slice(&bytes);
+            for len in [record.len(), 17, 25, 33, 37] {
+                let Some(mut cell) = record.get(..len).and_then(|record| Cell::decode(record, 0)) else { continue };
+                cell.peek(breaker, Timestamp(now), random);
+                cell.admit(breaker, Timestamp(now), random);
+                let judged = cell.judge_probe(breaker, 0, 0, &Outcome::IGNORED, Timestamp(now), random);
+                prop_assert!(matches!(judged, Judged::Stale | Judged::Counted));
+            }
+        }
+    }
+}

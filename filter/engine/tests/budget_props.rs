@@ -1,0 +1,264 @@
+//! Properties of the retry budget for any timeline of requests and failures, over several workers.
+
+#![cfg(not(target_arch = "wasm32"))]
+// A test may stop at the first broken expectation; clippy knows that of test functions only, not of their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use holdfast_engine::retry::budget;
+use std::borrow::Cow;
+use std::time::Duration;
+
+use holdfast_engine::attempt::{AfterResponse, Attempts, RouteEnds};
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::outcome::{Outcome, Verdict};
+use holdfast_engine::http::response::ResponseHead;
+use holdfast_engine::request::{Asked, Decision, Governed};
+use holdfast_engine::retry::{Denial, Leave};
+use holdfast_engine::seats::presence::Presence;
+use holdfast_engine::seats::retry_context::{Exchange, Next};
+use holdfast_engine::store::Store;
+use holdfast_engine::store::cluster::{ClusterHash, GroupId};
+use holdfast_engine::store::keys::Key;
+use holdfast_engine::store::memory::MemoryStore;
+use holdfast_engine::store::paths::{self, GroupPaths};
+use holdfast_engine::store::record::Record;
+use holdfast_engine::store::worker::Worker;
+use holdfast_policy::config;
+use holdfast_policy::document::Budget;
+use proptest::prelude::*;
+
+const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
+
+/// One thing that happens. Numbers of workers and tokens are taken modulo how many there are.
+#[derive(Debug, Clone)]
+enum Step {
+    /// So many thousandths of the budget's window pass.
+    Pass(u64),
+    /// So many requests are over that asked for nothing.
+    Requests(usize, usize),
+    /// So many requests fail, ask for another try, and are over.
+    Failures(usize, usize),
+    /// A try that has a token is not sent after all.
+    GiveBack(usize, usize),
+    /// Both VMs of the worker crash, and new ones take their place.
+    Crash(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => prop_oneof![0..10_u64, 0..400_u64, Just(100), 0..1500_u64].prop_map(Step::Pass),
+        3 => (0..3_usize, 1..20_usize).prop_map(|(worker, count)| Step::Requests(worker, count)),
+        4 => (0..3_usize, 1..12_usize).prop_map(|(worker, count)| Step::Failures(worker, count)),
+        2 => (0..3_usize, any::<usize>()).prop_map(|(worker, token)| Step::GiveBack(worker, token)),
+        1 => (0..3_usize).prop_map(Step::Crash),
+    ]
+}
+
+/// Budgets of every kind, of which a timeline can reach the end: by share, by reserve, by both.
+fn budget() -> impl Strategy<Value = (u32, u32, u64)> {
+    let ratio = prop_oneof![Just(0), Just(100), 0..=100_u32];
+    let reserve = prop_oneof![Just(0), Just(1), 0..=30_u32];
+    let window = prop_oneof![Just(1000), Just(10_000), Just(300_000), 1000..=20_000_u64];
+    (ratio, reserve, window).prop_filter("it allows something", |(ratio, reserve, _)| *ratio > 0 || *reserve > 0)
+}
+
+/// Both seats of one worker thread.
+struct Thread {
+    request: Worker,
+    governed: Governed,
+    attempt: Worker,
+    attempts: Attempts,
+    /// A request as the attempt seat is told of it.
+    exchange: Exchange,
+}
+
+/// All workers of one process, and what happened.
+struct Process {
+    text: String,
+    store: MemoryStore,
+    threads: Vec<Thread>,
+    seed: u64,
+    budget: Budget,
+    now: Timestamp,
+    /// When requests were over.
+    deposits: Vec<Timestamp>,
+    /// Further tries that have a token, and when they got it.
+    tokens: Vec<(Timestamp, Exchange)>,
+    refused: usize,
+}
+
+impl Process {
+    /// `reserve` is in tokens per window, `window` in milliseconds.
+    fn new((ratio, reserve, window): (u32, u32, u64)) -> Self {
+        let per_second = f64::from(reserve) * 1000.0 / window as f64;
+        // Rounded up to what can be said, so that a reserve is not none.
+        let per_second = (per_second * 1000.0).ceil() / 1000.0;
+        let text = format!(
+            r#"{{"policies":[{{"name":"p","scope":[],"retry":{{"backoff":{{"jitter":"none"}},
+                "budget":{{"ratio":{ratio},"min_per_second":{per_second},"window":"{window}ms"}}}}}}]}}"#
+        );
+        let policy = config::parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}")).policies.remove(0);
+        let budget = policy.retry.expect("it has retries").budget;
+        let mut process = Process {
+            text,
+            store: MemoryStore::default(),
+            threads: Vec::new(),
+            seed: 0,
+            budget,
+            now: Timestamp::from_secs(1_700_000_000),
+            deposits: Vec::new(),
+            tokens: Vec::new(),
+            refused: 0,
+        };
+        for _ in 0..3 {
+            let thread = process.thread();
+            process.threads.push(thread);
+        }
+        process
+    }
+
+    fn thread(&mut self) -> Thread {
+        self.seed += 1;
+        let policy = config::parse(self.text.as_bytes()).expect("valid").policies.remove(0);
+        let (mut request, mut governed) = (Worker::new(self.seed), Governed::new(policy.into()));
+        let (fingerprint, store, now) = (governed.fingerprint(), &mut self.store, self.now);
+        governed.publish(store, &config::policy_texts(self.text.as_bytes())[0]);
+        let attempts = Attempts::fetch(store, "p", fingerprint).expect("it is published");
+
+        let cluster = ClusterHash::OF_THE_KEY;
+        let key = governed.key(&mut request, store, now, |_| Some(Cow::Borrowed(b"")));
+        let prefix = paths::of_policy("p", fingerprint);
+        let group = GroupPaths::new(&prefix, key.occupant.place, GroupId::OfTheKey).expect("it is the key's");
+        let seat = group.attempt_seat();
+        store.set(&seat, &Presence { seen: now }.encode(fingerprint));
+        let decision = governed.admit(&mut request, store, key, now, &mut Vec::new());
+        let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
+        let asked = Asked { leave: Leave::All, cluster, ended: true };
+        let plan = governed.plan_retries(&mut request, store, &ticket, asked, now);
+        let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
+        Thread { request, governed, attempt: Worker::new(!self.seed), attempts, exchange }
+    }
+
+    /// A request comes and is over: a deposit.
+    fn request(&mut self, number: usize) {
+        let (now, mut events) = (self.now, Vec::new());
+        let Thread { request, governed, .. } = &mut self.threads[number];
+        let decision = governed.admit(request, &mut self.store, Key::ALL, now, &mut events);
+        let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
+        let hold = governed.report(request, &mut self.store, ticket, &FAILURE, now, &mut events);
+        assert_eq!(hold, None, "the policy limits no requests in flight");
+        self.deposits.push(now);
+    }
+
+    /// The first try of a request fails. Gives whether there is to be another.
+    fn failure(&mut self, number: usize) -> bool {
+        let (now, store) = (self.now, &mut self.store);
+        let Thread { attempt, attempts, exchange, .. } = &mut self.threads[number];
+        let mut exchange = Exchange { admitted: now, ..exchange.clone() };
+        let end = End::Http(503);
+        let one = Try { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
+        let head = ResponseHead { status: 503, ..ResponseHead::default() };
+        let after = attempts.after_response(attempt, store, &mut exchange, one, &head, RouteEnds::Unknown, now);
+        let granted = after == AfterResponse::Ask;
+        if granted {
+            self.tokens.push((now, exchange));
+        } else {
+            assert_eq!(exchange.next, Next::Denied(Denial::Budget), "nothing else is in the way");
+            self.refused += 1;
+        }
+        granted
+    }
+
+    fn give_back(&mut self, number: usize, token: usize) {
+        if !self.tokens.is_empty() {
+            let (taken, mut exchange) = self.tokens.swap_remove(token % self.tokens.len());
+            self.threads[number].attempts.abandon(&mut self.store, &mut exchange, taken, self.now);
+        }
+    }
+
+    /// How many of these times are in the span of `length` that ends now.
+    fn within(&self, times: impl Iterator<Item = Timestamp>, length: Duration) -> u32 {
+        times.filter(|time| self.now.since(*time) < length).count() as u32
+    }
+
+    /// The further tries with a token in every window that ends now.
+    fn granted(&self, length: Duration) -> u32 {
+        self.within(self.tokens.iter().map(|(taken, _)| *taken), length)
+    }
+
+    /// That in the window that ends now there are no more further tries than its requests allow. (A window with too many
+    /// of them has too many when the last one is granted.)
+    fn check_limit(&self) {
+        let granted = self.granted(self.budget.window);
+        let requests = self.within(self.deposits.iter().copied(), self.budget.window * 11 / 10);
+        let allowed = budget::allowed(&self.budget, requests);
+        assert!(u64::from(granted) * 1000 <= allowed, "{granted} further tries for {requests} requests: {allowed}");
+    }
+
+    /// That a further try was refused because there was no token left: requests count for nine tenths of a window at least
+    /// and after 10 ms at most, and tokens are gone for eleven tenths at most.
+    fn check_refusal(&self) {
+        let taken = self.granted(self.budget.window * 11 / 10);
+        let tenth = self.budget.window / 10;
+        let counted = self.deposits.iter().filter(|time| self.now.since(**time) >= Duration::from_millis(10));
+        let requests = self.within(counted.copied(), tenth * 9);
+        let allowed = budget::allowed(&self.budget, requests);
+        assert!(u64::from(taken + 1) * 1000 > allowed, "{taken} further tries for {requests} requests: {allowed}");
+    }
+
+    fn run(&mut self, steps: &[Step]) {
+        for step in steps {
+            match *step {
+                Step::Pass(thousandths) => {
+                    let passed = self.budget.window * u32::try_from(thousandths).unwrap() / 1000;
+                    self.now = self.now.plus(passed);
+                    for Thread { request, governed, .. } in &mut self.threads {
+                        request.tick(&mut self.store, self.now);
+                        governed.tick(request, &mut self.store, self.now);
+                    }
+                }
+                Step::Requests(number, count) => (0..count).for_each(|_| self.request(number)),
+                Step::Failures(number, count) => {
+                    for _ in 0..count {
+                        if self.failure(number) {
+                            self.check_limit();
+                        } else {
+                            self.check_refusal();
+                        }
+                        self.request(number);
+                    }
+                }
+                Step::GiveBack(number, token) => self.give_back(number, token),
+                Step::Crash(number) => self.threads[number] = self.thread(),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Whatever requests, failures, tries that are not sent and crashes there are: in no window are there more further
+    /// tries than its requests and one reserve allow, and none is refused that a token is left for.
+    #[test]
+    fn in_no_window_are_there_more_further_tries_than_its_requests_allow(
+        budget in budget(),
+        steps in prop::collection::vec(step(), 1..150),
+    ) {
+        Process::new(budget).run(&steps);
+    }
+}
+
+/// The property above would also hold if nothing was ever granted, or everything.
+#[test]
+fn timelines_of_an_outage_have_tries_that_are_granted_and_tries_that_are_refused() {
+    let mut process = Process::new((20, 5, 10_000));
+    let second = [Step::Failures(0, 10), Step::Failures(1, 10), Step::Failures(2, 10), Step::Pass(100)];
+    for _ in 0..30 {
+        process.run(&second);
+    }
+    let (granted, refused) = (process.tokens.len(), process.refused);
+    assert_eq!(granted + refused, 900);
+    assert!((150..=200).contains(&granted), "{granted}: a fifth of the requests, and a reserve of 5 in each window");
+}

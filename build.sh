@@ -77,10 +77,11 @@ target_check() {
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"
 }
 
-#: lint             format, clippy, documentation and dependencies, warnings are errors: native code and the module
+#: lint             format, layers, clippy, documentation and dependencies, warnings are errors: native code and the module
 target_lint() {
   cd "$root"
   cargo fmt --all --check
+  lint_layers
   cargo clippy --all-targets -- -D warnings
   wasm_clippy "${wasm_packages[@]}" -- -D warnings
   lint_documentation

@@ -32,3 +32,9 @@ ensure_cargo_deny() {
     cargo install cargo-deny --version "=$deny_version" --locked --root "$deny_tools" ||
     die "cargo-deny $deny_version could not be built"
 }
+
+# Rooms only look down, no feature imports another, no two files import each other.
+lint_layers() {
+  have python3 || die "the check of layers needs python3"
+  python3 "$root/scripts/layers.py" || die "the layers of filter/ are not kept: see scripts/layers.py"
+}

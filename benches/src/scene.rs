@@ -1,10 +1,11 @@
 //! Workers, keys and policies of one case, in a state that stays the same however often it is measured.
 
 use core::time::Duration;
+use holdfast_engine::cx::Cx;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use holdfast_engine::attempt::{AfterResponse, Attempts, RouteEnds};
+use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::{End, Try};
 use holdfast_engine::http::index::Index;
@@ -12,7 +13,7 @@ use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::http::request::Field;
 use holdfast_engine::http::response::ResponseHead;
 use holdfast_engine::outlier::hosts::Judged;
-use holdfast_engine::request::{Asked, Decision, Governed, Plan, Sending, Sent, Ticket};
+use holdfast_engine::request::{Asked, Decision, Plan, RequestPolicy, Sending, Sent, Ticket};
 use holdfast_engine::retry::Leave;
 use holdfast_engine::seats::retry_context::Exchange;
 use holdfast_engine::store::memory::MemoryStore;
@@ -54,7 +55,7 @@ pub(crate) struct Scene {
 #[derive(Debug)]
 struct AttemptSeat {
     worker: Worker,
-    attempts: Attempts,
+    attempts: AttemptPolicy,
     failed: Vec<(Exchange, Try)>,
     /// This VM among those of the attempt seats.
     attempt_worker: Worker,
@@ -67,8 +68,8 @@ struct AttemptSeat {
 struct Thread {
     worker: Worker,
     index: Index,
-    policies: Vec<Governed>,
-    events: Vec<holdfast_engine::request::Event>,
+    policies: Vec<RequestPolicy>,
+    events: Vec<holdfast_engine::event::Event>,
 }
 
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl Request {
 
 impl Thread {
     fn new(index: &Index, policies: &[Arc<Policy>], seed: u64) -> Self {
-        let policies = policies.iter().map(|policy| Governed::new(Arc::clone(policy))).collect();
+        let policies = policies.iter().map(|policy| RequestPolicy::new(Arc::clone(policy))).collect();
         Thread { worker: Worker::new(seed), index: index.clone(), policies, events: Vec::with_capacity(8) }
     }
 
@@ -100,13 +101,13 @@ impl Thread {
         let index = self.index.find(field)?;
         let governed = self.policies.get_mut(index)?;
         let key = governed.key(&mut self.worker, store, now, field);
-        Some((index, governed.admit(&mut self.worker, store, key, now, &mut self.events)))
+        Some((index, governed.admit(&mut Cx::new(store, &mut self.worker, now, &mut self.events), key)))
     }
 
     fn report(&mut self, store: &mut MemoryStore, index: usize, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
         self.events.clear();
         if let Some(governed) = self.policies.get_mut(index) {
-            let hold = governed.report(&mut self.worker, store, ticket, outcome, now, &mut self.events);
+            let hold = governed.report(&mut Cx::new(store, &mut self.worker, now, &mut self.events), ticket, outcome);
             debug_assert!(hold.is_none(), "nothing limits requests in flight");
         }
     }
@@ -123,7 +124,7 @@ impl Thread {
         let governed = self.policies.get_mut(index)?;
         let cluster = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
         let asked = Asked { leave: Leave::All, cluster, ended: true };
-        governed.plan_retries(&mut self.worker, store, ticket, asked, now)
+        governed.plan_retries(&mut Cx::new(store, &mut self.worker, now, &mut Vec::new()), ticket, asked)
     }
 
     /// What the module decides about where a request goes that it lets pass.
@@ -139,13 +140,13 @@ impl Thread {
         let governed = self.policies.get_mut(index)?;
         let hash = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
         let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None };
-        Some(governed.send(&mut self.worker, store, ticket, sending, now, &mut self.events))
+        Some(governed.send(&mut Cx::new(store, &mut self.worker, now, &mut self.events), ticket, sending))
     }
 
     fn tick(&mut self, store: &mut MemoryStore, now: Timestamp) {
         self.worker.tick(store, now);
         for governed in &mut self.policies {
-            governed.tick(&mut self.worker, store, now);
+            governed.tick(&mut Cx::new(store, &mut self.worker, now, &mut Vec::new()));
         }
     }
 }
@@ -156,7 +157,7 @@ impl AttemptSeat {
         let governed = threads.first().and_then(|thread| thread.policies.first()).expect("there is a policy");
         let alone = config::policy_texts(text.as_bytes());
         governed.publish(store, alone.first().expect("a text for each policy"));
-        let attempts = Attempts::fetch(store, &governed.policy().name, governed.fingerprint());
+        let attempts = AttemptPolicy::fetch(store, &governed.policy().name, governed.fingerprint());
         AttemptSeat {
             worker: Worker::new(0),
             attempts: attempts.expect("it is published"),
@@ -174,7 +175,7 @@ impl AttemptSeat {
         }
         let end = End::Http(if verdict == Verdict::Success { 200 } else { 503 });
         let one = Judged { host: host.as_bytes(), end, verdict, took: Duration::from_millis(3), sent: now };
-        attempts.judge_host(attempt_worker, store, exchange, one, now);
+        attempts.judge_host(&mut Cx::new(store, attempt_worker, now, &mut Vec::new()), exchange, one);
         true
     }
 }
@@ -280,7 +281,7 @@ impl Scene {
             let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
             let planned = self.plan_one(index, &ticket).and_then(|plan| plan.exchange).expect("it may be retried");
             if let Some(seat) = &mut self.seat {
-                seat.attempts.tell_presence(&mut self.store, &planned, self.now);
+                seat.attempts.announce(&mut self.store, &planned, self.now);
             }
         }
     }
@@ -400,7 +401,13 @@ impl Scene {
         let mut granted = 0;
         while let Some((mut exchange, one)) = failed.pop() {
             *now = now.plus(RETRY_GAP);
-            let after = attempts.after_response(worker, store, &mut exchange, one, &head, RouteEnds::Unknown, *now);
+            let after = attempts.after_response(
+                &mut Cx::new(store, worker, *now, &mut Vec::new()),
+                &mut exchange,
+                one,
+                &head,
+                RouteEnds::Unknown,
+            );
             granted += u32::from(after == AfterResponse::Ask);
         }
         granted

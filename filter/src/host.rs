@@ -1,92 +1,16 @@
-//! The host's functions, as the seats use them: through the SDK where its function serves, and declared here where it does not.
-//!
-//! The SDK's wrappers panic at a status that they do not expect, and a panic stops the worker for every stream. Those that are
-//! used here expect every status that Envoy gives for them. The others are declared here, each with its reason: with those
-//! any status is a value.
-
-#![allow(unsafe_code)] // The host's ABI is raw pointers; see above.
+//! The host as the engine asks for it, by host calls.
 
 use std::cell::Cell;
-use std::ptr::{null, null_mut};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::host::{Headers, Host, MetricKind, Refused, RootHost};
+use proxy_wasm::types::{MapType, MetricType};
 
-/// A status other than 0 = Ok, as the host gave it. Source: proxy-wasm ABI 0.2.1, `proxy_result_t`.
-pub type Refusal = u32;
-
-const OK: u32 = 0;
-
-/// Which headers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Headers {
-    /// The request's headers.
-    Request = MapType::HttpRequestHeaders as u32,
-    /// The response's headers.
-    Response = MapType::HttpResponseHeaders as u32,
-    /// The response's trailers.
-    ResponseTrailers = MapType::HttpResponseTrailers as u32,
-    /// The headers of the answer to a call of ours.
-    CallResponse = MapType::HttpCallResponseHeaders as u32,
-}
-
-#[link(wasm_import_module = "env")]
-unsafe extern "C" {
-    // The SDK's panic where the phase has no such headers, which Envoy answers with 2, and where a value is not UTF-8.
-    fn proxy_get_header_map_value(
-        map: u32,
-        key: *const u8,
-        key_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32;
-    fn proxy_replace_header_map_value(
-        map: u32,
-        key: *const u8,
-        key_size: usize,
-        value: *const u8,
-        value_size: usize,
-    ) -> u32;
-    fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
-    // The SDK's panics at a name that is not UTF-8, and copies each header into two allocations.
-    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
-    // The SDK's takes an empty value for none, and wants a list of the path's parts each time.
-    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
-    // The SDK's panics where there is no stream, which Envoy answers with 1.
-    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
-    // The SDK's have no details, and a status for gRPC only with the HTTP status 200.
-    fn proxy_send_local_response(
-        status: u32,
-        details: *const u8,
-        details_size: usize,
-        body: *const u8,
-        body_size: usize,
-        headers: *const u8,
-        headers_size: usize,
-        grpc_status: i32,
-    ) -> u32;
-}
-
-fn checked(status: u32) -> Result<(), Refusal> {
-    if status == OK { Ok(()) } else { Err(status) }
-}
-
-/// Runs a call that returns bytes, which the host has allocated through the module's own allocator.
-fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, Refusal> {
-    let (mut data, mut size) = (null_mut::<u8>(), 0);
-    checked(call(&mut data, &mut size))?;
-    if data.is_null() {
-        return Ok(Vec::new());
-    }
-    // SAFETY: the host obtained `size` bytes at `data` from the SDK's allocator, which allocates just that many as an array of
-    // bytes, and leaves them to the module.
-    Ok(unsafe { Vec::from_raw_parts(data, size, size) })
-}
+use crate::hostcalls;
 
 thread_local! {
-    static LATELY: Cell<u64> = const { Cell::new(0) };
+    static RECENTLY: Cell<Timestamp> = const { Cell::new(Timestamp::ZERO) };
     static CONTENTIONS: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -95,163 +19,80 @@ pub fn note_contention() {
     CONTENTIONS.set(CONTENTIONS.get().saturating_add(1));
 }
 
-/// How many were given up since this was last asked. No call.
-pub fn take_contentions() -> u32 {
-    CONTENTIONS.take()
-}
+/// The host that runs this module.
+#[derive(Debug, Clone, Copy)]
+pub struct WasmHost;
 
-/// Nanoseconds since the Unix epoch.
-pub fn now() -> u64 {
-    let since_epoch = hostcalls::get_current_time().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let now = since_epoch.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    LATELY.set(now);
-    now
-}
+impl RootHost for WasmHost {
+    fn now(&self) -> Timestamp {
+        let now = Timestamp(hostcalls::now());
+        RECENTLY.set(now);
+        now
+    }
 
-/// What [`now`] said last: with the ticks a second ago at most, where the worker is not held up. No call.
-pub fn lately() -> u64 {
-    LATELY.get()
-}
+    fn recently(&self) -> Timestamp {
+        RECENTLY.get()
+    }
 
-/// Asks for `on_tick` every so often, in whole milliseconds; zero ends it.
-pub fn tick_every(period: Duration) {
-    // Envoy refuses it never.
-    let _ = hostcalls::set_tick_period(period);
-}
+    fn tick_every(&self, period: Duration) {
+        hostcalls::tick_every(period);
+    }
 
-/// The plugin's configuration.
-pub fn plugin_configuration() -> Vec<u8> {
-    buffer(BufferType::PluginConfiguration)
-}
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        let kind = match kind {
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+        };
+        hostcalls::define_metric(kind, name).ok()
+    }
 
-/// The body of the answer to a call of ours.
-pub fn call_response_body() -> Vec<u8> {
-    buffer(BufferType::HttpCallResponseBody)
-}
+    fn record_metric(&self, id: u32, value: u64) {
+        let _ = hostcalls::record_metric(id, value);
+    }
 
-/// The VM's configuration.
-pub fn vm_configuration() -> Vec<u8> {
-    buffer(BufferType::VmConfiguration)
-}
+    fn increment_metric(&self, id: u32, by: u32) {
+        let _ = hostcalls::increment_metric(id, by.into());
+    }
 
-/// All bytes of a buffer; none where there is no such buffer.
-fn buffer(kind: BufferType) -> Vec<u8> {
-    hostcalls::get_buffer(kind, 0, usize::MAX).ok().flatten().unwrap_or_default()
-}
+    fn log(&self, alarming: bool, line: &str) {
+        log::log!(if alarming { log::Level::Warn } else { log::Level::Info }, "{line}");
+    }
 
-/// The first value of a header; `None` if there is none or the phase has no such headers.
-pub fn header(map: Headers, name: &str) -> Option<Vec<u8>> {
-    // SAFETY: the pointer and size are those of `name`, the others are `returned`'s locals.
-    returned(|data, size| unsafe { proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size) }).ok()
-}
-
-/// Sets a header to this one value.
-pub fn set_header(map: Headers, name: &str, value: &str) -> Result<(), Refusal> {
-    // SAFETY: pointers and sizes are those of the arguments.
-    checked(unsafe {
-        proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
-    })
-}
-
-/// Removes all values of a header.
-pub fn remove_header(map: Headers, name: &str) -> Result<(), Refusal> {
-    // SAFETY: the pointer and size are those of `name`.
-    checked(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
-}
-
-/// Makes the calls that follow concern this context, which must be alive.
-pub fn act_for(context: u32) -> Result<(), Status> {
-    hostcalls::set_effective_context(context)
-}
-
-/// Lets the paused request of the context go on.
-pub fn resume_request() -> Result<(), Status> {
-    hostcalls::resume_http_request()
-}
-
-/// All headers of a map in one call, which costs less than two single ones, as [`holdfast_engine::http::headers`] reads them.
-/// Empty if the phase has no such headers.
-pub fn headers(map: Headers) -> Vec<u8> {
-    // SAFETY: `returned` passes pointers to its locals.
-    returned(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) }).unwrap_or_default()
-}
-
-/// A property; its path's parts are separated by zero bytes. `None` if the phase does not have it.
-pub fn property(path: &str) -> Option<Vec<u8>> {
-    // SAFETY: the pointer and size are those of `path`, the others are `returned`'s locals.
-    returned(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) }).ok()
-}
-
-/// A property that is a number of 64 bits.
-pub fn property_number(path: &str) -> Option<u64> {
-    property(path)?.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes))
-}
-
-/// Sets a property, which becomes the filter state `wasm.<path>`.
-pub fn set_property(path: &str, value: &[u8]) -> Result<(), Refusal> {
-    // SAFETY: pointers and sizes are those of the arguments.
-    checked(unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
-}
-
-/// The bytes of a key of shared data and their version.
-pub fn shared_data(key: &str) -> Option<(Vec<u8>, u32)> {
-    match hostcalls::get_shared_data(key) {
-        Ok((None, None)) | Err(_) => None,
-        Ok((bytes, version)) => Some((bytes.unwrap_or_default(), version.unwrap_or(0))),
+    fn take_contentions(&self) -> u32 {
+        CONTENTIONS.take()
     }
 }
 
-/// Writes a key of shared data; a `version` of 0 whatever is there, another only over that version. `Ok(false)` if
-/// there is another.
-pub fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<bool, Status> {
-    match hostcalls::set_shared_data(key, Some(value), Some(version)) {
-        Ok(()) => Ok(true),
-        Err(Status::CasMismatch) => Ok(false),
-        Err(status) => Err(status),
+impl Host for WasmHost {
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        hostcalls::property(path)
+    }
+
+    fn set_property(&self, path: &str, value: &[u8]) -> Result<(), Refused> {
+        hostcalls::set_property(path, value).map_err(|_| Refused)
+    }
+
+    fn header(&self, map: Headers, name: &str) -> Option<Vec<u8>> {
+        hostcalls::header(number(map), name)
+    }
+
+    fn headers(&self, map: Headers) -> Vec<u8> {
+        hostcalls::headers(number(map))
+    }
+
+    fn set_header(&self, map: Headers, name: &str, value: &str) {
+        let _ = hostcalls::set_header(number(map), name, value);
+    }
+
+    fn remove_header(&self, map: Headers, name: &str) {
+        let _ = hostcalls::remove_header(number(map), name);
     }
 }
 
-/// Replies in place of the host. `grpc_status` only for gRPC clients.
-pub fn reply(
-    status: u16,
-    details: &str,
-    headers: &[(String, String)],
-    body: &[u8],
-    grpc_status: Option<u8>,
-) -> Result<(), Refusal> {
-    let pairs = holdfast_engine::http::headers::write(headers);
-    let (body_at, details_at) = (if body.is_empty() { null() } else { body.as_ptr() }, details.as_ptr());
-    // SAFETY: pointers and sizes are those of the arguments and of `pairs`.
-    checked(unsafe {
-        proxy_send_local_response(
-            status.into(),
-            details_at,
-            details.len(),
-            body_at,
-            body.len(),
-            pairs.as_ptr(),
-            pairs.len(),
-            grpc_status.map_or(-1, i32::from),
-        )
-    })
-}
-
-/// Defines a metric and gives its id. To be done once for each name.
-pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, Status> {
-    hostcalls::define_metric(kind, name)
-}
-
-/// A metric's value.
-pub fn metric(id: u32) -> Result<u64, Status> {
-    hostcalls::get_metric(id)
-}
-
-/// Sets a gauge.
-pub fn record_metric(id: u32, value: u64) -> Result<(), Status> {
-    hostcalls::record_metric(id, value)
-}
-
-/// Adds to a counter or gauge; 0 is refused.
-pub fn increment_metric(id: u32, by: i64) -> Result<(), Status> {
-    hostcalls::increment_metric(id, by)
+fn number(map: Headers) -> MapType {
+    match map {
+        Headers::Request => MapType::HttpRequestHeaders,
+        Headers::Response => MapType::HttpResponseHeaders,
+        Headers::ResponseTrailers => MapType::HttpResponseTrailers,
+    }
 }

@@ -1,16 +1,12 @@
-//! The proxy-wasm shell: turns Envoy's callbacks into calls of [`holdfast_policy`] and its verdicts into host calls.
+//! The proxy-wasm shell: turns Envoy's callbacks into calls of [`holdfast_engine`] and its verdicts into host calls.
 //! It decides nothing.
 
-mod attempt_plugin;
-mod attempt_seat;
+mod attempt_filter;
 mod contexts;
-mod counters;
-mod facts;
-mod governing;
 mod host;
-mod request_seat;
+mod hostcalls;
+mod request_filter;
 mod root;
-mod shared;
-mod shared_exchange;
+mod shared_data;
 mod start;
 mod vm;

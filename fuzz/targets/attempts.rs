@@ -4,19 +4,21 @@
 #![no_main]
 
 use core::time::Duration;
+use holdfast_engine::cx::Cx;
 use holdfast_engine::retry::conditions;
 use holdfast_engine::retry::eligibility;
 use holdfast_engine::retry::router;
 use std::sync::{Arc, LazyLock};
 
-use holdfast_engine::attempt::{AfterResponse, Attempts, BeforeRetry, RouteEnds};
+use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, BeforeRetry, RouteEnds};
 use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::event::Event;
 use holdfast_engine::http::attempt::{End, Try};
 use holdfast_engine::http::headers;
 use holdfast_engine::http::outcome::{Answer, Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
 use holdfast_engine::request::access_log;
-use holdfast_engine::request::{Asked, Decision, Event, Governed, Plan, Ticket, Tried};
+use holdfast_engine::request::{Asked, Decision, Plan, RequestPolicy, Ticket, Tried};
 use holdfast_engine::retry::budget::Withdrawn;
 use holdfast_engine::retry::{Denial, Leave, Named};
 use holdfast_engine::seats::retry_context::{Exchange, Next};
@@ -244,14 +246,14 @@ impl AnyAnswer {
 /// Both seats of one worker thread: two VMs.
 struct Thread {
     request: Worker,
-    governed: Governed,
+    governed: RequestPolicy,
     attempt: Worker,
-    attempts: Option<Attempts>,
+    attempts: Option<AttemptPolicy>,
 }
 
 impl Thread {
     fn new(policy: &Arc<Policy>, seed: u64) -> Self {
-        let governed = Governed::new(Arc::clone(policy));
+        let governed = RequestPolicy::new(Arc::clone(policy));
         Thread { request: Worker::new(seed), governed, attempt: Worker::new(!seed), attempts: None }
     }
 }
@@ -407,7 +409,7 @@ impl World<'_> {
             Step::Tick { worker } => {
                 let Thread { request, governed, .. } = &mut self.threads[usize::from(worker % 3)];
                 request.tick(&mut self.store, self.now);
-                governed.tick(request, &mut self.store, self.now);
+                governed.tick(&mut Cx::new(&mut self.store, request, self.now, &mut Vec::new()));
                 governed.publish(&mut self.store, self.text);
             }
             Step::Restart { worker, seed } => {
@@ -454,11 +456,13 @@ impl World<'_> {
         let World { store, threads, now, events, .. } = self;
         let Thread { request, governed, .. } = &mut threads[number];
         let key = governed.key(request, store, *now, |_| Some(value.into()));
-        let Decision::Admitted(ticket) = governed.admit(request, store, key, *now, events) else { return };
+        let Decision::Admitted(ticket) = governed.admit(&mut Cx::new(store, request, *now, events), key) else {
+            return;
+        };
         if misses_seat {
             governed.miss_attempt_seat(key, asked.cluster, *now);
         }
-        let plan = governed.plan_retries(request, store, &ticket, asked, *now);
+        let plan = governed.plan_retries(&mut Cx::new(store, request, *now, &mut Vec::new()), &ticket, asked);
         assert_eq!(plan.is_some(), retry.mode == Mode::Enforce);
         if let Some(plan) = &plan {
             let is_retried = plan.leave != Leave::Nothing && retry.max_retries > 0;
@@ -493,12 +497,12 @@ impl World<'_> {
     }
 
     /// The attempt seat's policy for an exchange, as it finds it.
-    fn seat(&mut self, number: usize, exchange: &Exchange) -> Option<Attempts> {
+    fn seat(&mut self, number: usize, exchange: &Exchange) -> Option<AttemptPolicy> {
         if let Some(known) = self.threads[number].attempts.take_if(|known| known.is(exchange)) {
             return Some(known);
         }
         let (name, fingerprint) = (&exchange.policy, exchange.fingerprint);
-        let fetched = Attempts::fetch(&mut self.store, name, fingerprint)?;
+        let fetched = AttemptPolicy::fetch(&mut self.store, name, fingerprint)?;
         assert!(fetched.is(exchange), "never another policy's");
         Some(fetched)
     }
@@ -508,7 +512,7 @@ impl World<'_> {
         &mut self,
         request: usize,
         exchange: &mut Exchange,
-        act: impl FnOnce(&mut Attempts, &mut Worker, &mut MemoryStore, &mut Exchange, Timestamp) -> R,
+        act: impl FnOnce(&mut AttemptPolicy, &mut Worker, &mut MemoryStore, &mut Exchange, Timestamp) -> R,
     ) -> Option<R> {
         let number = self.requests[request].thread;
         let mut attempts = self.seat(number, exchange)?;
@@ -553,7 +557,7 @@ impl World<'_> {
         one.begun += 1;
         let (is_first, passed) = (one.begun == 1, one.passed);
         let done = self.act(request, &mut exchange, |attempts, worker, store, exchange, now| {
-            attempts.tell_presence(store, exchange, now);
+            attempts.announce(store, exchange, now);
             let hedges = attempts.hedges(exchange);
             if beside > 0 && !hedges {
                 // Tries follow each other.
@@ -569,7 +573,8 @@ impl World<'_> {
                 attempts.came_back(exchange.marked, route.to_vec());
             }
             let is_retry = exchange.is_retried() || hedges && !is_first;
-            let decision = is_retry.then(|| attempts.before_retry(worker, store, exchange, now));
+            let decision =
+                is_retry.then(|| attempts.before_retry(&mut Cx::new(store, worker, now, &mut Vec::new()), exchange));
             Some((decision.unwrap_or(BeforeRetry::Send), is_retry, hedges))
         });
         let Some(Some((decision, is_retry, hedges))) = done else { return };
@@ -658,7 +663,7 @@ impl World<'_> {
                     Ends::At(nanos) if attempts.wants_time_left() => RouteEnds::At(Timestamp(nanos)),
                     _ => RouteEnds::Unknown,
                 };
-                attempts.after_response(worker, store, exchange, one, &head, ends, now)
+                attempts.after_response(&mut Cx::new(store, worker, now, &mut Vec::new()), exchange, one, &head, ends)
             };
             exchange.marked = after == AfterResponse::Forbid && is_marked;
             Some((Some(after), is_marked))
@@ -688,7 +693,7 @@ impl World<'_> {
         let mut exchange = self.known(request, own);
         let done = self.act(request, &mut exchange, |attempts, _, store, exchange, now| match phase {
             Phase::Waiting { taken, .. } if client_left => attempts.abandon(store, exchange, taken, now),
-            Phase::Waiting { due, taken } if connected => Attempts::begin_again(exchange, due, taken),
+            Phase::Waiting { due, taken } if connected => AttemptPolicy::begin_again(exchange, due, taken),
             Phase::Waiting { .. } => attempts.after_no_connection(exchange, host.to_vec(), now),
             Phase::Sent(_) if client_left => {}
             Phase::Sent(sent) => attempts.after_no_response(exchange, host.to_vec(), connected, sent, now),
@@ -717,8 +722,8 @@ impl World<'_> {
         let World { policy, store, threads, now, events, .. } = self;
         let Thread { request, governed, .. } = &mut threads[thread];
         let outcome = Outcome::judge(&policy.outcome, answer, Duration::ZERO, None);
-        if let Some(hold) = governed.report(request, store, ticket, &outcome, *now, events) {
-            governed.release(request, store, hold, *now);
+        if let Some(hold) = governed.report(&mut Cx::new(store, request, *now, events), ticket, &outcome) {
+            governed.release(&mut Cx::new(store, request, *now, &mut Vec::new()), hold);
         }
         let tried = Tried {
             leave: plan.as_ref().map_or(Leave::All, |plan| plan.leave),
@@ -726,7 +731,8 @@ impl World<'_> {
             exchange: exchange.as_ref(),
             attempts,
         };
-        let accounted = governed.account_retries(request, store, key, &tried, answer, &outcome, *now, events);
+        let accounted =
+            governed.account_retries(&mut Cx::new(store, request, *now, events), key, &tried, answer, &outcome);
         // What the router did by itself is charged, and that is no token for a try.
         let given_back = before.saturating_sub(self.used(key.occupant));
         assert!(given_back <= 1, "{given_back} tokens for the one try that was not made");
@@ -761,7 +767,7 @@ fn bytes(head: Option<(Kind, u64)>, body: &[u8]) -> Vec<u8> {
 }
 
 /// One of the keys that the policy uses, with the head that belongs there.
-fn target(record: u8, number: u8, governed: &Governed) -> (String, Kind, u64) {
+fn target(record: u8, number: u8, governed: &RequestPolicy) -> (String, Kind, u64) {
     let fingerprint = governed.fingerprint();
     let prefix = paths::of_policy(&governed.policy().name, fingerprint);
     let key = Paths::new(&prefix, (number & 3).into());

@@ -2,13 +2,13 @@
 
 #![no_main]
 
+use holdfast_engine::cx::Cx;
 use std::sync::Arc;
 
 use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::breaker::words;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
-use holdfast_engine::request::{Decision, Governed};
+use holdfast_engine::request::{Decision, RequestPolicy};
 use holdfast_engine::store::memory::MemoryStore;
 use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config::{self, MAX_LISTED};
@@ -70,21 +70,22 @@ fn spaced(bytes: &[u8]) -> Vec<u8> {
 fn govern(policy: Arc<holdfast_policy::document::Policy>) {
     let failure = Outcome { verdict: Verdict::Failure, slow: true, retry_after: None };
     let (mut worker, mut store, mut events) = (Worker::new(1), MemoryStore::default(), Vec::new());
-    let mut governed = Governed::new(Arc::clone(&policy));
+    let mut governed = RequestPolicy::new(Arc::clone(&policy));
     let mut now = Timestamp::from_secs(1_700_000_000);
     for round in 0..24 {
         let key = governed.key(&mut worker, &mut store, now, |_| Some(b"x"[..].into()));
-        if let Decision::Admitted(ticket) = governed.admit(&mut worker, &mut store, key, now, &mut events) {
-            let hold = governed.report(&mut worker, &mut store, ticket, &failure, now, &mut events);
+        if let Decision::Admitted(ticket) = governed.admit(&mut Cx::new(&mut store, &mut worker, now, &mut events), key)
+        {
+            let hold = governed.report(&mut Cx::new(&mut store, &mut worker, now, &mut events), ticket, &failure);
             if let Some(hold) = hold {
-                governed.release(&mut worker, &mut store, hold, now);
+                governed.release(&mut Cx::new(&mut store, &mut worker, now, &mut Vec::new()), hold);
             }
         }
         now = now.plus(core::time::Duration::from_millis(1 << round));
-        governed.tick(&mut worker, &mut store, now);
+        governed.tick(&mut Cx::new(&mut store, &mut worker, now, &mut Vec::new()));
         for event in events.drain(..) {
-            if let holdfast_engine::request::Event::Moved(transition) = event {
-                assert!(!words::line(&policy, governed.key_text(key), &transition).contains('\n'));
+            if let Some((_, line)) = event.line(&policy.name, governed.key_text(key)) {
+                assert!(!line.contains('\n'));
             }
         }
     }

@@ -3,13 +3,14 @@
 #![no_main]
 
 use core::time::Duration;
+use holdfast_engine::cx::Cx;
 use std::sync::{Arc, LazyLock};
 
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::outlier::hosts::Judged;
-use holdfast_engine::request::{Decision, Governed, InFlightHold, Sending, Ticket};
+use holdfast_engine::request::{Decision, InFlightHold, RequestPolicy, Sending, Ticket};
 use holdfast_engine::store::Store;
 use holdfast_engine::store::cluster::{ClusterHash, GroupId};
 use holdfast_engine::store::memory::MemoryStore;
@@ -99,14 +100,14 @@ enum Host<'a> {
 
 struct Thread {
     worker: Worker,
-    governed: Governed,
+    governed: RequestPolicy,
     tickets: Vec<Ticket>,
     holds: Vec<InFlightHold>,
 }
 
 impl Thread {
     fn new(policy: &Arc<Policy>, seed: u64) -> Self {
-        let governed = Governed::new(Arc::clone(policy));
+        let governed = RequestPolicy::new(Arc::clone(policy));
         Thread { worker: Worker::new(seed), governed, tickets: Vec::new(), holds: Vec::new() }
     }
 }
@@ -122,7 +123,7 @@ fuzz_target!(|input: Input<'_>| {
             Step::Request { worker, value } => {
                 let Thread { worker, governed, tickets, .. } = &mut threads[usize::from(worker % 3)];
                 let key = governed.key(worker, &mut store, now, |_| Some(value.into()));
-                let decision = governed.admit(worker, &mut store, key, now, &mut events);
+                let decision = governed.admit(&mut Cx::new(&mut store, worker, now, &mut events), key);
                 if let Decision::Admitted(ticket) = decision {
                     tickets.push(ticket);
                 }
@@ -133,12 +134,12 @@ fuzz_target!(|input: Input<'_>| {
                 let Some(ticket) = tickets.pop() else { continue };
                 let verdict = [Verdict::Success, Verdict::Failure, Verdict::Ignored][usize::from(verdict % 3)];
                 let outcome = Outcome { verdict, slow: false, retry_after: retry_after.map(Duration::from_nanos) };
-                holds.extend(governed.report(worker, &mut store, ticket, &outcome, now, &mut events));
+                holds.extend(governed.report(&mut Cx::new(&mut store, worker, now, &mut events), ticket, &outcome));
             }
             Step::Release { worker } => {
                 let Thread { worker, governed, holds, .. } = &mut threads[usize::from(worker % 3)];
                 if let Some(hold) = holds.pop() {
-                    governed.release(worker, &mut store, hold, now);
+                    governed.release(&mut Cx::new(&mut store, worker, now, &mut Vec::new()), hold);
                 }
             }
             Step::Send { worker, cluster, waits } => {
@@ -147,7 +148,7 @@ fuzz_target!(|input: Input<'_>| {
                 let hash = ClusterHash(cluster.len() as u64 % 3);
                 let leave = waits.then_some(holdfast_engine::retry::Leave::Nothing);
                 let sending = Sending { cluster: hash, cluster_name: cluster, leave, exchange: None };
-                let sent = governed.send(worker, &mut store, ticket, sending, now, &mut events);
+                let sent = governed.send(&mut Cx::new(&mut store, worker, now, &mut events), ticket, sending);
                 if let Some(steering) = sent.steering {
                     assert!(steering.out <= steering.of, "{steering:?}");
                     assert!(steering.hosts.split(',').count() <= 4, "three and the probe: {steering:?}");
@@ -174,13 +175,13 @@ fuzz_target!(|input: Input<'_>| {
                 let cluster = ClusterHash(u64::from(cluster % 3));
                 let one = Judged { host, end, verdict, took, sent };
                 if verdict != Verdict::Success || governed.wants_host(&mut store, key, cluster, now) {
-                    governed.judge_host(worker, &mut store, key, cluster, one, now, &mut events);
+                    governed.judge_host(&mut Cx::new(&mut store, worker, now, &mut events), key, cluster, one);
                 }
             }
             Step::Tick { worker } => {
                 let Thread { worker, governed, .. } = &mut threads[usize::from(worker % 3)];
                 worker.tick(&mut store, now);
-                governed.tick(worker, &mut store, now);
+                governed.tick(&mut Cx::new(&mut store, worker, now, &mut Vec::new()));
             }
             Step::Restart { worker, seed } => threads[usize::from(worker % 3)] = Thread::new(policy, seed),
             Step::Forward(micros) => now = now.plus(Duration::from_micros(micros.into())),
@@ -202,7 +203,7 @@ fuzz_target!(|input: Input<'_>| {
 });
 
 /// One of the keys that the policy uses, with the head that belongs there.
-fn target(record: u8, governed: &Governed) -> (String, u8, u64) {
+fn target(record: u8, governed: &RequestPolicy) -> (String, u8, u64) {
     let fingerprint = governed.fingerprint();
     let prefix = paths::of_policy(&governed.policy().name, fingerprint);
     let key = Paths::new(&prefix, (record >> 4 & 3).into());

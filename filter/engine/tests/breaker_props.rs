@@ -4,15 +4,17 @@
 // A test may stop at the first broken expectation; clippy knows that of test functions only, not of their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use holdfast_engine::cx::Cx;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::breaker::{Cell, Judged, StateName};
+use holdfast_engine::breaker::{Cell, Judged};
 use holdfast_engine::concurrency::in_flight::InFlight;
+use holdfast_engine::event::Event;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
-use holdfast_engine::request::{Decision, Event, Governed, Ticket};
+use holdfast_engine::request::{Decision, RequestPolicy, Ticket};
 use holdfast_engine::store::memory::MemoryStore;
 use holdfast_engine::store::record::Record;
 use holdfast_engine::store::slot::Slot;
@@ -59,7 +61,7 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
 
 struct Thread {
     worker: Worker,
-    governed: Governed,
+    request_policy: RequestPolicy,
     /// With the generation of half-open in which a probe was admitted.
     in_flight: Vec<(Ticket, Timestamp)>,
 }
@@ -86,15 +88,15 @@ impl Process {
         self.seed += 1;
         Thread {
             worker: Worker::new(self.seed),
-            governed: Governed::new(Arc::clone(&self.policy)),
+            request_policy: RequestPolicy::new(Arc::clone(&self.policy)),
             in_flight: Vec::new(),
         }
     }
 
     fn arrive(&mut self, number: usize, now: Timestamp) -> (bool, Vec<Event>) {
         let (thread, mut events) = (&mut self.threads[number], Vec::new());
-        let key = thread.governed.key(&mut thread.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"")));
-        match thread.governed.admit(&mut thread.worker, &mut self.store, key, now, &mut events) {
+        let key = thread.request_policy.key(&mut thread.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"")));
+        match thread.request_policy.admit(&mut Cx::new(&mut self.store, &mut thread.worker, now, &mut events), key) {
             Decision::Admitted(ticket) => {
                 thread.in_flight.push((ticket, now));
                 (true, events)
@@ -108,7 +110,11 @@ impl Process {
         if !thread.in_flight.is_empty() {
             let (ticket, _) = thread.in_flight.swap_remove(which % thread.in_flight.len());
             let outcome = Outcome { verdict, slow: false, retry_after: None };
-            let hold = thread.governed.report(&mut thread.worker, &mut self.store, ticket, &outcome, now, &mut events);
+            let hold = thread.request_policy.report(
+                &mut Cx::new(&mut self.store, &mut thread.worker, now, &mut events),
+                ticket,
+                &outcome,
+            );
             assert_eq!(hold, None, "the policy limits no requests in flight");
         }
         events
@@ -149,7 +155,7 @@ proptest! {
                 }
                 Step::Arrive => {
                     let (admitted, events) = process.arrive(number, now);
-                    if events.iter().any(|event| matches!(event, Event::Moved(moved) if moved.to == StateName::HalfOpen)) {
+                    if events.iter().any(|event| matches!(event, Event::Log { text, .. } if text.contains("-> half-open: "))) {
                         out.clear();
                         judged = 0;
                     }
@@ -173,7 +179,7 @@ proptest! {
                             judged += 1;
                         }
                     }
-                    if events.iter().any(|event| matches!(event, Event::Moved(_))) {
+                    if events.iter().any(|event| matches!(event, Event::Log { .. })) {
                         out.clear();
                         judged = 0;
                     }
@@ -194,7 +200,8 @@ proptest! {
             prop_assert!(process.arrive(number, now).0);
             now = now.plus(Duration::from_millis(millis));
             let events = process.end(number, 0, verdict, now);
-            prop_assert!(!events.iter().any(|event| matches!(event, Event::Moved(_))));
+            let has_moved = events.iter().any(|event| matches!(event, Event::Log { .. }));
+            prop_assert!(!has_moved);
         }
     }
 

@@ -9,18 +9,19 @@
 
 mod racing;
 
+use holdfast_engine::cx::Cx;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use holdfast_engine::attempt::{AfterResponse, Attempts, RouteEnds};
+use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
 use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::{End, Try};
 use holdfast_engine::http::outcome::{Answer, Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
-use holdfast_engine::request::{Asked, Decision, Governed, Tried};
+use holdfast_engine::request::{Asked, Decision, RequestPolicy, Tried};
 use holdfast_engine::retry::Leave;
 use holdfast_engine::retry::budget::Withdrawn;
 use holdfast_engine::seats::presence::Presence;
@@ -74,9 +75,9 @@ struct Token {
 /// Both seats of one worker thread.
 struct Thread {
     request: Worker,
-    governed: Governed,
+    request_policy: RequestPolicy,
     attempt: Worker,
-    attempts: Attempts,
+    attempts: AttemptPolicy,
     /// A request as the attempt seat is told of it.
     exchange: Exchange,
     store: Handle,
@@ -90,24 +91,25 @@ impl AsRef<Handle> for Thread {
 
 impl Thread {
     fn new(store: &Handle, features: &str, policy: &Arc<Policy>, seed: u64) -> Self {
-        let (mut request, mut governed, mut store) =
-            (Worker::new(seed), Governed::new(Arc::clone(policy)), store.clone());
-        let fingerprint = governed.fingerprint();
-        governed.publish(&mut store, &config::policy_texts(racing::document(features).as_bytes())[0]);
-        let attempts = Attempts::fetch(&mut store, "p", fingerprint).expect("it is published");
+        let (mut request, mut request_policy, mut store) =
+            (Worker::new(seed), RequestPolicy::new(Arc::clone(policy)), store.clone());
+        let fingerprint = request_policy.fingerprint();
+        request_policy.publish(&mut store, &config::policy_texts(racing::document(features).as_bytes())[0]);
+        let attempts = AttemptPolicy::fetch(&mut store, "p", fingerprint).expect("it is published");
 
         let cluster = ClusterHash::OF_THE_KEY;
-        let key = governed.key(&mut request, &mut store, t(0), |_| Some(Cow::Borrowed(b"")));
+        let key = request_policy.key(&mut request, &mut store, t(0), |_| Some(Cow::Borrowed(b"")));
         let prefix = paths::of_policy("p", fingerprint);
         let group = GroupPaths::new(&prefix, key.occupant.place, GroupId::OfTheKey).expect("it is the key's");
         let seat = group.attempt_seat();
         store.set(&seat, &Presence { seen: t(0) }.encode(fingerprint));
-        let decision = governed.admit(&mut request, &mut store, key, t(0), &mut Vec::new());
+        let decision = request_policy.admit(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let asked = Asked { leave: Leave::All, cluster, ended: true };
-        let plan = governed.plan_retries(&mut request, &mut store, &ticket, asked, t(0));
+        let plan =
+            request_policy.plan_retries(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), &ticket, asked);
         let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
-        Thread { request, governed, attempt: Worker::new(!seed), attempts, exchange, store }
+        Thread { request, request_policy, attempt: Worker::new(!seed), attempts, exchange, store }
     }
 
     /// A try fails, and the attempt seat decides whether there is another: the token that was withdrawn for it.
@@ -117,7 +119,13 @@ impl Thread {
         let end = End::Http(503);
         let one = Try { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
-        let after = attempts.after_response(attempt, store, &mut exchange, one, &head, RouteEnds::Unknown, now);
+        let after = attempts.after_response(
+            &mut Cx::new(store, attempt, now, &mut Vec::new()),
+            &mut exchange,
+            one,
+            &head,
+            RouteEnds::Unknown,
+        );
         (after == AfterResponse::Ask).then_some(Token { exchange, taken: now })
     }
 
@@ -128,20 +136,27 @@ impl Thread {
     /// A request without further tries: a deposit.
     fn deposits(&mut self, now: Timestamp) {
         let (store, mut events) = (&mut self.store, Vec::new());
-        let key = self.governed.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
-        let decision = self.governed.admit(&mut self.request, store, key, now, &mut events);
+        let key = self.request_policy.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
+        let decision = self.request_policy.admit(&mut Cx::new(store, &mut self.request, now, &mut events), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let hold = self.governed.report(&mut self.request, store, ticket, &FAILURE, now, &mut events);
+        let hold =
+            self.request_policy.report(&mut Cx::new(store, &mut self.request, now, &mut events), ticket, &FAILURE);
         assert_eq!(hold, None, "the policy limits no requests in flight");
     }
 
     /// A request ends that the router alone has retried so many times: a charge.
     fn charges(&mut self, retries: u64, now: Timestamp) {
         let (store, mut events) = (&mut self.store, Vec::new());
-        let key = self.governed.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
+        let key = self.request_policy.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
         let tried = Tried { leave: Leave::All, denial: None, exchange: None, attempts: retries + 1 };
         let answer = Answer::Http(503);
-        self.governed.account_retries(&mut self.request, store, key, &tried, answer, &FAILURE, now, &mut events);
+        self.request_policy.account_retries(
+            &mut Cx::new(store, &mut self.request, now, &mut events),
+            key,
+            &tried,
+            answer,
+            &FAILURE,
+        );
     }
 }
 

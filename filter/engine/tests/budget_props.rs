@@ -4,16 +4,17 @@
 // A test may stop at the first broken expectation; clippy knows that of test functions only, not of their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use holdfast_engine::cx::Cx;
 use holdfast_engine::retry::budget;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use holdfast_engine::attempt::{AfterResponse, Attempts, RouteEnds};
+use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::{End, Try};
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
-use holdfast_engine::request::{Asked, Decision, Governed};
+use holdfast_engine::request::{Asked, Decision, RequestPolicy};
 use holdfast_engine::retry::{Denial, Leave};
 use holdfast_engine::seats::presence::Presence;
 use holdfast_engine::seats::retry_context::{Exchange, Next};
@@ -66,9 +67,9 @@ fn budget() -> impl Strategy<Value = (u32, u32, u64)> {
 /// Both seats of one worker thread.
 struct Thread {
     request: Worker,
-    governed: Governed,
+    request_policy: RequestPolicy,
     attempt: Worker,
-    attempts: Attempts,
+    attempts: AttemptPolicy,
     /// A request as the attempt seat is told of it.
     exchange: Exchange,
 }
@@ -121,32 +122,32 @@ impl Process {
     fn thread(&mut self) -> Thread {
         self.seed += 1;
         let policy = config::parse(self.text.as_bytes()).expect("valid").policies.remove(0);
-        let (mut request, mut governed) = (Worker::new(self.seed), Governed::new(policy.into()));
-        let (fingerprint, store, now) = (governed.fingerprint(), &mut self.store, self.now);
-        governed.publish(store, &config::policy_texts(self.text.as_bytes())[0]);
-        let attempts = Attempts::fetch(store, "p", fingerprint).expect("it is published");
+        let (mut request, mut request_policy) = (Worker::new(self.seed), RequestPolicy::new(policy.into()));
+        let (fingerprint, store, now) = (request_policy.fingerprint(), &mut self.store, self.now);
+        request_policy.publish(store, &config::policy_texts(self.text.as_bytes())[0]);
+        let attempts = AttemptPolicy::fetch(store, "p", fingerprint).expect("it is published");
 
         let cluster = ClusterHash::OF_THE_KEY;
-        let key = governed.key(&mut request, store, now, |_| Some(Cow::Borrowed(b"")));
+        let key = request_policy.key(&mut request, store, now, |_| Some(Cow::Borrowed(b"")));
         let prefix = paths::of_policy("p", fingerprint);
         let group = GroupPaths::new(&prefix, key.occupant.place, GroupId::OfTheKey).expect("it is the key's");
         let seat = group.attempt_seat();
         store.set(&seat, &Presence { seen: now }.encode(fingerprint));
-        let decision = governed.admit(&mut request, store, key, now, &mut Vec::new());
+        let decision = request_policy.admit(&mut Cx::new(store, &mut request, now, &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let asked = Asked { leave: Leave::All, cluster, ended: true };
-        let plan = governed.plan_retries(&mut request, store, &ticket, asked, now);
+        let plan = request_policy.plan_retries(&mut Cx::new(store, &mut request, now, &mut Vec::new()), &ticket, asked);
         let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
-        Thread { request, governed, attempt: Worker::new(!self.seed), attempts, exchange }
+        Thread { request, request_policy, attempt: Worker::new(!self.seed), attempts, exchange }
     }
 
     /// A request comes and is over: a deposit.
     fn request(&mut self, number: usize) {
         let (now, mut events) = (self.now, Vec::new());
-        let Thread { request, governed, .. } = &mut self.threads[number];
-        let decision = governed.admit(request, &mut self.store, Key::ALL, now, &mut events);
+        let Thread { request, request_policy, .. } = &mut self.threads[number];
+        let decision = request_policy.admit(&mut Cx::new(&mut self.store, request, now, &mut events), Key::ALL);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let hold = governed.report(request, &mut self.store, ticket, &FAILURE, now, &mut events);
+        let hold = request_policy.report(&mut Cx::new(&mut self.store, request, now, &mut events), ticket, &FAILURE);
         assert_eq!(hold, None, "the policy limits no requests in flight");
         self.deposits.push(now);
     }
@@ -159,7 +160,13 @@ impl Process {
         let end = End::Http(503);
         let one = Try { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
-        let after = attempts.after_response(attempt, store, &mut exchange, one, &head, RouteEnds::Unknown, now);
+        let after = attempts.after_response(
+            &mut Cx::new(store, attempt, now, &mut Vec::new()),
+            &mut exchange,
+            one,
+            &head,
+            RouteEnds::Unknown,
+        );
         let granted = after == AfterResponse::Ask;
         if granted {
             self.tokens.push((now, exchange));
@@ -213,9 +220,9 @@ impl Process {
                 Step::Pass(thousandths) => {
                     let passed = self.budget.window * u32::try_from(thousandths).unwrap() / 1000;
                     self.now = self.now.plus(passed);
-                    for Thread { request, governed, .. } in &mut self.threads {
+                    for Thread { request, request_policy, .. } in &mut self.threads {
                         request.tick(&mut self.store, self.now);
-                        governed.tick(request, &mut self.store, self.now);
+                        request_policy.tick(&mut Cx::new(&mut self.store, request, self.now, &mut Vec::new()));
                     }
                 }
                 Step::Requests(number, count) => (0..count).for_each(|_| self.request(number)),

@@ -9,6 +9,7 @@
 
 mod racing;
 
+use holdfast_engine::cx::Cx;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,8 +19,9 @@ use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::breaker::{Cell, State, StateName};
 use holdfast_engine::concurrency::in_flight::InFlight;
+use holdfast_engine::event::Event;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
-use holdfast_engine::request::{Decision, Event, Governed, Ticket};
+use holdfast_engine::request::{Decision, RequestPolicy, Ticket};
 use holdfast_engine::store::keys::Key;
 use holdfast_engine::store::record::Record;
 use holdfast_engine::store::worker::Worker;
@@ -74,7 +76,7 @@ fn check_step(old: &Cell, new: &Cell, probes: usize) {
 /// One worker with the policy.
 struct Thread {
     worker: Worker,
-    governed: Governed,
+    request_policy: RequestPolicy,
     store: Handle,
     events: Vec<Event>,
 }
@@ -89,28 +91,32 @@ impl Thread {
     fn new(store: &Handle, policy: &Arc<Policy>, seed: u64) -> Self {
         Thread {
             worker: Worker::new(seed),
-            governed: Governed::new(Arc::clone(policy)),
+            request_policy: RequestPolicy::new(Arc::clone(policy)),
             store: store.clone(),
             events: Vec::new(),
         }
     }
 
     fn key(&mut self, now: Timestamp) -> Key {
-        self.governed.key(&mut self.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"")))
+        self.request_policy.key(&mut self.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"")))
     }
 
     fn arrive(&mut self, now: Timestamp) -> Option<Ticket> {
         let key = self.key(now);
-        match self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events) {
+        match self.request_policy.admit(&mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events), key) {
             Decision::Admitted(ticket) => Some(ticket),
             Decision::Rejected(_) => None,
         }
     }
 
     fn end(&mut self, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
-        let hold = self.governed.report(&mut self.worker, &mut self.store, ticket, outcome, now, &mut self.events);
+        let hold = self.request_policy.report(
+            &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),
+            ticket,
+            outcome,
+        );
         if let Some(hold) = hold {
-            self.governed.release(&mut self.worker, &mut self.store, hold, now);
+            self.request_policy.release(&mut Cx::new(&mut self.store, &mut self.worker, now, &mut Vec::new()), hold);
         }
     }
 
@@ -124,7 +130,8 @@ impl Thread {
     }
 
     fn moves_to(&self, state: StateName) -> usize {
-        let hits = |event: &&Event| matches!(event, Event::Moved(moved) if moved.to == state);
+        let hits =
+            |event: &&Event| matches!(event, Event::Log { text, .. } if text.contains(&format!(" -> {state}: ")));
         self.events.iter().filter(hits).count()
     }
 }

@@ -9,6 +9,7 @@
 
 mod racing;
 
+use holdfast_engine::cx::Cx;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -136,7 +137,7 @@ impl Thread {
         let host = address(host);
         let end = if verdict == Verdict::Success { End::Http(200) } else { End::Http(503) };
         let one = Judged { host: host.as_bytes(), end, verdict, took: Duration::from_millis(1), sent };
-        hosts.judge(worker, store, rules, one, probe, now);
+        hosts.judge(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, one, probe);
     }
 
     fn fails(&mut self, host: usize, now: Timestamp) {
@@ -152,13 +153,13 @@ impl Thread {
         let Thread { worker, hosts, rules, store } = self;
         let cause = Cause::Heartbeat { failures: 3, last: None };
         let id = hosts.table().and_then(|table| table.find(address(host).as_bytes())).expect("it is known");
-        hosts.find_unhealthy(worker, store, rules, id, cause, now);
+        hosts.find_unhealthy(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, id, cause);
     }
 
     fn steers(&mut self, now: Timestamp) -> Option<Steering> {
         let Thread { worker, hosts, rules, store } = self;
-        hosts.look(worker, store, rules, now);
-        hosts.steer(worker, store, rules, 1, false, now)
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
+        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, 1, false)
     }
 
     fn probes(&mut self, now: Timestamp) -> bool {
@@ -167,19 +168,19 @@ impl Thread {
 
     fn sweeps(&mut self, now: Timestamp) {
         let Thread { worker, hosts, rules, store } = self;
-        hosts.look(worker, store, rules, now);
-        hosts.sweep(worker, store, rules, now);
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
+        hosts.sweep(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
     }
 
     fn takes_news(&mut self, now: Timestamp) -> Option<News> {
         let Thread { worker, hosts, rules, store } = self;
-        hosts.look(worker, store, rules, now);
-        hosts.take_news(worker, store, rules, now)
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
+        hosts.take_news(&mut Cx::new(store, worker, now, &mut Vec::new()), rules)
     }
 
     fn looks(&mut self, now: Timestamp) {
         let Thread { worker, hosts, rules, store } = self;
-        hosts.look(worker, store, rules, now);
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
     }
 }
 
@@ -652,7 +653,7 @@ fn a_listing_and_an_ejection_at_once_both_hold() {
             _ => {
                 let Thread { worker, hosts, rules, store } = thread;
                 let listed = [1, 2, 3, 9].map(address);
-                hosts.list(worker, store, rules, &listed, t(2));
+                hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), rules, &listed);
             }
         });
         assert!(is_out(&store, 2));

@@ -4,6 +4,7 @@
 // A test may stop at the first broken expectation; clippy knows that of test functions only, not of their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use holdfast_engine::cx::Cx;
 use std::time::Duration;
 
 use holdfast_engine::base::random::Random;
@@ -274,7 +275,7 @@ impl Process {
         let end = if verdict == Verdict::Success { End::Http(200) } else { End::Reset };
         let one = Judged { host: host.as_bytes(), end, verdict, took: self.now.since(sent), sent };
         if verdict != Verdict::Success || probe.is_some() || hosts.wants_host(store, &self.rules, self.now) {
-            hosts.judge(worker, store, &self.rules, one, probe, self.now);
+            hosts.judge(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules, one, probe);
         }
     }
 
@@ -289,8 +290,8 @@ impl Process {
             Step::Request { worker: vm, host, waits, verdict, takes } => {
                 let now = self.now;
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-                hosts.look(worker, store, &self.rules, now);
-                let steering = hosts.steer(worker, store, &self.rules, 2, waits, now);
+                hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+                let steering = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, 2, waits);
                 let probe = steering.as_ref().and_then(|steering| steering.probe.clone());
                 if let Some(steering) = &steering {
                     let named: Vec<&str> = steering.hosts.split(',').collect();
@@ -324,10 +325,10 @@ impl Process {
             Step::Tick(vm) => {
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
                 worker.tick(store, self.now);
-                hosts.look(worker, store, &self.rules, self.now);
-                hosts.flush(worker, store, &self.rules, self.now);
-                hosts.sweep(worker, store, &self.rules, self.now);
-                let news = hosts.take_news(worker, store, &self.rules, self.now);
+                hosts.look(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
+                hosts.flush(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
+                hosts.sweep(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
+                let news = hosts.take_news(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
                 self.tell(news);
             }
             Step::Crash(vm) => {
@@ -337,7 +338,7 @@ impl Process {
             Step::List(vm, which) => {
                 let listed: Vec<String> = (0..6).filter(|host| which >> host & 1 == 1).map(address).collect();
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-                hosts.list(worker, store, &self.rules, &listed, self.now);
+                hosts.list(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules, &listed);
             }
         }
     }
@@ -399,8 +400,8 @@ proptest! {
         prop_assert_eq!(table.out(), 0, "out after 750 s in which nothing failed: {:?}", table);
         let now = process.now;
         let (Vm { worker, hosts }, store) = (&mut process.vms[0], &mut process.store);
-        hosts.look(worker, store, &process.rules, now);
-        prop_assert_eq!(hosts.steer(worker, store, &process.rules, 2, false, now), None);
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
+        prop_assert_eq!(hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 2, false), None);
         // What was told adds up: who was ejected is back, or gone.
         let sum = |what: fn(&Counted) -> bool| -> u32 {
             process.told.iter().filter(|(counted, _)| what(counted)).map(|(_, count)| count).sum()
@@ -435,8 +436,8 @@ proptest! {
                 process.judge(one.0, &one.5, one.3, one.1, Some(one.4));
             }
             let (Vm { worker, hosts }, store) = (&mut process.vms[vm], &mut process.store);
-            hosts.look(worker, store, &process.rules, now);
-            if let Some((id, host)) = hosts.steer(worker, store, &process.rules, 1, false, now).and_then(|one| one.probe) {
+            hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
+            if let Some((id, host)) = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 1, false).and_then(|one| one.probe) {
                 let verdict = [Verdict::Success, Verdict::Failure, Verdict::Ignored][usize::from(verdict % 3)];
                 under_way.push((vm, now, now.plus(Duration::from_millis(takes)), verdict, id, host));
                 // Of the same time out, and not given up as lost.

@@ -1,13 +1,34 @@
 //! Request seats and attempt seats on one store, as timelines. `t` is milliseconds since a start.
 
+use crate::base::time::Timestamp;
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::http::attempt::End;
+use crate::http::attempt::Try;
 use crate::http::outcome;
+use crate::http::response::ResponseHead;
+use crate::retry::Denial;
+use crate::retry::Leave;
+use crate::retry::budget::Withdrawn;
+use crate::seats::policy_text::PolicyText;
+use crate::seats::presence::Presence;
+use crate::seats::retry_context::Exchange;
+use crate::seats::retry_context::Next;
+use crate::store::Store;
+use crate::store::cluster::GroupId;
+use crate::store::paths;
+use crate::store::paths::GroupPaths;
+use crate::store::paths::Paths;
+use crate::store::record::Record;
+use crate::store::worker::Worker;
+use core::time::Duration;
 use std::borrow::Cow;
 
 use super::*;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::http::response::SetBy;
-use crate::observe::metrics::Metric;
-use crate::request::{Asked, Decision, Event, Governed, Plan, Ticket, Tried};
+use crate::metric::Metric;
+use crate::request::{Asked, Decision, Plan, RequestPolicy, Ticket, Tried};
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
 use crate::store::memory::MemoryStore;
@@ -32,9 +53,9 @@ fn t(millis: u64) -> Timestamp {
 /// Both seats of one worker thread: two VMs.
 struct Thread {
     request: Worker,
-    governed: Governed,
+    request_policy: RequestPolicy,
     attempt: Worker,
-    attempts: Attempts,
+    attempts: AttemptPolicy,
     store: MemoryStore,
     events: Vec<Event>,
 }
@@ -46,30 +67,34 @@ impl Thread {
             Ok(document) => document,
             Err(errors) => panic!("{errors}"),
         };
-        let governed = Governed::new(document.policies.remove(0).into());
+        let request_policy = RequestPolicy::new(document.policies.remove(0).into());
         let mut store = store.clone();
-        governed.publish(&mut store, &config::policy_texts(text.as_bytes())[0]);
-        let attempts = Attempts::fetch(&mut store, "orders", governed.fingerprint()).unwrap();
+        request_policy.publish(&mut store, &config::policy_texts(text.as_bytes())[0]);
+        let attempts = AttemptPolicy::fetch(&mut store, "orders", request_policy.fingerprint()).unwrap();
         let (request, attempt) = (Worker::new(1), Worker::new(2));
-        Thread { request, governed, attempt, attempts, store, events: Vec::new() }
+        Thread { request, request_policy, attempt, attempts, store, events: Vec::new() }
     }
 
     fn key(&mut self) -> Key {
-        self.governed.key(&mut self.request, &mut self.store, t(0), |_| Some(Cow::Borrowed(b"orders")))
+        self.request_policy.key(&mut self.request, &mut self.store, t(0), |_| Some(Cow::Borrowed(b"orders")))
     }
 
     /// Admits a request with this leave, seen by an attempt seat.
     fn admit(&mut self, leave: Leave, now: Timestamp) -> (Ticket, Plan) {
         let key = self.key();
         self.seat_is_seen(key, now);
-        let decision = self.governed.admit(&mut self.request, &mut self.store, key, now, &mut self.events);
+        let decision =
+            self.request_policy.admit(&mut Cx::new(&mut self.store, &mut self.request, now, &mut self.events), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let plan = self.governed.plan_retries(&mut self.request, &mut self.store, &ticket, asked(leave), now).unwrap();
+        let plan = self
+            .request_policy
+            .plan_retries(&mut Cx::new(&mut self.store, &mut self.request, now, &mut Vec::new()), &ticket, asked(leave))
+            .unwrap();
         (ticket, plan)
     }
 
     fn seat_is_seen(&mut self, key: Key, now: Timestamp) {
-        let seen = Presence { seen: now }.encode(self.governed.fingerprint());
+        let seen = Presence { seen: now }.encode(self.request_policy.fingerprint());
         let paths = GroupPaths::new(&self.attempts.prefix, key.occupant.place, GroupId::OfTheKey).unwrap();
         self.store.set(&paths.attempt_seat(), &seen);
     }
@@ -87,11 +112,17 @@ impl Thread {
             ended: now,
         };
         let route_ends = if self.attempts.wants_time_left() { RouteEnds::Never } else { RouteEnds::Unknown };
-        self.attempts.after_response(&mut self.attempt, &mut self.store, exchange, one, head, route_ends, now)
+        self.attempts.after_response(
+            &mut Cx::new(&mut self.store, &mut self.attempt, now, &mut Vec::new()),
+            exchange,
+            one,
+            head,
+            route_ends,
+        )
     }
 
     fn before_retry(&mut self, exchange: &mut Exchange, now: Timestamp) -> BeforeRetry {
-        self.attempts.before_retry(&mut self.attempt, &mut self.store, exchange, now)
+        self.attempts.before_retry(&mut Cx::new(&mut self.store, &mut self.attempt, now, &mut Vec::new()), exchange)
     }
 
     /// The end of a wait; the token was withdrawn when the last try ended.
@@ -105,16 +136,21 @@ impl Thread {
         let (ticket, _) = self.admit(Leave::All, now);
         let outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
         let (worker, store) = (&mut self.request, &mut self.store);
-        assert_eq!(self.governed.report(worker, store, ticket, &outcome, now, &mut self.events), None);
+        assert_eq!(
+            self.request_policy.report(&mut Cx::new(store, worker, now, &mut self.events), ticket, &outcome),
+            None
+        );
     }
 
     fn account(&mut self, tried: &Tried<'_>, answer: Answer, now: Timestamp) -> u32 {
         let key = self.key();
-        let verdict = outcome::verdict(&self.governed.policy().outcome, answer);
+        let verdict = outcome::verdict(&self.request_policy.policy().outcome, answer);
         let outcome = Outcome { verdict, slow: false, retry_after: None };
         let (worker, store) = (&mut self.request, &mut self.store);
         let events = &mut self.events;
-        self.governed.account_retries(worker, store, key, tried, answer, &outcome, now, events).retries
+        self.request_policy
+            .account_retries(&mut Cx::new(store, worker, now, events), key, tried, answer, &outcome)
+            .retries
     }
 
     fn count(&self, metric: Metric) -> usize {
@@ -431,9 +467,18 @@ fn without_an_attempt_seat_the_budget_is_looked_at_before_and_charged_after() {
     let key = thread.key();
     let now = t(60_000);
     let plan = |thread: &mut Thread, now| {
-        let decision = thread.governed.admit(&mut thread.request, &mut thread.store, key, now, &mut thread.events);
+        let decision = thread
+            .request_policy
+            .admit(&mut Cx::new(&mut thread.store, &mut thread.request, now, &mut thread.events), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        thread.governed.plan_retries(&mut thread.request, &mut thread.store, &ticket, asked(Leave::All), now).unwrap()
+        thread
+            .request_policy
+            .plan_retries(
+                &mut Cx::new(&mut thread.store, &mut thread.request, now, &mut Vec::new()),
+                &ticket,
+                asked(Leave::All),
+            )
+            .unwrap()
     };
     let first = plan(&mut thread, now);
     assert_eq!((first.seat, first.leave, first.denial), (false, Leave::All, None));
@@ -447,7 +492,7 @@ fn without_an_attempt_seat_the_budget_is_looked_at_before_and_charged_after() {
 #[test]
 fn in_shadow_mode_it_only_counts_what_it_would_do() {
     let mut thread = thread(r#""breaker":{},"retry":{}"#);
-    let mut shadow = Governed::new({
+    let mut shadow = RequestPolicy::new({
         let text = r#"{"policies":[{"name":"shadow","retry":{"mode":"shadow"}}]}"#;
         config::parse(text.as_bytes()).unwrap().policies.remove(0).into()
     });
@@ -456,7 +501,8 @@ fn in_shadow_mode_it_only_counts_what_it_would_do() {
     let outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
     let (worker, store, events) = (&mut thread.request, &mut thread.store, &mut thread.events);
     for answer in [Answer::Http(503), Answer::Http(500)] {
-        let accounted = shadow.account_retries(worker, store, key, &tried, answer, &outcome, t(0), events);
+        let accounted =
+            shadow.account_retries(&mut Cx::new(store, worker, t(0), events), key, &tried, answer, &outcome);
         assert_eq!(accounted.retries, 0);
     }
     assert_eq!(thread.count(Metric::WouldRetry), 1, "503 is a gateway's error, 500 is not");
@@ -467,31 +513,35 @@ fn a_policy_is_taken_only_as_it_was_published() {
     let store = MemoryStore::default();
     let thread = Thread::new(&store, &retry(""));
     let mut store = store.clone();
-    let fingerprint = thread.governed.fingerprint();
-    assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_some());
-    assert!(Attempts::fetch(&mut store, "orders", fingerprint ^ 1).is_none());
-    assert!(Attempts::fetch(&mut store, "others", fingerprint).is_none());
-    let (key, cut) =
-        (paths::policy_text(&paths::of_policy("orders", fingerprint)), presence::PolicyText(b"{".to_vec()));
+    let fingerprint = thread.request_policy.fingerprint();
+    assert!(AttemptPolicy::fetch(&mut store, "orders", fingerprint).is_some());
+    assert!(AttemptPolicy::fetch(&mut store, "orders", fingerprint ^ 1).is_none());
+    assert!(AttemptPolicy::fetch(&mut store, "others", fingerprint).is_none());
+    let (key, cut) = (paths::policy_text(&paths::of_policy("orders", fingerprint)), PolicyText(b"{".to_vec()));
     store.set(&key, &cut.encode(fingerprint));
-    assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_none());
-    thread.governed.publish(&mut store, &format!(r#"{{"policies":[{{"name":"orders",{}}}]}}"#, retry("")));
-    assert!(Attempts::fetch(&mut store, "orders", fingerprint).is_some(), "and is published again over them");
+    assert!(AttemptPolicy::fetch(&mut store, "orders", fingerprint).is_none());
+    thread.request_policy.publish(&mut store, &format!(r#"{{"policies":[{{"name":"orders",{}}}]}}"#, retry("")));
+    assert!(AttemptPolicy::fetch(&mut store, "orders", fingerprint).is_some(), "and is published again over them");
 }
 
 #[test]
 fn a_seat_of_one_cluster_says_nothing_about_another_that_shares_its_key() {
     let mut thread = thread(&format!(r#""scope":[],{}"#, retry("")));
     let key = thread.key();
-    assert!(thread.governed.wants_cluster(key));
+    assert!(thread.request_policy.wants_cluster(key));
     let plan = |thread: &mut Thread, cluster: &[u8], now| {
-        let decision = thread.governed.admit(&mut thread.request, &mut thread.store, key, now, &mut thread.events);
+        let decision = thread
+            .request_policy
+            .admit(&mut Cx::new(&mut thread.store, &mut thread.request, now, &mut thread.events), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let asked = Asked { cluster: ClusterHash::of(cluster), ..asked(Leave::All) };
-        thread.governed.plan_retries(&mut thread.request, &mut thread.store, &ticket, asked, now).unwrap()
+        thread
+            .request_policy
+            .plan_retries(&mut Cx::new(&mut thread.store, &mut thread.request, now, &mut Vec::new()), &ticket, asked)
+            .unwrap()
     };
     let orders = plan(&mut thread, b"orders", t(0)).exchange.unwrap();
-    thread.attempts.tell_presence(&mut thread.store, &orders, t(1));
+    thread.attempts.announce(&mut thread.store, &orders, t(1));
     assert!(plan(&mut thread, b"orders", t(1001)).seat);
     assert!(!plan(&mut thread, b"carts", t(1001)).seat);
 }

@@ -2,4 +2,5 @@
 
 pub mod fingerprint;
 pub mod random;
+pub mod text;
 pub mod time;

@@ -5,7 +5,8 @@
 
 use core::time::Duration;
 
-use super::thresholds;
+use super::half_open::{HalfOpen, Lease};
+use super::thresholds::{self, Trip};
 use crate::base::random::scale;
 use crate::base::time::{Timestamp, nanos};
 use crate::http::outcome::Outcome;
@@ -46,28 +47,6 @@ pub enum State {
     },
 }
 
-/// The probes of one half-open phase.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HalfOpen {
-    /// Outcomes so far.
-    pub judged: Tally,
-    /// Failures in a row up to now.
-    pub run: u16,
-    /// The name of the next permit.
-    pub next: u32,
-    /// Permits of requests in flight.
-    pub leases: Vec<Lease>,
-}
-
-/// A permit of one request in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
-    /// Its name.
-    pub id: u32,
-    /// When it is given back by itself.
-    pub expires: Timestamp,
-}
-
 /// The state as a number and a word, in metrics and log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -97,17 +76,6 @@ impl core::fmt::Display for StateName {
             StateName::ForcedClosed => "forced closed",
         })
     }
-}
-
-/// Which threshold was reached, with its numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trip {
-    /// `failure_rate`.
-    FailureRate(Tally),
-    /// `slow_rate`.
-    SlowRate(Tally),
-    /// `consecutive_failures`: this many in a row.
-    ConsecutiveFailures(u32),
 }
 
 /// Whether a request may pass.
@@ -233,7 +201,11 @@ impl Cell {
         }
         let generation = self.generation;
         if let State::HalfOpen(half_open) = &mut self.state {
-            return (half_open.take_permit(breaker, generation, now), transition);
+            let admission = match half_open.take_permit(breaker, now) {
+                Some(lease) => Admission::Probe { generation, lease },
+                None => Admission::Reject { retry_after: Duration::ZERO },
+            };
+            return (admission, transition);
         }
         // Every other state is decided without a change.
         let admission = self.peek(breaker, now, random).unwrap_or(Admission::Reject { retry_after: Duration::ZERO });
@@ -254,20 +226,12 @@ impl Cell {
             return Judged::Stale;
         }
         let State::HalfOpen(half_open) = &mut self.state else { return Judged::Stale };
-        let held = half_open.leases.iter().position(|held| held.id == lease);
-        if let Some(held) = held {
-            half_open.leases.swap_remove(held);
+        if !half_open.judge(breaker, lease, outcome) {
+            return Judged::Stale;
         }
         if !outcome.counts() {
-            return if held.is_some() { Judged::Counted } else { Judged::Stale };
+            return Judged::Counted;
         }
-        half_open.judged.add(outcome);
-        // Late, but of this half-open: it says as much of the host as any other, and a host that is slower than the lease
-        // would else never be judged. The permit that its lease was given on to is taken back, the oldest first.
-        while half_open.used() > u32::from(breaker.probes.get()) && !half_open.leases.is_empty() {
-            half_open.leases.remove(0);
-        }
-        half_open.run = if outcome.failed() { half_open.run.saturating_add(1) } else { 0 };
         if let Some(trip) = thresholds::half_open_tripped(breaker, half_open) {
             return Judged::Moved(self.open(breaker, trip, outcome.retry_after, now, random));
         }
@@ -327,24 +291,6 @@ fn ramped(since: Timestamp, now: Timestamp, ramp: Duration) -> Option<Duration> 
     let passed = now.since(since);
     let ahead = since.since(now);
     (passed < ramp && ahead < ramp).then_some(passed)
-}
-
-impl HalfOpen {
-    /// Permits that are held or used up.
-    fn used(&self) -> u32 {
-        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.judged.total)
-    }
-
-    fn take_permit(&mut self, breaker: &Breaker, generation: u32, now: Timestamp) -> Admission {
-        self.leases.retain(|lease| lease.expires.remaining(now, breaker.lease).is_some());
-        if self.used() >= u32::from(breaker.probes.get()) {
-            return Admission::Reject { retry_after: Duration::ZERO };
-        }
-        let lease = self.next;
-        self.next = self.next.wrapping_add(1);
-        self.leases.push(Lease { id: lease, expires: now.plus(breaker.lease) });
-        Admission::Probe { generation, lease }
-    }
 }
 
 impl StateName {

@@ -20,7 +20,11 @@
 //! alone never opens the breaker except by completing `min_requests`.
 
 mod cell;
+mod half_open;
+pub mod key;
 pub mod thresholds;
 pub mod words;
 
-pub use cell::{Admission, Cause, Cell, Judged, State, StateName, Transition, Trip};
+pub use cell::{Admission, Cause, Cell, Judged, State, StateName, Transition};
+pub use half_open::{HalfOpen, Lease};
+pub use thresholds::Trip;

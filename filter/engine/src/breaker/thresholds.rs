@@ -5,10 +5,21 @@ use core::time::Duration;
 use holdfast_policy::document::{Breaker, Window};
 use holdfast_policy::percent::Percent;
 
-use super::cell::{HalfOpen, Trip};
+use super::half_open::HalfOpen;
 use crate::base::random::scale;
 use crate::base::time::nanos;
 use crate::store::window::Tally;
+
+/// Which threshold was reached, with its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trip {
+    /// `failure_rate`.
+    FailureRate(Tally),
+    /// `slow_rate`.
+    SlowRate(Tally),
+    /// `consecutive_failures`: this many in a row.
+    ConsecutiveFailures(u32),
+}
 
 /// The longest that an open period can be: the maximum with full jitter.
 pub(super) fn longest_open(breaker: &Breaker) -> Duration {

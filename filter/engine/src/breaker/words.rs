@@ -1,19 +1,28 @@
-//! Transitions in words, for the log.
+//! Transitions in metrics, and in words for the log.
 
-use core::time::Duration;
+use holdfast_policy::document::{Breaker, Mode};
 
-use crate::breaker::{Cause, Transition, Trip};
-use holdfast_policy::document::{Breaker, Mode, Policy};
+use super::cell::{Cause, Transition};
+use super::thresholds::Trip;
+use crate::base::text::{seconds, share};
+use crate::event::Event;
+use crate::metric::Metric;
 
-/// One log line for a transition, with the numbers that caused it:
-/// `orders/cluster=orders: closed -> open: failure rate 62% of 48 >= 50%; next probe in 31s`.
-pub fn line(policy: &Policy, key: &str, transition: &Transition) -> String {
-    let mode = match policy.breaker.as_ref().map(|breaker| breaker.mode) {
-        Some(Mode::Shadow) => " (shadow)",
-        _ => "",
-    };
-    let why = policy.breaker.as_ref().map_or_else(String::new, |breaker| cause(breaker, &transition.cause));
-    format!("{}/{key}{mode}: {} -> {}: {why}", policy.name, transition.from, transition.to)
+/// The line of the log for a transition, with the numbers that caused it:
+/// `closed -> open: failure rate 62% of 48 >= 50%; next probe in 31s`.
+pub fn line(breaker: &Breaker, transition: &Transition) -> Event {
+    let why = cause(breaker, &transition.cause);
+    let text = format!("{} -> {}: {why}", transition.from, transition.to);
+    Event::Log { alarming: transition.is_alarming(), shadow: breaker.mode == Mode::Shadow, text }
+}
+
+/// The counter of openings by what was reached.
+pub fn opened(trip: Trip) -> Metric {
+    match trip {
+        Trip::FailureRate(_) => Metric::OpenedFailureRate,
+        Trip::SlowRate(_) => Metric::OpenedSlowRate,
+        Trip::ConsecutiveFailures(_) => Metric::OpenedConsecutiveFailures,
+    }
 }
 
 fn cause(breaker: &Breaker, cause: &Cause) -> String {
@@ -51,27 +60,10 @@ fn cause(breaker: &Breaker, cause: &Cause) -> String {
     }
 }
 
-/// A share in whole percent, rounded down, so that it never claims a threshold that was not reached.
-pub(crate) fn share(part: u32, whole: u32) -> String {
-    let percent = u64::from(part).saturating_mul(100).checked_div(u64::from(whole)).unwrap_or(0);
-    format!("{percent}%")
-}
-
-/// Whole seconds, or tenths and milliseconds where they matter.
-pub(crate) fn seconds(duration: Duration) -> String {
-    // Not `as_millis`: formatting 128 bits would add to the module.
-    let millis = duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis().into());
-    if millis >= 10_000 || millis.is_multiple_of(1000) {
-        format!("{}s", millis.saturating_add(500) / 1000)
-    } else if millis >= 1000 {
-        format!("{}.{}s", millis / 1000, millis % 1000 / 100)
-    } else {
-        format!("{millis}ms")
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
     use crate::breaker::StateName;
     use crate::store::window::Tally;
@@ -89,17 +81,8 @@ mod tests {
             to: StateName::Open,
             cause: Cause::Tripped { trip, open_for: Duration::from_millis(31_200) },
         };
-        assert_eq!(
-            line(&policy, "cluster=orders", &transition),
-            "orders/cluster=orders: closed -> open: failure rate 62% of 48 >= 50%; next probe in 31s"
-        );
-    }
-
-    #[test]
-    fn durations_read_well() {
-        assert_eq!(seconds(Duration::from_millis(250)), "250ms");
-        assert_eq!(seconds(Duration::from_millis(1500)), "1.5s");
-        assert_eq!(seconds(Duration::from_millis(2000)), "2s");
-        assert_eq!(seconds(Duration::from_millis(61_600)), "62s");
+        let line = line(&policy.breaker.unwrap(), &transition).line("orders", "cluster=orders");
+        let text = "orders/cluster=orders: closed -> open: failure rate 62% of 48 >= 50%; next probe in 31s";
+        assert_eq!(line, Some((true, text.to_owned())));
     }
 }

@@ -25,17 +25,17 @@ pub fn read(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Lays out names and values.
-pub fn write(pairs: &[(String, String)]) -> Vec<u8> {
+pub fn write<V: AsRef<[u8]>>(pairs: &[(String, V)]) -> Vec<u8> {
     let size = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(&size(pairs.len()));
     for (name, value) in pairs {
         bytes.extend_from_slice(&size(name.len()));
-        bytes.extend_from_slice(&size(value.len()));
+        bytes.extend_from_slice(&size(value.as_ref().len()));
     }
     for (name, value) in pairs {
-        for text in [name, value] {
-            bytes.extend_from_slice(text.as_bytes());
+        for text in [name.as_bytes(), value.as_ref()] {
+            bytes.extend_from_slice(text);
             bytes.push(0);
         }
     }

@@ -1,367 +1,69 @@
-//! The names of what an operator can count.
+//! Which metrics a policy has, and what they are called.
 
+use holdfast_policy::document::{BreakerControl, Mode, Policy};
+
+use crate::metric::Metric;
+use crate::outlier;
 use crate::outlier::news::Counted;
-use crate::retry::Denial;
-use holdfast_policy::document::{BreakerControl, Detector, Mode, Policy, Reason};
 
-/// A metric of one key. Full name: `holdfast.policy.<policy>.key.<key>.<metric>`, which Envoy prefixes with
-/// `wasmcustom.`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Metric {
-    /// Requests that the policy governed.
-    Requests,
-    /// Outcomes that were successes.
-    Success,
-    /// Outcomes that were failures.
-    Failure,
-    /// Outcomes that were slow.
-    Slow,
-    /// Requests that ended without saying anything about the host.
-    Ignored,
-    /// Rejected by the breaker.
-    RejectedOpen,
-    /// Rejected because of requests in flight.
-    RejectedConcurrency,
-    /// Rejected by the throttle.
-    RejectedThrottled,
-    /// Would have been rejected by the breaker, in shadow mode.
-    WouldRejectOpen,
-    /// Would have been rejected because of requests in flight, in shadow mode.
-    WouldRejectConcurrency,
-    /// Would have been rejected by the throttle, in shadow mode.
-    WouldRejectThrottled,
-    /// Gauge: the breaker's state, see [`crate::breaker::StateName`].
-    BreakerState,
-    /// The breaker opened because of its failure rate.
-    OpenedFailureRate,
-    /// The breaker opened because of its slow rate.
-    OpenedSlowRate,
-    /// The breaker opened because of failures in a row.
-    OpenedConsecutiveFailures,
-    /// Answered with a static fallback.
-    FallbackStatic,
-    /// Would have been answered with a static fallback, in shadow mode.
-    WouldFallbackStatic,
-    /// Tries after the first of a request.
-    Retries,
-    /// Requests that succeeded after more than one try.
-    RetriesRecovered,
-    /// Not retried: the budget had no token left.
-    DeniedBudget,
-    /// Not retried: the breaker was not closed.
-    DeniedBreaker,
-    /// Not retried: a host may have seen the request, and it is not idempotent.
-    DeniedMethod,
-    /// Not retried: the wait would have gone beyond the time that was left.
-    DeniedDeadline,
-    /// Not retried: the host asked for too long a wait.
-    DeniedRetryAfter,
-    /// Not retried: it was itself a retry.
-    DeniedRetryOfRetry,
-    /// Not retried: no token could be taken, because other workers were faster each time, or the key has lost its place.
-    DeniedContention,
-    /// Would have been retried, in shadow mode.
-    WouldRetry,
-    /// Gauge: hosts that are known.
-    Hosts,
-    /// Gauge: hosts that are out.
-    HostsEjected,
-    /// A host was ejected for failures in a row.
-    EjectedConsecutiveFailures,
-    /// A host was ejected for gateway failures in a row.
-    EjectedConsecutiveGatewayFailures,
-    /// A host was ejected for no answers in a row.
-    EjectedConsecutiveLocalFailures,
-    /// A host was ejected for its share of failures.
-    EjectedFailureRate,
-    /// A host was ejected for its share of successes.
-    EjectedSuccessRate,
-    /// A host was ejected for its latency.
-    EjectedLatency,
-    /// A host was ejected for its heartbeat.
-    EjectedHeartbeat,
-    /// A host was found bad by failures in a row.
-    DetectedConsecutiveFailures,
-    /// A host was found bad by gateway failures in a row.
-    DetectedConsecutiveGatewayFailures,
-    /// A host was found bad by no answers in a row.
-    DetectedConsecutiveLocalFailures,
-    /// A host was found bad by its share of failures.
-    DetectedFailureRate,
-    /// A host was found bad by its share of successes.
-    DetectedSuccessRate,
-    /// A host was found bad by its latency.
-    DetectedLatency,
-    /// A host was found bad by its heartbeat.
-    DetectedHeartbeat,
-    /// A host would have been ejected for failures in a row, in shadow mode.
-    WouldEjectConsecutiveFailures,
-    /// A host would have been ejected for gateway failures in a row, in shadow mode.
-    WouldEjectConsecutiveGatewayFailures,
-    /// A host would have been ejected for no answers in a row, in shadow mode.
-    WouldEjectConsecutiveLocalFailures,
-    /// A host would have been ejected for its share of failures, in shadow mode.
-    WouldEjectFailureRate,
-    /// A host would have been ejected for its share of successes, in shadow mode.
-    WouldEjectSuccessRate,
-    /// A host would have been ejected for its latency, in shadow mode.
-    WouldEjectLatency,
-    /// A host would have been ejected for its heartbeat, in shadow mode.
-    WouldEjectHeartbeat,
-    /// A host was not ejected, because too many were out.
-    EjectionsOverflow,
-    /// A host is back.
-    Readmitted,
-    /// A host's probe failed.
-    ProbeFailed,
-    /// A change of shared data was given up because other workers were faster each time.
-    Contention,
+/// Whether `policy` can ever record a metric.
+pub fn concerns(metric: Metric, policy: &Policy) -> bool {
+    let breaker = policy.breaker.as_ref().filter(|breaker| breaker.mode != Mode::Off);
+    let (breaker_mode, decides) = (breaker.map(|breaker| breaker.mode), |trigger: bool| {
+        trigger && breaker.is_some_and(|breaker| breaker.state == BreakerControl::Auto)
+    });
+    let concurrency = policy.concurrency.as_ref().map(|concurrency| concurrency.mode);
+    let throttle = policy.throttle.as_ref().map(|throttle| throttle.mode);
+    let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
+    let outlier = policy.active_outlier();
+    if let Some(counted) = of_hosts(metric) {
+        return outlier.is_some_and(|outlier| match counted {
+            Counted::Detected(detector) => outlier.mode_of(detector) != Mode::Off,
+            Counted::Ejected(detector) => outlier.mode_of(detector) == Mode::Enforce,
+            Counted::Would(detector) => outlier.mode_of(detector) == Mode::Shadow,
+            Counted::Overflow | Counted::Readmitted | Counted::ProbeFailed => outlier.ejects(),
+        });
+    }
+    match metric {
+        Metric::Requests | Metric::Success | Metric::Failure | Metric::Ignored | Metric::Contention => true,
+        Metric::Slow => policy.outcome.slow_after.is_some(),
+        Metric::RejectedOpen => breaker_mode == Some(Mode::Enforce),
+        Metric::WouldRejectOpen => breaker_mode == Some(Mode::Shadow),
+        Metric::RejectedConcurrency => concurrency == Some(Mode::Enforce),
+        Metric::WouldRejectConcurrency => concurrency == Some(Mode::Shadow),
+        Metric::RejectedThrottled => throttle == Some(Mode::Enforce),
+        Metric::WouldRejectThrottled => throttle == Some(Mode::Shadow),
+        Metric::BreakerState => breaker.is_some(),
+        Metric::OpenedFailureRate => decides(breaker.is_some_and(|breaker| !breaker.failure_rate.is_zero())),
+        Metric::OpenedSlowRate => decides(breaker.is_some_and(|breaker| !breaker.slow_rate.is_zero())),
+        Metric::OpenedConsecutiveFailures => {
+            decides(breaker.is_some_and(|breaker| breaker.consecutive_failures.is_some()))
+        }
+        Metric::FallbackStatic => !policy.fallback.is_empty() && policy.mode == Mode::Enforce,
+        Metric::Retries
+        | Metric::RetriesRecovered
+        | Metric::DeniedBudget
+        | Metric::DeniedMethod
+        | Metric::DeniedDeadline
+        | Metric::DeniedContention => retry.is_some(),
+        Metric::DeniedBreaker => retry.is_some() && breaker_mode == Some(Mode::Enforce),
+        Metric::DeniedRetryAfter => retry.is_some_and(|retry| retry.retry_after.honor),
+        Metric::DeniedRetryOfRetry => retry.is_some_and(|retry| retry.skip_retries_of_retries),
+        Metric::WouldRetry => policy.retry.as_ref().is_some_and(|retry| retry.mode == Mode::Shadow),
+        Metric::Hosts | Metric::HostsEjected => outlier.is_some(),
+        // A shadowed feature of an enforced policy only would have asked for its fallback.
+        Metric::WouldFallbackStatic => {
+            let shadow = Some(Mode::Shadow);
+            !policy.fallback.is_empty() && [Some(policy.mode), breaker_mode, concurrency, throttle].contains(&shadow)
+        }
+        // The others are those of hosts, above.
+        _ => false,
+    }
 }
 
-impl Metric {
-    /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 54;
-
-    /// All, by number.
-    pub const ALL: [Metric; Metric::COUNT] = [
-        Metric::Requests,
-        Metric::Success,
-        Metric::Failure,
-        Metric::Slow,
-        Metric::Ignored,
-        Metric::RejectedOpen,
-        Metric::RejectedConcurrency,
-        Metric::RejectedThrottled,
-        Metric::WouldRejectOpen,
-        Metric::WouldRejectConcurrency,
-        Metric::WouldRejectThrottled,
-        Metric::BreakerState,
-        Metric::OpenedFailureRate,
-        Metric::OpenedSlowRate,
-        Metric::OpenedConsecutiveFailures,
-        Metric::FallbackStatic,
-        Metric::WouldFallbackStatic,
-        Metric::Retries,
-        Metric::RetriesRecovered,
-        Metric::DeniedBudget,
-        Metric::DeniedBreaker,
-        Metric::DeniedMethod,
-        Metric::DeniedDeadline,
-        Metric::DeniedRetryAfter,
-        Metric::DeniedRetryOfRetry,
-        Metric::DeniedContention,
-        Metric::WouldRetry,
-        Metric::Hosts,
-        Metric::HostsEjected,
-        Metric::EjectedConsecutiveFailures,
-        Metric::EjectedConsecutiveGatewayFailures,
-        Metric::EjectedConsecutiveLocalFailures,
-        Metric::EjectedFailureRate,
-        Metric::EjectedSuccessRate,
-        Metric::EjectedLatency,
-        Metric::EjectedHeartbeat,
-        Metric::DetectedConsecutiveFailures,
-        Metric::DetectedConsecutiveGatewayFailures,
-        Metric::DetectedConsecutiveLocalFailures,
-        Metric::DetectedFailureRate,
-        Metric::DetectedSuccessRate,
-        Metric::DetectedLatency,
-        Metric::DetectedHeartbeat,
-        Metric::WouldEjectConsecutiveFailures,
-        Metric::WouldEjectConsecutiveGatewayFailures,
-        Metric::WouldEjectConsecutiveLocalFailures,
-        Metric::WouldEjectFailureRate,
-        Metric::WouldEjectSuccessRate,
-        Metric::WouldEjectLatency,
-        Metric::WouldEjectHeartbeat,
-        Metric::EjectionsOverflow,
-        Metric::Readmitted,
-        Metric::ProbeFailed,
-        Metric::Contention,
-    ];
-
-    /// The last part of the name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Metric::Requests => "requests",
-            Metric::Success => "success",
-            Metric::Failure => "failure",
-            Metric::Slow => "slow",
-            Metric::Ignored => "ignored",
-            Metric::RejectedOpen => "rejected.open",
-            Metric::RejectedConcurrency => "rejected.concurrency",
-            Metric::RejectedThrottled => "rejected.throttled",
-            Metric::WouldRejectOpen => "would_reject.open",
-            Metric::WouldRejectConcurrency => "would_reject.concurrency",
-            Metric::WouldRejectThrottled => "would_reject.throttled",
-            Metric::BreakerState => "breaker_state",
-            Metric::OpenedFailureRate => "breaker_opened.failure_rate",
-            Metric::OpenedSlowRate => "breaker_opened.slow_rate",
-            Metric::OpenedConsecutiveFailures => "breaker_opened.consecutive_failures",
-            Metric::FallbackStatic => "fallback.static",
-            Metric::WouldFallbackStatic => "would_fallback.static",
-            Metric::Retries => "retries",
-            Metric::RetriesRecovered => "retries_recovered",
-            Metric::DeniedBudget => "retries_denied.budget",
-            Metric::DeniedBreaker => "retries_denied.breaker",
-            Metric::DeniedMethod => "retries_denied.method",
-            Metric::DeniedDeadline => "retries_denied.deadline",
-            Metric::DeniedRetryAfter => "retries_denied.retry_after",
-            Metric::DeniedRetryOfRetry => "retries_denied.retry_of_retry",
-            Metric::DeniedContention => "retries_denied.contention",
-            Metric::WouldRetry => "would_retry",
-            Metric::Hosts => "hosts",
-            Metric::HostsEjected => "hosts_ejected",
-            Metric::EjectedConsecutiveFailures => "ejections.consecutive_failures",
-            Metric::EjectedConsecutiveGatewayFailures => "ejections.consecutive_gateway_failures",
-            Metric::EjectedConsecutiveLocalFailures => "ejections.consecutive_local_failures",
-            Metric::EjectedFailureRate => "ejections.failure_rate",
-            Metric::EjectedSuccessRate => "ejections.success_rate",
-            Metric::EjectedLatency => "ejections.latency",
-            Metric::EjectedHeartbeat => "ejections.heartbeat",
-            Metric::DetectedConsecutiveFailures => "ejections_detected.consecutive_failures",
-            Metric::DetectedConsecutiveGatewayFailures => "ejections_detected.consecutive_gateway_failures",
-            Metric::DetectedConsecutiveLocalFailures => "ejections_detected.consecutive_local_failures",
-            Metric::DetectedFailureRate => "ejections_detected.failure_rate",
-            Metric::DetectedSuccessRate => "ejections_detected.success_rate",
-            Metric::DetectedLatency => "ejections_detected.latency",
-            Metric::DetectedHeartbeat => "ejections_detected.heartbeat",
-            Metric::WouldEjectConsecutiveFailures => "would_eject.consecutive_failures",
-            Metric::WouldEjectConsecutiveGatewayFailures => "would_eject.consecutive_gateway_failures",
-            Metric::WouldEjectConsecutiveLocalFailures => "would_eject.consecutive_local_failures",
-            Metric::WouldEjectFailureRate => "would_eject.failure_rate",
-            Metric::WouldEjectSuccessRate => "would_eject.success_rate",
-            Metric::WouldEjectLatency => "would_eject.latency",
-            Metric::WouldEjectHeartbeat => "would_eject.heartbeat",
-            Metric::EjectionsOverflow => "ejections_overflow",
-            Metric::Readmitted => "readmitted",
-            Metric::ProbeFailed => "probe_failed",
-            Metric::Contention => "shared_data.contention",
-        }
-    }
-
-    /// Whether it is a gauge; the others are counters.
-    pub const fn is_gauge(self) -> bool {
-        matches!(self, Metric::BreakerState | Metric::Hosts | Metric::HostsEjected)
-    }
-
-    /// Whether `policy` can ever record it.
-    pub fn concerns(self, policy: &Policy) -> bool {
-        let breaker = policy.breaker.as_ref().filter(|breaker| breaker.mode != Mode::Off);
-        let (breaker_mode, decides) = (breaker.map(|breaker| breaker.mode), |trigger: bool| {
-            trigger && breaker.is_some_and(|breaker| breaker.state == BreakerControl::Auto)
-        });
-        let concurrency = policy.concurrency.as_ref().map(|concurrency| concurrency.mode);
-        let throttle = policy.throttle.as_ref().map(|throttle| throttle.mode);
-        let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
-        let outlier = policy.active_outlier();
-        if let Some(counted) = Metric::of_hosts(self) {
-            return outlier.is_some_and(|outlier| match counted {
-                Counted::Detected(detector) => outlier.mode_of(detector) != Mode::Off,
-                Counted::Ejected(detector) => outlier.mode_of(detector) == Mode::Enforce,
-                Counted::Would(detector) => outlier.mode_of(detector) == Mode::Shadow,
-                Counted::Overflow | Counted::Readmitted | Counted::ProbeFailed => outlier.ejects(),
-            });
-        }
-        match self {
-            Metric::Requests | Metric::Success | Metric::Failure | Metric::Ignored | Metric::Contention => true,
-            Metric::Slow => policy.outcome.slow_after.is_some(),
-            Metric::RejectedOpen => breaker_mode == Some(Mode::Enforce),
-            Metric::WouldRejectOpen => breaker_mode == Some(Mode::Shadow),
-            Metric::RejectedConcurrency => concurrency == Some(Mode::Enforce),
-            Metric::WouldRejectConcurrency => concurrency == Some(Mode::Shadow),
-            Metric::RejectedThrottled => throttle == Some(Mode::Enforce),
-            Metric::WouldRejectThrottled => throttle == Some(Mode::Shadow),
-            Metric::BreakerState => breaker.is_some(),
-            Metric::OpenedFailureRate => decides(breaker.is_some_and(|breaker| !breaker.failure_rate.is_zero())),
-            Metric::OpenedSlowRate => decides(breaker.is_some_and(|breaker| !breaker.slow_rate.is_zero())),
-            Metric::OpenedConsecutiveFailures => {
-                decides(breaker.is_some_and(|breaker| breaker.consecutive_failures.is_some()))
-            }
-            Metric::FallbackStatic => !policy.fallback.is_empty() && policy.mode == Mode::Enforce,
-            Metric::Retries
-            | Metric::RetriesRecovered
-            | Metric::DeniedBudget
-            | Metric::DeniedMethod
-            | Metric::DeniedDeadline
-            | Metric::DeniedContention => retry.is_some(),
-            Metric::DeniedBreaker => retry.is_some() && breaker_mode == Some(Mode::Enforce),
-            Metric::DeniedRetryAfter => retry.is_some_and(|retry| retry.retry_after.honor),
-            Metric::DeniedRetryOfRetry => retry.is_some_and(|retry| retry.skip_retries_of_retries),
-            Metric::WouldRetry => policy.retry.as_ref().is_some_and(|retry| retry.mode == Mode::Shadow),
-            Metric::Hosts | Metric::HostsEjected => outlier.is_some(),
-            // A shadowed feature of an enforced policy only would have asked for its fallback.
-            Metric::WouldFallbackStatic => {
-                let shadow = Some(Mode::Shadow);
-                !policy.fallback.is_empty()
-                    && [Some(policy.mode), breaker_mode, concurrency, throttle].contains(&shadow)
-            }
-            // The others are those of hosts, above.
-            _ => false,
-        }
-    }
-
-    /// What it counts of hosts, if it does.
-    fn of_hosts(self) -> Option<Counted> {
-        Counted::all().find(|counted| Metric::counted(*counted) == self)
-    }
-
-    /// The counter of what happens to hosts.
-    pub const fn counted(counted: Counted) -> Metric {
-        match counted {
-            Counted::Detected(Detector::ConsecutiveFailures) => Metric::DetectedConsecutiveFailures,
-            Counted::Detected(Detector::ConsecutiveGatewayFailures) => Metric::DetectedConsecutiveGatewayFailures,
-            Counted::Detected(Detector::ConsecutiveLocalFailures) => Metric::DetectedConsecutiveLocalFailures,
-            Counted::Detected(Detector::FailureRate) => Metric::DetectedFailureRate,
-            Counted::Detected(Detector::SuccessRate) => Metric::DetectedSuccessRate,
-            Counted::Detected(Detector::Latency) => Metric::DetectedLatency,
-            Counted::Detected(Detector::Heartbeat) => Metric::DetectedHeartbeat,
-            Counted::Ejected(Detector::ConsecutiveFailures) => Metric::EjectedConsecutiveFailures,
-            Counted::Ejected(Detector::ConsecutiveGatewayFailures) => Metric::EjectedConsecutiveGatewayFailures,
-            Counted::Ejected(Detector::ConsecutiveLocalFailures) => Metric::EjectedConsecutiveLocalFailures,
-            Counted::Ejected(Detector::FailureRate) => Metric::EjectedFailureRate,
-            Counted::Ejected(Detector::SuccessRate) => Metric::EjectedSuccessRate,
-            Counted::Ejected(Detector::Latency) => Metric::EjectedLatency,
-            Counted::Ejected(Detector::Heartbeat) => Metric::EjectedHeartbeat,
-            Counted::Would(Detector::ConsecutiveFailures) => Metric::WouldEjectConsecutiveFailures,
-            Counted::Would(Detector::ConsecutiveGatewayFailures) => Metric::WouldEjectConsecutiveGatewayFailures,
-            Counted::Would(Detector::ConsecutiveLocalFailures) => Metric::WouldEjectConsecutiveLocalFailures,
-            Counted::Would(Detector::FailureRate) => Metric::WouldEjectFailureRate,
-            Counted::Would(Detector::SuccessRate) => Metric::WouldEjectSuccessRate,
-            Counted::Would(Detector::Latency) => Metric::WouldEjectLatency,
-            Counted::Would(Detector::Heartbeat) => Metric::WouldEjectHeartbeat,
-            Counted::Overflow => Metric::EjectionsOverflow,
-            Counted::Readmitted => Metric::Readmitted,
-            Counted::ProbeFailed => Metric::ProbeFailed,
-        }
-    }
-
-    /// The counter of requests that were not retried for this reason.
-    pub const fn denied(denial: Denial) -> Metric {
-        match denial {
-            Denial::Budget => Metric::DeniedBudget,
-            Denial::Breaker => Metric::DeniedBreaker,
-            Denial::Method => Metric::DeniedMethod,
-            Denial::Deadline => Metric::DeniedDeadline,
-            Denial::RetryAfter => Metric::DeniedRetryAfter,
-            Denial::RetryOfRetry => Metric::DeniedRetryOfRetry,
-            Denial::Contention => Metric::DeniedContention,
-        }
-    }
-
-    /// The counter of requests rejected for `reason`, or that would have been.
-    pub const fn rejected(reason: Reason, shadow: bool) -> Option<Metric> {
-        match (reason, shadow) {
-            (Reason::Open, false) => Some(Metric::RejectedOpen),
-            (Reason::Concurrency, false) => Some(Metric::RejectedConcurrency),
-            (Reason::Throttled, false) => Some(Metric::RejectedThrottled),
-            (Reason::Open, true) => Some(Metric::WouldRejectOpen),
-            (Reason::Concurrency, true) => Some(Metric::WouldRejectConcurrency),
-            (Reason::Throttled, true) => Some(Metric::WouldRejectThrottled),
-            (Reason::Failure | Reason::Timeout | Reason::RetriesExhausted, _) => None,
-        }
-    }
+/// What a metric counts of hosts, if it does.
+fn of_hosts(metric: Metric) -> Option<Counted> {
+    Counted::all().find(|counted| outlier::words::metric(*counted) == metric)
 }
 
 /// The metric's full name without Envoy's prefix. A key's `:` and `|` become `_`, because statsd gives them a meaning.
@@ -385,6 +87,7 @@ pub const RUNS: &str = "holdfast.runs";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retry::{self, Denial};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -399,7 +102,7 @@ mod tests {
     #[test]
     fn a_denial_is_counted_under_its_own_name() {
         for denial in Denial::ALL {
-            assert_eq!(Metric::denied(denial).name(), format!("retries_denied.{}", denial.name()));
+            assert_eq!(retry::words::metric(denial).name(), format!("retries_denied.{}", denial.name()));
         }
     }
 

@@ -4,6 +4,7 @@
 //! signal of runs is compared with what it was when no host had failed. A failure swaps the host's run, and the table when a
 //! limit is reached.
 
+use crate::cx::Cx;
 use core::time::Duration;
 use std::collections::HashMap;
 
@@ -169,24 +170,19 @@ impl Hosts {
     }
 
     /// Brings the view up to date. Whether it changed.
-    pub fn look<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) -> bool {
-        let epoch = store.epoch();
+    pub fn look(&mut self, cx: &mut Cx<'_>, rules: &Outlier) -> bool {
+        let now = cx.now;
+        let epoch = cx.store.epoch();
         if self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
             return false;
         }
-        self.look_now(worker, store, rules, epoch, now)
+        self.look_now(cx, rules, epoch)
     }
 
-    fn look_now(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
-        rules: &Outlier,
-        epoch: Option<u64>,
-        now: Timestamp,
-    ) -> bool {
+    fn look_now(&mut self, cx: &mut Cx<'_>, rules: &Outlier, epoch: Option<u64>) -> bool {
+        let now = cx.now;
         let seen = Seen { epoch, at: now };
-        let stored = store.get(&self.paths.table());
+        let stored = cx.store.get(&self.paths.table());
         let version = stored.as_ref().map(|(_, version)| *version);
         if let Some(view) = self.view.as_mut().filter(|view| view.version == version) {
             view.seen = seen;
@@ -203,13 +199,13 @@ impl Hosts {
         let unsignalled = self.view.as_ref().filter(|view| view.seen.epoch == epoch);
         let stood_still = unsignalled.is_some();
         // It was changed without a signal that reaches this seat, or by a worker that died before it gave one.
-        worker.misses_signals |= unsignalled.is_some_and(|view| !table.looks_like(&view.table));
+        cx.worker.misses_signals |= unsignalled.is_some_and(|view| !table.looks_like(&view.table));
         // If the signal has moved it may have been for something else, and workers have looked between that and the change. Whoever
         // finds news that nobody has told is the first.
-        let is_first = worker.misses_signals && !table.news.is_empty();
-        self.take(worker, rules, table, version, seen, now);
+        let is_first = cx.worker.misses_signals && !table.news.is_empty();
+        self.take(cx.worker, rules, table, version, seen, now);
         if stood_still || is_first {
-            store.raise_epoch();
+            cx.store.raise_epoch();
         }
         true
     }
@@ -248,14 +244,12 @@ impl Hosts {
     /// was faster.
     fn change<V>(
         &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
+        cx: &mut Cx<'_>,
         rules: &Outlier,
-        now: Timestamp,
         mut step: impl FnMut(&mut HostTable) -> Option<V>,
     ) -> Result<Option<V>, NotUpdated> {
         let mut verdict = None;
-        self.change_if(worker, store, rules, now, &mut |table| {
+        self.change_if(cx, rules, &mut |table| {
             verdict = step(table);
             verdict.is_some()
         })?;
@@ -264,17 +258,15 @@ impl Hosts {
 
     fn change_if(
         &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
+        cx: &mut Cx<'_>,
         rules: &Outlier,
-        now: Timestamp,
         step: &mut dyn FnMut(&mut HostTable) -> bool,
     ) -> Result<(), NotUpdated> {
-        let store = &mut { store };
-        let epoch = store.epoch();
+        let now = cx.now;
+        let epoch = cx.store.epoch();
         let uncounted = core::mem::take(&mut self.uncounted);
         let mut is_seen = false;
-        let updated = update(store, &self.paths.table(), self.fingerprint, |old: Option<&HostTable>| {
+        let updated = update(cx.store, &self.paths.table(), self.fingerprint, |old: Option<&HostTable>| {
             let mut table = old.cloned().unwrap_or_default();
             let changed = step(&mut table);
             is_seen = old.is_none_or(|old| !table.looks_like(old));
@@ -287,17 +279,17 @@ impl Hosts {
         let updated = updated?;
         if updated.written && is_seen {
             // What is only told or counted may wait for the next look.
-            store.raise_epoch();
+            cx.store.raise_epoch();
         }
         // The signal from before the swap: whatever changed since then makes this view look old, never new.
         let table = updated.record.unwrap_or_default();
-        self.take(worker, rules, table, None, Seen { epoch, at: now }, now);
+        self.take(cx.worker, rules, table, None, Seen { epoch, at: now }, now);
         Ok(())
     }
 
     /// Whether the host of a try that succeeded must be known. What this costs where it is not is one look at the signal of
     /// runs.
-    pub fn wants_host<S: Store>(&mut self, store: &mut S, rules: &Outlier, now: Timestamp) -> bool {
+    pub fn wants_host(&mut self, store: &mut dyn Store, rules: &Outlier, now: Timestamp) -> bool {
         if rules.counts_all() || self.to_sample > 0 {
             return true;
         }
@@ -309,85 +301,64 @@ impl Hosts {
 
     /// Judges a host by one of its tries. `probe` is the host that the try was the probe of, if it was one: had the cluster still
     /// had it, the try would have gone there.
-    pub fn judge<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        rules: &Outlier,
-        one: Judged<'_>,
-        probe: Option<HostId>,
-        now: Timestamp,
-    ) {
+    pub fn judge(&mut self, cx: &mut Cx<'_>, rules: &Outlier, one: Judged<'_>, probe: Option<HostId>) {
+        let now = cx.now;
         if probe.is_some() {
             // The signal of the seat that took the permit may not reach this one.
             self.look_again();
         }
-        self.look(worker, store, rules, now);
+        self.look(cx, rules);
         self.unsampled = 0;
         self.sampled = now;
-        self.gap = 1 + worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
+        self.gap = 1 + cx.worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
         self.to_sample = self.to_sample.saturating_sub(1);
-        let Some(id) = self.id_of(worker, store, rules, one.host, now) else {
-            self.quiet.follow(store.runs(), now);
-            self.become_quiet(store, now);
+        let Some(id) = self.id_of(cx, rules, one.host) else {
+            self.quiet.follow(cx.store.runs(), now);
+            self.become_quiet(cx.store, now);
             return;
         };
         if let Some(gone) = probe.filter(|probe| *probe != id) {
-            self.forget(worker, store, rules, gone, now);
+            self.forget(cx, rules, gone);
         }
         let has_permit = probe == Some(id);
         let host = self.table().and_then(|table| table.host(id));
         let (is_in, is_judged) =
             host.map_or((false, false), |host| (host.is_in(), host.is_judged_by(rules, one.sent, now)));
         if is_in && is_judged && one.verdict != Verdict::Ignored {
-            self.count(worker, store, rules, id, one, now);
+            self.count(cx, rules, id, one);
         }
         match one.verdict {
             _ if !is_judged => {}
             // Our own checks are the probes, where there are any.
             _ if !is_in && rules.probes_by_heartbeat() => {}
-            Verdict::Ignored if !is_in && has_permit => self.return_probe(worker, store, rules, id, one.sent, now),
+            Verdict::Ignored if !is_in && has_permit => self.return_probe(cx, rules, id, one.sent),
             Verdict::Ignored => {}
             Verdict::Success | Verdict::Failure if !is_in => {
-                let (random, failed) = (worker.random.next(), one.verdict == Verdict::Failure);
+                let (random, failed) = (cx.worker.random.next(), one.verdict == Verdict::Failure);
                 let tried = Tried { end: one.end, failed, took: one.took, has_permit };
-                let judged = self.change(worker, store, rules, now, |table| {
+                let judged = self.change(cx, rules, |table| {
                     table.judge_probe(rules, id, tried, one.sent, now, random).then_some(())
                 });
                 if !failed && matches!(judged, Ok(Some(()))) {
                     // What it failed before it went out is long ago.
-                    self.end_run(store, id);
+                    self.end_run(cx.store, id);
                 }
             }
-            Verdict::Success if rules.counts_runs() => self.succeed(store, id, now),
+            Verdict::Success if rules.counts_runs() => self.succeed(cx.store, id, now),
             Verdict::Success => {}
-            Verdict::Failure if rules.counts_runs() => self.fail(worker, store, rules, id, one.end, now),
+            Verdict::Failure if rules.counts_runs() => self.fail(cx, rules, id, one.end),
             Verdict::Failure => {}
         }
     }
 
     /// Gives the permit back of a probe that was sent then and says nothing about its host.
-    pub fn return_probe(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
-        rules: &Outlier,
-        id: HostId,
-        sent: Timestamp,
-        now: Timestamp,
-    ) {
-        let _ = self.change(worker, store, rules, now, |table| table.return_probe(id, sent).then_some(()));
+    pub fn return_probe(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, sent: Timestamp) {
+        let _ = self.change(cx, rules, |table| table.return_probe(id, sent).then_some(()));
     }
 
     /// The host of this address, entered into the table if it is new and an address that a request can be steered to.
-    fn id_of<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        rules: &Outlier,
-        address: &[u8],
-        now: Timestamp,
-    ) -> Option<HostId> {
+    fn id_of(&mut self, cx: &mut Cx<'_>, rules: &Outlier, address: &[u8]) -> Option<HostId> {
+        let now = cx.now;
         if let Some(id) = self.view.as_ref().and_then(|view| view.by_address.get(address)) {
             return Some(*id);
         }
@@ -395,7 +366,7 @@ impl Hosts {
             return None;
         }
         core::str::from_utf8(address).ok()?.parse::<core::net::SocketAddr>().ok()?;
-        self.change(worker, store, rules, now, |table| {
+        self.change(cx, rules, |table| {
             let before = (table.known(), table.full);
             let id = table.enter(address, false, now);
             (before != (table.known(), table.full)).then_some(id)
@@ -405,21 +376,14 @@ impl Hosts {
     }
 
     /// Counts a try in this worker's slot.
-    fn count<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        rules: &Outlier,
-        id: HostId,
-        one: Judged<'_>,
-        now: Timestamp,
-    ) {
+    fn count(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, one: Judged<'_>) {
+        let now = cx.now;
         let failed = one.verdict == Verdict::Failure;
         self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
         self.is_unwritten = true;
         self.flush_after = self.flush_after(rules);
         if now.apart(self.written) >= self.flush_after {
-            self.write(worker, store, now);
+            self.write(cx);
         }
     }
 
@@ -433,20 +397,22 @@ impl Hosts {
     }
 
     /// Writes what was counted, if the store lacks it, and tells the table what was found in vain and not told yet.
-    pub fn flush<S: Store>(&mut self, worker: &mut Worker, store: &mut S, rules: &Outlier, now: Timestamp) {
-        self.write(worker, store, now);
+    pub fn flush(&mut self, cx: &mut Cx<'_>, rules: &Outlier) {
+        let now = cx.now;
+        self.write(cx);
         if !self.uncounted.is_empty() && !self.was_in_vain(now) {
-            let _ = self.change(worker, store, rules, now, |_| Some(()));
+            let _ = self.change(cx, rules, |_| Some(()));
         }
     }
 
-    fn write<S: Store>(&mut self, worker: &mut Worker, store: &mut S, now: Timestamp) {
+    fn write(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now;
         if !self.is_unwritten {
             return;
         }
-        let Some(place) = worker.place(store, now) else { return };
-        let key = self.paths.slot(worker.is_of_attempts(), place.number);
-        store.set(&key, &self.slot.encode(self.fingerprint));
+        let Some(place) = cx.worker.place(cx.store, now) else { return };
+        let key = self.paths.slot(cx.worker.is_of_attempts(), place.number);
+        cx.store.set(&key, &self.slot.encode(self.fingerprint));
         self.is_unwritten = false;
         self.written = now;
     }
@@ -459,7 +425,7 @@ impl Hosts {
     }
 
     /// A success ends the host's run of failures, if there is one.
-    fn succeed<S: Store>(&mut self, store: &mut S, id: HostId, now: Timestamp) {
+    fn succeed(&mut self, store: &mut dyn Store, id: HostId, now: Timestamp) {
         let signal = store.runs();
         if self.quiet.is_quiet(signal, now) {
             return;
@@ -488,7 +454,6 @@ impl Hosts {
 
     /// Ends a run. Whether there was one.
     fn end_run(&mut self, store: &mut dyn Store, id: HostId) -> bool {
-        let store = &mut { store };
         let ended = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
             let is_there = !Run::of(id, old).is_empty();
             (is_there, is_there.then_some(Run { id: id.id, ..Run::default() }))
@@ -501,26 +466,18 @@ impl Hosts {
     }
 
     /// A failure adds to the host's runs, and takes it out when one of them reaches its limit.
-    fn fail(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
-        rules: &Outlier,
-        id: HostId,
-        end: End,
-        now: Timestamp,
-    ) {
-        let store = &mut { store };
-        let reached = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
+    fn fail(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, end: End) {
+        let now = cx.now;
+        let reached = update(cx.store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
             let mut run = Run::of(id, old);
             run.fail(end);
             let reached = reached(rules, &mut run);
             (reached, Some(run))
         });
-        store.raise_runs();
+        cx.store.raise_runs();
         let Ok(reached) = reached else { return };
         for (detector, length) in reached.verdict.into_iter().flatten() {
-            let (cause, random) = (Cause::Run { detector, length, last: end }, worker.random.next());
+            let (cause, random) = (Cause::Run { detector, length, last: end }, cx.worker.random.next());
             let as_expected = self.table().and_then(|table| table.expects(rules, id, detector));
             if let Some(in_vain) = as_expected.filter(|_| self.was_in_vain(now)) {
                 // In an outage this comes at every few failures of every host. The table hears of it a little later.
@@ -530,7 +487,7 @@ impl Hosts {
             if as_expected.is_some() {
                 self.in_vain = now;
             }
-            let _ = self.change(worker, store, rules, now, |table| {
+            let _ = self.change(cx, rules, |table| {
                 let ejection = table.eject(rules, id, cause, now, random);
                 (ejection != Ejection::Nothing).then_some(())
             });
@@ -552,25 +509,18 @@ impl Hosts {
 
     /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `tries` is how many it may have;
     /// `waits` that others may be better probes, because they can be tried again elsewhere.
-    pub fn steer<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        rules: &Outlier,
-        tries: usize,
-        waits: bool,
-        now: Timestamp,
-    ) -> Option<Steering> {
+    pub fn steer(&mut self, cx: &mut Cx<'_>, rules: &Outlier, tries: usize, waits: bool) -> Option<Steering> {
+        let now = cx.now;
         if !self.view.as_ref()?.is_stirred {
             return None;
         }
-        let probe = self.take_probe(worker, store, rules, waits, now);
+        let probe = self.take_probe(cx, rules, waits);
         let view = self.view.as_ref().filter(|view| view.steers)?;
         // Whoever lists the hosts says who there is.
         let is_told = rules.discover.is_some() || !rules.hosts.is_empty();
         let longer = if waits { PATIENCE } else { Duration::ZERO };
         if probe.is_none() && !is_told && view.table.explores(longer, now) {
-            let explores = self.change(worker, store, rules, now, |table| table.explore(longer, now).then_some(()));
+            let explores = self.change(cx, rules, |table| table.explore(longer, now).then_some(()));
             // The table may also be another by now, of which nobody is left out.
             if matches!(explores, Ok(Some(()))) || self.view.as_ref().is_none_or(|view| !view.steers) {
                 return None;
@@ -578,7 +528,7 @@ impl Hosts {
         }
         let Hosts { view, rotation, .. } = self;
         let table = &view.as_ref()?.table;
-        let mut hosts = rotation.next(table, rules, tries.max(LEAST_NAMED), &mut worker.random, now);
+        let mut hosts = rotation.next(table, rules, tries.max(LEAST_NAMED), &mut cx.worker.random, now);
         if let Some(probe) = probe {
             hosts.insert(0, probe);
         }
@@ -591,14 +541,8 @@ impl Hosts {
     }
 
     /// Takes a permit for the probe of a host whose time is over.
-    fn take_probe<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        rules: &Outlier,
-        waits: bool,
-        now: Timestamp,
-    ) -> Option<HostId> {
+    fn take_probe(&mut self, cx: &mut Cx<'_>, rules: &Outlier, waits: bool) -> Option<HostId> {
+        let now = cx.now;
         let view = self.view.as_ref().filter(|view| view.steers)?;
         if rules.probes_by_heartbeat() {
             return None;
@@ -608,9 +552,8 @@ impl Hosts {
             host.wants_probe(rules, now) && (!waits || has_waited)
         };
         let (id, _) = view.table.hosts().find(|(_, host)| is_ready(host))?;
-        let taken = self.change(worker, store, rules, now, |table| {
-            (table.steers(rules, now) && table.take_probe(rules, id, now)).then_some(())
-        });
+        let taken = self
+            .change(cx, rules, |table| (table.steers(rules, now) && table.take_probe(rules, id, now)).then_some(()));
         matches!(taken, Ok(Some(()))).then_some(id)
     }
 
@@ -620,17 +563,11 @@ impl Hosts {
     }
 
     /// Takes what has not been told yet out of the table: it is this worker's to tell.
-    pub fn take_news(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
-        rules: &Outlier,
-        now: Timestamp,
-    ) -> Option<News> {
+    pub fn take_news(&mut self, cx: &mut Cx<'_>, rules: &Outlier) -> Option<News> {
         if !self.has_news() {
             return None;
         }
-        let taken = self.change(worker, store, rules, now, |table| {
+        let taken = self.change(cx, rules, |table| {
             let news = core::mem::take(&mut table.news);
             (!news.is_empty()).then_some(news)
         });
@@ -638,34 +575,21 @@ impl Hosts {
     }
 
     /// Enters the hosts that the policy names and the cluster's name, where the table lacks them.
-    pub fn introduce<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        rules: &Outlier,
-        cluster: &[u8],
-        now: Timestamp,
-    ) {
+    pub fn introduce(&mut self, cx: &mut Cx<'_>, rules: &Outlier, cluster: &[u8]) {
         if self.view.as_ref().is_some_and(|view| !view.is_introduced) {
-            self.introduce_now(worker, store, rules, cluster, now);
+            self.introduce_now(cx, rules, cluster);
         }
     }
 
-    fn introduce_now(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
-        rules: &Outlier,
-        cluster: &[u8],
-        now: Timestamp,
-    ) {
+    fn introduce_now(&mut self, cx: &mut Cx<'_>, rules: &Outlier, cluster: &[u8]) {
+        let now = cx.now;
         let Some(view) = &mut self.view else { return };
         view.is_introduced = true;
         let names_cluster = view.table.cluster != cluster && !cluster.is_empty();
         if !names_cluster && rules.hosts.iter().all(|host| view.by_address.contains_key(host.as_bytes())) {
             return;
         }
-        let _ = self.change(worker, store, rules, now, |table| {
+        let _ = self.change(cx, rules, |table| {
             let before = (table.known(), table.cluster.clone());
             if !cluster.is_empty() {
                 table.cluster = cluster.to_owned();
@@ -683,8 +607,8 @@ impl Hosts {
     }
 
     /// Looks at the last interval, if nobody has. To be called at every tick of a request seat.
-    pub fn sweep(&mut self, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, now: Timestamp) {
-        let store = &mut { store };
+    pub fn sweep(&mut self, cx: &mut Cx<'_>, rules: &Outlier) {
+        let now = cx.now;
         let lag = SWEEP_LAG.min(rules.interval / 10).max(self.flush_after(rules));
         let number = |time: Timestamp| interval_number(time, rules.interval);
         let current = number(Timestamp(now.0.saturating_sub(nanos(lag))));
@@ -694,15 +618,15 @@ impl Hosts {
             return;
         }
         // One worker's swap makes the interval its own; only it reads the slots.
-        let claimed = self.change(worker, store, rules, now, |table| (!is_swept(table)).then(|| table.swept = current));
+        let claimed = self.change(cx, rules, |table| (!is_swept(table)).then(|| table.swept = current));
         if !matches!(claimed, Ok(Some(()))) {
             return;
         }
         let swept = current.saturating_sub(1);
         let began = Timestamp(swept.saturating_mul(nanos(rules.interval)));
-        let tallies = self.gather(store, swept);
-        let random = worker.random.next();
-        let _ = self.change(worker, store, rules, now, |table| {
+        let tallies = self.gather(cx.store, swept);
+        let random = cx.worker.random.next();
+        let _ = self.change(cx, rules, |table| {
             let before = table.clone();
             sweep::sweep(table, rules, &tallies, began, now, random);
             (*table != before).then_some(())
@@ -710,7 +634,7 @@ impl Hosts {
     }
 
     /// Adds up what all workers have counted in an interval.
-    fn gather<S: Store>(&self, store: &mut S, interval: u64) -> Tallies {
+    fn gather(&self, store: &mut dyn Store, interval: u64) -> Tallies {
         let mut tallies = Tallies::new();
         for (of_attempts, table) in [(false, workers::KEY), (true, workers::ATTEMPTS_KEY)] {
             for place in 0..places(store, table) {
@@ -725,47 +649,33 @@ impl Hosts {
     }
 
     /// Takes a host out that our own checks find bad.
-    pub fn find_unhealthy(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
-        rules: &Outlier,
-        id: HostId,
-        cause: Cause,
-        now: Timestamp,
-    ) {
+    pub fn find_unhealthy(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, cause: Cause) {
+        let now = cx.now;
         let Some(host) = self.table().and_then(|table| table.host(id)) else { return };
         if !host.is_in() {
             // It is not forgotten as long as our own checks reach for it.
             if now.since(host.seen) >= sweep::FORGET_AFTER {
-                let _ = self.change(worker, store, rules, now, |table| {
+                let _ = self.change(cx, rules, |table| {
                     table.see(id, now);
                     Some(())
                 });
             }
             return;
         }
-        let random = worker.random.next();
-        let _ = self.change(worker, store, rules, now, |table| {
-            (table.eject(rules, id, cause, now, random) != Ejection::Nothing).then_some(())
-        });
+        let random = cx.worker.random.next();
+        let _ = self
+            .change(cx, rules, |table| (table.eject(rules, id, cause, now, random) != Ejection::Nothing).then_some(()));
     }
 
     /// Lets a host back that our own checks find good.
-    pub fn find_healthy(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
-        rules: &Outlier,
-        id: HostId,
-        now: Timestamp,
-    ) {
+    pub fn find_healthy(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId) {
+        let now = cx.now;
         if self.table().and_then(|table| table.host(id)).is_none_or(Host::is_in) {
             return;
         }
-        let back = self.change(worker, store, rules, now, |table| table.readmit_healthy(rules, id, now).then_some(()));
+        let back = self.change(cx, rules, |table| table.readmit_healthy(rules, id, now).then_some(()));
         if matches!(back, Ok(Some(()))) {
-            self.end_run(store, id);
+            self.end_run(cx.store, id);
         }
     }
 
@@ -775,8 +685,8 @@ impl Hosts {
     }
 
     /// Forgets a host that the cluster does not have any more, unless the policy names it.
-    pub fn forget(&mut self, worker: &mut Worker, store: &mut dyn Store, rules: &Outlier, id: HostId, now: Timestamp) {
-        let _ = self.change(worker, store, rules, now, |table| {
+    pub fn forget(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId) {
+        let _ = self.change(cx, rules, |table| {
             let host = table.host(id)?;
             let is_configured = rules.hosts.iter().any(|configured| configured.as_bytes() == host.address);
             (!is_configured).then(|| table.forget(id))
@@ -784,15 +694,9 @@ impl Hosts {
     }
 
     /// Takes over a listing of all hosts of the cluster.
-    pub fn list(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
-        rules: &Outlier,
-        listed: &[String],
-        now: Timestamp,
-    ) {
-        let _ = self.change(worker, store, rules, now, |table| {
+    pub fn list(&mut self, cx: &mut Cx<'_>, rules: &Outlier, listed: &[String]) {
+        let now = cx.now;
+        let _ = self.change(cx, rules, |table| {
             table.list(listed, &rules.hosts, now);
             Some(())
         });

@@ -77,7 +77,6 @@ impl Held {
 /// Whether the VM that `own` names is the leader at `now`: claims or renews where that is due. To be asked at every tick,
 /// and before every act. No two VMs may have the same nonce.
 pub fn lead(store: &mut dyn Store, key: &str, fingerprint: u64, own: u64, held: &mut Held, now: Timestamp) -> bool {
-    let store = &mut { store };
     if !held.lasts(now) {
         // Over is over: a clock that is put back does not revive a claim that others have seen void.
         held.expires = None;
@@ -128,7 +127,7 @@ mod tests {
             Vm { nonce, held: Held::default() }
         }
 
-        fn leads<S: Store>(&mut self, store: &mut S, now: Timestamp) -> bool {
+        fn leads(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
             lead(store, KEY, FINGERPRINT, self.nonce, &mut self.held, now)
         }
     }

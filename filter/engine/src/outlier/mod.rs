@@ -5,12 +5,13 @@
 //! counted; and for each host a [`run`] of failures. While all is well nothing of it is read: a success is counted, if a
 //! detector asks for that, and the run's signal tells that no host has failed since it was looked at.
 
+pub mod calls;
 pub mod cause;
 pub mod discover;
 pub mod heartbeat;
 pub mod hosts;
 pub mod leader;
-pub mod narrate;
+
 pub mod news;
 pub mod quiet;
 pub mod run;
@@ -18,3 +19,4 @@ pub mod slot;
 pub mod steering;
 pub mod sweep;
 pub mod table;
+pub mod words;

@@ -3,46 +3,34 @@
 use core::fmt::Write;
 
 use crate::base::time::millis;
+use crate::fallback::Disposition;
+use crate::host::Host;
 use crate::http::attempt::Try;
 use crate::http::outcome::Verdict;
 use crate::outlier::hosts::Steering;
 use crate::retry::Denial;
-use holdfast_policy::document::Reason;
-
-/// What became of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It went on to the host.
-    Admitted,
-    /// It went on to the host as one of half-open's probes.
-    Probe,
-    /// It was rejected and got the plain rejection.
-    Rejected(Reason),
-    /// It was rejected, or its answer was replaced, and a static fallback served.
-    Static(Reason),
-}
 
 /// The filter state: `policy=orders; key=cluster=orders; decision=fallback; reason=open; kind=static`. The decision is one
 /// of `admitted`, `probe`, `rejected`, `fallback`.
-pub fn line(policy: &str, key: &str, fate: Fate) -> String {
+pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
     let mut line = String::with_capacity(96);
     line.push_str("policy=");
     line.push_str(policy);
     line.push_str("; key=");
     line.push_str(key);
     line.push_str("; decision=");
-    let (decision, reason) = match fate {
-        Fate::Admitted => ("admitted", None),
-        Fate::Probe => ("probe", None),
-        Fate::Rejected(reason) => ("rejected", Some(reason)),
-        Fate::Static(reason) => ("fallback", Some(reason)),
+    let (decision, reason) = match disposition {
+        Disposition::Admitted => ("admitted", None),
+        Disposition::Probe => ("probe", None),
+        Disposition::Rejected(reason) => ("rejected", Some(reason)),
+        Disposition::Static(reason) => ("fallback", Some(reason)),
     };
     line.push_str(decision);
     if let Some(reason) = reason {
         line.push_str("; reason=");
         line.push_str(reason.name());
     }
-    if matches!(fate, Fate::Static(_)) {
+    if matches!(disposition, Disposition::Static(_)) {
         line.push_str("; kind=static");
     }
     line
@@ -85,7 +73,13 @@ pub fn push_tries(line: &mut String, tries: &[Try], denial: Option<Denial>) {
 }
 
 /// The property that becomes the filter state.
-pub const PROPERTY: &str = "holdfast";
+const PROPERTY: &str = "holdfast";
+
+/// Sets what the access log says of the request.
+pub fn write(host: &dyn Host, line: &str) {
+    // Another filter may hold the name; the access log then lacks the line.
+    let _ = host.set_property(PROPERTY, line.as_bytes());
+}
 
 #[cfg(test)]
 mod tests {
@@ -94,14 +88,15 @@ mod tests {
     use super::*;
     use crate::base::time::Timestamp;
     use crate::http::attempt::End;
+    use holdfast_policy::document::Reason;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn the_line_says_what_became_of_the_request() {
-        assert_eq!(line("p", "all", Fate::Admitted), "policy=p; key=all; decision=admitted");
+        assert_eq!(line("p", "all", Disposition::Admitted), "policy=p; key=all; decision=admitted");
         assert_eq!(
-            line("p", "cluster=c", Fate::Static(Reason::Timeout)),
+            line("p", "cluster=c", Disposition::Static(Reason::Timeout)),
             "policy=p; key=cluster=c; decision=fallback; reason=timeout; kind=static"
         );
     }

@@ -1,28 +1,26 @@
 //! The request seat's part in retries: what the router is told, and what became of it.
 
-use crate::retry::conditions;
 use core::time::Duration;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Event, Governed, Ticket, other_slots, state_of};
-use crate::attempt::Attempts;
+use holdfast_policy::document::{Dimension, Mode, Retry};
+
+use super::key_state::state_of;
+use super::policy::RequestPolicy;
+use super::ticket::Ticket;
 use crate::base::time::Timestamp;
+use crate::cx::Cx;
+use crate::event::Event;
 use crate::http::attempt::End;
 use crate::http::outcome::{Answer, Outcome, Verdict};
-use crate::observe::metrics::Metric;
-use crate::retry::backoff;
-use crate::retry::budget::{self, Withdrawn};
-use crate::retry::{Denial, Leave};
-use crate::seats::presence::{PolicyText, Presence};
+use crate::metric::Metric;
+use crate::retry::{Denial, Leave, backoff, conditions, words};
+use crate::seats::policy_text;
 use crate::seats::retry_context::{Exchange, Next};
+use crate::store::Store;
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
-use crate::store::paths;
-use crate::store::record::Record;
-use crate::store::worker::{VIEW_LASTS, VIEW_LASTS_UNSIGNALLED, Worker};
-use crate::store::{Expected, Store};
-use holdfast_policy::document::{Dimension, Mode, Retry};
 
 /// What the router and the attempt seat are told about the retries of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +49,6 @@ pub struct Asked {
     /// Whether it ended with its headers.
     pub ended: bool,
 }
-
-/// How long an attempt seat is not counted on after one was missed.
-const MISSED_LASTS: Duration = Duration::from_secs(60);
 
 /// What is known at the end about the tries of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +87,7 @@ impl Tried<'_> {
     }
 }
 
-impl Governed {
+impl RequestPolicy {
     /// Whether requests may be retried by this policy.
     fn retry(&self, mode: Mode) -> Option<&Retry> {
         self.policy.retry.as_ref().filter(|retry| retry.mode == mode)
@@ -103,15 +98,7 @@ impl Governed {
         if self.retry(Mode::Enforce).is_none() && self.outlier().is_none() {
             return;
         }
-        let (key, record) = (paths::policy_text(&self.prefix), PolicyText(text.as_bytes().to_owned()));
-        let bytes = record.encode(self.fingerprint);
-        if store.swap(&key, &bytes, Expected::Absent).is_err() {
-            // The same policy may have been written in other words; other bytes are replaced.
-            let is_there = Attempts::fetch(store, &self.policy.name, self.fingerprint).is_some();
-            if !is_there {
-                store.set(&key, &bytes);
-            }
-        }
+        policy_text::publish(store, &self.policy.name, self.fingerprint, text);
     }
 
     /// Whether the breaker acts, and not only pretends to.
@@ -130,28 +117,22 @@ impl Governed {
     }
 
     /// What the router is to be told about an admitted request; `None` if the policy says nothing about retries.
-    pub fn plan_retries<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        ticket: &Ticket,
-        asked: Asked,
-        now: Timestamp,
-    ) -> Option<Plan> {
+    pub fn plan_retries(&mut self, cx: &mut Cx<'_>, ticket: &Ticket, asked: Asked) -> Option<Plan> {
+        let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
         let Asked { leave, cluster, ended } = asked;
-        let seat = self.sees_attempt_seat(store, ticket.key, cluster, now);
+        let seat = self.sees_attempt_seat(cx.store, ticket.key, cluster, now);
         let denial = match leave {
             Leave::Nothing => Some(Denial::RetryOfRetry),
             // A second try of a probe would be one probe more.
             _ if ticket.is_probe() && self.breaker_acts() => Some(Denial::Breaker),
             // An attempt seat looks at the budget when a try has failed; the router alone cannot.
-            _ if !seat && !self.has_budget(worker, store, retry, ticket.key, now) => Some(Denial::Budget),
+            _ if !seat && !self.has_budget(cx, retry, ticket.key) => Some(Denial::Budget),
             _ => None,
         };
         let leave = if denial.is_some() { Leave::Nothing } else { leave };
-        let seed = worker.random.next();
+        let seed = cx.worker.random.next();
         let is_retried = leave != Leave::Nothing && retry.max_retries > 0;
         let try_lasts = retry.per_try_timeout.map(|per_try| {
             // The attempt seat's wait runs in the time of the try after it; without room for it the wait would eat the
@@ -166,7 +147,7 @@ impl Governed {
             let most = retry.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(Duration::from_millis(1)));
             lasts.min(most).max(per_try)
         });
-        let group = self.group_id(store, ticket.key, cluster, now);
+        let group = self.group_id(cx.store, ticket.key, cluster, now);
         let exchange = is_retried.then(|| Exchange {
             governs_retries: true,
             // The router's time begins when the request has come to its end.
@@ -179,94 +160,54 @@ impl Governed {
     }
 
     /// Whether there is an attempt seat for a key and cluster that can be counted on; looked up once a second.
-    pub(super) fn sees_attempt_seat<S: Store>(
+    pub(super) fn sees_attempt_seat(
         &mut self,
-        store: &mut S,
+        store: &mut dyn Store,
         key: Key,
         cluster: ClusterHash,
         now: Timestamp,
     ) -> bool {
-        let Some(group) = self.group(store, key, cluster, now) else { return false };
-        if group.seat_missed_until.remaining(now, MISSED_LASTS).is_some() {
-            return false;
-        }
-        if let Some((at, there)) = group.has_attempt_seat
-            && at <= now
-            && now.since(at) < VIEW_LASTS
-        {
-            return there;
-        }
-        let fingerprint = group.hosts.fingerprint();
-        let stored = store.get(&group.attempt_seat);
-        let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, fingerprint));
-        let there = presence.is_some_and(|presence| presence.holds(now));
-        group.has_attempt_seat = Some((now, there));
-        there
+        self.group(store, key, cluster, now).is_some_and(|group| group.attempt_seat.is_there(store, now))
     }
 
     /// Notes that the attempt seat that was counted on for a key and cluster has not seen a request.
     pub fn miss_attempt_seat(&mut self, key: Key, cluster: ClusterHash, now: Timestamp) {
         let group = state_of(&mut self.states, key).and_then(|state| state.groups.get_mut(cluster));
         if let Some(group) = group {
-            group.seat_missed_until = now.plus(MISSED_LASTS);
+            group.attempt_seat.miss(now);
         }
     }
 
     /// Whether the retry budget has a token left; looked up every 10 ms, and without requests that still wait to be written.
-    fn has_budget<S: Store>(
-        &mut self,
-        worker: &mut Worker,
-        store: &mut S,
-        retry: &Retry,
-        key: Key,
-        now: Timestamp,
-    ) -> bool {
-        let shape = self.shape;
-        let Some(state) = state_of(&mut self.states, key) else { return false };
-        if let Some((at, has)) = state.budget
-            && at <= now
-            && now.since(at) < VIEW_LASTS_UNSIGNALLED
-        {
-            return has;
-        }
-        let mut requests = state.slot.deposits_tally(&shape, now);
-        for slot in other_slots(&shape, state, worker, store, now) {
-            requests = requests.saturating_add(slot.deposits_tally(&shape, now));
-        }
-        let has = budget::read(store, &state.paths.budget(), state.fingerprint).has_left(&retry.budget, requests, now);
-        state.budget = Some((now, has));
-        has
+    fn has_budget(&mut self, cx: &mut Cx<'_>, retry: &Retry, key: Key) -> bool {
+        let state = state_of(&mut self.states, key);
+        state.is_some_and(|state| state.retry.has_token(cx, retry, &state.slot))
     }
 
     /// Counts what became of a request's retries.
-    #[allow(clippy::too_many_arguments)] // The worker, the store and the events belong to every call.
     pub fn account_retries(
         &mut self,
-        worker: &mut Worker,
-        store: &mut dyn Store,
+        cx: &mut Cx<'_>,
         key: Key,
         tried: &Tried<'_>,
         answer: Answer,
         outcome: &Outcome,
-        now: Timestamp,
-        events: &mut Vec<Event>,
     ) -> Accounted {
-        let store = &mut { store };
         let policy = Arc::clone(&self.policy);
         let of_mode = |mode| policy.retry.as_ref().filter(|retry| retry.mode == mode);
         let named = |retry: &Retry| retry.max_retries > 0 && conditions::names_answer(&retry.on, answer);
         if let Some(retry) = of_mode(Mode::Shadow).filter(|retry| named(retry)) {
-            if tried.leave == Leave::All && self.has_budget(worker, store, retry, key, now) {
-                self.change_budget(store, key, |cell| cell.charge(1, now, retry.budget.window));
-                events.push(Event::Count(Metric::WouldRetry));
+            if tried.leave == Leave::All && self.has_budget(cx, retry, key) {
+                self.charge(cx, key, retry, 1);
+                cx.events.push(Event::Count(Metric::WouldRetry));
             }
             return Accounted::default();
         }
         let Some(retry) = of_mode(Mode::Enforce) else { return Accounted::default() };
         let (made, record) = (tried.retries(), tried.record());
-        events.extend(core::iter::repeat_n(Event::Count(Metric::Retries), made.min(u8::MAX.into()) as usize));
+        cx.events.extend(core::iter::repeat_n(Event::Count(Metric::Retries), made.min(u8::MAX.into()) as usize));
         if made > 0 && outcome.verdict == Verdict::Success {
-            events.push(Event::Count(Metric::RetriesRecovered));
+            cx.events.push(Event::Count(Metric::RetriesRecovered));
         }
         // A connection that could not be had is no matter of the method.
         let by_method = tried.leave == Leave::Unsent
@@ -280,21 +221,23 @@ impl Governed {
             _ => None,
         };
         if let Some(denial) = denial {
-            events.push(Event::Count(Metric::denied(denial)));
+            cx.events.push(Event::Count(words::metric(denial)));
         }
         if record.is_none() && made > 0 {
-            self.change_budget(store, key, |cell| cell.charge(made, now, retry.budget.window));
+            self.charge(cx, key, retry, made);
         } else if let Some(Next::Retry { taken, .. }) = record.map(|record| record.next) {
             // The router has not begun it.
-            self.change_budget(store, key, |cell| cell.refund(taken, now, retry.budget.window));
+            if let Some(state) = state_of(&mut self.states, key) {
+                state.retry.refund(cx.store, &retry.budget, taken, cx.now);
+            }
         }
         Accounted { retries: made, denial }
     }
 
-    /// Changes what has been taken from the budget.
-    fn change_budget<S: Store>(&mut self, store: &mut S, key: Key, change: impl Fn(&mut Withdrawn)) {
+    /// Charges the budget with retries that have been made.
+    fn charge(&mut self, cx: &mut Cx<'_>, key: Key, retry: &Retry, retries: u32) {
         if let Some(state) = state_of(&mut self.states, key) {
-            budget::change(store, &state.paths.budget(), state.fingerprint, change);
+            state.retry.charge(cx.store, &retry.budget, retries, cx.now);
         }
     }
 }

@@ -1,9 +1,27 @@
 //! Several workers on one store, as timelines. `t` is milliseconds since a start.
 
 use super::*;
+use crate::base::time::Timestamp;
+use crate::breaker::StateName;
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::http::outcome::Outcome;
+use crate::http::outcome::Verdict;
+use crate::http::request::Field;
+use crate::metric::Metric;
+use crate::store::Store;
+use crate::store::keys::Key;
 use crate::store::memory::MemoryStore;
+use crate::store::record::Record;
+use crate::store::slot::Slot;
+use crate::store::worker::Worker;
 use crate::store::workers;
+use core::time::Duration;
 use holdfast_policy::config;
+use holdfast_policy::document::Policy;
+use holdfast_policy::document::Reason;
+use std::borrow::Cow;
+use std::sync::Arc;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -22,10 +40,16 @@ fn policy(features: &str) -> Arc<Policy> {
     }
 }
 
+/// The state that a line of the log says the breaker has moved to.
+fn moved_to(text: &str) -> Option<StateName> {
+    let states = [StateName::Closed, StateName::Open, StateName::HalfOpen, StateName::Ramping];
+    states.into_iter().find(|state| text.contains(&format!(" -> {state}: ")))
+}
+
 /// One worker with one policy.
 struct Thread {
     worker: Worker,
-    governed: Governed,
+    request_policy: RequestPolicy,
     store: MemoryStore,
     events: Vec<Event>,
 }
@@ -34,26 +58,30 @@ impl Thread {
     fn new(store: &MemoryStore, policy: &Arc<Policy>, seed: u64) -> Self {
         Thread {
             worker: Worker::new(seed),
-            governed: Governed::new(Arc::clone(policy)),
+            request_policy: RequestPolicy::new(Arc::clone(policy)),
             store: store.clone(),
             events: Vec::new(),
         }
     }
 
     fn admit(&mut self, now: Timestamp) -> Decision {
-        let key = self.governed.key(&mut self.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"orders")));
-        self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events)
+        let key = self.request_policy.key(&mut self.worker, &mut self.store, now, |_| Some(Cow::Borrowed(b"orders")));
+        self.request_policy.admit(&mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events), key)
     }
 
     fn report(&mut self, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
-        let hold = self.governed.report(&mut self.worker, &mut self.store, ticket, outcome, now, &mut self.events);
+        let hold = self.request_policy.report(
+            &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),
+            ticket,
+            outcome,
+        );
         if let Some(hold) = hold {
-            self.governed.release(&mut self.worker, &mut self.store, hold, now);
+            self.request_policy.release(&mut Cx::new(&mut self.store, &mut self.worker, now, &mut Vec::new()), hold);
         }
     }
 
     fn flush(&mut self, now: Timestamp) {
-        self.governed.flush(&mut self.worker, &mut self.store, now);
+        self.request_policy.flush(&mut Cx::new(&mut self.store, &mut self.worker, now, &mut Vec::new()));
     }
 
     /// A request from admission to outcome at one moment; whether it was admitted.
@@ -69,7 +97,7 @@ impl Thread {
 
     fn tick(&mut self, now: Timestamp) {
         self.worker.tick(&mut self.store, now);
-        self.governed.tick(&mut self.worker, &mut self.store, now);
+        self.request_policy.tick(&mut Cx::new(&mut self.store, &mut self.worker, now, &mut Vec::new()));
     }
 
     fn count(&self, metric: Metric) -> usize {
@@ -78,7 +106,7 @@ impl Thread {
 
     fn moves(&self) -> Vec<StateName> {
         let to = |event: &Event| match event {
-            Event::Moved(transition) => Some(transition.to),
+            Event::Log { text, .. } => moved_to(text),
             _ => None,
         };
         self.events.iter().filter_map(to).collect()
@@ -206,14 +234,14 @@ fn the_healthy_path_reads_nothing_shared() {
 
 /// What the store has of a worker's place.
 fn slot_bytes(thread: &mut Thread, number: u16) -> Option<Vec<u8>> {
-    let key = thread.governed.states[0].as_ref().unwrap().paths.slot(number);
+    let key = crate::store::paths::Paths::new(&thread.request_policy.prefix, 0).slot(number);
     thread.store.get(&key).map(|(bytes, _)| bytes)
 }
 
 /// How many outcomes of the policy's one key the store has, of all workers.
 fn written(threads: &mut [Thread], now: Timestamp) -> u32 {
     let (count, thread) = (threads.len() as u16, &mut threads[0]);
-    let (fingerprint, shape) = (thread.governed.fingerprint, thread.governed.shape);
+    let (fingerprint, shape) = (thread.request_policy.fingerprint, thread.request_policy.shape);
     let slots = (0..count).filter_map(|number| Slot::decode_shaped(&slot_bytes(thread, number)?, fingerprint, &shape));
     slots.map(|slot| slot.own_total(&shape, now)).sum()
 }
@@ -225,15 +253,15 @@ fn outcomes_that_decide_nothing_wait_10_ms_at_most_and_failures_do_not() {
         threads[n % 2].request(&SUCCESS, t(0));
     }
     assert_eq!(written(&mut threads, t(0)), 40, "below min_requests any may decide");
-    assert!(!threads[0].governed.has_unwritten());
+    assert!(!threads[0].request_policy.has_unwritten());
     for n in 1..10 {
         threads[0].request(&SUCCESS, t(n));
     }
     assert_eq!(written(&mut threads, t(9)), 40);
-    assert!(threads[0].governed.has_unwritten());
+    assert!(threads[0].request_policy.has_unwritten());
     threads[0].flush(t(9));
     assert_eq!(written(&mut threads, t(9)), 49);
-    assert!(!threads[0].governed.has_unwritten());
+    assert!(!threads[0].request_policy.has_unwritten());
     threads[0].request(&SUCCESS, t(18));
     assert_eq!(written(&mut threads, t(18)), 49, "since it was written");
     threads[0].request(&SUCCESS, t(19));
@@ -242,7 +270,7 @@ fn outcomes_that_decide_nothing_wait_10_ms_at_most_and_failures_do_not() {
     threads[0].request(&FAILURE, t(21));
     assert_eq!(written(&mut threads, t(21)), 53, "a failure is written at once, with what waited");
     assert_eq!(
-        threads[0].governed.unwritten.len(),
+        threads[0].request_policy.unwritten.len(),
         1,
         "whatever was written at once between what waits, it is listed once"
     );
@@ -257,14 +285,17 @@ fn outcomes_do_not_wait_for_a_clock_that_was_put_back() {
     for _ in 0..30 {
         threads[0].request(&SUCCESS, t(60_000));
     }
-    assert!(threads[0].governed.has_unwritten());
+    assert!(threads[0].request_policy.has_unwritten());
     threads[0].flush(t(60_001));
     for _ in 0..20 {
         threads[0].request(&SUCCESS, t(0));
     }
-    assert!(!threads[0].governed.has_unwritten(), "the window begins anew, and below min_requests any may decide");
+    assert!(
+        !threads[0].request_policy.has_unwritten(),
+        "the window begins anew, and below min_requests any may decide"
+    );
     threads[0].request(&SUCCESS, t(5));
-    assert!(threads[0].governed.has_unwritten(), "and then they wait again");
+    assert!(threads[0].request_policy.has_unwritten(), "and then they wait again");
 }
 
 #[test]
@@ -286,7 +317,7 @@ fn a_worker_that_lost_its_place_leaves_the_slot_to_the_next() {
     for _ in 0..30 {
         threads[0].request(&SUCCESS, t(0));
     }
-    assert!(threads[0].governed.has_unwritten());
+    assert!(threads[0].request_policy.has_unwritten());
     let lost = t(0).plus(workers::LEASE).plus(Duration::from_secs(1));
     threads[1].request(&SUCCESS, lost);
     let before = slot_bytes(&mut threads[0], 0);
@@ -294,17 +325,18 @@ fn a_worker_that_lost_its_place_leaves_the_slot_to_the_next() {
     assert_eq!(threads[1].worker.held().unwrap().number, 0, "the place went to the other worker");
     threads[0].flush(lost);
     assert_eq!(slot_bytes(&mut threads[0], 0), before);
-    assert!(!threads[0].governed.has_unwritten());
+    assert!(!threads[0].request_policy.has_unwritten());
 }
 
 #[test]
 fn where_time_does_not_matter_a_closed_breaker_admits_without_a_clock_as_it_would_with_one() {
     let (_, mut threads) = threads(2, BREAKER);
     let unhurried = |thread: &mut Thread, now| {
-        let key = thread.governed.key(&mut thread.worker, &mut thread.store, now, |_| Some(Cow::Borrowed(b"orders")));
-        thread.governed.admit_unhurried(&mut thread.store, key, now, &mut thread.events)
+        let key =
+            thread.request_policy.key(&mut thread.worker, &mut thread.store, now, |_| Some(Cow::Borrowed(b"orders")));
+        thread.request_policy.admit_recently(&mut thread.store, key, now, &mut thread.events)
     };
-    assert!(threads[0].governed.is_untimed());
+    assert!(threads[0].request_policy.is_untimed());
     assert_eq!(unhurried(&mut threads[0], t(0)), None, "it has not looked yet");
     threads[0].request(&SUCCESS, t(0));
     let Decision::Admitted(slow) = threads[0].admit(t(500)) else { panic!("closed") };
@@ -328,13 +360,14 @@ fn where_time_matters_or_there_is_no_signal_the_clock_is_looked_at() {
         r#""breaker":{},"retry":{}"#,
         r#""breaker":{},"outlier":{}"#,
     ] {
-        assert!(!Governed::new(policy(features)).is_untimed(), "{features}");
+        assert!(!RequestPolicy::new(policy(features)).is_untimed(), "{features}");
     }
     let policy = policy(BREAKER);
     let mut thread = Thread::new(&MemoryStore::unsignalled(), &policy, 1);
     thread.request(&SUCCESS, t(0));
-    let key = thread.governed.key(&mut thread.worker, &mut thread.store, t(0), |_| Some(Cow::Borrowed(b"orders")));
-    assert_eq!(thread.governed.admit_unhurried(&mut thread.store, key, t(0), &mut thread.events), None);
+    let key =
+        thread.request_policy.key(&mut thread.worker, &mut thread.store, t(0), |_| Some(Cow::Borrowed(b"orders")));
+    assert_eq!(thread.request_policy.admit_recently(&mut thread.store, key, t(0), &mut thread.events), None);
 }
 
 /// A policy by tenant with so few keys.
@@ -345,13 +378,13 @@ fn by_tenant(most: u16, features: &str) -> Arc<Policy> {
 impl Thread {
     fn key_of(&mut self, tenant: &str, now: Timestamp) -> Key {
         let value = |_: Field<'_>| Some(Cow::Owned(tenant.as_bytes().to_vec()));
-        self.governed.key(&mut self.worker, &mut self.store, now, value)
+        self.request_policy.key(&mut self.worker, &mut self.store, now, value)
     }
 
     /// A tenant's request from admission to outcome; whether it was admitted.
     fn tenant(&mut self, tenant: &str, outcome: &Outcome, now: Timestamp) -> bool {
         let key = self.key_of(tenant, now);
-        match self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events) {
+        match self.request_policy.admit(&mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events), key) {
             Decision::Admitted(ticket) => {
                 self.report(ticket, outcome, now);
                 true
@@ -362,7 +395,7 @@ impl Thread {
 
     fn text_of(&mut self, tenant: &str, now: Timestamp) -> String {
         let key = self.key_of(tenant, now);
-        self.governed.key_text(key).to_owned()
+        self.request_policy.key_text(key).to_owned()
     }
 }
 
@@ -474,21 +507,21 @@ fn only_so_many_keys_have_metric_series_of_their_own_in_the_life_of_a_process() 
         .map(|n| {
             let thread = &mut threads[n % 2];
             let key = thread.key_of(&format!("t{n}"), t(n as u64 * 100));
-            thread.governed.series_text(key).to_owned()
+            thread.request_policy.series_text(key).to_owned()
         })
         .collect();
     let expected = ["overflow", "x-tenant=t0", "x-tenant=t1", "x-tenant=t2"].map(str::to_owned);
     assert_eq!(series, std::collections::BTreeSet::from(expected));
     for thread in &mut threads {
         let back = thread.key_of("t1", t(200_000));
-        assert_eq!(thread.governed.series_text(back), "x-tenant=t1", "who comes back has the series it had");
+        assert_eq!(thread.request_policy.series_text(back), "x-tenant=t1", "who comes back has the series it had");
     }
 }
 
 impl Thread {
     /// A try of a request to this cluster that ended so at this host.
     fn tries(&mut self, key: Key, cluster: &str, host: &str, outcome: &Outcome, now: Timestamp) {
-        let hash = self.governed.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
+        let hash = self.request_policy.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
         let end = crate::http::attempt::End::Http(if outcome.failed() { 503 } else { 200 });
         let one = crate::outlier::hosts::Judged {
             host: host.as_bytes(),
@@ -497,21 +530,34 @@ impl Thread {
             took: Duration::from_millis(1),
             sent: now,
         };
-        self.governed.judge_host(&mut self.worker, &mut self.store, key, hash, one, now, &mut self.events);
+        self.request_policy.judge_host(
+            &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),
+            key,
+            hash,
+            one,
+        );
     }
 
     /// Where a request to this cluster is sent, and how many hosts are out.
     fn out(&mut self, key: Key, cluster: &str, now: Timestamp) -> usize {
-        let hash = self.governed.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
+        let hash = self.request_policy.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
         let Decision::Admitted(ticket) = self.admit_key(key, now) else { panic!("no breaker") };
         let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None };
-        let sent = self.governed.send(&mut self.worker, &mut self.store, &ticket, sending, now, &mut self.events);
-        let _ = self.governed.report(&mut self.worker, &mut self.store, ticket, &SUCCESS, now, &mut self.events);
+        let sent = self.request_policy.send(
+            &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),
+            &ticket,
+            sending,
+        );
+        let _ = self.request_policy.report(
+            &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),
+            ticket,
+            &SUCCESS,
+        );
         sent.steering.map_or(0, |steering| usize::from(steering.out))
     }
 
     fn admit_key(&mut self, key: Key, now: Timestamp) -> Decision {
-        self.governed.admit(&mut self.worker, &mut self.store, key, now, &mut self.events)
+        self.request_policy.admit(&mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events), key)
     }
 }
 
@@ -565,7 +611,7 @@ fn clusters_that_come_and_go_make_room_for_each_other_and_hosts_that_are_out_sta
         }
     }
     thread.tick(t(2500));
-    let known: usize = thread.governed.states.iter().flatten().map(|state| state.groups.len()).sum();
+    let known: usize = thread.request_policy.states.iter().flatten().map(|state| state.groups.len()).sum();
     assert_eq!(known, most, "no more are kept");
     assert_eq!(thread.out(Key::ALL, "kept", t(2501)), 1);
 }
@@ -581,9 +627,9 @@ fn under_the_overflow_key_hosts_of_different_clusters_are_not_compared_and_seats
     let Decision::Admitted(_held) = thread.admit(t(0)) else { panic!("the first") };
     let key = thread.key_of("slow", t(1));
     assert_eq!(thread.key_of("fast", t(1)), key);
-    assert_eq!(thread.governed.key_text(key), "overflow");
+    assert_eq!(thread.request_policy.key_text(key), "overflow");
     let [slow, fast] =
-        ["slow", "fast"].map(|name| thread.governed.cluster_hash(key, || Cow::Borrowed(name.as_bytes())));
+        ["slow", "fast"].map(|name| thread.request_policy.cluster_hash(key, || Cow::Borrowed(name.as_bytes())));
     assert_ne!(slow, fast);
     // Three hosts of each are known; all three of one fail, and half of them are ejected, whatever the other has.
     for (cluster, net) in [("slow", 1), ("fast", 2)] {
@@ -598,12 +644,12 @@ fn under_the_overflow_key_hosts_of_different_clusters_are_not_compared_and_seats
     }
     assert_eq!([thread.out(key, "slow", t(4)), thread.out(key, "fast", t(4))], [1, 0]);
     // An attempt seat of one of them says nothing of the other.
-    let id = thread.governed.group_id(&mut thread.store, key, slow, t(4));
-    let paths = crate::store::paths::GroupPaths::new(&thread.governed.prefix, key.occupant.place, id).unwrap();
-    let mark = id.fingerprint(thread.governed.fingerprint, key.occupant);
+    let id = thread.request_policy.group_id(&mut thread.store, key, slow, t(4));
+    let paths = crate::store::paths::GroupPaths::new(&thread.request_policy.prefix, key.occupant.place, id).unwrap();
+    let mark = id.fingerprint(thread.request_policy.fingerprint, key.occupant);
     thread.store.set(&paths.attempt_seat(), &crate::seats::presence::Presence { seen: t(4) }.encode(mark));
-    assert!(thread.governed.sees_attempt_seat(&mut thread.store, key, slow, t(5000)));
-    assert!(!thread.governed.sees_attempt_seat(&mut thread.store, key, fast, t(5000)));
+    assert!(thread.request_policy.sees_attempt_seat(&mut thread.store, key, slow, t(5000)));
+    assert!(!thread.request_policy.sees_attempt_seat(&mut thread.store, key, fast, t(5000)));
 }
 
 #[test]
@@ -630,7 +676,7 @@ fn probes_pass_the_throttle_but_those_of_a_shadow_breaker_do_not() {
     let rejected = |mode: &str| {
         let (_, mut threads) = threads(1, &settings(mode));
         let mut now = 0;
-        while !threads[0].events.iter().any(|event| matches!(event, Event::Moved(_))) {
+        while !threads[0].events.iter().any(|event| matches!(event, Event::Log { .. })) {
             threads[0].request(&FAILURE, t(now));
             now += 1;
         }
@@ -662,7 +708,7 @@ fn a_worker_that_crashed_is_replaced_and_its_counts_go_on() {
     for _ in 0..19 {
         threads[0].request(&FAILURE, t(0));
     }
-    let policy = Arc::clone(threads[0].governed.policy());
+    let policy = Arc::clone(threads[0].request_policy.policy());
     drop(threads);
     let mut reloaded = Thread::new(&store, &policy, 9);
     assert!(reloaded.request(&FAILURE, t(1000)));
@@ -675,7 +721,7 @@ fn a_place_is_reused_after_its_lease_and_its_slot_taken_over() {
     for _ in 0..19 {
         threads[0].request(&FAILURE, t(0));
     }
-    let mut reloaded = Thread::new(&store, threads[0].governed.policy(), 9);
+    let mut reloaded = Thread::new(&store, threads[0].request_policy.policy(), 9);
     let later = t(0).plus(workers::LEASE);
     assert!(reloaded.request(&FAILURE, later));
     assert_eq!(reloaded.worker.held().map(|place| place.number), Some(0), "the place had become free");
@@ -689,7 +735,7 @@ fn a_worker_that_ticks_keeps_its_place() {
     for second in 1..100 {
         threads[0].tick(t(second * 1000));
     }
-    let mut other = Thread::new(&store, threads[0].governed.policy(), 9);
+    let mut other = Thread::new(&store, threads[0].request_policy.policy(), 9);
     other.request(&SUCCESS, t(100_000));
     assert_eq!(other.worker.held().map(|place| place.number), Some(1));
 }
@@ -698,7 +744,7 @@ fn a_worker_that_ticks_keeps_its_place() {
 fn forced_states_decide_without_state() {
     let (store, mut open) = threads(1, r#""breaker":{"state":"forced_open"}"#);
     assert!(!open[0].request(&SUCCESS, t(0)));
-    assert!(open[0].events.contains(&Event::State(StateName::ForcedOpen)));
+    assert!(open[0].events.contains(&Event::Gauge(Metric::BreakerState, StateName::ForcedOpen as u64)));
     let (_, mut closed) = threads(1, r#""breaker":{"state":"forced_closed"}"#);
     for _ in 0..100 {
         assert!(closed[0].request(&FAILURE, t(0)));
@@ -773,11 +819,12 @@ fn concurrency_is_limited_over_all_workers_and_places_come_back() {
 fn a_place_is_taken_until_the_response_has_ended() {
     let (_, mut threads) = threads(1, r#""concurrency":{"max_requests":1}"#);
     let Decision::Admitted(ticket) = threads[0].admit(t(0)) else { panic!("it is the first") };
-    let Thread { worker, governed, store, events } = &mut threads[0];
-    let hold = governed.report(worker, store, ticket, &SUCCESS, t(1), events).expect("it holds a place");
+    let Thread { worker, request_policy, store, events } = &mut threads[0];
+    let hold =
+        request_policy.report(&mut Cx::new(store, worker, t(1), events), ticket, &SUCCESS).expect("it holds a place");
     assert!(matches!(threads[0].admit(t(2)), Decision::Rejected(_)), "its body is still on its way");
-    let Thread { worker, governed, store, .. } = &mut threads[0];
-    governed.release(worker, store, hold, t(3));
+    let Thread { worker, request_policy, store, .. } = &mut threads[0];
+    request_policy.release(&mut Cx::new(store, worker, t(3), &mut Vec::new()), hold);
     assert!(matches!(threads[0].admit(t(4)), Decision::Admitted(_)));
 }
 

@@ -10,10 +10,12 @@
 
 use core::time::Duration;
 
+use super::denial::Denial;
 use crate::base::time::{Timestamp, nanos};
+use crate::store::Store;
+use crate::store::address::Address;
 use crate::store::record::{Kind, Reader, Record, Writer};
 use crate::store::window::{BUCKETS, Buckets};
-use crate::store::{Store, update};
 use holdfast_policy::document::Budget;
 
 /// What all workers have withdrawn. Spans 10 to 11 tenths of the window.
@@ -60,15 +62,54 @@ impl Withdrawn {
     }
 }
 
-/// What has been withdrawn, as it stands in the store at `key`.
-pub(crate) fn read<S: Store>(store: &mut S, key: &str, fingerprint: u64) -> Withdrawn {
-    store.get(key).and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint)).unwrap_or_default()
+/// Withdraws a token for a retry, where the budget counts so many requests.
+///
+/// # Errors
+/// Why there is none.
+pub fn withdraw(
+    cell: &mut Address,
+    store: &mut dyn Store,
+    budget: &Budget,
+    requests: u32,
+    now: Timestamp,
+) -> Result<(), Denial> {
+    let withdrawn = cell.update(store, |old: Option<&Withdrawn>| {
+        let mut cell = old.cloned().unwrap_or_default();
+        let taken = cell.withdraw(budget, requests, now);
+        (taken, taken.then_some(cell))
+    });
+    match withdrawn {
+        Ok(done) if done.verdict => Ok(()),
+        Ok(_) => Err(Denial::Budget),
+        // Where the cell cannot be changed nothing is taken, so nothing is sent.
+        Err(_) => Err(Denial::Contention),
+    }
 }
 
-/// Changes what has been withdrawn. A change that is lost to contention leaves it a token too high or too low until the
-/// window has passed.
-pub(crate) fn change<S: Store>(store: &mut S, key: &str, fingerprint: u64, change: impl Fn(&mut Withdrawn)) {
-    let _ = update(store, key, fingerprint, |old: Option<&Withdrawn>| {
+/// Whether a token would be there.
+///
+/// # Errors
+/// The budget has none.
+pub fn would_grant(
+    cell: &Address,
+    store: &mut dyn Store,
+    budget: &Budget,
+    requests: u32,
+    now: Timestamp,
+) -> Result<(), Denial> {
+    let withdrawn = cell.read::<Withdrawn>(store).unwrap_or_default();
+    if withdrawn.has_left(budget, requests, now) { Ok(()) } else { Err(Denial::Budget) }
+}
+
+/// Gives the token back of a retry that was not made; it was withdrawn at `taken`.
+pub fn refund(cell: &mut Address, store: &mut dyn Store, budget: &Budget, taken: Timestamp, now: Timestamp) {
+    change(cell, store, |cell| cell.refund(taken, now, budget.window));
+}
+
+/// Changes what has been withdrawn. A change that is lost to contention leaves it a token too high or too low until the window has
+/// passed.
+pub(super) fn change(cell: &mut Address, store: &mut dyn Store, change: impl Fn(&mut Withdrawn)) {
+    let _ = cell.update(store, |old: Option<&Withdrawn>| {
         let mut cell = old.cloned().unwrap_or_default();
         change(&mut cell);
         ((), Some(cell))

@@ -5,7 +5,9 @@ pub mod budget;
 pub mod conditions;
 pub mod denial;
 pub mod eligibility;
+pub mod key;
 pub mod router;
+pub mod words;
 
 pub use conditions::Named;
 pub use denial::Denial;

@@ -1,4 +1,5 @@
-//! What the seats tell each other.
+//! What the seats tell each other: through shared data for all requests, through filter state for one.
 
+pub mod policy_text;
 pub mod presence;
 pub mod retry_context;

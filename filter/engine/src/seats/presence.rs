@@ -1,13 +1,14 @@
-//! How the seats find each other in the store: the request seat publishes its policies, the attempt seat shows that it is
-//! there.
+//! How the request seat learns that there is an attempt seat: that announces itself in the store.
 
 use core::time::Duration;
 
 use crate::base::time::Timestamp;
 use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::worker::VIEW_LASTS;
+use crate::store::{Store, update};
 
-/// How often an attempt seat shows itself while it is used.
-pub const TELL_EVERY: Duration = Duration::from_secs(30);
+/// How often an attempt seat announces itself while it is used.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 
 /// How long it then counts as there. It goes away only by a change of the configuration.
 pub const LASTS: Duration = Duration::from_secs(120);
@@ -36,20 +37,74 @@ impl Record for Presence {
     }
 }
 
-/// A document with one policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyText(pub Vec<u8>);
+/// How long an attempt seat is not counted on after one was missed.
+const MISSED_LASTS: Duration = Duration::from_secs(60);
 
-impl Record for PolicyText {
-    const KIND: Kind = Kind::PolicyText;
-    fn size(&self) -> usize {
-        self.0.len()
+/// Whether there is an attempt seat for one cluster under one key, as one worker of the request seat knows it.
+#[derive(Debug)]
+pub struct AttemptSeatView {
+    /// The record's name in the store.
+    name: String,
+    fingerprint: u64,
+    /// Whether there is one, and when this was last looked up.
+    known: Option<(Timestamp, bool)>,
+    /// Until then one that shows itself is not counted on: it did not see a request. It may be another listener's.
+    missed_until: Timestamp,
+}
+
+impl AttemptSeatView {
+    /// Nothing is known yet.
+    pub fn new(name: String, fingerprint: u64) -> Self {
+        AttemptSeatView { name, fingerprint, known: None, missed_until: Timestamp::ZERO }
     }
-    fn write(&self, out: &mut Writer) {
-        out.rest(&self.0);
+
+    /// Whether there is one that can be counted on; looked up once a second.
+    pub fn is_there(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
+        if self.missed_until.remaining(now, MISSED_LASTS).is_some() {
+            return false;
+        }
+        if let Some((at, is_there)) = self.known
+            && at <= now
+            && now.since(at) < VIEW_LASTS
+        {
+            return is_there;
+        }
+        let stored = store.get(&self.name);
+        let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, self.fingerprint));
+        let is_there = presence.is_some_and(|presence| presence.holds(now));
+        self.known = Some((now, is_there));
+        is_there
     }
-    fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(PolicyText(input.rest().to_owned()))
+
+    /// Notes that one that was counted on has not seen a request.
+    pub fn miss(&mut self, now: Timestamp) {
+        self.missed_until = now.plus(MISSED_LASTS);
+    }
+}
+
+/// What an attempt seat says of itself to the request seats, for one cluster under one key.
+#[derive(Debug)]
+pub struct Announcement {
+    /// The record's name in the store.
+    name: String,
+    fingerprint: u64,
+    last: Option<Timestamp>,
+}
+
+impl Announcement {
+    /// Nothing has been said yet.
+    pub fn new(name: String, fingerprint: u64) -> Self {
+        Announcement { name, fingerprint, last: None }
+    }
+
+    /// Says, now and then, that there is an attempt seat.
+    pub fn announce(&mut self, store: &mut dyn Store, now: Timestamp) {
+        if self.last.is_none_or(|last| now.apart(last) >= ANNOUNCE_EVERY) {
+            self.last = Some(now);
+            // A later occupant's is left alone, and what cannot be said now is said in a while.
+            let _ =
+                update(store, &self.name, self.fingerprint, |_: Option<&Presence>| ((), Some(Presence { seen: now })));
+        }
     }
 }
 
@@ -65,11 +120,5 @@ mod tests {
         assert!(seen.holds(Timestamp::from_secs(1119)));
         assert!(!seen.holds(Timestamp::from_secs(1120)));
         assert!(!seen.holds(Timestamp::from_secs(900)), "the clock was put back");
-    }
-
-    #[test]
-    fn a_text_longer_than_other_fields_can_be_is_kept_whole() {
-        let text = PolicyText(vec![b'x'; 100_000]);
-        assert_eq!(PolicyText::decode(&text.encode(7), 7), Some(text));
     }
 }

@@ -6,6 +6,7 @@
 use core::time::Duration;
 
 use crate::base::time::{Timestamp, nanos};
+use crate::host::{Host, Refused};
 use crate::http::attempt::Try;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::outlier::table::HostId;
@@ -159,6 +160,24 @@ impl Exchange {
     pub fn property(&self) -> Vec<u8> {
         self.encode(0)
     }
+}
+
+/// What the seats have written about the request; `None` if that is nothing.
+pub fn read(host: &dyn Host) -> Option<Exchange> {
+    Exchange::read_property(&host.property(PROPERTY)?)
+}
+
+/// The same for the attempt seat, which leaves its mark on all that it writes back.
+pub fn read_in_attempt_seat(host: &dyn Host) -> Option<Exchange> {
+    read(host).map(|exchange| Exchange { seen: true, ..exchange })
+}
+
+/// Leaves it where the other attempts and the other seat find it.
+///
+/// # Errors
+/// The host refuses: the next attempt begins as a first one, and the access log lacks the attempts.
+pub fn write(host: &dyn Host, exchange: &Exchange) -> Result<(), Refused> {
+    host.set_property(PROPERTY, &exchange.property())
 }
 
 fn write_occupant(occupant: Occupant, out: &mut Writer) {

@@ -350,7 +350,7 @@ impl KeyTable {
         if self.series.0.len() >= most {
             return Series::OVERFLOW;
         }
-        let updated = update(&mut { store }, &self.series_path, ANY_CONTENT, |old: Option<&SeriesNames>| {
+        let updated = update(store, &self.series_path, ANY_CONTENT, |old: Option<&SeriesNames>| {
             let mut names = old.cloned().unwrap_or_default();
             if let Some(series) = names.find(name) {
                 return (series, None);

@@ -2,9 +2,11 @@
 //!
 //! Cells are changed by compare-and-swap through [`update`]; slots have one writer and are simply [`Store::set`].
 
+pub mod address;
 pub mod cluster;
 pub mod keys;
 pub mod memory;
+pub mod own_slot;
 pub mod paths;
 pub mod places;
 pub mod record;
@@ -48,6 +50,9 @@ pub trait Store {
     /// views are then refreshed by time.
     fn epoch(&mut self) -> Option<u64>;
 
+    /// Makes the next [`Store::epoch`] ask again: within a callback a store may remember what it said.
+    fn refresh(&mut self) {}
+
     /// Tells all workers that a cell changed.
     fn raise_epoch(&mut self);
 
@@ -64,34 +69,6 @@ pub trait Store {
 
     /// Notes that [`update`] gave up on a cell, which is counted as `shared_data.contention`.
     fn note_contention(&mut self) {}
-}
-
-/// What takes any store is compiled once: `&mut dyn Store`. Of that `&mut { store }` makes what generic code takes.
-impl<T: Store + ?Sized> Store for &mut T {
-    fn get(&mut self, key: &str) -> Option<(Vec<u8>, Version)> {
-        (**self).get(key)
-    }
-    fn set(&mut self, key: &str, value: &[u8]) {
-        (**self).set(key, value);
-    }
-    fn swap(&mut self, key: &str, value: &[u8], expected: Expected) -> Result<(), Conflict> {
-        (**self).swap(key, value, expected)
-    }
-    fn epoch(&mut self) -> Option<u64> {
-        (**self).epoch()
-    }
-    fn raise_epoch(&mut self) {
-        (**self).raise_epoch();
-    }
-    fn runs(&mut self) -> Option<u64> {
-        (**self).runs()
-    }
-    fn raise_runs(&mut self) {
-        (**self).raise_runs();
-    }
-    fn note_contention(&mut self) {
-        (**self).note_contention();
-    }
 }
 
 /// How often [`update`] tries. Every failed try means that another worker got through, so this is also the number of
@@ -124,8 +101,8 @@ pub struct Updated<V, R> {
 ///
 /// # Errors
 /// [`NotUpdated`]; that others were always faster is noted in the store ([`Store::note_contention`]), so no caller has to.
-pub fn update<S: Store, R: Record + Clone, V>(
-    store: &mut S,
+pub fn update<R: Record + Clone, V>(
+    store: &mut dyn Store,
     key: &str,
     fingerprint: u64,
     mut step: impl FnMut(Option<&R>) -> (V, Option<R>),

@@ -422,7 +422,7 @@ impl Places {
             (*uses > 0).then(|| (occupant, *uses, is_kept(occupant)))
         };
         let used: Vec<_> = self.uses.iter().enumerate().filter_map(used).collect();
-        let updated = update(&mut { store }, &self.path, self.fingerprint, |old: Option<&Directory>| {
+        let updated = update(store, &self.path, self.fingerprint, |old: Option<&Directory>| {
             let mut directory = old.cloned().unwrap_or_default();
             for (occupant, uses, is_kept) in &used {
                 directory.note(*occupant, now, |before| before.saturating_add(*uses));

@@ -154,7 +154,7 @@ impl Beside {
 
     /// Enters the content, which is configured now; `before` is what this gave when this worker last configured it.
     pub fn configure(&mut self, store: &mut dyn Store, before: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-        let (store, content) = (&mut { store }, self.content);
+        let content = self.content;
         let updated = update(store, &self.path, ANY_CONTENT, |old: Option<&Variants>| {
             let mut variants = old.cloned().unwrap_or_default();
             variants.configure(content, before, now);
@@ -172,7 +172,7 @@ impl Beside {
 
     /// Looks whether there are others; to be called about once a second. Whether the rank has changed.
     pub fn renew(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
-        let (store, content, rank, since) = (&mut { store }, self.content, self.rank, self.since);
+        let (content, rank, since) = (self.content, self.rank, self.since);
         let epoch = store.epoch();
         if self.is_alone && epoch.is_some() && epoch == self.epoch {
             return false;

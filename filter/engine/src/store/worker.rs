@@ -81,7 +81,7 @@ impl Worker {
     }
 
     /// The worker's place, claimed or renewed if need be; `None` when there is none to be had.
-    pub(crate) fn place<S: Store>(&mut self, store: &mut S, now: Timestamp) -> Option<Place> {
+    pub(crate) fn place(&mut self, store: &mut dyn Store, now: Timestamp) -> Option<Place> {
         let current = self.place.filter(|_| now.since(self.renewed) < LEASE && self.renewed.since(now) < LEASE);
         current.or_else(|| {
             self.claim(store, now);
@@ -105,7 +105,6 @@ impl Worker {
 
     /// Renews the claim, or makes a new one.
     fn claim(&mut self, store: &mut dyn Store, now: Timestamp) {
-        let store = &mut { store };
         let (old, random) = (self.place, self.random.next());
         let claimed = update(store, self.table, NO_POLICY, |table: Option<&Workers>| {
             let mut table = table.cloned().unwrap_or_default();
@@ -125,7 +124,7 @@ impl Worker {
     }
 
     /// How many places there are, and so how many slots a key may have.
-    pub(crate) fn places<S: Store>(&mut self, store: &mut S, now: Timestamp) -> u16 {
+    pub(crate) fn places(&mut self, store: &mut dyn Store, now: Timestamp) -> u16 {
         let epoch = store.epoch();
         if !self.seen.is_some_and(|seen| seen.holds(epoch, now)) {
             self.places = places(store, self.table);
@@ -157,6 +156,6 @@ fn count(table: Option<&Workers>) -> u16 {
 }
 
 /// How many places there are in the table of this key.
-pub(crate) fn places<S: Store>(store: &mut S, table: &str) -> u16 {
+pub(crate) fn places(store: &mut dyn Store, table: &str) -> u16 {
     count(store.get(table).and_then(|(bytes, _)| Workers::decode(&bytes, NO_POLICY)).as_ref())
 }

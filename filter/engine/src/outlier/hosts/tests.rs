@@ -60,7 +60,7 @@ impl World {
 
     fn look(&mut self, vm: usize, now: Timestamp) {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-        hosts.look(worker, store, &self.rules, now);
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
     }
 
     /// A try is over that was sent just now.
@@ -89,7 +89,7 @@ impl World {
         }
         let end = if verdict == Verdict::Failure { End::Http(503) } else { End::Http(200) };
         let one = Judged { host, end, verdict, took: MS, sent };
-        hosts.judge(worker, store, &self.rules, one, probe, now);
+        hosts.judge(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, one, probe);
     }
 
     fn fails(&mut self, vm: usize, host: usize, times: usize, now: Timestamp) {
@@ -104,21 +104,21 @@ impl World {
 
     fn steer_as(&mut self, vm: usize, tries: usize, waits: bool, now: Timestamp) -> Option<Steering> {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-        hosts.look(worker, store, &self.rules, now);
-        hosts.steer(worker, store, &self.rules, tries, waits, now)
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, tries, waits)
     }
 
     fn sweep(&mut self, vm: usize, now: Timestamp) {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-        hosts.look(worker, store, &self.rules, now);
-        hosts.flush(worker, store, &self.rules, now);
-        hosts.sweep(worker, store, &self.rules, now);
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+        hosts.flush(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+        hosts.sweep(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
     }
 
     fn news(&mut self, vm: usize, now: Timestamp) -> Option<News> {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-        hosts.look(worker, store, &self.rules, now);
-        hosts.take_news(worker, store, &self.rules, now)
+        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+        hosts.take_news(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules)
     }
 
     /// The table as the store has it.
@@ -207,7 +207,7 @@ fn a_run_that_came_to_nothing_is_told_again_after_as_many_failures() {
     world.fails(0, 1, 8, t(1));
     let first = world.news(0, t(2)).unwrap();
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.flush(worker, store, &world.rules, t(200));
+    hosts.flush(&mut Cx::new(store, worker, t(200), &mut Vec::new()), &world.rules);
     let second = world.news(0, t(2_000)).unwrap();
     let would = Counted::Would(Detector::ConsecutiveFailures);
     let counted = |news: &News| news.counts().find(|(what, _)| *what == would).map_or(0, |(_, count)| count);
@@ -417,15 +417,15 @@ fn configured_hosts_are_known_from_the_first_request() {
     let mut world = World::new(r#""consecutive_failures":5,"hosts":["10.0.0.1:80","[::1]:80"]"#, 2, 0);
     for vm in 0..2 {
         let (Vm { worker, hosts }, store) = (&mut world.vms[vm], &mut world.store);
-        hosts.look(worker, store, &world.rules, t(0));
-        hosts.introduce(worker, store, &world.rules, b"orders", t(0));
+        hosts.look(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules);
+        hosts.introduce(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules, b"orders");
     }
     let writes = world.calls().1;
     assert_eq!(world.table().known(), 2);
     assert_eq!(world.table().cluster, b"orders");
     for millis in 1..100 {
         let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-        hosts.introduce(worker, store, &world.rules, b"orders", t(millis));
+        hosts.introduce(&mut Cx::new(store, worker, t(millis), &mut Vec::new()), &world.rules, b"orders");
     }
     assert_eq!(world.calls().1, writes, "once");
 }
@@ -435,11 +435,11 @@ fn a_configured_host_for_which_there_is_no_place_costs_no_write_at_each_request(
     let mut world = World::new(RUNS, 1, 1000);
     world.rules = rules(r#""consecutive_failures":5,"hosts":["192.0.2.1:80"]"#);
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.introduce(worker, store, &world.rules, b"orders", t(1));
+    hosts.introduce(&mut Cx::new(store, worker, t(1), &mut Vec::new()), &world.rules, b"orders");
     let writes = world.calls().1;
     for millis in 2..20 {
         let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-        hosts.introduce(worker, store, &world.rules, b"orders", t(millis));
+        hosts.introduce(&mut Cx::new(store, worker, t(millis), &mut Vec::new()), &world.rules, b"orders");
     }
     assert!(world.calls().1 - writes <= 1, "{} writes in 18 requests", world.calls().1 - writes);
 }
@@ -473,7 +473,7 @@ fn a_listing_brings_hosts_and_takes_them() {
     let listed = [address(1), address(2), address(3)];
     world.fails(0, 0, 5, t(1));
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.list(worker, store, &world.rules, &listed, t(2));
+    hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), &world.rules, &listed);
     world.look(1, t(3));
     let table = world.table();
     assert_eq!((table.known(), table.out(), table.find(address(0).as_bytes())), (3, 0, None));
@@ -485,10 +485,10 @@ fn a_listing_that_says_nothing_new_makes_no_view_old() {
     let mut world = World::new(r#""consecutive_failures":5,"discover":{"cluster":"admin","path":"/clusters"}"#, 2, 3);
     let listed = [address(0), address(1), address(2)];
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.list(worker, store, &world.rules, &listed, t(0));
+    hosts.list(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules, &listed);
     let signal = world.store.epoch();
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.list(worker, store, &world.rules, &listed, t(5_000));
+    hosts.list(&mut Cx::new(store, worker, t(5_000), &mut Vec::new()), &world.rules, &listed);
     assert_eq!(world.store.epoch(), signal);
 }
 
@@ -626,7 +626,7 @@ fn a_worker_that_learns_only_while_it_steers_that_nobody_is_left_does_not_steer(
     // Within the 10 ms that a view lasts another worker sends the unsteered request, and all hosts but the bad one go.
     assert_eq!(world.steer(0, t(5_001)), None);
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.list(worker, store, &world.rules, &[address(3)], t(5_001));
+    hosts.list(&mut Cx::new(store, worker, t(5_001), &mut Vec::new()), &world.rules, &[address(3)]);
     assert_eq!(world.steer(1, t(5_002)), None, "there is no other host");
 }
 
@@ -842,7 +842,7 @@ fn counts_of_a_worker_that_has_nothing_more_to_do_are_there_in_time() {
     let due = world.vms[0].hosts.flush_due();
     assert!(due.is_none_or(|due| due <= t(10_010)), "it is to be written within 10 ms: {due:?}");
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.flush(worker, store, &world.rules, t(10_010));
+    hosts.flush(&mut Cx::new(store, worker, t(10_010), &mut Vec::new()), &world.rules);
     world.sweep(1, t(10_100));
     assert!(world.is_out(2), "the last of them 2 ms before the interval's end");
 }
@@ -859,7 +859,7 @@ fn short_intervals_of_large_groups_are_swept_when_all_has_been_written() {
         world.ends(0, 1, Verdict::Success, now);
         let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
         if hosts.flush_due().is_some_and(|due| due <= now) {
-            hosts.flush(worker, store, &world.rules, now);
+            hosts.flush(&mut Cx::new(store, worker, now, &mut Vec::new()), &world.rules);
         }
         world.sweep(1, now);
     }

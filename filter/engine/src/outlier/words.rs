@@ -1,23 +1,25 @@
-//! What happened to hosts in words, for the log.
+//! What happens to hosts in metrics, and in words for the log.
 
 use core::time::Duration;
 
 use super::cause::Cause;
-use super::news::{Happening, What};
+use super::news::{Counted, Happening, What};
 use super::table::MOST_HOSTS;
-use crate::breaker::words::{seconds, share};
+use crate::base::text::{seconds, share};
+use crate::event::Event;
+use crate::metric::Metric;
 use holdfast_policy::document::{Detector, Outlier};
 use holdfast_policy::percent::{Percent, decimal};
 
-/// One log line, and whether it is alarming:
-/// `orders/cluster=orders: host 10.0.0.1:8080 ejected for 31s: 5 consecutive failures, last 503; 1 of 5 hosts out`.
-pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> (bool, String) {
+/// The line of the log:
+/// `host 10.0.0.1:8080 ejected for 31s: 5 consecutive failures, last 503; 1 of 5 hosts out`.
+pub fn line(rules: &Outlier, happening: &Happening) -> Event {
     let Happening { out, of, .. } = happening;
     let left = u64::from(of.saturating_sub(*out));
     let is_panic = *out > 0 && (left == 0 || !rules.panic_threshold.reached(left, u64::from(*of)));
     let ignored = if is_panic { ": too few are left, so requests go to all of them" } else { "" };
     let host = String::from_utf8_lossy(&happening.host);
-    let (is_alarming, mode, text) = match happening.what {
+    let (alarming, shadow, text) = match happening.what {
         What::Ejected(found, lasts) => {
             let lasts = if found.detector() == Detector::Heartbeat {
                 "until its heartbeat is back".to_owned()
@@ -26,22 +28,20 @@ pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> 
             };
             (
                 true,
-                "",
+                false,
                 format!("host {host} ejected {lasts}: {}; {out} of {of} hosts out{ignored}", cause(rules, &found)),
             )
         }
-        What::WouldEject(found) => {
-            (false, " (shadow)", format!("host {host} would be ejected: {}", cause(rules, &found)))
-        }
+        What::WouldEject(found) => (false, true, format!("host {host} would be ejected: {}", cause(rules, &found))),
         What::Overflow(found) => {
             let limit = rules.max_ejected;
             let out = format!("{out} of {of} hosts are out, at most {limit}");
-            (true, "", format!("host {host} not ejected: {}; {out}", cause(rules, &found)))
+            (true, false, format!("host {host} not ejected: {}; {out}", cause(rules, &found)))
         }
         What::ProbeFailed { end, slow, lasts, ejections } => {
             let end = slow.map_or_else(|| end.to_string(), |took| format!("{end}, but in {}", millis(took)));
             let out = format!("ejected {ejections} times; {out} of {of} hosts out{ignored}");
-            (true, "", format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
+            (true, false, format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
         }
         What::Readmitted(after) => {
             let why = if rules.probes_by_heartbeat() { "its heartbeat succeeded" } else { "its probe succeeded" };
@@ -51,7 +51,7 @@ pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> 
             };
             (
                 false,
-                "",
+                false,
                 format!(
                     "host {host} is back after {}: {why}{starts}; {out} of {of} hosts out{ignored}",
                     seconds(after)
@@ -62,15 +62,46 @@ pub fn line(policy: &str, key: &str, rules: &Outlier, happening: &Happening) -> 
             let text = format!(
                 "host {host} is one more than the {MOST_HOSTS} that are kept for a cluster: while there are more, none is left out"
             );
-            (true, "", text)
+            (true, false, text)
         }
     };
-    (is_alarming, format!("{policy}/{key}{mode}: {text}"))
+    Event::Log { alarming, shadow, text }
+}
+
+/// The counter of what happens to hosts.
+pub const fn metric(counted: Counted) -> Metric {
+    match counted {
+        Counted::Detected(Detector::ConsecutiveFailures) => Metric::DetectedConsecutiveFailures,
+        Counted::Detected(Detector::ConsecutiveGatewayFailures) => Metric::DetectedConsecutiveGatewayFailures,
+        Counted::Detected(Detector::ConsecutiveLocalFailures) => Metric::DetectedConsecutiveLocalFailures,
+        Counted::Detected(Detector::FailureRate) => Metric::DetectedFailureRate,
+        Counted::Detected(Detector::SuccessRate) => Metric::DetectedSuccessRate,
+        Counted::Detected(Detector::Latency) => Metric::DetectedLatency,
+        Counted::Detected(Detector::Heartbeat) => Metric::DetectedHeartbeat,
+        Counted::Ejected(Detector::ConsecutiveFailures) => Metric::EjectedConsecutiveFailures,
+        Counted::Ejected(Detector::ConsecutiveGatewayFailures) => Metric::EjectedConsecutiveGatewayFailures,
+        Counted::Ejected(Detector::ConsecutiveLocalFailures) => Metric::EjectedConsecutiveLocalFailures,
+        Counted::Ejected(Detector::FailureRate) => Metric::EjectedFailureRate,
+        Counted::Ejected(Detector::SuccessRate) => Metric::EjectedSuccessRate,
+        Counted::Ejected(Detector::Latency) => Metric::EjectedLatency,
+        Counted::Ejected(Detector::Heartbeat) => Metric::EjectedHeartbeat,
+        Counted::Would(Detector::ConsecutiveFailures) => Metric::WouldEjectConsecutiveFailures,
+        Counted::Would(Detector::ConsecutiveGatewayFailures) => Metric::WouldEjectConsecutiveGatewayFailures,
+        Counted::Would(Detector::ConsecutiveLocalFailures) => Metric::WouldEjectConsecutiveLocalFailures,
+        Counted::Would(Detector::FailureRate) => Metric::WouldEjectFailureRate,
+        Counted::Would(Detector::SuccessRate) => Metric::WouldEjectSuccessRate,
+        Counted::Would(Detector::Latency) => Metric::WouldEjectLatency,
+        Counted::Would(Detector::Heartbeat) => Metric::WouldEjectHeartbeat,
+        Counted::Overflow => Metric::EjectionsOverflow,
+        Counted::Readmitted => Metric::Readmitted,
+        Counted::ProbeFailed => Metric::ProbeFailed,
+    }
 }
 
 /// The line that says how many others there would be.
-pub fn left_out(policy: &str, key: &str, count: u32) -> String {
-    format!("{policy}/{key}: {count} more changes of hosts are counted and not listed")
+pub fn left_out(count: u32) -> Event {
+    let text = format!("{count} more changes of hosts are counted and not listed");
+    Event::Log { alarming: false, shadow: false, text }
 }
 
 fn cause(rules: &Outlier, cause: &Cause) -> String {
@@ -151,7 +182,7 @@ mod tests {
         let text = format!(r#"{{"policies":[{{"name":"orders","outlier":{{{rules}}}}}]}}"#);
         let rules = config::parse(text.as_bytes()).unwrap().policies.remove(0).outlier.unwrap();
         let happening = Happening { host: b"10.0.0.1:8080".to_vec(), what, out: 1, of: 5 };
-        line("orders", "cluster=orders", &rules, &happening).1
+        line(&rules, &happening).line("orders", "cluster=orders").unwrap().1
     }
 
     #[test]

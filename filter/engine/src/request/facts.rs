@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use holdfast_engine::http::headers;
-use holdfast_engine::http::request::Field;
-
-use crate::host::{self, Headers};
+use crate::host::{Headers, Host};
+use crate::http::headers;
+use crate::http::outcome;
+use crate::http::request::Field;
 
 /// The facts of one request, while its headers can be read.
-#[derive(Debug, Default)]
-pub struct Facts {
+pub struct Facts<'h> {
+    host: &'h dyn Host,
     cluster: OnceCell<Option<Vec<u8>>>,
     route: OnceCell<Option<Vec<u8>>>,
     authority: OnceCell<Option<Vec<u8>>>,
@@ -20,15 +20,33 @@ pub struct Facts {
     headers: OnceCell<Vec<u8>>,
 }
 
-impl Facts {
+impl<'h> Facts<'h> {
+    /// Nothing is fetched yet.
+    pub fn new(host: &'h dyn Host) -> Self {
+        Facts {
+            host,
+            cluster: OnceCell::new(),
+            route: OnceCell::new(),
+            authority: OnceCell::new(),
+            path: OnceCell::new(),
+            method: OnceCell::new(),
+            headers: OnceCell::new(),
+        }
+    }
+
     /// Fetches all headers at once; to be called before more than one of them is asked for.
     pub fn read_headers(&self) {
-        self.headers.get_or_init(|| host::headers(Headers::Request));
+        self.headers.get_or_init(|| self.host.headers(Headers::Request));
     }
 
     /// Whether it is known that the request has no such header.
     pub fn lacks_header(&self, name: &str) -> bool {
         self.headers.get().is_some_and(|headers| !headers.is_empty() && find(headers, name).is_none())
+    }
+
+    /// Whether the request is gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.get(Field::Header("content-type")).is_some_and(|value| outcome::is_grpc_content_type(&value))
     }
 
     /// A field of the request; `None` if it has none.
@@ -42,12 +60,12 @@ impl Facts {
             Field::Authority => &self.authority,
             Field::Path => &self.path,
             Field::Method => &self.method,
-            Field::Header(name) => return host::header(Headers::Request, name).map(Cow::Owned),
+            Field::Header(name) => return self.host.header(Headers::Request, name).map(Cow::Owned),
         };
         let value = cell.get_or_init(|| match field {
-            Field::Cluster => host::property("xds\0cluster_name"),
-            Field::Route => host::property("xds\0route_name"),
-            _ => host::header(Headers::Request, header_name(field)?),
+            Field::Cluster => self.host.property("xds\0cluster_name"),
+            Field::Route => self.host.property("xds\0route_name"),
+            _ => self.host.header(Headers::Request, header_name(field)?),
         });
         value.as_deref().map(Cow::Borrowed)
     }

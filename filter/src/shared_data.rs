@@ -4,7 +4,7 @@ use holdfast_engine::observe::metrics;
 use holdfast_engine::store::{Conflict, Expected, Store, Version};
 use proxy_wasm::types::MetricType;
 
-use crate::host;
+use crate::{host, hostcalls};
 
 /// No key ever has this version, so expecting it succeeds only where the key was never written. (Expecting none, 0,
 /// would overwrite; and a key that was never written accepts any version.)
@@ -25,9 +25,10 @@ impl SharedData {
     /// Before Envoy 1.39 an upstream filter's gauge is another one than the same gauge of the listener's filters: what the
     /// attempt seats signal reaches the request seats with the requests that failed.
     pub fn open() -> Self {
-        let counts =
-            |id: &u32| host::increment_metric(*id, 1).is_ok() && host::metric(*id).is_ok_and(|value| value > 0);
-        let open = |name| host::define_metric(MetricType::Gauge, name).ok().filter(counts);
+        let counts = |id: &u32| {
+            hostcalls::increment_metric(*id, 1).is_ok() && hostcalls::metric(*id).is_ok_and(|value| value > 0)
+        };
+        let open = |name| hostcalls::define_metric(MetricType::Gauge, name).ok().filter(counts);
         SharedData { epoch: open(metrics::EPOCH), runs: open(metrics::RUNS), seen: None }
     }
 
@@ -39,12 +40,12 @@ impl SharedData {
 
 impl Store for SharedData {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, Version)> {
-        host::shared_data(key).map(|(bytes, version)| (bytes, Version(version)))
+        hostcalls::shared_data(key).map(|(bytes, version)| (bytes, Version(version)))
     }
 
     fn set(&mut self, key: &str, value: &[u8]) {
         // A refused write is made good by the next one: a slot is written whole each time.
-        let _ = host::set_shared_data(key, value, 0);
+        let _ = hostcalls::set_shared_data(key, value, 0);
     }
 
     fn swap(&mut self, key: &str, value: &[u8], expected: Expected) -> Result<(), Conflict> {
@@ -54,7 +55,7 @@ impl Store for SharedData {
             Expected::Version(Version(0)) => return Err(Conflict),
             Expected::Version(Version(version)) => version,
         };
-        match host::set_shared_data(key, value, version) {
+        match hostcalls::set_shared_data(key, value, version) {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(Conflict),
         }
@@ -62,25 +63,29 @@ impl Store for SharedData {
 
     fn epoch(&mut self) -> Option<u64> {
         if self.seen.is_none() {
-            self.seen = self.epoch.and_then(|id| host::metric(id).ok());
+            self.seen = self.epoch.and_then(|id| hostcalls::metric(id).ok());
         }
         self.seen
+    }
+
+    fn refresh(&mut self) {
+        self.seen = None;
     }
 
     fn raise_epoch(&mut self) {
         self.seen = None;
         if let Some(id) = self.epoch {
-            let _ = host::increment_metric(id, 1);
+            let _ = hostcalls::increment_metric(id, 1);
         }
     }
 
     fn runs(&mut self) -> Option<u64> {
-        self.runs.and_then(|id| host::metric(id).ok())
+        self.runs.and_then(|id| hostcalls::metric(id).ok())
     }
 
     fn raise_runs(&mut self) {
         if let Some(id) = self.runs {
-            let _ = host::increment_metric(id, 1);
+            let _ = hostcalls::increment_metric(id, 1);
         }
     }
 

@@ -1,13 +1,13 @@
-//! One key's metrics: what has been counted since the host was last told, and the host's names for them.
+//! One series of metrics: what has been counted since the host was last told, and the host's names for them.
 
-use holdfast_engine::observe::metrics::{self, Metric};
 use holdfast_policy::document::Policy;
-use proxy_wasm::types::MetricType;
 
-use crate::host;
+use super::metrics;
+use crate::host::{MetricKind, RootHost};
+use crate::metric::Metric;
 
-/// One key's metrics, by metric number.
-pub struct Counters {
+/// One series, by metric number.
+pub(super) struct Counters {
     /// The host's names; none where the host refused the metric.
     ids: [Option<u32>; Metric::COUNT],
     /// What the host has not been told yet.
@@ -18,49 +18,47 @@ pub struct Counters {
 
 impl Counters {
     /// Defines the metrics that a policy of this name can record for a key, so that they are all there, at 0, from its first request.
-    pub fn define(policy: &Policy, name: &str, key: &str) -> Box<Self> {
+    pub(super) fn define(host: &dyn RootHost, policy: &Policy, name: &str, key: &str) -> Box<Self> {
         let mut counters =
             Box::new(Counters { ids: [None; Metric::COUNT], counted: [0; Metric::COUNT], is_counted: false });
         for (id, metric) in counters.ids.iter_mut().zip(Metric::ALL) {
-            if metric.concerns(policy) {
-                let kind = if metric.is_gauge() { MetricType::Gauge } else { MetricType::Counter };
-                *id = host::define_metric(kind, &metrics::full_name(name, key, metric)).ok();
+            if metrics::concerns(metric, policy) {
+                let kind = if metric.is_gauge() { MetricKind::Gauge } else { MetricKind::Counter };
+                *id = host.define_metric(kind, &metrics::full_name(name, key, metric));
             }
         }
         counters
     }
 
     /// Counts. Whether this is the first to be counted since the host was last told.
-    pub fn count(&mut self, metric: Metric, by: u32) -> bool {
+    pub(super) fn count(&mut self, metric: Metric, by: u32) -> bool {
         if let Some(counted) = self.counted.get_mut(metric as usize) {
             *counted = counted.saturating_add(by);
         }
-        !std::mem::replace(&mut self.is_counted, true)
+        !core::mem::replace(&mut self.is_counted, true)
     }
 
     /// Sets a gauge, at once.
-    pub fn set(&self, metric: Metric, value: u64) {
+    pub(super) fn set(&self, host: &dyn RootHost, metric: Metric, value: u64) {
         if let Some(Some(id)) = self.ids.get(metric as usize) {
-            // Recording is never in the way of a request: what the host refuses is not recorded.
-            let _ = host::record_metric(*id, value);
+            host.record_metric(*id, value);
         }
     }
 
     /// Sets all gauges to 0.
-    pub fn clear_gauges(&self) {
-        Metric::ALL.into_iter().filter(|metric| metric.is_gauge()).for_each(|metric| self.set(metric, 0));
+    pub(super) fn clear_gauges(&self, host: &dyn RootHost) {
+        Metric::ALL.into_iter().filter(|metric| metric.is_gauge()).for_each(|metric| self.set(host, metric, 0));
     }
 
     /// Tells the host what was counted.
-    pub fn flush(&mut self) {
-        if !std::mem::replace(&mut self.is_counted, false) {
+    pub(super) fn flush(&mut self, host: &dyn RootHost) {
+        if !core::mem::replace(&mut self.is_counted, false) {
             return;
         }
         for (id, counted) in self.ids.iter().zip(&mut self.counted) {
-            let by = std::mem::take(counted);
+            let by = core::mem::take(counted);
             if let (Some(id), true) = (id, by > 0) {
-                // As above.
-                let _ = host::increment_metric(*id, by.into());
+                host.increment_metric(*id, by);
             }
         }
     }

@@ -1,0 +1,773 @@
+//! The life of an attempt, from its headers to its end.
+//!
+//! The phase that an attempt is in is consumed by each event, so that its end is recorded once. An attempt that waits is also known
+//! to the plugin, which wakes it.
+
+use core::cell::RefCell;
+use core::mem;
+use core::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use holdfast_policy::document::Retry;
+
+use super::connection::{Connection, upstream_address};
+use super::decision::{AfterResponse, BeforeRetry, RouteEnds};
+use super::plugin::{SeatPlugin, Waiter};
+use super::policy::AttemptPolicy;
+use crate::base::time::Timestamp;
+use crate::cx::Cx;
+use crate::host::{Headers, Host, property_number, response_flags};
+use crate::http::attempt::{End, Try};
+use crate::http::markers;
+use crate::http::outcome::{self, Answer, Outcome, Verdict};
+use crate::http::response::{self, NOT_RETRIED, ResponseHead};
+use crate::outlier::hosts::Judged;
+use crate::outlier::{heartbeat, steering};
+use crate::retry::{Denial, Named, conditions};
+use crate::seats::retry_context::{self, Exchange, Next};
+use crate::store::Store;
+
+/// What the host is to do after an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the host has to do it"]
+pub enum AttemptEffect {
+    /// Go on.
+    Continue,
+    /// Hold the attempt until a tick wakes it.
+    Pause,
+    /// Go on with an attempt that was held.
+    Resume,
+    /// Reply in place of the attempt.
+    Reply(AttemptReply),
+}
+
+/// A reply in place of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// What Envoy's response code details say.
+    pub details: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl AttemptReply {
+    /// In place of a retry that may not be sent: with what stands for the end of the attempt before.
+    fn not_retried(last: Option<End>, denial: Option<Denial>) -> Self {
+        let why = denial.map_or("policy", Denial::name);
+        let status = match last {
+            Some(End::TimedOut) => 504,
+            Some(End::Http(status @ 400..=599)) => status,
+            _ => 503,
+        };
+        let body = format!("upstream connect error or disconnect/reset before headers. not retried: {why}");
+        AttemptReply { status, details: format!("{NOT_RETRIED}{{{why}}}"), headers: Vec::new(), body: body.into() }
+    }
+
+    /// In place of a check for a host that the cluster does not have any more.
+    fn no_such_host() -> Self {
+        AttemptReply {
+            status: 503,
+            details: "holdfast_no_such_host".to_owned(),
+            headers: vec![(heartbeat::GONE.to_owned(), "1".to_owned())],
+            body: Vec::new(),
+        }
+    }
+}
+
+/// The plugin, of which an attempt is a part.
+pub type AttemptPlugin = SeatPlugin<Waits>;
+
+/// What a paused context is for.
+pub enum Waits {
+    /// An attempt, until its back-off is over.
+    Attempt(Rc<RefCell<Attempt>>),
+    /// A hedge that may not be sent, until it is the last attempt left.
+    Hedge(Rc<RefCell<Attempt>>),
+    /// A check of ours that would reach another host, until the call that sent it is over.
+    Check,
+}
+
+/// One attempt's context.
+#[derive(Default)]
+pub enum AttemptState {
+    /// No policy governs the request that this seat has a part in.
+    #[default]
+    Ungoverned,
+    /// A check of ours that will be answered here.
+    Check,
+    /// An attempt of a governed request.
+    Governed(Rc<RefCell<Attempt>>),
+}
+
+/// One attempt.
+pub struct Attempt {
+    policy: Rc<RefCell<AttemptPolicy>>,
+    exchange: Exchange,
+    /// When Envoy began it.
+    began: Timestamp,
+    phase: Phase,
+    route_ends: RouteEnds,
+    /// The host's address, where the request is hedged: Envoy names only the host of the attempt begun last.
+    address: Option<Vec<u8>>,
+    /// Whether it counts as one that was sent or will be, where the request is hedged.
+    is_sent: bool,
+}
+
+/// How far an attempt has come.
+enum Phase {
+    /// It waits for its back-off to be over, and has a token.
+    Waiting { due: Timestamp, taken: Timestamp },
+    /// It may not be sent.
+    Stopped,
+    /// It was sent.
+    Sent(Timestamp),
+    /// Its response is judged by its trailers.
+    Trailers { sent: Timestamp, head: Box<ResponseHead>, came: Timestamp },
+    /// Its end is known.
+    Over,
+}
+
+impl AttemptState {
+    /// The request's headers are about to leave for the host. `context` is how the host names the stream.
+    pub fn on_request_headers(
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        context: u32,
+    ) -> (Self, AttemptEffect) {
+        let Some(exchange) = retry_context::read_in_attempt_seat(host) else {
+            return begin_ungoverned(plugin, host, context);
+        };
+        if exchange.steered {
+            // It has been read, once for all attempts; the host has no use for it.
+            host.remove_header(Headers::Request, steering::HEADER);
+        }
+        begin(plugin, store, host, context, exchange).unwrap_or((AttemptState::Ungoverned, AttemptEffect::Continue))
+    }
+
+    /// The host's headers have come. `ended` says that there is no body.
+    pub fn on_response_headers(&self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, ended: bool) {
+        if let AttemptState::Governed(attempt) = self
+            && let Ok(mut attempt) = attempt.try_borrow_mut()
+        {
+            attempt.judge_head(plugin, store, host, ended);
+        }
+    }
+
+    /// The host's trailers have come.
+    pub fn on_response_trailers(&self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
+        if let AttemptState::Governed(attempt) = self
+            && let Ok(mut attempt) = attempt.try_borrow_mut()
+        {
+            attempt.judge_trailers(plugin, store, host);
+        }
+    }
+
+    /// The attempt is over; Envoy says so before it begins the next one.
+    pub fn on_end(self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, context: u32) {
+        match self {
+            AttemptState::Ungoverned => {}
+            AttemptState::Check => plugin.forget(context),
+            AttemptState::Governed(attempt) => {
+                if let Ok(mut attempt) = attempt.try_borrow_mut() {
+                    if matches!(attempt.phase, Phase::Waiting { .. } | Phase::Stopped) {
+                        plugin.forget(context);
+                    }
+                    attempt.end(plugin, store, host);
+                }
+            }
+        }
+    }
+}
+
+impl AttemptPlugin {
+    /// Wakes a context whose time has come. What is to be done for it.
+    pub fn wake(&self, store: &mut dyn Store, host: &dyn Host, waiter: Waiter<Waits>, now: Timestamp) -> AttemptEffect {
+        let Waiter { context, what, .. } = waiter;
+        let hold = |attempt| {
+            self.look_again(context, Waits::Hedge(attempt), now);
+            AttemptEffect::Pause
+        };
+        match what {
+            Waits::Check => AttemptEffect::Reply(AttemptReply::no_such_host()),
+            Waits::Attempt(shared) => {
+                let Ok(mut attempt) = shared.try_borrow_mut() else { return AttemptEffect::Continue };
+                let effect = attempt.wake(self, store, host, now);
+                drop(attempt);
+                effect.unwrap_or_else(|| hold(shared))
+            }
+            Waits::Hedge(shared) => {
+                let seed = shared.try_borrow().map(|attempt| attempt.seed());
+                let is_held = |seed| self.hedges(false, |hedges| hedges.sent(seed) > 0 || !hedges.may_reply(seed));
+                if seed.is_ok_and(is_held) {
+                    return hold(shared);
+                }
+                match shared.try_borrow_mut() {
+                    Ok(mut attempt) => attempt.stop_as_left(host),
+                    Err(_) => AttemptEffect::Continue,
+                }
+            }
+        }
+    }
+}
+
+/// Lets an attempt pass that is nobody's here, without the names of hosts. One of our own checks that has been sent to another
+/// host, because the cluster has its own no more, goes back instead.
+fn begin_ungoverned(plugin: &AttemptPlugin, host: &dyn Host, context: u32) -> (AttemptState, AttemptEffect) {
+    let pass = (AttemptState::Ungoverned, AttemptEffect::Continue);
+    let Some(asked) = host.header(Headers::Request, steering::HEADER) else { return pass };
+    let is_check = host.header(Headers::Request, heartbeat::MARK).is_some();
+    if is_check && upstream_address(host) != asked {
+        // Not now: this runs within the call that sends the check, which would give no token for the answer.
+        let now = host.now();
+        plugin.wait(context, now, Waits::Check, now);
+        return (AttemptState::Check, AttemptEffect::Pause);
+    }
+    host.remove_header(Headers::Request, steering::HEADER);
+    if is_check {
+        host.remove_header(Headers::Request, heartbeat::MARK);
+    }
+    pass
+}
+
+/// Finds out what the request seat says of this request, and decides on the attempt. `None` where it is left to Envoy.
+fn begin(
+    plugin: &AttemptPlugin,
+    store: &mut dyn Store,
+    host: &dyn Host,
+    context: u32,
+    exchange: Exchange,
+) -> Option<(AttemptState, AttemptEffect)> {
+    let shared_policy = plugin.policy(store, &exchange)?;
+    let now = host.now();
+    let mut attempt = Attempt {
+        policy: Rc::clone(&shared_policy),
+        exchange,
+        began: now,
+        phase: Phase::Over,
+        route_ends: RouteEnds::Unknown,
+        address: None,
+        is_sent: false,
+    };
+    let mut policy = shared_policy.try_borrow_mut().ok()?;
+    store.refresh();
+    policy.announce(store, &attempt.exchange, now);
+    if !attempt.exchange.governs_retries {
+        return Some(attempt.send_first(now));
+    }
+    if policy.wants_time_left() {
+        attempt.route_ends = time_left(host).map_or(RouteEnds::Never, |left| RouteEnds::At(now.plus(left)));
+    }
+    let (hedges, seed) = (policy.hedges(&attempt.exchange), attempt.exchange.seed);
+    if hedges {
+        attempt.address = host.property("upstream\0address");
+        plugin.hedges((), |hedges| hedges.begin(seed));
+    }
+    let passed = plugin.passed.try_borrow().ok().and_then(|passed| passed.of(seed));
+    if let Some(passed) = passed.filter(|_| !attempt.exchange.is_retried()) {
+        // The route retries what was not worth a record.
+        attempt.exchange.ended(passed.as_try(now));
+        attempt.exchange.next = if policy.route_knows() { Next::Open } else { Next::Unnamed };
+        attempt.exchange.marked = passed.is_marked;
+    }
+    if matches!(attempt.exchange.next, Next::Denied(_) | Next::Unnamed)
+        && attempt.exchange.tries.last().is_some_and(|last| matches!(last.end, End::Http(_) | End::Grpc(_)))
+    {
+        policy.came_back(attempt.exchange.marked, route_name(host).unwrap_or_default());
+    }
+    let is_retry = attempt.exchange.is_retried() || hedges && attempt_count(host) > 1;
+    if !is_retry {
+        attempt.is_sent = hedges && plugin.hedges(false, |hedges| hedges.send(seed));
+        return Some(attempt.send_first(now));
+    }
+    let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
+    let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
+    let decision = policy.before_retry(cx, &mut attempt.exchange);
+    drop(policy);
+    Some(attempt.begin_retry(plugin, host, context, decision, hedges, now))
+}
+
+impl Attempt {
+    /// What the request's waits follow from.
+    fn seed(&self) -> u64 {
+        self.exchange.seed
+    }
+
+    fn share(self, effect: AttemptEffect) -> (AttemptState, AttemptEffect) {
+        (AttemptState::Governed(Rc::new(RefCell::new(self))), effect)
+    }
+
+    /// It is the first attempt of its request: it leaves at once.
+    fn send_first(mut self, now: Timestamp) -> (AttemptState, AttemptEffect) {
+        self.phase = Phase::Sent(now);
+        self.share(AttemptEffect::Continue)
+    }
+
+    /// Does what was decided on a retry.
+    fn begin_retry(
+        mut self,
+        plugin: &AttemptPlugin,
+        host: &dyn Host,
+        context: u32,
+        decision: BeforeRetry,
+        hedges: bool,
+        now: Timestamp,
+    ) -> (AttemptState, AttemptEffect) {
+        let seed = self.seed();
+        let is_stopped = matches!(decision, BeforeRetry::Stop(_));
+        self.is_sent = hedges && !is_stopped && plugin.hedges(false, |hedges| hedges.send(seed));
+        match decision {
+            BeforeRetry::Send => {
+                number_attempt(host, self.exchange.retries);
+                self.send(host, now);
+                self.share(AttemptEffect::Continue)
+            }
+            BeforeRetry::Wait { due, taken } => {
+                // Request headers cannot be changed later.
+                number_attempt(host, self.exchange.retries);
+                self.phase = Phase::Waiting { due, taken };
+                self.write(host);
+                let attempt = Rc::new(RefCell::new(self));
+                plugin.wait(context, due, Waits::Attempt(Rc::clone(&attempt)), now);
+                (AttemptState::Governed(attempt), AttemptEffect::Pause)
+            }
+            // A reply would also end the attempt in flight beside this one: this one waits for its end.
+            BeforeRetry::Stop(_)
+                if hedges && plugin.hedges(false, |hedges| hedges.sent(seed) > 0 || !hedges.may_reply(seed)) =>
+            {
+                self.hold(host);
+                let attempt = Rc::new(RefCell::new(self));
+                plugin.wait(context, now, Waits::Hedge(Rc::clone(&attempt)), now);
+                (AttemptState::Governed(attempt), AttemptEffect::Pause)
+            }
+            BeforeRetry::Stop(denial) => {
+                let effect = self.stop(host, denial);
+                self.share(effect)
+            }
+        }
+    }
+
+    /// Its wait is over. `None` if it is held back for one in flight beside it.
+    fn wake(
+        &mut self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        now: Timestamp,
+    ) -> Option<AttemptEffect> {
+        let seed = self.seed();
+        match self.after_wait(store, host, now) {
+            BeforeRetry::Stop(_) if plugin.hedges(false, |hedges| hedges.sent(seed) > 1 || !hedges.may_reply(seed)) => {
+                if self.hold(host) {
+                    plugin.hedges((), |hedges| hedges.hold(seed));
+                }
+                None
+            }
+            BeforeRetry::Stop(denial) => Some(self.stop(host, denial)),
+            BeforeRetry::Send | BeforeRetry::Wait { .. } => {
+                self.send(host, now);
+                Some(AttemptEffect::Resume)
+            }
+        }
+    }
+
+    /// Decides whether an attempt whose wait is over is still to be sent.
+    fn after_wait(&mut self, store: &mut dyn Store, host: &dyn Host, now: Timestamp) -> BeforeRetry {
+        let Phase::Waiting { taken, .. } = self.phase else { return BeforeRetry::Send };
+        let shared_policy = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return BeforeRetry::Send };
+        if policy.hedges(&self.exchange) {
+            self.refresh(host);
+        }
+        store.refresh();
+        policy.after_wait(store, &mut self.exchange, taken, now)
+    }
+
+    /// Notes that it is sent now.
+    fn send(&mut self, host: &dyn Host, now: Timestamp) {
+        self.phase = Phase::Sent(now);
+        self.write(host);
+    }
+
+    /// Replies in its place.
+    fn stop(&mut self, host: &dyn Host, denial: Option<Denial>) -> AttemptEffect {
+        self.phase = Phase::Stopped;
+        self.write(host);
+        let last = self.exchange.tries.last().map(|last| last.end);
+        AttemptEffect::Reply(AttemptReply::not_retried(last, denial))
+    }
+
+    /// Holds it back instead of replying, where the request is hedged: a reply would also end the other attempts. Whether it counted as
+    /// one that will be sent.
+    fn hold(&mut self, host: &dyn Host) -> bool {
+        let was_sent = mem::take(&mut self.is_sent);
+        self.phase = Phase::Stopped;
+        self.write(host);
+        was_sent
+    }
+
+    /// Replies in place of a hedge that is the last attempt left, with what the others have written meanwhile.
+    fn stop_as_left(&mut self, host: &dyn Host) -> AttemptEffect {
+        let next = self.exchange.next;
+        let denial = match next {
+            Next::Denied(denial) => Some(denial),
+            _ => None,
+        };
+        self.refresh(host);
+        self.exchange.next = next;
+        self.stop(host, denial)
+    }
+
+    /// The address of the host.
+    fn address(&self, host: &dyn Host) -> Vec<u8> {
+        self.address.clone().unwrap_or_else(|| upstream_address(host))
+    }
+
+    /// Leaves the record for the next attempt and the request seat.
+    fn write(&mut self, host: &dyn Host) {
+        let given_up = u8::try_from(host.take_contentions()).unwrap_or(u8::MAX);
+        self.exchange.contended = self.exchange.contended.saturating_add(given_up);
+        // What a refusal means is no worse than no attempt seat.
+        let _ = retry_context::write(host, &self.exchange);
+    }
+
+    /// Takes over what attempts beside this one have written.
+    fn refresh(&mut self, host: &dyn Host) {
+        if let Some(written) = retry_context::read_in_attempt_seat(host) {
+            self.exchange = written;
+        }
+    }
+
+    /// Judges a response by its headers.
+    fn judge_head(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, ended: bool) {
+        let Phase::Sent(sent) = self.phase else { return };
+        let now = host.now();
+        let shared_policy = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+        let document = Arc::clone(policy.policy());
+        let retry = document.retry.as_ref().filter(|_| self.exchange.governs_retries);
+        let wants_retry_after = retry.is_some_and(|retry| retry.retry_after.honor);
+        let head = ResponseHead::read(&host.headers(Headers::Response), now, wants_retry_after);
+        remove_foreign(host, &head);
+        let Some(retry) = retry else {
+            drop(policy);
+            self.judge_only(plugin, store, host, head, ended, (sent, now));
+            return;
+        };
+        let seed = self.seed();
+        let hedges = policy.hedges(&self.exchange);
+        if hedges {
+            self.refresh(host);
+        }
+        let is_hedge_held = matches!(self.exchange.next, Next::Denied(_));
+        let has_hedge = hedges && (is_hedge_held || plugin.hedges(0, |hedges| hedges.sent(seed)) > 1);
+        let Some(answer) = head.answer(ended) else {
+            plugin.hedges((), |hedges| hedges.answer(seed));
+            if self.exchange.is_retried() {
+                mark(host, markers::TRIES_HEADER, "1");
+            } else {
+                self.show_judged(host, &policy);
+            }
+            self.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
+            return;
+        };
+        self.phase = Phase::Over;
+        let took = now.since(sent);
+        let outcome = Outcome::judge(&document.outcome, answer, took, None);
+        self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, now));
+        if !self.exchange.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
+            let is_marked = policy.forbids(&self.exchange, &head, || route_name(host));
+            if is_marked {
+                mark(host, markers::FORBID_HEADER, markers::FORBID_VALUE);
+            }
+            if hedges && is_hedge_held {
+                // A hedge was not sent; that is worth counting.
+                mark(host, markers::TRIES_HEADER, "1");
+            }
+            if let Ok(mut passed) = plugin.passed.try_borrow_mut() {
+                passed.remember(seed, head.status, is_marked);
+            }
+            plugin.hedges((), |hedges| hedges.answer(seed));
+            self.show_judged(host, &policy);
+            return;
+        }
+        let Some(end) = End::of(answer) else { return };
+        let one = Try { host: self.address(host), end, verdict: outcome.verdict, took, ended: now };
+        let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
+        let after = if has_hedge {
+            policy.after_response_beside(&mut self.exchange, one, &head)
+        } else {
+            store.refresh();
+            let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
+            policy.after_response(cx, &mut self.exchange, one, &head, self.route_ends)
+        };
+        self.exchange.marked =
+            after == AfterResponse::Forbid && policy.forbids(&self.exchange, &head, || route_name(host));
+        self.write(host);
+        mark(host, markers::TRIES_HEADER, "1");
+        if !matches!(after, AfterResponse::Ask) {
+            plugin.hedges((), |hedges| hedges.answer(seed));
+        }
+        match after {
+            AfterResponse::Pass => {}
+            AfterResponse::Forbid => {
+                if self.exchange.marked {
+                    mark(host, markers::FORBID_HEADER, markers::FORBID_VALUE);
+                }
+            }
+            AfterResponse::Ask => {
+                if head.ratelimited.is_some() && self.exchange.seat {
+                    // The host's own would forbid what the policy asks for. (A router that goes by words goes by it.)
+                    host.remove_header(Headers::Response, markers::FORBID_HEADER);
+                }
+                mark(host, markers::RETRY_HEADER, "1");
+            }
+        }
+    }
+
+    /// Judges a response to a request whose retries are the route's.
+    fn judge_only(
+        &mut self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        head: ResponseHead,
+        ended: bool,
+        (sent, now): (Timestamp, Timestamp),
+    ) {
+        let shared_policy = Rc::clone(&self.policy);
+        if let Ok(policy) = shared_policy.try_borrow() {
+            self.show_judged(host, &policy);
+        }
+        let Some(answer) = head.answer(ended) else {
+            self.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
+            return;
+        };
+        self.phase = Phase::Over;
+        if self.record(plugin, store, host, answer, (sent, now)) {
+            mark(host, markers::TRIES_HEADER, "1");
+        }
+    }
+
+    /// Shows a request seat that has not heard of this seat that the host is judged here.
+    fn show_judged(&mut self, host: &dyn Host, policy: &AttemptPolicy) {
+        if !self.exchange.seat && policy.judges_hosts() {
+            // The header alone would prove nothing.
+            self.write(host);
+            mark(host, markers::TRIES_HEADER, "1");
+        }
+    }
+
+    /// Gives the permit back of a probe that says nothing about its host.
+    fn return_probe(&self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, sent: Timestamp) {
+        if self.exchange.probe.is_none() {
+            return;
+        }
+        let now = host.now();
+        if let (Ok(mut policy), Ok(mut worker)) =
+            (self.policy.try_borrow_mut(), plugin.vm.hosts_worker.try_borrow_mut())
+        {
+            store.refresh();
+            let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
+            policy.return_probe(cx, &self.exchange, sent);
+        }
+    }
+
+    /// Judges the host by how an attempt ended that was sent and came to its end at these times.
+    #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
+    fn judge_host(
+        &self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        policy: &mut AttemptPolicy,
+        end: Option<End>,
+        verdict: Verdict,
+        (sent, came): (Timestamp, Timestamp),
+    ) {
+        let Some(end) = end.filter(|_| policy.judges_hosts()) else { return };
+        store.refresh();
+        if verdict == Verdict::Success && !policy.wants_host(store, &self.exchange, came) {
+            return;
+        }
+        let address = self.address(host);
+        let one = Judged { host: &address, end, verdict, took: came.since(sent), sent };
+        let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut() else { return };
+        let cx = &mut Cx { store, worker: &mut worker, now: came, events: &mut Vec::new() };
+        if let Some(due) = policy.judge_host(cx, &self.exchange, one) {
+            plugin.flush_by(due, came);
+        }
+    }
+
+    /// Judges a gRPC response by its trailers: too late for a retry, but not for the record.
+    fn judge_trailers(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
+        let Phase::Trailers { sent, came, .. } = self.phase else { return };
+        self.phase = Phase::Over;
+        let status = host.header(Headers::ResponseTrailers, "grpc-status");
+        self.record(plugin, store, host, response::trailers_answer(status.as_deref()), (sent, came));
+    }
+
+    /// Records an attempt after which this seat decides nothing. Whether there is something to read.
+    fn record(
+        &mut self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        answer: Answer,
+        (sent, came): (Timestamp, Timestamp),
+    ) -> bool {
+        let took = came.since(sent);
+        let shared_policy = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return false };
+        let outcome = Outcome::judge(&policy.policy().outcome, answer, took, None);
+        self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, came));
+        drop(policy);
+        let Some(end) = End::of(answer) else { return false };
+        let is_worth_it = self.exchange.is_retried() || outcome.verdict != Verdict::Success;
+        if is_worth_it {
+            let address = self.address(host);
+            self.exchange.ended(Try { host: address, end, verdict: outcome.verdict, took, ended: came });
+            self.exchange.next = Next::Open;
+            self.write(host);
+        }
+        is_worth_it
+    }
+
+    /// Records what ended without a response.
+    fn end(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
+        let (seed, was_sent) = (self.seed(), self.is_sent);
+        let hedges = self.policy.try_borrow().is_ok_and(|policy| policy.hedges(&self.exchange));
+        let is_answered = hedges && plugin.hedges(false, |hedges| hedges.end(seed, was_sent));
+        match mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Over | Phase::Stopped => {}
+            Phase::Waiting { due, taken } => self.end_waiting(plugin, store, host, hedges, (due, taken)),
+            Phase::Trailers { sent, head, came } => {
+                let answer = response::answer_at_end(Some(&head), response_flags(host));
+                self.record(plugin, store, host, answer, (sent, came));
+            }
+            Phase::Sent(sent) => {
+                if is_answered || outcome::client_left(response_flags(host)) {
+                    self.return_probe(plugin, store, host, sent);
+                } else {
+                    self.end_sent(plugin, store, host, hedges, sent);
+                }
+            }
+        }
+    }
+
+    /// It ended while it waited.
+    fn end_waiting(
+        &mut self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        hedges: bool,
+        (due, taken): (Timestamp, Timestamp),
+    ) {
+        let now = host.now();
+        if hedges {
+            self.refresh(host);
+        }
+        let shared_policy = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+        let (began, connection) = (self.began, Connection::read(host));
+        if outcome::client_left(response_flags(host)) {
+            store.refresh();
+            policy.abandon(store, &mut self.exchange, taken, now);
+        } else if connection.is_there() {
+            // Its host has closed the connection, or the route's time is over.
+            AttemptPolicy::begin_again(&mut self.exchange, due, taken);
+        } else {
+            if connection.says_something(now.since(began)) {
+                let end = End::ConnectFailure;
+                let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
+                self.judge_host(plugin, store, host, &mut policy, Some(end), verdict, (began, now));
+            }
+            policy.after_no_connection(&mut self.exchange, upstream_address(host), now);
+        }
+        self.write(host);
+    }
+
+    /// It was sent and ended without a response.
+    fn end_sent(
+        &mut self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        hedges: bool,
+        sent: Timestamp,
+    ) {
+        if hedges {
+            self.refresh(host);
+        }
+        let now = host.now();
+        let (address, connection) = (self.address(host), Connection::read(host));
+        let is_connected = connection.is_there();
+        let tells_of_host = connection.says_something(now.since(sent));
+        if !tells_of_host {
+            self.return_probe(plugin, store, host, sent);
+        }
+        let shared_policy = Rc::clone(&self.policy);
+        if let Ok(mut policy) = shared_policy.try_borrow_mut() {
+            if tells_of_host {
+                let (end, _) = policy.end_without_response(&self.exchange, is_connected, sent, now);
+                let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
+                self.judge_host(plugin, store, host, &mut policy, Some(end), verdict, (sent, now));
+            }
+            policy.after_no_response(&mut self.exchange, address, is_connected, sent, now);
+        }
+        self.write(host);
+    }
+}
+
+/// Adds a header for the router or the request seat. Where the host refuses, the router decides by its own rules.
+fn mark(host: &dyn Host, name: &str, value: &str) {
+    host.set_header(Headers::Response, name, value);
+}
+
+/// Removes what only this seat may say.
+fn remove_foreign(host: &dyn Host, head: &ResponseHead) {
+    if head.asks_retry {
+        host.remove_header(Headers::Response, markers::RETRY_HEADER);
+    }
+    if head.has_tries {
+        host.remove_header(Headers::Response, markers::TRIES_HEADER);
+    }
+}
+
+/// Tells the host which attempt this is, as Envoy does where the route asks for it: proxies behind it then do not retry too.
+fn number_attempt(host: &dyn Host, retries: u8) {
+    let number = u32::from(retries).saturating_add(1);
+    host.set_header(Headers::Request, "x-envoy-attempt-count", &number.to_string());
+}
+
+/// Whether the policy names a response as one to retry after, or may leave that to the route: of answers below 400 only when the
+/// router does begin a retry.
+fn is_named(retry: &Retry, head: &ResponseHead) -> bool {
+    match conditions::names_response(&retry.on, head.status, head.grpc_status, head.ratelimited.is_some()) {
+        Named::Yes => true,
+        Named::RouteKnows => head.status >= 400,
+        Named::No => false,
+    }
+}
+
+/// The attempt's number as Envoy counts, from 1.
+fn attempt_count(host: &dyn Host) -> u64 {
+    property_number(host, "upstream\0request_attempt_count").unwrap_or(0)
+}
+
+fn route_name(host: &dyn Host) -> Option<Vec<u8>> {
+    host.property("xds\0route_name")
+}
+
+/// How long the route lets the request go on.
+fn time_left(host: &dyn Host) -> Option<Duration> {
+    let value = host.header(Headers::Request, "x-envoy-expected-rq-timeout-ms")?;
+    let millis: u64 = core::str::from_utf8(&value).ok()?.trim().parse().ok()?;
+    (millis > 0).then_some(Duration::from_millis(millis))
+}

@@ -1,0 +1,68 @@
+//! Half-open: its probes, each with a permit that is a lease, and what was judged of them.
+
+use holdfast_policy::document::Breaker;
+
+use crate::base::time::Timestamp;
+use crate::http::outcome::Outcome;
+use crate::store::window::Tally;
+
+/// The probes of one half-open phase.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HalfOpen {
+    /// Outcomes so far.
+    pub judged: Tally,
+    /// Failures in a row up to now.
+    pub run: u16,
+    /// The name of the next permit.
+    pub next: u32,
+    /// Permits of requests in flight.
+    pub leases: Vec<Lease>,
+}
+
+/// A permit of one request in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name.
+    pub id: u32,
+    /// When it is given back by itself.
+    pub expires: Timestamp,
+}
+
+impl HalfOpen {
+    /// Permits that are held or used up.
+    fn used(&self) -> u32 {
+        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.judged.total)
+    }
+
+    /// Takes a permit and gives its name; `None` if all are held or used up.
+    pub(super) fn take_permit(&mut self, breaker: &Breaker, now: Timestamp) -> Option<u32> {
+        self.leases.retain(|lease| lease.expires.remaining(now, breaker.lease).is_some());
+        if self.used() >= u32::from(breaker.probes.get()) {
+            return None;
+        }
+        let lease = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.leases.push(Lease { id: lease, expires: now.plus(breaker.lease) });
+        Some(lease)
+    }
+
+    /// Takes a probe's outcome into account, also after its lease is over. An ignored one only gives its permit back. Whether
+    /// anything changed.
+    pub(super) fn judge(&mut self, breaker: &Breaker, lease: u32, outcome: &Outcome) -> bool {
+        let held = self.leases.iter().position(|held| held.id == lease);
+        if let Some(held) = held {
+            self.leases.swap_remove(held);
+        }
+        if !outcome.counts() {
+            return held.is_some();
+        }
+        self.judged.add(outcome);
+        // Late, but of this half-open: it says as much of the host as any other, and a host that is slower than the lease
+        // would else never be judged. The permit that its lease was given on to is taken back, the oldest first.
+        while self.used() > u32::from(breaker.probes.get()) && !self.leases.is_empty() {
+            self.leases.remove(0);
+        }
+        self.run = if outcome.failed() { self.run.saturating_add(1) } else { 0 };
+        true
+    }
+}

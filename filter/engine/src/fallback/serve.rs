@@ -1,0 +1,253 @@
+//! The choice of a fallback by its reason.
+
+use core::time::Duration;
+
+use holdfast_policy::document::{FallbackKind, Mode, Policy, Reason, StaticResponse};
+
+use super::reply::{
+    Disposition, FALLBACK_HEADER, LocalReply, REJECT_HEADER, Reply, ReplyContext, UNAVAILABLE, retry_after_seconds,
+};
+use super::template;
+use crate::event::Event;
+use crate::http::outcome::{Answer, Outcome};
+use crate::http::request::Field;
+use crate::metric::Metric;
+
+/// Serves a rejected request: with a fallback that names the reason, else with the plain rejection. `value` gives a
+/// field of the request, if it has it.
+pub fn serve_rejection(
+    policy: &Policy,
+    reason: Reason,
+    retry_after: Duration,
+    grpc: bool,
+    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
+    events: &mut Vec<Event>,
+) -> LocalReply {
+    let context = ReplyContext { reason, retry_after: Some(retry_after), grpc };
+    serve(policy, &[reason], context, value, events).unwrap_or_else(|| LocalReply {
+        reply: plain_rejection(policy, &context),
+        disposition: Disposition::Rejected(reason),
+    })
+}
+
+/// Serves in place of the host's answer, if that was a failure or a time-out and a fallback is for it. `retries` is the
+/// number of tries after the first, `served` says that the request has counted as one that would have had a fallback.
+#[allow(clippy::too_many_arguments)] // All of them are facts of one answer.
+pub fn serve_failure(
+    policy: &Policy,
+    answer: Answer,
+    outcome: &Outcome,
+    retries: u32,
+    served: bool,
+    grpc: bool,
+    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
+    events: &mut Vec<Event>,
+) -> Option<LocalReply> {
+    let reasons: &[Reason] = match (answer, outcome.failed(), retries > 0) {
+        (Answer::TimedOut, true, true) => &[Reason::Timeout, Reason::RetriesExhausted, Reason::Failure],
+        (Answer::TimedOut, true, false) => &[Reason::Timeout, Reason::Failure],
+        (Answer::TimedOut, false, _) => &[Reason::Timeout],
+        (_, true, true) => &[Reason::RetriesExhausted, Reason::Failure],
+        (_, true, false) => &[Reason::Failure],
+        (_, false, _) => return None,
+    };
+    let reason = *reasons.first()?;
+    if served && policy.mode == Mode::Shadow {
+        return None;
+    }
+    serve(policy, reasons, ReplyContext { reason, retry_after: None, grpc }, value, events)
+}
+
+/// Serves with the first fallback that names one of `reasons`, unless the policy only pretends.
+fn serve(
+    policy: &Policy,
+    reasons: &[Reason],
+    context: ReplyContext,
+    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
+    events: &mut Vec<Event>,
+) -> Option<LocalReply> {
+    let (entry, reason) = policy.fallback_for(reasons)?;
+    let FallbackKind::Static(response) = &entry.kind;
+    match policy.mode {
+        Mode::Enforce => {
+            events.push(Event::Count(Metric::FallbackStatic));
+            let reply = static_reply(policy, response, &ReplyContext { reason, ..context }, value);
+            Some(LocalReply { reply, disposition: Disposition::Static(reason) })
+        }
+        Mode::Shadow => {
+            events.push(Event::Count(Metric::WouldFallbackStatic));
+            None
+        }
+        Mode::Off => None,
+    }
+}
+
+/// The reply to a request that was rejected and has no fallback: 503, or UNAVAILABLE.
+fn plain_rejection(policy: &Policy, context: &ReplyContext) -> Reply {
+    let reason = context.reason.name();
+    let mut headers = vec![(REJECT_HEADER.to_owned(), format!("{reason}; policy={}", policy.name))];
+    push_retry_after(&mut headers, context);
+    Reply {
+        status: if context.grpc { 200 } else { 503 },
+        headers,
+        body: if context.grpc {
+            format!("rejected by policy {}: {reason}", policy.name).into_bytes()
+        } else {
+            Vec::new()
+        },
+        grpc_status: context.grpc.then_some(UNAVAILABLE),
+    }
+}
+
+/// The reply of a static fallback. `value` gives a field of the request, if it has it.
+fn static_reply(
+    policy: &Policy,
+    response: &StaticResponse,
+    context: &ReplyContext,
+    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
+) -> Reply {
+    let reason = context.reason.name();
+    let mut headers = if context.grpc {
+        // A body and its type are of no use to a gRPC client; the other headers become metadata.
+        response.headers.iter().filter(|(name, _)| name != "content-type").cloned().collect()
+    } else {
+        response.headers.clone()
+    };
+    headers.push((FALLBACK_HEADER.to_owned(), format!("static; reason={reason}; policy={}", policy.name)));
+    push_retry_after(&mut headers, context);
+    if context.grpc {
+        return Reply {
+            status: 200,
+            headers,
+            body: format!("fallback of policy {}: {reason}", policy.name).into_bytes(),
+            grpc_status: Some(response.grpc_status),
+        };
+    }
+    let body = template::fill(policy, response, context, value);
+    Reply { status: response.status, headers, body, grpc_status: None }
+}
+
+fn push_retry_after(headers: &mut Vec<(String, String)>, context: &ReplyContext) {
+    if let Some(left) = context.retry_after
+        && !headers.iter().any(|(name, _)| name == "retry-after")
+    {
+        headers.push(("retry-after".to_owned(), retry_after_seconds(left).to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fallback::kept_parts;
+    use holdfast_policy::config;
+    use holdfast_policy::document::TemplatePart;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn policy(fallback: &str) -> Policy {
+        let text = format!(r#"{{"policies":[{{"name":"orders","breaker":{{}},"fallback":{fallback}}}]}}"#);
+        config::parse(text.as_bytes()).unwrap().policies.remove(0)
+    }
+
+    fn open(grpc: bool) -> ReplyContext {
+        ReplyContext { reason: Reason::Open, retry_after: Some(Duration::from_millis(30_001)), grpc }
+    }
+
+    fn reply(policy: &Policy, context: &ReplyContext, value: &[u8]) -> Reply {
+        let (entry, _) = policy.fallback_for(&[context.reason]).unwrap();
+        let FallbackKind::Static(response) = &entry.kind;
+        static_reply(policy, response, context, &mut |_| Some(value.to_vec()))
+    }
+
+    fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+        reply.headers.iter().find(|(each, _)| each == name).map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn the_first_entry_that_names_the_reason_serves() {
+        let policy = policy(
+            r#"[{"on":["timeout"],"respond":{"status":504}},
+                {"on":["open","failure"],"respond":{"status":200,"body":{"items":[]}}}]"#,
+        );
+        let status = |reasons: &[Reason]| {
+            policy.fallback_for(reasons).map(|(entry, reason)| {
+                let FallbackKind::Static(response) = &entry.kind;
+                (response.status, reason)
+            })
+        };
+        assert_eq!(status(&[Reason::Open]), Some((200, Reason::Open)));
+        assert_eq!(status(&[Reason::Timeout, Reason::Failure]), Some((504, Reason::Timeout)));
+        assert_eq!(status(&[Reason::Concurrency]), None);
+    }
+
+    #[test]
+    fn an_entry_for_failures_serves_a_time_out_too_and_says_so() {
+        let policy = policy(r#"[{"on":["failure"],"respond":{"status":200}}]"#);
+        assert_eq!(
+            policy.fallback_for(&[Reason::Timeout, Reason::Failure]).map(|(_, reason)| reason),
+            Some(Reason::Timeout)
+        );
+    }
+
+    #[test]
+    fn what_only_the_answer_tells_is_kept_of_the_request() {
+        for (on, kept) in [
+            ("open", &[][..]),
+            ("failure", &[TemplatePart::Path]),
+            ("timeout", &[TemplatePart::Path]),
+            ("retries_exhausted", &[TemplatePart::Path]),
+        ] {
+            let text = format!(
+                r#"{{"policies":[{{"name":"orders","breaker":{{}},"retry":{{}},
+                    "fallback":[{{"on":["{on}"],"respond":{{"status":200,"body":"${{path}} ${{path}}"}}}}]}}]}}"#
+            );
+            let policy = config::parse(text.as_bytes()).unwrap().policies.remove(0);
+            assert_eq!(kept_parts(&policy), kept, "{on}");
+            assert_eq!(policy.replaces_answers(), !kept.is_empty(), "{on}");
+        }
+    }
+
+    #[test]
+    fn a_reply_says_what_it_is_and_when_to_come_back() {
+        let policy = policy(r#"[{"on":["open"],"respond":{"status":200,"body":{"items":[]}}}]"#);
+        let reply = reply(&policy, &open(false), b"");
+        assert_eq!(reply.body, br#"{"items":[]}"#);
+        assert_eq!(header(&reply, "content-type"), Some("application/json"));
+        assert_eq!(header(&reply, FALLBACK_HEADER), Some("static; reason=open; policy=orders"));
+        assert_eq!(header(&reply, "retry-after"), Some("31"), "30.001 s are not over after 30");
+    }
+
+    #[test]
+    fn a_grpc_client_gets_a_grpc_answer() {
+        let policy =
+            policy(r#"[{"on":["open"],"respond":{"status":200,"body":"x","grpc_status":"RESOURCE_EXHAUSTED"}}]"#);
+        let reply = reply(&policy, &open(true), b"");
+        assert_eq!(reply.grpc_status, Some(8));
+        assert_eq!(header(&reply, "content-type"), None);
+        assert_eq!(plain_rejection(&policy, &open(true)).grpc_status, Some(14));
+    }
+
+    #[test]
+    fn without_a_fallback_a_rejection_is_a_503_that_names_its_reason() {
+        let policy = policy("[]");
+        let reply = plain_rejection(&policy, &open(false));
+        assert_eq!(reply.status, 503);
+        assert_eq!(header(&reply, REJECT_HEADER), Some("open; policy=orders"));
+        assert_eq!(header(&reply, "retry-after"), Some("31"));
+    }
+
+    #[test]
+    fn what_a_client_sent_cannot_leave_its_place() {
+        let json = policy(
+            r#"[{"on":["open"],"respond":{"status":200,"headers":{"content-type":"application/json"},"body":"{\"p\":\"${path}\"}"}}]"#,
+        );
+        assert_eq!(reply(&json, &open(false), b"/a\",\"x\":\"\n").body, br#"{"p":"/a\",\"x\":\"\n"}"#);
+        let html = policy(
+            r#"[{"on":["open"],"respond":{"status":200,"headers":{"content-type":"text/html"},"body":"<p>${header.x-id}"}}]"#,
+        );
+        assert_eq!(reply(&html, &open(false), b"<script>").body, b"<p>&lt;script&gt;");
+        let text =
+            policy(r#"[{"on":["open"],"respond":{"status":200,"body":"${reason} ${policy} ${retry_after} ${path}"}}]"#);
+        assert_eq!(reply(&text, &open(false), b"/\xff").body, b"open orders 31 /\xff");
+    }
+}

@@ -1,0 +1,157 @@
+//! A host in memory, for tests, the fuzzer and the benches: what it is told it keeps, and what it is asked stands there.
+
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+use std::collections::HashMap;
+
+use crate::base::time::Timestamp;
+use crate::host::{Headers, Host, MetricKind, Refused, RootHost};
+use crate::http::headers;
+
+/// A host in memory. One stands for one stream at a time; [`MemoryHost::clear_stream`] makes it another's.
+#[derive(Debug, Default)]
+pub struct MemoryHost {
+    now: Cell<u64>,
+    recently: Cell<u64>,
+    /// The tick that was asked for last.
+    tick: Cell<Duration>,
+    properties: RefCell<HashMap<String, Vec<u8>>>,
+    headers: RefCell<HashMap<Headers, Vec<(String, Vec<u8>)>>>,
+    /// By id.
+    metrics: RefCell<Vec<(String, u64)>>,
+    lines: RefCell<Vec<String>>,
+}
+
+impl MemoryHost {
+    /// A host whose clock stands at `now`.
+    pub fn at(now: Timestamp) -> Self {
+        let host = MemoryHost::default();
+        host.set_now(now);
+        host
+    }
+
+    /// Sets the clock.
+    pub fn set_now(&self, now: Timestamp) {
+        self.now.set(now.0);
+    }
+
+    /// How often it was asked for ticks; zero for never.
+    pub fn tick(&self) -> Duration {
+        self.tick.get()
+    }
+
+    /// Forgets headers and properties: those of another stream follow.
+    pub fn clear_stream(&self) {
+        self.properties.borrow_mut().clear();
+        self.headers.borrow_mut().clear();
+    }
+
+    /// Has a property, or has it no more.
+    pub fn put_property(&self, path: &str, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.properties.borrow_mut().insert(path.to_owned(), value.to_owned()),
+            None => self.properties.borrow_mut().remove(path),
+        };
+    }
+
+    /// Has these headers and no others.
+    pub fn put_headers<N: AsRef<str>, V: AsRef<[u8]>>(&self, map: Headers, headers: &[(N, V)]) {
+        let owned = headers.iter().map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.headers.borrow_mut().insert(map, owned.collect());
+    }
+
+    /// The value of a header as text.
+    pub fn text(&self, map: Headers, name: &str) -> Option<String> {
+        self.header(map, name).map(|value| String::from_utf8_lossy(&value).into_owned())
+    }
+
+    /// The value of the metric whose name ends so; 0 if there is none.
+    pub fn metric(&self, name: &str) -> u64 {
+        self.metrics.borrow().iter().find(|(known, _)| known.ends_with(name)).map_or(0, |(_, value)| *value)
+    }
+
+    /// What was written to the log since this was last asked.
+    pub fn take_lines(&self) -> Vec<String> {
+        self.lines.take()
+    }
+}
+
+impl RootHost for MemoryHost {
+    fn now(&self) -> Timestamp {
+        self.recently.set(self.now.get());
+        Timestamp(self.now.get())
+    }
+
+    fn recently(&self) -> Timestamp {
+        Timestamp(self.recently.get())
+    }
+
+    fn tick_every(&self, period: Duration) {
+        self.tick.set(period);
+    }
+
+    fn define_metric(&self, _kind: MetricKind, name: &str) -> Option<u32> {
+        let mut metrics = self.metrics.borrow_mut();
+        // As in Envoy, one name is one metric in all VMs.
+        let known = metrics.iter().position(|(known, _)| known == name);
+        let id = known.unwrap_or_else(|| {
+            metrics.push((name.to_owned(), 0));
+            metrics.len().saturating_sub(1)
+        });
+        u32::try_from(id).ok()
+    }
+
+    fn record_metric(&self, id: u32, value: u64) {
+        if let Some((_, stored)) = self.metrics.borrow_mut().get_mut(id as usize) {
+            *stored = value;
+        }
+    }
+
+    fn increment_metric(&self, id: u32, by: u32) {
+        if let Some((_, stored)) = self.metrics.borrow_mut().get_mut(id as usize) {
+            *stored = stored.saturating_add(by.into());
+        }
+    }
+
+    fn log(&self, _alarming: bool, line: &str) {
+        self.lines.borrow_mut().push(line.to_owned());
+    }
+
+    fn take_contentions(&self) -> u32 {
+        0
+    }
+}
+
+impl Host for MemoryHost {
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        self.properties.borrow().get(path).cloned()
+    }
+
+    fn set_property(&self, path: &str, value: &[u8]) -> Result<(), Refused> {
+        self.put_property(path, Some(value));
+        Ok(())
+    }
+
+    fn header(&self, map: Headers, name: &str) -> Option<Vec<u8>> {
+        let headers = self.headers.borrow();
+        headers.get(&map)?.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+
+    fn headers(&self, map: Headers) -> Vec<u8> {
+        let all = self.headers.borrow();
+        headers::write(all.get(&map).map_or(&[][..], Vec::as_slice))
+    }
+
+    fn set_header(&self, map: Headers, name: &str, value: &str) {
+        let mut headers = self.headers.borrow_mut();
+        let headers = headers.entry(map).or_default();
+        headers.retain(|(known, _)| known != name);
+        headers.push((name.to_owned(), value.as_bytes().to_owned()));
+    }
+
+    fn remove_header(&self, map: Headers, name: &str) {
+        if let Some(headers) = self.headers.borrow_mut().get_mut(&map) {
+            headers.retain(|(known, _)| known != name);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A policy at work: its state as this worker sees it, its metrics, and what follows from the document once and for all.
+
+use core::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use holdfast_policy::document::{Policy, TemplatePart};
+
+use super::access_log;
+use super::policy::RequestPolicy;
+use crate::event::Event;
+use crate::fallback::{self, Disposition};
+use crate::host::{Host, RootHost};
+use crate::observe::policy_metrics::{KeyNames, PolicyMetrics};
+use crate::retry::{Leave, router};
+use crate::store::keys::Key;
+
+/// A policy at work.
+pub struct ActivePolicy {
+    /// Its state.
+    pub state: RefCell<RequestPolicy>,
+    /// Its metrics.
+    pub metrics: PolicyMetrics,
+    /// Whether it does anything at all.
+    pub is_active: bool,
+    /// Whether nothing but a breaker that is not closed wants to know when a request came.
+    pub is_untimed: bool,
+    /// What fallbacks insert of a request whose answer they replace.
+    pub kept: Vec<TemplatePart>,
+    /// Whether a fallback could replace an answer.
+    pub replaces_answers: bool,
+    /// What the router is told about retries, by [`ActivePolicy::router_headers`].
+    router_headers: Vec<Vec<(&'static str, String)>>,
+    policy: Arc<Policy>,
+    fingerprint: u64,
+    /// What the access log says of most requests, by the key's place.
+    admitted: RefCell<Vec<Option<(Key, String)>>>,
+}
+
+impl ActivePolicy {
+    /// A policy at work.
+    pub fn new(host: Rc<dyn RootHost>, state: RequestPolicy) -> Self {
+        ActivePolicy {
+            metrics: PolicyMetrics::new(host, state.metrics_name().into_owned()),
+            is_active: state.is_active(),
+            is_untimed: state.is_untimed(),
+            kept: fallback::kept_parts(state.policy()),
+            replaces_answers: state.policy().replaces_answers(),
+            router_headers: router_headers(state.policy()),
+            policy: Arc::clone(state.policy()),
+            fingerprint: state.fingerprint(),
+            state: RefCell::new(state),
+            admitted: RefCell::default(),
+        }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The request headers that tell the router how to retry a request of this eligibility, without or with an attempt seat.
+    pub fn router_headers(&self, leave: Leave, seat: bool) -> &[(&'static str, String)] {
+        self.router_headers.get(leave as usize * 2 + usize::from(seat)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether `other` is the same policy, by name and content.
+    pub fn is(&self, other: &RequestPolicy) -> bool {
+        self.fingerprint == other.fingerprint() && self.policy.name == other.policy().name
+    }
+
+    /// Publishes events of one key.
+    pub fn publish(&self, state: &RequestPolicy, key: Key, events: Vec<Event>) {
+        let names = KeyNames {
+            text: state.key_text(key),
+            series: key.series,
+            series_text: state.series_text(key),
+            has_gauges: state.has_gauges(key),
+        };
+        self.metrics.publish(&self.policy, names, events);
+    }
+
+    /// Takes over the name that the policy now has in metrics.
+    pub fn rename(&self, state: &RequestPolicy) {
+        self.metrics.rename(&state.metrics_name());
+    }
+
+    /// Says to the access log that a request went on to the host, and nothing else.
+    pub fn log_admitted(&self, host: &dyn Host, state: &RequestPolicy, key: Key) {
+        let Ok(mut admitted) = self.admitted.try_borrow_mut() else { return };
+        let place = usize::from(key.occupant.place);
+        if admitted.len() <= place {
+            admitted.resize_with(place.saturating_add(1), || None);
+        }
+        let Some(known) = admitted.get_mut(place) else { return };
+        if known.as_ref().is_none_or(|(whose, _)| *whose != key) {
+            let line = access_log::line(&self.policy.name, state.key_text(key), Disposition::Admitted);
+            *known = Some((key, line));
+        }
+        if let Some((_, line)) = known {
+            access_log::write(host, line);
+        }
+    }
+}
+
+/// The headers for each eligibility, without and with an attempt seat.
+fn router_headers(policy: &Policy) -> Vec<Vec<(&'static str, String)>> {
+    let Some(retry) = &policy.retry else { return Vec::new() };
+    let both = |leave| [false, true].map(|seat| router::router_headers(retry, leave, seat));
+    [Leave::All, Leave::Unsent, Leave::Nothing].into_iter().flat_map(both).collect()
+}

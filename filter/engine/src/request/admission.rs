@@ -1,0 +1,103 @@
+//! Whether a request may go on: breaker, concurrency and throttle are asked in this order.
+
+use core::time::Duration;
+
+use holdfast_policy::document::{Policy, Reason};
+use std::sync::Arc;
+
+use super::key_state::{state_at, state_of};
+use super::policy::{RequestPolicy, active};
+use super::ticket::{Decision, Rejection, Ticket};
+use crate::base::time::Timestamp;
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::metric::Metric;
+use crate::store::Store;
+use crate::store::keys::Key;
+
+impl RequestPolicy {
+    /// Admits a request without looking at the clock, where the time changes nothing: the policy [is
+    /// untimed](RequestPolicy::is_untimed) and this worker's view of a closed breaker holds. `recently` is a time that was now a
+    /// moment ago. `None` says that [`RequestPolicy::admit`] has to decide.
+    pub fn admit_recently(
+        &self,
+        store: &mut dyn Store,
+        key: Key,
+        recently: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Option<Ticket> {
+        let (breaker, _) = active(self.policy.breaker.as_ref(), |feature| feature.mode)?;
+        let state = state_at(&self.states, key)?;
+        let permit = state.breaker.admit_recently(store, breaker, recently)?;
+        events.push(Event::Count(Metric::Requests));
+        Some(Ticket { permit, ..Ticket::new(key, recently) })
+    }
+
+    /// Decides on a request. What the operator should know is appended to the events.
+    pub fn admit(&mut self, cx: &mut Cx<'_>, key: Key) -> Decision {
+        cx.events.push(Event::Count(Metric::Requests));
+        let policy = Arc::clone(&self.policy);
+        let mut exempt = false;
+        let mut ticket = Ticket::new(key, cx.now);
+        let Some(state) = state_of(&mut self.states, key) else { return Decision::Admitted(ticket) };
+
+        if let Some((breaker, shadow)) = active(policy.breaker.as_ref(), |feature| feature.mode) {
+            match state.breaker.admit(cx, breaker) {
+                Ok(permit) => {
+                    ticket.permit = permit;
+                    // A probe must get through; but a breaker that only pretends has none.
+                    exempt = !shadow && ticket.is_probe();
+                }
+                Err(retry_after) => {
+                    let rejection = Rejection { reason: Reason::Open, retry_after };
+                    if let Some(rejected) = reject(&policy, rejection, shadow, &mut ticket, cx.events) {
+                        return rejected;
+                    }
+                }
+            }
+        }
+        if let Some((concurrency, shadow)) = active(policy.concurrency.as_ref(), |feature| feature.mode) {
+            match state.concurrency.acquire(cx, concurrency) {
+                Some(is_counted) => ticket.in_flight = is_counted,
+                None => {
+                    let rejection = Rejection { reason: Reason::Concurrency, retry_after: Duration::ZERO };
+                    if let Some(rejected) = reject(&policy, rejection, shadow, &mut ticket, cx.events) {
+                        self.give_back(cx, ticket);
+                        return rejected;
+                    }
+                }
+            }
+        }
+        if let Some((throttle, shadow)) = active(policy.throttle.as_ref(), |feature| feature.mode)
+            && !exempt
+            && let Some(state) = state_of(&mut self.states, key)
+            && state.throttle.rejects(cx, throttle, &state.slot)
+        {
+            let rejection = Rejection { reason: Reason::Throttled, retry_after: Duration::ZERO };
+            if let Some(rejected) = reject(&policy, rejection, shadow, &mut ticket, cx.events) {
+                self.give_back(cx, ticket);
+                return rejected;
+            }
+        }
+        Decision::Admitted(ticket)
+    }
+}
+
+/// Counts a rejection and makes it real unless the feature only pretends.
+fn reject(
+    policy: &Policy,
+    rejection: Rejection,
+    shadow: bool,
+    ticket: &mut Ticket,
+    events: &mut Vec<Event>,
+) -> Option<Decision> {
+    let reason = rejection.reason;
+    if let Some(metric) = Metric::rejected(reason, shadow) {
+        events.push(Event::Count(metric));
+    }
+    if shadow && !ticket.would_be_served && policy.fallback_for(&[reason]).is_some() {
+        ticket.would_be_served = true;
+        events.push(Event::Count(Metric::WouldFallbackStatic));
+    }
+    (!shadow).then_some(Decision::Rejected(rejection))
+}

@@ -1,0 +1,85 @@
+//! One key of a policy as one worker sees it: a part for each feature.
+
+use super::groups::{Group, Groups};
+use crate::breaker::key::BreakerKey;
+use crate::concurrency::key::ConcurrencyKey;
+use crate::retry::key::RetryKey;
+use crate::store::address::Address;
+use crate::store::keys::Key;
+use crate::store::own_slot::OwnSlot;
+use crate::store::paths::Paths;
+use crate::store::record::occupied;
+use crate::store::slot::Shape;
+use crate::throttle::key::ThrottleKey;
+
+/// One key.
+#[derive(Debug)]
+pub(super) struct KeyState {
+    pub(super) key: Key,
+    pub(super) breaker: BreakerKey,
+    pub(super) concurrency: ConcurrencyKey,
+    pub(super) throttle: ThrottleKey,
+    pub(super) retry: RetryKey,
+    /// What belongs to one cluster each.
+    pub(super) groups: Groups,
+    /// What this worker counts for breaker, throttle and retry budget.
+    pub(super) slot: OwnSlot,
+}
+
+/// The cells of one key.
+pub(super) struct Cells {
+    pub(super) breaker: Address,
+    pub(super) in_flight: Address,
+    pub(super) budget: Address,
+}
+
+impl Cells {
+    /// Those of the key at these paths. `fingerprint` is that of the key's records.
+    pub(super) fn new(paths: &Paths, fingerprint: u64) -> Self {
+        Cells {
+            breaker: Address::new(paths.breaker(), fingerprint),
+            in_flight: Address::new(paths.in_flight(), fingerprint),
+            budget: Address::new(paths.budget(), fingerprint),
+        }
+    }
+}
+
+impl KeyState {
+    /// A key that this worker knows nothing about yet. `policy` is the fingerprint of the policy, `prefix` the common beginning of its
+    /// names in the store.
+    pub(super) fn new(prefix: &str, policy: u64, key: Key, shape: &Shape) -> Self {
+        // What belongs to an earlier occupant of the place reads as absent.
+        let fingerprint = occupied(policy, key.occupant.tenancy);
+        let paths = Paths::new(prefix, key.occupant.place);
+        let cells = Cells::new(&paths, fingerprint);
+        KeyState {
+            key,
+            breaker: BreakerKey::new(cells.breaker),
+            concurrency: ConcurrencyKey::new(cells.in_flight),
+            throttle: ThrottleKey::default(),
+            retry: RetryKey::new(cells.budget),
+            groups: Groups::default(),
+            slot: OwnSlot::new(*shape, paths, fingerprint),
+        }
+    }
+
+    /// Whether a record of a later occupant of the place was met.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.breaker.is_superseded() || self.concurrency.is_superseded()
+    }
+
+    /// Whether the key must keep its place, as far as this worker knows.
+    pub(super) fn is_kept(&self) -> bool {
+        self.breaker.is_kept() || self.concurrency.is_kept() || self.groups.iter().any(Group::is_kept)
+    }
+}
+
+/// The state of a key that has its place.
+pub(super) fn state_of(states: &mut [Option<KeyState>], key: Key) -> Option<&mut KeyState> {
+    states.get_mut(usize::from(key.occupant.place))?.as_mut().filter(|state| state.key.occupant == key.occupant)
+}
+
+/// The same to look at.
+pub(super) fn state_at(states: &[Option<KeyState>], key: Key) -> Option<&KeyState> {
+    states.get(usize::from(key.occupant.place))?.as_ref().filter(|state| state.key.occupant == key.occupant)
+}

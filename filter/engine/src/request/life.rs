@@ -1,0 +1,492 @@
+//! The life of a request, from its headers to its end, as an enum that each event consumes: what is reported or replied once cannot be
+//! reported or replied again.
+
+use core::time::Duration;
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use holdfast_policy::document::{Mode, Policy};
+
+use super::access_log;
+use super::active::ActivePolicy;
+use super::facts::Facts;
+use super::hosts::Sending;
+use super::plugin::RequestPlugin;
+use super::policy::RequestPolicy;
+use super::retries::{Accounted, Asked, Plan, Tried};
+use super::ticket::{Decision, InFlightHold, Ticket};
+use crate::base::time::{Timestamp, millis};
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::fallback::{self, Disposition, LocalReply};
+use crate::host::{Headers, Host, property_number, response_flags};
+use crate::http::attempt::End;
+use crate::http::markers;
+use crate::http::outcome::{Answer, Outcome, Verdict};
+use crate::http::request::Field;
+use crate::http::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
+use crate::metric::Metric;
+use crate::outlier::hosts::{Judged, Steering};
+use crate::outlier::steering;
+use crate::retry::{Denial, Leave, eligibility};
+use crate::seats::retry_context::{self, Exchange};
+use crate::store::Store;
+use crate::store::cluster::ClusterHash;
+use crate::store::keys::Key;
+
+/// What the host is to do after an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the host has to do it"]
+pub enum RequestEffect {
+    /// Go on.
+    Continue,
+    /// Reply in place of going on. Only when nothing is borrowed: a reply comes back as a response.
+    Reply(LocalReply),
+}
+
+/// How far a request has come.
+#[derive(Default)]
+pub enum RequestState {
+    /// Not governed by any policy, or over.
+    #[default]
+    Over,
+    /// Passed on; the outcome is still to come.
+    Admitted(Box<Admitted>),
+    /// The outcome is known; the response has not ended and counts in flight.
+    Ending(Rc<ActivePolicy>, InFlightHold),
+}
+
+/// An admitted request.
+pub struct Admitted {
+    active: Rc<ActivePolicy>,
+    ticket: Ticket,
+    /// Whether the client speaks gRPC; only asked where an answer may have to be replaced.
+    grpc: bool,
+    /// What a fallback inserts of the request, in the order of [`ActivePolicy::kept`].
+    kept: Vec<Option<Vec<u8>>>,
+    /// The headers of a response that is judged by its trailers, and when they came.
+    head: Option<(ResponseHead, Timestamp)>,
+    /// What the router was told about retries, if anything.
+    retrying: Option<Retrying>,
+    /// Its cluster, where the key does not tell it.
+    cluster: ClusterHash,
+    /// Who judges the host, if anybody does.
+    hosts: Option<HostJudge>,
+    /// Where the router was told to go, if it was.
+    steering: Option<Steering>,
+    /// What the access log says of the request so far.
+    disposition: Disposition,
+}
+
+/// What the router was told about retries.
+struct Retrying {
+    /// What the request may be retried after.
+    leave: Leave,
+    /// Why it is not retried at all, if it is not.
+    denial: Option<Denial>,
+    /// Whether an attempt seat is known.
+    seat: bool,
+    /// Whether an attempt seat was told of the request.
+    is_told: bool,
+}
+
+/// Who judges the host of a request.
+#[derive(Clone, Copy)]
+enum HostJudge {
+    /// The attempt seat, which sees every attempt.
+    AttemptSeat,
+    /// This seat, by the request's last attempt.
+    RequestSeat,
+}
+
+/// How an answer came.
+struct ResponseTiming {
+    /// When it began.
+    began: Timestamp,
+    /// When it could be judged.
+    at: Timestamp,
+    /// How long the host asked to be left alone.
+    retry_after: Option<Duration>,
+    /// Whether nothing of it has gone to the client yet.
+    replaceable: bool,
+    /// Whether it has a header of the attempt seat's that says that it has written a record, or a host's that pretends so.
+    is_pointed: bool,
+}
+
+impl RequestState {
+    /// The request's headers have come. `ended` says that there is no body.
+    pub fn on_request_headers(
+        plugin: &RequestPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        ended: bool,
+    ) -> (Self, RequestEffect) {
+        let facts = Facts::new(host);
+        let (state, reply) = admit(plugin, store, host, &facts, ended).unwrap_or_default();
+        if let Some(reply) = reply {
+            return (state, RequestEffect::Reply(reply));
+        }
+        state.steer(host, &facts);
+        (state, RequestEffect::Continue)
+    }
+
+    /// The request's headers have come to a filter that has no plugin.
+    pub fn without_plugin(host: &dyn Host) {
+        RequestState::Over.steer(host, &Facts::new(host));
+    }
+
+    /// Names the hosts to the router, or has none named.
+    fn steer(&self, host: &dyn Host, facts: &Facts<'_>) {
+        match self.steering() {
+            // What the host refuses is left to the cluster's own balancing.
+            Some(steering) => host.set_header(Headers::Request, steering::HEADER, &steering.hosts),
+            None if facts.lacks_header(steering::HEADER) => {}
+            // A client's own would choose a host, governed or not.
+            None => host.remove_header(Headers::Request, steering::HEADER),
+        }
+    }
+
+    /// The response's headers have come. `ended` says that there is no body.
+    pub fn on_response_headers(
+        self,
+        plugin: &RequestPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        ended: bool,
+    ) -> (Self, RequestEffect) {
+        let RequestState::Admitted(mut admitted) = self else { return (self, RequestEffect::Continue) };
+        let now = host.now();
+        let wants_retry_after = admitted.active.policy().wants_retry_after();
+        let head = ResponseHead::read(&host.headers(Headers::Response), now, wants_retry_after);
+        strip(host, &head);
+        let Some(answer) = answer_of(host, &head, ended) else {
+            admitted.head = Some((head, now));
+            return (RequestState::Admitted(admitted), RequestEffect::Continue);
+        };
+        let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
+        let timing = ResponseTiming { began: now, at: now, retry_after, replaceable: true, is_pointed };
+        let (state, reply) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
+        (state, reply.map_or(RequestEffect::Continue, RequestEffect::Reply))
+    }
+
+    /// The response's trailers have come.
+    pub fn on_response_trailers(self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) -> Self {
+        let RequestState::Admitted(admitted) = self else { return self };
+        let status = host.header(Headers::ResponseTrailers, "grpc-status");
+        settle_late(plugin, store, host, *admitted, response::trailers_answer(status.as_deref()))
+    }
+
+    /// The request is over, whatever became of it.
+    pub fn on_end(self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) {
+        // Still admitted at the end: the client left, or a gRPC response broke off.
+        let state = match self {
+            RequestState::Admitted(admitted) => {
+                let head = admitted.head.as_ref().map(|(head, _)| head);
+                let answer = response::answer_at_end(head, response_flags(host));
+                settle_late(plugin, store, host, *admitted, answer)
+            }
+            other => other,
+        };
+        let RequestState::Ending(active, hold) = state else { return };
+        if let (Ok(mut worker), Ok(mut policy)) = (plugin.vm.worker.try_borrow_mut(), active.state.try_borrow_mut()) {
+            let key = hold.key();
+            store.refresh();
+            policy.release(&mut Cx::new(store, &mut worker, host.now(), &mut Vec::new()), hold);
+            plugin.publish(&active, &policy, key, active.metrics.events());
+        }
+    }
+
+    fn steering(&self) -> Option<&Steering> {
+        match self {
+            RequestState::Admitted(admitted) => admitted.steering.as_ref(),
+            RequestState::Over | RequestState::Ending(..) => None,
+        }
+    }
+}
+
+/// Decides on the request; `None` if no policy governs it. The reply is to be sent when nothing is borrowed.
+fn admit(
+    plugin: &RequestPlugin,
+    store: &mut dyn Store,
+    host: &dyn Host,
+    facts: &Facts<'_>,
+    ended: bool,
+) -> Option<(RequestState, Option<LocalReply>)> {
+    let active = plugin.policies.get(plugin.index.find(|field| facts.get(field))?)?;
+    if !active.is_active {
+        return None;
+    }
+    let mut events = active.metrics.events();
+    let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
+    let mut policy = active.state.try_borrow_mut().ok()?;
+
+    let mut now = host.recently();
+    let key = policy.key(&mut worker, store, now, |field| facts.get(field));
+    let untimed = if active.is_untimed { policy.admit_recently(store, key, now, &mut events) } else { None };
+    let decision = untimed.map(Decision::Admitted).unwrap_or_else(|| {
+        now = host.now();
+        policy.admit(&mut Cx::new(store, &mut worker, now, &mut events), key)
+    });
+    let cx = &mut Cx::new(store, &mut worker, now, &mut events);
+    let (state, reply, disposition) = match decision {
+        Decision::Rejected(rejection) => {
+            let value = &mut |field: Field<'_>| facts.get(field).map(Cow::into_owned);
+            let (reason, retry_after) = (rejection.reason, rejection.retry_after);
+            let reply =
+                fallback::serve_rejection(active.policy(), reason, retry_after, facts.is_grpc(), value, cx.events);
+            let disposition = reply.disposition;
+            (RequestState::Over, Some(reply), disposition)
+        }
+        Decision::Admitted(ticket) => {
+            let admitted = send(host, active, &mut policy, cx, facts, ticket, ended);
+            let disposition = admitted.disposition;
+            (RequestState::Admitted(Box::new(admitted)), None, disposition)
+        }
+    };
+    let steering = state.steering();
+    if disposition == Disposition::Admitted && steering.is_none() {
+        active.log_admitted(host, &policy, key);
+    } else {
+        let mut line = access_log::line(&active.policy().name, policy.key_text(key), disposition);
+        access_log::push_steering(&mut line, steering);
+        access_log::write(host, &line);
+    }
+    plugin.publish(active, &policy, key, events);
+    Some((state, reply))
+}
+
+/// Tells the router and the attempt seat about an admitted request: what may be retried, and which hosts to use.
+fn send(
+    host: &dyn Host,
+    active: &Rc<ActivePolicy>,
+    policy: &mut RequestPolicy,
+    cx: &mut Cx<'_>,
+    facts: &Facts<'_>,
+    ticket: Ticket,
+    ended: bool,
+) -> Admitted {
+    let key = ticket.key();
+    let judges_hosts = policy.outlier().is_some();
+    let leave = leave(active.policy(), facts);
+    // Asked for only where something follows from it.
+    let cluster = if leave.is_some() || judges_hosts {
+        policy.cluster_hash(key, || facts.get(Field::Cluster).unwrap_or_default())
+    } else {
+        ClusterHash::OF_THE_KEY
+    };
+    let plan = leave.and_then(|leave| policy.plan_retries(cx, &ticket, Asked { leave, cluster, ended }));
+    let mut steering = None;
+    let (mut retrying, mut exchange) = match (leave, plan) {
+        (_, Some(plan)) => {
+            let (retrying, exchange) = tell_router(host, active, plan);
+            (Some(retrying), exchange)
+        }
+        (Some(leave), None) => (Some(Retrying { leave, denial: None, seat: true, is_told: false }), None),
+        (None, None) => (None, None),
+    };
+    if judges_hosts {
+        let cluster_name = facts.get(Field::Cluster).unwrap_or_default();
+        let sending = Sending { cluster, cluster_name: &cluster_name, leave, exchange };
+        let sent = policy.send(cx, &ticket, sending);
+        (exchange, steering) = (sent.exchange, sent.steering);
+    }
+    let seat = exchange.as_ref().is_some_and(|exchange| exchange.seat);
+    let is_told = exchange.is_some_and(|exchange| retry_context::write(host, &exchange).is_ok());
+    if let Some(retrying) = &mut retrying {
+        retrying.is_told &= is_told;
+    }
+    let judge = if seat && is_told { HostJudge::AttemptSeat } else { HostJudge::RequestSeat };
+    Admitted {
+        retrying,
+        cluster,
+        hosts: judges_hosts.then_some(judge),
+        // Where the attempt seat cannot be told it would not remove the header.
+        steering: steering.filter(|_| is_told),
+        disposition: if ticket.is_probe() { Disposition::Probe } else { Disposition::Admitted },
+        active: Rc::clone(active),
+        grpc: active.replaces_answers && facts.is_grpc(),
+        kept: active.kept.iter().map(|part| facts.get(fallback::field(part)?).map(Cow::into_owned)).collect(),
+        head: None,
+        ticket,
+    }
+}
+
+/// Judges what came back and reports it. Gives what to send in its place, if the answer can still be replaced and a fallback is for
+/// it.
+fn settle(
+    plugin: &RequestPlugin,
+    store: &mut dyn Store,
+    host: &dyn Host,
+    admitted: Admitted,
+    answer: Answer,
+    timing: &ResponseTiming,
+) -> Option<(RequestState, Option<LocalReply>)> {
+    let Admitted { active, ticket, grpc, kept, retrying, cluster, hosts, steering, disposition, .. } = admitted;
+    let document = active.policy();
+    let took = timing.began.since(ticket.admitted());
+    let outcome = Outcome::judge(&document.outcome, answer, took, timing.retry_after);
+    let (key, would_be_served, sent) = (ticket.key(), ticket.would_be_served(), ticket.admitted());
+    let mut events = active.metrics.events();
+    let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
+    let mut policy = active.state.try_borrow_mut().ok()?;
+    let cx = &mut Cx::new(store, &mut worker, timing.at, &mut events);
+    let hold = policy.report(cx, ticket, &outcome);
+    let is_worth_reading = retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(timing, &outcome))
+        || hosts.is_some() && (timing.is_pointed || outcome.verdict != Verdict::Success);
+    let exchange = if is_worth_reading { retry_context::read(host) } else { None };
+    cx.events.extend(exchange.as_ref().map(|exchange| Event::Add(Metric::Contention, exchange.contended.into())));
+    let is_unseen = exchange.as_ref().is_some_and(|exchange| exchange.misses_seat(timing.is_pointed, answer, &outcome));
+    if is_unseen {
+        policy.miss_attempt_seat(key, cluster, timing.at);
+    }
+    if let Some(judge) = hosts {
+        let is_judged = matches!(judge, HostJudge::AttemptSeat) && !is_unseen
+            || exchange.as_ref().is_some_and(|exchange| exchange.seen);
+        if is_judged && exchange.is_some() {
+            policy.look_again_at_hosts(key, cluster);
+        } else if !is_judged {
+            judge_host(host, &mut policy, cx, key, cluster, (answer, &outcome, took, sent));
+        }
+    }
+    let mut accounted = Accounted::default();
+    if let Some(retrying) = &retrying {
+        let tried = retrying.tried(host, exchange.as_ref(), is_unseen);
+        accounted = policy.account_retries(cx, key, &tried, answer, &outcome);
+    }
+    let reply = timing.replaceable.then(|| {
+        let value = &mut |wanted: Field<'_>| {
+            let place = active.kept.iter().position(|part| fallback::field(part) == Some(wanted))?;
+            kept.get(place)?.clone()
+        };
+        fallback::serve_failure(document, answer, &outcome, accounted.retries, would_be_served, grpc, value, cx.events)
+    });
+    let reply = reply.flatten();
+    let tries = exchange.as_ref().map_or(&[][..], |exchange| &exchange.tries);
+    if reply.is_some() || !tries.is_empty() || accounted.denial.is_some() {
+        let disposition = reply.as_ref().map_or(disposition, |reply| reply.disposition);
+        let mut line = access_log::line(&document.name, policy.key_text(key), disposition);
+        access_log::push_steering(&mut line, steering.as_ref());
+        access_log::push_tries(&mut line, tries, accounted.denial);
+        access_log::write(host, &line);
+    }
+    plugin.publish(&active, &policy, key, events);
+    drop(policy);
+    let state = hold.map_or(RequestState::Over, |hold| RequestState::Ending(active, hold));
+    Some((state, reply))
+}
+
+/// Settles after the response's headers have gone on to the client.
+fn settle_late(
+    plugin: &RequestPlugin,
+    store: &mut dyn Store,
+    host: &dyn Host,
+    admitted: Admitted,
+    answer: Answer,
+) -> RequestState {
+    let now = host.now();
+    let (began, retry_after, is_pointed) = match &admitted.head {
+        Some((head, came)) => (*came, head.retry_after, head.points_to_record()),
+        None => (now, None, false),
+    };
+    let timing = ResponseTiming { began, at: now, retry_after, replaceable: false, is_pointed };
+    settle(plugin, store, host, admitted, answer, &timing).map_or(RequestState::Over, |(state, _)| state)
+}
+
+impl Retrying {
+    /// Whether the attempt seat may have written something that matters: it says so in the response's headers, and where it
+    /// cannot the request has failed.
+    fn is_worth_reading(&self, timing: &ResponseTiming, outcome: &Outcome) -> bool {
+        self.is_told && (timing.is_pointed || !self.seat || outcome.verdict != Verdict::Success)
+    }
+
+    /// What is known about the attempts.
+    fn tried<'a>(&self, host: &dyn Host, exchange: Option<&'a Exchange>, is_unseen: bool) -> Tried<'a> {
+        // An attempt seat counts itself.
+        let attempts = if self.seat && !is_unseen || !self.is_told {
+            None
+        } else {
+            property_number(host, "upstream\0request_attempt_count")
+        };
+        Tried { leave: self.leave, denial: self.denial, exchange, attempts: attempts.unwrap_or(0) }
+    }
+}
+
+/// What a request may be retried after; `None` if the policy says nothing about retries.
+fn leave(policy: &Policy, facts: &Facts<'_>) -> Option<Leave> {
+    let retry = policy.retry.as_ref().filter(|retry| retry.mode != Mode::Off)?;
+    facts.read_headers();
+    let header = |name| facts.get(Field::Header(name));
+    let attempt = if retry.skip_retries_of_retries { header("x-envoy-attempt-count") } else { None };
+    let method = facts.get(Field::Method).unwrap_or_default();
+    Some(eligibility::leave(retry, &method, || header(&retry.idempotency_header).is_some(), attempt.as_deref()))
+}
+
+/// Judges the host of a request's last attempt, where no attempt seat does.
+fn judge_host(
+    host: &dyn Host,
+    policy: &mut RequestPolicy,
+    cx: &mut Cx<'_>,
+    key: Key,
+    cluster: ClusterHash,
+    (answer, outcome, took, sent): (Answer, &Outcome, Duration, Timestamp),
+) {
+    let Some(end) = End::of(answer) else { return };
+    if outcome.verdict == Verdict::Success && !policy.wants_host(cx.store, key, cluster, cx.now) {
+        return;
+    }
+    // Without a host there was no attempt.
+    let Some(address) = host.property("upstream\0address").filter(|address| !address.is_empty()) else { return };
+    let one = Judged { host: &address, end, verdict: outcome.verdict, took, sent };
+    policy.judge_host(cx, key, cluster, one);
+}
+
+/// Tells the router what may be retried. Gives what the attempt seat is to be told, too.
+fn tell_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retrying, Option<Exchange>) {
+    // What the host refuses to set is not retried as it should be, but the request goes on.
+    let set = |name: &str, value: &str| host.set_header(Headers::Request, name, value);
+    for (name, value) in active.router_headers(plan.leave, plan.seat) {
+        set(name, value);
+    }
+    if let Some(timeout) = plan.timeout {
+        set("x-envoy-upstream-rq-timeout-ms", &millis(timeout).to_string());
+    }
+    if let Some(lasts) = plan.try_lasts {
+        set("x-envoy-upstream-rq-per-try-timeout-ms", &millis(lasts).to_string());
+    }
+    let is_told = plan.exchange.is_some();
+    (Retrying { leave: plan.leave, denial: plan.denial, seat: plan.seat, is_told }, plan.exchange)
+}
+
+/// What answered; `None` when that stands in trailers still to come.
+fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<Answer> {
+    if head.timed_by_router {
+        return head.answer(ended);
+    }
+    let details = host.property("response\0code_details").unwrap_or_default();
+    if details == VIA_UPSTREAM {
+        head.answer(ended)
+    } else if details.starts_with(NOT_RETRIED.as_bytes()) {
+        // The attempt seat's reply stands for how the attempt before it ended.
+        Some(
+            retry_context::read(host)
+                .and_then(|exchange| exchange.tries.last().map(|last| last.end.answer()))
+                .unwrap_or(Answer::NoAnswer),
+        )
+    } else {
+        Some(head.local_answer(response_flags(host), &details))
+    }
+}
+
+/// Removes what the attempt seat has added to a response.
+fn strip(host: &dyn Host, head: &ResponseHead) {
+    let remove = |name: &str| host.remove_header(Headers::Response, name);
+    if head.asks_retry {
+        remove(markers::RETRY_HEADER);
+    }
+    if head.has_tries {
+        remove(markers::TRIES_HEADER);
+    }
+    if head.ratelimited == Some(SetBy::AttemptSeat) {
+        remove(markers::FORBID_HEADER);
+    }
+}

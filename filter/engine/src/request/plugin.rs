@@ -1,0 +1,301 @@
+//! The plugin of the request seat: its policies, and what is to be done for them now and then.
+
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+
+use holdfast_policy::config;
+use holdfast_policy::document::{Document, Policy};
+
+use super::active::ActivePolicy;
+use super::calls::Call;
+use super::policy::RequestPolicy;
+use crate::base::time::Timestamp;
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::host::RootHost;
+use crate::http::index::Index;
+use crate::outlier::calls::CallResponse;
+use crate::store::Store;
+use crate::store::keys::Key;
+use crate::store::own_slot::SLOTS_WAIT;
+use crate::store::worker::Worker;
+
+/// The most often that claims and counts are renewed, and that the host is asked for a tick.
+const LEAST_TICK: Duration = Duration::from_millis(10);
+
+/// How long the host may wait to be told what was counted.
+const COUNTS_WAIT: Duration = Duration::from_millis(100);
+
+/// The most contents of policies of which a VM remembers when they were configured; more than that have been replaced by updates long
+/// ago.
+const MOST_CONFIGURED: usize = 2000;
+
+/// What all plugins of the request seat in one VM share.
+///
+/// Two listeners, or the old and the new configuration during an update, are two plugins in one VM. Equal policies in them are one and
+/// share their counts, so that a slot in the store keeps its one writer.
+pub struct RequestVm {
+    /// This VM as one of the workers.
+    pub worker: RefCell<Worker>,
+    in_use: RefCell<Vec<Weak<ActivePolicy>>>,
+    /// What [`RequestPolicy::configure`] gave, by content.
+    configured: RefCell<HashMap<u64, Timestamp>>,
+}
+
+impl RequestVm {
+    /// A VM without policies. `seed` should differ between VMs.
+    pub fn new(seed: u64) -> Self {
+        RequestVm {
+            worker: RefCell::new(Worker::new(seed)),
+            in_use: RefCell::default(),
+            configured: RefCell::default(),
+        }
+    }
+
+    /// The policy at work: the one already in use if it is equal, else a new one.
+    fn activate(&self, host: &Rc<dyn RootHost>, policy: Policy) -> Rc<ActivePolicy> {
+        let fresh = RequestPolicy::new(policy.into());
+        let activate = |fresh| Rc::new(ActivePolicy::new(Rc::clone(host), fresh));
+        let Ok(mut in_use) = self.in_use.try_borrow_mut() else { return activate(fresh) };
+        in_use.retain(|weak| weak.strong_count() > 0);
+        let known = in_use.iter().filter_map(Weak::upgrade).find(|known| known.is(&fresh));
+        known.unwrap_or_else(|| {
+            let active = activate(fresh);
+            in_use.push(Rc::downgrade(&active));
+            active
+        })
+    }
+
+    /// Notes that a policy is configured now.
+    fn configure(&self, host: &dyn RootHost, store: &mut dyn Store, state: &mut RequestPolicy) {
+        let Ok(mut configured) = self.configured.try_borrow_mut() else { return };
+        let (content, now) = (state.fingerprint(), host.now());
+        let since = state.configure(store, configured.get(&content).copied(), now);
+        if configured.len() >= MOST_CONFIGURED {
+            configured.clear();
+        }
+        configured.extend(since.map(|since| (content, since)));
+    }
+}
+
+/// The configured plugin.
+pub struct RequestPlugin {
+    host: Rc<dyn RootHost>,
+    /// The VM that it is in.
+    pub vm: Rc<RequestVm>,
+    /// In the document's order.
+    pub policies: Vec<Rc<ActivePolicy>>,
+    /// Finds the one that governs a request.
+    pub index: Index,
+    /// How often the host was asked for a tick; zero before it was.
+    tick: Cell<Duration>,
+    /// How often claims and counts are renewed, and hosts looked after.
+    renewal_every: Duration,
+    /// When that is to be done next.
+    renewal_due: Cell<Timestamp>,
+}
+
+/// A configuration that was read.
+pub struct Configuration {
+    document: Document,
+    /// Each policy as the text of a document of its own.
+    texts: Vec<String>,
+}
+
+impl Configuration {
+    /// Reads the plugin's configuration, a policy document.
+    ///
+    /// # Errors
+    /// What is wrong with it, line by line.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        let document = config::parse(bytes).map_err(|errors| errors.to_string())?;
+        Ok(Configuration { document, texts: config::policy_texts(bytes) })
+    }
+}
+
+impl RequestPlugin {
+    /// Begins with this configuration.
+    pub fn new(
+        host: &Rc<dyn RootHost>,
+        vm: Rc<RequestVm>,
+        store: &mut dyn Store,
+        Configuration { document, texts }: Configuration,
+    ) -> Self {
+        let index = Index::new(&document);
+        let policies: Vec<_> = document.policies.into_iter().map(|policy| vm.activate(host, policy)).collect();
+        for (active, text) in policies.iter().zip(&texts) {
+            if let Ok(mut state) = active.state.try_borrow_mut() {
+                store.refresh();
+                state.publish(store, text);
+                store.refresh();
+                vm.configure(&**host, store, &mut state);
+                active.rename(&state);
+            }
+        }
+        let every = policies.iter().filter_map(|active| Some(active.state.try_borrow().ok()?.tick_every())).min();
+        RequestPlugin {
+            host: Rc::clone(host),
+            renewal_every: every.unwrap_or(Duration::from_secs(1)).max(LEAST_TICK),
+            policies,
+            index,
+            vm,
+            tick: Cell::new(Duration::ZERO),
+            renewal_due: Cell::new(Timestamp::ZERO),
+        }
+    }
+
+    /// Makes this VM's random numbers differ from those of VMs that began in the same moment: each has moved the change signal, so each
+    /// sees another value.
+    pub fn reseed(&self, store: &mut dyn Store) {
+        store.refresh();
+        if let (Ok(mut worker), Some(epoch)) = (self.vm.worker.try_borrow_mut(), store.epoch()) {
+            worker.stir(epoch);
+        }
+    }
+
+    /// Asks for the first ticks.
+    pub fn start(&self) {
+        self.tick_every(self.renewal_every);
+    }
+
+    /// Publishes events of one key, and sees to it that what waits is told and written in time.
+    pub fn publish(&self, active: &ActivePolicy, state: &RequestPolicy, key: Key, events: Vec<Event>) {
+        active.publish(state, key, events);
+        if state.has_unwritten() {
+            self.tick_within(SLOTS_WAIT);
+        } else if active.metrics.has_counted() {
+            self.tick_within(COUNTS_WAIT);
+        }
+    }
+
+    /// Asks for ticks at least so often.
+    fn tick_within(&self, within: Duration) {
+        if self.tick.get() > within {
+            self.tick_every(within);
+        }
+    }
+
+    fn tick_every(&self, period: Duration) {
+        self.host.tick_every(period);
+        self.tick.set(period);
+    }
+
+    /// Whether claims and counts are to be renewed now, at a tick.
+    fn is_renewal_due(&self, now: Timestamp) -> bool {
+        // The tick that is nearest to the time: the host's ticks are not exact.
+        let near = self.tick.get() / 2;
+        let left = self.renewal_due.get().since(now);
+        // Further off than it was set, the clock was put back.
+        let is_due = left <= near || left > self.renewal_every;
+        if is_due {
+            self.renewal_due.set(now.plus(self.renewal_every));
+        }
+        is_due
+    }
+
+    /// Does what is to be done now and then. `make` makes the requests of our own that are due: see [`RequestPlugin::calls`].
+    pub fn on_tick(&self, store: &mut dyn Store, make: &mut MakeCall<'_>) {
+        let now = self.host.now();
+        let is_due = self.is_renewal_due(now);
+        if is_due {
+            self.renew(store, now, make);
+        }
+        // Afterwards: renewing may have found something to tell.
+        let soon = self.flush(store, now);
+        let next = match soon {
+            // Ticks go back to being seldom where that does not put off the next renewal.
+            None if is_due => self.renewal_every,
+            None => COUNTS_WAIT,
+            Some(soon) => soon,
+        };
+        let next = next.min(self.renewal_every);
+        if self.tick.get() != next {
+            self.tick_every(next);
+        }
+    }
+
+    /// Renews what would otherwise expire, and looks after the hosts.
+    fn renew(&self, store: &mut dyn Store, now: Timestamp, make: &mut MakeCall<'_>) {
+        {
+            let Ok(mut worker) = self.vm.worker.try_borrow_mut() else { return };
+            worker.tick(store, now);
+            for active in &self.policies {
+                if let Ok(mut state) = active.state.try_borrow_mut() {
+                    let mut none = Vec::new();
+                    let reports = state.tick(&mut Cx::new(store, &mut worker, now, &mut none));
+                    active.rename(&state);
+                    reports.into_iter().for_each(|(key, events)| active.publish(&state, key, events));
+                }
+            }
+        }
+        for active in &self.policies {
+            self.calls(store, active, make);
+        }
+    }
+
+    /// Writes and tells what has waited. How soon there may be more.
+    fn flush(&self, store: &mut dyn Store, now: Timestamp) -> Option<Duration> {
+        store.refresh();
+        let mut soon = None;
+        for active in &self.policies {
+            if active.metrics.flush() {
+                soon = soon.or(Some(COUNTS_WAIT));
+            }
+            if let (Ok(mut worker), Ok(mut state)) = (self.vm.worker.try_borrow_mut(), active.state.try_borrow_mut())
+                && state.has_unwritten()
+            {
+                state.flush(&mut Cx::new(store, &mut worker, now, &mut Vec::new()));
+                soon = Some(SLOTS_WAIT);
+            }
+        }
+        soon
+    }
+
+    /// Makes the requests of our own that are due for a policy. `make` gives the name of each, or `None` where it could not be made: there
+    /// is no such cluster, no host in it, or one of the host's limits is reached.
+    pub fn calls(&self, store: &mut dyn Store, active: &Rc<ActivePolicy>, make: &mut MakeCall<'_>) {
+        store.refresh();
+        let (now, mut reports) = (self.host.now(), Vec::new());
+        let (Ok(mut worker), Ok(mut state)) = (self.vm.worker.try_borrow_mut(), active.state.try_borrow_mut()) else {
+            return;
+        };
+        let calls = state.calls(&mut Cx::new(store, &mut worker, now, &mut Vec::new()), &mut reports);
+        for call in calls {
+            let mut events = Vec::new();
+            let (key, token) = (call.key(), make(active, &call));
+            state.call_made(&call, token, now, &mut events);
+            if !events.is_empty() {
+                reports.push((key, events));
+            }
+        }
+        reports.into_iter().for_each(|(key, events)| self.publish(active, &state, key, events));
+    }
+
+    /// Takes over how a call was answered; `None`: not at all.
+    pub fn call_reported(
+        &self,
+        store: &mut dyn Store,
+        active: &Rc<ActivePolicy>,
+        call: &Call,
+        token: u32,
+        response: Option<CallResponse<'_>>,
+        make: &mut MakeCall<'_>,
+    ) {
+        let (now, mut events) = (self.host.now(), active.metrics.events());
+        let (Ok(mut worker), Ok(mut state)) = (self.vm.worker.try_borrow_mut(), active.state.try_borrow_mut()) else {
+            return;
+        };
+        let others_wait =
+            state.call_reported(&mut Cx::new(store, &mut worker, now, &mut events), call, token, response);
+        self.publish(active, &state, call.key(), events);
+        drop((worker, state));
+        if others_wait {
+            self.calls(store, active, make);
+        }
+    }
+}
+
+/// Makes a request of our own for a policy, and gives its name.
+pub type MakeCall<'a> = dyn FnMut(&Rc<ActivePolicy>, &Call) -> Option<u32> + 'a;

@@ -1,0 +1,121 @@
+//! What the outcome of a request changes: probes, windows, budget deposits, and whether the breaker opens.
+
+use super::key_state::state_of;
+use super::policy::RequestPolicy;
+use super::ticket::{InFlightHold, Ticket};
+use crate::breaker::key::Permit;
+use crate::breaker::thresholds;
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::http::outcome::{Outcome, Verdict};
+use crate::metric::Metric;
+use crate::store::slot::Slot;
+
+/// Whether a request that holds something was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    /// It went on to the host.
+    Made,
+    /// One of the features turned it away.
+    TurnedAway,
+}
+
+impl RequestPolicy {
+    /// Records the outcome of an admitted request. What is returned is to be given to [`RequestPolicy::release`] when the
+    /// response has ended.
+    pub fn report(&mut self, cx: &mut Cx<'_>, ticket: Ticket, outcome: &Outcome) -> Option<InFlightHold> {
+        cx.events.push(Event::Count(match outcome.verdict {
+            Verdict::Success => Metric::Success,
+            Verdict::Failure => Metric::Failure,
+            Verdict::Ignored => Metric::Ignored,
+        }));
+        if outcome.slow {
+            cx.events.push(Event::Count(Metric::Slow));
+        }
+        let hold = ticket.hold();
+        self.settle(cx, ticket, outcome, Request::Made);
+        hold
+    }
+
+    /// Takes note that the response of a request that was counted in flight has ended.
+    pub fn release(&mut self, cx: &mut Cx<'_>, hold: InFlightHold) {
+        if let Some(state) = state_of(&mut self.states, hold.key) {
+            state.concurrency.release(cx);
+        }
+    }
+
+    /// Takes back what an admitted request holds that will not have an outcome, without counting it.
+    pub(super) fn give_back(&mut self, cx: &mut Cx<'_>, ticket: Ticket) {
+        let hold = ticket.hold();
+        self.settle(cx, ticket, &Outcome::IGNORED, Request::TurnedAway);
+        if let Some(hold) = hold {
+            self.release(cx, hold);
+        }
+    }
+
+    fn settle(&mut self, cx: &mut Cx<'_>, ticket: Ticket, outcome: &Outcome, request: Request) {
+        let now = cx.now;
+        let RequestPolicy { policy, shape, states, gathered, unwritten, .. } = self;
+        let Some(state) = state_of(states, ticket.key) else { return };
+
+        if let (Permit::Probe { generation, lease }, Some(breaker)) = (ticket.permit, &policy.breaker) {
+            state.breaker.judge_probe(cx, breaker, generation, lease, outcome);
+        }
+        let deposits = shape.counts_requests() && request == Request::Made;
+        let generation = state.breaker.generation();
+        let judges = match ticket.permit {
+            Permit::Pass { generation: of } => outcome.counts() && of == generation,
+            _ => false,
+        };
+        let throttles = outcome.counts() && policy.throttle.is_some();
+        if !judges && !throttles && !deposits {
+            return;
+        }
+        let slot = &mut state.slot;
+        if !slot.hold(cx.store, cx.worker, generation, now) {
+            return;
+        }
+        let own_total = if judges { slot.record(generation, outcome, now) } else { 0 };
+        slot.record_traffic(outcome, now);
+        if deposits {
+            slot.deposit(now);
+        }
+        let breaker = policy.breaker.as_ref().filter(|_| judges);
+        // A success can only complete `min_requests`, and not any more once this worker alone had seen that many.
+        let decides = breaker.is_some_and(|breaker| {
+            outcome.failed()
+                || outcome.slow && thresholds::watches_slow(breaker)
+                || own_total < thresholds::low_volume(breaker)
+        });
+        if !decides && !outcome.failed() && slot.may_wait(now) {
+            if slot.wait() {
+                unwritten.push(ticket.key);
+            }
+            return;
+        }
+        slot.write(cx.store, now);
+        let Some(breaker) = breaker.filter(|_| decides) else { return };
+        slot.gather(cx.store, cx.worker, now, gathered);
+        let tally = Slot::tally(gathered, shape, now);
+        let run = if outcome.failed() { Slot::run_length(gathered, now) } else { 0 };
+        if let Some(trip) = thresholds::tripped(breaker, tally, run) {
+            state.breaker.trip(cx, breaker, trip, outcome.retry_after);
+        }
+    }
+
+    /// Whether there may be outcomes to be written by [`RequestPolicy::flush`] within
+    /// [`SLOTS_WAIT`](crate::store::own_slot::SLOTS_WAIT).
+    pub fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// Writes the outcomes that have waited.
+    pub fn flush(&mut self, cx: &mut Cx<'_>) {
+        let RequestPolicy { states, unwritten, .. } = self;
+        for key in unwritten.drain(..) {
+            if let Some(state) = state_of(states, key) {
+                state.slot.flush(cx.store, cx.worker, cx.now);
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! This worker's slot of one key, and those of the others.
+
+use core::time::Duration;
+
+use crate::base::time::Timestamp;
+use crate::http::outcome::Outcome;
+use crate::store::Store;
+use crate::store::paths::Paths;
+use crate::store::record::Record;
+use crate::store::slot::{Shape, Slot};
+use crate::store::worker::Worker;
+use crate::store::workers::Place;
+
+/// How long outcomes that decide nothing may wait to be written for the other workers.
+pub const SLOTS_WAIT: Duration = Duration::from_millis(10);
+
+/// One key's slot of this worker.
+#[derive(Debug)]
+pub struct OwnSlot {
+    slot: Slot,
+    shape: Shape,
+    paths: Paths,
+    fingerprint: u64,
+    /// The slot's name in the store, and the place it goes with.
+    name: Option<(Place, String)>,
+    /// When it was last written.
+    written: Timestamp,
+    /// Whether the store lacks outcomes that it has.
+    is_unwritten: bool,
+    /// Whether it is on the list of those that wait to be written.
+    pub is_listed: bool,
+}
+
+impl OwnSlot {
+    /// An empty one.
+    pub fn new(shape: Shape, paths: Paths, fingerprint: u64) -> Self {
+        OwnSlot {
+            slot: Slot::new(&shape, 0),
+            shape,
+            paths,
+            fingerprint,
+            name: None,
+            written: Timestamp::ZERO,
+            is_unwritten: false,
+            is_listed: false,
+        }
+    }
+
+    /// What this worker has counted.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Which windows it has.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Sees to it that the slot goes with the worker's place, taking over what a worker before it left there. `generation` is the
+    /// breaker's. Whether there is such a place.
+    pub fn hold(&mut self, store: &mut dyn Store, worker: &mut Worker, generation: u32, now: Timestamp) -> bool {
+        let Some(place) = worker.place(store, now) else { return false };
+        if self.name.as_ref().is_none_or(|(held, _)| *held != place) {
+            self.take_over(store, place, generation);
+        }
+        true
+    }
+
+    fn take_over(&mut self, store: &mut dyn Store, place: Place, generation: u32) {
+        let name = self.paths.slot(place.number);
+        // Also when the worker has lost its earlier place: what it counted there is still added up, by whoever holds it now.
+        let left = store.get(&name).and_then(|(bytes, _)| self.decode(&bytes));
+        self.slot = left.unwrap_or_else(|| Slot::new(&self.shape, generation));
+        self.name = Some((place, name));
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Option<Slot> {
+        Slot::decode_shaped(bytes, self.fingerprint, &self.shape)
+    }
+
+    /// Records an outcome for the breaker in its generation. Gives how many this slot had before.
+    pub fn record(&mut self, generation: u32, outcome: &Outcome, now: Timestamp) -> u32 {
+        if self.slot.generation != generation {
+            self.slot.start_generation(&self.shape, generation);
+        }
+        let before = self.slot.own_total(&self.shape, now);
+        self.slot.record(&self.shape, outcome, now);
+        before
+    }
+
+    /// Records an outcome for the throttle.
+    pub fn record_traffic(&mut self, outcome: &Outcome, now: Timestamp) {
+        self.slot.record_traffic(&self.shape, outcome, now);
+    }
+
+    /// Counts a request for the retry budget.
+    pub fn deposit(&mut self, now: Timestamp) {
+        self.slot.deposit(&self.shape, now);
+    }
+
+    /// Whether what was counted last may wait to be written: nobody decides by it, and the slot was written a moment ago.
+    pub fn may_wait(&self, now: Timestamp) -> bool {
+        // A write from the future is from before the clock was put back.
+        self.shape.may_wait() && self.written <= now && now.since(self.written) < SLOTS_WAIT
+    }
+
+    /// Has it wait. Whether it is to be listed among those that wait.
+    pub fn wait(&mut self) -> bool {
+        self.is_unwritten = true;
+        // It may still be listed from before an outcome that was written at once.
+        !core::mem::replace(&mut self.is_listed, true)
+    }
+
+    /// Writes it for the other workers.
+    pub fn write(&mut self, store: &mut dyn Store, now: Timestamp) {
+        let Some((_, name)) = &self.name else { return };
+        store.set(name, &self.slot.encode(self.fingerprint));
+        self.written = now;
+        self.is_unwritten = false;
+    }
+
+    /// Writes what has waited.
+    pub fn flush(&mut self, store: &mut dyn Store, worker: &mut Worker, now: Timestamp) {
+        self.is_listed = false;
+        // A slot whose place was lost may be another worker's by now.
+        if core::mem::take(&mut self.is_unwritten)
+            && let place = worker.place(store, now)
+            && self.name.as_ref().is_some_and(|(held, _)| Some(*held) == place)
+        {
+            self.write(store, now);
+        }
+    }
+
+    /// Reads the slots of all workers but this one, which after a lost place may still be at the old one.
+    pub fn others(
+        &self,
+        store: &mut dyn Store,
+        worker: &mut Worker,
+        now: Timestamp,
+        mut each: impl FnMut(Slot, &Shape),
+    ) {
+        let own = self.name.as_ref().map(|(place, _)| place.number);
+        for number in (0..worker.places(store, now)).filter(|number| Some(*number) != own) {
+            let stored = store.get(&self.paths.slot(number));
+            if let Some(slot) = stored.and_then(|(bytes, _)| self.decode(&bytes)) {
+                each(slot, &self.shape);
+            }
+        }
+    }
+
+    /// Collects this worker's slot and those of the others that count in the same generation.
+    pub fn gather(&self, store: &mut dyn Store, worker: &mut Worker, now: Timestamp, gathered: &mut Vec<Slot>) {
+        gathered.clear();
+        gathered.push(self.slot.clone());
+        let generation = self.slot.generation;
+        self.others(store, worker, now, |slot, _| {
+            if slot.generation == generation {
+                gathered.push(slot);
+            }
+        });
+    }
+}

@@ -1,0 +1,343 @@
+//! The lives of requests and attempts, through both seats, over a host in memory: what each event leads to.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // A test may stop at once.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use holdfast_engine::attempt::{AttemptEffect, AttemptPlugin, AttemptState, AttemptVm};
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::host::{Headers, Host, RootHost};
+use holdfast_engine::memory_host::MemoryHost;
+use holdfast_engine::request::{Configuration, RequestEffect, RequestPlugin, RequestState, RequestVm};
+use holdfast_engine::store::memory::MemoryStore;
+
+const HOST: &str = "10.0.0.1:80";
+const RETRY: &str = r#""retry":{"max_retries":2,"backoff":{"base":"100ms","max":"100ms","jitter":"none"}}"#;
+
+/// One worker: a VM of each seat, and the host that both run in.
+struct Scene {
+    host: Rc<MemoryHost>,
+    store: MemoryStore,
+    request: RequestPlugin,
+    attempt: AttemptPlugin,
+    now: Timestamp,
+}
+
+/// One request, as Envoy takes it through the seats.
+struct Stream<'s> {
+    scene: &'s mut Scene,
+    request: RequestState,
+    attempt: AttemptState,
+    number: u64,
+}
+
+impl Scene {
+    fn new(features: &str) -> Self {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let host = Rc::new(MemoryHost::at(now));
+        let root: Rc<dyn RootHost> = Rc::clone(&host) as Rc<dyn RootHost>;
+        let mut store = MemoryStore::default();
+        let text = format!(r#"{{"policies":[{{"name":"orders",{features}}}]}}"#);
+        let configuration = Configuration::read(text.as_bytes()).unwrap();
+        let request = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), &mut store, configuration);
+        request.start();
+        let attempt = AttemptPlugin::new(&root, Rc::new(AttemptVm::new(2)));
+        Scene { host, store, request, attempt, now }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        self.host.set_now(self.now);
+    }
+
+    /// A request's headers come to the request seat.
+    fn begin(&mut self, headers: &[(&str, &str)]) -> (Stream<'_>, RequestEffect) {
+        self.host.clear_stream();
+        self.host.put_property("xds\0cluster_name", Some(b"orders"));
+        self.host.put_headers(Headers::Request, headers);
+        let (request, effect) = RequestState::on_request_headers(&self.request, &mut self.store, &*self.host, true);
+        (Stream { scene: self, request, attempt: AttemptState::default(), number: 0 }, effect)
+    }
+
+    fn get(&mut self) -> Stream<'_> {
+        let (stream, effect) = self.begin(&[(":method", "GET"), (":path", "/")]);
+        assert_eq!(effect, RequestEffect::Continue);
+        stream
+    }
+
+    /// A whole request whose one attempt is answered so.
+    fn answered(&mut self, status: &str) {
+        let mut stream = self.get();
+        assert_eq!(stream.attempt(), AttemptEffect::Continue);
+        stream.attempt_responds(&[(":status", status)]);
+        stream.end_attempt();
+        let _ = stream.responds("via_upstream");
+        stream.end();
+    }
+
+    /// The access log's line.
+    fn log(&self) -> String {
+        String::from_utf8(self.host.property("holdfast").unwrap_or_default()).unwrap()
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        // What was counted waits for the next tick.
+        self.request.on_tick(&mut self.store.clone(), &mut |_, _| None);
+        self.host.metric(&format!("key.cluster=orders.{name}"))
+    }
+}
+
+impl Stream<'_> {
+    fn header(&self, map: Headers, name: &str) -> Option<String> {
+        self.scene.host.text(map, name)
+    }
+
+    /// Envoy begins the next attempt.
+    fn attempt(&mut self) -> AttemptEffect {
+        self.number += 1;
+        let host = &self.scene.host;
+        host.put_property("upstream\0address", Some(HOST.as_bytes()));
+        host.put_property("upstream\0local_address", Some(b"10.0.0.9:5000"));
+        host.put_property("upstream\0request_attempt_count", Some(&self.number.to_le_bytes()));
+        host.put_headers::<&str, &str>(Headers::Response, &[]);
+        let (state, effect) = AttemptState::on_request_headers(&self.scene.attempt, &mut self.scene.store, &**host, 7);
+        self.attempt = state;
+        effect
+    }
+
+    fn attempt_responds(&mut self, headers: &[(&str, &str)]) {
+        self.scene.host.put_headers(Headers::Response, headers);
+        self.attempt.on_response_headers(&self.scene.attempt, &mut self.scene.store, &*self.scene.host, true);
+    }
+
+    fn end_attempt(&mut self) {
+        let state = std::mem::take(&mut self.attempt);
+        state.on_end(&self.scene.attempt, &mut self.scene.store, &*self.scene.host, 7);
+    }
+
+    /// The tick that the attempt seat has asked for comes after this time.
+    fn tick(&mut self, after: Duration) -> Vec<AttemptEffect> {
+        self.scene.wait(after);
+        let (now, scene) = (self.scene.now, &mut *self.scene);
+        let due = scene.attempt.take_due(now).unwrap();
+        let effects =
+            due.into_iter().map(|waiter| scene.attempt.wake(&mut scene.store, &*scene.host, waiter, now)).collect();
+        scene.attempt.end_tick(&mut scene.store, now);
+        effects
+    }
+
+    /// The response that stands in the host's headers comes to the request seat.
+    fn responds(&mut self, details: &str) -> RequestEffect {
+        self.scene.host.put_property("response\0code_details", Some(details.as_bytes()));
+        let state = std::mem::take(&mut self.request);
+        let (state, effect) =
+            state.on_response_headers(&self.scene.request, &mut self.scene.store, &*self.scene.host, true);
+        self.request = state;
+        effect
+    }
+
+    fn end(self) {
+        self.request.on_end(&self.scene.request, &mut self.scene.store, &*self.scene.host);
+    }
+}
+
+#[test]
+fn a_request_that_succeeds_is_counted_and_said_to_the_access_log() {
+    let mut scene = Scene::new(r#""breaker":{}"#);
+    scene.answered("200");
+    assert_eq!(scene.log(), "policy=orders; key=cluster=orders; decision=admitted");
+    assert_eq!((scene.metric("requests"), scene.metric("success"), scene.metric("failure")), (1, 1, 0));
+}
+
+#[test]
+fn an_outcome_is_reported_once_however_many_events_follow() {
+    let mut scene = Scene::new(r#""breaker":{}"#);
+    let mut stream = scene.get();
+    stream.attempt_responds(&[(":status", "503")]);
+    let _ = stream.responds("via_upstream");
+    let _ = stream.responds("via_upstream");
+    let state = std::mem::take(&mut stream.request);
+    stream.request = state.on_response_trailers(&stream.scene.request, &mut stream.scene.store, &*stream.scene.host);
+    stream.end();
+    assert_eq!((scene.metric("failure"), scene.metric("ignored")), (1, 0));
+}
+
+#[test]
+fn an_open_breaker_replies_and_the_next_probe_is_let_through() {
+    let mut scene = Scene::new(r#""breaker":{"min_requests":2,"open_for":"10s","open_jitter":0}"#);
+    scene.answered("503");
+    scene.answered("503");
+    assert_eq!(
+        scene.host.take_lines(),
+        ["orders/cluster=orders: closed -> open: failure rate 100% of 2 >= 50%; next probe in 10s"]
+    );
+    let (stream, effect) = scene.begin(&[(":method", "GET"), (":path", "/")]);
+    let RequestEffect::Reply(local) = effect else { panic!("it is open") };
+    assert_eq!((local.reply.status, local.details()), (503, "holdfast_open".to_owned()));
+    stream.end();
+    assert_eq!(scene.log(), "policy=orders; key=cluster=orders; decision=rejected; reason=open");
+    assert_eq!((scene.metric("rejected.open"), scene.metric("failure")), (1, 2), "a reply is no outcome");
+
+    scene.wait(Duration::from_secs(10));
+    scene.answered("200");
+    assert!(scene.log().ends_with("decision=probe"), "{}", scene.log());
+}
+
+#[test]
+fn a_grpc_response_is_judged_by_its_trailers_or_where_it_breaks_off() {
+    let mut scene = Scene::new(r#""breaker":{}"#);
+    for (trailers, failures) in [(Some("14"), 1), (Some("0"), 1), (None, 2)] {
+        let mut stream = scene.get();
+        let headers = [(":status", "200"), ("content-type", "application/grpc")];
+        stream.scene.host.put_headers(Headers::Response, &headers);
+        stream.scene.host.put_property("response\0code_details", Some(b"via_upstream"));
+        let state = std::mem::take(&mut stream.request);
+        let (state, effect) =
+            state.on_response_headers(&stream.scene.request, &mut stream.scene.store, &*stream.scene.host, false);
+        assert_eq!(effect, RequestEffect::Continue);
+        stream.request = state;
+        if let Some(status) = trailers {
+            stream.scene.host.put_headers(Headers::ResponseTrailers, &[("grpc-status", status)]);
+            let state = std::mem::take(&mut stream.request);
+            stream.request =
+                state.on_response_trailers(&stream.scene.request, &mut stream.scene.store, &*stream.scene.host);
+        } else {
+            // Envoy's flag for a host that reset the stream.
+            stream.scene.host.put_property("response\0flags", Some(&(1_u64 << 4).to_le_bytes()));
+        }
+        stream.end();
+        assert_eq!(scene.metric("failure"), failures, "{trailers:?}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_nobodys_failure_and_counts_in_flight_no_more() {
+    let mut scene = Scene::new(r#""breaker":{},"concurrency":{"max_requests":1}"#);
+    let stream = scene.get();
+    stream.end();
+    assert_eq!((scene.metric("ignored"), scene.metric("failure")), (1, 0));
+    scene.get().end();
+    assert_eq!(scene.metric("rejected.concurrency"), 0, "it is over, so there is room for another");
+}
+
+#[test]
+fn a_failed_attempt_is_retried_after_its_wait() {
+    let mut scene = Scene::new(RETRY);
+    let mut stream = scene.get();
+    assert_eq!(stream.header(Headers::Request, "x-envoy-max-retries").as_deref(), Some("2"));
+    assert_eq!(stream.attempt(), AttemptEffect::Continue);
+    stream.attempt_responds(&[(":status", "503")]);
+    assert_eq!(stream.header(Headers::Response, "x-holdfast-retry").as_deref(), Some("1"), "the router is asked");
+    stream.end_attempt();
+    assert_eq!(stream.attempt(), AttemptEffect::Pause);
+    assert_eq!(stream.header(Headers::Request, "x-envoy-attempt-count").as_deref(), Some("2"));
+    assert_eq!(stream.tick(Duration::from_millis(99)), [], "not yet");
+    assert_eq!(stream.tick(Duration::from_millis(1)), [AttemptEffect::Resume]);
+    stream.attempt_responds(&[(":status", "200")]);
+    stream.end_attempt();
+    assert_eq!(stream.header(Headers::Response, "x-holdfast-tries").as_deref(), Some("1"));
+    let _ = stream.responds("via_upstream");
+    assert_eq!(stream.header(Headers::Response, "x-holdfast-tries"), None, "no client hears of it");
+    stream.end();
+    assert!(
+        scene.log().contains("attempts=10.0.0.1:80 failure:503 0ms, 10.0.0.1:80 success:200 0ms"),
+        "{}",
+        scene.log()
+    );
+    assert_eq!((scene.metric("retries"), scene.metric("retries_recovered")), (1, 1));
+}
+
+#[test]
+fn a_breaker_that_opens_during_the_wait_stops_the_retry() {
+    let mut scene = Scene::new(&format!(r#"{RETRY},"breaker":{{"min_requests":2,"failure_rate":60}}"#));
+    scene.answered("200");
+    let mut stream = scene.get();
+    assert_eq!(stream.attempt(), AttemptEffect::Continue);
+    stream.attempt_responds(&[(":status", "503")]);
+    stream.end_attempt();
+    assert_eq!(stream.attempt(), AttemptEffect::Pause);
+    // Meanwhile other requests fail.
+    let (waiting, number) = (std::mem::take(&mut stream.attempt), stream.number);
+    let own = std::mem::take(&mut stream.request);
+    let kept = stream.scene.host.property("holdfast_exchange").unwrap();
+    drop(stream);
+    scene.answered_alone("503");
+    scene.answered_alone("503");
+    scene.host.put_property("holdfast_exchange", Some(&kept));
+    let mut stream = Stream { scene: &mut scene, request: own, attempt: waiting, number };
+    let effects = stream.tick(Duration::from_millis(100));
+    let [AttemptEffect::Reply(reply)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!((reply.status, reply.details.as_str()), (503, "holdfast_not_retried{breaker}"));
+}
+
+#[test]
+fn a_spent_budget_forbids_the_retry() {
+    let mut scene = Scene::new(r#""retry":{"budget":{"ratio":0,"min_per_second":0.1,"window":"10s"}}"#);
+    // Until the seats have met, the request seat looks at the budget itself; the attempt seat announces itself here.
+    scene.answered("200");
+    scene.wait(Duration::from_secs(2));
+    let mut stream = scene.get();
+    assert_eq!(stream.attempt(), AttemptEffect::Continue);
+    stream.attempt_responds(&[(":status", "503")]);
+    stream.end_attempt();
+    assert_eq!(stream.attempt(), AttemptEffect::Pause, "it takes the one token");
+    assert_eq!(stream.tick(Duration::from_secs(1)), [AttemptEffect::Resume]);
+    stream.attempt_responds(&[(":status", "200")]);
+    stream.end_attempt();
+    let _ = stream.responds("via_upstream");
+    stream.end();
+
+    let mut stream = scene.get();
+    assert_eq!(stream.attempt(), AttemptEffect::Continue);
+    stream.attempt_responds(&[(":status", "503")]);
+    assert_eq!(stream.header(Headers::Response, "x-holdfast-retry"), None);
+    let forbidden = stream.header(Headers::Response, "x-envoy-ratelimited");
+    assert_eq!(forbidden.as_deref(), Some("holdfast"), "the router's own conditions do not count either");
+    stream.end_attempt();
+    let _ = stream.responds("via_upstream");
+    stream.end();
+    assert!(scene.log().ends_with("; denied=budget"), "{}", scene.log());
+    assert_eq!((scene.metric("retries"), scene.metric("retries_denied.budget")), (1, 1));
+}
+
+#[test]
+fn a_client_that_leaves_during_the_wait_gives_the_token_back() {
+    let budget = r#"},"budget":{"ratio":0,"min_per_second":0.1,"window":"10s"}}"#;
+    let mut scene = Scene::new(&RETRY.replace("}}", budget));
+    for _ in 0..3 {
+        let mut stream = scene.get();
+        assert_eq!(stream.attempt(), AttemptEffect::Continue);
+        stream.attempt_responds(&[(":status", "503")]);
+        stream.end_attempt();
+        assert_eq!(stream.attempt(), AttemptEffect::Pause, "each finds the one token there is");
+        // Envoy's flag for a client that has closed its connection.
+        stream.scene.host.put_property("response\0flags", Some(&(1_u64 << 14).to_le_bytes()));
+        stream.end_attempt();
+        assert_eq!(stream.tick(Duration::from_secs(1)), [], "nobody waits any more");
+        stream.end();
+    }
+    assert_eq!(scene.metric("ignored"), 3);
+}
+
+#[test]
+fn an_ungoverned_attempt_passes_without_the_names_of_hosts() {
+    let mut scene = Scene::new(r#""match":{"cluster":["other"]},"breaker":{}"#);
+    let (mut stream, effect) = scene.begin(&[(":method", "GET"), ("x-holdfast-hosts", "10.6.6.6:80")]);
+    assert_eq!(effect, RequestEffect::Continue);
+    assert_eq!(stream.header(Headers::Request, "x-holdfast-hosts"), None, "a client does not choose a host");
+    assert_eq!(stream.attempt(), AttemptEffect::Continue);
+    stream.end_attempt();
+    stream.end();
+}
+
+impl Scene {
+    /// A whole request that the attempt seat does not see: that of another cluster member, as far as this VM knows.
+    fn answered_alone(&mut self, status: &str) {
+        let mut stream = self.get();
+        stream.scene.host.put_headers(Headers::Response, &[(":status", status)]);
+        let _ = stream.responds("via_upstream");
+        stream.end();
+    }
+}

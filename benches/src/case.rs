@@ -45,17 +45,17 @@ pub enum Part {
     Plan,
     /// The same with a `per_try_timeout`, which has to leave room for the longest wait.
     PlanPerTry,
-    /// In the attempt seat: deciding on a response that asks for another try, with a token withdrawn for it.
+    /// In the attempt seat: deciding on a response that asks for a retry, with a token withdrawn for it.
     Grant,
     /// Deciding where a request goes that was let pass, all hosts being well.
     Send,
     /// The same while one host is out.
     Steer,
-    /// In the attempt seat: judging the host of a try that succeeded.
+    /// In the attempt seat: judging the host of an attempt that succeeded.
     Judge,
     /// The same where rates are watched, so that every success counts.
     JudgeRates,
-    /// The same for a try that failed, in a cluster all of whose hosts fail and where no more may be out.
+    /// The same for an attempt that failed, in a cluster all of whose hosts fail and where no more may be out.
     JudgeFailed,
 }
 

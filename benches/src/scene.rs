@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::attempt::{AttemptRecord, End};
 use holdfast_engine::http::index::Index;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::http::request::Field;
 use holdfast_engine::http::response::ResponseHead;
-use holdfast_engine::outlier::hosts::Judged;
+use holdfast_engine::outlier::hosts::HostAttempt;
 use holdfast_engine::request::{Asked, Decision, Plan, RequestPolicy, Sending, Sent, Ticket};
-use holdfast_engine::retry::Leave;
-use holdfast_engine::seats::retry_context::Exchange;
+use holdfast_engine::retry::Eligibility;
+use holdfast_engine::seats::retry_context::RetryContext;
 use holdfast_engine::store::memory::MemoryStore;
 use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
@@ -29,7 +29,7 @@ pub(crate) const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: f
 /// Virtual time between two requests of a worker: 10,000 a second.
 const GAP: Duration = Duration::from_micros(100);
 
-/// Virtual time between two further tries. After it a worker's sum of all workers' requests is too old for another.
+/// Virtual time between two retries. After it a worker's sum of all workers' requests is too old for another.
 const RETRY_GAP: Duration = Duration::from_millis(10);
 
 /// How long a worker relies on what it knows of the attempt seat.
@@ -51,16 +51,16 @@ pub(crate) struct Scene {
     now: Timestamp,
 }
 
-/// The attempt seat of one worker, and the failed tries that it is to decide on.
+/// The attempt seat of one worker, and the failed attempts that it is to decide on.
 #[derive(Debug)]
 struct AttemptSeat {
     worker: Worker,
     attempts: AttemptPolicy,
-    failed: Vec<(Exchange, Try)>,
+    failed: Vec<(RetryContext, AttemptRecord)>,
     /// This VM among those of the attempt seats.
     attempt_worker: Worker,
     /// What it is told about a request.
-    exchange: Option<Exchange>,
+    context: Option<RetryContext>,
 }
 
 /// One worker with its view of all policies.
@@ -123,7 +123,7 @@ impl Thread {
     ) -> Option<Plan> {
         let governed = self.policies.get_mut(index)?;
         let cluster = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
-        let asked = Asked { leave: Leave::All, cluster, ended: true };
+        let asked = Asked { eligibility: Eligibility::All, cluster, ended: true };
         governed.plan_retries(&mut Cx::new(store, &mut self.worker, now, &mut Vec::new()), ticket, asked)
     }
 
@@ -139,7 +139,7 @@ impl Thread {
         self.events.clear();
         let governed = self.policies.get_mut(index)?;
         let hash = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
-        let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None };
+        let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), eligibility: None, context: None };
         Some(governed.send(&mut Cx::new(store, &mut self.worker, now, &mut self.events), ticket, sending))
     }
 
@@ -163,19 +163,19 @@ impl AttemptSeat {
             attempts: attempts.expect("it is published"),
             failed: Vec::new(),
             attempt_worker: Worker::of_attempts(1),
-            exchange: None,
+            context: None,
         }
     }
 
-    /// Judges the host of a try that has ended. Whether its name was asked for.
+    /// Judges the host of an attempt that has ended. Whether its name was asked for.
     fn judge(&mut self, store: &mut MemoryStore, host: &str, verdict: Verdict, now: Timestamp) -> bool {
-        let AttemptSeat { attempts, attempt_worker, exchange: Some(exchange), .. } = self else { return false };
-        if verdict == Verdict::Success && !attempts.wants_host(store, exchange, now) {
+        let AttemptSeat { attempts, attempt_worker, context: Some(context), .. } = self else { return false };
+        if verdict == Verdict::Success && !attempts.wants_host(store, context, now) {
             return false;
         }
         let end = End::Http(if verdict == Verdict::Success { 200 } else { 503 });
-        let one = Judged { host: host.as_bytes(), end, verdict, took: Duration::from_millis(3), sent: now };
-        attempts.judge_host(&mut Cx::new(store, attempt_worker, now, &mut Vec::new()), exchange, one);
+        let one = HostAttempt { host: host.as_bytes(), end, verdict, took: Duration::from_millis(3), sent: now };
+        attempts.judge_host(&mut Cx::new(store, attempt_worker, now, &mut Vec::new()), context, one);
         true
     }
 }
@@ -279,7 +279,7 @@ impl Scene {
         for _ in 0..2 {
             self.now = self.now.plus(SEAT_IS_KNOWN);
             let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
-            let planned = self.plan_one(index, &ticket).and_then(|plan| plan.exchange).expect("it may be retried");
+            let planned = self.plan_one(index, &ticket).and_then(|plan| plan.context).expect("it may be retried");
             if let Some(seat) = &mut self.seat {
                 seat.attempts.announce(&mut self.store, &planned, self.now);
             }
@@ -289,9 +289,9 @@ impl Scene {
     /// Lets both seats know all hosts, and takes one out where that is the case's.
     fn meet_hosts(&mut self, case: &Case) {
         let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
-        let exchange = self.send_one(index, &ticket).and_then(|sent| sent.exchange);
+        let context = self.send_one(index, &ticket).and_then(|sent| sent.context);
         let Scene { store, seat: Some(seat), hosts, now, .. } = self else { panic!("there is an attempt seat") };
-        seat.exchange = exchange;
+        seat.context = context;
         for host in hosts.iter() {
             *now = now.plus(GAP);
             seat.judge(store, host, Verdict::Success, *now);
@@ -331,14 +331,14 @@ impl Scene {
         hosts.get(*next_host).is_some_and(|host| seat.judge(store, host, verdict, *now))
     }
 
-    /// Lets the first try of all requests fail.
+    /// Lets the first attempt of all requests fail.
     fn fail_tries(&mut self) {
         while let Some((index, ticket)) = self.tickets.pop() {
-            let exchange = self.plan_one(index, &ticket).and_then(|plan| plan.exchange).expect("it may be retried");
+            let context = self.plan_one(index, &ticket).and_then(|plan| plan.context).expect("it may be retried");
             let (host, end, took) = (b"10.0.0.1:8080".to_vec(), End::Http(503), Duration::from_millis(3));
-            let one = Try { host, end, verdict: Verdict::Failure, took, ended: self.now };
+            let one = AttemptRecord { host, end, verdict: Verdict::Failure, took, ended: self.now };
             if let Some(seat) = &mut self.seat {
-                seat.failed.push((exchange, one));
+                seat.failed.push((context, one));
             }
         }
     }
@@ -390,7 +390,7 @@ impl Scene {
         while let Some((index, ticket)) = self.tickets.pop() {
             self.now = self.now.plus(GAP);
             let plan = self.plan_one(index, &ticket);
-            planned += u32::from(plan.is_some_and(|plan| plan.seat && plan.exchange.is_some()));
+            planned += u32::from(plan.is_some_and(|plan| plan.seat && plan.context.is_some()));
         }
         planned
     }
@@ -399,11 +399,11 @@ impl Scene {
         let Scene { store, seat: Some(AttemptSeat { worker, attempts, failed, .. }), now, .. } = self else { return 0 };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
         let mut granted = 0;
-        while let Some((mut exchange, one)) = failed.pop() {
+        while let Some((mut context, one)) = failed.pop() {
             *now = now.plus(RETRY_GAP);
             let after = attempts.after_response(
                 &mut Cx::new(store, worker, *now, &mut Vec::new()),
-                &mut exchange,
+                &mut context,
                 one,
                 &head,
                 RouteEnds::Unknown,
@@ -418,7 +418,7 @@ impl Scene {
         while let Some((index, ticket)) = self.tickets.pop() {
             self.now = self.now.plus(GAP);
             let done = self.send_one(index, &ticket);
-            sent += u32::from(done.is_some_and(|done| done.exchange.is_some() && done.steering.is_some() == steered));
+            sent += u32::from(done.is_some_and(|done| done.context.is_some() && done.steering.is_some() == steered));
         }
         sent
     }

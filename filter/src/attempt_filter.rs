@@ -50,7 +50,7 @@ pub fn on_tick(plugin: &AttemptPlugin, mut shared: SharedData) {
     let Some(due) = plugin.take_due(now) else { return };
     for waiter in due {
         // A context that is gone was forgotten when it went.
-        if hostcalls::act_for(waiter.context).is_ok() {
+        if hostcalls::act_for(waiter.stream).is_ok() {
             act(plugin.wake(&mut shared, &WasmHost, waiter, now));
         }
     }

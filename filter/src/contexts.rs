@@ -1,6 +1,6 @@
 //! Contexts that are over, and when the SDK forgets them.
 //!
-//! Envoy may call a try's context once more when it has ended it: the router begins another try by a response's headers, and
+//! Envoy may call an attempt's context once more when it has ended it: the router begins a retry by a response's headers, and
 //! the trailers that another filter had kept back with them still come (seen on Envoy 1.37.0 and 1.40.0). The SDK stops the
 //! VM at a context that it has deleted. So the module does not export the SDK's `proxy_on_delete` (`exports.json`). A context
 //! ends at `on_done`, which Envoy calls at the same moment, and is deleted here after that.
@@ -14,7 +14,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 /// So many streams' contexts that are over are kept. What Envoy still has for one comes before it takes up anything else;
-/// until then no more can end than a request has tries beside each other.
+/// until then no more can end than a request has attempts beside each other.
 const KEPT: usize = 16;
 
 unsafe extern "C" {

@@ -20,7 +20,7 @@ pub struct SharedData {
 }
 
 impl SharedData {
-    /// Opens shared data and tries whether the gauges count; a stats matcher can drop one, and it then reads 0 for ever.
+    /// Opens shared data and checks whether the gauges count; a stats matcher can drop one, and it then reads 0 for ever.
     ///
     /// Before Envoy 1.39 an upstream filter's gauge is another one than the same gauge of the listener's filters: what the
     /// attempt seats signal reaches the request seats with the requests that failed.

@@ -1,5 +1,5 @@
 //! Both seats of three workers while anything at all is written over their records and over what they tell each other, at
-//! any time: requests are planned, tries respond or do not, wait, are sent or stopped, and are accounted for.
+//! any time: requests are planned, attempts respond or do not, wait, are sent or stopped, and are accounted for.
 
 #![no_main]
 
@@ -13,20 +13,20 @@ use std::sync::{Arc, LazyLock};
 use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, BeforeRetry, RouteEnds};
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::event::Event;
-use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::attempt::{AttemptRecord, End};
 use holdfast_engine::http::headers;
 use holdfast_engine::http::outcome::{Answer, Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
 use holdfast_engine::request::access_log;
-use holdfast_engine::request::{Asked, Decision, Plan, RequestPolicy, Ticket, Tried};
+use holdfast_engine::request::{Asked, AttemptsMade, Decision, Plan, RequestPolicy, Ticket};
 use holdfast_engine::retry::budget::Withdrawn;
-use holdfast_engine::retry::{Denial, Leave, Named};
-use holdfast_engine::seats::retry_context::{Exchange, Next};
+use holdfast_engine::retry::{Denial, Eligibility, Named};
+use holdfast_engine::seats::retry_context::{Next, RetryContext};
 use holdfast_engine::store::Store;
 use holdfast_engine::store::cluster::{ClusterHash, GroupId};
+use holdfast_engine::store::directory::Occupant;
 use holdfast_engine::store::memory::MemoryStore;
 use holdfast_engine::store::paths::{self, GroupPaths, Paths};
-use holdfast_engine::store::places::Occupant;
 use holdfast_engine::store::record::{Kind, Record, VERSION, occupied};
 use holdfast_engine::store::worker::Worker;
 use holdfast_engine::store::workers;
@@ -66,7 +66,7 @@ struct Input<'a> {
     steps: Vec<Step<'a>>,
 }
 
-/// Numbers of workers, requests and tries are taken modulo how many there are.
+/// Numbers of workers, requests and attempts are taken modulo how many there are.
 #[derive(Debug, Arbitrary)]
 enum Step<'a> {
     /// A request comes.
@@ -80,17 +80,17 @@ enum Step<'a> {
         ended: bool,
         misses_seat: bool,
     },
-    /// The router begins a try.
+    /// The router begins an attempt.
     Begin {
         request: u8,
         route: &'a [u8],
     },
-    /// The wait of a try is over.
+    /// The wait of an attempt is over.
     Wake {
         request: u8,
         one: u8,
     },
-    /// A try has a response.
+    /// An attempt has a response.
     Respond {
         request: u8,
         one: u8,
@@ -101,7 +101,7 @@ enum Step<'a> {
         route: &'a [u8],
         ends: Ends,
     },
-    /// A try ends without a response.
+    /// An attempt ends without a response.
     Silence {
         request: u8,
         one: u8,
@@ -115,26 +115,26 @@ enum Step<'a> {
         answer: AnyAnswer,
         attempts: u64,
     },
-    /// Something else is where the exchange was.
+    /// Something else is where the retry context was.
     Replace {
         request: u8,
         head: bool,
         body: &'a [u8],
     },
-    /// Some bytes of the exchange are others.
+    /// Some bytes of the retry context are others.
     Patch {
         request: u8,
         at: u8,
         bytes: &'a [u8],
     },
-    /// The exchange says something else, and is well-formed. Times are milliseconds from now.
+    /// The retry context says something else, and is well-formed. Times are milliseconds from now.
     Pretend {
         request: u8,
         retries: u8,
-        leave: u8,
+        eligibility: u8,
         next: Pretended,
         deadline: Option<i16>,
-        try_lasts: Option<u16>,
+        attempt_lasts: Option<u16>,
     },
     /// Something else is where a record was.
     Scribble {
@@ -265,11 +265,11 @@ struct Request {
     plan: Option<Plan>,
     /// The filter state.
     property: Vec<u8>,
-    tries: Vec<InFlight>,
+    attempts: Vec<InFlight>,
     begun: u32,
-    /// Further tries that the attempt seat has sent.
+    /// Retries that the attempt seat has sent.
     sent: u32,
-    /// Hedges that are held back until they are the last try left.
+    /// Hedges that are held back until they are the last attempt left.
     held: usize,
     /// The status of an answer that passed without a record, and whether it was marked.
     passed: Option<(u16, bool)>,
@@ -277,13 +277,13 @@ struct Request {
     replaced: bool,
 }
 
-/// One try with its own copy of the exchange.
+/// One attempt with its own copy of the retry context.
 struct InFlight {
-    exchange: Exchange,
+    context: RetryContext,
     phase: Phase,
 }
 
-/// How far a try has come.
+/// How far an attempt has come.
 #[derive(Clone, Copy, PartialEq)]
 enum Phase {
     /// It waits until it is due, with a token that was withdrawn then.
@@ -302,7 +302,7 @@ struct World<'a> {
     events: Vec<Event>,
     /// Whether anybody but the seats has written a record or a property, or set the clock back.
     tampered: bool,
-    /// Tokens that were withdrawn, less those that were given back or used by a try.
+    /// Tokens that were withdrawn, less those that were given back or used by an attempt.
     tokens: i64,
 }
 
@@ -342,8 +342,8 @@ impl World<'_> {
         match *step {
             Step::Request { worker, value, post, keyed, attempt, cluster, ended, misses_seat } => {
                 let method: &[u8] = if post { b"POST" } else { b"GET" };
-                let leave = eligibility::leave(&self.retry(), method, || keyed, attempt);
-                let asked = Asked { leave, cluster: ClusterHash(cluster.into()), ended };
+                let eligibility = eligibility::of(&self.retry(), method, || keyed, attempt);
+                let asked = Asked { eligibility, cluster: ClusterHash(cluster.into()), ended };
                 self.request(usize::from(worker % 3), value, asked, misses_seat);
             }
             Step::Begin { request, route } => {
@@ -373,7 +373,7 @@ impl World<'_> {
             }
             Step::Replace { request, head, body } => {
                 if let Some(request) = pick(request) {
-                    self.replace(request, bytes(head.then_some((Kind::Exchange, 0)), body));
+                    self.replace(request, bytes(head.then_some((Kind::RetryContext, 0)), body));
                 }
             }
             Step::Patch { request, at, bytes } => {
@@ -383,22 +383,22 @@ impl World<'_> {
                     self.replace(request, property);
                 }
             }
-            Step::Pretend { request, retries, leave, next, deadline, try_lasts } => {
+            Step::Pretend { request, retries, eligibility, next, deadline, attempt_lasts } => {
                 if let Some(request) = pick(request)
-                    && let Some(mut exchange) = Exchange::read_property(&self.requests[request].property)
+                    && let Some(mut context) = RetryContext::read_property(&self.requests[request].property)
                 {
                     let at = |millis: i16| Timestamp(self.now.0.saturating_add_signed(i64::from(millis) * 1_000_000));
-                    exchange.retries = retries;
-                    exchange.leave = Leave::from_number(leave).unwrap_or(exchange.leave);
-                    exchange.deadline = deadline.map(at);
-                    exchange.try_lasts = try_lasts.map(|millis| Duration::from_millis(millis.into()));
-                    exchange.next = match next {
+                    context.retries = retries;
+                    context.eligibility = Eligibility::from_number(eligibility).unwrap_or(context.eligibility);
+                    context.deadline = deadline.map(at);
+                    context.attempt_lasts = attempt_lasts.map(|millis| Duration::from_millis(millis.into()));
+                    context.next = match next {
                         Pretended::Open => Next::Open,
                         Pretended::Retry { due, taken } => Next::Retry { due: at(due), taken: at(taken) },
                         Pretended::Due(due) => Next::Due(at(due)),
                         Pretended::Denied(number) => Denial::from_number(number).map_or(Next::Open, Next::Denied),
                     };
-                    self.replace(request, exchange.property());
+                    self.replace(request, context.property());
                 }
             }
             Step::Scribble { record, number, head, body } => {
@@ -437,17 +437,17 @@ impl World<'_> {
         self.tampered = true;
     }
 
-    /// A try of a request, and how far it has come.
+    /// An attempt of a request, and how far it has come.
     fn one(&self, request: Option<usize>, one: u8) -> Option<(usize, usize, Phase)> {
-        let tries = &self.requests[request?].tries;
-        let one = usize::from(one).checked_rem(tries.len())?;
-        Some((request?, one, tries[one].phase))
+        let attempts = &self.requests[request?].attempts;
+        let one = usize::from(one).checked_rem(attempts.len())?;
+        Some((request?, one, attempts[one].phase))
     }
 
-    /// What a try knows of its request: its own copy of the exchange, and where tries run beside each other the newest.
-    fn known(&self, request: usize, own: Exchange) -> Exchange {
-        let written = Exchange::read_property(&self.requests[request].property);
-        let hedges = self.retry().hedge_on_per_try_timeout && own.leave == Leave::All;
+    /// What an attempt knows of its request: its own copy of the retry context, and where attempts run beside each other the newest.
+    fn known(&self, request: usize, own: RetryContext) -> RetryContext {
+        let written = RetryContext::read_property(&self.requests[request].property);
+        let hedges = self.retry().hedge_on_per_try_timeout && own.eligibility == Eligibility::All;
         written.filter(|_| hedges).unwrap_or(own)
     }
 
@@ -465,12 +465,12 @@ impl World<'_> {
         let plan = governed.plan_retries(&mut Cx::new(store, request, *now, &mut Vec::new()), &ticket, asked);
         assert_eq!(plan.is_some(), retry.mode == Mode::Enforce);
         if let Some(plan) = &plan {
-            let is_retried = plan.leave != Leave::Nothing && retry.max_retries > 0;
-            assert_eq!(plan.exchange.is_some(), is_retried, "only what is retried is told of");
-            assert!(plan.try_lasts >= retry.per_try_timeout, "no wait eats a try");
-            let room = plan.try_lasts.unwrap_or_default().saturating_sub(retry.per_try_timeout.unwrap_or_default());
+            let is_retried = plan.eligibility != Eligibility::Nothing && retry.max_retries > 0;
+            assert_eq!(plan.context.is_some(), is_retried, "only what is retried is told of");
+            assert!(plan.attempt_lasts >= retry.per_try_timeout, "no wait eats a try");
+            let room = plan.attempt_lasts.unwrap_or_default().saturating_sub(retry.per_try_timeout.unwrap_or_default());
             assert!(room <= retry.backoff.max, "and no try lasts longer than a wait needs");
-            for (name, value) in router::router_headers(&retry, plan.leave, plan.seat) {
+            for (name, value) in router::router_headers(&retry, plan.eligibility, plan.seat) {
                 assert!(
                     !value.is_empty() && value.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
                     "{name}: {value}"
@@ -480,14 +480,14 @@ impl World<'_> {
                 }
             }
         }
-        let property = plan.as_ref().and_then(|plan| plan.exchange.as_ref()).map(Exchange::property);
+        let property = plan.as_ref().and_then(|plan| plan.context.as_ref()).map(RetryContext::property);
         let property = property.unwrap_or_default();
         self.requests.push(Request {
             thread: number,
             ticket,
             plan,
             property,
-            tries: Vec::new(),
+            attempts: Vec::new(),
             begun: 0,
             sent: 0,
             held: 0,
@@ -496,43 +496,47 @@ impl World<'_> {
         });
     }
 
-    /// The attempt seat's policy for an exchange, as it finds it.
-    fn seat(&mut self, number: usize, exchange: &Exchange) -> Option<AttemptPolicy> {
-        if let Some(known) = self.threads[number].attempts.take_if(|known| known.is(exchange)) {
+    /// The attempt seat's policy for a retry context, as it finds it.
+    fn seat(&mut self, number: usize, context: &RetryContext) -> Option<AttemptPolicy> {
+        if let Some(known) = self.threads[number].attempts.take_if(|known| known.is(context)) {
             return Some(known);
         }
-        let (name, fingerprint) = (&exchange.policy, exchange.fingerprint);
+        let (name, fingerprint) = (&context.policy, context.fingerprint);
         let fetched = AttemptPolicy::fetch(&mut self.store, name, fingerprint)?;
-        assert!(fetched.is(exchange), "never another policy's");
+        assert!(fetched.is(context), "never another policy's");
         Some(fetched)
     }
 
-    /// Lets the attempt seat of a request's thread act on an exchange, and checks what it leaves.
+    /// Lets the attempt seat of a request's thread act on a retry context, and checks what it leaves.
     fn act<R>(
         &mut self,
         request: usize,
-        exchange: &mut Exchange,
-        act: impl FnOnce(&mut AttemptPolicy, &mut Worker, &mut MemoryStore, &mut Exchange, Timestamp) -> R,
+        context: &mut RetryContext,
+        act: impl FnOnce(&mut AttemptPolicy, &mut Worker, &mut MemoryStore, &mut RetryContext, Timestamp) -> R,
     ) -> Option<R> {
         let number = self.requests[request].thread;
-        let mut attempts = self.seat(number, exchange)?;
-        let (before, was) = (self.used(exchange.key), exchange.retries);
+        let mut attempts = self.seat(number, context)?;
+        let (before, was) = (self.used(context.key), context.retries);
         let now = self.now;
-        let done = act(&mut attempts, &mut self.threads[number].attempt, &mut self.store, exchange, now);
+        let done = act(&mut attempts, &mut self.threads[number].attempt, &mut self.store, context, now);
         self.threads[number].attempts = Some(attempts);
         if !self.tampered {
-            self.tokens += i64::from(self.used(exchange.key)) - i64::from(before);
+            self.tokens += i64::from(self.used(context.key)) - i64::from(before);
         }
-        assert_eq!(Exchange::read_property(&exchange.property()).as_ref(), Some(&*exchange), "the other seat reads it");
+        assert_eq!(
+            RetryContext::read_property(&context.property()).as_ref(),
+            Some(&*context),
+            "the other seat reads it"
+        );
         let most = self.retry().max_retries.max(if self.requests[request].replaced { was } else { 0 });
-        assert!(exchange.retries <= most, "{} of {most} retries", exchange.retries);
+        assert!(context.retries <= most, "{} of {most} retries", context.retries);
         Some(done)
     }
 
     /// How many tokens are withdrawn for a key.
     fn used(&mut self, key: Occupant) -> u32 {
         let fingerprint = self.threads[0].governed.fingerprint();
-        let paths = Paths::new(&paths::of_policy(&self.policy.name, fingerprint), key.place);
+        let paths = Paths::new(&paths::of_policy(&self.policy.name, fingerprint), key.index);
         let fingerprint = occupied(fingerprint, key.tenancy);
         let stored = self.store.get(&paths.budget()).and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint));
         let cell = stored.unwrap_or_default();
@@ -549,59 +553,59 @@ impl World<'_> {
         least
     }
 
-    /// The router begins a try, and the attempt seat sees its headers.
+    /// The router begins an attempt, and the attempt seat sees its headers.
     fn begin(&mut self, request: usize, route: &[u8]) {
         let one = &mut self.requests[request];
-        let Some(mut exchange) = Exchange::read_property(&one.property) else { return };
-        let beside = one.tries.len() + one.held;
+        let Some(mut context) = RetryContext::read_property(&one.property) else { return };
+        let beside = one.attempts.len() + one.held;
         one.begun += 1;
         let (is_first, passed) = (one.begun == 1, one.passed);
-        let done = self.act(request, &mut exchange, |attempts, worker, store, exchange, now| {
-            attempts.announce(store, exchange, now);
-            let hedges = attempts.hedges(exchange);
+        let done = self.act(request, &mut context, |attempts, worker, store, context, now| {
+            attempts.announce(store, context, now);
+            let hedges = attempts.hedges(context);
             if beside > 0 && !hedges {
-                // Tries follow each other.
+                // Attempts follow each other.
                 return None;
             }
-            if let Some((status, marked)) = passed.filter(|_| !exchange.is_retried()) {
+            if let Some((status, marked)) = passed.filter(|_| !context.is_retried()) {
                 let (end, took) = (End::Http(status), Duration::ZERO);
-                exchange.ended(Try { host: Vec::new(), end, verdict: Verdict::Success, took, ended: now });
-                exchange.next = Next::Unnamed;
-                exchange.marked = marked;
+                context.ended(AttemptRecord { host: Vec::new(), end, verdict: Verdict::Success, took, ended: now });
+                context.next = Next::Unnamed;
+                context.marked = marked;
             }
-            if matches!(exchange.next, Next::Denied(_) | Next::Unnamed) {
-                attempts.came_back(exchange.marked, route.to_vec());
+            if matches!(context.next, Next::Denied(_) | Next::Unnamed) {
+                attempts.came_back(context.marked, route.to_vec());
             }
-            let is_retry = exchange.is_retried() || hedges && !is_first;
+            let is_retry = context.is_retried() || hedges && !is_first;
             let decision =
-                is_retry.then(|| attempts.before_retry(&mut Cx::new(store, worker, now, &mut Vec::new()), exchange));
+                is_retry.then(|| attempts.before_retry(&mut Cx::new(store, worker, now, &mut Vec::new()), context));
             Some((decision.unwrap_or(BeforeRetry::Send), is_retry, hedges))
         });
         let Some(Some((decision, is_retry, hedges))) = done else { return };
         let (now, longest) = (self.now, self.longest());
         let one = &mut self.requests[request];
-        one.property = exchange.property();
+        one.property = context.property();
         match decision {
             BeforeRetry::Send => {
-                one.tries.push(InFlight { exchange, phase: Phase::Sent(now) });
+                one.attempts.push(InFlight { context, phase: Phase::Sent(now) });
                 if is_retry {
                     self.sends_further(request);
                 }
             }
             BeforeRetry::Wait { due, taken } => {
                 assert!(due > now && due.since(now) <= longest, "a wait of {:?} of {longest:?}", due.since(now));
-                one.tries.push(InFlight { exchange, phase: Phase::Waiting { due, taken } });
+                one.attempts.push(InFlight { context, phase: Phase::Waiting { due, taken } });
             }
             BeforeRetry::Stop(denial) => {
                 if let Some(denial) = denial {
-                    assert_eq!(exchange.next, Next::Denied(denial), "what is denied is told");
+                    assert_eq!(context.next, Next::Denied(denial), "what is denied is told");
                 }
                 one.held += usize::from(hedges && beside > 0);
             }
         }
     }
 
-    /// A further try leaves for its host.
+    /// A retry leaves for its host.
     fn sends_further(&mut self, request: usize) {
         let most = u32::from(self.retry().max_retries);
         let one = &mut self.requests[request];
@@ -612,22 +616,22 @@ impl World<'_> {
     }
 
     fn wake(&mut self, request: usize, number: usize, taken: Timestamp) {
-        let own = self.requests[request].tries.remove(number).exchange;
-        let mut exchange = self.known(request, own);
-        let decision = self.act(request, &mut exchange, |attempts, _, store, exchange, now| {
-            attempts.after_wait(store, exchange, taken, now)
+        let own = self.requests[request].attempts.remove(number).context;
+        let mut context = self.known(request, own);
+        let decision = self.act(request, &mut context, |attempts, _, store, context, now| {
+            attempts.after_wait(store, context, taken, now)
         });
         let Some(decision) = decision else { return };
         let now = self.now;
         let one = &mut self.requests[request];
-        one.property = exchange.property();
+        one.property = context.property();
         match decision {
             BeforeRetry::Send => {
-                one.tries.push(InFlight { exchange, phase: Phase::Sent(now) });
+                one.attempts.push(InFlight { context, phase: Phase::Sent(now) });
                 self.sends_further(request);
             }
             BeforeRetry::Wait { .. } => panic!("it has waited"),
-            BeforeRetry::Stop(_) => one.held += usize::from(!one.tries.is_empty()),
+            BeforeRetry::Stop(_) => one.held += usize::from(!one.attempts.is_empty()),
         }
     }
 
@@ -638,42 +642,46 @@ impl World<'_> {
         let headers: Vec<_> = core::iter::once(status).chain(others).collect();
         let honors = self.retry().retry_after.honor;
         let head = ResponseHead::read(&headers::write(&headers), self.now, honors);
-        let own = self.requests[request].tries.remove(number).exchange;
-        let mut exchange = self.known(request, own);
-        let beside = self.requests[request].tries.len() + self.requests[request].held;
+        let own = self.requests[request].attempts.remove(number).context;
+        let mut context = self.known(request, own);
+        let beside = self.requests[request].attempts.len() + self.requests[request].held;
         let policy = Arc::clone(self.policy);
-        let done = self.act(request, &mut exchange, |attempts, worker, store, exchange, now| {
+        let done = self.act(request, &mut context, |attempts, worker, store, context, now| {
             let answer = head.answer(ended)?;
             let took = now.since(sent);
             let verdict = Outcome::judge(&policy.outcome, answer, took, None).verdict;
-            let one = Try { host: host.to_vec(), end: End::of(answer)?, verdict, took, ended: now };
-            let is_marked = attempts.forbids(exchange, &head, || Some(route.to_vec()));
+            let one = AttemptRecord { host: host.to_vec(), end: End::of(answer)?, verdict, took, ended: now };
+            let is_marked = attempts.forbids(context, &head, || Some(route.to_vec()));
             let ratelimited = head.ratelimited.is_some();
             let named =
                 conditions::names_response(&policy.retry.as_ref()?.on, head.status, head.grpc_status, ratelimited);
-            if !exchange.is_retried() && verdict == Verdict::Success && named == Named::No {
+            if !context.is_retried() && verdict == Verdict::Success && named == Named::No {
                 // Nothing is told of a request that simply succeeds.
                 return Some((None, is_marked));
             }
-            let after = if attempts.hedges(exchange) && beside > 0 {
-                attempts.after_response_beside(exchange, one, &head)
+            let after = if attempts.hedges(context) && beside > 0 {
+                attempts.after_hedged_response(context, one, &head)
             } else {
                 let ends = match ends {
                     Ends::Never if attempts.wants_time_left() => RouteEnds::Never,
                     Ends::At(nanos) if attempts.wants_time_left() => RouteEnds::At(Timestamp(nanos)),
                     _ => RouteEnds::Unknown,
                 };
-                attempts.after_response(&mut Cx::new(store, worker, now, &mut Vec::new()), exchange, one, &head, ends)
+                attempts.after_response(&mut Cx::new(store, worker, now, &mut Vec::new()), context, one, &head, ends)
             };
-            exchange.marked = after == AfterResponse::Forbid && is_marked;
+            context.marked = after == AfterResponse::Forbid && is_marked;
             Some((Some(after), is_marked))
         });
         match done {
             Some(Some((Some(after), _))) => {
                 if after == AfterResponse::Ask {
-                    assert_eq!(exchange.leave, Leave::All, "what a host has seen is sent again only if it may be");
+                    assert_eq!(
+                        context.eligibility,
+                        Eligibility::All,
+                        "what a host has seen is sent again only if it may be"
+                    );
                 }
-                self.requests[request].property = exchange.property();
+                self.requests[request].property = context.property();
             }
             Some(Some((None, is_marked))) => self.requests[request].passed = Some((head.status, is_marked)),
             Some(None) | None => {}
@@ -689,20 +697,20 @@ impl World<'_> {
         connected: bool,
         client_left: bool,
     ) {
-        let own = self.requests[request].tries.remove(number).exchange;
-        let mut exchange = self.known(request, own);
-        let done = self.act(request, &mut exchange, |attempts, _, store, exchange, now| match phase {
-            Phase::Waiting { taken, .. } if client_left => attempts.abandon(store, exchange, taken, now),
-            Phase::Waiting { due, taken } if connected => AttemptPolicy::begin_again(exchange, due, taken),
-            Phase::Waiting { .. } => attempts.after_no_connection(exchange, host.to_vec(), now),
+        let own = self.requests[request].attempts.remove(number).context;
+        let mut context = self.known(request, own);
+        let done = self.act(request, &mut context, |attempts, _, store, context, now| match phase {
+            Phase::Waiting { taken, .. } if client_left => attempts.abandon(store, context, taken, now),
+            Phase::Waiting { due, taken } if connected => AttemptPolicy::begin_again(context, due, taken),
+            Phase::Waiting { .. } => attempts.after_no_connection(context, host.to_vec(), now),
             Phase::Sent(_) if client_left => {}
-            Phase::Sent(sent) => attempts.after_no_response(exchange, host.to_vec(), connected, sent, now),
+            Phase::Sent(sent) => attempts.after_no_response(context, host.to_vec(), connected, sent, now),
         });
         if done.is_some() {
             let no_connection = matches!(phase, Phase::Waiting { .. }) && !connected && !client_left;
-            // The router counts a try that had no connection, and so does the budget.
+            // The router counts an attempt that had no connection, and so does the budget.
             self.tokens -= i64::from(no_connection);
-            self.requests[request].property = exchange.property();
+            self.requests[request].property = context.property();
         }
         if client_left {
             self.finish(request, Answer::NotTheHost, 0);
@@ -710,13 +718,13 @@ impl World<'_> {
     }
 
     fn finish(&mut self, request: usize, answer: Answer, attempts: u64) {
-        // With the request its tries are gone.
+        // With the request its attempts are gone.
         let waits = |one: &InFlight| matches!(one.phase, Phase::Waiting { .. });
-        while let Some(one) = self.requests[request].tries.iter().position(waits) {
-            self.silence(request, one, self.requests[request].tries[one].phase, b"", true, false);
+        while let Some(one) = self.requests[request].attempts.iter().position(waits) {
+            self.silence(request, one, self.requests[request].attempts[one].phase, b"", true, false);
         }
         let Request { thread, ticket, plan, property, .. } = self.requests.swap_remove(request);
-        let exchange = Exchange::read_property(&property);
+        let context = RetryContext::read_property(&property);
         let key = ticket.key();
         let before = self.used(key.occupant);
         let World { policy, store, threads, now, events, .. } = self;
@@ -725,27 +733,27 @@ impl World<'_> {
         if let Some(hold) = governed.report(&mut Cx::new(store, request, *now, events), ticket, &outcome) {
             governed.release(&mut Cx::new(store, request, *now, &mut Vec::new()), hold);
         }
-        let tried = Tried {
-            leave: plan.as_ref().map_or(Leave::All, |plan| plan.leave),
+        let tried = AttemptsMade {
+            eligibility: plan.as_ref().map_or(Eligibility::All, |plan| plan.eligibility),
             denial: plan.as_ref().and_then(|plan| plan.denial),
-            exchange: exchange.as_ref(),
+            context: context.as_ref(),
             attempts,
         };
         let accounted =
             governed.account_retries(&mut Cx::new(store, request, *now, events), key, &tried, answer, &outcome);
-        // What the router did by itself is charged, and that is no token for a try.
+        // What the router did by itself is charged, and that is no token for an attempt.
         let given_back = before.saturating_sub(self.used(key.occupant));
         assert!(given_back <= 1, "{given_back} tokens for the one try that was not made");
         self.tokens -= i64::from(given_back);
-        if let Some(exchange) = exchange {
+        if let Some(context) = context {
             let mut line = String::new();
-            access_log::push_tries(&mut line, &exchange.tries, accounted.denial);
+            access_log::push_attempts(&mut line, &context.attempts, accounted.denial);
             assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
         }
     }
 }
 
-/// What a try gets back.
+/// What an attempt gets back.
 struct Response<'a> {
     host: &'a [u8],
     status: Status,
@@ -777,8 +785,8 @@ fn target(record: u8, number: u8, governed: &RequestPolicy) -> (String, Kind, u6
         2 => (key.slot((number >> 2 & 3).into()), Kind::Slot, fingerprint),
         3 => (key.budget(), Kind::Budget, fingerprint),
         4 => {
-            let place = (number >> 2).into();
-            let group = GroupPaths::new(&prefix, 0, GroupId::Numbered(Occupant { place, tenancy: 0 }));
+            let index = (number >> 2).into();
+            let group = GroupPaths::new(&prefix, 0, GroupId::Numbered(Occupant { index, tenancy: 0 }));
             (group.map(|group| group.attempt_seat()).unwrap_or_default(), Kind::AttemptSeat, fingerprint)
         }
         5 => (format!("{prefix}/key/{}", number & 3), Kind::KeyName, fingerprint),

@@ -11,26 +11,26 @@ use holdfast_engine::base::random::Random;
 use holdfast_engine::base::time::{SKEW, Timestamp};
 use holdfast_engine::breaker::{Admission, Cell};
 use holdfast_engine::concurrency::in_flight::InFlight;
-use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::attempt::{AttemptRecord, End};
 use holdfast_engine::http::outcome::{Outcome, Verdict};
-use holdfast_engine::outlier::cause::Cause;
+use holdfast_engine::outlier::cause::EjectionCause;
 use holdfast_engine::outlier::leader::Leader;
-use holdfast_engine::outlier::run::Run;
+use holdfast_engine::outlier::run::HostRun;
 use holdfast_engine::outlier::slot::HostSlot;
 use holdfast_engine::outlier::steering::{self, Rotation};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
-use holdfast_engine::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, Tried};
+use holdfast_engine::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, ProbeResult};
 use holdfast_engine::retry::budget::Withdrawn;
 use holdfast_engine::seats::policy_text::PolicyText;
 use holdfast_engine::seats::presence::{LASTS, Presence};
-use holdfast_engine::seats::retry_context::Exchange;
+use holdfast_engine::seats::retry_context::RetryContext;
 use holdfast_engine::store::Store;
+use holdfast_engine::store::directory::{Directory, DirectoryView, Worth};
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::places::{Directory, Places, Worth};
 use holdfast_engine::store::record::{Record, VERSION};
 use holdfast_engine::store::slot::{Shape, Slot};
 use holdfast_engine::store::variants::{self, Variants};
-use holdfast_engine::store::workers::{Place, Workers};
+use holdfast_engine::store::workers::{WorkerSlot, Workers};
 use holdfast_policy::config;
 use holdfast_policy::document::{Breaker, Budget, Detector, Outlier, Policy};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -131,8 +131,8 @@ impl Step {
         }
     }
 
-    fn place(&self) -> Place {
-        Place { number: self.small.into(), nonce: self.random % 4 }
+    fn index(&self) -> WorkerSlot {
+        WorkerSlot { number: self.small.into(), nonce: self.random % 4 }
     }
 }
 
@@ -144,12 +144,12 @@ fuzz_target!(|input: Input<'_>| {
     let workers = start::<Workers>(&input);
     let in_flight = start::<InFlight>(&input);
     let withdrawn = start::<Withdrawn>(&input);
-    let exchange = start::<Exchange>(&input);
+    let context = start::<RetryContext>(&input);
     let presence = start::<Presence>(&input);
     start::<PolicyText>(&input);
     let table = start::<HostTable>(&input);
     let host_slot = start::<HostSlot>(&input);
-    let run = start::<Run>(&input);
+    let run = start::<HostRun>(&input);
     start::<Leader>(&input);
     let directory = start::<Directory>(&input);
     let variants = start::<Variants>(&input);
@@ -166,8 +166,8 @@ fuzz_target!(|input: Input<'_>| {
     run_slots(slots, &shape, &input.steps);
     run_workers(workers.unwrap_or_default(), &input.steps);
     run_in_flight(in_flight.unwrap_or_default(), &input.steps);
-    if let Some(exchange) = exchange {
-        run_exchange(exchange, input.second, &input.steps);
+    if let Some(context) = context {
+        run_exchange(context, input.second, &input.steps);
     }
     if let Some(rules) = &policy.outlier {
         run_hosts(table.unwrap_or_default(), rules, &input.steps);
@@ -185,17 +185,17 @@ fuzz_target!(|input: Input<'_>| {
 fn run_places(directory: &Directory, steps: &[Step]) {
     let (mut store, mut now) = (MemoryStore::default(), Timestamp::from_secs(1_700_000_000));
     store.set("places", &directory.encode(FINGERPRINT));
-    let mut places = Places::new("places".to_owned(), FINGERPRINT, 4);
+    let mut view = DirectoryView::new("places".to_owned(), FINGERPRINT, 4);
     for step in steps {
         now = step.clock.turn(now);
         let worth = if step.slow { Worth::Keep } else { Worth::Little(step.small.into()) };
-        if let Some((occupant, is_new)) = places.place(&mut store, step.random % 8, 20, now, &mut |_, _| worth) {
-            assert!(places.known().has(occupant));
-            assert!(!is_new || usize::from(occupant.place) < directory.entries().len().max(4), "{occupant:?}");
-            places.use_once(occupant);
+        if let Some((occupant, is_new)) = view.assign(&mut store, step.random % 8, 20, now, &mut |_, _| worth) {
+            assert!(view.known().has(occupant));
+            assert!(!is_new || usize::from(occupant.index) < directory.entries().len().max(4), "{occupant:?}");
+            view.use_once(occupant);
         }
-        places.look(&mut store, now);
-        places.upkeep(&mut store, now, &mut |_| step.slow);
+        view.refresh(&mut store, now);
+        view.upkeep(&mut store, now, &mut |_| step.slow);
     }
 }
 
@@ -293,10 +293,10 @@ fn run_workers(mut workers: Workers, steps: &[Step]) {
     let mut held = None;
     for step in steps {
         now = step.clock.turn(now);
-        let place = held.filter(|_| step.small.is_multiple_of(2)).unwrap_or_else(|| step.place());
-        if !workers.renew(place, now) {
+        let index = held.filter(|_| step.small.is_multiple_of(2)).unwrap_or_else(|| step.index());
+        if !workers.renew(index, now) {
             held = workers.claim(now, step.random);
-            assert!(held.is_none_or(|place| usize::from(place.number) < workers.claims.len()));
+            assert!(held.is_none_or(|index| usize::from(index.number) < workers.claims.len()));
         }
         comes_back(&workers);
     }
@@ -308,15 +308,15 @@ fn run_in_flight(mut cell: InFlight, steps: &[Step]) {
         now = step.clock.turn(now);
         let limit = u32::from(step.small) + 1;
         if step.slow {
-            cell.set(step.place(), step.number, now);
-        } else if cell.acquire(step.place(), step.number, limit, now) {
+            cell.set(step.index(), step.number, now);
+        } else if cell.acquire(step.index(), step.number, limit, now) {
             assert!(cell.total() <= u64::from(limit), "never one more");
         }
         comes_back(&cell);
     }
 }
 
-/// Requests deposit, tries withdraw, are charged or not sent after all. However it goes, what is withdrawn in a window that
+/// Requests deposit, attempts withdraw, are charged or not sent after all. However it goes, what is withdrawn in a window that
 /// ends with a withdrawal is within what the window's requests allow.
 fn run_budget(mut cell: Withdrawn, mut slots: [Slot; 2], shape: &Shape, budget: &Budget, steps: &[Step]) {
     let mut now = Timestamp::from_secs(1_700_000_000);
@@ -355,15 +355,19 @@ fn run_budget(mut cell: Withdrawn, mut slots: [Slot; 2], shape: &Shape, budget: 
     }
 }
 
-fn run_exchange(mut exchange: Exchange, host: &[u8], steps: &[Step]) {
-    let mut now = exchange.admitted;
+fn run_exchange(mut context: RetryContext, host: &[u8], steps: &[Step]) {
+    let mut now = context.admitted;
     for step in steps {
         now = step.clock.turn(now);
         let took = Duration::from_nanos(step.random);
         let verdict = step.outcome().verdict;
-        exchange.ended(Try { host: host.to_vec(), end: step.end(), verdict, took, ended: now });
-        assert!(exchange.is_retried(), "a try has ended");
-        assert_eq!(Exchange::read_property(&exchange.property()).as_ref(), Some(&exchange), "the other seat reads it");
+        context.ended(AttemptRecord { host: host.to_vec(), end: step.end(), verdict, took, ended: now });
+        assert!(context.is_retried(), "a try has ended");
+        assert_eq!(
+            RetryContext::read_property(&context.property()).as_ref(),
+            Some(&context),
+            "the other seat reads it"
+        );
     }
 }
 
@@ -385,7 +389,7 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
         let then = now;
         now = step.clock.turn(now);
         let known: Vec<HostId> = table.hosts().map(|(id, _)| id).collect();
-        let any = HostId { place: step.small.into(), id: step.number };
+        let any = HostId { index: step.small.into(), id: step.number };
         let id = known.get(step.small as usize % known.len().max(1)).copied().unwrap_or(any);
         let address = format!("10.0.0.{}:80", step.number % 300);
         let out = table.out();
@@ -396,13 +400,17 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
             2 | 3 => {
                 let detector = Detector::ALL[usize::from(step.verdict) % Detector::COUNT];
                 let cause = match detector {
-                    Detector::FailureRate => Cause::FailureRate { failures: step.number, total: step.number },
-                    Detector::SuccessRate => Cause::SuccessRate { share: 1, mean: step.number, stdev: 0, hosts: 2 },
-                    Detector::Latency => {
-                        Cause::Latency { own: Duration::from_nanos(step.random), peers: Duration::ZERO, hosts: 1 }
+                    Detector::FailureRate => EjectionCause::FailureRate { failures: step.number, total: step.number },
+                    Detector::SuccessRate => {
+                        EjectionCause::SuccessRate { share: 1, mean: step.number, stdev: 0, hosts: 2 }
                     }
-                    Detector::Heartbeat => Cause::Heartbeat { failures: 1, last: None },
-                    detector => Cause::Run { detector, length: 5, last: step.end() },
+                    Detector::Latency => EjectionCause::Latency {
+                        own: Duration::from_nanos(step.random),
+                        peers: Duration::ZERO,
+                        hosts: 1,
+                    },
+                    Detector::Heartbeat => EjectionCause::Heartbeat { failures: 1, last: None },
+                    detector => EjectionCause::Run { detector, length: 5, last: step.end() },
                 };
                 let ejection = table.eject(rules, id, cause, now, step.random);
                 let (now_out, known) = (table.out(), table.known());
@@ -419,7 +427,7 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
             }
             6 => {
                 let took = Duration::from_nanos(step.random);
-                let tried = Tried { end: step.end(), failed: step.slow, took, has_permit: step.small > 99 };
+                let tried = ProbeResult { end: step.end(), failed: step.slow, took, has_permit: step.small > 99 };
                 table.judge_probe(rules, id, tried, then, now, step.random);
             }
             7 => {
@@ -427,8 +435,8 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
             }
             8 => {
                 let tally = |id: HostId| {
-                    let (total, took) = (step.number ^ u32::from(id.place), step.random);
-                    let failures = total >> (id.place % 3);
+                    let (total, took) = (step.number ^ u32::from(id.index), step.random);
+                    let failures = total >> (id.index % 3);
                     (id, holdfast_engine::outlier::slot::HostTally { total, failures, took })
                 };
                 let tallies: Tallies = known.iter().copied().chain([any]).map(tally).collect();
@@ -437,7 +445,7 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
             9 => table.forget(id),
             10 => table.list(&[address], &rules.hosts, now),
             _ => {
-                let _ = core::mem::take(&mut table.news);
+                let _ = core::mem::take(&mut table.events);
             }
         }
         assert!(table.known() <= MOST_HOSTS && table.out() <= table.known());
@@ -463,7 +471,7 @@ fn run_host_slot(mut slot: HostSlot, rules: &Outlier, steps: &[Step]) {
     for step in steps {
         now = step.clock.turn(now);
         let interval = interval_number(now, rules.interval);
-        let host = HostId { place: step.random as u16 % 1100, id: step.number };
+        let host = HostId { index: step.random as u16 % 1100, id: step.number };
         slot.record(host, step.slow, Duration::from_nanos(step.random), interval);
         let read = HostSlot::decode(&slot.encode(FINGERPRINT), FINGERPRINT).expect("it can be read");
         for interval in [interval.saturating_sub(1), interval, interval.saturating_add(1)] {
@@ -473,7 +481,7 @@ fn run_host_slot(mut slot: HostSlot, rules: &Outlier, steps: &[Step]) {
     }
 }
 
-fn run_run(mut run: Run, steps: &[Step]) {
+fn run_run(mut run: HostRun, steps: &[Step]) {
     for step in steps {
         run.fail(step.end());
         assert!(!run.is_empty());

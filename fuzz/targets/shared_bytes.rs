@@ -9,13 +9,13 @@ use std::sync::{Arc, LazyLock};
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
-use holdfast_engine::outlier::hosts::Judged;
+use holdfast_engine::outlier::hosts::HostAttempt;
 use holdfast_engine::request::{Decision, InFlightHold, RequestPolicy, Sending, Ticket};
 use holdfast_engine::store::Store;
 use holdfast_engine::store::cluster::{ClusterHash, GroupId};
+use holdfast_engine::store::directory::Occupant;
 use holdfast_engine::store::memory::MemoryStore;
 use holdfast_engine::store::paths::{self, GroupPaths, Paths};
-use holdfast_engine::store::places::Occupant;
 use holdfast_engine::store::record::{Kind, VERSION};
 use holdfast_engine::store::worker::Worker;
 use holdfast_engine::store::workers;
@@ -64,7 +64,7 @@ enum Step<'a> {
         cluster: &'a [u8],
         waits: bool,
     },
-    /// One of its tries is over.
+    /// One of its attempts is over.
     Judge {
         worker: u8,
         key: u8,
@@ -146,8 +146,8 @@ fuzz_target!(|input: Input<'_>| {
                 let Thread { worker, governed, tickets, .. } = &mut threads[usize::from(worker % 3)];
                 let Some(ticket) = tickets.last() else { continue };
                 let hash = ClusterHash(cluster.len() as u64 % 3);
-                let leave = waits.then_some(holdfast_engine::retry::Leave::Nothing);
-                let sending = Sending { cluster: hash, cluster_name: cluster, leave, exchange: None };
+                let eligibility = waits.then_some(holdfast_engine::retry::Eligibility::Nothing);
+                let sending = Sending { cluster: hash, cluster_name: cluster, eligibility, context: None };
                 let sent = governed.send(&mut Cx::new(&mut store, worker, now, &mut events), ticket, sending);
                 if let Some(steering) = sent.steering {
                     assert!(steering.out <= steering.of, "{steering:?}");
@@ -173,7 +173,7 @@ fuzz_target!(|input: Input<'_>| {
                 let value = [key % 4];
                 let key = governed.key(worker, &mut store, now, |_| Some(value[..].into()));
                 let cluster = ClusterHash(u64::from(cluster % 3));
-                let one = Judged { host, end, verdict, took, sent };
+                let one = HostAttempt { host, end, verdict, took, sent };
                 if verdict != Verdict::Success || governed.wants_host(&mut store, key, cluster, now) {
                     governed.judge_host(&mut Cx::new(&mut store, worker, now, &mut events), key, cluster, one);
                 }
@@ -209,7 +209,7 @@ fn target(record: u8, governed: &RequestPolicy) -> (String, u8, u64) {
     let key = Paths::new(&prefix, (record >> 4 & 3).into());
     let group = match record >> 6 {
         0 => GroupId::OfTheKey,
-        place => GroupId::Numbered(Occupant { place: u16::from(place) - 1, tenancy: 0 }),
+        index => GroupId::Numbered(Occupant { index: u16::from(index) - 1, tenancy: 0 }),
     };
     let Some(group) = GroupPaths::new(&prefix, (record >> 4 & 3).into(), group) else { unreachable!() };
     let hosts = group.hosts();

@@ -41,9 +41,9 @@ pub enum Metric {
     FallbackStatic,
     /// Would have been answered with a static fallback, in shadow mode.
     WouldFallbackStatic,
-    /// Tries after the first of a request.
+    /// Attempts after the first of a request.
     Retries,
-    /// Requests that succeeded after more than one try.
+    /// Requests that succeeded after more than one attempt.
     RetriesRecovered,
     /// Not retried: the budget had no token left.
     DeniedBudget,

@@ -1,4 +1,4 @@
-//! Properties of the wait before a further try, for all settings, seeds and tries.
+//! Properties of the wait before a retry, for all settings, seeds and attempts.
 
 #![cfg(not(target_arch = "wasm32"))]
 

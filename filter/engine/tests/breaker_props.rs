@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::breaker::{Cell, Judged};
+use holdfast_engine::breaker::{Cell, CellChange};
 use holdfast_engine::concurrency::in_flight::InFlight;
 use holdfast_engine::event::Event;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
@@ -172,9 +172,9 @@ proptest! {
                     ).map(|(ticket, admitted)| (ticket.is_probe(), *admitted));
                     let events = process.end(number, which, verdict, now);
                     if let Some((true, admitted)) = ending
-                        && let Some(place) = out.iter().position(|one| *one == (number, admitted))
+                        && let Some(index) = out.iter().position(|one| *one == (number, admitted))
                     {
-                        out.swap_remove(place);
+                        out.swap_remove(index);
                         if verdict != Verdict::Ignored {
                             judged += 1;
                         }
@@ -258,7 +258,7 @@ proptest! {
                 cell.peek(breaker, Timestamp(now), random);
                 cell.admit(breaker, Timestamp(now), random);
                 let judged = cell.judge_probe(breaker, 0, 0, &Outcome::IGNORED, Timestamp(now), random);
-                prop_assert!(matches!(judged, Judged::Stale | Judged::Counted));
+                prop_assert!(matches!(judged, CellChange::Stale | CellChange::HostCount));
             }
         }
     }

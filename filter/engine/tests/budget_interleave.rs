@@ -18,14 +18,14 @@ use std::time::Duration;
 use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
 use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::attempt::{AttemptRecord, End};
 use holdfast_engine::http::outcome::{Answer, Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
-use holdfast_engine::request::{Asked, Decision, RequestPolicy, Tried};
-use holdfast_engine::retry::Leave;
+use holdfast_engine::request::{Asked, AttemptsMade, Decision, RequestPolicy};
+use holdfast_engine::retry::Eligibility;
 use holdfast_engine::retry::budget::Withdrawn;
 use holdfast_engine::seats::presence::Presence;
-use holdfast_engine::seats::retry_context::Exchange;
+use holdfast_engine::seats::retry_context::RetryContext;
 use holdfast_engine::store::Store;
 use holdfast_engine::store::cluster::{ClusterHash, GroupId};
 use holdfast_engine::store::paths::{self, GroupPaths};
@@ -34,7 +34,7 @@ use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
 use holdfast_policy::document::{Budget, Policy};
 use holdfast_policy::percent::Percent;
-use racing::{Handle, explore, policy, race, t};
+use racing::{Handle, policy, race, send_discovery_request, t};
 
 /// When the scenarios are over; everything in them is less than a window old then.
 const AT_THE_END: Timestamp = Timestamp::from_millis(1_700_000_003_000);
@@ -66,9 +66,9 @@ fn store(policy: &Policy, limit: u32) -> Handle {
     })
 }
 
-/// A request whose further try has a token.
+/// A request whose retry has a token.
 struct Token {
-    exchange: Exchange,
+    context: RetryContext,
     taken: Timestamp,
 }
 
@@ -79,7 +79,7 @@ struct Thread {
     attempt: Worker,
     attempts: AttemptPolicy,
     /// A request as the attempt seat is told of it.
-    exchange: Exchange,
+    context: RetryContext,
     store: Handle,
 }
 
@@ -100,40 +100,40 @@ impl Thread {
         let cluster = ClusterHash::OF_THE_KEY;
         let key = request_policy.key(&mut request, &mut store, t(0), |_| Some(Cow::Borrowed(b"")));
         let prefix = paths::of_policy("p", fingerprint);
-        let group = GroupPaths::new(&prefix, key.occupant.place, GroupId::OfTheKey).expect("it is the key's");
+        let group = GroupPaths::new(&prefix, key.occupant.index, GroupId::OfTheKey).expect("it is the key's");
         let seat = group.attempt_seat();
         store.set(&seat, &Presence { seen: t(0) }.encode(fingerprint));
         let decision = request_policy.admit(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let asked = Asked { leave: Leave::All, cluster, ended: true };
+        let asked = Asked { eligibility: Eligibility::All, cluster, ended: true };
         let plan =
             request_policy.plan_retries(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), &ticket, asked);
-        let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
-        Thread { request, request_policy, attempt: Worker::new(!seed), attempts, exchange, store }
+        let context = plan.and_then(|plan| plan.context).expect("it may be retried");
+        Thread { request, request_policy, attempt: Worker::new(!seed), attempts, context, store }
     }
 
-    /// A try fails, and the attempt seat decides whether there is another: the token that was withdrawn for it.
+    /// An attempt fails, and the attempt seat decides whether there is another: the token that was withdrawn for it.
     fn withdraws(&mut self, now: Timestamp) -> Option<Token> {
-        let Thread { attempt, attempts, store, exchange, .. } = self;
-        let mut exchange = Exchange { admitted: now, ..exchange.clone() };
+        let Thread { attempt, attempts, store, context, .. } = self;
+        let mut context = RetryContext { admitted: now, ..context.clone() };
         let end = End::Http(503);
-        let one = Try { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
+        let one = AttemptRecord { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
         let after = attempts.after_response(
             &mut Cx::new(store, attempt, now, &mut Vec::new()),
-            &mut exchange,
+            &mut context,
             one,
             &head,
             RouteEnds::Unknown,
         );
-        (after == AfterResponse::Ask).then_some(Token { exchange, taken: now })
+        (after == AfterResponse::Ask).then_some(Token { context, taken: now })
     }
 
     fn gives_back(&mut self, token: &Token, now: Timestamp) {
-        self.attempts.abandon(&mut self.store, &mut token.exchange.clone(), token.taken, now);
+        self.attempts.abandon(&mut self.store, &mut token.context.clone(), token.taken, now);
     }
 
-    /// A request without further tries: a deposit.
+    /// A request without retries: a deposit.
     fn deposits(&mut self, now: Timestamp) {
         let (store, mut events) = (&mut self.store, Vec::new());
         let key = self.request_policy.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
@@ -148,7 +148,7 @@ impl Thread {
     fn charges(&mut self, retries: u64, now: Timestamp) {
         let (store, mut events) = (&mut self.store, Vec::new());
         let key = self.request_policy.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
-        let tried = Tried { leave: Leave::All, denial: None, exchange: None, attempts: retries + 1 };
+        let tried = AttemptsMade { eligibility: Eligibility::All, denial: None, context: None, attempts: retries + 1 };
         let answer = Answer::Http(503);
         self.request_policy.account_retries(
             &mut Cx::new(store, &mut self.request, now, &mut events),
@@ -181,7 +181,7 @@ fn left_withdrawn(store: &Handle, policy: &Policy) -> u32 {
 #[test]
 fn two_workers_that_withdraw_twice_each_get_the_three_tokens_there_are() {
     let features = tokens(3);
-    explore(policy(&features), move |policy| {
+    send_discovery_request(policy(&features), move |policy| {
         let (store, threads) = workers(2, &features, policy, 3);
         let done = race(threads, |_, thread| (0..2).filter_map(|_| thread.withdraws(t(1))).count());
         assert_eq!(done.iter().map(|(_, granted)| granted).sum::<usize>(), 3, "not one more and not one less");
@@ -192,7 +192,7 @@ fn two_workers_that_withdraw_twice_each_get_the_three_tokens_there_are() {
 #[test]
 fn three_workers_share_the_last_two_tokens() {
     let features = tokens(2);
-    explore(policy(&features), move |policy| {
+    send_discovery_request(policy(&features), move |policy| {
         let (store, threads) = workers(3, &features, policy, 2);
         let done = race(threads, |_, thread| thread.withdraws(t(1)).is_some());
         assert_eq!(done.iter().filter(|(_, granted)| *granted).count(), 2);
@@ -203,7 +203,7 @@ fn three_workers_share_the_last_two_tokens() {
 #[test]
 fn a_token_that_comes_back_while_another_worker_asks_for_it_is_neither_lost_nor_doubled() {
     let features = tokens(1);
-    explore(policy(&features), move |policy| {
+    send_discovery_request(policy(&features), move |policy| {
         let (store, mut threads) = workers(2, &features, policy, 1);
         let token = threads[0].withdraws(t(0)).expect("there is one");
         let mut done = race(threads, move |number, thread| {
@@ -221,7 +221,7 @@ fn a_token_that_comes_back_while_another_worker_asks_for_it_is_neither_lost_nor_
 #[test]
 fn two_tokens_that_come_back_together_are_both_there_for_a_third_worker() {
     let features = tokens(2);
-    explore(policy(&features), move |policy| {
+    send_discovery_request(policy(&features), move |policy| {
         let (store, mut threads) = workers(3, &features, policy, 2);
         let tokens = [0, 1].map(|number: usize| threads[number].withdraws(t(0)).expect("there are two"));
         // In another bucket than they were withdrawn in.
@@ -238,7 +238,7 @@ fn two_tokens_that_come_back_together_are_both_there_for_a_third_worker() {
 #[test]
 fn a_token_that_two_workers_take_and_give_back_and_a_third_keeps_is_held_by_one_at_a_time() {
     let features = tokens(1);
-    explore(policy(&features), move |policy| {
+    send_discovery_request(policy(&features), move |policy| {
         let (store, threads) = workers(3, &features, policy, 1);
         let held = Arc::new(AtomicUsize::new(0));
         let done = race(threads, move |number, thread| {
@@ -259,8 +259,8 @@ fn a_token_that_two_workers_take_and_give_back_and_a_third_keeps_is_held_by_one_
 #[test]
 fn what_the_router_alone_has_retried_is_charged_beside_every_withdrawal() {
     let features = tokens(2);
-    explore(policy(&features), move |policy| {
-        // A charge is for tries that have been made, whether or not there were tokens for them.
+    send_discovery_request(policy(&features), move |policy| {
+        // A charge is for attempts that have been made, whether or not there were tokens for them.
         let (store, threads) = workers(3, &features, policy, 4);
         let done = race(threads, |number, thread| {
             if number == 0 {
@@ -276,7 +276,7 @@ fn what_the_router_alone_has_retried_is_charged_beside_every_withdrawal() {
 #[test]
 fn requests_that_are_counted_meanwhile_never_give_more_than_they_are_worth() {
     let features = r#""retry":{"budget":{"ratio":100,"min_per_second":0,"window":"10s"}}"#;
-    explore(policy(features), move |policy| {
+    send_discovery_request(policy(features), move |policy| {
         let (store, mut threads) = workers(2, features, policy, 3);
         threads[1].deposits(t(0));
         let begun = Arc::new(AtomicUsize::new(1));
@@ -301,7 +301,7 @@ fn a_worker_that_crashes_anywhere_takes_at_most_its_own_token_along() {
     let features = tokens(3);
     for calls in 0..4 {
         let features = features.clone();
-        explore(policy(&features), move |policy| {
+        send_discovery_request(policy(&features), move |policy| {
             let (store, mut threads) = workers(3, &features, policy, 3);
             threads[0].store = store.crashing_after(calls);
             let done = race(threads, |_, thread| thread.withdraws(t(1)).is_some());

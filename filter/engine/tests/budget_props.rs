@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::attempt::{AttemptRecord, End};
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
 use holdfast_engine::request::{Asked, Decision, RequestPolicy};
-use holdfast_engine::retry::{Denial, Leave};
+use holdfast_engine::retry::{Denial, Eligibility};
 use holdfast_engine::seats::presence::Presence;
-use holdfast_engine::seats::retry_context::{Exchange, Next};
+use holdfast_engine::seats::retry_context::{Next, RetryContext};
 use holdfast_engine::store::Store;
 use holdfast_engine::store::cluster::{ClusterHash, GroupId};
 use holdfast_engine::store::keys::Key;
@@ -38,9 +38,9 @@ enum Step {
     Pass(u64),
     /// So many requests are over that asked for nothing.
     Requests(usize, usize),
-    /// So many requests fail, ask for another try, and are over.
+    /// So many requests fail, ask for a retry, and are over.
     Failures(usize, usize),
-    /// A try that has a token is not sent after all.
+    /// An attempt that has a token is not sent after all.
     GiveBack(usize, usize),
     /// Both VMs of the worker crash, and new ones take their place.
     Crash(usize),
@@ -71,7 +71,7 @@ struct Thread {
     attempt: Worker,
     attempts: AttemptPolicy,
     /// A request as the attempt seat is told of it.
-    exchange: Exchange,
+    context: RetryContext,
 }
 
 /// All workers of one process, and what happened.
@@ -84,8 +84,8 @@ struct Process {
     now: Timestamp,
     /// When requests were over.
     deposits: Vec<Timestamp>,
-    /// Further tries that have a token, and when they got it.
-    tokens: Vec<(Timestamp, Exchange)>,
+    /// Retries that have a token, and when they got it.
+    tokens: Vec<(Timestamp, RetryContext)>,
     refused: usize,
 }
 
@@ -130,15 +130,15 @@ impl Process {
         let cluster = ClusterHash::OF_THE_KEY;
         let key = request_policy.key(&mut request, store, now, |_| Some(Cow::Borrowed(b"")));
         let prefix = paths::of_policy("p", fingerprint);
-        let group = GroupPaths::new(&prefix, key.occupant.place, GroupId::OfTheKey).expect("it is the key's");
+        let group = GroupPaths::new(&prefix, key.occupant.index, GroupId::OfTheKey).expect("it is the key's");
         let seat = group.attempt_seat();
         store.set(&seat, &Presence { seen: now }.encode(fingerprint));
         let decision = request_policy.admit(&mut Cx::new(store, &mut request, now, &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let asked = Asked { leave: Leave::All, cluster, ended: true };
+        let asked = Asked { eligibility: Eligibility::All, cluster, ended: true };
         let plan = request_policy.plan_retries(&mut Cx::new(store, &mut request, now, &mut Vec::new()), &ticket, asked);
-        let exchange = plan.and_then(|plan| plan.exchange).expect("it may be retried");
-        Thread { request, request_policy, attempt: Worker::new(!self.seed), attempts, exchange }
+        let context = plan.and_then(|plan| plan.context).expect("it may be retried");
+        Thread { request, request_policy, attempt: Worker::new(!self.seed), attempts, context }
     }
 
     /// A request comes and is over: a deposit.
@@ -152,26 +152,26 @@ impl Process {
         self.deposits.push(now);
     }
 
-    /// The first try of a request fails. Gives whether there is to be another.
+    /// The first attempt of a request fails. Gives whether there is to be another.
     fn failure(&mut self, number: usize) -> bool {
         let (now, store) = (self.now, &mut self.store);
-        let Thread { attempt, attempts, exchange, .. } = &mut self.threads[number];
-        let mut exchange = Exchange { admitted: now, ..exchange.clone() };
+        let Thread { attempt, attempts, context, .. } = &mut self.threads[number];
+        let mut context = RetryContext { admitted: now, ..context.clone() };
         let end = End::Http(503);
-        let one = Try { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
+        let one = AttemptRecord { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
         let after = attempts.after_response(
             &mut Cx::new(store, attempt, now, &mut Vec::new()),
-            &mut exchange,
+            &mut context,
             one,
             &head,
             RouteEnds::Unknown,
         );
         let granted = after == AfterResponse::Ask;
         if granted {
-            self.tokens.push((now, exchange));
+            self.tokens.push((now, context));
         } else {
-            assert_eq!(exchange.next, Next::Denied(Denial::Budget), "nothing else is in the way");
+            assert_eq!(context.next, Next::Denied(Denial::Budget), "nothing else is in the way");
             self.refused += 1;
         }
         granted
@@ -179,8 +179,8 @@ impl Process {
 
     fn give_back(&mut self, number: usize, token: usize) {
         if !self.tokens.is_empty() {
-            let (taken, mut exchange) = self.tokens.swap_remove(token % self.tokens.len());
-            self.threads[number].attempts.abandon(&mut self.store, &mut exchange, taken, self.now);
+            let (taken, mut context) = self.tokens.swap_remove(token % self.tokens.len());
+            self.threads[number].attempts.abandon(&mut self.store, &mut context, taken, self.now);
         }
     }
 
@@ -189,12 +189,12 @@ impl Process {
         times.filter(|time| self.now.since(*time) < length).count() as u32
     }
 
-    /// The further tries with a token in every window that ends now.
+    /// The retries with a token in every window that ends now.
     fn granted(&self, length: Duration) -> u32 {
         self.within(self.tokens.iter().map(|(taken, _)| *taken), length)
     }
 
-    /// That in the window that ends now there are no more further tries than its requests allow. (A window with too many
+    /// That in the window that ends now there are no more retries than its requests allow. (A window with too many
     /// of them has too many when the last one is granted.)
     fn check_limit(&self) {
         let granted = self.granted(self.budget.window);
@@ -203,7 +203,7 @@ impl Process {
         assert!(u64::from(granted) * 1000 <= allowed, "{granted} further tries for {requests} requests: {allowed}");
     }
 
-    /// That a further try was refused because there was no token left: requests count for nine tenths of a window at least
+    /// That a retry was refused because there was no token left: requests count for nine tenths of a window at least
     /// and after 10 ms at most, and tokens are gone for eleven tenths at most.
     fn check_refusal(&self) {
         let taken = self.granted(self.budget.window * 11 / 10);
@@ -246,10 +246,10 @@ impl Process {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
-    /// Whatever requests, failures, tries that are not sent and crashes there are: in no window are there more further
-    /// tries than its requests and one reserve allow, and none is refused that a token is left for.
+    /// Whatever requests, failures, attempts that are not sent and crashes there are: in no window are there more retries
+    /// than its requests and one reserve allow, and none is refused that a token is left for.
     #[test]
-    fn in_no_window_are_there_more_further_tries_than_its_requests_allow(
+    fn in_no_window_are_there_more_retries_than_its_requests_allow(
         budget in budget(),
         steps in prop::collection::vec(step(), 1..150),
     ) {
@@ -259,7 +259,7 @@ proptest! {
 
 /// The property above would also hold if nothing was ever granted, or everything.
 #[test]
-fn timelines_of_an_outage_have_tries_that_are_granted_and_tries_that_are_refused() {
+fn timelines_of_an_outage_have_attempts_that_are_granted_and_attempts_that_are_refused() {
     let mut process = Process::new((20, 5, 10_000));
     let second = [Step::Failures(0, 10), Step::Failures(1, 10), Step::Failures(2, 10), Step::Pass(100)];
     for _ in 0..30 {

@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::http::attempt::{End, Try};
+use holdfast_engine::http::attempt::{AttemptRecord, End};
 use holdfast_engine::http::outcome::Verdict;
 use holdfast_engine::outlier::table::HostId;
-use holdfast_engine::retry::{Denial, Leave};
-use holdfast_engine::seats::retry_context::{Exchange, Next};
+use holdfast_engine::retry::{Denial, Eligibility};
+use holdfast_engine::seats::retry_context::{Next, RetryContext};
 use holdfast_engine::store::cluster::GroupId;
-use holdfast_engine::store::places::Occupant;
+use holdfast_engine::store::directory::Occupant;
 use holdfast_engine::store::record::{Kind, VERSION};
 use proptest::prelude::*;
 
@@ -34,13 +34,13 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 fn occupant() -> impl Strategy<Value = Occupant> {
-    any::<(u16, u32)>().prop_map(|(place, tenancy)| Occupant { place, tenancy })
+    any::<(u16, u32)>().prop_map(|(index, tenancy)| Occupant { index, tenancy })
 }
 
-fn one() -> impl Strategy<Value = Try> {
+fn one() -> impl Strategy<Value = AttemptRecord> {
     let verdict = prop_oneof![Just(Verdict::Success), Just(Verdict::Failure), Just(Verdict::Ignored)];
     let host = prop::collection::vec(any::<u8>(), 0..64);
-    (host, end(), verdict, span(), time()).prop_map(|(host, end, verdict, took, ended)| Try {
+    (host, end(), verdict, span(), time()).prop_map(|(host, end, verdict, took, ended)| AttemptRecord {
         host,
         end,
         verdict,
@@ -59,12 +59,12 @@ fn next() -> impl Strategy<Value = Next> {
     ]
 }
 
-/// Any exchange. A time of zero stands for none, and no more than 32 tries are kept.
-fn exchange() -> impl Strategy<Value = Exchange> {
-    let leave = prop_oneof![Just(Leave::All), Just(Leave::Unsent), Just(Leave::Nothing)];
+/// Any retry context. A time of zero stands for none, and no more than 32 attempts are kept.
+fn context() -> impl Strategy<Value = RetryContext> {
+    let eligibility = prop_oneof![Just(Eligibility::All), Just(Eligibility::Unsent), Just(Eligibility::Nothing)];
     let some_time = prop::option::of((1..=u64::MAX).prop_map(Timestamp));
     let some_span = prop::option::of((1..=u64::MAX).prop_map(Duration::from_nanos));
-    let place = (
+    let index = (
         any::<u64>(),
         ".{0,40}",
         occupant(),
@@ -73,13 +73,14 @@ fn exchange() -> impl Strategy<Value = Exchange> {
         prop::option::of(any::<(u16, u32)>()),
     );
     let times = (any::<u64>(), time(), some_time, some_span);
-    let tries = (leave, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<(bool, u8)>());
-    (place, times, tries).prop_map(|(place, times, tries)| {
-        let (fingerprint, policy, key, group, [seat, seen, governs_retries, steered], probe) = place;
-        let probe = probe.map(|(place, id)| HostId { place, id });
-        let (seed, admitted, deadline, try_lasts) = times;
-        let (leave, retries, waiting, tries, next, (marked, contended)) = tries;
-        Exchange {
+    let attempts =
+        (eligibility, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<(bool, u8)>());
+    (index, times, attempts).prop_map(|(index, times, attempts)| {
+        let (fingerprint, policy, key, group, [seat, seen, governs_retries, steered], probe) = index;
+        let probe = probe.map(|(index, id)| HostId { index, id });
+        let (seed, admitted, deadline, attempt_lasts) = times;
+        let (eligibility, retries, waiting, attempts, next, (marked, contended)) = attempts;
+        RetryContext {
             fingerprint,
             policy,
             key,
@@ -92,11 +93,11 @@ fn exchange() -> impl Strategy<Value = Exchange> {
             seed,
             admitted,
             deadline,
-            try_lasts,
-            leave,
+            attempt_lasts,
+            eligibility,
             retries,
             waiting,
-            tries,
+            attempts,
             next,
             marked,
             contended,
@@ -108,52 +109,52 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_one_seat_writes_the_other_reads(exchange in exchange()) {
-        prop_assert_eq!(Exchange::read_property(&exchange.property()), Some(exchange));
+    fn what_one_seat_writes_the_other_reads(context in context()) {
+        prop_assert_eq!(RetryContext::read_property(&context.property()), Some(context));
     }
 
-    /// The part of a property that arrives is no exchange, and neither is one with something after it.
+    /// The part of a property that arrives is no retry context, and neither is one with something after it.
     #[test]
-    fn what_is_not_whole_reads_as_none(exchange in exchange(), cut: prop::sample::Index, more in any::<u8>()) {
-        let bytes = exchange.property();
-        prop_assert_eq!(Exchange::read_property(bytes.get(..cut.index(bytes.len())).unwrap_or_default()), None);
+    fn what_is_not_whole_reads_as_none(context in context(), cut: prop::sample::Index, more in any::<u8>()) {
+        let bytes = context.property();
+        prop_assert_eq!(RetryContext::read_property(bytes.get(..cut.index(bytes.len())).unwrap_or_default()), None);
         let longer = [bytes.as_slice(), &[more]].concat();
-        prop_assert_eq!(Exchange::read_property(&longer), None);
+        prop_assert_eq!(RetryContext::read_property(&longer), None);
     }
 
-    /// Bytes that somebody changed are none, or another exchange that can be written and read like any.
+    /// Bytes that somebody changed are none, or another retry context that can be written and read like any.
     #[test]
-    fn any_bytes_are_an_exchange_or_none(exchange in exchange(), place: prop::sample::Index, byte: u8) {
-        let mut bytes = exchange.property();
-        let place = place.index(bytes.len());
-        if let Some(old) = bytes.get_mut(place) {
+    fn any_bytes_are_an_exchange_or_none(context in context(), index: prop::sample::Index, byte: u8) {
+        let mut bytes = context.property();
+        let index = index.index(bytes.len());
+        if let Some(old) = bytes.get_mut(index) {
             *old = byte;
         }
-        if let Some(changed) = Exchange::read_property(&bytes) {
+        if let Some(changed) = RetryContext::read_property(&bytes) {
             prop_assert_eq!(changed.property(), bytes, "an exchange has one form: {:?}", changed);
         }
     }
 
     #[test]
     fn bytes_nobody_wrote_are_an_exchange_or_none(body in prop::collection::vec(any::<u8>(), 0..300)) {
-        let head = [&[VERSION, Kind::Exchange as u8][..], &[0; 8]].concat();
+        let head = [&[VERSION, Kind::RetryContext as u8][..], &[0; 8]].concat();
         let bytes = [head, body].concat();
-        if let Some(exchange) = Exchange::read_property(&bytes) {
-            prop_assert_eq!(exchange.property(), bytes);
+        if let Some(context) = RetryContext::read_property(&bytes) {
+            prop_assert_eq!(context.property(), bytes);
         }
     }
 
-    /// However many tries there are and however long their hosts' names: what is kept is kept whole.
+    /// However many attempts there are and however long their hosts' names: what is kept is kept whole.
     #[test]
-    fn tries_beyond_the_most_that_are_kept_leave_the_others_as_they_are(
-        exchange in exchange(), more in prop::collection::vec(one(), 0..40),
+    fn attempts_beyond_the_most_that_are_kept_leave_the_others_as_they_are(
+        context in context(), more in prop::collection::vec(one(), 0..40),
     ) {
-        let mut longer = exchange.clone();
+        let mut longer = context.clone();
         for one in &more {
             longer.ended(one.clone());
         }
-        let all = exchange.tries.iter().chain(&more);
-        prop_assert!(longer.tries.iter().eq(all.take(32)));
-        prop_assert_eq!(Exchange::read_property(&longer.property()), Some(longer));
+        let all = context.attempts.iter().chain(&more);
+        prop_assert!(longer.attempts.iter().eq(all.take(32)));
+        prop_assert_eq!(RetryContext::read_property(&longer.property()), Some(longer));
     }
 }

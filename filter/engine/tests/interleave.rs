@@ -27,7 +27,7 @@ use holdfast_engine::store::record::Record;
 use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
-use racing::{Handle, explore, policy, race, t};
+use racing::{Handle, policy, race, send_discovery_request, t};
 
 const SUCCESS: Outcome = Outcome { verdict: Verdict::Success, slow: false, retry_after: None };
 const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
@@ -167,7 +167,7 @@ fn open_for_all(threads: &mut [Thread], now: Timestamp) {
 
 #[test]
 fn two_workers_that_reach_the_threshold_together_open_it_once() {
-    explore(
+    send_discovery_request(
         policy(r#""breaker":{"window":"10s","min_requests":6,"failure_rate":60,"open_for":"1s","open_jitter":0}"#),
         |policy| {
             // Each has seen one success and one failure; each now sees one more failure: 4 of 6 over both, and
@@ -188,7 +188,7 @@ fn two_workers_that_reach_the_threshold_together_open_it_once() {
 
 #[test]
 fn three_workers_share_exactly_the_permits_there_are() {
-    explore(policy(OPEN), |policy| {
+    send_discovery_request(policy(OPEN), |policy| {
         let (store, mut threads) = workers(3, policy);
         open_for_all(&mut threads, t(1));
         store.shared.signals_alone.store(false, Ordering::Relaxed);
@@ -202,7 +202,7 @@ fn three_workers_share_exactly_the_permits_there_are() {
 
 #[test]
 fn two_workers_go_through_open_half_open_and_close_in_any_order() {
-    explore(policy(OPEN), |policy| {
+    send_discovery_request(policy(OPEN), |policy| {
         let (store, mut threads) = workers(2, policy);
         open_for_all(&mut threads, t(1));
         let done = race(threads, |_, thread| thread.request(&SUCCESS, t(1001)));
@@ -214,7 +214,7 @@ fn two_workers_go_through_open_half_open_and_close_in_any_order() {
 
 #[test]
 fn a_good_and_a_bad_probe_that_report_together_are_both_judged() {
-    explore(policy(OPEN), |policy| {
+    send_discovery_request(policy(OPEN), |policy| {
         let (store, mut threads) = workers(2, policy);
         open_for_all(&mut threads, t(1));
         let tickets: Vec<_> = threads.iter_mut().map(|thread| thread.arrive(t(1001))).collect();
@@ -232,7 +232,7 @@ fn a_good_and_a_bad_probe_that_report_together_are_both_judged() {
 #[test]
 fn a_transition_is_seen_by_the_next_request_of_every_other_worker() {
     let settings = r#""breaker":{"window":"10s","min_requests":4,"failure_rate":60,"open_jitter":0}"#;
-    explore(policy(settings), |policy| {
+    send_discovery_request(policy(settings), |policy| {
         let (store, mut threads) = workers(2, policy);
         for _ in 0..2 {
             threads[0].request(&FAILURE, t(1));
@@ -256,7 +256,7 @@ fn a_transition_is_seen_by_the_next_request_of_every_other_worker() {
 
 #[test]
 fn a_late_failure_never_judges_half_open() {
-    explore(policy(OPEN), |policy| {
+    send_discovery_request(policy(OPEN), |policy| {
         let (store, mut threads) = workers(2, policy);
         let late = Mutex::new(threads[1].arrive(t(0)));
         open(&mut threads, t(1));
@@ -275,7 +275,7 @@ fn a_late_failure_never_judges_half_open() {
 
 #[test]
 fn requests_in_flight_never_pass_the_limit_and_none_is_lost() {
-    explore(policy(r#""concurrency":{"max_requests":1}"#), |policy| {
+    send_discovery_request(policy(r#""concurrency":{"max_requests":1}"#), |policy| {
         let (store, threads) = workers(2, policy);
         let now_in_flight = Arc::new(AtomicUsize::new(0));
         race(threads, move |_, thread| {
@@ -293,7 +293,7 @@ fn requests_in_flight_never_pass_the_limit_and_none_is_lost() {
 #[test]
 fn workers_that_start_together_find_equal_keys() {
     let text = br#"{"policies":[{"name":"p","scope":["cluster"],"concurrency":{"max_requests":9}}]}"#;
-    explore(config::parse(text).expect("valid").policies.remove(0).into(), |policy| {
+    send_discovery_request(config::parse(text).expect("valid").policies.remove(0).into(), |policy| {
         let store = store(policy);
         let threads = (0..2).map(|seed| Thread::new(&store, policy, seed)).collect();
         let done = race(threads, |_, thread| thread.key(t(0)));
@@ -304,7 +304,7 @@ fn workers_that_start_together_find_equal_keys() {
 #[test]
 fn workers_that_start_together_get_different_places() {
     let text = br#"{"policies":[{"name":"p","scope":[],"concurrency":{"max_requests":9}}]}"#;
-    explore(config::parse(text).expect("valid").policies.remove(0).into(), |policy| {
+    send_discovery_request(config::parse(text).expect("valid").policies.remove(0).into(), |policy| {
         let store = store(policy);
         let threads = (0..2).map(|seed| Thread::new(&store, policy, seed)).collect();
         race(threads, |_, thread| assert!(thread.arrive(t(0)).is_some()));
@@ -315,7 +315,7 @@ fn workers_that_start_together_get_different_places() {
 #[test]
 fn a_worker_that_crashes_anywhere_in_half_open_holds_nothing_up() {
     for calls in 0..7 {
-        explore(policy(OPEN), move |policy| {
+        send_discovery_request(policy(OPEN), move |policy| {
             let (store, mut threads) = workers(2, policy);
             open_for_all(&mut threads, t(1));
             threads[0].store = store.crashing_after(calls);

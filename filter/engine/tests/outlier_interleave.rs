@@ -18,10 +18,10 @@ use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::Verdict;
-use holdfast_engine::outlier::cause::Cause;
-use holdfast_engine::outlier::hosts::{Hosts, Judged, Steering};
-use holdfast_engine::outlier::news::{Counted, News, What};
-use holdfast_engine::outlier::run::Run;
+use holdfast_engine::outlier::cause::EjectionCause;
+use holdfast_engine::outlier::host_events::{HostCount, HostEventKind, HostEvents};
+use holdfast_engine::outlier::hosts::{HostAttempt, Hosts, Steering};
+use holdfast_engine::outlier::run::HostRun;
 use holdfast_engine::outlier::table::{HostId, HostTable, State};
 use holdfast_engine::store::cluster::GroupId;
 use holdfast_engine::store::paths::{self, GroupPaths, HostPaths};
@@ -29,7 +29,7 @@ use holdfast_engine::store::record::Record;
 use holdfast_engine::store::worker::Worker;
 use holdfast_engine::store::{Conflict, Expected, Store, Version};
 use holdfast_policy::document::{Detector, Outlier, Policy};
-use racing::{Handle, explore, policy, race, t};
+use racing::{Handle, policy, race, send_discovery_request, t};
 
 /// The shared store as a host with or without a signal offers it.
 #[derive(Clone)]
@@ -136,7 +136,7 @@ impl Thread {
         }
         let host = address(host);
         let end = if verdict == Verdict::Success { End::Http(200) } else { End::Http(503) };
-        let one = Judged { host: host.as_bytes(), end, verdict, took: Duration::from_millis(1), sent };
+        let one = HostAttempt { host: host.as_bytes(), end, verdict, took: Duration::from_millis(1), sent };
         hosts.judge(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, one, probe);
     }
 
@@ -151,14 +151,14 @@ impl Thread {
     /// Our own checks find the host bad.
     fn finds_unhealthy(&mut self, host: usize, now: Timestamp) {
         let Thread { worker, hosts, rules, store } = self;
-        let cause = Cause::Heartbeat { failures: 3, last: None };
+        let cause = EjectionCause::Heartbeat { failures: 3, last: None };
         let id = hosts.table().and_then(|table| table.find(address(host).as_bytes())).expect("it is known");
         hosts.find_unhealthy(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, id, cause);
     }
 
     fn steers(&mut self, now: Timestamp) -> Option<Steering> {
         let Thread { worker, hosts, rules, store } = self;
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
         hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, 1, false)
     }
 
@@ -168,19 +168,19 @@ impl Thread {
 
     fn sweeps(&mut self, now: Timestamp) {
         let Thread { worker, hosts, rules, store } = self;
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
         hosts.sweep(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
     }
 
-    fn takes_news(&mut self, now: Timestamp) -> Option<News> {
+    fn takes_news(&mut self, now: Timestamp) -> Option<HostEvents> {
         let Thread { worker, hosts, rules, store } = self;
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
-        hosts.take_news(&mut Cx::new(store, worker, now, &mut Vec::new()), rules)
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
+        hosts.take_events(&mut Cx::new(store, worker, now, &mut Vec::new()), rules)
     }
 
     fn looks(&mut self, now: Timestamp) {
         let Thread { worker, hosts, rules, store } = self;
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
     }
 }
 
@@ -200,11 +200,11 @@ fn is_out(store: &Handle, host: usize) -> bool {
 
 fn run_length(store: &Handle, host: usize) -> u16 {
     let id = id(store, host);
-    store.record::<Run>(&format!("/run/{}", id.place)).map_or(0, |run| Run::of(id, Some(&run)).failures)
+    store.record::<HostRun>(&format!("/run/{}", id.index)).map_or(0, |run| HostRun::of(id, Some(&run)).failures)
 }
 
-fn count(news: &News, what: Counted) -> u32 {
-    news.counts().find(|(counted, _)| *counted == what).map_or(0, |(_, count)| count)
+fn count(events: &HostEvents, kind: HostCount) -> u32 {
+    events.counts().find(|(counted, _)| *counted == kind).map_or(0, |(_, count)| count)
 }
 
 /// Workers that know five hosts, have a place each, and look at what is new.
@@ -237,20 +237,20 @@ const BEATS: &str = r#""consecutive_failures":0,"heartbeat":{"path":"/healthz"}"
 
 #[test]
 fn three_workers_that_eject_a_host_each_take_out_the_two_that_may_be() {
-    explore(policy(&outlier(BEATS)), |policy| {
+    send_discovery_request(policy(&outlier(BEATS)), |policy| {
         let (store, threads) = workers(3, policy);
         race(threads, |number, thread| thread.finds_unhealthy(number, t(1)));
         let table = table(&store);
         assert_eq!(table.out(), 2, "two of five");
-        assert_eq!(count(&table.news, Counted::Overflow), 1, "and one is counted as one too many");
-        assert_eq!(count(&table.news, Counted::Detected(Detector::Heartbeat)), 3, "nobody is lost");
-        assert_eq!(table.news.happenings.len(), 3);
+        assert_eq!(count(&table.events, HostCount::Overflow), 1, "and one is counted as one too many");
+        assert_eq!(count(&table.events, HostCount::Detected(Detector::Heartbeat)), 3, "nobody is lost");
+        assert_eq!(table.events.list.len(), 3);
     });
 }
 
 #[test]
 fn two_workers_that_reach_the_limit_of_two_hosts_take_out_the_one_that_may_be() {
-    explore(policy(&outlier(r#""consecutive_failures":5,"max_ejected":20"#)), |policy| {
+    send_discovery_request(policy(&outlier(r#""consecutive_failures":5,"max_ejected":20"#)), |policy| {
         let (store, mut threads) = workers(2, policy);
         for _ in 0..4 {
             threads[0].fails(0, t(2));
@@ -259,17 +259,17 @@ fn two_workers_that_reach_the_limit_of_two_hosts_take_out_the_one_that_may_be() 
         race(threads, |number, thread| thread.fails(number, t(2)));
         let table = table(&store);
         assert_eq!(table.out(), 1);
-        assert_eq!(count(&table.news, Counted::Overflow), 1);
+        assert_eq!(count(&table.events, HostCount::Overflow), 1);
     });
 }
 
 #[test]
 fn a_host_that_three_workers_find_bad_at_once_is_ejected_once() {
-    explore(policy(&outlier(BEATS)), |policy| {
+    send_discovery_request(policy(&outlier(BEATS)), |policy| {
         let (store, threads) = workers(3, policy);
         race(threads, |_, thread| thread.finds_unhealthy(0, t(1)));
         let table = table(&store);
-        assert_eq!((table.out(), table.news.happenings.len()), (1, 1));
+        assert_eq!((table.out(), table.events.list.len()), (1, 1));
         assert_eq!(
             table.host(id(&store, 0)).map(|host| host.ejections),
             Some(1),
@@ -282,19 +282,19 @@ fn a_host_that_three_workers_find_bad_at_once_is_ejected_once() {
 
 #[test]
 fn the_failures_of_two_workers_add_up_to_exactly_five() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, mut threads) = workers(2, policy);
         (0..3).for_each(|_| threads[0].fails(2, t(2)));
         threads[1].looks(t(2));
         race(threads, |_, thread| thread.fails(2, t(2)));
         assert!(is_out(&store, 2), "3 + 1 + 1");
-        assert_eq!(count(&table(&store).news, Counted::Ejected(Detector::ConsecutiveFailures)), 1);
+        assert_eq!(count(&table(&store).events, HostCount::Ejected(Detector::ConsecutiveFailures)), 1);
     });
 }
 
 #[test]
 fn the_failures_of_three_workers_that_are_one_too_few_eject_nobody() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         // Without a signal, which would only have each of them read the table as well.
         let (store, mut threads) = workers_on(3, policy, false);
         threads[0].fails(2, t(2));
@@ -307,7 +307,7 @@ fn the_failures_of_three_workers_that_are_one_too_few_eject_nobody() {
 
 #[test]
 fn a_success_between_failures_begins_the_run_anew_wherever_it_comes() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, mut threads) = workers(2, policy);
         (0..3).for_each(|_| threads[0].fails(2, t(2)));
         let mut done = race(threads, |number, thread| match number {
@@ -331,7 +331,7 @@ fn a_success_between_failures_begins_the_run_anew_wherever_it_comes() {
 #[test]
 fn a_success_that_came_before_the_next_failures_always_counts() {
     // Each worker goes on only with what it knows: signals may be late, but not lost.
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, mut threads) = workers(2, policy);
         (0..3).for_each(|_| threads[0].fails(2, t(2)));
         let mut done = race(threads, |number, thread| match number {
@@ -349,18 +349,18 @@ fn a_success_that_came_before_the_next_failures_always_counts() {
 
 #[test]
 fn without_a_signal_the_failures_of_two_workers_add_up_too() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, mut threads) = workers_on(2, policy, false);
         (0..3).for_each(|_| threads[0].fails(2, t(2)));
         race(threads, |_, thread| thread.fails(2, t(5)));
         assert!(is_out(&store, 2));
-        assert_eq!(count(&table(&store).news, Counted::Ejected(Detector::ConsecutiveFailures)), 1);
+        assert_eq!(count(&table(&store).events, HostCount::Ejected(Detector::ConsecutiveFailures)), 1);
     });
 }
 
 #[test]
 fn without_a_signal_a_success_counts_once_what_was_seen_is_10_ms_old() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, mut threads) = workers_on(2, policy, false);
         (0..3).for_each(|_| threads[0].fails(2, t(2)));
         all_look(&mut threads, t(13));
@@ -382,7 +382,7 @@ fn without_a_signal_a_success_counts_once_what_was_seen_is_10_ms_old() {
 #[test]
 fn a_worker_that_crashes_anywhere_in_an_ejection_loses_at_most_that_run() {
     for calls in 0..7 {
-        explore(policy(&outlier(RUNS)), move |policy| {
+        send_discovery_request(policy(&outlier(RUNS)), move |policy| {
             let (store, mut threads) = workers(2, policy);
             (0..4).for_each(|_| threads[0].fails(2, t(2)));
             threads[1].looks(t(2));
@@ -396,7 +396,7 @@ fn a_worker_that_crashes_anywhere_in_an_ejection_loses_at_most_that_run() {
                 survivor.fails(2, t(3));
             }
             assert!(is_out(&store, 2), "after a crash at call {calls}");
-            let ejected = count(&table(&store).news, Counted::Ejected(Detector::ConsecutiveFailures));
+            let ejected = count(&table(&store).events, HostCount::Ejected(Detector::ConsecutiveFailures));
             assert_eq!(ejected, 1);
         });
     }
@@ -412,7 +412,7 @@ fn take_out(threads: &mut [Thread]) {
 
 #[test]
 fn of_three_workers_one_gets_the_only_permit() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (_, mut threads) = workers(3, policy);
         take_out(&mut threads);
         all_look(&mut threads, t(30_001));
@@ -423,7 +423,7 @@ fn of_three_workers_one_gets_the_only_permit() {
 
 #[test]
 fn of_three_workers_two_get_the_two_permits() {
-    explore(policy(&outlier(r#""consecutive_failures":5,"probe":{"requests":2}"#)), |policy| {
+    send_discovery_request(policy(&outlier(r#""consecutive_failures":5,"probe":{"requests":2}"#)), |policy| {
         let (_, mut threads) = workers(3, policy);
         take_out(&mut threads);
         all_look(&mut threads, t(30_001));
@@ -434,7 +434,7 @@ fn of_three_workers_two_get_the_two_permits() {
 
 #[test]
 fn a_permit_whose_lease_is_over_is_taken_by_one_of_two_workers() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (_, mut threads) = workers(2, policy);
         take_out(&mut threads);
         assert!(threads[0].probes(t(30_003)));
@@ -446,7 +446,7 @@ fn a_permit_whose_lease_is_over_is_taken_by_one_of_two_workers() {
 
 #[test]
 fn a_probe_that_succeeds_while_others_ask_lets_the_host_back_and_nobody_probes_it() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, mut threads) = workers(2, policy);
         take_out(&mut threads);
         assert!(threads[0].probes(t(30_003)));
@@ -460,13 +460,13 @@ fn a_probe_that_succeeds_while_others_ask_lets_the_host_back_and_nobody_probes_i
         });
         assert!(!done[1].1, "the only permit was used");
         assert!(!is_out(&store, 2));
-        assert_eq!(count(&table(&store).news, Counted::Readmitted), 1);
+        assert_eq!(count(&table(&store).events, HostCount::Readmitted), 1);
     });
 }
 
 #[test]
 fn a_good_and_a_bad_probe_that_report_together_leave_the_host_out() {
-    explore(policy(&outlier(r#""consecutive_failures":5,"probe":{"requests":2}"#)), |policy| {
+    send_discovery_request(policy(&outlier(r#""consecutive_failures":5,"probe":{"requests":2}"#)), |policy| {
         let (store, mut threads) = workers(2, policy);
         take_out(&mut threads);
         assert!(threads[0].probes(t(30_003)) && threads[1].probes(t(30_003)));
@@ -478,14 +478,14 @@ fn a_good_and_a_bad_probe_that_report_together_leave_the_host_out() {
         let table = table(&store);
         let host = table.host(id(&store, 2)).expect("it is known");
         assert!(!host.is_in(), "both had to succeed");
-        assert_eq!((host.ejections, count(&table.news, Counted::ProbeFailed)), (2, 1));
+        assert_eq!((host.ejections, count(&table.events, HostCount::ProbeFailed)), (2, 1));
         assert_eq!(host.due_since(), Some(t(90_005)), "out for twice the time");
     });
 }
 
 #[test]
 fn two_bad_probes_that_report_together_are_one_failure() {
-    explore(policy(&outlier(r#""consecutive_failures":5,"probe":{"requests":2}"#)), |policy| {
+    send_discovery_request(policy(&outlier(r#""consecutive_failures":5,"probe":{"requests":2}"#)), |policy| {
         let (store, mut threads) = workers(2, policy);
         take_out(&mut threads);
         assert!(threads[0].probes(t(30_003)) && threads[1].probes(t(30_003)));
@@ -493,26 +493,26 @@ fn two_bad_probes_that_report_together_are_one_failure() {
         race(threads, |_, thread| thread.ends_probe(2, Verdict::Failure, t(30_003), t(30_005)));
         let table = table(&store);
         assert_eq!(table.host(id(&store, 2)).map(|host| host.ejections), Some(2), "60 s and not 90 s");
-        assert_eq!(count(&table.news, Counted::ProbeFailed), 1);
+        assert_eq!(count(&table.events, HostCount::ProbeFailed), 1);
     });
 }
 
 #[test]
 fn the_last_two_probes_that_succeed_together_let_it_back_once() {
-    explore(policy(&outlier(r#""consecutive_failures":5,"probe":{"requests":2}"#)), |policy| {
+    send_discovery_request(policy(&outlier(r#""consecutive_failures":5,"probe":{"requests":2}"#)), |policy| {
         let (store, mut threads) = workers(2, policy);
         take_out(&mut threads);
         assert!(threads[0].probes(t(30_003)) && threads[1].probes(t(30_003)));
         all_look(&mut threads, t(30_004));
         race(threads, |_, thread| thread.ends_probe(2, Verdict::Success, t(30_003), t(30_005)));
         assert!(!is_out(&store, 2));
-        assert_eq!(count(&table(&store).news, Counted::Readmitted), 1);
+        assert_eq!(count(&table(&store).events, HostCount::Readmitted), 1);
     });
 }
 
 #[test]
 fn one_of_three_workers_sends_a_request_unsteered() {
-    explore(policy(&outlier(r#""consecutive_failures":5,"base_ejection_time":"60s""#)), |policy| {
+    send_discovery_request(policy(&outlier(r#""consecutive_failures":5,"base_ejection_time":"60s""#)), |policy| {
         let (_, mut threads) = workers(3, policy);
         take_out(&mut threads);
         all_look(&mut threads, t(5_003));
@@ -535,12 +535,12 @@ fn count_failures(threads: &mut [Thread], end: u64) {
 }
 
 fn would(store: &Handle) -> u32 {
-    count(&table(store).news, Counted::Would(Detector::FailureRate))
+    count(&table(store).events, HostCount::Would(Detector::FailureRate))
 }
 
 #[test]
 fn of_two_workers_that_tick_together_one_sweeps() {
-    explore(policy(&outlier(RATES)), |policy| {
+    send_discovery_request(policy(&outlier(RATES)), |policy| {
         let (store, mut threads) = workers(2, policy);
         count_failures(&mut threads, 20_000);
         all_look(&mut threads, t(20_100));
@@ -551,7 +551,7 @@ fn of_two_workers_that_tick_together_one_sweeps() {
 
 #[test]
 fn of_three_workers_that_tick_together_one_sweeps() {
-    explore(policy(&outlier(RATES)), |policy| {
+    send_discovery_request(policy(&outlier(RATES)), |policy| {
         let (store, mut threads) = workers(3, policy);
         count_failures(&mut threads, 20_000);
         all_look(&mut threads, t(20_100));
@@ -565,7 +565,7 @@ fn of_three_workers_that_tick_together_one_sweeps() {
 
 #[test]
 fn a_worker_that_read_the_clock_a_moment_before_sweeps_nothing_twice() {
-    explore(policy(&outlier(RATES)), |policy| {
+    send_discovery_request(policy(&outlier(RATES)), |policy| {
         let (store, mut threads) = workers(2, policy);
         count_failures(&mut threads, 20_000);
         threads[0].sweeps(t(20_100));
@@ -581,7 +581,7 @@ fn a_worker_that_read_the_clock_a_moment_before_sweeps_nothing_twice() {
 #[test]
 fn a_worker_that_dies_while_it_sweeps_loses_that_interval_only() {
     for calls in 0..10 {
-        explore(policy(&outlier(RATES)), move |policy| {
+        send_discovery_request(policy(&outlier(RATES)), move |policy| {
             let (store, mut threads) = workers(2, policy);
             count_failures(&mut threads, 20_000);
             all_look(&mut threads, t(20_100));
@@ -602,7 +602,7 @@ fn a_worker_that_dies_while_it_sweeps_loses_that_interval_only() {
 #[test]
 fn a_sweep_undoes_nothing_that_happens_meanwhile() {
     let features = r#""consecutive_failures":5,"failure_rate":{"min_requests":4,"min_hosts":1}"#;
-    explore(policy(&outlier(features)), |policy| {
+    send_discovery_request(policy(&outlier(features)), |policy| {
         let (store, mut threads) = workers(2, policy);
         for thread in &mut threads {
             thread.fails(0, t(19_960));
@@ -616,7 +616,7 @@ fn a_sweep_undoes_nothing_that_happens_meanwhile() {
         });
         assert!(is_out(&store, 0), "by its rate");
         assert!(is_out(&store, 2), "by its run");
-        assert_eq!(table(&store).news.happenings.len(), 2);
+        assert_eq!(table(&store).events.list.len(), 2);
     });
 }
 
@@ -624,7 +624,7 @@ fn a_sweep_undoes_nothing_that_happens_meanwhile() {
 
 #[test]
 fn two_workers_that_find_the_same_host_enter_it_once() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, threads) = workers(2, policy);
         race(threads, |_, thread| thread.fails(7, t(2)));
         assert_eq!(table(&store).known(), 6);
@@ -634,7 +634,7 @@ fn two_workers_that_find_the_same_host_enter_it_once() {
 
 #[test]
 fn two_workers_that_find_two_hosts_enter_both() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, threads) = workers(2, policy);
         race(threads, |number, thread| thread.fails(7 + number, t(2)));
         assert_eq!(table(&store).known(), 7);
@@ -645,7 +645,7 @@ fn two_workers_that_find_two_hosts_enter_both() {
 
 #[test]
 fn a_listing_and_an_ejection_at_once_both_hold() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, mut threads) = workers(2, policy);
         (0..4).for_each(|_| threads[0].fails(2, t(2)));
         race(threads, |number, thread| match number {
@@ -665,20 +665,20 @@ fn a_listing_and_an_ejection_at_once_both_hold() {
 
 #[test]
 fn what_happened_is_told_by_one_of_three_workers() {
-    explore(policy(&outlier(RUNS)), |policy| {
+    send_discovery_request(policy(&outlier(RUNS)), |policy| {
         let (store, mut threads) = workers(3, policy);
         take_out(&mut threads);
         let done = race(threads, |_, thread| thread.takes_news(t(3)));
-        let told: Vec<_> = done.into_iter().filter_map(|(_, news)| news).collect();
+        let told: Vec<_> = done.into_iter().filter_map(|(_, events)| events).collect();
         assert_eq!(told.len(), 1);
-        assert!(matches!(told[0].happenings[0].what, What::Ejected(..)));
-        assert!(table(&store).news.is_empty());
+        assert!(matches!(told[0].list[0].kind, HostEventKind::Ejected(..)));
+        assert!(table(&store).events.is_empty());
     });
 }
 
 #[test]
 fn nothing_is_lost_when_two_workers_eject_while_a_third_takes_the_news() {
-    explore(policy(&outlier(BEATS)), |policy| {
+    send_discovery_request(policy(&outlier(BEATS)), |policy| {
         let (store, mut threads) = workers(3, policy);
         threads[0].finds_unhealthy(4, t(2));
         all_look(&mut threads, t(2));
@@ -689,11 +689,11 @@ fn nothing_is_lost_when_two_workers_eject_while_a_third_takes_the_news() {
                 None
             }
         });
-        let told = done.into_iter().find_map(|(_, news)| news).expect("there was something from the beginning");
-        let left = table(&store).news;
-        let both = |what: Counted| count(&told, what) + count(&left, what);
-        assert_eq!(both(Counted::Ejected(Detector::Heartbeat)), 2, "two may be out");
-        assert_eq!(both(Counted::Overflow), 1);
-        assert_eq!(told.happenings.len() + left.happenings.len(), 3);
+        let told = done.into_iter().find_map(|(_, events)| events).expect("there was something from the beginning");
+        let left = table(&store).events;
+        let both = |kind: HostCount| count(&told, kind) + count(&left, kind);
+        assert_eq!(both(HostCount::Ejected(Detector::Heartbeat)), 2, "two may be out");
+        assert_eq!(both(HostCount::Overflow), 1);
+        assert_eq!(told.list.len() + left.list.len(), 3);
     });
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use holdfast_engine::base::time::{SKEW, Timestamp};
 use holdfast_engine::outlier::discover::{self, Discovery, MOST_HOSTS, TIMEOUT};
-use holdfast_engine::outlier::heartbeat::{Checks, Found, MOST_IN_FLIGHT, Verdict};
+use holdfast_engine::outlier::heartbeat::{CheckVerdict, Checks, Found, MOST_IN_FLIGHT};
 use holdfast_engine::outlier::leader::{Held, LEASE, LOOK_EVERY, Leader, lead};
 use holdfast_engine::outlier::table::HostId;
 use holdfast_engine::store::Store;
@@ -214,9 +214,9 @@ proptest! {
             answers.push(good);
             let run = answers.iter().rev().take_while(|answer| **answer == good).count() as u16;
             let expected = match good {
-                true if run >= healthy_after => Verdict::Healthy,
-                false if run >= unhealthy_after => Verdict::Unhealthy { failures: run, last: status },
-                _ => Verdict::Nothing,
+                true if run >= healthy_after => CheckVerdict::Healthy,
+                false if run >= unhealthy_after => CheckVerdict::Unhealthy { failures: run, last: status },
+                _ => CheckVerdict::Nothing,
             };
             prop_assert_eq!(found.verdict, expected);
             Ok(())
@@ -259,16 +259,16 @@ proptest! {
                 Check::Stray(token) => prop_assert_eq!(checks.reported(&heartbeat, token, None), None),
                 Check::Hosts(count) => {
                     hosts.truncate(count.into());
-                    for place in hosts.len() as u16..count {
+                    for index in hosts.len() as u16..count {
                         next += 1;
-                        hosts.push((HostId { place, id: next }, format!("10.0.0.{place}:80")));
+                        hosts.push((HostId { index, id: next }, format!("10.0.0.{index}:80")));
                     }
                 }
-                Check::Replace(place) => {
-                    if let Some((host, address)) = hosts.get_mut(usize::from(place)) {
+                Check::Replace(index) => {
+                    if let Some((host, address)) = hosts.get_mut(usize::from(index)) {
                         next += 1;
                         host.id = next;
-                        *address = format!("10.0.1.{place}:80");
+                        *address = format!("10.0.1.{index}:80");
                     }
                 }
                 Check::Pass(millis) => now = now.plus(Duration::from_millis(millis)),

@@ -11,8 +11,8 @@ use holdfast_engine::base::random::Random;
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::Verdict;
-use holdfast_engine::outlier::hosts::{Hosts, Judged};
-use holdfast_engine::outlier::news::{Counted, News};
+use holdfast_engine::outlier::host_events::{HostCount, HostEvents};
+use holdfast_engine::outlier::hosts::{HostAttempt, Hosts};
 use holdfast_engine::outlier::slot::{HostSlot, HostTally};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
 use holdfast_engine::outlier::table::{HostId, HostTable, PROBE_LEASE, State};
@@ -76,7 +76,7 @@ fn swept(rules: &Outlier, counts: &[Counts]) -> Vec<usize> {
     // Out by something that does not change with the detectors.
     let beats = self::rules(r#""consecutive_failures":0,"max_ejected":100,"heartbeat":{"path":"/"}"#);
     for (id, _) in ids.iter().zip(counts).filter(|(_, counts)| counts.is_out) {
-        let cause = holdfast_engine::outlier::cause::Cause::Heartbeat { failures: 1, last: None };
+        let cause = holdfast_engine::outlier::cause::EjectionCause::Heartbeat { failures: 1, last: None };
         table.eject(&beats, *id, cause, t(1), 0);
     }
     let tally = |counts: &Counts| HostTally { total: counts.total(), failures: counts.failures, took: counts.micros };
@@ -110,7 +110,7 @@ proptest! {
     /// denominator d, n x_i < sum - f sqrt(n sum(x^2) - sum^2).
     #[test]
     fn the_success_rate_ejects_whoever_is_below_the_others(counts in counts(), factor in 0..3000_u32, min_hosts in 1..6_usize) {
-        // Of 100 tries each, so that whole numbers will do.
+        // Of 100 attempts each, so that whole numbers will do.
         let counts: Vec<Counts> = counts
             .into_iter()
             .map(|one| Counts { successes: 100 - one.failures % 101, failures: one.failures % 101, ..one })
@@ -236,7 +236,7 @@ struct Process {
     vms: Vec<Vm>,
     now: Timestamp,
     seed: u64,
-    told: Vec<(Counted, u32)>,
+    told: Vec<(HostCount, u32)>,
     is_signalled: bool,
 }
 
@@ -273,14 +273,14 @@ impl Process {
     fn judge(&mut self, vm: usize, host: &str, verdict: Verdict, sent: Timestamp, probe: Option<HostId>) {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
         let end = if verdict == Verdict::Success { End::Http(200) } else { End::Reset };
-        let one = Judged { host: host.as_bytes(), end, verdict, took: self.now.since(sent), sent };
+        let one = HostAttempt { host: host.as_bytes(), end, verdict, took: self.now.since(sent), sent };
         if verdict != Verdict::Success || probe.is_some() || hosts.wants_host(store, &self.rules, self.now) {
             hosts.judge(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules, one, probe);
         }
     }
 
-    fn tell(&mut self, news: Option<News>) {
-        self.told.extend(news.iter().flat_map(News::counts));
+    fn tell(&mut self, events: Option<HostEvents>) {
+        self.told.extend(events.iter().flat_map(HostEvents::counts));
     }
 
     fn step(&mut self, step: &Step) {
@@ -290,7 +290,7 @@ impl Process {
             Step::Request { worker: vm, host, waits, verdict, takes } => {
                 let now = self.now;
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-                hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+                hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
                 let steering = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, 2, waits);
                 let probe = steering.as_ref().and_then(|steering| steering.probe.clone());
                 if let Some(steering) = &steering {
@@ -300,8 +300,8 @@ impl Process {
                     assert_eq!(unique.len(), named.len(), "each once: {named:?}");
                     // Without a signal a view may be 10 ms old.
                     let table = self.table();
-                    for (place, host) in named.iter().enumerate().filter(|_| self.is_signalled) {
-                        let is_probe = place == 0 && probe.is_some();
+                    for (index, host) in named.iter().enumerate().filter(|_| self.is_signalled) {
+                        let is_probe = index == 0 && probe.is_some();
                         let id = table.find(host.as_bytes()).expect("it is known");
                         assert_eq!(!table.host(id).unwrap().is_in(), is_probe, "{host} in {steering:?}");
                     }
@@ -325,11 +325,11 @@ impl Process {
             Step::Tick(vm) => {
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
                 worker.tick(store, self.now);
-                hosts.look(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
+                hosts.refresh(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
                 hosts.flush(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
                 hosts.sweep(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
-                let news = hosts.take_news(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
-                self.tell(news);
+                let events = hosts.take_events(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules);
+                self.tell(events);
             }
             Step::Crash(vm) => {
                 self.start();
@@ -383,7 +383,7 @@ proptest! {
         for step in &steps {
             process.step(step);
             let table = process.table();
-            if !matches!(step, Step::List(..)) && table.places() >= before.places() {
+            if !matches!(step, Step::List(..)) && table.indexes() >= before.indexes() {
                 check(&table, &before, &process.rules);
             }
             before = table;
@@ -400,16 +400,16 @@ proptest! {
         prop_assert_eq!(table.out(), 0, "out after 750 s in which nothing failed: {:?}", table);
         let now = process.now;
         let (Vm { worker, hosts }, store) = (&mut process.vms[0], &mut process.store);
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
         prop_assert_eq!(hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 2, false), None);
         // What was told adds up: who was ejected is back, or gone.
-        let sum = |what: fn(&Counted) -> bool| -> u32 {
-            process.told.iter().filter(|(counted, _)| what(counted)).map(|(_, count)| count).sum()
+        let sum = |kind: fn(&HostCount) -> bool| -> u32 {
+            process.told.iter().filter(|(counted, _)| kind(counted)).map(|(_, count)| count).sum()
         };
-        let ejected = sum(|counted| matches!(counted, Counted::Ejected(_)));
-        let detected = sum(|counted| matches!(counted, Counted::Detected(_)));
-        let overflow = sum(|counted| *counted == Counted::Overflow);
-        prop_assert!(sum(|counted| *counted == Counted::Readmitted) <= ejected, "nobody is back who was not out");
+        let ejected = sum(|counted| matches!(counted, HostCount::Ejected(_)));
+        let detected = sum(|counted| matches!(counted, HostCount::Detected(_)));
+        let overflow = sum(|counted| *counted == HostCount::Overflow);
+        prop_assert!(sum(|counted| *counted == HostCount::Readmitted) <= ejected, "nobody is back who was not out");
         // What a worker that crashed had only noted for later is lost with it.
         prop_assert!(detected <= ejected + overflow || detected == ejected + overflow, "{detected} = {ejected} + {overflow}");
     }
@@ -436,7 +436,7 @@ proptest! {
                 process.judge(one.0, &one.5, one.3, one.1, Some(one.4));
             }
             let (Vm { worker, hosts }, store) = (&mut process.vms[vm], &mut process.store);
-            hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
+            hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
             if let Some((id, host)) = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 1, false).and_then(|one| one.probe) {
                 let verdict = [Verdict::Success, Verdict::Failure, Verdict::Ignored][usize::from(verdict % 3)];
                 under_way.push((vm, now, now.plus(Duration::from_millis(takes)), verdict, id, host));
@@ -474,7 +474,7 @@ fn what_is_told_names_only_detectors_that_are_on() {
     process.step(&Step::Failures { worker: 0, host: 1, times: 30 });
     process.step(&Step::Tick(0));
     assert!(process.told.iter().all(|(counted, _)| match counted {
-        Counted::Detected(detector) | Counted::Ejected(detector) | Counted::Would(detector) => {
+        HostCount::Detected(detector) | HostCount::Ejected(detector) | HostCount::Would(detector) => {
             *detector == Detector::ConsecutiveFailures
         }
         _ => true,

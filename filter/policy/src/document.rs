@@ -39,7 +39,7 @@ pub struct Policy {
     pub concurrency: Option<Concurrency>,
     /// Adaptive client-side throttling.
     pub throttle: Option<Throttle>,
-    /// Further tries after one that failed.
+    /// Retries after one that failed.
     pub retry: Option<Retry>,
     /// Ejection of bad hosts.
     pub outlier: Option<Outlier>,
@@ -316,36 +316,36 @@ pub struct Throttle {
     pub window: Duration,
 }
 
-/// Further tries after one that failed: decided here, executed by Envoy.
+/// Retries after one that failed: decided here, executed by Envoy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Retry {
     /// Whether it acts.
     pub mode: Mode,
-    /// Tries after the first, 0..=20.
+    /// Attempts after the first, 0..=20.
     pub max_retries: u8,
-    /// After which ends of a try.
+    /// After which ends of an attempt.
     pub on: RetryOn,
     /// Methods (as sent) whose requests may have reached a host and still be sent again.
     pub methods: Vec<String>,
     /// The (lower-case) name of the header whose presence makes any request one of those.
     pub idempotency_header: String,
-    /// How long one try may take. At most `timeout`.
+    /// How long one attempt may take. At most `timeout`.
     pub per_try_timeout: Option<Duration>,
-    /// How long all tries may take, with the waits between them.
+    /// How long all attempts may take, with the waits between them.
     pub timeout: Option<Duration>,
-    /// The wait before each further try.
+    /// The wait before each retry.
     pub backoff: Backoff,
     /// Whether a host's own wish is heard.
     pub retry_after: RetryAfter,
-    /// How many further tries all requests together may have.
+    /// How many retries all requests together may have.
     pub budget: Budget,
     /// Whether a request that is itself a retry of a proxy before this one gets none.
     pub skip_retries_of_retries: bool,
-    /// Whether a try that is too slow goes on beside its successor.
+    /// Whether an attempt that is too slow goes on beside its successor.
     pub hedge_on_per_try_timeout: bool,
 }
 
-/// After which ends of a try there is another.
+/// After which ends of an attempt there is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RetryOn {
     /// Envoy's words.
@@ -363,7 +363,7 @@ pub enum RetryWord {
     FiveXx,
     /// 502, 503, 504, or no answer.
     GatewayError,
-    /// No answer: disconnect, reset, time-out of the try.
+    /// No answer: disconnect, reset, time-out of the attempt.
     Reset,
     /// No answer, and nothing of the request had been sent.
     ResetBeforeRequest,
@@ -490,7 +490,7 @@ impl WordSet {
     }
 }
 
-/// The wait before a further try.
+/// The wait before a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Backoff {
     /// The wait that the first is made of; at most `max`.
@@ -519,16 +519,16 @@ pub enum Jitter {
 pub struct RetryAfter {
     /// Whether it is.
     pub honor: bool,
-    /// A longer one means that there is no further try.
+    /// A longer one means that there is no retry.
     pub max: Duration,
 }
 
-/// How many further tries all requests of a key together may have. Not zero: one of the first two is more than 0.
+/// How many retries all requests of a key together may have. Not zero: one of the first two is more than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// Further tries for each hundred requests.
+    /// Retries for each hundred requests.
     pub ratio: Percent,
-    /// Further tries in a second whatever the number of requests, in thousandths.
+    /// Retries in a second whatever the number of requests, in thousandths.
     pub min_per_second: u32,
     /// How long a request counts, and how much of the reserve can be used at once; at least 1 s.
     pub window: Duration,

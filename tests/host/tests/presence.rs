@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use holdfast_engine::seats::retry_context::Exchange;
+use holdfast_engine::seats::retry_context::RetryContext;
 use holdfast_host_tests::{Fault, Host, Request, Response, Routed, Seat, status};
 
 use crate::outlier_support::{BAD, FIVE, World, ejecting, ejecting_and};
@@ -25,7 +25,7 @@ fn blindness(host: &Host) -> Rc<Cell<bool>> {
 /// Whether the request seat counted on an attempt seat when the request came.
 fn counts_on_seat(request: &Routed) -> bool {
     let written = request.filter_state("holdfast_exchange").expect("the attempt seat is told");
-    Exchange::read_property(&written).expect("it is a record").seat
+    RetryContext::read_property(&written).expect("it is a record").seat
 }
 
 fn answered(request: &Routed, response: impl Into<Response>) {

@@ -8,14 +8,14 @@ use holdfast_policy::document::{Mode, Retry};
 use super::policy::AttemptPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
-use crate::http::attempt::{End, Try};
+use crate::http::attempt::{AttemptRecord, End};
 use crate::http::outcome;
 use crate::http::response::ResponseHead;
-use crate::retry::{Denial, Leave, Named, backoff, conditions};
-use crate::seats::retry_context::{Exchange, Next};
+use crate::retry::{Denial, Eligibility, Named, backoff, conditions};
+use crate::seats::retry_context::{Next, RetryContext};
 use crate::store::Store;
 
-/// How much before its time is over a try may be ended by that, at least and at most: a busy router's timers count from the
+/// How much before its time is over an attempt may be ended by that, at least and at most: a busy router's timers count from the
 /// beginning of its loop, and were seen 15 ms early. In between it is a quarter of the time.
 const TIMER_SLACK: core::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(50);
 
@@ -27,9 +27,9 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 pub enum AfterResponse {
     /// Nothing: the router may do as it likes.
     Pass,
-    /// Ask for another try.
+    /// Ask for a retry.
     Ask,
-    /// Forbid another try.
+    /// Forbid a retry.
     Forbid,
 }
 
@@ -44,7 +44,7 @@ pub enum RouteEnds {
     At(Timestamp),
 }
 
-/// Whether a further try is sent.
+/// Whether a retry is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeforeRetry {
     /// At once.
@@ -56,18 +56,18 @@ pub enum BeforeRetry {
         /// When its token was withdrawn.
         taken: Timestamp,
     },
-    /// Not at all. Without a denial the policy does not name how the try before ended.
+    /// Not at all. Without a denial the policy does not name how the attempt before ended.
     Stop(Option<Denial>),
 }
 
 impl AttemptPolicy {
-    /// Decides on a response: adds the try to the exchange and says what is to happen after it.
+    /// Decides on a response: adds the try to the retry context and says what is to happen after it.
     #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
     pub fn after_response(
         &mut self,
         cx: &mut Cx<'_>,
-        exchange: &mut Exchange,
-        one: Try,
+        context: &mut RetryContext,
+        one: AttemptRecord,
         head: &ResponseHead,
         route_ends: RouteEnds,
     ) -> AfterResponse {
@@ -76,17 +76,17 @@ impl AttemptPolicy {
         let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else {
             return AfterResponse::Pass;
         };
-        exchange.ended(one);
-        exchange.next = Next::Open;
+        context.ended(one);
+        context.next = Next::Open;
         // Whatever it says, it comes from the host's side.
         let ratelimited = head.ratelimited.is_some();
         let named = conditions::names_response(&retry.on, head.status, head.grpc_status, ratelimited);
         if named == Named::No {
             // The route may name it all the same.
-            exchange.next = Next::Unnamed;
+            context.next = Next::Unnamed;
             return AfterResponse::Forbid;
         }
-        if exchange.retries >= retry.max_retries {
+        if context.retries >= retry.max_retries {
             // The router has been told the number and flags that it is reached.
             return AfterResponse::Pass;
         }
@@ -94,15 +94,15 @@ impl AttemptPolicy {
         if asked.is_some() {
             self.hosts_ask_for_waits = true;
         }
-        let drawn = backoff::wait(&retry.backoff, exchange.seed, exchange.retries.saturating_add(1));
+        let drawn = backoff::wait(&retry.backoff, context.seed, context.retries.saturating_add(1));
         let wait = asked.unwrap_or(drawn);
-        let granted = if exchange.leave != Leave::All {
+        let granted = if context.eligibility != Eligibility::All {
             Err(Denial::Method)
         } else {
-            self.fits(retry, exchange, wait, asked, route_ends, now).and_then(|()| match named {
-                Named::Yes => self.grant(cx, retry, exchange.key),
-                // It is the router's choice, so a token is withdrawn only when the next try comes.
-                _ => self.would_grant(cx, retry, exchange.key),
+            self.fits(retry, context, wait, asked, route_ends, now).and_then(|()| match named {
+                Named::Yes => self.grant(cx, retry, context.key),
+                // It is the router's choice, so a token is withdrawn only when the next attempt comes.
+                _ => self.would_grant(cx, retry, context.key),
             })
         };
         let due = now.plus(wait);
@@ -113,27 +113,32 @@ impl AttemptPolicy {
             // Perhaps nobody wanted it.
             (Err(_), _) => (Next::Unnamed, AfterResponse::Forbid),
         };
-        exchange.next = next;
+        context.next = next;
         after
     }
 
-    /// Decides on a response while another try of the request is in flight. A token is withdrawn when a further try begins:
+    /// Decides on a response while a retry of the request is in flight. A token is withdrawn when a retry begins:
     /// the router may also simply wait for the other one.
-    pub fn after_response_beside(&self, exchange: &mut Exchange, one: Try, head: &ResponseHead) -> AfterResponse {
-        exchange.ended(one);
+    pub fn after_hedged_response(
+        &self,
+        context: &mut RetryContext,
+        one: AttemptRecord,
+        head: &ResponseHead,
+    ) -> AfterResponse {
+        context.ended(one);
         let ratelimited = head.ratelimited.is_some();
         let is_named = self.policy.retry.as_ref().is_some_and(|retry| {
             conditions::names_response(&retry.on, head.status, head.grpc_status, ratelimited) == Named::Yes
         });
-        match exchange.next {
+        match context.next {
             // The other one is held back and will never be sent: this is all that the client can get.
             Next::Denied(_) => AfterResponse::Forbid,
             _ if is_named => {
-                exchange.next = Next::Open;
+                context.next = Next::Open;
                 AfterResponse::Ask
             }
             _ => {
-                exchange.next = Next::Unnamed;
+                context.next = Next::Unnamed;
                 AfterResponse::Forbid
             }
         }
@@ -143,7 +148,7 @@ impl AttemptPolicy {
     fn fits(
         &self,
         retry: &Retry,
-        exchange: &Exchange,
+        context: &RetryContext,
         wait: Duration,
         asked: Option<Duration>,
         route_ends: RouteEnds,
@@ -153,53 +158,54 @@ impl AttemptPolicy {
         if asked.is_some_and(|asked| asked > retry.retry_after.max) {
             return Err(Denial::RetryAfter);
         }
-        let ends_by = exchange.deadline.or(match route_ends {
+        let ends_by = context.deadline.or(match route_ends {
             RouteEnds::At(time) => Some(time),
             RouteEnds::Never => None,
             // For a wait that a host asks for, Envoy's default stands for what nobody knows.
-            RouteEnds::Unknown => asked.map(|_| exchange.admitted.plus(ROUTE_TIMEOUT)),
+            RouteEnds::Unknown => asked.map(|_| context.admitted.plus(ROUTE_TIMEOUT)),
         });
         if ends_by.is_some_and(|end| now.plus(wait) >= end) {
             return Err(too_long);
         }
-        // The wait runs in the next try's own time. That has room for the waits that the policy draws; a longer one would eat
-        // the try. (A response cannot be held back instead: Envoy 1.40 crashes when it is retried before its request has
+        // The wait runs in the next attempt's own time. That has room for the waits that the policy draws; a longer one would eat
+        // the attempt. (A response cannot be held back instead: Envoy 1.40 crashes when it is retried before its request has
         // ended.)
-        let room = exchange.try_lasts.zip(retry.per_try_timeout).map(|(lasts, per_try)| lasts.saturating_sub(per_try));
+        let room =
+            context.attempt_lasts.zip(retry.per_try_timeout).map(|(lasts, per_try)| lasts.saturating_sub(per_try));
         if asked.zip(room).is_some_and(|(asked, room)| asked > room) {
             return Err(Denial::RetryAfter);
         }
         Ok(())
     }
 
-    /// Adds a further try that ended while it waited: Envoy connects before it lets a filter wait, and there was no
+    /// Adds a retry that ended while it waited: Envoy connects before it lets a filter wait, and there was no
     /// connection. Nothing was sent, but the router counts it, and so does the budget.
-    pub fn after_no_connection(&self, exchange: &mut Exchange, host: Vec<u8>, now: Timestamp) {
-        exchange.waiting = exchange.waiting.saturating_sub(1);
-        self.after_no_response(exchange, host, false, now, now);
+    pub fn after_no_connection(&self, context: &mut RetryContext, host: Vec<u8>, now: Timestamp) {
+        context.waiting = context.waiting.saturating_sub(1);
+        self.after_no_response(context, host, false, now, now);
     }
 
-    /// Adds a try that ended without a response. `connected` tells whether there was a connection to the host, `sent`
-    /// when the try was sent.
+    /// Adds an attempt that ended without a response. `connected` tells whether there was a connection to the host, `sent`
+    /// when the attempt was sent.
     pub fn after_no_response(
         &self,
-        exchange: &mut Exchange,
+        context: &mut RetryContext,
         host: Vec<u8>,
         connected: bool,
         sent: Timestamp,
         now: Timestamp,
     ) {
         let took = now.since(sent);
-        let (end, ended) = self.end_without_response(exchange, connected, sent, now);
+        let (end, ended) = self.end_without_response(context, connected, sent, now);
         let verdict = outcome::verdict(&self.policy.outcome, end.answer());
-        exchange.next = Next::Open;
-        exchange.ended(Try { host, end, verdict, took, ended });
+        context.next = Next::Open;
+        context.ended(AttemptRecord { host, end, verdict, took, ended });
     }
 
-    /// How a try ended that had no response, and when that counts as. See [`AttemptPolicy::after_no_response`].
+    /// How an attempt ended that had no response, and when that counts as. See [`AttemptPolicy::after_no_response`].
     pub fn end_without_response(
         &self,
-        exchange: &Exchange,
+        context: &RetryContext,
         connected: bool,
         sent: Timestamp,
         now: Timestamp,
@@ -209,13 +215,13 @@ impl AttemptPolicy {
         let is_over = |passed: Duration, of: Duration| {
             passed.saturating_add((of / 4).clamp(*TIMER_SLACK.start(), *TIMER_SLACK.end())) >= of
         };
-        // A try with a hedge beside it goes on when its own time is over.
-        let lasts = exchange.try_lasts.filter(|_| !self.hedges(exchange));
+        // An attempt with a hedge beside it goes on when its own time is over.
+        let lasts = context.attempt_lasts.filter(|_| !self.hedges(context));
         let timed_out = lasts.is_some_and(|lasts| is_over(took, lasts))
-            || exchange
+            || context
                 .deadline
-                .is_some_and(|deadline| is_over(now.since(exchange.admitted), deadline.since(exchange.admitted)));
-        // The router waits for a try longer than the policy does, by the longest wait; the try ended before.
+                .is_some_and(|deadline| is_over(now.since(context.admitted), deadline.since(context.admitted)));
+        // The router waits for an attempt longer than the policy does, by the longest wait; the attempt ended before.
         match (timed_out, connected) {
             (true, true) => {
                 (End::TimedOut, per_try.filter(|_| lasts.is_some()).map_or(now, |per_try| now.min(sent.plus(per_try))))
@@ -225,102 +231,102 @@ impl AttemptPolicy {
         }
     }
 
-    /// Decides on a further try that the router has begun.
-    pub fn before_retry(&mut self, cx: &mut Cx<'_>, exchange: &mut Exchange) -> BeforeRetry {
+    /// Decides on a retry that the router has begun.
+    pub fn before_retry(&mut self, cx: &mut Cx<'_>, context: &mut RetryContext) -> BeforeRetry {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else {
             return BeforeRetry::Send;
         };
-        let (due, taken) = match exchange.next {
+        let (due, taken) = match context.next {
             Next::Denied(denial) => return BeforeRetry::Stop(Some(denial)),
             Next::Unnamed => return BeforeRetry::Stop(None),
             // The router has been told the number; foreign bytes may say otherwise.
-            Next::Retry { .. } if exchange.retries >= retry.max_retries => return BeforeRetry::Stop(None),
+            Next::Retry { .. } if context.retries >= retry.max_retries => return BeforeRetry::Stop(None),
             Next::Retry { due, taken } => (due, taken),
-            Next::Open | Next::Due(_) => match self.leave_after_last(cx, retry, exchange) {
-                Ok(due) => (if let Next::Due(due) = exchange.next { due } else { due }, now),
+            Next::Open | Next::Due(_) => match self.due_after_last(cx, retry, context) {
+                Ok(due) => (if let Next::Due(due) = context.next { due } else { due }, now),
                 Err(denial) => {
                     if let Some(denial) = denial {
-                        exchange.next = Next::Denied(denial);
+                        context.next = Next::Denied(denial);
                     }
                     return BeforeRetry::Stop(denial);
                 }
             },
         };
-        // From here on the token is this try's: another one beside it needs its own.
-        exchange.next = Next::Open;
-        exchange.retries = exchange.retries.saturating_add(1);
+        // From here on the token is this attempt's: another one beside it needs its own.
+        context.next = Next::Open;
+        context.retries = context.retries.saturating_add(1);
         // No wait is longer, wherever the clock has been put.
         let longest = retry.backoff.max.max(retry.retry_after.max);
         let due = due.min(now.plus(longest));
         if due.remaining(now, longest).is_some() {
-            exchange.waiting = exchange.waiting.saturating_add(1);
+            context.waiting = context.waiting.saturating_add(1);
             return BeforeRetry::Wait { due, taken };
         }
-        self.leave(cx.store, exchange, taken, now)
+        self.let_go(cx.store, context, taken, now)
     }
 
-    /// Decides on a further try whose wait is over. `taken` is when its token was withdrawn.
+    /// Decides on a retry whose wait is over. `taken` is when its token was withdrawn.
     pub fn after_wait(
         &mut self,
         store: &mut dyn Store,
-        exchange: &mut Exchange,
+        context: &mut RetryContext,
         taken: Timestamp,
         now: Timestamp,
     ) -> BeforeRetry {
-        exchange.waiting = exchange.waiting.saturating_sub(1);
-        self.leave(store, exchange, taken, now)
+        context.waiting = context.waiting.saturating_sub(1);
+        self.let_go(store, context, taken, now)
     }
 
-    /// Lets a further try leave for its host, unless the breaker has opened or the time has run out meanwhile.
-    fn leave(
+    /// Lets a retry leave for its host, unless the breaker has opened or the time has run out meanwhile.
+    fn let_go(
         &mut self,
         store: &mut dyn Store,
-        exchange: &mut Exchange,
+        context: &mut RetryContext,
         taken: Timestamp,
         now: Timestamp,
     ) -> BeforeRetry {
-        let denial = if !self.is_breaker_closed(store, exchange.key) {
+        let denial = if !self.is_breaker_closed(store, context.key) {
             Denial::Breaker
-        } else if exchange.deadline.is_some_and(|deadline| now >= deadline) {
+        } else if context.deadline.is_some_and(|deadline| now >= deadline) {
             Denial::Deadline
         } else {
             return BeforeRetry::Send;
         };
-        exchange.retries = exchange.retries.saturating_sub(1);
-        exchange.next = Next::Denied(denial);
-        self.refund(store, exchange.key, taken, now);
+        context.retries = context.retries.saturating_sub(1);
+        context.next = Next::Denied(denial);
+        self.refund(store, context.key, taken, now);
         BeforeRetry::Stop(Some(denial))
     }
 
-    /// Takes a further try back that waited and will not be sent, because nobody waits for it any more.
-    pub fn abandon(&mut self, store: &mut dyn Store, exchange: &mut Exchange, taken: Timestamp, now: Timestamp) {
-        exchange.take_back();
-        self.refund(store, exchange.key, taken, now);
+    /// Takes a retry back that waited and will not be sent, because nobody waits for it any more.
+    pub fn abandon(&mut self, store: &mut dyn Store, context: &mut RetryContext, taken: Timestamp, now: Timestamp) {
+        context.take_back();
+        self.refund(store, context.key, taken, now);
     }
 
-    /// Takes a further try back whose connection ended while it waited. Should the router begin it again, its wait and its
+    /// Takes a retry back whose connection ended while it waited. Should the router begin it again, its wait and its
     /// token are still there; otherwise the request seat gives the token back.
-    pub fn begin_again(exchange: &mut Exchange, due: Timestamp, taken: Timestamp) {
-        exchange.take_back();
-        exchange.next = Next::Retry { due, taken };
+    pub fn begin_again(context: &mut RetryContext, due: Timestamp, taken: Timestamp) {
+        context.take_back();
+        context.next = Next::Retry { due, taken };
     }
 
-    /// When the try after the last one is due, where Envoy has begun it by itself. Withdraws its token.
-    fn leave_after_last(
+    /// When the attempt after the last one is due, where Envoy has begun it by itself. Withdraws its token.
+    fn due_after_last(
         &mut self,
         cx: &mut Cx<'_>,
         retry: &Retry,
-        exchange: &Exchange,
+        context: &RetryContext,
     ) -> Result<Timestamp, Option<Denial>> {
         let now = cx.now;
-        if exchange.retries >= retry.max_retries || exchange.leave == Leave::Nothing {
+        if context.retries >= retry.max_retries || context.eligibility == Eligibility::Nothing {
             return Err(None);
         }
-        let wait = backoff::wait(&retry.backoff, exchange.seed, exchange.retries.saturating_add(1));
-        let due = match exchange.tries.last() {
-            // The try before is still in flight: a hedge does not wait.
+        let wait = backoff::wait(&retry.backoff, context.seed, context.retries.saturating_add(1));
+        let due = match context.attempts.last() {
+            // The attempt before is still in flight: a hedge does not wait.
             None => now,
             Some(last) => {
                 let named = match last.end {
@@ -332,15 +338,15 @@ impl AttemptPolicy {
                 if named == Named::No {
                     return Err(None);
                 }
-                if exchange.leave != Leave::All && last.end != End::ConnectFailure {
+                if context.eligibility != Eligibility::All && last.end != End::ConnectFailure {
                     return Err(Some(Denial::Method));
                 }
                 last.ended.plus(wait)
             }
         };
-        if exchange.deadline.is_some_and(|deadline| due.max(now) >= deadline) {
+        if context.deadline.is_some_and(|deadline| due.max(now) >= deadline) {
             return Err(Some(Denial::Deadline));
         }
-        self.grant(cx, retry, exchange.key).map(|()| due).map_err(Some)
+        self.grant(cx, retry, context.key).map(|()| due).map_err(Some)
     }
 }

@@ -10,17 +10,17 @@ use crate::breaker::key::lets_retry;
 use crate::cx::Cx;
 use crate::retry::{Denial, budget};
 use crate::store::Store;
-use crate::store::places::Occupant;
+use crate::store::directory::Occupant;
 use crate::store::slot::Slot;
 use crate::store::worker::VIEW_LASTS_UNSIGNALLED;
 
 impl AttemptPolicy {
-    /// The requests that the budget counts now, unless the breaker denies another try anyway.
+    /// The requests that the budget counts now, unless the breaker denies a retry anyway.
     fn requests_while_closed(&mut self, cx: &mut Cx<'_>, key: Occupant) -> Result<u32, Denial> {
         if self.is_breaker_closed(cx.store, key) { Ok(self.requests(cx, key)) } else { Err(Denial::Breaker) }
     }
 
-    /// Grants another try and withdraws its token.
+    /// Grants a retry and withdraws its token.
     pub(super) fn grant(&mut self, cx: &mut Cx<'_>, retry: &Retry, key: Occupant) -> Result<(), Denial> {
         let now = cx.now;
         let requests = self.requests_while_closed(cx, key)?;
@@ -28,7 +28,7 @@ impl AttemptPolicy {
         budget::withdraw(&mut state.budget, cx.store, &retry.budget, requests, now)
     }
 
-    /// Whether another try would be granted now.
+    /// Whether a retry would be granted now.
     pub(super) fn would_grant(&mut self, cx: &mut Cx<'_>, retry: &Retry, key: Occupant) -> Result<(), Denial> {
         let now = cx.now;
         let requests = self.requests_while_closed(cx, key)?;
@@ -36,7 +36,7 @@ impl AttemptPolicy {
         budget::would_grant(&state.budget, cx.store, &retry.budget, requests, now)
     }
 
-    /// Gives the token back of a try that was not sent.
+    /// Gives the token back of an attempt that was not sent.
     pub(super) fn refund(&mut self, store: &mut dyn Store, key: Occupant, taken: Timestamp, now: Timestamp) {
         let policy = Arc::clone(&self.policy);
         if let Some(retry) = &policy.retry {
@@ -56,8 +56,8 @@ impl AttemptPolicy {
             return requests;
         }
         let mut requests = 0_u32;
-        for place in 0..cx.worker.places(cx.store, now) {
-            let slot = cx.store.get(&state.paths.slot(place));
+        for index in 0..cx.worker.slots(cx.store, now) {
+            let slot = cx.store.get(&state.paths.slot(index));
             let slot = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, state.fingerprint, &shape));
             requests = requests.saturating_add(slot.map_or(0, |slot| slot.deposits_tally(&shape, now)));
         }
@@ -65,7 +65,7 @@ impl AttemptPolicy {
         requests
     }
 
-    /// Whether the breaker lets tries pass that are no probes: it is closed or ramping, or there is none that acts.
+    /// Whether the breaker lets attempts pass that are no probes: it is closed or ramping, or there is none that acts.
     pub(super) fn is_breaker_closed(&mut self, store: &mut dyn Store, key: Occupant) -> bool {
         let policy = Arc::clone(&self.policy);
         lets_retry(store, policy.breaker.as_ref(), &self.key(key).breaker)

@@ -1,43 +1,43 @@
-//! The attempt seat's part in ejection: it judges each try's host.
+//! The attempt seat's part in ejection: it judges each attempt's host.
 
 use crate::cx::Cx;
 use std::sync::Arc;
 
 use super::policy::{AttemptPolicy, Group};
 use crate::base::time::Timestamp;
-use crate::outlier::hosts::Judged;
-use crate::seats::retry_context::Exchange;
+use crate::outlier::hosts::HostAttempt;
+use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
 
 impl AttemptPolicy {
-    /// Whether hosts are judged by their tries.
+    /// Whether hosts are judged by their attempts.
     pub fn judges_hosts(&self) -> bool {
         self.policy.active_outlier().is_some()
     }
 
-    /// Whether the host of a try that succeeded must be known.
-    pub fn wants_host(&mut self, store: &mut dyn Store, exchange: &Exchange, now: Timestamp) -> bool {
+    /// Whether the host of an attempt that succeeded must be known.
+    pub fn wants_host(&mut self, store: &mut dyn Store, context: &RetryContext, now: Timestamp) -> bool {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
-        exchange.probe.is_some() || self.group(exchange).is_some_and(|group| group.hosts.wants_host(store, rules, now))
+        context.probe.is_some() || self.group(context).is_some_and(|group| group.hosts.wants_host(store, rules, now))
     }
 
-    /// Judges the host of a try that has ended and is not in the exchange yet. `worker` is this VM among those of the attempt
+    /// Judges the host of an attempt that has ended and is not in the retry context yet. `worker` is this VM among those of the attempt
     /// seats. When what was counted is to be written at the latest.
-    pub fn judge_host(&mut self, cx: &mut Cx<'_>, exchange: &Exchange, one: Judged<'_>) -> Option<Timestamp> {
+    pub fn judge_host(&mut self, cx: &mut Cx<'_>, context: &RetryContext, one: HostAttempt<'_>) -> Option<Timestamp> {
         let policy = Arc::clone(&self.policy);
-        let (rules, hosts) = (policy.active_outlier()?, &mut self.group(exchange)?.hosts);
-        let probe = exchange.probe.filter(|_| !exchange.is_retried());
+        let (rules, hosts) = (policy.active_outlier()?, &mut self.group(context)?.hosts);
+        let probe = context.probe.filter(|_| !context.is_retried());
         hosts.judge(cx, rules, one, probe);
         hosts.flush_due()
     }
 
     /// Gives the permit back of a probe that says nothing about its host: its client left, or there was no connection in time.
-    pub fn return_probe(&mut self, cx: &mut Cx<'_>, exchange: &Exchange, sent: Timestamp) {
+    pub fn return_probe(&mut self, cx: &mut Cx<'_>, context: &RetryContext, sent: Timestamp) {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
-        if let Some(probe) = exchange.probe.filter(|_| !exchange.is_retried())
-            && let Some(group) = self.group(exchange)
+        if let Some(probe) = context.probe.filter(|_| !context.is_retried())
+            && let Some(group) = self.group(context)
         {
             group.hosts.return_probe(cx, rules, probe, sent);
         }

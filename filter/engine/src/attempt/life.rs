@@ -18,14 +18,14 @@ use super::policy::AttemptPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::host::{Headers, Host, property_number, response_flags};
-use crate::http::attempt::{End, Try};
+use crate::http::attempt::{AttemptRecord, End};
 use crate::http::markers;
 use crate::http::outcome::{self, Answer, Outcome, Verdict};
 use crate::http::response::{self, NOT_RETRIED, ResponseHead};
-use crate::outlier::hosts::Judged;
+use crate::outlier::hosts::HostAttempt;
 use crate::outlier::{heartbeat, steering};
 use crate::retry::{Denial, Named, conditions};
-use crate::seats::retry_context::{self, Exchange, Next};
+use crate::seats::retry_context::{self, Next, RetryContext};
 use crate::store::Store;
 
 /// What the host is to do after an event.
@@ -82,7 +82,7 @@ impl AttemptReply {
 /// The plugin, of which an attempt is a part.
 pub type AttemptPlugin = SeatPlugin<Waits>;
 
-/// What a paused context is for.
+/// What a paused stream is for.
 pub enum Waits {
     /// An attempt, until its back-off is over.
     Attempt(Rc<RefCell<Attempt>>),
@@ -92,7 +92,7 @@ pub enum Waits {
     Check,
 }
 
-/// One attempt's context.
+/// One attempt's stream.
 #[derive(Default)]
 pub enum AttemptState {
     /// No policy governs the request that this seat has a part in.
@@ -107,7 +107,7 @@ pub enum AttemptState {
 /// One attempt.
 pub struct Attempt {
     policy: Rc<RefCell<AttemptPolicy>>,
-    exchange: Exchange,
+    context: RetryContext,
     /// When Envoy began it.
     began: Timestamp,
     phase: Phase,
@@ -133,21 +133,21 @@ enum Phase {
 }
 
 impl AttemptState {
-    /// The request's headers are about to leave for the host. `context` is how the host names the stream.
+    /// The request's headers are about to leave for the host. `stream` is how the host names it.
     pub fn on_request_headers(
         plugin: &AttemptPlugin,
         store: &mut dyn Store,
         host: &dyn Host,
-        context: u32,
+        stream: u32,
     ) -> (Self, AttemptEffect) {
-        let Some(exchange) = retry_context::read_in_attempt_seat(host) else {
-            return begin_ungoverned(plugin, host, context);
+        let Some(context) = retry_context::read_in_attempt_seat(host) else {
+            return begin_ungoverned(plugin, host, stream);
         };
-        if exchange.steered {
+        if context.steered {
             // It has been read, once for all attempts; the host has no use for it.
             host.remove_header(Headers::Request, steering::HEADER);
         }
-        begin(plugin, store, host, context, exchange).unwrap_or((AttemptState::Ungoverned, AttemptEffect::Continue))
+        begin(plugin, store, host, stream, context).unwrap_or((AttemptState::Ungoverned, AttemptEffect::Continue))
     }
 
     /// The host's headers have come. `ended` says that there is no body.
@@ -169,14 +169,14 @@ impl AttemptState {
     }
 
     /// The attempt is over; Envoy says so before it begins the next one.
-    pub fn on_end(self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, context: u32) {
+    pub fn on_end(self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, stream: u32) {
         match self {
             AttemptState::Ungoverned => {}
-            AttemptState::Check => plugin.forget(context),
+            AttemptState::Check => plugin.forget(stream),
             AttemptState::Governed(attempt) => {
                 if let Ok(mut attempt) = attempt.try_borrow_mut() {
                     if matches!(attempt.phase, Phase::Waiting { .. } | Phase::Stopped) {
-                        plugin.forget(context);
+                        plugin.forget(stream);
                     }
                     attempt.end(plugin, store, host);
                 }
@@ -186,11 +186,11 @@ impl AttemptState {
 }
 
 impl AttemptPlugin {
-    /// Wakes a context whose time has come. What is to be done for it.
+    /// Wakes a stream whose time has come. What is to be done for it.
     pub fn wake(&self, store: &mut dyn Store, host: &dyn Host, waiter: Waiter<Waits>, now: Timestamp) -> AttemptEffect {
-        let Waiter { context, what, .. } = waiter;
+        let Waiter { stream, what, .. } = waiter;
         let hold = |attempt| {
-            self.look_again(context, Waits::Hedge(attempt), now);
+            self.look_again(stream, Waits::Hedge(attempt), now);
             AttemptEffect::Pause
         };
         match what {
@@ -218,14 +218,14 @@ impl AttemptPlugin {
 
 /// Lets an attempt pass that is nobody's here, without the names of hosts. One of our own checks that has been sent to another
 /// host, because the cluster has its own no more, goes back instead.
-fn begin_ungoverned(plugin: &AttemptPlugin, host: &dyn Host, context: u32) -> (AttemptState, AttemptEffect) {
+fn begin_ungoverned(plugin: &AttemptPlugin, host: &dyn Host, stream: u32) -> (AttemptState, AttemptEffect) {
     let pass = (AttemptState::Ungoverned, AttemptEffect::Continue);
     let Some(asked) = host.header(Headers::Request, steering::HEADER) else { return pass };
     let is_check = host.header(Headers::Request, heartbeat::MARK).is_some();
     if is_check && upstream_address(host) != asked {
         // Not now: this runs within the call that sends the check, which would give no token for the answer.
         let now = host.now();
-        plugin.wait(context, now, Waits::Check, now);
+        plugin.wait(stream, now, Waits::Check, now);
         return (AttemptState::Check, AttemptEffect::Pause);
     }
     host.remove_header(Headers::Request, steering::HEADER);
@@ -240,14 +240,14 @@ fn begin(
     plugin: &AttemptPlugin,
     store: &mut dyn Store,
     host: &dyn Host,
-    context: u32,
-    exchange: Exchange,
+    stream: u32,
+    context: RetryContext,
 ) -> Option<(AttemptState, AttemptEffect)> {
-    let shared_policy = plugin.policy(store, &exchange)?;
+    let shared_policy = plugin.policy(store, &context)?;
     let now = host.now();
     let mut attempt = Attempt {
         policy: Rc::clone(&shared_policy),
-        exchange,
+        context,
         began: now,
         phase: Phase::Over,
         route_ends: RouteEnds::Unknown,
@@ -256,46 +256,46 @@ fn begin(
     };
     let mut policy = shared_policy.try_borrow_mut().ok()?;
     store.refresh();
-    policy.announce(store, &attempt.exchange, now);
-    if !attempt.exchange.governs_retries {
+    policy.announce(store, &attempt.context, now);
+    if !attempt.context.governs_retries {
         return Some(attempt.send_first(now));
     }
     if policy.wants_time_left() {
         attempt.route_ends = time_left(host).map_or(RouteEnds::Never, |left| RouteEnds::At(now.plus(left)));
     }
-    let (hedges, seed) = (policy.hedges(&attempt.exchange), attempt.exchange.seed);
+    let (hedges, seed) = (policy.hedges(&attempt.context), attempt.context.seed);
     if hedges {
         attempt.address = host.property("upstream\0address");
         plugin.hedges((), |hedges| hedges.begin(seed));
     }
     let passed = plugin.passed.try_borrow().ok().and_then(|passed| passed.of(seed));
-    if let Some(passed) = passed.filter(|_| !attempt.exchange.is_retried()) {
+    if let Some(passed) = passed.filter(|_| !attempt.context.is_retried()) {
         // The route retries what was not worth a record.
-        attempt.exchange.ended(passed.as_try(now));
-        attempt.exchange.next = if policy.route_knows() { Next::Open } else { Next::Unnamed };
-        attempt.exchange.marked = passed.is_marked;
+        attempt.context.ended(passed.as_record(now));
+        attempt.context.next = if policy.route_knows() { Next::Open } else { Next::Unnamed };
+        attempt.context.marked = passed.is_marked;
     }
-    if matches!(attempt.exchange.next, Next::Denied(_) | Next::Unnamed)
-        && attempt.exchange.tries.last().is_some_and(|last| matches!(last.end, End::Http(_) | End::Grpc(_)))
+    if matches!(attempt.context.next, Next::Denied(_) | Next::Unnamed)
+        && attempt.context.attempts.last().is_some_and(|last| matches!(last.end, End::Http(_) | End::Grpc(_)))
     {
-        policy.came_back(attempt.exchange.marked, route_name(host).unwrap_or_default());
+        policy.came_back(attempt.context.marked, route_name(host).unwrap_or_default());
     }
-    let is_retry = attempt.exchange.is_retried() || hedges && attempt_count(host) > 1;
+    let is_retry = attempt.context.is_retried() || hedges && attempt_count(host) > 1;
     if !is_retry {
         attempt.is_sent = hedges && plugin.hedges(false, |hedges| hedges.send(seed));
         return Some(attempt.send_first(now));
     }
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
     let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
-    let decision = policy.before_retry(cx, &mut attempt.exchange);
+    let decision = policy.before_retry(cx, &mut attempt.context);
     drop(policy);
-    Some(attempt.begin_retry(plugin, host, context, decision, hedges, now))
+    Some(attempt.begin_retry(plugin, host, stream, decision, hedges, now))
 }
 
 impl Attempt {
     /// What the request's waits follow from.
     fn seed(&self) -> u64 {
-        self.exchange.seed
+        self.context.seed
     }
 
     fn share(self, effect: AttemptEffect) -> (AttemptState, AttemptEffect) {
@@ -313,7 +313,7 @@ impl Attempt {
         mut self,
         plugin: &AttemptPlugin,
         host: &dyn Host,
-        context: u32,
+        stream: u32,
         decision: BeforeRetry,
         hedges: bool,
         now: Timestamp,
@@ -323,17 +323,17 @@ impl Attempt {
         self.is_sent = hedges && !is_stopped && plugin.hedges(false, |hedges| hedges.send(seed));
         match decision {
             BeforeRetry::Send => {
-                number_attempt(host, self.exchange.retries);
+                number_attempt(host, self.context.retries);
                 self.send(host, now);
                 self.share(AttemptEffect::Continue)
             }
             BeforeRetry::Wait { due, taken } => {
                 // Request headers cannot be changed later.
-                number_attempt(host, self.exchange.retries);
+                number_attempt(host, self.context.retries);
                 self.phase = Phase::Waiting { due, taken };
                 self.write(host);
                 let attempt = Rc::new(RefCell::new(self));
-                plugin.wait(context, due, Waits::Attempt(Rc::clone(&attempt)), now);
+                plugin.wait(stream, due, Waits::Attempt(Rc::clone(&attempt)), now);
                 (AttemptState::Governed(attempt), AttemptEffect::Pause)
             }
             // A reply would also end the attempt in flight beside this one: this one waits for its end.
@@ -342,7 +342,7 @@ impl Attempt {
             {
                 self.hold(host);
                 let attempt = Rc::new(RefCell::new(self));
-                plugin.wait(context, now, Waits::Hedge(Rc::clone(&attempt)), now);
+                plugin.wait(stream, now, Waits::Hedge(Rc::clone(&attempt)), now);
                 (AttemptState::Governed(attempt), AttemptEffect::Pause)
             }
             BeforeRetry::Stop(denial) => {
@@ -381,11 +381,11 @@ impl Attempt {
         let Phase::Waiting { taken, .. } = self.phase else { return BeforeRetry::Send };
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return BeforeRetry::Send };
-        if policy.hedges(&self.exchange) {
+        if policy.hedges(&self.context) {
             self.refresh(host);
         }
         store.refresh();
-        policy.after_wait(store, &mut self.exchange, taken, now)
+        policy.after_wait(store, &mut self.context, taken, now)
     }
 
     /// Notes that it is sent now.
@@ -398,7 +398,7 @@ impl Attempt {
     fn stop(&mut self, host: &dyn Host, denial: Option<Denial>) -> AttemptEffect {
         self.phase = Phase::Stopped;
         self.write(host);
-        let last = self.exchange.tries.last().map(|last| last.end);
+        let last = self.context.attempts.last().map(|last| last.end);
         AttemptEffect::Reply(AttemptReply::not_retried(last, denial))
     }
 
@@ -413,13 +413,13 @@ impl Attempt {
 
     /// Replies in place of a hedge that is the last attempt left, with what the others have written meanwhile.
     fn stop_as_left(&mut self, host: &dyn Host) -> AttemptEffect {
-        let next = self.exchange.next;
+        let next = self.context.next;
         let denial = match next {
             Next::Denied(denial) => Some(denial),
             _ => None,
         };
         self.refresh(host);
-        self.exchange.next = next;
+        self.context.next = next;
         self.stop(host, denial)
     }
 
@@ -431,15 +431,15 @@ impl Attempt {
     /// Leaves the record for the next attempt and the request seat.
     fn write(&mut self, host: &dyn Host) {
         let given_up = u8::try_from(host.take_contentions()).unwrap_or(u8::MAX);
-        self.exchange.contended = self.exchange.contended.saturating_add(given_up);
+        self.context.contended = self.context.contended.saturating_add(given_up);
         // What a refusal means is no worse than no attempt seat.
-        let _ = retry_context::write(host, &self.exchange);
+        let _ = retry_context::write(host, &self.context);
     }
 
     /// Takes over what attempts beside this one have written.
     fn refresh(&mut self, host: &dyn Host) {
         if let Some(written) = retry_context::read_in_attempt_seat(host) {
-            self.exchange = written;
+            self.context = written;
         }
     }
 
@@ -450,7 +450,7 @@ impl Attempt {
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
         let document = Arc::clone(policy.policy());
-        let retry = document.retry.as_ref().filter(|_| self.exchange.governs_retries);
+        let retry = document.retry.as_ref().filter(|_| self.context.governs_retries);
         let wants_retry_after = retry.is_some_and(|retry| retry.retry_after.honor);
         let head = ResponseHead::read(&host.headers(Headers::Response), now, wants_retry_after);
         remove_foreign(host, &head);
@@ -460,16 +460,16 @@ impl Attempt {
             return;
         };
         let seed = self.seed();
-        let hedges = policy.hedges(&self.exchange);
+        let hedges = policy.hedges(&self.context);
         if hedges {
             self.refresh(host);
         }
-        let is_hedge_held = matches!(self.exchange.next, Next::Denied(_));
+        let is_hedge_held = matches!(self.context.next, Next::Denied(_));
         let has_hedge = hedges && (is_hedge_held || plugin.hedges(0, |hedges| hedges.sent(seed)) > 1);
         let Some(answer) = head.answer(ended) else {
             plugin.hedges((), |hedges| hedges.answer(seed));
-            if self.exchange.is_retried() {
-                mark(host, markers::TRIES_HEADER, "1");
+            if self.context.is_retried() {
+                mark(host, markers::ATTEMPTS_HEADER, "1");
             } else {
                 self.show_judged(host, &policy);
             }
@@ -480,14 +480,14 @@ impl Attempt {
         let took = now.since(sent);
         let outcome = Outcome::judge(&document.outcome, answer, took, None);
         self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, now));
-        if !self.exchange.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
-            let is_marked = policy.forbids(&self.exchange, &head, || route_name(host));
+        if !self.context.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
+            let is_marked = policy.forbids(&self.context, &head, || route_name(host));
             if is_marked {
                 mark(host, markers::FORBID_HEADER, markers::FORBID_VALUE);
             }
             if hedges && is_hedge_held {
                 // A hedge was not sent; that is worth counting.
-                mark(host, markers::TRIES_HEADER, "1");
+                mark(host, markers::ATTEMPTS_HEADER, "1");
             }
             if let Ok(mut passed) = plugin.passed.try_borrow_mut() {
                 passed.remember(seed, head.status, is_marked);
@@ -497,31 +497,31 @@ impl Attempt {
             return;
         }
         let Some(end) = End::of(answer) else { return };
-        let one = Try { host: self.address(host), end, verdict: outcome.verdict, took, ended: now };
+        let one = AttemptRecord { host: self.address(host), end, verdict: outcome.verdict, took, ended: now };
         let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
         let after = if has_hedge {
-            policy.after_response_beside(&mut self.exchange, one, &head)
+            policy.after_hedged_response(&mut self.context, one, &head)
         } else {
             store.refresh();
             let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
-            policy.after_response(cx, &mut self.exchange, one, &head, self.route_ends)
+            policy.after_response(cx, &mut self.context, one, &head, self.route_ends)
         };
-        self.exchange.marked =
-            after == AfterResponse::Forbid && policy.forbids(&self.exchange, &head, || route_name(host));
+        self.context.marked =
+            after == AfterResponse::Forbid && policy.forbids(&self.context, &head, || route_name(host));
         self.write(host);
-        mark(host, markers::TRIES_HEADER, "1");
+        mark(host, markers::ATTEMPTS_HEADER, "1");
         if !matches!(after, AfterResponse::Ask) {
             plugin.hedges((), |hedges| hedges.answer(seed));
         }
         match after {
             AfterResponse::Pass => {}
             AfterResponse::Forbid => {
-                if self.exchange.marked {
+                if self.context.marked {
                     mark(host, markers::FORBID_HEADER, markers::FORBID_VALUE);
                 }
             }
             AfterResponse::Ask => {
-                if head.ratelimited.is_some() && self.exchange.seat {
+                if head.ratelimited.is_some() && self.context.seat {
                     // The host's own would forbid what the policy asks for. (A router that goes by words goes by it.)
                     host.remove_header(Headers::Response, markers::FORBID_HEADER);
                 }
@@ -550,22 +550,22 @@ impl Attempt {
         };
         self.phase = Phase::Over;
         if self.record(plugin, store, host, answer, (sent, now)) {
-            mark(host, markers::TRIES_HEADER, "1");
+            mark(host, markers::ATTEMPTS_HEADER, "1");
         }
     }
 
     /// Shows a request seat that has not heard of this seat that the host is judged here.
     fn show_judged(&mut self, host: &dyn Host, policy: &AttemptPolicy) {
-        if !self.exchange.seat && policy.judges_hosts() {
+        if !self.context.seat && policy.judges_hosts() {
             // The header alone would prove nothing.
             self.write(host);
-            mark(host, markers::TRIES_HEADER, "1");
+            mark(host, markers::ATTEMPTS_HEADER, "1");
         }
     }
 
     /// Gives the permit back of a probe that says nothing about its host.
     fn return_probe(&self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, sent: Timestamp) {
-        if self.exchange.probe.is_none() {
+        if self.context.probe.is_none() {
             return;
         }
         let now = host.now();
@@ -574,7 +574,7 @@ impl Attempt {
         {
             store.refresh();
             let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
-            policy.return_probe(cx, &self.exchange, sent);
+            policy.return_probe(cx, &self.context, sent);
         }
     }
 
@@ -592,14 +592,14 @@ impl Attempt {
     ) {
         let Some(end) = end.filter(|_| policy.judges_hosts()) else { return };
         store.refresh();
-        if verdict == Verdict::Success && !policy.wants_host(store, &self.exchange, came) {
+        if verdict == Verdict::Success && !policy.wants_host(store, &self.context, came) {
             return;
         }
         let address = self.address(host);
-        let one = Judged { host: &address, end, verdict, took: came.since(sent), sent };
+        let one = HostAttempt { host: &address, end, verdict, took: came.since(sent), sent };
         let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut() else { return };
         let cx = &mut Cx { store, worker: &mut worker, now: came, events: &mut Vec::new() };
-        if let Some(due) = policy.judge_host(cx, &self.exchange, one) {
+        if let Some(due) = policy.judge_host(cx, &self.context, one) {
             plugin.flush_by(due, came);
         }
     }
@@ -628,11 +628,11 @@ impl Attempt {
         self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, came));
         drop(policy);
         let Some(end) = End::of(answer) else { return false };
-        let is_worth_it = self.exchange.is_retried() || outcome.verdict != Verdict::Success;
+        let is_worth_it = self.context.is_retried() || outcome.verdict != Verdict::Success;
         if is_worth_it {
             let address = self.address(host);
-            self.exchange.ended(Try { host: address, end, verdict: outcome.verdict, took, ended: came });
-            self.exchange.next = Next::Open;
+            self.context.ended(AttemptRecord { host: address, end, verdict: outcome.verdict, took, ended: came });
+            self.context.next = Next::Open;
             self.write(host);
         }
         is_worth_it
@@ -641,7 +641,7 @@ impl Attempt {
     /// Records what ended without a response.
     fn end(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
         let (seed, was_sent) = (self.seed(), self.is_sent);
-        let hedges = self.policy.try_borrow().is_ok_and(|policy| policy.hedges(&self.exchange));
+        let hedges = self.policy.try_borrow().is_ok_and(|policy| policy.hedges(&self.context));
         let is_answered = hedges && plugin.hedges(false, |hedges| hedges.end(seed, was_sent));
         match mem::replace(&mut self.phase, Phase::Over) {
             Phase::Over | Phase::Stopped => {}
@@ -678,17 +678,17 @@ impl Attempt {
         let (began, connection) = (self.began, Connection::read(host));
         if outcome::client_left(response_flags(host)) {
             store.refresh();
-            policy.abandon(store, &mut self.exchange, taken, now);
+            policy.abandon(store, &mut self.context, taken, now);
         } else if connection.is_there() {
             // Its host has closed the connection, or the route's time is over.
-            AttemptPolicy::begin_again(&mut self.exchange, due, taken);
+            AttemptPolicy::begin_again(&mut self.context, due, taken);
         } else {
             if connection.says_something(now.since(began)) {
                 let end = End::ConnectFailure;
                 let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
                 self.judge_host(plugin, store, host, &mut policy, Some(end), verdict, (began, now));
             }
-            policy.after_no_connection(&mut self.exchange, upstream_address(host), now);
+            policy.after_no_connection(&mut self.context, upstream_address(host), now);
         }
         self.write(host);
     }
@@ -715,11 +715,11 @@ impl Attempt {
         let shared_policy = Rc::clone(&self.policy);
         if let Ok(mut policy) = shared_policy.try_borrow_mut() {
             if tells_of_host {
-                let (end, _) = policy.end_without_response(&self.exchange, is_connected, sent, now);
+                let (end, _) = policy.end_without_response(&self.context, is_connected, sent, now);
                 let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
                 self.judge_host(plugin, store, host, &mut policy, Some(end), verdict, (sent, now));
             }
-            policy.after_no_response(&mut self.exchange, address, is_connected, sent, now);
+            policy.after_no_response(&mut self.context, address, is_connected, sent, now);
         }
         self.write(host);
     }
@@ -735,8 +735,8 @@ fn remove_foreign(host: &dyn Host, head: &ResponseHead) {
     if head.asks_retry {
         host.remove_header(Headers::Response, markers::RETRY_HEADER);
     }
-    if head.has_tries {
-        host.remove_header(Headers::Response, markers::TRIES_HEADER);
+    if head.has_attempts {
+        host.remove_header(Headers::Response, markers::ATTEMPTS_HEADER);
     }
 }
 

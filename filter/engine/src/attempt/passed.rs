@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::base::time::Timestamp;
-use crate::http::attempt::{End, Try};
+use crate::http::attempt::{AttemptRecord, End};
 use crate::http::outcome::Verdict;
 
 /// How many are remembered.
@@ -21,9 +21,9 @@ pub(super) struct Passed {
 
 impl Passed {
     /// The attempt, as far as it is remembered.
-    pub(super) fn as_try(&self, now: Timestamp) -> Try {
+    pub(super) fn as_record(&self, now: Timestamp) -> AttemptRecord {
         let (end, verdict) = (End::Http(self.status), Verdict::Success);
-        Try { host: Vec::new(), end, verdict, took: Duration::ZERO, ended: now }
+        AttemptRecord { host: Vec::new(), end, verdict, took: Duration::ZERO, ended: now }
     }
 }
 

@@ -11,7 +11,7 @@ use super::policy::AttemptPolicy;
 use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
 use crate::host::RootHost;
-use crate::seats::retry_context::Exchange;
+use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
 use crate::store::worker::Worker;
 
@@ -45,19 +45,19 @@ impl AttemptVm {
     }
 
     /// The policy of a request; `None` if the request seat's VM has not published it.
-    fn policy(&self, store: &mut dyn Store, exchange: &Exchange) -> Option<Rc<RefCell<AttemptPolicy>>> {
+    fn policy(&self, store: &mut dyn Store, context: &RetryContext) -> Option<Rc<RefCell<AttemptPolicy>>> {
         let mut policies = self.policies.try_borrow_mut().ok()?;
-        if let Some(known) = policies.get(&exchange.fingerprint)
-            && known.try_borrow().is_ok_and(|known| known.is(exchange))
+        if let Some(known) = policies.get(&context.fingerprint)
+            && known.try_borrow().is_ok_and(|known| known.is(context))
         {
             return Some(Rc::clone(known));
         }
-        let fetched = AttemptPolicy::fetch(store, &exchange.policy, exchange.fingerprint)?;
+        let fetched = AttemptPolicy::fetch(store, &context.policy, context.fingerprint)?;
         if policies.len() >= MOST_POLICIES {
             policies.clear();
         }
         let fetched = Rc::new(RefCell::new(fetched));
-        policies.insert(exchange.fingerprint, Rc::clone(&fetched));
+        policies.insert(context.fingerprint, Rc::clone(&fetched));
         Some(fetched)
     }
 
@@ -71,10 +71,10 @@ impl AttemptVm {
     }
 }
 
-/// A paused context.
+/// A paused stream.
 pub struct Waiter<W> {
-    /// How the host names it.
-    pub context: u32,
+    /// How the host names it: its context.
+    pub stream: u32,
     due: Timestamp,
     /// How long it was to wait when it began: a time further off shows that the clock was put back.
     at_most: Duration,
@@ -82,7 +82,7 @@ pub struct Waiter<W> {
     pub(super) what: W,
 }
 
-/// The plugin; `W` is what a paused context is for.
+/// The plugin; `W` is what a paused stream is for.
 pub struct SeatPlugin<W> {
     host: Rc<dyn RootHost>,
     pub(super) vm: Rc<AttemptVm>,
@@ -113,9 +113,9 @@ impl<W> SeatPlugin<W> {
     }
 
     /// The policy of a request; `None` if the request seat's VM has not published it.
-    pub(super) fn policy(&self, store: &mut dyn Store, exchange: &Exchange) -> Option<Rc<RefCell<AttemptPolicy>>> {
+    pub(super) fn policy(&self, store: &mut dyn Store, context: &RetryContext) -> Option<Rc<RefCell<AttemptPolicy>>> {
         store.refresh();
-        self.vm.policy(store, exchange)
+        self.vm.policy(store, context)
     }
 
     /// Sees to it that what was counted of hosts is written by then.
@@ -124,18 +124,18 @@ impl<W> SeatPlugin<W> {
         self.tick_by(due, now);
     }
 
-    /// Has a paused context woken at `due`.
-    pub(super) fn wait(&self, context: u32, due: Timestamp, what: W, now: Timestamp) {
+    /// Has a paused stream woken at `due`.
+    pub(super) fn wait(&self, stream: u32, due: Timestamp, what: W, now: Timestamp) {
         if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
-            waiting.push(Waiter { context, due, at_most: due.since(now), what });
+            waiting.push(Waiter { stream, due, at_most: due.since(now), what });
         }
         self.tick_by(due, now);
     }
 
-    /// Forgets a context that is gone.
-    pub(super) fn forget(&self, context: u32) {
+    /// Forgets a stream that is gone.
+    pub(super) fn forget(&self, stream: u32) {
         if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
-            waiting.retain(|waiter| waiter.context != context);
+            waiting.retain(|waiter| waiter.stream != stream);
         }
     }
 
@@ -158,10 +158,10 @@ impl<W> SeatPlugin<W> {
         Some(waiting.extract_if(.., |waiter| waiter.due.remaining(now, waiter.at_most).is_none()).collect())
     }
 
-    /// Has a context that goes on waiting look again a little later.
-    pub(super) fn look_again(&self, context: u32, what: W, now: Timestamp) {
+    /// Has a stream that goes on waiting look again a little later.
+    pub(super) fn look_again(&self, stream: u32, what: W, now: Timestamp) {
         if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
-            waiting.push(Waiter { context, due: now.plus(LOOK_AGAIN), at_most: LOOK_AGAIN, what });
+            waiting.push(Waiter { stream, due: now.plus(LOOK_AGAIN), at_most: LOOK_AGAIN, what });
         }
     }
 

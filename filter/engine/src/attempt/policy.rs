@@ -11,15 +11,15 @@ use holdfast_policy::document::{Policy, RetryWord};
 use crate::base::time::Timestamp;
 use crate::http::response::ResponseHead;
 use crate::outlier::hosts::Hosts;
-use crate::retry::{Leave, Named, conditions};
+use crate::retry::{Eligibility, Named, conditions};
 use crate::seats::policy_text;
 use crate::seats::presence::Announcement;
-use crate::seats::retry_context::Exchange;
+use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
 use crate::store::address::Address;
 use crate::store::cluster::GroupId;
+use crate::store::directory::Occupant;
 use crate::store::paths::{self, GroupPaths, Paths};
-use crate::store::places::Occupant;
 use crate::store::record::occupied;
 use crate::store::slot::Shape;
 
@@ -28,7 +28,7 @@ const MOST_ROUTES: usize = 1024;
 
 /// One key as one attempt seat sees it.
 #[derive(Debug)]
-pub(super) struct KeyState {
+pub(super) struct AttemptKey {
     occupant: Occupant,
     /// That of the key's records.
     pub(super) fingerprint: u64,
@@ -56,14 +56,14 @@ pub struct AttemptPolicy {
     pub(super) prefix: String,
     pub(super) shape: Shape,
     /// By place.
-    keys: HashMap<u16, KeyState>,
+    keys: HashMap<u16, AttemptKey>,
     /// By the place of the key, or by that of the group.
     pub(super) groups: HashMap<(u16, bool), Group>,
     /// Routes that have retried a response that was forbidden: they have `envoy-ratelimited` among their own words.
     marks_ask: Vec<Vec<u8>>,
     /// Routes that have retried a response below 400: they have conditions of their own.
     retries_successes: Vec<Vec<u8>>,
-    /// A host has asked for a wait: from then on the time that a try has left is worth knowing.
+    /// A host has asked for a wait: from then on the time that an attempt has left is worth knowing.
     pub(super) hosts_ask_for_waits: bool,
 }
 
@@ -89,9 +89,10 @@ impl AttemptPolicy {
         &self.policy
     }
 
-    /// Whether tries of this request may run beside each other.
-    pub fn hedges(&self, exchange: &Exchange) -> bool {
-        exchange.leave == Leave::All && self.policy.retry.as_ref().is_some_and(|retry| retry.hedge_on_per_try_timeout)
+    /// Whether attempts of this request may run beside each other.
+    pub fn hedges(&self, context: &RetryContext) -> bool {
+        context.eligibility == Eligibility::All
+            && self.policy.retry.as_ref().is_some_and(|retry| retry.hedge_on_per_try_timeout)
     }
 
     /// Whether responses that the policy does not name may be named by lists of the route.
@@ -101,16 +102,21 @@ impl AttemptPolicy {
     }
 
     /// Whether this is the policy of that name and content.
-    pub fn is(&self, exchange: &Exchange) -> bool {
-        self.fingerprint == exchange.fingerprint && self.policy.name == exchange.policy
+    pub fn is(&self, context: &RetryContext) -> bool {
+        self.fingerprint == context.fingerprint && self.policy.name == context.policy
     }
 
     /// Whether a response is to be marked as one that is not to be retried. Those below 400 are marked only where the route
     /// was seen to retry such. No mark while the router has the word by which a mark asks for a retry, from the
     /// request's seat or, as was seen, from its route. A host's own mark stands already. `route` gives the route's name.
-    pub fn forbids(&self, exchange: &Exchange, head: &ResponseHead, route: impl FnOnce() -> Option<Vec<u8>>) -> bool {
+    pub fn forbids(
+        &self,
+        context: &RetryContext,
+        head: &ResponseHead,
+        route: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> bool {
         let given = self.policy.retry.as_ref().is_none_or(|retry| retry.on.words.contains(RetryWord::EnvoyRatelimited));
-        if head.ratelimited.is_some() || !exchange.seat && given {
+        if head.ratelimited.is_some() || !context.seat && given {
             return false;
         }
         let is_failure = head.status >= 400 || head.grpc_status.is_some_and(|status| status != 0);
@@ -152,14 +158,14 @@ impl AttemptPolicy {
                 .is_some_and(|retry| retry.timeout.is_none() && retry.per_try_timeout.is_none())
     }
 
-    pub(super) fn key(&mut self, key: Occupant) -> &mut KeyState {
+    pub(super) fn key(&mut self, key: Occupant) -> &mut AttemptKey {
         let fresh = || {
-            let (fingerprint, paths) = (occupied(self.fingerprint, key.tenancy), Paths::new(&self.prefix, key.place));
+            let (fingerprint, paths) = (occupied(self.fingerprint, key.tenancy), Paths::new(&self.prefix, key.index));
             let (breaker, budget) =
                 (Address::new(paths.breaker(), fingerprint), Address::new(paths.budget(), fingerprint));
-            KeyState { occupant: key, fingerprint, paths, breaker, budget, requests: None }
+            AttemptKey { occupant: key, fingerprint, paths, breaker, budget, requests: None }
         };
-        let state = self.keys.entry(key.place).or_insert_with(fresh);
+        let state = self.keys.entry(key.index).or_insert_with(fresh);
         if state.occupant != key {
             *state = fresh();
         }
@@ -167,27 +173,27 @@ impl AttemptPolicy {
     }
 
     /// The cluster of a request under its key; `None` where there is no place for it.
-    pub(super) fn group(&mut self, exchange: &Exchange) -> Option<&mut Group> {
-        let (id, key) = (exchange.group, exchange.key);
-        let place = match id {
-            GroupId::OfTheKey => (key.place, false),
-            GroupId::Numbered(occupant) => (occupant.place, true),
+    pub(super) fn group(&mut self, context: &RetryContext) -> Option<&mut Group> {
+        let (id, key) = (context.group, context.key);
+        let index = match id {
+            GroupId::OfTheKey => (key.index, false),
+            GroupId::Numbered(occupant) => (occupant.index, true),
             GroupId::Nowhere => return None,
         };
-        let is_known = self.groups.get(&place).is_some_and(|group| (group.id, group.key) == (id, key));
+        let is_known = self.groups.get(&index).is_some_and(|group| (group.id, group.key) == (id, key));
         if !is_known {
-            let paths = GroupPaths::new(&self.prefix, key.place, id)?;
+            let paths = GroupPaths::new(&self.prefix, key.index, id)?;
             let fingerprint = id.fingerprint(self.fingerprint, key);
             let announcement = Announcement::new(paths.attempt_seat(), fingerprint);
             let hosts = Hosts::new(paths.hosts(), fingerprint);
-            self.groups.insert(place, Group { id, key, announcement, hosts });
+            self.groups.insert(index, Group { id, key, announcement, hosts });
         }
-        self.groups.get_mut(&place)
+        self.groups.get_mut(&index)
     }
 
     /// Says to the request seats, now and then, that there is an attempt seat for this request's key and cluster.
-    pub fn announce(&mut self, store: &mut dyn Store, exchange: &Exchange, now: Timestamp) {
-        if let Some(group) = self.group(exchange) {
+    pub fn announce(&mut self, store: &mut dyn Store, context: &RetryContext, now: Timestamp) {
+        if let Some(group) = self.group(context) {
             group.announcement.announce(store, now);
         }
     }

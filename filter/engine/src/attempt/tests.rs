@@ -3,17 +3,17 @@
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::event::Event;
+use crate::http::attempt::AttemptRecord;
 use crate::http::attempt::End;
-use crate::http::attempt::Try;
 use crate::http::outcome;
 use crate::http::response::ResponseHead;
 use crate::retry::Denial;
-use crate::retry::Leave;
+use crate::retry::Eligibility;
 use crate::retry::budget::Withdrawn;
 use crate::seats::policy_text::PolicyText;
 use crate::seats::presence::Presence;
-use crate::seats::retry_context::Exchange;
 use crate::seats::retry_context::Next;
+use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
 use crate::store::cluster::GroupId;
 use crate::store::paths;
@@ -28,7 +28,7 @@ use super::*;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::http::response::SetBy;
 use crate::metric::Metric;
-use crate::request::{Asked, Decision, Plan, RequestPolicy, Ticket, Tried};
+use crate::request::{Asked, AttemptsMade, Decision, Plan, RequestPolicy, Ticket};
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
 use crate::store::memory::MemoryStore;
@@ -42,8 +42,8 @@ const BREAKER: &str = r#""breaker":{"min_requests":2,"open_for":"10s","open_jitt
 const RETRY: &str = r#""retry":{"backoff":{"base":"100ms","max":"250ms","jitter":"none"},
     "budget":{"ratio":0,"min_per_second":0.2,"window":"10s"}"#;
 
-fn asked(leave: Leave) -> Asked {
-    Asked { leave, cluster: ClusterHash::OF_THE_KEY, ended: true }
+fn asked(eligibility: Eligibility) -> Asked {
+    Asked { eligibility, cluster: ClusterHash::OF_THE_KEY, ended: true }
 }
 
 fn t(millis: u64) -> Timestamp {
@@ -79,8 +79,8 @@ impl Thread {
         self.request_policy.key(&mut self.request, &mut self.store, t(0), |_| Some(Cow::Borrowed(b"orders")))
     }
 
-    /// Admits a request with this leave, seen by an attempt seat.
-    fn admit(&mut self, leave: Leave, now: Timestamp) -> (Ticket, Plan) {
+    /// Admits a request of this eligibility, seen by an attempt seat.
+    fn admit(&mut self, eligibility: Eligibility, now: Timestamp) -> (Ticket, Plan) {
         let key = self.key();
         self.seat_is_seen(key, now);
         let decision =
@@ -88,23 +88,27 @@ impl Thread {
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let plan = self
             .request_policy
-            .plan_retries(&mut Cx::new(&mut self.store, &mut self.request, now, &mut Vec::new()), &ticket, asked(leave))
+            .plan_retries(
+                &mut Cx::new(&mut self.store, &mut self.request, now, &mut Vec::new()),
+                &ticket,
+                asked(eligibility),
+            )
             .unwrap();
         (ticket, plan)
     }
 
     fn seat_is_seen(&mut self, key: Key, now: Timestamp) {
         let seen = Presence { seen: now }.encode(self.request_policy.fingerprint());
-        let paths = GroupPaths::new(&self.attempts.prefix, key.occupant.place, GroupId::OfTheKey).unwrap();
+        let paths = GroupPaths::new(&self.attempts.prefix, key.occupant.index, GroupId::OfTheKey).unwrap();
         self.store.set(&paths.attempt_seat(), &seen);
     }
 
-    fn exchange(&mut self, leave: Leave, now: Timestamp) -> Exchange {
-        self.admit(leave, now).1.exchange.unwrap()
+    fn context(&mut self, eligibility: Eligibility, now: Timestamp) -> RetryContext {
+        self.admit(eligibility, now).1.context.unwrap()
     }
 
-    fn responds(&mut self, exchange: &mut Exchange, head: &ResponseHead, now: Timestamp) -> AfterResponse {
-        let one = Try {
+    fn responds(&mut self, context: &mut RetryContext, head: &ResponseHead, now: Timestamp) -> AfterResponse {
+        let one = AttemptRecord {
             host: b"10.0.0.1:80".to_vec(),
             end: End::Http(head.status),
             verdict: Verdict::Failure,
@@ -114,26 +118,26 @@ impl Thread {
         let route_ends = if self.attempts.wants_time_left() { RouteEnds::Never } else { RouteEnds::Unknown };
         self.attempts.after_response(
             &mut Cx::new(&mut self.store, &mut self.attempt, now, &mut Vec::new()),
-            exchange,
+            context,
             one,
             head,
             route_ends,
         )
     }
 
-    fn before_retry(&mut self, exchange: &mut Exchange, now: Timestamp) -> BeforeRetry {
-        self.attempts.before_retry(&mut Cx::new(&mut self.store, &mut self.attempt, now, &mut Vec::new()), exchange)
+    fn before_retry(&mut self, context: &mut RetryContext, now: Timestamp) -> BeforeRetry {
+        self.attempts.before_retry(&mut Cx::new(&mut self.store, &mut self.attempt, now, &mut Vec::new()), context)
     }
 
-    /// The end of a wait; the token was withdrawn when the last try ended.
-    fn after_wait(&mut self, exchange: &mut Exchange, now: Timestamp) -> BeforeRetry {
-        let taken = exchange.tries.last().unwrap().ended;
-        self.attempts.after_wait(&mut self.store, exchange, taken, now)
+    /// The end of a wait; the token was withdrawn when the last attempt ended.
+    fn after_wait(&mut self, context: &mut RetryContext, now: Timestamp) -> BeforeRetry {
+        let taken = context.attempts.last().unwrap().ended;
+        self.attempts.after_wait(&mut self.store, context, taken, now)
     }
 
-    /// A request that ends as a failure without any further try: two of them open the breaker.
+    /// A request that ends as a failure without any retry: two of them open the breaker.
     fn fails(&mut self, now: Timestamp) {
-        let (ticket, _) = self.admit(Leave::All, now);
+        let (ticket, _) = self.admit(Eligibility::All, now);
         let outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
         let (worker, store) = (&mut self.request, &mut self.store);
         assert_eq!(
@@ -142,7 +146,7 @@ impl Thread {
         );
     }
 
-    fn account(&mut self, tried: &Tried<'_>, answer: Answer, now: Timestamp) -> u32 {
+    fn account(&mut self, tried: &AttemptsMade<'_>, answer: Answer, now: Timestamp) -> u32 {
         let key = self.key();
         let verdict = outcome::verdict(&self.request_policy.policy().outcome, answer);
         let outcome = Outcome { verdict, slow: false, retry_after: None };
@@ -178,25 +182,25 @@ fn status(status: u16) -> ResponseHead {
 const ASK: AfterResponse = AfterResponse::Ask;
 
 #[test]
-fn a_failed_try_is_followed_by_another_after_its_wait() {
+fn a_failed_attempt_is_followed_by_another_after_its_wait() {
     let mut thread = thread(&retry(""));
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    assert_eq!(thread.responds(&mut exchange, &status(503), t(10)), ASK);
-    assert_eq!(thread.before_retry(&mut exchange, t(12)), wait(110, 10), "100 ms from the end of the first");
-    assert_eq!(thread.after_wait(&mut exchange, t(110)), BeforeRetry::Send);
-    assert_eq!(thread.responds(&mut exchange, &status(503), t(120)), ASK);
-    assert_eq!(thread.before_retry(&mut exchange, t(120)), wait(320, 120), "200 ms before the second retry");
-    assert_eq!(thread.after_wait(&mut exchange, t(320)), BeforeRetry::Send);
-    assert_eq!(thread.responds(&mut exchange, &status(503), t(330)), AfterResponse::Pass, "max_retries is reached");
-    assert_eq!((exchange.retries, exchange.tries.len()), (2, 3));
+    let mut context = thread.context(Eligibility::All, t(0));
+    assert_eq!(thread.responds(&mut context, &status(503), t(10)), ASK);
+    assert_eq!(thread.before_retry(&mut context, t(12)), wait(110, 10), "100 ms from the end of the first");
+    assert_eq!(thread.after_wait(&mut context, t(110)), BeforeRetry::Send);
+    assert_eq!(thread.responds(&mut context, &status(503), t(120)), ASK);
+    assert_eq!(thread.before_retry(&mut context, t(120)), wait(320, 120), "200 ms before the second retry");
+    assert_eq!(thread.after_wait(&mut context, t(320)), BeforeRetry::Send);
+    assert_eq!(thread.responds(&mut context, &status(503), t(330)), AfterResponse::Pass, "max_retries is reached");
+    assert_eq!((context.retries, context.attempts.len()), (2, 3));
 }
 
 #[test]
 fn a_wait_that_is_over_when_the_router_begins_is_not_waited_again() {
     let mut thread = thread(&retry(""));
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    thread.responds(&mut exchange, &status(503), t(10));
-    assert_eq!(thread.before_retry(&mut exchange, t(110)), BeforeRetry::Send);
+    let mut context = thread.context(Eligibility::All, t(0));
+    thread.responds(&mut context, &status(503), t(10));
+    assert_eq!(thread.before_retry(&mut context, t(110)), BeforeRetry::Send);
 }
 
 #[test]
@@ -204,13 +208,13 @@ fn the_budget_is_over_all_workers_and_comes_back_with_the_window() {
     let store = MemoryStore::default();
     let mut threads = [Thread::new(&store, &retry("")), Thread::new(&store, &retry(""))];
     for thread in &mut threads {
-        let mut exchange = thread.exchange(Leave::All, t(0));
-        assert_eq!(thread.responds(&mut exchange, &status(503), t(0)), ASK);
+        let mut context = thread.context(Eligibility::All, t(0));
+        assert_eq!(thread.responds(&mut context, &status(503), t(0)), ASK);
     }
-    let mut third = threads[0].exchange(Leave::All, t(0));
+    let mut third = threads[0].context(Eligibility::All, t(0));
     assert_eq!(threads[0].responds(&mut third, &status(503), t(0)), AfterResponse::Forbid);
     assert_eq!(third.next, Next::Denied(Denial::Budget));
-    let mut later = threads[1].exchange(Leave::All, t(11_000));
+    let mut later = threads[1].context(Eligibility::All, t(11_000));
     assert_eq!(threads[1].responds(&mut later, &status(503), t(11_000)), ASK);
 }
 
@@ -219,20 +223,20 @@ fn requests_earn_tokens_on_whatever_worker_they_were() {
     let store = MemoryStore::default();
     let features = r#""retry":{"budget":{"ratio":50,"min_per_second":0,"window":"10s"}}"#;
     let mut threads = [Thread::new(&store, features), Thread::new(&store, features)];
-    let mut poor = threads[0].exchange(Leave::All, t(0));
+    let mut poor = threads[0].context(Eligibility::All, t(0));
     assert_eq!(threads[0].responds(&mut poor, &status(503), t(0)), AfterResponse::Forbid, "nothing was earned yet");
     threads[0].fails(t(1));
     threads[1].fails(t(1));
-    let mut rich = threads[0].exchange(Leave::All, t(20));
+    let mut rich = threads[0].context(Eligibility::All, t(20));
     assert_eq!(threads[0].responds(&mut rich, &status(503), t(20)), ASK, "two requests at 50 % are one token");
-    let mut next = threads[1].exchange(Leave::All, t(20));
+    let mut next = threads[1].context(Eligibility::All, t(20));
     assert_eq!(threads[1].responds(&mut next, &status(503), t(20)), AfterResponse::Forbid);
 }
 
 #[test]
-fn an_open_breaker_denies_and_gives_the_token_back_even_between_two_tries() {
+fn an_open_breaker_denies_and_gives_the_token_back_even_between_two_attempts() {
     let mut thread = thread(&format!("{BREAKER},{}", retry("")));
-    let mut waiting = thread.exchange(Leave::All, t(0));
+    let mut waiting = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut waiting, &status(503), t(0)), ASK);
     thread.fails(t(10));
     thread.fails(t(20));
@@ -240,7 +244,7 @@ fn an_open_breaker_denies_and_gives_the_token_back_even_between_two_tries() {
     assert_eq!(thread.after_wait(&mut waiting, t(100)), BeforeRetry::Stop(Some(Denial::Breaker)));
     assert_eq!(waiting.retries, 0, "it was not sent");
     let key = thread.key();
-    let bytes = thread.store.get(&Paths::new(&thread.attempts.prefix, key.occupant.place).budget()).unwrap().0;
+    let bytes = thread.store.get(&Paths::new(&thread.attempts.prefix, key.occupant.index).budget()).unwrap().0;
     let cell = Withdrawn::decode(&bytes, thread.attempts.fingerprint).unwrap();
     let budget = thread.attempts.policy.retry.as_ref().unwrap().budget;
     assert!((0..2).all(|_| cell.clone().has_left(&budget, 0, t(100))), "both tokens are there");
@@ -251,19 +255,23 @@ fn a_probe_is_not_retried() {
     let mut thread = thread(&format!("{BREAKER},{}", retry("")));
     thread.fails(t(0));
     thread.fails(t(1));
-    let (ticket, plan) = thread.admit(Leave::All, t(10_001));
+    let (ticket, plan) = thread.admit(Eligibility::All, t(10_001));
     assert!(ticket.is_probe());
-    assert_eq!((plan.leave, plan.denial), (Leave::Nothing, Some(Denial::Breaker)), "it would be one probe more");
-    assert_eq!(plan.exchange, None);
+    assert_eq!(
+        (plan.eligibility, plan.denial),
+        (Eligibility::Nothing, Some(Denial::Breaker)),
+        "it would be one probe more"
+    );
+    assert_eq!(plan.context, None);
 }
 
 #[test]
 fn half_open_denies_what_was_admitted_before() {
     let mut thread = thread(&format!("{BREAKER},{}", retry("")));
-    let mut early = thread.exchange(Leave::All, t(0));
+    let mut early = thread.context(Eligibility::All, t(0));
     thread.fails(t(1));
     thread.fails(t(2));
-    let (_probe, _) = thread.admit(Leave::All, t(10_002));
+    let (_probe, _) = thread.admit(Eligibility::All, t(10_002));
     assert_eq!(thread.responds(&mut early, &status(503), t(10_010)), AfterResponse::Forbid);
     assert_eq!(early.next, Next::Denied(Denial::Breaker));
 }
@@ -271,11 +279,11 @@ fn half_open_denies_what_was_admitted_before() {
 #[test]
 fn what_a_host_has_seen_is_sent_again_only_if_it_may_be() {
     let mut thread = thread(&retry(""));
-    let mut posted = thread.exchange(Leave::Unsent, t(0));
+    let mut posted = thread.context(Eligibility::Unsent, t(0));
     assert_eq!(thread.responds(&mut posted, &status(503), t(1)), AfterResponse::Forbid);
     assert_eq!(posted.next, Next::Denied(Denial::Method));
 
-    let mut reset = thread.exchange(Leave::Unsent, t(2));
+    let mut reset = thread.context(Eligibility::Unsent, t(2));
     thread.attempts.after_no_response(&mut reset, Vec::new(), true, t(2), t(3));
     assert_eq!(
         thread.before_retry(&mut reset, t(4)),
@@ -283,35 +291,35 @@ fn what_a_host_has_seen_is_sent_again_only_if_it_may_be() {
         "whatever the route says"
     );
 
-    let mut refused = thread.exchange(Leave::Unsent, t(5));
+    let mut refused = thread.context(Eligibility::Unsent, t(5));
     thread.attempts.after_no_response(&mut refused, Vec::new(), false, t(5), t(6));
     assert_eq!(thread.before_retry(&mut refused, t(7)), wait(106, 7), "nobody has seen it");
 }
 
 #[test]
-fn a_connection_that_fails_while_its_try_waits_is_a_try_of_its_own() {
+fn a_connection_that_fails_while_its_attempt_waits_is_an_attempt_of_its_own() {
     let mut thread = thread(&retry(""));
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    thread.attempts.after_no_response(&mut exchange, Vec::new(), false, t(0), t(1));
-    assert_eq!(thread.before_retry(&mut exchange, t(2)), wait(101, 2));
-    thread.attempts.after_no_connection(&mut exchange, Vec::new(), t(3));
-    assert_eq!(exchange.retries, 1);
-    assert_eq!(thread.before_retry(&mut exchange, t(4)), wait(203, 4), "and it costs a token of its own");
-    thread.attempts.after_no_connection(&mut exchange, Vec::new(), t(5));
-    assert_eq!(thread.before_retry(&mut exchange, t(6)), BeforeRetry::Stop(None), "two retries were made");
+    let mut context = thread.context(Eligibility::All, t(0));
+    thread.attempts.after_no_response(&mut context, Vec::new(), false, t(0), t(1));
+    assert_eq!(thread.before_retry(&mut context, t(2)), wait(101, 2));
+    thread.attempts.after_no_connection(&mut context, Vec::new(), t(3));
+    assert_eq!(context.retries, 1);
+    assert_eq!(thread.before_retry(&mut context, t(4)), wait(203, 4), "and it costs a token of its own");
+    thread.attempts.after_no_connection(&mut context, Vec::new(), t(5));
+    assert_eq!(thread.before_retry(&mut context, t(6)), BeforeRetry::Stop(None), "two retries were made");
 }
 
 #[test]
 fn what_the_policy_does_not_name_is_forbidden_whatever_the_route_says() {
     let mut thread = thread(r#""retry":{"on":["connect-failure",429]}"#);
     for (code, expected) in [(503, true), (404, true), (200, false)] {
-        let mut exchange = thread.exchange(Leave::All, t(0));
-        assert_eq!(thread.responds(&mut exchange, &status(code), t(1)), AfterResponse::Forbid, "{code}");
-        assert_eq!(thread.attempts.forbids(&exchange, &status(code), || None), expected, "{code}");
+        let mut context = thread.context(Eligibility::All, t(0));
+        assert_eq!(thread.responds(&mut context, &status(code), t(1)), AfterResponse::Forbid, "{code}");
+        assert_eq!(thread.attempts.forbids(&context, &status(code), || None), expected, "{code}");
     }
-    let mut named = thread.exchange(Leave::All, t(0));
+    let mut named = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut named, &status(429), t(1)), ASK);
-    let mut reset = thread.exchange(Leave::All, t(0));
+    let mut reset = thread.context(Eligibility::All, t(0));
     thread.attempts.after_no_response(&mut reset, Vec::new(), true, t(0), t(1));
     assert_eq!(thread.before_retry(&mut reset, t(2)), BeforeRetry::Stop(None));
 }
@@ -320,66 +328,66 @@ fn what_the_policy_does_not_name_is_forbidden_whatever_the_route_says() {
 fn a_hosts_wish_is_the_wait_unless_it_is_too_long() {
     let asks = |seconds| ResponseHead { retry_after: Some(Duration::from_secs(seconds)), ..status(503) };
     let mut thread = thread(&retry(r#","retry_after":{"max":"20s"}"#));
-    let mut first = thread.exchange(Leave::All, t(0));
+    let mut first = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut first, &asks(20), t(0)), AfterResponse::Forbid, "a route's 15 s would be over");
     assert_eq!(first.next, Next::Denied(Denial::RetryAfter));
     assert!(thread.attempts.wants_time_left(), "from now on it is worth knowing");
-    let mut long = thread.exchange(Leave::All, t(0));
+    let mut long = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut long, &asks(20), t(0)), ASK, "a route without a time-out");
     assert_eq!(thread.before_retry(&mut long, t(1)), wait(20_000, 0));
-    let mut longer = thread.exchange(Leave::All, t(0));
+    let mut longer = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut longer, &asks(21), t(0)), AfterResponse::Forbid);
 
     let mut deaf = super::tests::thread(&retry(r#","retry_after":{"honor":false}"#));
-    let mut exchange = deaf.exchange(Leave::All, t(0));
-    deaf.responds(&mut exchange, &asks(20), t(0));
-    assert_eq!(deaf.before_retry(&mut exchange, t(1)), wait(100, 0));
+    let mut context = deaf.context(Eligibility::All, t(0));
+    deaf.responds(&mut context, &asks(20), t(0));
+    assert_eq!(deaf.before_retry(&mut context, t(1)), wait(100, 0));
 }
 
 #[test]
 fn a_wait_beyond_the_deadline_is_not_begun() {
     let mut thread = thread(&retry(r#","timeout":"150ms""#));
-    let mut late = thread.exchange(Leave::All, t(0));
+    let mut late = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut late, &status(503), t(50)), AfterResponse::Forbid);
     assert_eq!(late.next, Next::Denied(Denial::Deadline));
-    let mut early = thread.exchange(Leave::All, t(0));
+    let mut early = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut early, &status(503), t(49)), ASK);
-    let mut asked = thread.exchange(Leave::All, t(0));
+    let mut asked = thread.context(Eligibility::All, t(0));
     let head = ResponseHead { retry_after: Some(Duration::from_secs(1)), ..status(503) };
     assert_eq!(thread.responds(&mut asked, &head, t(1)), AfterResponse::Forbid);
     assert_eq!(asked.next, Next::Denied(Denial::RetryAfter));
 }
 
 #[test]
-fn the_time_of_a_try_has_room_for_the_wait_before_it() {
+fn the_time_of_an_attempt_has_room_for_the_wait_before_it() {
     let mut thread = thread(&retry(r#","per_try_timeout":"300ms""#));
-    let (_, plan) = thread.admit(Leave::All, t(0));
-    assert_eq!(plan.try_lasts, Some(Duration::from_millis(500)), "300 and the longest wait, 200");
-    let (_, plan) = thread.admit(Leave::Nothing, t(0));
-    assert_eq!(plan.try_lasts, Some(Duration::from_millis(300)), "without a retry there is no wait");
+    let (_, plan) = thread.admit(Eligibility::All, t(0));
+    assert_eq!(plan.attempt_lasts, Some(Duration::from_millis(500)), "300 and the longest wait, 200");
+    let (_, plan) = thread.admit(Eligibility::Nothing, t(0));
+    assert_eq!(plan.attempt_lasts, Some(Duration::from_millis(300)), "without a retry there is no wait");
 
     let mut short = super::tests::thread(&retry(r#","per_try_timeout":"300ms","timeout":"400ms""#));
-    let (_, plan) = short.admit(Leave::All, t(0));
-    assert_eq!(plan.try_lasts, Some(Duration::from_millis(399)), "Envoy ignores one that is not below the whole");
+    let (_, plan) = short.admit(Eligibility::All, t(0));
+    assert_eq!(plan.attempt_lasts, Some(Duration::from_millis(399)), "Envoy ignores one that is not below the whole");
 }
 
 #[test]
-fn a_try_that_took_its_time_timed_out_and_its_wait_counts_from_there() {
+fn an_attempt_that_took_its_time_timed_out_and_its_wait_counts_from_there() {
     let mut thread = thread(&retry(r#","per_try_timeout":"300ms""#));
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    thread.attempts.after_no_response(&mut exchange, Vec::new(), true, t(0), t(500));
-    assert_eq!(exchange.tries[0].end, End::TimedOut);
-    assert_eq!(thread.before_retry(&mut exchange, t(501)), BeforeRetry::Send, "its 300 ms and a wait of 100 are over");
+    let mut context = thread.context(Eligibility::All, t(0));
+    thread.attempts.after_no_response(&mut context, Vec::new(), true, t(0), t(500));
+    assert_eq!(context.attempts[0].end, End::TimedOut);
+    assert_eq!(thread.before_retry(&mut context, t(501)), BeforeRetry::Send, "its 300 ms and a wait of 100 are over");
 }
 
 #[test]
-fn a_timer_may_be_early_and_a_hedged_try_has_none() {
+fn a_timer_may_be_early_and_a_hedged_attempt_has_none() {
     let mut thread = thread(&retry(r#","per_try_timeout":"100ms""#));
     let ends = |thread: &mut Thread, lasted| {
-        let mut exchange = thread.exchange(Leave::All, t(0));
-        exchange.try_lasts = Some(Duration::from_millis(100));
-        thread.attempts.after_no_response(&mut exchange, Vec::new(), true, t(0), t(lasted));
-        exchange.tries[0].end
+        let mut context = thread.context(Eligibility::All, t(0));
+        context.attempt_lasts = Some(Duration::from_millis(100));
+        thread.attempts.after_no_response(&mut context, Vec::new(), true, t(0), t(lasted));
+        context.attempts[0].end
     };
     assert_eq!((ends(&mut thread, 74), ends(&mut thread, 76)), (End::Reset, End::TimedOut));
     let hedging = r#","per_try_timeout":"100ms","timeout":"1s","hedge_on_per_try_timeout":true"#;
@@ -388,12 +396,12 @@ fn a_timer_may_be_early_and_a_hedged_try_has_none() {
 }
 
 #[test]
-fn a_hosts_wish_that_a_try_has_no_room_for_means_no_other_try() {
+fn a_hosts_wish_that_an_attempt_has_no_room_for_means_no_other_attempt() {
     let mut thread = thread(&retry(r#","per_try_timeout":"900ms""#));
     let asks = |millis| ResponseHead { pushback: Some(Duration::from_millis(millis)), ..status(503) };
-    let mut short = thread.exchange(Leave::All, t(0));
+    let mut short = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut short, &asks(200), t(1)), ASK, "the next try has room for 200 ms");
-    let mut long = thread.exchange(Leave::All, t(0));
+    let mut long = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut long, &asks(201), t(1)), AfterResponse::Forbid);
     assert_eq!(long.next, Next::Denied(Denial::RetryAfter));
 }
@@ -401,33 +409,34 @@ fn a_hosts_wish_that_a_try_has_no_room_for_means_no_other_try() {
 #[test]
 fn a_hedge_costs_a_token_and_does_not_wait() {
     let mut thread = thread(&retry(r#","per_try_timeout":"300ms","hedge_on_per_try_timeout":true"#));
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    assert_eq!(exchange.try_lasts, Some(Duration::from_millis(500)), "so that no try is hedged while it waits");
-    assert_eq!(thread.before_retry(&mut exchange, t(300)), BeforeRetry::Send);
-    let mut other = thread.exchange(Leave::All, t(0));
+    let mut context = thread.context(Eligibility::All, t(0));
+    assert_eq!(context.attempt_lasts, Some(Duration::from_millis(500)), "so that no try is hedged while it waits");
+    assert_eq!(thread.before_retry(&mut context, t(300)), BeforeRetry::Send);
+    let mut other = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.before_retry(&mut other, t(300)), BeforeRetry::Send);
-    let mut third = thread.exchange(Leave::All, t(0));
+    let mut third = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.before_retry(&mut third, t(300)), BeforeRetry::Stop(Some(Denial::Budget)));
 }
 
 #[test]
-fn beside_another_try_an_answer_waits_for_it_unless_that_one_is_held_back() {
+fn beside_a_retry_an_answer_waits_for_it_unless_that_one_is_held_back() {
     let mut thread = thread(&retry(r#","per_try_timeout":"300ms","hedge_on_per_try_timeout":true"#));
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    let one = |end| Try { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: t(400) };
+    let mut context = thread.context(Eligibility::All, t(0));
+    let one =
+        |end| AttemptRecord { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: t(400) };
     let failed = one(End::Http(503));
-    assert_eq!(thread.attempts.after_response_beside(&mut exchange, failed.clone(), &status(503)), ASK);
-    exchange.next = Next::Denied(Denial::Budget);
-    assert_eq!(thread.attempts.after_response_beside(&mut exchange, failed, &status(503)), AfterResponse::Forbid);
+    assert_eq!(thread.attempts.after_hedged_response(&mut context, failed.clone(), &status(503)), ASK);
+    context.next = Next::Denied(Denial::Budget);
+    assert_eq!(thread.attempts.after_hedged_response(&mut context, failed, &status(503)), AfterResponse::Forbid);
 }
 
 #[test]
-fn what_became_of_the_tries_is_counted_once() {
+fn what_became_of_the_attempts_is_counted_once() {
     let mut thread = thread(&retry(""));
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    thread.responds(&mut exchange, &status(503), t(0));
-    thread.before_retry(&mut exchange, t(100));
-    let tried = Tried { leave: Leave::All, denial: None, exchange: Some(&exchange), attempts: 0 };
+    let mut context = thread.context(Eligibility::All, t(0));
+    thread.responds(&mut context, &status(503), t(0));
+    thread.before_retry(&mut context, t(100));
+    let tried = AttemptsMade { eligibility: Eligibility::All, denial: None, context: Some(&context), attempts: 0 };
     assert_eq!(thread.account(&tried, Answer::Http(200), t(110)), 1);
     assert_eq!((thread.count(Metric::Retries), thread.count(Metric::RetriesRecovered)), (1, 1));
     assert_eq!(thread.account(&tried, Answer::Http(503), t(110)), 1);
@@ -437,13 +446,13 @@ fn what_became_of_the_tries_is_counted_once() {
 #[test]
 fn a_denial_is_counted_by_its_reason_and_only_where_a_retry_was_wanted() {
     let mut thread = thread(&retry(""));
-    let base = Tried { leave: Leave::Nothing, denial: None, exchange: None, attempts: 1 };
-    let again = Tried { denial: Some(Denial::RetryOfRetry), ..base };
+    let base = AttemptsMade { eligibility: Eligibility::Nothing, denial: None, context: None, attempts: 1 };
+    let again = AttemptsMade { denial: Some(Denial::RetryOfRetry), ..base };
     thread.account(&again, Answer::Http(503), t(0));
     thread.account(&again, Answer::Http(200), t(0));
     thread.account(&again, Answer::Http(404), t(0));
     assert_eq!(thread.count(Metric::DeniedRetryOfRetry), 1);
-    let posted = Tried { leave: Leave::Unsent, ..base };
+    let posted = AttemptsMade { eligibility: Eligibility::Unsent, ..base };
     thread.account(&posted, Answer::Http(503), t(0));
     thread.account(&posted, Answer::NoAnswer, t(0));
     assert_eq!(thread.count(Metric::DeniedMethod), 1, "a connection that could not be had is no matter of the method");
@@ -453,9 +462,9 @@ fn a_denial_is_counted_by_its_reason_and_only_where_a_retry_was_wanted() {
 fn a_retry_that_the_router_did_not_make_costs_nothing() {
     let mut thread = thread(&retry(""));
     for _ in 0..5 {
-        let mut exchange = thread.exchange(Leave::All, t(0));
-        assert_eq!(thread.responds(&mut exchange, &status(503), t(0)), ASK, "the token came back each time");
-        let tried = Tried { leave: Leave::All, denial: None, exchange: Some(&exchange), attempts: 0 };
+        let mut context = thread.context(Eligibility::All, t(0));
+        assert_eq!(thread.responds(&mut context, &status(503), t(0)), ASK, "the token came back each time");
+        let tried = AttemptsMade { eligibility: Eligibility::All, denial: None, context: Some(&context), attempts: 0 };
         assert_eq!(thread.account(&tried, Answer::Http(503), t(1)), 0);
     }
     assert_eq!(thread.count(Metric::Retries), 0);
@@ -476,17 +485,22 @@ fn without_an_attempt_seat_the_budget_is_looked_at_before_and_charged_after() {
             .plan_retries(
                 &mut Cx::new(&mut thread.store, &mut thread.request, now, &mut Vec::new()),
                 &ticket,
-                asked(Leave::All),
+                asked(Eligibility::All),
             )
             .unwrap()
     };
     let first = plan(&mut thread, now);
-    assert_eq!((first.seat, first.leave, first.denial), (false, Leave::All, None));
-    let tried = Tried { leave: Leave::All, denial: None, exchange: first.exchange.as_ref(), attempts: 3 };
+    assert_eq!((first.seat, first.eligibility, first.denial), (false, Eligibility::All, None));
+    let tried =
+        AttemptsMade { eligibility: Eligibility::All, denial: None, context: first.context.as_ref(), attempts: 3 };
     assert_eq!(thread.account(&tried, Answer::Http(503), now), 2, "Envoy made two further tries");
     let second = plan(&mut thread, t(60_011));
-    assert_eq!((second.leave, second.denial), (Leave::Nothing, Some(Denial::Budget)), "the reserve of two is used");
-    assert_eq!(second.exchange, None);
+    assert_eq!(
+        (second.eligibility, second.denial),
+        (Eligibility::Nothing, Some(Denial::Budget)),
+        "the reserve of two is used"
+    );
+    assert_eq!(second.context, None);
 }
 
 #[test]
@@ -497,7 +511,7 @@ fn in_shadow_mode_it_only_counts_what_it_would_do() {
         config::parse(text.as_bytes()).unwrap().policies.remove(0).into()
     });
     let key = shadow.key(&mut thread.request, &mut thread.store, t(0), |_| Some(Cow::Borrowed(b"orders")));
-    let tried = Tried { leave: Leave::All, denial: None, exchange: None, attempts: 0 };
+    let tried = AttemptsMade { eligibility: Eligibility::All, denial: None, context: None, attempts: 0 };
     let outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
     let (worker, store, events) = (&mut thread.request, &mut thread.store, &mut thread.events);
     for answer in [Answer::Http(503), Answer::Http(500)] {
@@ -534,13 +548,13 @@ fn a_seat_of_one_cluster_says_nothing_about_another_that_shares_its_key() {
             .request_policy
             .admit(&mut Cx::new(&mut thread.store, &mut thread.request, now, &mut thread.events), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let asked = Asked { cluster: ClusterHash::of(cluster), ..asked(Leave::All) };
+        let asked = Asked { cluster: ClusterHash::of(cluster), ..asked(Eligibility::All) };
         thread
             .request_policy
             .plan_retries(&mut Cx::new(&mut thread.store, &mut thread.request, now, &mut Vec::new()), &ticket, asked)
             .unwrap()
     };
-    let orders = plan(&mut thread, b"orders", t(0)).exchange.unwrap();
+    let orders = plan(&mut thread, b"orders", t(0)).context.unwrap();
     thread.attempts.announce(&mut thread.store, &orders, t(1));
     assert!(plan(&mut thread, b"orders", t(1001)).seat);
     assert!(!plan(&mut thread, b"carts", t(1001)).seat);
@@ -549,13 +563,13 @@ fn a_seat_of_one_cluster_says_nothing_about_another_that_shares_its_key() {
 #[test]
 fn it_learns_what_a_route_retries_by_itself_and_leaves_the_others_alone() {
     let mut thread = thread(&retry(""));
-    let exchange = thread.exchange(Leave::All, t(0));
+    let context = thread.context(Eligibility::All, t(0));
     let forbids = |thread: &Thread, code, route: &str| {
-        thread.attempts.forbids(&exchange, &status(code), || Some(route.as_bytes().to_vec()))
+        thread.attempts.forbids(&context, &status(code), || Some(route.as_bytes().to_vec()))
     };
     let nobody = || panic!("where nothing was learnt nobody needs the name");
-    assert!(!thread.attempts.forbids(&exchange, &status(200), nobody), "a mark would cost every success");
-    assert!(thread.attempts.forbids(&exchange, &status(404), nobody));
+    assert!(!thread.attempts.forbids(&context, &status(200), nobody), "a mark would cost every success");
+    assert!(thread.attempts.forbids(&context, &status(404), nobody));
     thread.attempts.came_back(false, b"eager".to_vec());
     assert!(forbids(&thread, 200, "eager"), "a route was seen to retry one");
     assert!(!forbids(&thread, 200, "calm"));
@@ -573,8 +587,8 @@ fn it_learns_what_a_route_retries_by_itself_and_leaves_the_others_alone() {
 fn a_host_that_is_rate_limited_is_not_asked_again_whatever_the_route_says() {
     let mut thread = thread(&retry(""));
     let limited = ResponseHead { ratelimited: Some(SetBy::Host), ..status(503) };
-    let mut exchange = thread.exchange(Leave::All, t(0));
-    assert_eq!(thread.responds(&mut exchange, &limited, t(1)), AfterResponse::Forbid);
-    assert!(!thread.attempts.forbids(&exchange, &limited, || None), "its own mark stands");
-    assert_eq!(thread.before_retry(&mut exchange, t(2)), BeforeRetry::Stop(None));
+    let mut context = thread.context(Eligibility::All, t(0));
+    assert_eq!(thread.responds(&mut context, &limited, t(1)), AfterResponse::Forbid);
+    assert!(!thread.attempts.forbids(&context, &limited, || None), "its own mark stands");
+    assert_eq!(thread.before_retry(&mut context, t(2)), BeforeRetry::Stop(None));
 }

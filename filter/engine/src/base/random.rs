@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// Mixes something more into the seed.
-    pub fn stir(&mut self, more: u64) {
+    pub fn reseed(&mut self, more: u64) {
         self.0 ^= more.rotate_left(32);
         self.next();
     }

@@ -108,12 +108,12 @@ pub struct Transition {
     /// After.
     pub to: StateName,
     /// Why.
-    pub cause: Cause,
+    pub cause: TransitionCause,
 }
 
 /// What caused a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum TransitionCause {
     /// A threshold was reached; the next probe passes after `open_for`.
     Tripped {
         /// Which one.
@@ -131,11 +131,11 @@ pub enum Cause {
 
 /// What a report of an outcome did to the cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
+pub enum CellChange {
     /// It belongs to an earlier generation: nothing changed.
     Stale,
     /// It was taken into account.
-    Counted,
+    HostCount,
     /// It was taken into account and caused this.
     Moved(Transition),
 }
@@ -188,12 +188,13 @@ impl Cell {
         let mut transition = None;
         match &self.state {
             State::Open { since, until } if until.remaining(now, thresholds::longest_open(breaker)).is_none() => {
-                transition = Some(self.name().to(StateName::HalfOpen, Cause::PeriodOver(until.since(*since))));
+                transition =
+                    Some(self.name().to(StateName::HalfOpen, TransitionCause::PeriodOver(until.since(*since))));
                 self.generation = self.generation.wrapping_add(1);
                 self.state = State::HalfOpen(HalfOpen::default());
             }
             State::Ramping { since } if ramped(*since, now, breaker.ramp).is_none() => {
-                transition = Some(self.name().to(StateName::Closed, Cause::RampOver(breaker.ramp)));
+                transition = Some(self.name().to(StateName::Closed, TransitionCause::RampOver(breaker.ramp)));
                 self.opens = 0;
                 self.state = State::Closed;
             }
@@ -221,24 +222,24 @@ impl Cell {
         outcome: &Outcome,
         now: Timestamp,
         random: u64,
-    ) -> Judged {
+    ) -> CellChange {
         if self.generation != generation {
-            return Judged::Stale;
+            return CellChange::Stale;
         }
-        let State::HalfOpen(half_open) = &mut self.state else { return Judged::Stale };
+        let State::HalfOpen(half_open) = &mut self.state else { return CellChange::Stale };
         if !half_open.judge(breaker, lease, outcome) {
-            return Judged::Stale;
+            return CellChange::Stale;
         }
         if !outcome.counts() {
-            return Judged::Counted;
+            return CellChange::HostCount;
         }
         if let Some(trip) = thresholds::half_open_tripped(breaker, half_open) {
-            return Judged::Moved(self.open(breaker, trip, outcome.retry_after, now, random));
+            return CellChange::Moved(self.open(breaker, trip, outcome.retry_after, now, random));
         }
         if half_open.judged.total < u32::from(breaker.probes.get()) {
-            return Judged::Counted;
+            return CellChange::HostCount;
         }
-        let cause = Cause::ProbesPassed(half_open.judged);
+        let cause = TransitionCause::ProbesPassed(half_open.judged);
         let from = self.name();
         self.generation = self.generation.wrapping_add(1);
         self.state = if breaker.ramp.is_zero() {
@@ -247,7 +248,7 @@ impl Cell {
         } else {
             State::Ramping { since: now }
         };
-        Judged::Moved(from.to(self.name(), cause))
+        CellChange::Moved(from.to(self.name(), cause))
     }
 
     /// Opens because of `trip`, which was seen in `generation`; nothing happens if the cell has moved on since.
@@ -259,11 +260,11 @@ impl Cell {
         retry_after: Option<Duration>,
         now: Timestamp,
         random: u64,
-    ) -> Judged {
+    ) -> CellChange {
         if self.generation != generation || !matches!(self.state, State::Closed | State::Ramping { .. }) {
-            return Judged::Stale;
+            return CellChange::Stale;
         }
-        Judged::Moved(self.open(breaker, trip, retry_after, now, random))
+        CellChange::Moved(self.open(breaker, trip, retry_after, now, random))
     }
 
     fn open(
@@ -282,7 +283,7 @@ impl Cell {
         self.generation = self.generation.wrapping_add(1);
         self.opens = self.opens.saturating_add(1);
         self.state = State::Open { since: now, until: now.plus(open_for) };
-        from.to(StateName::Open, Cause::Tripped { trip, open_for })
+        from.to(StateName::Open, TransitionCause::Tripped { trip, open_for })
     }
 }
 
@@ -294,7 +295,7 @@ fn ramped(since: Timestamp, now: Timestamp, ramp: Duration) -> Option<Duration> 
 }
 
 impl StateName {
-    fn to(self, to: StateName, cause: Cause) -> Transition {
+    fn to(self, to: StateName, cause: TransitionCause) -> Transition {
         Transition { from: self, to, cause }
     }
 }
@@ -302,7 +303,7 @@ impl StateName {
 impl Transition {
     /// Whether somebody should look: the breaker opened.
     pub fn is_alarming(&self) -> bool {
-        matches!(self.cause, Cause::Tripped { .. })
+        matches!(self.cause, TransitionCause::Tripped { .. })
     }
 }
 

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use holdfast_policy::document::{Breaker, BreakerControl, Mode};
 
-use super::cell::{Admission, Cause, Cell, Judged, StateName, Transition};
+use super::cell::{Admission, Cell, CellChange, StateName, Transition, TransitionCause};
 use super::thresholds::Trip;
 use super::words;
 use crate::base::time::Timestamp;
@@ -158,17 +158,17 @@ impl BreakerKey {
     }
 
     /// Changes the cell by `step`, which is repeated on a newer record when another worker was faster.
-    fn change(&mut self, cx: &mut Cx<'_>, breaker: &Breaker, step: &mut dyn FnMut(&mut Cell) -> Judged) {
+    fn change(&mut self, cx: &mut Cx<'_>, breaker: &Breaker, step: &mut dyn FnMut(&mut Cell) -> CellChange) {
         let epoch = cx.store.epoch();
         let updated = self.cell.update(cx.store, |old: Option<&Cell>| {
             let mut cell = old.cloned().unwrap_or_default();
             let judged = step(&mut cell);
-            (judged, (judged != Judged::Stale).then_some(cell))
+            (judged, (judged != CellChange::Stale).then_some(cell))
         });
         let Ok(updated) = updated else { return };
         let transition = match updated.verdict {
-            Judged::Moved(transition) => Some(transition),
-            Judged::Stale | Judged::Counted => None,
+            CellChange::Moved(transition) => Some(transition),
+            CellChange::Stale | CellChange::HostCount => None,
         };
         publish(cx, breaker, transition.filter(|_| updated.written));
         self.refresh(cx, updated.record.unwrap_or_default(), epoch);
@@ -210,7 +210,7 @@ impl From<Admission> for Result<Permit, Duration> {
 fn publish(cx: &mut Cx<'_>, breaker: &Breaker, transition: Option<Transition>) {
     let Some(transition) = transition else { return };
     cx.store.raise_epoch();
-    if let Cause::Tripped { trip, .. } = transition.cause {
+    if let TransitionCause::Tripped { trip, .. } = transition.cause {
         cx.events.push(Event::Count(words::opened(trip)));
     }
     cx.events.push(words::line(breaker, &transition));

@@ -25,6 +25,6 @@ pub mod key;
 pub mod thresholds;
 pub mod words;
 
-pub use cell::{Admission, Cause, Cell, Judged, State, StateName, Transition};
+pub use cell::{Admission, Cell, CellChange, State, StateName, Transition, TransitionCause};
 pub use half_open::{HalfOpen, Lease};
 pub use thresholds::Trip;

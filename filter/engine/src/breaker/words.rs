@@ -2,7 +2,7 @@
 
 use holdfast_policy::document::{Breaker, Mode};
 
-use super::cell::{Cause, Transition};
+use super::cell::{Transition, TransitionCause};
 use super::thresholds::Trip;
 use crate::base::text::{seconds, share};
 use crate::event::Event;
@@ -25,9 +25,9 @@ pub fn opened(trip: Trip) -> Metric {
     }
 }
 
-fn cause(breaker: &Breaker, cause: &Cause) -> String {
+fn cause(breaker: &Breaker, cause: &TransitionCause) -> String {
     match cause {
-        Cause::Tripped { trip, open_for } => {
+        TransitionCause::Tripped { trip, open_for } => {
             let next = seconds(*open_for);
             match trip {
                 Trip::FailureRate(tally) => {
@@ -43,10 +43,10 @@ fn cause(breaker: &Breaker, cause: &Cause) -> String {
                 }
             }
         }
-        Cause::PeriodOver(period) => {
+        TransitionCause::PeriodOver(period) => {
             format!("{} are over; up to {} probes", seconds(*period), breaker.probes)
         }
-        Cause::ProbesPassed(tally) => {
+        TransitionCause::ProbesPassed(tally) => {
             let mut words = format!("{} probes judged, {} failed", tally.total, tally.failures);
             if !breaker.slow_rate.is_zero() {
                 words.push_str(&format!(", {} slow", tally.slow));
@@ -56,7 +56,7 @@ fn cause(breaker: &Breaker, cause: &Cause) -> String {
             }
             words
         }
-        Cause::RampOver(ramp) => format!("the ramp of {} is over", seconds(*ramp)),
+        TransitionCause::RampOver(ramp) => format!("the ramp of {} is over", seconds(*ramp)),
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
         let transition = Transition {
             from: StateName::Closed,
             to: StateName::Open,
-            cause: Cause::Tripped { trip, open_for: Duration::from_millis(31_200) },
+            cause: TransitionCause::Tripped { trip, open_for: Duration::from_millis(31_200) },
         };
         let line = line(&policy.breaker.unwrap(), &transition).line("orders", "cluster=orders");
         let text = "orders/cluster=orders: closed -> open: failure rate 62% of 48 >= 50%; next probe in 31s";

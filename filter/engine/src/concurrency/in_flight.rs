@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use crate::base::time::Timestamp;
 use crate::store::record::{Kind, Reader, Record, Writer};
-use crate::store::workers::{MOST, Place};
+use crate::store::workers::{MOST, WorkerSlot};
 
 /// How long a worker's count holds without being renewed.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -45,20 +45,20 @@ impl InFlight {
     }
 
     /// Writes that the worker at `place` now has `own` requests in flight.
-    pub fn set(&mut self, place: Place, own: u32, now: Timestamp) {
-        self.counts.retain(|count| count.worker != place.nonce && count.expires.remaining(now, LEASE).is_some());
+    pub fn set(&mut self, slot: WorkerSlot, own: u32, now: Timestamp) {
+        self.counts.retain(|count| count.worker != slot.nonce && count.expires.remaining(now, LEASE).is_some());
         if own > 0 && self.counts.len() < MOST {
-            self.counts.push(Count { worker: place.nonce, requests: own, expires: now.plus(LEASE) });
+            self.counts.push(Count { worker: slot.nonce, requests: own, expires: now.plus(LEASE) });
         }
     }
 
     /// Admits one more request of the worker at `place`, which has `own` in flight already, unless all together would
     /// then be more than `limit`.
-    pub fn acquire(&mut self, place: Place, own: u32, limit: u32, now: Timestamp) -> bool {
-        self.set(place, own.saturating_add(1), now);
+    pub fn acquire(&mut self, slot: WorkerSlot, own: u32, limit: u32, now: Timestamp) -> bool {
+        self.set(slot, own.saturating_add(1), now);
         let admitted = self.total() <= u64::from(limit);
         if !admitted {
-            self.set(place, own, now);
+            self.set(slot, own, now);
         }
         admitted
     }
@@ -95,8 +95,8 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    const ONE: Place = Place { number: 0, nonce: 1 };
-    const TWO: Place = Place { number: 1, nonce: 2 };
+    const ONE: WorkerSlot = WorkerSlot { number: 0, nonce: 1 };
+    const TWO: WorkerSlot = WorkerSlot { number: 1, nonce: 2 };
 
     #[test]
     fn the_limit_is_over_all_workers() {

@@ -39,11 +39,11 @@ impl ConcurrencyKey {
     pub fn acquire(&mut self, cx: &mut Cx<'_>, concurrency: &Concurrency) -> Option<bool> {
         let now = cx.now;
         // A worker that cannot count lets pass: worse than no limit would be no service.
-        let Some(place) = cx.worker.place(cx.store, now) else { return Some(false) };
+        let Some(index) = cx.worker.slot(cx.store, now) else { return Some(false) };
         let (own, limit) = (self.in_flight, concurrency.max_requests.get());
         let updated = self.cell.update(cx.store, |old: Option<&InFlight>| {
             let mut cell = old.cloned().unwrap_or_default();
-            let admitted = cell.acquire(place, own, limit, now);
+            let admitted = cell.acquire(index, own, limit, now);
             (admitted, admitted.then_some(cell))
         });
         match updated {
@@ -79,10 +79,10 @@ impl ConcurrencyKey {
     /// Writes this worker's number of requests in flight.
     fn write(&mut self, cx: &mut Cx<'_>) {
         let (own, now) = (self.in_flight, cx.now);
-        let Some(place) = cx.worker.place(cx.store, now) else { return };
+        let Some(index) = cx.worker.slot(cx.store, now) else { return };
         let updated = self.cell.update(cx.store, |old: Option<&InFlight>| {
             let mut cell = old.cloned().unwrap_or_default();
-            cell.set(place, own, now);
+            cell.set(index, own, now);
             ((), Some(cell))
         });
         match updated {

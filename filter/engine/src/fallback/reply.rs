@@ -31,7 +31,7 @@ pub struct Reply {
 pub struct ReplyContext {
     /// Why.
     pub reason: Reason,
-    /// How long until another try is worth it; `None` when nothing was rejected.
+    /// How long until a retry is worth it; `None` when nothing was rejected.
     pub retry_after: Option<Duration>,
     /// Whether the client speaks gRPC.
     pub grpc: bool,

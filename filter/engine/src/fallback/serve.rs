@@ -31,7 +31,7 @@ pub fn serve_rejection(
 }
 
 /// Serves in place of the host's answer, if that was a failure or a time-out and a fallback is for it. `retries` is the
-/// number of tries after the first, `served` says that the request has counted as one that would have had a fallback.
+/// number of attempts after the first, `served` says that the request has counted as one that would have had a fallback.
 #[allow(clippy::too_many_arguments)] // All of them are facts of one answer.
 pub fn serve_failure(
     policy: &Policy,

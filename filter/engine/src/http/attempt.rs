@@ -5,9 +5,9 @@ use core::time::Duration;
 use crate::base::time::Timestamp;
 use crate::http::outcome::{Answer, Verdict};
 
-/// How one try ended.
+/// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Try {
+pub struct AttemptRecord {
     /// The host's address and port as Envoy writes them.
     pub host: Vec<u8>,
     /// How it ended.
@@ -20,7 +20,7 @@ pub struct Try {
     pub ended: Timestamp,
 }
 
-/// How a try ended.
+/// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The host answered with this HTTP status.
@@ -29,7 +29,7 @@ pub enum End {
     Grpc(u32),
     /// There was no connection to the host.
     ConnectFailure,
-    /// The host, or the connection to it, ended the try without an answer.
+    /// The host, or the connection to it, ended the attempt without an answer.
     Reset,
     /// The host did not answer in time.
     TimedOut,

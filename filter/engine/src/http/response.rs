@@ -22,10 +22,10 @@ pub struct ResponseHead {
     pub pushback: Option<Duration>,
     /// `x-envoy-ratelimited`, and whose it is.
     pub ratelimited: Option<SetBy>,
-    /// Whether it has the header by which the attempt seat asks for another try.
+    /// Whether it has the header by which the attempt seat asks for a retry.
     pub asks_retry: bool,
     /// Whether it has the header by which the attempt seat points to its record.
-    pub has_tries: bool,
+    pub has_attempts: bool,
     /// Whether Envoy's router passed this on from a host: it then says how long the host took. Where it has been told
     /// not to (`suppress_envoy_headers`), this is false for every response.
     pub timed_by_router: bool,
@@ -56,7 +56,7 @@ impl ResponseHead {
                     head.ratelimited = Some(if ours { SetBy::AttemptSeat } else { SetBy::Host });
                 }
                 b"x-holdfast-retry" => head.asks_retry = true,
-                b"x-holdfast-tries" => head.has_tries = true,
+                b"x-holdfast-tries" => head.has_attempts = true,
                 b"x-envoy-upstream-service-time" => head.timed_by_router = true,
                 _ => {}
             }
@@ -64,14 +64,14 @@ impl ResponseHead {
         head
     }
 
-    /// How long the host asks to wait before another try.
+    /// How long the host asks to wait before a retry.
     pub fn asked_wait(&self) -> Option<Duration> {
         self.retry_after.max(self.pushback)
     }
 
     /// Whether it has a header before which an attempt seat would have written its record. A host may send them too.
     pub fn points_to_record(&self) -> bool {
-        self.has_tries || self.asks_retry
+        self.has_attempts || self.asks_retry
     }
 
     /// What a reply that Envoy made itself stands for, from its response flags and details.
@@ -118,7 +118,7 @@ pub fn answer_at_end(head: Option<&ResponseHead>, flags: u64) -> Answer {
 }
 
 /// The wait in a `grpc-retry-pushback-ms` value; without end for what is negative or no number, which means that there is to
-/// be no other try. Source: gRPC proposal A6, "Pushback".
+/// be no other attempt. Source: gRPC proposal A6, "Pushback".
 fn pushback(value: &[u8]) -> Duration {
     let milliseconds = core::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
     milliseconds.map_or(Duration::MAX, Duration::from_millis)
@@ -129,7 +129,7 @@ fn number(value: &[u8]) -> Option<u16> {
     core::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// How the details of a reply begin that the attempt seat made in place of a try.
+/// How the details of a reply begin that the attempt seat made in place of an attempt.
 pub const NOT_RETRIED: &str = "holdfast_not_retried";
 
 /// The details that Envoy gives for a response that came from a host.
@@ -191,9 +191,9 @@ mod tests {
         assert_eq!(head(&[("x-envoy-ratelimited", "true")]).ratelimited, Some(SetBy::Host));
         assert_eq!(head(&[(markers::FORBID_HEADER, markers::FORBID_VALUE)]).ratelimited, Some(SetBy::AttemptSeat));
         assert!(head(&[(markers::RETRY_HEADER, "1")]).asks_retry);
-        assert!(head(&[(markers::TRIES_HEADER, "1")]).has_tries);
+        assert!(head(&[(markers::ATTEMPTS_HEADER, "1")]).has_attempts);
         assert!(head(&[(markers::RETRY_HEADER, "1")]).points_to_record());
-        assert!(head(&[(markers::TRIES_HEADER, "1")]).points_to_record());
+        assert!(head(&[(markers::ATTEMPTS_HEADER, "1")]).points_to_record());
         let forbids = head(&[(markers::FORBID_HEADER, markers::FORBID_VALUE)]);
         assert!(!forbids.points_to_record(), "a success that may not be retried is marked without a record");
     }

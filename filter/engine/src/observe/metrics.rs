@@ -4,7 +4,7 @@ use holdfast_policy::document::{BreakerControl, Mode, Policy};
 
 use crate::metric::Metric;
 use crate::outlier;
-use crate::outlier::news::Counted;
+use crate::outlier::host_events::HostCount;
 
 /// Whether `policy` can ever record a metric.
 pub fn concerns(metric: Metric, policy: &Policy) -> bool {
@@ -18,10 +18,10 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
     let outlier = policy.active_outlier();
     if let Some(counted) = of_hosts(metric) {
         return outlier.is_some_and(|outlier| match counted {
-            Counted::Detected(detector) => outlier.mode_of(detector) != Mode::Off,
-            Counted::Ejected(detector) => outlier.mode_of(detector) == Mode::Enforce,
-            Counted::Would(detector) => outlier.mode_of(detector) == Mode::Shadow,
-            Counted::Overflow | Counted::Readmitted | Counted::ProbeFailed => outlier.ejects(),
+            HostCount::Detected(detector) => outlier.mode_of(detector) != Mode::Off,
+            HostCount::Ejected(detector) => outlier.mode_of(detector) == Mode::Enforce,
+            HostCount::Would(detector) => outlier.mode_of(detector) == Mode::Shadow,
+            HostCount::Overflow | HostCount::Readmitted | HostCount::ProbeFailed => outlier.ejects(),
         });
     }
     match metric {
@@ -62,8 +62,8 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
 }
 
 /// What a metric counts of hosts, if it does.
-fn of_hosts(metric: Metric) -> Option<Counted> {
-    Counted::all().find(|counted| outlier::words::metric(*counted) == metric)
+fn of_hosts(metric: Metric) -> Option<HostCount> {
+    HostCount::all().find(|counted| outlier::words::metric(*counted) == metric)
 }
 
 /// The metric's full name without Envoy's prefix. A key's `:` and `|` become `_`, because statsd gives them a meaning.

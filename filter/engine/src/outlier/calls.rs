@@ -4,9 +4,9 @@ use core::time::Duration;
 
 use holdfast_policy::document::{Mode, Outlier};
 
-use super::cause::Cause;
+use super::cause::EjectionCause;
 use super::discover::{self, Discovery};
-use super::heartbeat::{self, Checks, Found, MOST_IN_FLIGHT, Verdict};
+use super::heartbeat::{self, CheckVerdict, Checks, Found, MOST_IN_FLIGHT};
 use super::hosts::Hosts;
 use super::leader::{self, Held};
 use super::table::HostId;
@@ -153,7 +153,7 @@ impl Calls {
         response: Option<CallResponse<'_>>,
     ) -> bool {
         let mut others_wait = false;
-        hosts.look(cx, rules);
+        hosts.refresh(cx, rules);
         match (request.purpose, &rules.heartbeat) {
             (Purpose::Heartbeat(host), Some(beats)) => {
                 others_wait = self.checks.in_flight() >= MOST_IN_FLIGHT;
@@ -205,11 +205,11 @@ fn listed(response: Option<CallResponse<'_>>, cluster: &str) -> Result<Vec<Strin
 /// Acts on what a check has found.
 fn act(cx: &mut Cx<'_>, rules: &Outlier, hosts: &mut Hosts, found: Found) {
     match found.verdict {
-        Verdict::Healthy => hosts.find_healthy(cx, rules, found.host),
-        Verdict::Unhealthy { failures, last } => {
-            hosts.find_unhealthy(cx, rules, found.host, Cause::Heartbeat { failures, last });
+        CheckVerdict::Healthy => hosts.find_healthy(cx, rules, found.host),
+        CheckVerdict::Unhealthy { failures, last } => {
+            hosts.find_unhealthy(cx, rules, found.host, EjectionCause::Heartbeat { failures, last });
         }
-        Verdict::Nothing => {}
+        CheckVerdict::Nothing => {}
     }
 }
 

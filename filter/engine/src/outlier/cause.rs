@@ -9,7 +9,7 @@ use holdfast_policy::document::Detector;
 
 /// What a detector has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum EjectionCause {
     /// So many failures in a row.
     Run {
         /// Which kind of failures.
@@ -55,41 +55,41 @@ pub enum Cause {
     },
 }
 
-impl Cause {
+impl EjectionCause {
     /// The detector that has found it.
     pub const fn detector(&self) -> Detector {
         match self {
-            Cause::Run { detector, .. } => *detector,
-            Cause::FailureRate { .. } => Detector::FailureRate,
-            Cause::SuccessRate { .. } => Detector::SuccessRate,
-            Cause::Latency { .. } => Detector::Latency,
-            Cause::Heartbeat { .. } => Detector::Heartbeat,
+            EjectionCause::Run { detector, .. } => *detector,
+            EjectionCause::FailureRate { .. } => Detector::FailureRate,
+            EjectionCause::SuccessRate { .. } => Detector::SuccessRate,
+            EjectionCause::Latency { .. } => Detector::Latency,
+            EjectionCause::Heartbeat { .. } => Detector::Heartbeat,
         }
     }
 
     pub(crate) fn write(&self, out: &mut Writer) {
         out.u8(self.detector() as u8);
         match self {
-            Cause::Run { length, last, .. } => {
+            EjectionCause::Run { length, last, .. } => {
                 out.u16(*length);
                 out.end(*last);
             }
-            Cause::FailureRate { failures, total } => {
+            EjectionCause::FailureRate { failures, total } => {
                 out.u32(*failures);
                 out.u32(*total);
             }
-            Cause::SuccessRate { share, mean, stdev, hosts } => {
+            EjectionCause::SuccessRate { share, mean, stdev, hosts } => {
                 out.u32(*share);
                 out.u32(*mean);
                 out.u32(*stdev);
                 out.u16(*hosts);
             }
-            Cause::Latency { own, peers, hosts } => {
+            EjectionCause::Latency { own, peers, hosts } => {
                 out.u64(nanos(*own));
                 out.u64(nanos(*peers));
                 out.u16(*hosts);
             }
-            Cause::Heartbeat { failures, last } => {
+            EjectionCause::Heartbeat { failures, last } => {
                 out.u16(*failures);
                 out.u16(last.unwrap_or(0));
             }
@@ -98,19 +98,23 @@ impl Cause {
 
     pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
         Some(match Detector::from_number(input.u8()?)? {
-            Detector::FailureRate => Cause::FailureRate { failures: input.u32()?, total: input.u32()? },
-            Detector::SuccessRate => {
-                Cause::SuccessRate { share: input.u32()?, mean: input.u32()?, stdev: input.u32()?, hosts: input.u16()? }
-            }
-            Detector::Latency => Cause::Latency {
+            Detector::FailureRate => EjectionCause::FailureRate { failures: input.u32()?, total: input.u32()? },
+            Detector::SuccessRate => EjectionCause::SuccessRate {
+                share: input.u32()?,
+                mean: input.u32()?,
+                stdev: input.u32()?,
+                hosts: input.u16()?,
+            },
+            Detector::Latency => EjectionCause::Latency {
                 own: Duration::from_nanos(input.u64()?),
                 peers: Duration::from_nanos(input.u64()?),
                 hosts: input.u16()?,
             },
-            Detector::Heartbeat => {
-                Cause::Heartbeat { failures: input.u16()?, last: Some(input.u16()?).filter(|status| *status > 0) }
-            }
-            detector => Cause::Run { detector, length: input.u16()?, last: input.end()? },
+            Detector::Heartbeat => EjectionCause::Heartbeat {
+                failures: input.u16()?,
+                last: Some(input.u16()?).filter(|status| *status > 0),
+            },
+            detector => EjectionCause::Run { detector, length: input.u16()?, last: input.end()? },
         })
     }
 }

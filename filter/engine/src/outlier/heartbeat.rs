@@ -62,12 +62,12 @@ pub struct Found {
     /// The host.
     pub host: HostId,
     /// What follows.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
 }
 
 /// What follows from a host's answers up to now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// `healthy_after` good ones in a row, or more.
     Healthy,
     /// `unhealthy_after` bad ones in a row, or more.
@@ -116,11 +116,11 @@ impl Checks {
         }
         let number = |moment: u64| now.0.saturating_sub(moment).checked_div(interval).unwrap_or(0);
         for (host, address) in hosts {
-            let place = usize::from(host.place);
-            if self.hosts.len() <= place {
-                self.hosts.resize_with(place.saturating_add(1), || None);
+            let index = usize::from(host.index);
+            if self.hosts.len() <= index {
+                self.hosts.resize_with(index.saturating_add(1), || None);
             }
-            let Some(entry) = self.hosts.get_mut(place) else { continue };
+            let Some(entry) = self.hosts.get_mut(index) else { continue };
             match entry {
                 Some(known) if known.host == host => {
                     known.seen = true;
@@ -186,7 +186,7 @@ impl Checks {
     }
 
     fn host(&mut self, host: HostId) -> Option<&mut Host> {
-        self.hosts.get_mut(usize::from(host.place))?.as_mut().filter(|known| known.host == host)
+        self.hosts.get_mut(usize::from(host.index))?.as_mut().filter(|known| known.host == host)
     }
 
     /// Counts an answer; `None` if its host has been forgotten.
@@ -196,14 +196,14 @@ impl Checks {
         let verdict = if status.is_some_and(|status| heartbeat.status.contains(status)) {
             host.bad = 0;
             host.good = host.good.saturating_add(1);
-            if host.good >= heartbeat.healthy_after.get() { Verdict::Healthy } else { Verdict::Nothing }
+            if host.good >= heartbeat.healthy_after.get() { CheckVerdict::Healthy } else { CheckVerdict::Nothing }
         } else {
             host.good = 0;
             host.bad = host.bad.saturating_add(1);
             if host.bad >= heartbeat.unhealthy_after.get() {
-                Verdict::Unhealthy { failures: host.bad, last: status }
+                CheckVerdict::Unhealthy { failures: host.bad, last: status }
             } else {
-                Verdict::Nothing
+                CheckVerdict::Nothing
             }
         };
         Some(Found { host: id, verdict })
@@ -269,7 +269,7 @@ mod tests {
 
     impl Group {
         fn new(hosts: u16) -> Self {
-            let address = |place| (HostId { place, id: 7 }, format!("10.0.{}.{}:8080", place / 250, place % 250));
+            let address = |index| (HostId { index, id: 7 }, format!("10.0.{}.{}:8080", index / 250, index % 250));
             Group {
                 heartbeat: heartbeat(),
                 addresses: (0..hosts).map(address).collect(),
@@ -297,7 +297,7 @@ mod tests {
         }
 
         /// One interval, in ticks of a tenth, in which every check is answered at once.
-        fn interval(&mut self, from: u64, status: Option<u16>) -> Vec<Verdict> {
+        fn interval(&mut self, from: u64, status: Option<u16>) -> Vec<CheckVerdict> {
             let mut verdicts = Vec::new();
             for now in (from..from + INTERVAL).step_by(100) {
                 for (host, token) in self.ask(now) {
@@ -310,18 +310,18 @@ mod tests {
         }
     }
 
-    const fn unhealthy(failures: u16, last: Option<u16>) -> Verdict {
-        Verdict::Unhealthy { failures, last }
+    const fn unhealthy(failures: u16, last: Option<u16>) -> CheckVerdict {
+        CheckVerdict::Unhealthy { failures, last }
     }
 
     #[test]
     fn three_bad_answers_in_a_row_are_told_and_so_is_each_further_one() {
         let mut group = Group::new(1);
         group.due(0);
-        assert_eq!(group.interval(1000, Some(503)), [Verdict::Nothing]);
-        assert_eq!(group.interval(2000, Some(200)), [Verdict::Nothing], "a good one between begins anew");
-        assert_eq!(group.interval(3000, Some(503)), [Verdict::Nothing]);
-        assert_eq!(group.interval(4000, None), [Verdict::Nothing]);
+        assert_eq!(group.interval(1000, Some(503)), [CheckVerdict::Nothing]);
+        assert_eq!(group.interval(2000, Some(200)), [CheckVerdict::Nothing], "a good one between begins anew");
+        assert_eq!(group.interval(3000, Some(503)), [CheckVerdict::Nothing]);
+        assert_eq!(group.interval(4000, None), [CheckVerdict::Nothing]);
         assert_eq!(group.interval(5000, Some(302)), [unhealthy(3, Some(302))]);
         assert_eq!(group.interval(6000, None), [unhealthy(4, None)], "limits may let the host go only now");
     }
@@ -330,10 +330,10 @@ mod tests {
     fn two_good_answers_in_a_row_are_told_and_so_is_each_further_one() {
         let mut group = Group::new(1);
         group.due(0);
-        assert_eq!(group.interval(1000, Some(204)), [Verdict::Nothing]);
-        assert_eq!(group.interval(2000, Some(299)), [Verdict::Healthy]);
-        assert_eq!(group.interval(3000, Some(200)), [Verdict::Healthy]);
-        assert_eq!(group.interval(4000, Some(300)), [Verdict::Nothing]);
+        assert_eq!(group.interval(1000, Some(204)), [CheckVerdict::Nothing]);
+        assert_eq!(group.interval(2000, Some(299)), [CheckVerdict::Healthy]);
+        assert_eq!(group.interval(3000, Some(200)), [CheckVerdict::Healthy]);
+        assert_eq!(group.interval(4000, Some(300)), [CheckVerdict::Nothing]);
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
         for now in 1..=10 * INTERVAL {
             let mut now_asked = 0;
             for (host, token) in group.ask(now) {
-                asked[usize::from(host.place)] += 1;
+                asked[usize::from(host.index)] += 1;
                 now_asked += 1;
                 group.checks.reported(&group.heartbeat, token, Some(200)).unwrap();
             }
@@ -366,7 +366,7 @@ mod tests {
             assert_eq!(sent.len(), MOST_IN_FLIGHT);
             assert_eq!(group.due(round * INTERVAL + 500), [], "none while so many are under way");
             for (host, token) in sent {
-                asked[usize::from(host.place)] += 1;
+                asked[usize::from(host.index)] += 1;
                 group.checks.reported(&group.heartbeat, token, Some(200)).unwrap();
             }
         }
@@ -395,7 +395,7 @@ mod tests {
             assert_eq!(group.checks.overdue(&group.heartbeat, t(now + 3999)), []);
             let found = group.checks.overdue(&group.heartbeat, t(now + 4000));
             let verdicts: Vec<_> = found.iter().map(|found| found.verdict).collect();
-            assert_eq!(verdicts, [if failures < 3 { Verdict::Nothing } else { unhealthy(3, None) }]);
+            assert_eq!(verdicts, [if failures < 3 { CheckVerdict::Nothing } else { unhealthy(3, None) }]);
             assert_eq!(group.checks.in_flight(), 0);
         }
         assert_eq!(group.checks.reported(&group.heartbeat, 3, Some(200)), None, "too late");
@@ -406,7 +406,7 @@ mod tests {
         let mut group = Group::new(1);
         group.due(0);
         for failures in 1..=3 {
-            let expected = if failures < 3 { Verdict::Nothing } else { unhealthy(3, Some(500)) };
+            let expected = if failures < 3 { CheckVerdict::Nothing } else { unhealthy(3, Some(500)) };
             assert_eq!(group.interval(1000 * failures, Some(500)), [expected]);
         }
         let host = group.due(4000)[0];
@@ -441,7 +441,7 @@ mod tests {
         group.ask(1200);
         assert_eq!(group.ask(2300).len(), 2);
         let found = [1, 2, 3, 4].map(|token| group.checks.reported(&group.heartbeat, token, Some(200)));
-        let healthy = found.iter().flatten().filter(|found| found.verdict == Verdict::Healthy).count();
+        let healthy = found.iter().flatten().filter(|found| found.verdict == CheckVerdict::Healthy).count();
         assert_eq!(healthy, 1, "only for the host that was there before");
     }
 
@@ -452,10 +452,10 @@ mod tests {
         assert_eq!(group.ask(3_601_000).len(), 1);
         let found = group.checks.overdue(&group.heartbeat, t(0));
         assert_eq!(found.len(), 1, "sent further ahead than its time-out can explain");
-        assert_eq!(group.interval(0, Some(200))[0], Verdict::Nothing);
+        assert_eq!(group.interval(0, Some(200))[0], CheckVerdict::Nothing);
         assert_eq!(
             group.interval(1000, Some(200)),
-            [Verdict::Healthy],
+            [CheckVerdict::Healthy],
             "and once per interval by the clock as it is now"
         );
     }

@@ -8,20 +8,20 @@ use crate::cx::Cx;
 use core::time::Duration;
 use std::collections::HashMap;
 
-use super::cause::Cause;
-use super::news::{Counted, News};
-use super::quiet::{LOOKED_AT, Quiet};
-use super::run::Run;
+use super::cause::EjectionCause;
+use super::host_events::{HostCount, HostEvents};
+use super::open_runs::{LOOKED_AT, OpenRuns};
+use super::run::HostRun;
 use super::slot::{HostSlot, interval_number};
 use super::steering::{self, Rotation};
 use super::sweep::{self, Tallies};
-use super::table::{Ejection, Host, HostId, HostTable, Tried};
+use super::table::{Ejection, Host, HostId, HostTable, ProbeResult};
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
 use crate::http::outcome::Verdict;
 use crate::store::paths::HostPaths;
 use crate::store::record::Record;
-use crate::store::worker::{Seen, Worker, places};
+use crate::store::worker::{Seen, Worker, slots};
 use crate::store::workers;
 use crate::store::{NotUpdated, Store, Version, update};
 use holdfast_policy::document::{Detector, Mode, Outlier};
@@ -55,9 +55,9 @@ const IN_VAIN_EVERY: Duration = Duration::from_millis(100);
 /// At least so many hosts are named to the router, if there are.
 const LEAST_NAMED: usize = 3;
 
-/// A try that has ended.
+/// An attempt that has ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Judged<'a> {
+pub struct HostAttempt<'a> {
     /// The host's address as Envoy writes it.
     pub host: &'a [u8],
     /// How it ended.
@@ -91,10 +91,10 @@ struct View {
     seen: Seen,
     by_address: HashMap<Vec<u8>, HostId>,
     /// Whether a host is out, comes back, or has been out lately.
-    is_stirred: bool,
+    is_unsettled: bool,
     steers: bool,
     /// Whether the hosts that the policy names have been looked for in it.
-    is_introduced: bool,
+    is_registered: bool,
 }
 
 /// The hosts of one group as one worker sees them.
@@ -110,7 +110,7 @@ pub struct Hosts {
     /// How late it may be written.
     flush_after: Duration,
     /// What is known of the hosts' runs of failures.
-    quiet: Quiet,
+    open_runs: OpenRuns,
     /// Successes since one was looked at, and when that was.
     unsampled: u32,
     sampled: Timestamp,
@@ -119,7 +119,7 @@ pub struct Hosts {
     /// Successes to look at whatever their number.
     to_sample: u32,
     /// What detectors found and the table lacks.
-    uncounted: Vec<(Counted, u32)>,
+    uncounted: Vec<(HostCount, u32)>,
     /// When this worker last changed the table for something that could not be acted on.
     in_vain: Timestamp,
     rotation: Rotation,
@@ -136,7 +136,7 @@ impl Hosts {
             is_unwritten: false,
             written: Timestamp::ZERO,
             flush_after: FLUSH_AFTER,
-            quiet: Quiet::default(),
+            open_runs: OpenRuns::default(),
             unsampled: 0,
             sampled: Timestamp::ZERO,
             gap: SAMPLE,
@@ -163,23 +163,23 @@ impl Hosts {
     }
 
     /// Makes the next look read the table, whatever the signal says.
-    pub fn look_again(&mut self) {
+    pub fn invalidate(&mut self) {
         if let Some(view) = &mut self.view {
             view.seen.at = Timestamp::ZERO;
         }
     }
 
     /// Brings the view up to date. Whether it changed.
-    pub fn look(&mut self, cx: &mut Cx<'_>, rules: &Outlier) -> bool {
+    pub fn refresh(&mut self, cx: &mut Cx<'_>, rules: &Outlier) -> bool {
         let now = cx.now;
         let epoch = cx.store.epoch();
         if self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
             return false;
         }
-        self.look_now(cx, rules, epoch)
+        self.refresh_now(cx, rules, epoch)
     }
 
-    fn look_now(&mut self, cx: &mut Cx<'_>, rules: &Outlier, epoch: Option<u64>) -> bool {
+    fn refresh_now(&mut self, cx: &mut Cx<'_>, rules: &Outlier, epoch: Option<u64>) -> bool {
         let now = cx.now;
         let seen = Seen { epoch, at: now };
         let stored = cx.store.get(&self.paths.table());
@@ -187,13 +187,13 @@ impl Hosts {
         if let Some(view) = self.view.as_mut().filter(|view| view.version == version) {
             view.seen = seen;
             // Slow starts and the lack of places end by time alone.
-            view.steers = view.is_stirred && view.table.steers(rules, now);
+            view.steers = view.is_unsettled && view.table.steers(rules, now);
             return false;
         }
         let table = stored.and_then(|(bytes, _)| HostTable::decode(&bytes, self.fingerprint)).unwrap_or_default();
         if let Some(view) = self.view.as_mut().filter(|view| view.table == table) {
             (view.version, view.seen) = (version, seen);
-            view.steers = view.is_stirred && view.table.steers(rules, now);
+            view.steers = view.is_unsettled && view.table.steers(rules, now);
             return false;
         }
         let unsignalled = self.view.as_ref().filter(|view| view.seen.epoch == epoch);
@@ -202,7 +202,7 @@ impl Hosts {
         cx.worker.misses_signals |= unsignalled.is_some_and(|view| !table.looks_like(&view.table));
         // If the signal has moved it may have been for something else, and workers have looked between that and the change. Whoever
         // finds news that nobody has told is the first.
-        let is_first = cx.worker.misses_signals && !table.news.is_empty();
+        let is_first = cx.worker.misses_signals && !table.events.is_empty();
         self.take(cx.worker, rules, table, version, seen, now);
         if stood_still || is_first {
             cx.store.raise_epoch();
@@ -230,14 +230,14 @@ impl Hosts {
         if by_address.len() > known {
             self.to_sample = SAMPLE_FIRST.max(self.to_sample);
         }
-        let is_stirred =
+        let is_unsettled =
             table.hosts().any(|(_, host)| !host.is_in() || host.ejections > 0 || host.is_starting(rules, now));
-        let steers = is_stirred && table.steers(rules, now);
+        let steers = is_unsettled && table.steers(rules, now);
         // Attempt seats steer nobody.
-        if is_stirred && !worker.is_of_attempts() {
+        if is_unsettled && !worker.is_of_attempts() {
             self.rotation.shuffle(&table, &mut worker.random);
         }
-        self.view = Some(View { table, version, seen, by_address, is_stirred, steers, is_introduced: false });
+        self.view = Some(View { table, version, seen, by_address, is_unsettled, steers, is_registered: false });
     }
 
     /// Changes the table by `step`, which gives something if it did anything and is repeated on a newer table when another worker
@@ -270,7 +270,7 @@ impl Hosts {
             let mut table = old.cloned().unwrap_or_default();
             let changed = step(&mut table);
             is_seen = old.is_none_or(|old| !table.looks_like(old));
-            uncounted.iter().for_each(|(counted, times)| table.news.count(*counted, *times));
+            uncounted.iter().for_each(|(counted, times)| table.events.count(*counted, *times));
             ((), changed.then_some(table))
         });
         if !updated.as_ref().is_ok_and(|updated| updated.written) {
@@ -287,33 +287,33 @@ impl Hosts {
         Ok(())
     }
 
-    /// Whether the host of a try that succeeded must be known. What this costs where it is not is one look at the signal of
+    /// Whether the host of an attempt that succeeded must be known. What this costs where it is not is one look at the signal of
     /// runs.
     pub fn wants_host(&mut self, store: &mut dyn Store, rules: &Outlier, now: Timestamp) -> bool {
         if rules.counts_all() || self.to_sample > 0 {
             return true;
         }
-        let is_stirred = self.view.as_ref().is_none_or(|view| view.is_stirred);
+        let is_unsettled = self.view.as_ref().is_none_or(|view| view.is_unsettled);
         self.unsampled = self.unsampled.saturating_add(1);
         let is_its_turn = self.unsampled >= self.gap || now.apart(self.sampled) >= SAMPLE_AFTER;
-        is_stirred || is_its_turn || rules.counts_runs() && !self.quiet.is_quiet(store.runs(), now)
+        is_unsettled || is_its_turn || rules.counts_runs() && !self.open_runs.is_quiet(store.runs(), now)
     }
 
-    /// Judges a host by one of its tries. `probe` is the host that the try was the probe of, if it was one: had the cluster still
-    /// had it, the try would have gone there.
-    pub fn judge(&mut self, cx: &mut Cx<'_>, rules: &Outlier, one: Judged<'_>, probe: Option<HostId>) {
+    /// Judges a host by one of its attempts. `probe` is the host that the attempt was the probe of, if it was one: had the cluster still
+    /// had it, the attempt would have gone there.
+    pub fn judge(&mut self, cx: &mut Cx<'_>, rules: &Outlier, one: HostAttempt<'_>, probe: Option<HostId>) {
         let now = cx.now;
         if probe.is_some() {
             // The signal of the seat that took the permit may not reach this one.
-            self.look_again();
+            self.invalidate();
         }
-        self.look(cx, rules);
+        self.refresh(cx, rules);
         self.unsampled = 0;
         self.sampled = now;
         self.gap = 1 + cx.worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
         self.to_sample = self.to_sample.saturating_sub(1);
         let Some(id) = self.id_of(cx, rules, one.host) else {
-            self.quiet.follow(cx.store.runs(), now);
+            self.open_runs.follow(cx.store.runs(), now);
             self.become_quiet(cx.store, now);
             return;
         };
@@ -335,7 +335,7 @@ impl Hosts {
             Verdict::Ignored => {}
             Verdict::Success | Verdict::Failure if !is_in => {
                 let (random, failed) = (cx.worker.random.next(), one.verdict == Verdict::Failure);
-                let tried = Tried { end: one.end, failed, took: one.took, has_permit };
+                let tried = ProbeResult { end: one.end, failed, took: one.took, has_permit };
                 let judged = self.change(cx, rules, |table| {
                     table.judge_probe(rules, id, tried, one.sent, now, random).then_some(())
                 });
@@ -375,8 +375,8 @@ impl Hosts {
         self.view.as_ref().and_then(|view| view.by_address.get(address)).copied()
     }
 
-    /// Counts a try in this worker's slot.
-    fn count(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, one: Judged<'_>) {
+    /// Counts an attempt in this worker's slot.
+    fn count(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, one: HostAttempt<'_>) {
         let now = cx.now;
         let failed = one.verdict == Verdict::Failure;
         self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
@@ -390,7 +390,7 @@ impl Hosts {
     /// How late what was counted may reach the others: soon for the rates, while the time grows with the number of hosts, for so
     /// do the bytes; else it only shows who is there. In any case well within an interval.
     fn flush_after(&self, rules: &Outlier) -> Duration {
-        let hosts = self.table().map_or(0, HostTable::places) as u32;
+        let hosts = self.table().map_or(0, HostTable::indexes) as u32;
         let soon = (FLUSH_AFTER * hosts.max(FEW_HOSTS)).checked_div(FEW_HOSTS).unwrap_or(FLUSH_AFTER);
         let late = if rules.counts_all() { soon } else { Duration::from_secs(1) };
         late.min(rules.interval / 4)
@@ -410,8 +410,8 @@ impl Hosts {
         if !self.is_unwritten {
             return;
         }
-        let Some(place) = cx.worker.place(cx.store, now) else { return };
-        let key = self.paths.slot(cx.worker.is_of_attempts(), place.number);
+        let Some(index) = cx.worker.slot(cx.store, now) else { return };
+        let key = self.paths.slot(cx.worker.is_of_attempts(), index.number);
         cx.store.set(&key, &self.slot.encode(self.fingerprint));
         self.is_unwritten = false;
         self.written = now;
@@ -427,15 +427,15 @@ impl Hosts {
     /// A success ends the host's run of failures, if there is one.
     fn succeed(&mut self, store: &mut dyn Store, id: HostId, now: Timestamp) {
         let signal = store.runs();
-        if self.quiet.is_quiet(signal, now) {
+        if self.open_runs.is_quiet(signal, now) {
             return;
         }
-        self.quiet.follow(signal, now);
-        if !self.quiet.is_empty(id.place) {
+        self.open_runs.follow(signal, now);
+        if !self.open_runs.is_empty(id.index) {
             if self.end_run(store, id) {
                 return;
             }
-            self.quiet.found(id.place, true);
+            self.open_runs.found(id.index, true);
         }
         self.become_quiet(store, now);
     }
@@ -445,18 +445,19 @@ impl Hosts {
     fn become_quiet(&mut self, store: &mut dyn Store, now: Timestamp) {
         let Some(view) = &self.view else { return };
         for _ in 0..LOOKED_AT {
-            let Some(place) = self.quiet.next(&view.table, now) else { return };
-            let stored = store.get(&self.paths.run(place));
-            let run = stored.and_then(|(bytes, _)| Run::decode(&bytes, self.fingerprint));
-            self.quiet.found(place, view.table.id_at(place).is_none_or(|id| Run::of(id, run.as_ref()).is_empty()));
+            let Some(index) = self.open_runs.next(&view.table, now) else { return };
+            let stored = store.get(&self.paths.run(index));
+            let run = stored.and_then(|(bytes, _)| HostRun::decode(&bytes, self.fingerprint));
+            self.open_runs
+                .found(index, view.table.id_at(index).is_none_or(|id| HostRun::of(id, run.as_ref()).is_empty()));
         }
     }
 
     /// Ends a run. Whether there was one.
     fn end_run(&mut self, store: &mut dyn Store, id: HostId) -> bool {
-        let ended = update(store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
-            let is_there = !Run::of(id, old).is_empty();
-            (is_there, is_there.then_some(Run { id: id.id, ..Run::default() }))
+        let ended = update(store, &self.paths.run(id.index), self.fingerprint, |old: Option<&HostRun>| {
+            let is_there = !HostRun::of(id, old).is_empty();
+            (is_there, is_there.then_some(HostRun { id: id.id, ..HostRun::default() }))
         });
         let ended = ended.is_ok_and(|done| done.verdict);
         if ended {
@@ -468,8 +469,8 @@ impl Hosts {
     /// A failure adds to the host's runs, and takes it out when one of them reaches its limit.
     fn fail(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, end: End) {
         let now = cx.now;
-        let reached = update(cx.store, &self.paths.run(id.place), self.fingerprint, |old: Option<&Run>| {
-            let mut run = Run::of(id, old);
+        let reached = update(cx.store, &self.paths.run(id.index), self.fingerprint, |old: Option<&HostRun>| {
+            let mut run = HostRun::of(id, old);
             run.fail(end);
             let reached = reached(rules, &mut run);
             (reached, Some(run))
@@ -477,11 +478,11 @@ impl Hosts {
         cx.store.raise_runs();
         let Ok(reached) = reached else { return };
         for (detector, length) in reached.verdict.into_iter().flatten() {
-            let (cause, random) = (Cause::Run { detector, length, last: end }, cx.worker.random.next());
+            let (cause, random) = (EjectionCause::Run { detector, length, last: end }, cx.worker.random.next());
             let as_expected = self.table().and_then(|table| table.expects(rules, id, detector));
             if let Some(in_vain) = as_expected.filter(|_| self.was_in_vain(now)) {
                 // In an outage this comes at every few failures of every host. The table hears of it a little later.
-                self.count_later(&[Counted::Detected(detector), in_vain]);
+                self.count_later(&[HostCount::Detected(detector), in_vain]);
                 continue;
             }
             if as_expected.is_some() {
@@ -498,7 +499,7 @@ impl Hosts {
         now.apart(self.in_vain) < IN_VAIN_EVERY
     }
 
-    fn count_later(&mut self, found: &[Counted]) {
+    fn count_later(&mut self, found: &[HostCount]) {
         for counted in found {
             match self.uncounted.iter_mut().find(|(known, _)| known == counted) {
                 Some((_, times)) => *times = times.saturating_add(1),
@@ -507,11 +508,11 @@ impl Hosts {
         }
     }
 
-    /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `tries` is how many it may have;
+    /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `attempts` is how many it may have;
     /// `waits` that others may be better probes, because they can be tried again elsewhere.
-    pub fn steer(&mut self, cx: &mut Cx<'_>, rules: &Outlier, tries: usize, waits: bool) -> Option<Steering> {
+    pub fn steer(&mut self, cx: &mut Cx<'_>, rules: &Outlier, attempts: usize, waits: bool) -> Option<Steering> {
         let now = cx.now;
-        if !self.view.as_ref()?.is_stirred {
+        if !self.view.as_ref()?.is_unsettled {
             return None;
         }
         let probe = self.take_probe(cx, rules, waits);
@@ -519,16 +520,17 @@ impl Hosts {
         // Whoever lists the hosts says who there is.
         let is_told = rules.discover.is_some() || !rules.hosts.is_empty();
         let longer = if waits { PATIENCE } else { Duration::ZERO };
-        if probe.is_none() && !is_told && view.table.explores(longer, now) {
-            let explores = self.change(cx, rules, |table| table.explore(longer, now).then_some(()));
+        if probe.is_none() && !is_told && view.table.wants_discovery_request(longer, now) {
+            let wants_discovery_request =
+                self.change(cx, rules, |table| table.send_discovery_request(longer, now).then_some(()));
             // The table may also be another by now, of which nobody is left out.
-            if matches!(explores, Ok(Some(()))) || self.view.as_ref().is_none_or(|view| !view.steers) {
+            if matches!(wants_discovery_request, Ok(Some(()))) || self.view.as_ref().is_none_or(|view| !view.steers) {
                 return None;
             }
         }
         let Hosts { view, rotation, .. } = self;
         let table = &view.as_ref()?.table;
-        let mut hosts = rotation.next(table, rules, tries.max(LEAST_NAMED), &mut cx.worker.random, now);
+        let mut hosts = rotation.next(table, rules, attempts.max(LEAST_NAMED), &mut cx.worker.random, now);
         if let Some(probe) = probe {
             hosts.insert(0, probe);
         }
@@ -558,33 +560,33 @@ impl Hosts {
     }
 
     /// Whether there is something that was not told yet.
-    pub fn has_news(&self) -> bool {
-        self.table().is_some_and(|table| !table.news.is_empty())
+    pub fn has_events(&self) -> bool {
+        self.table().is_some_and(|table| !table.events.is_empty())
     }
 
     /// Takes what has not been told yet out of the table: it is this worker's to tell.
-    pub fn take_news(&mut self, cx: &mut Cx<'_>, rules: &Outlier) -> Option<News> {
-        if !self.has_news() {
+    pub fn take_events(&mut self, cx: &mut Cx<'_>, rules: &Outlier) -> Option<HostEvents> {
+        if !self.has_events() {
             return None;
         }
         let taken = self.change(cx, rules, |table| {
-            let news = core::mem::take(&mut table.news);
-            (!news.is_empty()).then_some(news)
+            let events = core::mem::take(&mut table.events);
+            (!events.is_empty()).then_some(events)
         });
         taken.ok().flatten()
     }
 
     /// Enters the hosts that the policy names and the cluster's name, where the table lacks them.
-    pub fn introduce(&mut self, cx: &mut Cx<'_>, rules: &Outlier, cluster: &[u8]) {
-        if self.view.as_ref().is_some_and(|view| !view.is_introduced) {
-            self.introduce_now(cx, rules, cluster);
+    pub fn register(&mut self, cx: &mut Cx<'_>, rules: &Outlier, cluster: &[u8]) {
+        if self.view.as_ref().is_some_and(|view| !view.is_registered) {
+            self.register_now(cx, rules, cluster);
         }
     }
 
-    fn introduce_now(&mut self, cx: &mut Cx<'_>, rules: &Outlier, cluster: &[u8]) {
+    fn register_now(&mut self, cx: &mut Cx<'_>, rules: &Outlier, cluster: &[u8]) {
         let now = cx.now;
         let Some(view) = &mut self.view else { return };
-        view.is_introduced = true;
+        view.is_registered = true;
         let names_cluster = view.table.cluster != cluster && !cluster.is_empty();
         if !names_cluster && rules.hosts.iter().all(|host| view.by_address.contains_key(host.as_bytes())) {
             return;
@@ -602,7 +604,7 @@ impl Hosts {
             (before != (table.known(), table.cluster.clone())).then_some(())
         });
         if let Some(view) = &mut self.view {
-            view.is_introduced = true;
+            view.is_registered = true;
         }
     }
 
@@ -637,8 +639,8 @@ impl Hosts {
     fn gather(&self, store: &mut dyn Store, interval: u64) -> Tallies {
         let mut tallies = Tallies::new();
         for (of_attempts, table) in [(false, workers::KEY), (true, workers::ATTEMPTS_KEY)] {
-            for place in 0..places(store, table) {
-                let stored = store.get(&self.paths.slot(of_attempts, place));
+            for index in 0..slots(store, table) {
+                let stored = store.get(&self.paths.slot(of_attempts, index));
                 let slot = stored.and_then(|(bytes, _)| HostSlot::decode(&bytes, self.fingerprint));
                 for (id, tally) in slot.iter().flat_map(|slot| slot.tallies(interval)) {
                     tallies.entry(id).or_default().add(tally);
@@ -649,7 +651,7 @@ impl Hosts {
     }
 
     /// Takes a host out that our own checks find bad.
-    pub fn find_unhealthy(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, cause: Cause) {
+    pub fn find_unhealthy(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, cause: EjectionCause) {
         let now = cx.now;
         let Some(host) = self.table().and_then(|table| table.host(id)) else { return };
         if !host.is_in() {
@@ -705,7 +707,7 @@ impl Hosts {
 
 /// The detectors whose limit a run has reached, with its length. Such a run begins anew: one that was not acted on is told
 /// again when it is reached again.
-fn reached(rules: &Outlier, run: &mut Run) -> [Option<(Detector, u16)>; 3] {
+fn reached(rules: &Outlier, run: &mut HostRun) -> [Option<(Detector, u16)>; 3] {
     let one = |rule: Option<holdfast_policy::document::Consecutive>, detector: Detector, length: &mut u16| {
         let rule = rule.filter(|rule| rule.mode != Mode::Off && *length >= rule.limit.get())?;
         let reached = (*length).max(rule.limit.get());

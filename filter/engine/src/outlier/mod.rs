@@ -12,8 +12,8 @@ pub mod heartbeat;
 pub mod hosts;
 pub mod leader;
 
-pub mod news;
-pub mod quiet;
+pub mod host_events;
+pub mod open_runs;
 pub mod run;
 pub mod slot;
 pub mod steering;

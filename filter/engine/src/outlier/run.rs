@@ -10,7 +10,7 @@ use crate::store::record::{Kind, Reader, Record, Writer};
 
 /// A run of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Run {
+pub struct HostRun {
     /// Whose it is; another host may have had the place before.
     pub id: u32,
     /// Failures of any kind.
@@ -36,10 +36,10 @@ pub fn is_local_failure(end: End) -> bool {
     matches!(end, End::ConnectFailure | End::Reset | End::TimedOut)
 }
 
-impl Run {
+impl HostRun {
     /// The run of this host: `old` if it is its own.
-    pub fn of(host: HostId, old: Option<&Run>) -> Run {
-        old.copied().filter(|run| run.id == host.id).unwrap_or(Run { id: host.id, ..Run::default() })
+    pub fn of(host: HostId, old: Option<&HostRun>) -> HostRun {
+        old.copied().filter(|run| run.id == host.id).unwrap_or(HostRun { id: host.id, ..HostRun::default() })
     }
 
     /// Whether there is no failure in it.
@@ -56,7 +56,7 @@ impl Run {
     }
 }
 
-impl Record for Run {
+impl Record for HostRun {
     const KIND: Kind = Kind::HostRun;
 
     fn size(&self) -> usize {
@@ -71,7 +71,7 @@ impl Record for Run {
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(Run { id: input.u32()?, failures: input.u16()?, gateway: input.u16()?, local: input.u16()? })
+        Some(HostRun { id: input.u32()?, failures: input.u16()?, gateway: input.u16()?, local: input.u16()? })
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_failure_of_another_kind_ends_the_narrower_runs_only() {
-        let mut run = Run::default();
+        let mut run = HostRun::default();
         for end in [End::Reset, End::Http(503), End::Grpc(14)] {
             run.fail(end);
         }
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_run_of_the_host_before_counts_for_nothing() {
-        let old = Run { id: 1, failures: 4, gateway: 0, local: 0 };
-        assert!(Run::of(HostId { place: 0, id: 2 }, Some(&old)).is_empty());
-        assert_eq!(Run::of(HostId { place: 0, id: 1 }, Some(&old)).failures, 4);
+        let old = HostRun { id: 1, failures: 4, gateway: 0, local: 0 };
+        assert!(HostRun::of(HostId { index: 0, id: 2 }, Some(&old)).is_empty());
+        assert_eq!(HostRun::of(HostId { index: 0, id: 1 }, Some(&old)).failures, 4);
     }
 }

@@ -83,17 +83,17 @@ impl HostSlot {
         self.interval = interval;
     }
 
-    /// Counts a try that ended in this interval.
+    /// Counts an attempt that ended in this interval.
     pub fn record(&mut self, host: HostId, failed: bool, took: Duration, interval: u64) {
         self.advance(interval);
-        let place = usize::from(host.place);
-        if place >= MOST_HOSTS {
+        let index = usize::from(host.index);
+        if index >= MOST_HOSTS {
             return;
         }
-        if self.hosts.len() <= place {
-            self.hosts.resize(place + 1, Counts::default());
+        if self.hosts.len() <= index {
+            self.hosts.resize(index + 1, Counts::default());
         }
-        let Some(counts) = self.hosts.get_mut(place) else { return };
+        let Some(counts) = self.hosts.get_mut(index) else { return };
         if counts.id != host.id {
             *counts = Counts { id: host.id, ..Counts::default() };
         }
@@ -104,13 +104,13 @@ impl HostSlot {
     /// What was counted in an interval, by host.
     pub fn tallies(&self, interval: u64) -> impl Iterator<Item = (HostId, HostTally)> {
         let (is_current, is_last) = (interval == self.interval, interval.wrapping_add(1) == self.interval);
-        let hosts = self.hosts.iter().enumerate().map(move |(place, counts)| {
+        let hosts = self.hosts.iter().enumerate().map(move |(index, counts)| {
             let tally = match (is_current, is_last) {
                 (true, _) => counts.current,
                 (_, true) => counts.last,
                 _ => HostTally::default(),
             };
-            (HostId { place: place as u16, id: counts.id }, tally)
+            (HostId { index: index as u16, id: counts.id }, tally)
         });
         hosts.filter(|(_, tally)| tally.total > 0)
     }
@@ -128,8 +128,8 @@ impl Record for HostSlot {
         let is_used = |counts: &Counts| counts.current.total > 0 || counts.last.total > 0;
         let used = self.hosts.iter().take(MOST_HOSTS).filter(|counts| is_used(counts)).count();
         out.u16(used as u16);
-        for (place, counts) in self.hosts.iter().take(MOST_HOSTS).enumerate().filter(|(_, counts)| is_used(counts)) {
-            out.u16(place as u16);
+        for (index, counts) in self.hosts.iter().take(MOST_HOSTS).enumerate().filter(|(_, counts)| is_used(counts)) {
+            out.u16(index as u16);
             out.u32(counts.id);
             counts.current.write(out);
             counts.last.write(out);
@@ -139,13 +139,13 @@ impl Record for HostSlot {
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         let mut slot = HostSlot { interval: input.u64()?, hosts: Vec::new() };
         for _ in 0..input.u16()? {
-            let place = usize::from(input.u16()?);
+            let index = usize::from(input.u16()?);
             // There is one form of it.
-            if place >= MOST_HOSTS || place < slot.hosts.len() {
+            if index >= MOST_HOSTS || index < slot.hosts.len() {
                 return None;
             }
-            slot.hosts.resize(place + 1, Counts::default());
-            let counts = slot.hosts.get_mut(place)?;
+            slot.hosts.resize(index + 1, Counts::default());
+            let counts = slot.hosts.get_mut(index)?;
             *counts = Counts { id: input.u32()?, current: HostTally::read(input)?, last: HostTally::read(input)? };
             if counts.current.total == 0 && counts.last.total == 0 {
                 return None;
@@ -161,7 +161,7 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    const HOST: HostId = HostId { place: 2, id: 7 };
+    const HOST: HostId = HostId { index: 2, id: 7 };
     const MS: Duration = Duration::from_millis(1);
 
     fn total(slot: &HostSlot, interval: u64) -> u32 {
@@ -195,7 +195,7 @@ mod tests {
     fn what_one_worker_writes_another_reads() {
         let mut slot = HostSlot::default();
         slot.record(HOST, true, MS, 10);
-        slot.record(HostId { place: 5, id: 1 }, false, MS, 11);
+        slot.record(HostId { index: 5, id: 1 }, false, MS, 11);
         let read = HostSlot::decode(&slot.encode(7), 7).unwrap();
         for interval in 9..13 {
             let (read, slot): (Vec<_>, Vec<_>) = (read.tallies(interval).collect(), slot.tallies(interval).collect());

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_has_the_same_share_and_further_tries_go_elsewhere() {
+    fn every_host_has_the_same_share_and_retries_go_elsewhere() {
         let (table, rules, mut random) = (table(5), rules(), Random::new(1));
         let mut rotation = Rotation::default();
         rotation.shuffle(&table, &mut random);

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::HashMap;
 
-use super::cause::Cause;
+use super::cause::EjectionCause;
 use super::slot::HostTally;
 use super::table::{Ejection, HostId, HostTable};
 use crate::base::random::Random;
@@ -52,9 +52,9 @@ pub fn sweep(table: &mut HostTable, rules: &Outlier, tallies: &Tallies, began: T
 }
 
 fn note_presence(table: &mut HostTable, tallies: &Tallies, now: Timestamp) {
-    let tries: u64 = tallies.values().map(|tally| u64::from(tally.total)).sum();
+    let attempts: u64 = tallies.values().map(|tally| u64::from(tally.total)).sum();
     let ids: Vec<HostId> = table.hosts().filter(|(_, host)| host.is_in()).map(|(id, _)| id).collect();
-    let share = tries.saturating_mul(1000).checked_div(ids.len() as u64).unwrap_or(0);
+    let share = attempts.saturating_mul(1000).checked_div(ids.len() as u64).unwrap_or(0);
     for id in ids {
         if tallies.contains_key(&id) {
             table.see(id, now);
@@ -107,7 +107,7 @@ fn failure_rate(
         if !detector.threshold.reached(tally.failures.into(), tally.total.into()) {
             return;
         }
-        let cause = Cause::FailureRate { failures: tally.failures, total: tally.total };
+        let cause = EjectionCause::FailureRate { failures: tally.failures, total: tally.total };
         table.eject(rules, id, cause, now, random.next());
     }
 }
@@ -154,7 +154,8 @@ fn success_rate(
     let count = shares.len() as u16;
     while let Some((share, id)) = take_worst(&mut shares, |(share, _)| -share).filter(|(share, _)| *share < threshold) {
         let milli = |share: f64| (share * 100_000.0).round() as u32;
-        let cause = Cause::SuccessRate { share: milli(share), mean: milli(mean), stdev: milli(stdev), hosts: count };
+        let cause =
+            EjectionCause::SuccessRate { share: milli(share), mean: milli(mean), stdev: milli(stdev), hosts: count };
         table.eject(rules, id, cause, now, random.next());
     }
 }
@@ -184,7 +185,7 @@ fn latency(
             return;
         }
         let peers = Duration::from_nanos(u64::try_from(peers).unwrap_or(u64::MAX));
-        let cause = Cause::Latency { own, peers, hosts: hosts.len() as u16 };
+        let cause = EjectionCause::Latency { own, peers, hosts: hosts.len() as u16 };
         if table.eject(rules, id, cause, now, random.next()) == Ejection::Overflow {
             return;
         }

@@ -8,8 +8,8 @@
 
 use core::time::Duration;
 
-use super::cause::Cause;
-use super::news::{Counted, Happening, News, What};
+use super::cause::EjectionCause;
+use super::host_events::{HostCount, HostEvent, HostEventKind, HostEvents};
 use crate::base::random::scale;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
@@ -45,7 +45,7 @@ const REPEAT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostId {
     /// Its place in the table, below [`MOST_HOSTS`]; another host may have it later.
-    pub place: u16,
+    pub index: u16,
     /// Nobody else's in this table.
     pub id: u32,
 }
@@ -76,7 +76,7 @@ pub struct Host {
 pub enum State {
     /// It does.
     In {
-        /// Tries sent earlier say nothing about it.
+        /// Attempts sent earlier say nothing about it.
         since: Timestamp,
     },
     /// It gets a growing share.
@@ -119,7 +119,7 @@ pub struct HostTable {
     next_id: u32,
     hosts: Vec<Host>,
     /// What has not been told yet.
-    pub news: News,
+    pub events: HostEvents,
 }
 
 /// What became of an attempt to take a host out.
@@ -141,7 +141,7 @@ impl Host {
         !matches!(self.state, State::Out { .. })
     }
 
-    /// Whether tries sent at `sent` say something about it as it is now.
+    /// Whether attempts sent at `sent` say something about it as it is now.
     pub fn is_judged_by(&self, rules: &Outlier, sent: Timestamp, now: Timestamp) -> bool {
         let since = match &self.state {
             State::In { since } | State::Starting { since } => *since,
@@ -230,9 +230,9 @@ impl Host {
     }
 }
 
-/// A try of a host whose time is over.
+/// An attempt of a host whose time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tried {
+pub struct ProbeResult {
     /// How it ended.
     pub end: End,
     /// Whether that is a failure.
@@ -244,9 +244,9 @@ pub struct Tried {
 }
 
 /// From when on the probes of a host that was too slow are too slow as well: what would have made it an outlier then.
-fn slow_from(rules: &Outlier, cause: &Cause) -> Option<Duration> {
+fn slow_from(rules: &Outlier, cause: &EjectionCause) -> Option<Duration> {
     match (cause, rules.latency) {
-        (Cause::Latency { peers, .. }, Some(latency)) => {
+        (EjectionCause::Latency { peers, .. }, Some(latency)) => {
             let limit = nanos(*peers).saturating_mul(100 + u64::from(latency.deviation)) / 100;
             Some(Duration::from_nanos(limit).max(latency.floor))
         }
@@ -268,27 +268,27 @@ impl HostTable {
     /// The hosts with their places.
     pub fn hosts(&self) -> impl Iterator<Item = (HostId, &Host)> {
         let known = self.hosts.iter().enumerate().filter(|(_, host)| !host.address.is_empty());
-        known.map(|(place, host)| (HostId { place: place as u16, id: host.id }, host))
+        known.map(|(index, host)| (HostId { index: index as u16, id: host.id }, host))
     }
 
     /// The name of the host at a place.
-    pub fn id_at(&self, place: u16) -> Option<HostId> {
-        let host = self.hosts.get(usize::from(place)).filter(|host| !host.address.is_empty())?;
-        Some(HostId { place, id: host.id })
+    pub fn id_at(&self, index: u16) -> Option<HostId> {
+        let host = self.hosts.get(usize::from(index)).filter(|host| !host.address.is_empty())?;
+        Some(HostId { index, id: host.id })
     }
 
     /// Whether there is a host at a place that is in.
-    pub fn is_in(&self, place: u16) -> bool {
-        self.hosts.get(usize::from(place)).is_some_and(|host| !host.address.is_empty() && host.is_in())
+    pub fn is_in(&self, index: u16) -> bool {
+        self.hosts.get(usize::from(index)).is_some_and(|host| !host.address.is_empty() && host.is_in())
     }
 
     /// The host of this name.
     pub fn host(&self, id: HostId) -> Option<&Host> {
-        self.hosts.get(usize::from(id.place)).filter(|host| host.id == id.id && !host.address.is_empty())
+        self.hosts.get(usize::from(id.index)).filter(|host| host.id == id.id && !host.address.is_empty())
     }
 
     fn host_mut(&mut self, id: HostId) -> Option<&mut Host> {
-        self.hosts.get_mut(usize::from(id.place)).filter(|host| host.id == id.id && !host.address.is_empty())
+        self.hosts.get_mut(usize::from(id.index)).filter(|host| host.id == id.id && !host.address.is_empty())
     }
 
     /// The host with this address.
@@ -297,7 +297,7 @@ impl HostTable {
     }
 
     /// How many places there are, and so how many runs there may be.
-    pub fn places(&self) -> usize {
+    pub fn indexes(&self) -> usize {
         self.hosts.len()
     }
 
@@ -337,7 +337,7 @@ impl HostTable {
     }
 
     /// Whether a request may explore now; `waits` longer if others would better do it.
-    pub fn explores(&self, waits: Duration, now: Timestamp) -> bool {
+    pub fn wants_discovery_request(&self, waits: Duration, now: Timestamp) -> bool {
         let gap = EXPLORE_AFTER.saturating_mul(1 << self.explored_in_vain.min(8)).min(EXPLORE_AT_LEAST);
         let (known, out) = (self.known() as u32, self.out() as u32);
         // Where nobody is out one is not back to its full share yet, and is not to get more by this.
@@ -348,24 +348,24 @@ impl HostTable {
     }
 
     /// Has a request explore, if it may.
-    pub fn explore(&mut self, waits: Duration, now: Timestamp) -> bool {
-        let explores = self.explores(waits, now);
-        if explores {
+    pub fn send_discovery_request(&mut self, waits: Duration, now: Timestamp) -> bool {
+        let wants_discovery_request = self.wants_discovery_request(waits, now);
+        if wants_discovery_request {
             self.explored = now;
             match self.round.checked_sub(1) {
                 Some(left) => self.round = left,
                 None => self.explored_in_vain = self.explored_in_vain.saturating_add(1),
             }
         }
-        explores
+        wants_discovery_request
     }
 
     /// Why a detector's finding would change nothing: too many are out, or it only pretends. `None` if it would.
-    pub fn expects(&self, rules: &Outlier, id: HostId, detector: Detector) -> Option<Counted> {
+    pub fn expects(&self, rules: &Outlier, id: HostId, detector: Detector) -> Option<HostCount> {
         self.host(id).filter(|host| host.is_in())?;
         match rules.mode_of(detector) {
-            Mode::Enforce if !self.has_room(rules) => Some(Counted::Overflow),
-            Mode::Shadow => Some(Counted::Would(detector)),
+            Mode::Enforce if !self.has_room(rules) => Some(HostCount::Overflow),
+            Mode::Shadow => Some(HostCount::Would(detector)),
             _ => None,
         }
     }
@@ -385,12 +385,12 @@ impl HostTable {
         let id = self.next_id;
         let host = Host { address: address.to_owned(), id, listed, seen: now, ..Host::vacant() };
         let free = self.hosts.iter().position(|host| host.address.is_empty());
-        let place = match free {
-            Some(place) => {
-                if let Some(old) = self.hosts.get_mut(place) {
+        let index = match free {
+            Some(index) => {
+                if let Some(old) = self.hosts.get_mut(index) {
                     *old = host;
                 }
-                place
+                index
             }
             None if self.hosts.len() < MOST_HOSTS => {
                 self.hosts.push(host);
@@ -398,7 +398,7 @@ impl HostTable {
             }
             None => {
                 if !self.is_full(now) {
-                    self.note(address, What::Full);
+                    self.note(address, HostEventKind::Full);
                 }
                 self.full = now;
                 return None;
@@ -410,7 +410,7 @@ impl HostTable {
             self.round = self.known() as u16;
             self.explored_in_vain = 0;
         }
-        Some(HostId { place: place as u16, id })
+        Some(HostId { index: index as u16, id })
     }
 
     /// Shows that a host is still there.
@@ -480,13 +480,20 @@ impl HostTable {
         }
     }
 
-    fn note(&mut self, host: &[u8], what: What) {
+    fn note(&mut self, host: &[u8], kind: HostEventKind) {
         let (out, of) = (self.out() as u16, self.known() as u16);
-        self.news.note(Happening { host: host.to_owned(), what, out, of });
+        self.events.note(HostEvent { host: host.to_owned(), kind, out, of });
     }
 
     /// Takes a host out for what a detector has found, if the limits let it.
-    pub fn eject(&mut self, rules: &Outlier, id: HostId, cause: Cause, now: Timestamp, random: u64) -> Ejection {
+    pub fn eject(
+        &mut self,
+        rules: &Outlier,
+        id: HostId,
+        cause: EjectionCause,
+        now: Timestamp,
+        random: u64,
+    ) -> Ejection {
         let detector = cause.detector();
         let mode = rules.mode_of(detector);
         let Some(host) = self.host(id).filter(|host| host.is_in()) else { return Ejection::Nothing };
@@ -495,20 +502,20 @@ impl HostTable {
         if mode == Mode::Off {
             return Ejection::Nothing;
         }
-        self.news.count(Counted::Detected(detector), 1);
+        self.events.count(HostCount::Detected(detector), 1);
         let without = match mode {
             Mode::Enforce if self.has_room(rules) => {
                 let lasts = self.take_out(rules, id, (detector, slow_from(rules, &cause)), now, random);
-                self.news.count(Counted::Ejected(detector), 1);
-                self.note(&address, What::Ejected(cause, lasts.unwrap_or_default()));
+                self.events.count(HostCount::Ejected(detector), 1);
+                self.note(&address, HostEventKind::Ejected(cause, lasts.unwrap_or_default()));
                 return Ejection::Ejected;
             }
             Mode::Enforce => {
-                self.news.count(Counted::Overflow, 1);
+                self.events.count(HostCount::Overflow, 1);
                 Ejection::Overflow
             }
             _ => {
-                self.news.count(Counted::Would(detector), 1);
+                self.events.count(HostCount::Would(detector), 1);
                 Ejection::Shadowed
             }
         };
@@ -516,8 +523,12 @@ impl HostTable {
             if let Some(host) = self.host_mut(id) {
                 host.noted = now;
             }
-            let what = if without == Ejection::Overflow { What::Overflow(cause) } else { What::WouldEject(cause) };
-            self.note(&address, what);
+            let kind = if without == Ejection::Overflow {
+                HostEventKind::Overflow(cause)
+            } else {
+                HostEventKind::WouldEject(cause)
+            };
+            self.note(&address, kind);
         }
         without
     }
@@ -567,14 +578,14 @@ impl HostTable {
         self.host_mut(id).is_some_and(|host| host.end_probe(sent))
     }
 
-    /// Judges a host by a try that was sent after its time was over: by one with a permit, or by one that came to it by itself.
+    /// Judges a host by an attempt that was sent after its time was over: by one with a permit, or by one that came to it by itself.
     /// Whether that changed anything.
-    #[allow(clippy::too_many_arguments)] // All of them are facts of this one try.
+    #[allow(clippy::too_many_arguments)] // All of them are facts of this one attempt.
     pub fn judge_probe(
         &mut self,
         rules: &Outlier,
         id: HostId,
-        tried: Tried,
+        tried: ProbeResult,
         sent: Timestamp,
         now: Timestamp,
         random: u64,
@@ -589,9 +600,9 @@ impl HostTable {
         let slow = slow_from.filter(|limit| !tried.failed && tried.took >= *limit).map(|_| tried.took);
         if tried.failed || slow.is_some() {
             let lasts = self.take_out(rules, id, (by, slow_from), now, random).unwrap_or_default();
-            self.news.count(Counted::ProbeFailed, 1);
+            self.events.count(HostCount::ProbeFailed, 1);
             let ejections = self.host(id).map_or(0, |host| host.ejections);
-            self.note(&address, What::ProbeFailed { end: tried.end, slow, lasts, ejections });
+            self.note(&address, HostEventKind::ProbeFailed { end: tried.end, slow, lasts, ejections });
             return true;
         }
         *passed = passed.saturating_add(1);
@@ -606,8 +617,8 @@ impl HostTable {
         let address = host.address.clone();
         host.state = if rules.slow_start.is_zero() { State::In { since: now } } else { State::Starting { since: now } };
         host.see(now);
-        self.news.count(Counted::Readmitted, 1);
-        self.note(&address, What::Readmitted(now.since(since)));
+        self.events.count(HostCount::Readmitted, 1);
+        self.note(&address, HostEventKind::Readmitted(now.since(since)));
     }
 
     /// Lets a host back that our own checks find healthy: at once if only they had found it bad, else when its time is over.
@@ -680,7 +691,7 @@ impl Record for HostTable {
         out.u16(self.round);
         out.time(self.full);
         out.u32(self.next_id);
-        self.news.write(out);
+        self.events.write(out);
         out.u16(self.hosts.len().min(MOST_HOSTS) as u16);
         for host in self.hosts.iter().take(MOST_HOSTS) {
             host.write(out);
@@ -696,7 +707,7 @@ impl Record for HostTable {
             round: input.u16()?,
             full: input.time()?,
             next_id: input.u32()?,
-            news: News::read(input)?,
+            events: HostEvents::read(input)?,
             hosts: Vec::new(),
         };
         let count = usize::from(input.u16()?);

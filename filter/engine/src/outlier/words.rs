@@ -2,8 +2,8 @@
 
 use core::time::Duration;
 
-use super::cause::Cause;
-use super::news::{Counted, Happening, What};
+use super::cause::EjectionCause;
+use super::host_events::{HostCount, HostEvent, HostEventKind};
 use super::table::MOST_HOSTS;
 use crate::base::text::{seconds, share};
 use crate::event::Event;
@@ -13,14 +13,14 @@ use holdfast_policy::percent::{Percent, decimal};
 
 /// The line of the log:
 /// `host 10.0.0.1:8080 ejected for 31s: 5 consecutive failures, last 503; 1 of 5 hosts out`.
-pub fn line(rules: &Outlier, happening: &Happening) -> Event {
-    let Happening { out, of, .. } = happening;
+pub fn line(rules: &Outlier, event: &HostEvent) -> Event {
+    let HostEvent { out, of, .. } = event;
     let left = u64::from(of.saturating_sub(*out));
     let is_panic = *out > 0 && (left == 0 || !rules.panic_threshold.reached(left, u64::from(*of)));
     let ignored = if is_panic { ": too few are left, so requests go to all of them" } else { "" };
-    let host = String::from_utf8_lossy(&happening.host);
-    let (alarming, shadow, text) = match happening.what {
-        What::Ejected(found, lasts) => {
+    let host = String::from_utf8_lossy(&event.host);
+    let (alarming, shadow, text) = match event.kind {
+        HostEventKind::Ejected(found, lasts) => {
             let lasts = if found.detector() == Detector::Heartbeat {
                 "until its heartbeat is back".to_owned()
             } else {
@@ -32,18 +32,20 @@ pub fn line(rules: &Outlier, happening: &Happening) -> Event {
                 format!("host {host} ejected {lasts}: {}; {out} of {of} hosts out{ignored}", cause(rules, &found)),
             )
         }
-        What::WouldEject(found) => (false, true, format!("host {host} would be ejected: {}", cause(rules, &found))),
-        What::Overflow(found) => {
+        HostEventKind::WouldEject(found) => {
+            (false, true, format!("host {host} would be ejected: {}", cause(rules, &found)))
+        }
+        HostEventKind::Overflow(found) => {
             let limit = rules.max_ejected;
             let out = format!("{out} of {of} hosts are out, at most {limit}");
             (true, false, format!("host {host} not ejected: {}; {out}", cause(rules, &found)))
         }
-        What::ProbeFailed { end, slow, lasts, ejections } => {
+        HostEventKind::ProbeFailed { end, slow, lasts, ejections } => {
             let end = slow.map_or_else(|| end.to_string(), |took| format!("{end}, but in {}", millis(took)));
             let out = format!("ejected {ejections} times; {out} of {of} hosts out{ignored}");
             (true, false, format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
         }
-        What::Readmitted(after) => {
+        HostEventKind::Readmitted(after) => {
             let why = if rules.probes_by_heartbeat() { "its heartbeat succeeded" } else { "its probe succeeded" };
             let starts = match rules.slow_start {
                 Duration::ZERO => String::new(),
@@ -58,7 +60,7 @@ pub fn line(rules: &Outlier, happening: &Happening) -> Event {
                 ),
             )
         }
-        What::Full => {
+        HostEventKind::Full => {
             let text = format!(
                 "host {host} is one more than the {MOST_HOSTS} that are kept for a cluster: while there are more, none is left out"
             );
@@ -69,32 +71,32 @@ pub fn line(rules: &Outlier, happening: &Happening) -> Event {
 }
 
 /// The counter of what happens to hosts.
-pub const fn metric(counted: Counted) -> Metric {
+pub const fn metric(counted: HostCount) -> Metric {
     match counted {
-        Counted::Detected(Detector::ConsecutiveFailures) => Metric::DetectedConsecutiveFailures,
-        Counted::Detected(Detector::ConsecutiveGatewayFailures) => Metric::DetectedConsecutiveGatewayFailures,
-        Counted::Detected(Detector::ConsecutiveLocalFailures) => Metric::DetectedConsecutiveLocalFailures,
-        Counted::Detected(Detector::FailureRate) => Metric::DetectedFailureRate,
-        Counted::Detected(Detector::SuccessRate) => Metric::DetectedSuccessRate,
-        Counted::Detected(Detector::Latency) => Metric::DetectedLatency,
-        Counted::Detected(Detector::Heartbeat) => Metric::DetectedHeartbeat,
-        Counted::Ejected(Detector::ConsecutiveFailures) => Metric::EjectedConsecutiveFailures,
-        Counted::Ejected(Detector::ConsecutiveGatewayFailures) => Metric::EjectedConsecutiveGatewayFailures,
-        Counted::Ejected(Detector::ConsecutiveLocalFailures) => Metric::EjectedConsecutiveLocalFailures,
-        Counted::Ejected(Detector::FailureRate) => Metric::EjectedFailureRate,
-        Counted::Ejected(Detector::SuccessRate) => Metric::EjectedSuccessRate,
-        Counted::Ejected(Detector::Latency) => Metric::EjectedLatency,
-        Counted::Ejected(Detector::Heartbeat) => Metric::EjectedHeartbeat,
-        Counted::Would(Detector::ConsecutiveFailures) => Metric::WouldEjectConsecutiveFailures,
-        Counted::Would(Detector::ConsecutiveGatewayFailures) => Metric::WouldEjectConsecutiveGatewayFailures,
-        Counted::Would(Detector::ConsecutiveLocalFailures) => Metric::WouldEjectConsecutiveLocalFailures,
-        Counted::Would(Detector::FailureRate) => Metric::WouldEjectFailureRate,
-        Counted::Would(Detector::SuccessRate) => Metric::WouldEjectSuccessRate,
-        Counted::Would(Detector::Latency) => Metric::WouldEjectLatency,
-        Counted::Would(Detector::Heartbeat) => Metric::WouldEjectHeartbeat,
-        Counted::Overflow => Metric::EjectionsOverflow,
-        Counted::Readmitted => Metric::Readmitted,
-        Counted::ProbeFailed => Metric::ProbeFailed,
+        HostCount::Detected(Detector::ConsecutiveFailures) => Metric::DetectedConsecutiveFailures,
+        HostCount::Detected(Detector::ConsecutiveGatewayFailures) => Metric::DetectedConsecutiveGatewayFailures,
+        HostCount::Detected(Detector::ConsecutiveLocalFailures) => Metric::DetectedConsecutiveLocalFailures,
+        HostCount::Detected(Detector::FailureRate) => Metric::DetectedFailureRate,
+        HostCount::Detected(Detector::SuccessRate) => Metric::DetectedSuccessRate,
+        HostCount::Detected(Detector::Latency) => Metric::DetectedLatency,
+        HostCount::Detected(Detector::Heartbeat) => Metric::DetectedHeartbeat,
+        HostCount::Ejected(Detector::ConsecutiveFailures) => Metric::EjectedConsecutiveFailures,
+        HostCount::Ejected(Detector::ConsecutiveGatewayFailures) => Metric::EjectedConsecutiveGatewayFailures,
+        HostCount::Ejected(Detector::ConsecutiveLocalFailures) => Metric::EjectedConsecutiveLocalFailures,
+        HostCount::Ejected(Detector::FailureRate) => Metric::EjectedFailureRate,
+        HostCount::Ejected(Detector::SuccessRate) => Metric::EjectedSuccessRate,
+        HostCount::Ejected(Detector::Latency) => Metric::EjectedLatency,
+        HostCount::Ejected(Detector::Heartbeat) => Metric::EjectedHeartbeat,
+        HostCount::Would(Detector::ConsecutiveFailures) => Metric::WouldEjectConsecutiveFailures,
+        HostCount::Would(Detector::ConsecutiveGatewayFailures) => Metric::WouldEjectConsecutiveGatewayFailures,
+        HostCount::Would(Detector::ConsecutiveLocalFailures) => Metric::WouldEjectConsecutiveLocalFailures,
+        HostCount::Would(Detector::FailureRate) => Metric::WouldEjectFailureRate,
+        HostCount::Would(Detector::SuccessRate) => Metric::WouldEjectSuccessRate,
+        HostCount::Would(Detector::Latency) => Metric::WouldEjectLatency,
+        HostCount::Would(Detector::Heartbeat) => Metric::WouldEjectHeartbeat,
+        HostCount::Overflow => Metric::EjectionsOverflow,
+        HostCount::Readmitted => Metric::Readmitted,
+        HostCount::ProbeFailed => Metric::ProbeFailed,
     }
 }
 
@@ -104,9 +106,9 @@ pub fn left_out(count: u32) -> Event {
     Event::Log { alarming: false, shadow: false, text }
 }
 
-fn cause(rules: &Outlier, cause: &Cause) -> String {
+fn cause(rules: &Outlier, cause: &EjectionCause) -> String {
     match cause {
-        Cause::Run { detector, length, last } => {
+        EjectionCause::Run { detector, length, last } => {
             let kind = match detector {
                 Detector::ConsecutiveGatewayFailures => "gateway failures",
                 Detector::ConsecutiveLocalFailures => "local failures",
@@ -114,11 +116,11 @@ fn cause(rules: &Outlier, cause: &Cause) -> String {
             };
             format!("{length} consecutive {kind}, last {last}")
         }
-        Cause::FailureRate { failures, total } => {
+        EjectionCause::FailureRate { failures, total } => {
             let threshold = rules.failure_rate.map_or(Percent::ZERO, |detector| detector.threshold);
             format!("failure rate {} of {total} >= {threshold}", share(*failures, *total))
         }
-        Cause::SuccessRate { share, mean, stdev, hosts } => {
+        EjectionCause::SuccessRate { share, mean, stdev, hosts } => {
             let factor = rules.success_rate.map_or(0, |detector| detector.stdev_factor);
             let limit = f64::from(*mean) - f64::from(factor) / 1000.0 * f64::from(*stdev);
             let percent = |milli: f64| tenths(milli / 1000.0) + "%";
@@ -131,7 +133,7 @@ fn cause(rules: &Outlier, cause: &Cause) -> String {
                 percent((*stdev).into()),
             )
         }
-        Cause::Latency { own, peers, hosts } => {
+        EjectionCause::Latency { own, peers, hosts } => {
             let above = own.saturating_sub(*peers).as_nanos().saturating_mul(100).checked_div(peers.as_nanos());
             let above = above.map(|above| u64::try_from(above).unwrap_or(u64::MAX));
             let above = above.map_or_else(String::new, |above| format!("{above}% "));
@@ -139,7 +141,7 @@ fn cause(rules: &Outlier, cause: &Cause) -> String {
             let (own, peers) = (millis(*own), millis(*peers));
             format!("mean latency {own} is {above}above its peers' {peers} ({hosts} hosts, limit {limit}%)")
         }
-        Cause::Heartbeat { failures, last } => {
+        EjectionCause::Heartbeat { failures, last } => {
             let last = last.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
             format!("{failures} heartbeats failed, last {last}")
         }
@@ -178,32 +180,32 @@ mod tests {
     const RULES: &str =
         r#""failure_rate":{"threshold":85},"success_rate":{},"latency":{},"heartbeat":{"path":"/x","mode":"off"}"#;
 
-    fn told(rules: &str, what: What) -> String {
+    fn told(rules: &str, kind: HostEventKind) -> String {
         let text = format!(r#"{{"policies":[{{"name":"orders","outlier":{{{rules}}}}}]}}"#);
         let rules = config::parse(text.as_bytes()).unwrap().policies.remove(0).outlier.unwrap();
-        let happening = Happening { host: b"10.0.0.1:8080".to_vec(), what, out: 1, of: 5 };
-        line(&rules, &happening).line("orders", "cluster=orders").unwrap().1
+        let event = HostEvent { host: b"10.0.0.1:8080".to_vec(), kind, out: 1, of: 5 };
+        line(&rules, &event).line("orders", "cluster=orders").unwrap().1
     }
 
     #[test]
     fn an_ejection_is_told_with_its_numbers() {
-        let for_31s = |cause| told(RULES, What::Ejected(cause, Duration::from_secs(31)));
-        let run = Cause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
+        let for_31s = |cause| told(RULES, HostEventKind::Ejected(cause, Duration::from_secs(31)));
+        let run = EjectionCause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
         assert_eq!(
             for_31s(run),
             "orders/cluster=orders: host 10.0.0.1:8080 ejected for 31s: 5 consecutive failures, last 503; 1 of 5 hosts out"
         );
-        let rate = for_31s(Cause::FailureRate { failures: 60, total: 66 });
+        let rate = for_31s(EjectionCause::FailureRate { failures: 60, total: 66 });
         assert!(rate.contains(": failure rate 90% of 66 >= 85%;"), "{rate}");
-        let rate = for_31s(Cause::SuccessRate { share: 71_200, mean: 97_000, stdev: 4_500, hosts: 5 });
+        let rate = for_31s(EjectionCause::SuccessRate { share: 71_200, mean: 97_000, stdev: 4_500, hosts: 5 });
         assert!(rate.contains(": success rate 71.2% < 88.5% (mean 97.0% - 1.9 x 4.5% of 5 hosts);"), "{rate}");
         let (own, peers) = (Duration::from_micros(121_300), Duration::from_millis(5));
-        let latency = for_31s(Cause::Latency { own, peers, hosts: 4 });
+        let latency = for_31s(EjectionCause::Latency { own, peers, hosts: 4 });
         assert!(
             latency.contains(": mean latency 121.3ms is 2326% above its peers' 5.0ms (4 hosts, limit 200%);"),
             "{latency}"
         );
-        let heartbeat = for_31s(Cause::Heartbeat { failures: 3, last: None });
+        let heartbeat = for_31s(EjectionCause::Heartbeat { failures: 3, last: None });
         assert!(
             heartbeat.contains("ejected until its heartbeat is back: 3 heartbeats failed, last no answer;"),
             "{heartbeat}"
@@ -224,26 +226,28 @@ mod tests {
 
     #[test]
     fn below_the_panic_threshold_it_says_that_nobody_is_left_out() {
-        let run = Cause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
-        let line = told(r#""panic_threshold":90"#, What::Ejected(run, Duration::from_secs(31)));
+        let run = EjectionCause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
+        let line = told(r#""panic_threshold":90"#, HostEventKind::Ejected(run, Duration::from_secs(31)));
         assert!(line.ends_with("; 1 of 5 hosts out: too few are left, so requests go to all of them"), "{line}");
     }
 
     #[test]
     fn what_follows_is_told_too() {
-        let failed = What::ProbeFailed { end: End::Reset, slow: None, lasts: Duration::from_secs(62), ejections: 2 };
+        let failed =
+            HostEventKind::ProbeFailed { end: End::Reset, slow: None, lasts: Duration::from_secs(62), ejections: 2 };
         assert_eq!(
             told("", failed),
             "orders/cluster=orders: host 10.0.0.1:8080 failed its probe (reset): out for 62s more, ejected 2 times; \
              1 of 5 hosts out"
         );
         let slow = Some(Duration::from_millis(240));
-        let failed = What::ProbeFailed { end: End::Http(200), slow, lasts: Duration::from_secs(62), ejections: 2 };
+        let failed =
+            HostEventKind::ProbeFailed { end: End::Http(200), slow, lasts: Duration::from_secs(62), ejections: 2 };
         assert!(told("", failed).contains("failed its probe (200, but in 240.0ms): out for 62s more"));
-        let back = told(r#""slow_start":"5s""#, What::Readmitted(Duration::from_secs(33)));
+        let back = told(r#""slow_start":"5s""#, HostEventKind::Readmitted(Duration::from_secs(33)));
         assert!(back.ends_with("is back after 33s: its probe succeeded, full share in 5s; 1 of 5 hosts out"), "{back}");
-        let run = Cause::Run { detector: Detector::ConsecutiveLocalFailures, length: 3, last: End::TimedOut };
-        let kept = told("", What::Overflow(run));
+        let run = EjectionCause::Run { detector: Detector::ConsecutiveLocalFailures, length: 3, last: End::TimedOut };
+        let kept = told("", HostEventKind::Overflow(run));
         assert!(
             kept.ends_with(
                 "not ejected: 3 consecutive local failures, last timeout; 1 of 5 hosts are out, at most 50%"

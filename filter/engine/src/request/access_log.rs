@@ -5,7 +5,7 @@ use core::fmt::Write;
 use crate::base::time::millis;
 use crate::fallback::Disposition;
 use crate::host::Host;
-use crate::http::attempt::Try;
+use crate::http::attempt::AttemptRecord;
 use crate::http::outcome::Verdict;
 use crate::outlier::hosts::Steering;
 use crate::retry::Denial;
@@ -48,10 +48,10 @@ pub fn push_steering(line: &mut String, steering: Option<&Steering>) {
     let _ = write!(line, "; hosts_out={}/{}", steering.out, steering.of);
 }
 
-/// What [`line()`] adds about tries, if there is anything to say: `; attempts=10.0.0.1:80 failure:503 3ms, 10.0.0.2:80 success:200 5ms`,
+/// What [`line()`] adds about attempts, if there is anything to say: `; attempts=10.0.0.1:80 failure:503 3ms, 10.0.0.2:80 success:200 5ms`,
 /// and `; denied=budget` where another one was denied.
-pub fn push_tries(line: &mut String, tries: &[Try], denial: Option<Denial>) {
-    for (number, one) in tries.iter().enumerate() {
+pub fn push_attempts(line: &mut String, attempts: &[AttemptRecord], denial: Option<Denial>) {
+    for (number, one) in attempts.iter().enumerate() {
         line.push_str(if number == 0 { "; attempts=" } else { ", " });
         // What separates the parts may not occur in them.
         line.extend(one.host.iter().map(|byte| match byte {
@@ -102,26 +102,26 @@ mod tests {
     }
 
     #[test]
-    fn tries_are_told_in_order_and_nothing_of_a_host_can_leave_its_place() {
-        let one = |host: &[u8], end, verdict| Try {
+    fn attempts_are_told_in_order_and_nothing_of_a_host_can_leave_its_place() {
+        let one = |host: &[u8], end, verdict| AttemptRecord {
             host: host.to_vec(),
             end,
             verdict,
             took: Duration::from_millis(3),
             ended: Timestamp::ZERO,
         };
-        let tries = [
+        let attempts = [
             one(b"[::1]:80", End::Reset, Verdict::Failure),
             one(b"a;b, c", End::Grpc(14), Verdict::Ignored),
             one(b"", End::Http(200), Verdict::Success),
         ];
         let mut line = String::from("x");
-        push_tries(&mut line, &tries, Some(Denial::RetryAfter));
+        push_attempts(&mut line, &attempts, Some(Denial::RetryAfter));
         let expected =
             "x; attempts=[::1]:80 failure:reset 3ms, a_b__c ignored:grpc-14 3ms,  success:200 3ms; denied=retry_after";
         assert_eq!(line, expected);
         let mut alone = String::from("x");
-        push_tries(&mut alone, &[], None);
+        push_attempts(&mut alone, &[], None);
         assert_eq!(alone, "x");
     }
 }

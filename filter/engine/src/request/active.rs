@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::fallback::{self, Disposition};
 use crate::host::{Host, RootHost};
 use crate::observe::policy_metrics::{KeyNames, PolicyMetrics};
-use crate::retry::{Leave, router};
+use crate::retry::{Eligibility, router};
 use crate::store::keys::Key;
 
 /// A policy at work.
@@ -60,8 +60,8 @@ impl ActivePolicy {
     }
 
     /// The request headers that tell the router how to retry a request of this eligibility, without or with an attempt seat.
-    pub fn router_headers(&self, leave: Leave, seat: bool) -> &[(&'static str, String)] {
-        self.router_headers.get(leave as usize * 2 + usize::from(seat)).map_or(&[], Vec::as_slice)
+    pub fn router_headers(&self, eligibility: Eligibility, seat: bool) -> &[(&'static str, String)] {
+        self.router_headers.get(eligibility as usize * 2 + usize::from(seat)).map_or(&[], Vec::as_slice)
     }
 
     /// Whether `other` is the same policy, by name and content.
@@ -88,11 +88,11 @@ impl ActivePolicy {
     /// Says to the access log that a request went on to the host, and nothing else.
     pub fn log_admitted(&self, host: &dyn Host, state: &RequestPolicy, key: Key) {
         let Ok(mut admitted) = self.admitted.try_borrow_mut() else { return };
-        let place = usize::from(key.occupant.place);
-        if admitted.len() <= place {
-            admitted.resize_with(place.saturating_add(1), || None);
+        let index = usize::from(key.occupant.index);
+        if admitted.len() <= index {
+            admitted.resize_with(index.saturating_add(1), || None);
         }
-        let Some(known) = admitted.get_mut(place) else { return };
+        let Some(known) = admitted.get_mut(index) else { return };
         if known.as_ref().is_none_or(|(whose, _)| *whose != key) {
             let line = access_log::line(&self.policy.name, state.key_text(key), Disposition::Admitted);
             *known = Some((key, line));
@@ -106,6 +106,6 @@ impl ActivePolicy {
 /// The headers for each eligibility, without and with an attempt seat.
 fn router_headers(policy: &Policy) -> Vec<Vec<(&'static str, String)>> {
     let Some(retry) = &policy.retry else { return Vec::new() };
-    let both = |leave| [false, true].map(|seat| router::router_headers(retry, leave, seat));
-    [Leave::All, Leave::Unsent, Leave::Nothing].into_iter().flat_map(both).collect()
+    let both = |eligibility| [false, true].map(|seat| router::router_headers(retry, eligibility, seat));
+    [Eligibility::All, Eligibility::Unsent, Eligibility::Nothing].into_iter().flat_map(both).collect()
 }

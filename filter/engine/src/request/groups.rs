@@ -6,8 +6,8 @@ use crate::outlier::table::HostTable;
 use crate::seats::presence::AttemptSeatView;
 use crate::store::Store;
 use crate::store::cluster::{ClusterHash, GroupId};
+use crate::store::directory::Occupant;
 use crate::store::paths::GroupPaths;
-use crate::store::places::Occupant;
 use crate::store::record::Record;
 
 /// One cluster under one key.
@@ -73,7 +73,7 @@ impl Group {
 
 /// Whether hosts of the cluster that this key tells are out.
 pub(super) fn are_out(store: &mut dyn Store, prefix: &str, fingerprint: u64, key: Occupant) -> bool {
-    let paths = GroupPaths::new(prefix, key.place, GroupId::OfTheKey);
+    let paths = GroupPaths::new(prefix, key.index, GroupId::OfTheKey);
     paths.is_some_and(|paths| is_any_out(store, &paths, fingerprint))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_policy::document::{Dimension, Mode, Outlier};
 
 use super::groups::{Group, is_any_out};
-use super::key_state::{KeyState, state_of};
+use super::key_state::{RequestKey, state_of};
 use super::policy::RequestPolicy;
 use super::ticket::Ticket;
 use crate::base::time::Timestamp;
@@ -14,16 +14,16 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::metric::Metric;
 use crate::outlier::calls::Calls;
-use crate::outlier::hosts::{Hosts, Judged, Steering};
+use crate::outlier::hosts::{HostAttempt, Hosts, Steering};
 use crate::outlier::words;
-use crate::retry::Leave;
+use crate::retry::Eligibility;
 use crate::seats::presence::AttemptSeatView;
-use crate::seats::retry_context::Exchange;
+use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
 use crate::store::cluster::{self, ClusterHash, GroupId};
+use crate::store::directory::Worth;
 use crate::store::keys::Key;
 use crate::store::paths::GroupPaths;
-use crate::store::places::Worth;
 
 /// What there is to know of a request before it is sent.
 #[derive(Debug)]
@@ -33,16 +33,16 @@ pub struct Sending<'a> {
     /// The cluster's name.
     pub cluster_name: &'a [u8],
     /// What it may be retried after, if the policy says.
-    pub leave: Option<Leave>,
+    pub eligibility: Option<Eligibility>,
     /// What the attempt seat is told about its retries, if anything.
-    pub exchange: Option<Exchange>,
+    pub context: Option<RetryContext>,
 }
 
 /// How a request is sent.
 #[derive(Debug, Default)]
 pub struct Sent {
     /// What the attempt seat is told, if anything.
-    pub exchange: Option<Exchange>,
+    pub context: Option<RetryContext>,
     /// Which hosts the router is told, if any.
     pub steering: Option<Steering>,
 }
@@ -56,7 +56,7 @@ impl RequestPolicy {
         cluster: ClusterHash,
         now: Timestamp,
     ) -> Option<&mut Group> {
-        if cluster != ClusterHash::OF_THE_KEY && self.groups.look(store, now) {
+        if cluster != ClusterHash::OF_THE_KEY && self.groups.refresh(store, now) {
             self.forget_lost_groups();
         }
         let RequestPolicy { states, groups, prefix, fingerprint, .. } = self;
@@ -67,9 +67,9 @@ impl RequestPolicy {
             None if cluster == ClusterHash::OF_THE_KEY => GroupId::OfTheKey,
             None => {
                 let name = cluster::name_of(key.occupant, cluster);
-                let occupant = groups.place(store, name, u32::MAX, now, &mut |store, occupant| {
+                let occupant = groups.assign(store, name, u32::MAX, now, &mut |store, occupant| {
                     let id = GroupId::Numbered(occupant);
-                    let paths = GroupPaths::new(prefix, key.occupant.place, id);
+                    let paths = GroupPaths::new(prefix, key.occupant.index, id);
                     let fingerprint = id.fingerprint(*fingerprint, key.occupant);
                     if paths.is_some_and(|paths| is_any_out(store, &paths, fingerprint)) {
                         Worth::Keep
@@ -84,7 +84,7 @@ impl RequestPolicy {
             groups.use_once(occupant);
         }
         if known.is_none() {
-            let paths = GroupPaths::new(prefix, key.occupant.place, id)?;
+            let paths = GroupPaths::new(prefix, key.occupant.index, id)?;
             let fingerprint = id.fingerprint(*fingerprint, key.occupant);
             state.groups.add(Group {
                 cluster,
@@ -113,46 +113,46 @@ impl RequestPolicy {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else {
-            return Sent { exchange: sending.exchange, steering: None };
+            return Sent { context: sending.context, steering: None };
         };
-        let Sending { cluster, cluster_name, leave, exchange } = sending;
-        let seat = match &exchange {
-            Some(exchange) => exchange.seat,
+        let Sending { cluster, cluster_name, eligibility, context } = sending;
+        let seat = match &context {
+            Some(context) => context.seat,
             None => self.sees_attempt_seat(cx.store, ticket.key, cluster, now),
         };
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
-        let tries = retry.map_or(1, |retry| 1 + usize::from(retry.max_retries));
+        let attempts = retry.map_or(1, |retry| 1 + usize::from(retry.max_retries));
         // Where nothing is retried all requests are alike.
-        let waits = retry.is_some_and(|retry| retry.max_retries > 0) && leave != Some(Leave::All);
+        let waits = retry.is_some_and(|retry| retry.max_retries > 0) && eligibility != Some(Eligibility::All);
         let fingerprint = self.fingerprint;
         let Some(group) = self.group(cx.store, ticket.key, cluster, now) else {
-            return Sent { exchange, steering: None };
+            return Sent { context, steering: None };
         };
         let id = group.id;
-        group.hosts.look(cx, rules);
-        group.hosts.introduce(cx, rules, cluster_name);
-        let steering = group.hosts.steer(cx, rules, tries, waits);
-        let has_news = group.hosts.has_news();
-        let mut exchange = exchange.unwrap_or_else(|| {
-            Exchange::new(fingerprint, &policy.name, ticket.key.occupant, id, seat, cx.worker.random.next(), now)
+        group.hosts.refresh(cx, rules);
+        group.hosts.register(cx, rules, cluster_name);
+        let steering = group.hosts.steer(cx, rules, attempts, waits);
+        let has_events = group.hosts.has_events();
+        let mut context = context.unwrap_or_else(|| {
+            RetryContext::new(fingerprint, &policy.name, ticket.key.occupant, id, seat, cx.worker.random.next(), now)
         });
-        exchange.steered = steering.is_some();
-        exchange.probe = steering.as_ref().and_then(|steering| steering.probe.as_ref()).map(|(id, _)| *id);
-        if has_news {
+        context.steered = steering.is_some();
+        context.probe = steering.as_ref().and_then(|steering| steering.probe.as_ref()).map(|(id, _)| *id);
+        if has_events {
             self.report_hosts(cx, ticket.key);
         }
-        Sent { exchange: Some(exchange), steering }
+        Sent { context: Some(context), steering }
     }
 
-    /// Whether the host of a try that succeeded must be known, where no attempt seat judges it.
+    /// Whether the host of an attempt that succeeded must be known, where no attempt seat judges it.
     pub fn wants_host(&mut self, store: &mut dyn Store, key: Key, cluster: ClusterHash, now: Timestamp) -> bool {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
         self.group(store, key, cluster, now).is_some_and(|group| group.hosts.wants_host(store, rules, now))
     }
 
-    /// Judges the host of a request's last try, where no attempt seat does.
-    pub fn judge_host(&mut self, cx: &mut Cx<'_>, key: Key, cluster: ClusterHash, one: Judged<'_>) {
+    /// Judges the host of a request's last attempt, where no attempt seat does.
+    pub fn judge_host(&mut self, cx: &mut Cx<'_>, key: Key, cluster: ClusterHash, one: HostAttempt<'_>) {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
@@ -164,10 +164,10 @@ impl RequestPolicy {
 
     /// Makes the next request look at the hosts: an attempt seat may have taken one out, and its signal does not reach this
     /// seat before Envoy 1.39.
-    pub fn look_again_at_hosts(&mut self, key: Key, cluster: ClusterHash) {
+    pub fn invalidate_hosts(&mut self, key: Key, cluster: ClusterHash) {
         let state = state_of(&mut self.states, key);
         if let Some(group) = state.and_then(|state| state.groups.get_mut(cluster)) {
-            group.hosts.look_again();
+            group.hosts.invalidate();
         }
     }
 
@@ -178,18 +178,18 @@ impl RequestPolicy {
         let Some(state) = state_of(&mut self.states, key) else { return };
         let mut lines = Vec::new();
         for group in state.groups.iter_mut() {
-            let Some(news) = group.hosts.take_news(cx, rules) else { continue };
-            cx.events.extend(news.counts().map(|(counted, count)| Event::Add(words::metric(counted), count)));
-            lines.push(news);
+            let Some(events) = group.hosts.take_events(cx, rules) else { continue };
+            cx.events.extend(events.counts().map(|(counted, count)| Event::Add(words::metric(counted), count)));
+            lines.push(events);
         }
         if lines.is_empty() {
             return;
         }
         let totals = totals(state);
-        for news in lines {
-            cx.events.extend(news.happenings.iter().map(|happening| words::line(rules, happening)));
-            if news.left_out > 0 {
-                cx.events.push(words::left_out(news.left_out));
+        for events in lines {
+            cx.events.extend(events.list.iter().map(|event| words::line(rules, event)));
+            if events.left_out > 0 {
+                cx.events.push(words::left_out(events.left_out));
             }
         }
         cx.events.extend(totals);
@@ -207,7 +207,7 @@ impl RequestPolicy {
                 continue;
             }
             for group in state.groups.iter_mut() {
-                group.hosts.look(cx, rules);
+                group.hosts.refresh(cx, rules);
                 group.hosts.flush(cx, rules);
                 group.hosts.sweep(cx, rules);
             }
@@ -234,15 +234,15 @@ impl RequestPolicy {
             let key = self.key(cx.worker, cx.store, now, |_| Some(Cow::Borrowed(name)));
             let hash = self.cluster_hash(key, || Cow::Borrowed(name));
             if let Some(group) = self.group(cx.store, key, hash, now) {
-                group.hosts.look(cx, rules);
-                group.hosts.introduce(cx, rules, name);
+                group.hosts.refresh(cx, rules);
+                group.hosts.register(cx, rules, name);
             }
         }
     }
 }
 
 /// The gauges of a key's hosts, over all clusters that this worker knows.
-fn totals(state: &KeyState) -> [Event; 2] {
+fn totals(state: &RequestKey) -> [Event; 2] {
     let tables = || state.groups.iter().filter_map(|group| group.hosts.table());
     let (known, out) =
         (tables().map(|table| table.known() as u64).sum(), tables().map(|table| table.out() as u64).sum());

@@ -14,7 +14,7 @@ use crate::throttle::key::ThrottleKey;
 
 /// One key.
 #[derive(Debug)]
-pub(super) struct KeyState {
+pub(super) struct RequestKey {
     pub(super) key: Key,
     pub(super) breaker: BreakerKey,
     pub(super) concurrency: ConcurrencyKey,
@@ -44,15 +44,15 @@ impl Cells {
     }
 }
 
-impl KeyState {
+impl RequestKey {
     /// A key that this worker knows nothing about yet. `policy` is the fingerprint of the policy, `prefix` the common beginning of its
     /// names in the store.
     pub(super) fn new(prefix: &str, policy: u64, key: Key, shape: &Shape) -> Self {
         // What belongs to an earlier occupant of the place reads as absent.
         let fingerprint = occupied(policy, key.occupant.tenancy);
-        let paths = Paths::new(prefix, key.occupant.place);
+        let paths = Paths::new(prefix, key.occupant.index);
         let cells = Cells::new(&paths, fingerprint);
-        KeyState {
+        RequestKey {
             key,
             breaker: BreakerKey::new(cells.breaker),
             concurrency: ConcurrencyKey::new(cells.in_flight),
@@ -75,11 +75,11 @@ impl KeyState {
 }
 
 /// The state of a key that has its place.
-pub(super) fn state_of(states: &mut [Option<KeyState>], key: Key) -> Option<&mut KeyState> {
-    states.get_mut(usize::from(key.occupant.place))?.as_mut().filter(|state| state.key.occupant == key.occupant)
+pub(super) fn state_of(states: &mut [Option<RequestKey>], key: Key) -> Option<&mut RequestKey> {
+    states.get_mut(usize::from(key.occupant.index))?.as_mut().filter(|state| state.key.occupant == key.occupant)
 }
 
 /// The same to look at.
-pub(super) fn state_at(states: &[Option<KeyState>], key: Key) -> Option<&KeyState> {
-    states.get(usize::from(key.occupant.place))?.as_ref().filter(|state| state.key.occupant == key.occupant)
+pub(super) fn state_at(states: &[Option<RequestKey>], key: Key) -> Option<&RequestKey> {
+    states.get(usize::from(key.occupant.index))?.as_ref().filter(|state| state.key.occupant == key.occupant)
 }

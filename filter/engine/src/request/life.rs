@@ -13,7 +13,7 @@ use super::facts::Facts;
 use super::hosts::Sending;
 use super::plugin::RequestPlugin;
 use super::policy::RequestPolicy;
-use super::retries::{Accounted, Asked, Plan, Tried};
+use super::retries::{Accounted, Asked, AttemptsMade, Plan};
 use super::ticket::{Decision, InFlightHold, Ticket};
 use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
@@ -26,10 +26,10 @@ use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::http::request::Field;
 use crate::http::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
 use crate::metric::Metric;
-use crate::outlier::hosts::{Judged, Steering};
+use crate::outlier::hosts::{HostAttempt, Steering};
 use crate::outlier::steering;
-use crate::retry::{Denial, Leave, eligibility};
-use crate::seats::retry_context::{self, Exchange};
+use crate::retry::{Denial, Eligibility, eligibility};
+use crate::seats::retry_context::{self, RetryContext};
 use crate::store::Store;
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
@@ -81,7 +81,7 @@ pub struct Admitted {
 /// What the router was told about retries.
 struct Retrying {
     /// What the request may be retried after.
-    leave: Leave,
+    eligibility: Eligibility,
     /// Why it is not retried at all, if it is not.
     denial: Option<Denial>,
     /// Whether an attempt seat is known.
@@ -267,31 +267,32 @@ fn send(
 ) -> Admitted {
     let key = ticket.key();
     let judges_hosts = policy.outlier().is_some();
-    let leave = leave(active.policy(), facts);
+    let eligibility = eligibility(active.policy(), facts);
     // Asked for only where something follows from it.
-    let cluster = if leave.is_some() || judges_hosts {
+    let cluster = if eligibility.is_some() || judges_hosts {
         policy.cluster_hash(key, || facts.get(Field::Cluster).unwrap_or_default())
     } else {
         ClusterHash::OF_THE_KEY
     };
-    let plan = leave.and_then(|leave| policy.plan_retries(cx, &ticket, Asked { leave, cluster, ended }));
+    let plan =
+        eligibility.and_then(|eligibility| policy.plan_retries(cx, &ticket, Asked { eligibility, cluster, ended }));
     let mut steering = None;
-    let (mut retrying, mut exchange) = match (leave, plan) {
+    let (mut retrying, mut context) = match (eligibility, plan) {
         (_, Some(plan)) => {
-            let (retrying, exchange) = tell_router(host, active, plan);
-            (Some(retrying), exchange)
+            let (retrying, context) = tell_router(host, active, plan);
+            (Some(retrying), context)
         }
-        (Some(leave), None) => (Some(Retrying { leave, denial: None, seat: true, is_told: false }), None),
+        (Some(eligibility), None) => (Some(Retrying { eligibility, denial: None, seat: true, is_told: false }), None),
         (None, None) => (None, None),
     };
     if judges_hosts {
         let cluster_name = facts.get(Field::Cluster).unwrap_or_default();
-        let sending = Sending { cluster, cluster_name: &cluster_name, leave, exchange };
+        let sending = Sending { cluster, cluster_name: &cluster_name, eligibility, context };
         let sent = policy.send(cx, &ticket, sending);
-        (exchange, steering) = (sent.exchange, sent.steering);
+        (context, steering) = (sent.context, sent.steering);
     }
-    let seat = exchange.as_ref().is_some_and(|exchange| exchange.seat);
-    let is_told = exchange.is_some_and(|exchange| retry_context::write(host, &exchange).is_ok());
+    let seat = context.as_ref().is_some_and(|context| context.seat);
+    let is_told = context.is_some_and(|context| retry_context::write(host, &context).is_ok());
     if let Some(retrying) = &mut retrying {
         retrying.is_told &= is_told;
     }
@@ -333,40 +334,40 @@ fn settle(
     let hold = policy.report(cx, ticket, &outcome);
     let is_worth_reading = retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(timing, &outcome))
         || hosts.is_some() && (timing.is_pointed || outcome.verdict != Verdict::Success);
-    let exchange = if is_worth_reading { retry_context::read(host) } else { None };
-    cx.events.extend(exchange.as_ref().map(|exchange| Event::Add(Metric::Contention, exchange.contended.into())));
-    let is_unseen = exchange.as_ref().is_some_and(|exchange| exchange.misses_seat(timing.is_pointed, answer, &outcome));
+    let context = if is_worth_reading { retry_context::read(host) } else { None };
+    cx.events.extend(context.as_ref().map(|context| Event::Add(Metric::Contention, context.contended.into())));
+    let is_unseen = context.as_ref().is_some_and(|context| context.misses_seat(timing.is_pointed, answer, &outcome));
     if is_unseen {
         policy.miss_attempt_seat(key, cluster, timing.at);
     }
     if let Some(judge) = hosts {
         let is_judged = matches!(judge, HostJudge::AttemptSeat) && !is_unseen
-            || exchange.as_ref().is_some_and(|exchange| exchange.seen);
-        if is_judged && exchange.is_some() {
-            policy.look_again_at_hosts(key, cluster);
+            || context.as_ref().is_some_and(|context| context.seen);
+        if is_judged && context.is_some() {
+            policy.invalidate_hosts(key, cluster);
         } else if !is_judged {
             judge_host(host, &mut policy, cx, key, cluster, (answer, &outcome, took, sent));
         }
     }
     let mut accounted = Accounted::default();
     if let Some(retrying) = &retrying {
-        let tried = retrying.tried(host, exchange.as_ref(), is_unseen);
+        let tried = retrying.tried(host, context.as_ref(), is_unseen);
         accounted = policy.account_retries(cx, key, &tried, answer, &outcome);
     }
     let reply = timing.replaceable.then(|| {
         let value = &mut |wanted: Field<'_>| {
-            let place = active.kept.iter().position(|part| fallback::field(part) == Some(wanted))?;
-            kept.get(place)?.clone()
+            let index = active.kept.iter().position(|part| fallback::field(part) == Some(wanted))?;
+            kept.get(index)?.clone()
         };
         fallback::serve_failure(document, answer, &outcome, accounted.retries, would_be_served, grpc, value, cx.events)
     });
     let reply = reply.flatten();
-    let tries = exchange.as_ref().map_or(&[][..], |exchange| &exchange.tries);
-    if reply.is_some() || !tries.is_empty() || accounted.denial.is_some() {
+    let attempts = context.as_ref().map_or(&[][..], |context| &context.attempts);
+    if reply.is_some() || !attempts.is_empty() || accounted.denial.is_some() {
         let disposition = reply.as_ref().map_or(disposition, |reply| reply.disposition);
         let mut line = access_log::line(&document.name, policy.key_text(key), disposition);
         access_log::push_steering(&mut line, steering.as_ref());
-        access_log::push_tries(&mut line, tries, accounted.denial);
+        access_log::push_attempts(&mut line, attempts, accounted.denial);
         access_log::write(host, &line);
     }
     plugin.publish(&active, &policy, key, events);
@@ -400,25 +401,25 @@ impl Retrying {
     }
 
     /// What is known about the attempts.
-    fn tried<'a>(&self, host: &dyn Host, exchange: Option<&'a Exchange>, is_unseen: bool) -> Tried<'a> {
+    fn tried<'a>(&self, host: &dyn Host, context: Option<&'a RetryContext>, is_unseen: bool) -> AttemptsMade<'a> {
         // An attempt seat counts itself.
         let attempts = if self.seat && !is_unseen || !self.is_told {
             None
         } else {
             property_number(host, "upstream\0request_attempt_count")
         };
-        Tried { leave: self.leave, denial: self.denial, exchange, attempts: attempts.unwrap_or(0) }
+        AttemptsMade { eligibility: self.eligibility, denial: self.denial, context, attempts: attempts.unwrap_or(0) }
     }
 }
 
 /// What a request may be retried after; `None` if the policy says nothing about retries.
-fn leave(policy: &Policy, facts: &Facts<'_>) -> Option<Leave> {
+fn eligibility(policy: &Policy, facts: &Facts<'_>) -> Option<Eligibility> {
     let retry = policy.retry.as_ref().filter(|retry| retry.mode != Mode::Off)?;
     facts.read_headers();
     let header = |name| facts.get(Field::Header(name));
     let attempt = if retry.skip_retries_of_retries { header("x-envoy-attempt-count") } else { None };
     let method = facts.get(Field::Method).unwrap_or_default();
-    Some(eligibility::leave(retry, &method, || header(&retry.idempotency_header).is_some(), attempt.as_deref()))
+    Some(eligibility::of(retry, &method, || header(&retry.idempotency_header).is_some(), attempt.as_deref()))
 }
 
 /// Judges the host of a request's last attempt, where no attempt seat does.
@@ -436,25 +437,25 @@ fn judge_host(
     }
     // Without a host there was no attempt.
     let Some(address) = host.property("upstream\0address").filter(|address| !address.is_empty()) else { return };
-    let one = Judged { host: &address, end, verdict: outcome.verdict, took, sent };
+    let one = HostAttempt { host: &address, end, verdict: outcome.verdict, took, sent };
     policy.judge_host(cx, key, cluster, one);
 }
 
 /// Tells the router what may be retried. Gives what the attempt seat is to be told, too.
-fn tell_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retrying, Option<Exchange>) {
+fn tell_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retrying, Option<RetryContext>) {
     // What the host refuses to set is not retried as it should be, but the request goes on.
     let set = |name: &str, value: &str| host.set_header(Headers::Request, name, value);
-    for (name, value) in active.router_headers(plan.leave, plan.seat) {
+    for (name, value) in active.router_headers(plan.eligibility, plan.seat) {
         set(name, value);
     }
     if let Some(timeout) = plan.timeout {
         set("x-envoy-upstream-rq-timeout-ms", &millis(timeout).to_string());
     }
-    if let Some(lasts) = plan.try_lasts {
+    if let Some(lasts) = plan.attempt_lasts {
         set("x-envoy-upstream-rq-per-try-timeout-ms", &millis(lasts).to_string());
     }
-    let is_told = plan.exchange.is_some();
-    (Retrying { leave: plan.leave, denial: plan.denial, seat: plan.seat, is_told }, plan.exchange)
+    let is_told = plan.context.is_some();
+    (Retrying { eligibility: plan.eligibility, denial: plan.denial, seat: plan.seat, is_told }, plan.context)
 }
 
 /// What answered; `None` when that stands in trailers still to come.
@@ -469,7 +470,7 @@ fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<Answer
         // The attempt seat's reply stands for how the attempt before it ended.
         Some(
             retry_context::read(host)
-                .and_then(|exchange| exchange.tries.last().map(|last| last.end.answer()))
+                .and_then(|context| context.attempts.last().map(|last| last.end.answer()))
                 .unwrap_or(Answer::NoAnswer),
         )
     } else {
@@ -483,8 +484,8 @@ fn strip(host: &dyn Host, head: &ResponseHead) {
     if head.asks_retry {
         remove(markers::RETRY_HEADER);
     }
-    if head.has_tries {
-        remove(markers::TRIES_HEADER);
+    if head.has_attempts {
+        remove(markers::ATTEMPTS_HEADER);
     }
     if head.ratelimited == Some(SetBy::AttemptSeat) {
         remove(markers::FORBID_HEADER);

@@ -21,7 +21,7 @@ pub use hosts::{Sending, Sent};
 pub use life::{Admitted, RequestEffect, RequestState};
 pub use plugin::{Configuration, MakeCall, RequestPlugin, RequestVm};
 pub use policy::{MOST_GROUPS, RequestPolicy};
-pub use retries::{Accounted, Asked, Plan, Tried};
+pub use retries::{Accounted, Asked, AttemptsMade, Plan};
 pub use ticket::{Decision, InFlightHold, Rejection, Ticket};
 
 #[cfg(test)]

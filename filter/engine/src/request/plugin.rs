@@ -151,7 +151,7 @@ impl RequestPlugin {
     pub fn reseed(&self, store: &mut dyn Store) {
         store.refresh();
         if let (Ok(mut worker), Some(epoch)) = (self.vm.worker.try_borrow_mut(), store.epoch()) {
-            worker.stir(epoch);
+            worker.reseed(epoch);
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use holdfast_policy::document::{Mode, Outlier, Policy};
 
 use super::groups;
-use super::key_state::{Cells, KeyState, state_at};
+use super::key_state::{Cells, RequestKey, state_at};
 use crate::base::fingerprint;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
@@ -22,12 +22,12 @@ use crate::http::request::Field;
 use crate::metric::Metric;
 use crate::store::Store;
 use crate::store::cluster::GroupId;
+use crate::store::directory::{DirectoryView, Occupant, Worth};
 use crate::store::keys::{Key, KeyTable, Series};
 use crate::store::paths::{self, Paths};
-use crate::store::places::{Occupant, Places, Worth};
 use crate::store::record::occupied;
 use crate::store::slot::{Shape, Slot};
-use crate::store::variants::Beside;
+use crate::store::variants::VariantView;
 use crate::store::worker::Worker;
 use crate::{breaker, concurrency};
 
@@ -46,11 +46,11 @@ pub struct RequestPolicy {
     pub(super) shape: Shape,
     pub(super) keys: KeyTable,
     /// By place.
-    pub(super) states: Vec<Option<KeyState>>,
+    pub(super) states: Vec<Option<RequestKey>>,
     /// The places of clusters that the keys do not tell apart.
-    pub(super) groups: Places,
+    pub(super) groups: DirectoryView,
     /// Other contents of the same name.
-    beside: Beside,
+    variants: VariantView,
     /// Slots of other workers, while they are added up.
     pub(super) gathered: Vec<Slot>,
     /// Keys whose slot may have outcomes that the store lacks.
@@ -75,7 +75,7 @@ struct Appraisal<'a> {
     fingerprint: u64,
     prefix: &'a str,
     shape: &'a Shape,
-    states: &'a [Option<KeyState>],
+    states: &'a [Option<RequestKey>],
     worker: &'a mut Worker,
     now: Timestamp,
 }
@@ -85,7 +85,7 @@ impl Appraisal<'_> {
     fn worth(&mut self, store: &mut dyn Store, occupant: Occupant) -> Worth {
         let (policy, now) = (self.policy, self.now);
         let fingerprint = occupied(self.fingerprint, occupant.tenancy);
-        let paths = Paths::new(self.prefix, occupant.place);
+        let paths = Paths::new(self.prefix, occupant.index);
         let cells = Cells::new(&paths, fingerprint);
         if policy.breaker.is_some() && breaker::key::is_kept(store, &cells.breaker) {
             return Worth::Keep;
@@ -93,7 +93,7 @@ impl Appraisal<'_> {
         if policy.concurrency.is_some() && concurrency::key::is_kept(store, &cells.in_flight, now) {
             return Worth::Keep;
         }
-        let state = self.states.get(usize::from(occupant.place)).and_then(Option::as_ref);
+        let state = self.states.get(usize::from(occupant.index)).and_then(Option::as_ref);
         let own = state.filter(|state| state.key.occupant == occupant);
         let has_hosts_out = own.is_some_and(|state| state.groups.iter().any(groups::Group::is_kept));
         if has_hosts_out
@@ -103,7 +103,7 @@ impl Appraisal<'_> {
         }
         let mut outcomes = 0_u32;
         if *self.shape != Shape::default() {
-            for number in 0..self.worker.places(store, now) {
+            for number in 0..self.worker.slots(store, now) {
                 let slot = store.get(&paths.slot(number));
                 let slot = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, self.shape));
                 outcomes = outcomes.saturating_add(slot.map_or(0, |slot| slot.outcomes(self.shape, now)));
@@ -119,8 +119,8 @@ impl RequestPolicy {
         let fingerprint = fingerprint::of_policy(&policy);
         let prefix = paths::of_policy(&policy.name, fingerprint);
         let keys = KeyTable::new(&prefix, &policy.name, fingerprint, &policy.scope);
-        let groups = Places::new(paths::groups(&prefix), fingerprint, MOST_GROUPS);
-        let beside = Beside::new(paths::variants(&policy.name), fingerprint);
+        let groups = DirectoryView::new(paths::groups(&prefix), fingerprint, MOST_GROUPS);
+        let variants = VariantView::new(paths::variants(&policy.name), fingerprint);
         let shape = Shape::of(&policy);
         RequestPolicy {
             policy,
@@ -130,7 +130,7 @@ impl RequestPolicy {
             keys,
             states: Vec::new(),
             groups,
-            beside,
+            variants,
             gathered: Vec::new(),
             unwritten: Vec::new(),
             knows_groups: false,
@@ -155,12 +155,12 @@ impl RequestPolicy {
     /// Notes that the policy is configured now: of several contents of its name it is the newest. `before` is what this gave when this
     /// worker last configured it.
     pub fn configure(&mut self, store: &mut dyn Store, before: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-        self.beside.configure(store, before, now)
+        self.variants.configure(store, before, now)
     }
 
     /// The policy's name in metrics, which several live contents of one name do not share.
     pub fn metrics_name(&self) -> Cow<'_, str> {
-        match self.beside.rank() {
+        match self.variants.rank() {
             0 => Cow::Borrowed(&self.policy.name),
             rank => Cow::Owned(format!("{}~{}", self.policy.name, rank.saturating_add(1))),
         }
@@ -211,21 +211,21 @@ impl RequestPolicy {
             let mut appraisal = Appraisal { policy, fingerprint: *fingerprint, prefix, shape, states, worker, now };
             let mut worth = |store: &mut dyn Store, occupant| appraisal.worth(store, occupant);
             let key = keys.key(store, scope, &values, enough, now, &mut worth);
-            if state_at(states, key).is_some_and(KeyState::is_superseded) {
-                keys.look_again(store, now);
+            if state_at(states, key).is_some_and(RequestKey::is_superseded) {
+                keys.reread(store, now);
                 keys.key(store, scope, &values, enough, now, &mut worth)
             } else {
                 key
             }
         };
-        let place = usize::from(key.occupant.place);
-        if states.len() <= place {
-            states.resize_with(place.saturating_add(1), || None);
+        let index = usize::from(key.occupant.index);
+        if states.len() <= index {
+            states.resize_with(index.saturating_add(1), || None);
         }
-        if let Some(state) = states.get_mut(place)
+        if let Some(state) = states.get_mut(index)
             && state.as_ref().is_none_or(|state| state.key.occupant != key.occupant || state.is_superseded())
         {
-            *state = Some(KeyState::new(prefix, *fingerprint, key, shape));
+            *state = Some(RequestKey::new(prefix, *fingerprint, key, shape));
         }
         key
     }
@@ -254,7 +254,7 @@ impl RequestPolicy {
     /// should know, by key.
     pub fn tick(&mut self, cx: &mut Cx<'_>) -> Vec<(Key, Vec<Event>)> {
         let lost = self.keep_places(cx.store, cx.now);
-        self.beside.renew(cx.store, cx.now);
+        self.variants.renew(cx.store, cx.now);
         for state in self.states.iter_mut().flatten() {
             state.concurrency.renew(cx);
         }
@@ -282,8 +282,8 @@ impl RequestPolicy {
     fn keep_places(&mut self, store: &mut dyn Store, now: Timestamp) -> Vec<Key> {
         let RequestPolicy { policy, keys, states, groups, .. } = self;
         keys.upkeep(store, now, &mut |occupant| {
-            let state = states.get(usize::from(occupant.place)).and_then(Option::as_ref);
-            state.filter(|state| state.key.occupant == occupant).is_some_and(KeyState::is_kept)
+            let state = states.get(usize::from(occupant.index)).and_then(Option::as_ref);
+            state.filter(|state| state.key.occupant == occupant).is_some_and(RequestKey::is_kept)
         });
         let mut lost = Vec::new();
         if !policy.scope.by.is_empty() {
@@ -296,12 +296,12 @@ impl RequestPolicy {
         let mut kept = vec![false; groups.known().entries().len()];
         for group in all.filter(|group| group.is_kept()) {
             if let GroupId::Numbered(occupant) = group.id
-                && let Some(kept) = kept.get_mut(usize::from(occupant.place))
+                && let Some(kept) = kept.get_mut(usize::from(occupant.index))
             {
                 *kept = true;
             }
         }
-        let is_kept = &mut |occupant: Occupant| kept.get(usize::from(occupant.place)).copied().unwrap_or_default();
+        let is_kept = &mut |occupant: Occupant| kept.get(usize::from(occupant.index)).copied().unwrap_or_default();
         if groups.upkeep(store, now, is_kept) {
             self.forget_lost_groups();
         }

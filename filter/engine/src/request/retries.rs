@@ -15,9 +15,9 @@ use crate::event::Event;
 use crate::http::attempt::End;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::metric::Metric;
-use crate::retry::{Denial, Leave, backoff, conditions, words};
+use crate::retry::{Denial, Eligibility, backoff, conditions, words};
 use crate::seats::policy_text;
-use crate::seats::retry_context::{Exchange, Next};
+use crate::seats::retry_context::{Next, RetryContext};
 use crate::store::Store;
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
@@ -26,15 +26,15 @@ use crate::store::keys::Key;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// What the request may be retried after.
-    pub leave: Leave,
+    pub eligibility: Eligibility,
     /// Whether there is an attempt seat, as far as is known.
     pub seat: bool,
-    /// How long all tries may take.
+    /// How long all attempts may take.
     pub timeout: Option<Duration>,
-    /// How long one try may take by the router's clock.
-    pub try_lasts: Option<Duration>,
+    /// How long one attempt may take by the router's clock.
+    pub attempt_lasts: Option<Duration>,
     /// What the attempt seat is told; nothing about a request that is not retried.
-    pub exchange: Option<Exchange>,
+    pub context: Option<RetryContext>,
     /// Why it is not retried at all, if it is not.
     pub denial: Option<Denial>,
 }
@@ -43,45 +43,45 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
     /// What it may be retried after.
-    pub leave: Leave,
+    pub eligibility: Eligibility,
     /// Its cluster, where the key does not tell it.
     pub cluster: ClusterHash,
     /// Whether it ended with its headers.
     pub ended: bool,
 }
 
-/// What is known at the end about the tries of one request.
+/// What is known at the end about the attempts of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tried<'a> {
+pub struct AttemptsMade<'a> {
     /// What the request could be retried after.
-    pub leave: Leave,
+    pub eligibility: Eligibility,
     /// Why it was not to be retried at all.
     pub denial: Option<Denial>,
     /// The attempt seat's record, if there is one.
-    pub exchange: Option<&'a Exchange>,
-    /// How many tries Envoy counted; 0 where nobody asked.
+    pub context: Option<&'a RetryContext>,
+    /// How many attempts Envoy counted; 0 where nobody asked.
     pub attempts: u64,
 }
 
 /// What became of a request's retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accounted {
-    /// Tries after the first.
+    /// Attempts after the first.
     pub retries: u32,
     /// Why there was not another one that the policy's `on` asked for.
     pub denial: Option<Denial>,
 }
 
-impl Tried<'_> {
+impl AttemptsMade<'_> {
     /// The attempt seat's record, if it wrote into it.
-    fn record(&self) -> Option<&Exchange> {
-        self.exchange.filter(|exchange| exchange.is_retried() || !matches!(exchange.next, Next::Open | Next::Unnamed))
+    fn record(&self) -> Option<&RetryContext> {
+        self.context.filter(|context| context.is_retried() || !matches!(context.next, Next::Open | Next::Unnamed))
     }
 
-    /// Tries after the first.
+    /// Attempts after the first.
     pub fn retries(&self) -> u32 {
         match self.record() {
-            Some(exchange) => exchange.retries.saturating_sub(exchange.waiting).into(),
+            Some(context) => context.retries.saturating_sub(context.waiting).into(),
             None => u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX),
         }
     }
@@ -121,22 +121,22 @@ impl RequestPolicy {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
-        let Asked { leave, cluster, ended } = asked;
+        let Asked { eligibility, cluster, ended } = asked;
         let seat = self.sees_attempt_seat(cx.store, ticket.key, cluster, now);
-        let denial = match leave {
-            Leave::Nothing => Some(Denial::RetryOfRetry),
-            // A second try of a probe would be one probe more.
+        let denial = match eligibility {
+            Eligibility::Nothing => Some(Denial::RetryOfRetry),
+            // A second attempt of a probe would be one probe more.
             _ if ticket.is_probe() && self.breaker_acts() => Some(Denial::Breaker),
-            // An attempt seat looks at the budget when a try has failed; the router alone cannot.
+            // An attempt seat looks at the budget when an attempt has failed; the router alone cannot.
             _ if !seat && !self.has_budget(cx, retry, ticket.key) => Some(Denial::Budget),
             _ => None,
         };
-        let leave = if denial.is_some() { Leave::Nothing } else { leave };
+        let eligibility = if denial.is_some() { Eligibility::Nothing } else { eligibility };
         let seed = cx.worker.random.next();
-        let is_retried = leave != Leave::Nothing && retry.max_retries > 0;
-        let try_lasts = retry.per_try_timeout.map(|per_try| {
-            // The attempt seat's wait runs in the time of the try after it; without room for it the wait would eat the
-            // try, or be hedged.
+        let is_retried = eligibility != Eligibility::Nothing && retry.max_retries > 0;
+        let attempt_lasts = retry.per_try_timeout.map(|per_try| {
+            // The attempt seat's wait runs in the time of the attempt after it; without room for it the wait would eat the
+            // attempt, or be hedged.
             let room = if is_retried && seat {
                 backoff::longest(&retry.backoff, seed, retry.max_retries)
             } else {
@@ -148,15 +148,15 @@ impl RequestPolicy {
             lasts.min(most).max(per_try)
         });
         let group = self.group_id(cx.store, ticket.key, cluster, now);
-        let exchange = is_retried.then(|| Exchange {
+        let context = is_retried.then(|| RetryContext {
             governs_retries: true,
             // The router's time begins when the request has come to its end.
             deadline: retry.timeout.filter(|_| ended).map(|timeout| now.plus(timeout)),
-            try_lasts,
-            leave,
-            ..Exchange::new(self.fingerprint, &self.policy.name, ticket.key.occupant, group, seat, seed, now)
+            attempt_lasts,
+            eligibility,
+            ..RetryContext::new(self.fingerprint, &self.policy.name, ticket.key.occupant, group, seat, seed, now)
         });
-        Some(Plan { leave, seat, timeout: retry.timeout, try_lasts, exchange, denial })
+        Some(Plan { eligibility, seat, timeout: retry.timeout, attempt_lasts, context, denial })
     }
 
     /// Whether there is an attempt seat for a key and cluster that can be counted on; looked up once a second.
@@ -189,7 +189,7 @@ impl RequestPolicy {
         &mut self,
         cx: &mut Cx<'_>,
         key: Key,
-        tried: &Tried<'_>,
+        tried: &AttemptsMade<'_>,
         answer: Answer,
         outcome: &Outcome,
     ) -> Accounted {
@@ -197,7 +197,7 @@ impl RequestPolicy {
         let of_mode = |mode| policy.retry.as_ref().filter(|retry| retry.mode == mode);
         let named = |retry: &Retry| retry.max_retries > 0 && conditions::names_answer(&retry.on, answer);
         if let Some(retry) = of_mode(Mode::Shadow).filter(|retry| named(retry)) {
-            if tried.leave == Leave::All && self.has_budget(cx, retry, key) {
+            if tried.eligibility == Eligibility::All && self.has_budget(cx, retry, key) {
                 self.charge(cx, key, retry, 1);
                 cx.events.push(Event::Count(Metric::WouldRetry));
             }
@@ -210,8 +210,8 @@ impl RequestPolicy {
             cx.events.push(Event::Count(Metric::RetriesRecovered));
         }
         // A connection that could not be had is no matter of the method.
-        let by_method = tried.leave == Leave::Unsent
-            && match record.and_then(|record| record.tries.last()) {
+        let by_method = tried.eligibility == Eligibility::Unsent
+            && match record.and_then(|record| record.attempts.last()) {
                 Some(last) => last.end != End::ConnectFailure,
                 None => answer != Answer::NoAnswer,
             };

@@ -402,12 +402,12 @@ impl Thread {
 #[test]
 fn a_key_is_the_same_whatever_the_request_before_had() {
     let mut thread = Thread::new(&MemoryStore::default(), &by_tenant(3, r#""breaker":{}"#), 1);
-    let places = ["a", "a", "b", "a", "b", "b", "", "", "a", ""].map(|value| thread.key_of(value, t(0)).occupant.place);
+    let places = ["a", "a", "b", "a", "b", "b", "", "", "a", ""].map(|value| thread.key_of(value, t(0)).occupant.index);
     assert_eq!(places, [0, 0, 1, 0, 1, 1, 2, 2, 0, 2]);
     // Values too long to be kept are found all the same.
     let mut thread = Thread::new(&MemoryStore::default(), &by_tenant(3, r#""breaker":{}"#), 1);
     let long = "x".repeat(crate::store::keys::LONGEST_JOINED + 1);
-    let places = [&long, "a", &long].map(|value| thread.key_of(value, t(0)).occupant.place);
+    let places = [&long, "a", &long].map(|value| thread.key_of(value, t(0)).occupant.index);
     assert_eq!(places, [0, 1, 0]);
 }
 
@@ -519,11 +519,11 @@ fn only_so_many_keys_have_metric_series_of_their_own_in_the_life_of_a_process() 
 }
 
 impl Thread {
-    /// A try of a request to this cluster that ended so at this host.
-    fn tries(&mut self, key: Key, cluster: &str, host: &str, outcome: &Outcome, now: Timestamp) {
+    /// An attempt of a request to this cluster that ended so at this host.
+    fn attempts(&mut self, key: Key, cluster: &str, host: &str, outcome: &Outcome, now: Timestamp) {
         let hash = self.request_policy.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
         let end = crate::http::attempt::End::Http(if outcome.failed() { 503 } else { 200 });
-        let one = crate::outlier::hosts::Judged {
+        let one = crate::outlier::hosts::HostAttempt {
             host: host.as_bytes(),
             end,
             verdict: outcome.verdict,
@@ -542,7 +542,7 @@ impl Thread {
     fn out(&mut self, key: Key, cluster: &str, now: Timestamp) -> usize {
         let hash = self.request_policy.cluster_hash(key, || Cow::Borrowed(cluster.as_bytes()));
         let Decision::Admitted(ticket) = self.admit_key(key, now) else { panic!("no breaker") };
-        let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), leave: None, exchange: None };
+        let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), eligibility: None, context: None };
         let sent = self.request_policy.send(
             &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),
             &ticket,
@@ -570,13 +570,13 @@ fn any_number_of_clusters_under_one_key_have_their_hosts_judged() {
     for cluster in &clusters {
         for (n, thread) in threads.iter_mut().enumerate() {
             assert_eq!(thread.key_of("", t(0)), Key::ALL);
-            thread.tries(Key::ALL, cluster, "10.0.0.1:80", &SUCCESS, t(n as u64));
-            thread.tries(Key::ALL, cluster, "10.0.0.2:80", &SUCCESS, t(n as u64));
+            thread.attempts(Key::ALL, cluster, "10.0.0.1:80", &SUCCESS, t(n as u64));
+            thread.attempts(Key::ALL, cluster, "10.0.0.2:80", &SUCCESS, t(n as u64));
         }
     }
     for n in 0..5 {
         for cluster in &clusters {
-            threads[n % 2].tries(Key::ALL, cluster, "10.0.0.1:80", &FAILURE, t(10));
+            threads[n % 2].attempts(Key::ALL, cluster, "10.0.0.1:80", &FAILURE, t(10));
         }
     }
     for thread in &mut threads {
@@ -597,10 +597,10 @@ fn clusters_that_come_and_go_make_room_for_each_other_and_hosts_that_are_out_sta
     let mut thread = Thread::new(&store, &policy, 1);
     assert_eq!(thread.key_of("", t(0)), Key::ALL);
     for host in ["10.0.0.1:80", "10.0.0.2:80"] {
-        thread.tries(Key::ALL, "kept", host, &SUCCESS, t(0));
+        thread.attempts(Key::ALL, "kept", host, &SUCCESS, t(0));
     }
     for _ in 0..5 {
-        thread.tries(Key::ALL, "kept", "10.0.0.1:80", &FAILURE, t(1));
+        thread.attempts(Key::ALL, "kept", "10.0.0.1:80", &FAILURE, t(1));
     }
     let most = usize::from(MOST_GROUPS);
     for number in 0..most + 100 {
@@ -634,18 +634,18 @@ fn under_the_overflow_key_hosts_of_different_clusters_are_not_compared_and_seats
     // Three hosts of each are known; all three of one fail, and half of them are ejected, whatever the other has.
     for (cluster, net) in [("slow", 1), ("fast", 2)] {
         for host in 1..=3 {
-            thread.tries(key, cluster, &format!("10.0.{net}.{host}:80"), &SUCCESS, t(2));
+            thread.attempts(key, cluster, &format!("10.0.{net}.{host}:80"), &SUCCESS, t(2));
         }
     }
     for host in 1..=3 {
         for _ in 0..3 {
-            thread.tries(key, "slow", &format!("10.0.1.{host}:80"), &FAILURE, t(3));
+            thread.attempts(key, "slow", &format!("10.0.1.{host}:80"), &FAILURE, t(3));
         }
     }
     assert_eq!([thread.out(key, "slow", t(4)), thread.out(key, "fast", t(4))], [1, 0]);
     // An attempt seat of one of them says nothing of the other.
     let id = thread.request_policy.group_id(&mut thread.store, key, slow, t(4));
-    let paths = crate::store::paths::GroupPaths::new(&thread.request_policy.prefix, key.occupant.place, id).unwrap();
+    let paths = crate::store::paths::GroupPaths::new(&thread.request_policy.prefix, key.occupant.index, id).unwrap();
     let mark = id.fingerprint(thread.request_policy.fingerprint, key.occupant);
     thread.store.set(&paths.attempt_seat(), &crate::seats::presence::Presence { seen: t(4) }.encode(mark));
     assert!(thread.request_policy.sees_attempt_seat(&mut thread.store, key, slow, t(5000)));
@@ -724,7 +724,7 @@ fn a_place_is_reused_after_its_lease_and_its_slot_taken_over() {
     let mut reloaded = Thread::new(&store, threads[0].request_policy.policy(), 9);
     let later = t(0).plus(workers::LEASE);
     assert!(reloaded.request(&FAILURE, later));
-    assert_eq!(reloaded.worker.held().map(|place| place.number), Some(0), "the place had become free");
+    assert_eq!(reloaded.worker.held().map(|index| index.number), Some(0), "the place had become free");
     assert_eq!(reloaded.moves(), [StateName::Open], "and its slot held 19 failures");
 }
 
@@ -737,7 +737,7 @@ fn a_worker_that_ticks_keeps_its_place() {
     }
     let mut other = Thread::new(&store, threads[0].request_policy.policy(), 9);
     other.request(&SUCCESS, t(100_000));
-    assert_eq!(other.worker.held().map(|place| place.number), Some(1));
+    assert_eq!(other.worker.held().map(|index| index.number), Some(1));
 }
 
 #[test]
@@ -842,7 +842,7 @@ fn workers_whose_clocks_are_read_in_another_order_than_they_write_stay_exact() {
     let admitted = (0..50).filter(|n| matches!(threads[n % 4].admit(t(20_000 - *n as u64)), Decision::Admitted(_)));
     assert_eq!(admitted.count(), 3);
     let places: std::collections::HashSet<_> =
-        threads.iter().filter_map(|thread| thread.worker.held()).map(|place| place.number).collect();
+        threads.iter().filter_map(|thread| thread.worker.held()).map(|index| index.number).collect();
     assert_eq!(places.len(), 4, "no worker took another's place");
 }
 

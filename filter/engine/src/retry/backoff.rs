@@ -1,7 +1,7 @@
-//! The wait before a further try.
+//! The wait before a retry.
 //!
 //! Every wait of a request follows from one random number that is drawn when the request comes. So both seats know all of
-//! its waits, and the one that sets the time-out of a try knows the longest of them in advance.
+//! its waits, and the one that sets the time-out of an attempt knows the longest of them in advance.
 //!
 //! Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
@@ -11,7 +11,7 @@ use crate::base::random::{Random, scale};
 use crate::base::time::nanos;
 use holdfast_policy::document::{Backoff, Jitter};
 
-/// The wait before further try number `retry` (from 1) of the request that `seed` belongs to. With
+/// The wait before retry number `retry` (from 1) of the request that `seed` belongs to. With
 /// `cap(n) = min(base * 2^(n-1), max)`: `full` is uniform in `[0, cap(n))`, `equal` is `cap(n)/2` and uniform in
 /// `[0, cap(n)/2)` on top, `none` is `cap(n)`, `decorrelated` is `min(max, uniform in [base, 3 * the wait before))` where
 /// `base` stands before the first.
@@ -41,7 +41,7 @@ pub fn wait(backoff: &Backoff, seed: u64, retry: u8) -> Duration {
     Duration::from_nanos(wait)
 }
 
-/// The longest of the waits before the further tries 1 to `retries`.
+/// The longest of the waits before the retries 1 to `retries`.
 pub fn longest(backoff: &Backoff, seed: u64, retries: u8) -> Duration {
     (1..=retries).map(|retry| wait(backoff, seed, retry)).max().unwrap_or_default()
 }

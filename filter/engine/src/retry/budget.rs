@@ -1,11 +1,11 @@
 //! The retry budget: a token bucket over all workers.
 //!
-//! Each request deposits a part of a token, each further try withdraws a whole one, and a reserve lets a quiet service
+//! Each request deposits a part of a token, each retry withdraws a whole one, and a reserve lets a quiet service
 //! retry too. Deposits are counted in the workers' slots and leave with the window. Withdrawals are counted in one cell that
 //! is changed by compare-and-swap, and stay for at least as long as the window, so that in no window there are more
-//! further tries than its deposits and one reserve allow.
+//! retries than its deposits and one reserve allow.
 //!
-//! A limit on further tries *per request* multiplies the load of an outage by that limit; a share of all requests cannot.
+//! A limit on retries *per request* multiplies the load of an outage by that limit; a share of all requests cannot.
 //! Source: Finagle, `RetryBudget`; Google, "Site Reliability Engineering", chapter 22, "Retries".
 
 use core::time::Duration;
@@ -22,7 +22,7 @@ use holdfast_policy::document::Budget;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Withdrawn(Buckets<u32, { BUCKETS + 1 }>);
 
-/// How many further tries `requests` in the window allow, in thousandths:
+/// How many retries `requests` in the window allow, in thousandths:
 /// `requests * ratio / 100 + min_per_second * window`.
 pub fn allowed(budget: &Budget, requests: u32) -> u64 {
     let share = budget.ratio.of(u64::from(requests).saturating_mul(1000));
@@ -46,14 +46,14 @@ impl Withdrawn {
         has_left
     }
 
-    /// Withdraws `tokens` whether or not they are left: for tries that have been made.
+    /// Withdraws `tokens` whether or not they are left: for attempts that have been made.
     pub fn charge(&mut self, tokens: u32, now: Timestamp, window: Duration) {
         if let Some(bucket) = self.0.current(now, window) {
             *bucket = bucket.saturating_add(tokens);
         }
     }
 
-    /// Puts a token back that was taken at `taken` and whose try was not made after all. One that has left with its time is
+    /// Puts a token back that was taken at `taken` and whose attempt was not made after all. One that has left with its time is
     /// back already.
     pub fn refund(&mut self, taken: Timestamp, now: Timestamp, window: Duration) {
         if let Some(bucket) = self.0.bucket_of(taken, now, window) {

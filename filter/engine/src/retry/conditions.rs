@@ -5,7 +5,7 @@ use holdfast_policy::document::{RetryOn, RetryWord, WordSet};
 use crate::http::attempt::End;
 use crate::http::outcome::Answer;
 
-/// Whether `on` names the end of a try.
+/// Whether `on` names the end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Named {
     /// It does.
@@ -16,11 +16,11 @@ pub enum Named {
     RouteKnows,
 }
 
-/// Words after which a try without an answer is followed by another, whatever ended it. Envoy counts a reset as a 5xx
+/// Words after which an attempt without an answer is followed by another, whatever ended it. Envoy counts a reset as a 5xx
 /// (Envoy, `RetryStateImpl::wouldRetryFromReset`).
 pub(super) const ANY_RESET: WordSet = WordSet::of(&[RetryWord::Reset, RetryWord::FiveXx, RetryWord::GatewayError]);
 
-/// Words after which some resets are followed by another try. Which, Envoy alone can tell.
+/// Words after which some resets are followed by a retry. Which, Envoy alone can tell.
 const SOME_RESETS: WordSet =
     WordSet::of(&[RetryWord::RefusedStream, RetryWord::ResetBeforeRequest, RetryWord::Http3PostConnectFailure]);
 
@@ -48,7 +48,7 @@ pub fn names_response(on: &RetryOn, status: u16, grpc_status: Option<u32>, ratel
     }
 }
 
-/// Whether this end of a try without an answer is named.
+/// Whether this end of an attempt without an answer is named.
 pub fn names_no_answer(on: &RetryOn, end: End) -> bool {
     let any = on.words.has_any(ANY_RESET);
     match end {

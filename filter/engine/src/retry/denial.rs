@@ -1,6 +1,6 @@
 //! Why an attempt is not followed by a retry.
 
-/// Why a try that the policy's `on` names was not followed by another.
+/// Why an attempt that the policy's `on` names was not followed by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Denial {

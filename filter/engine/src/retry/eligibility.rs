@@ -5,7 +5,7 @@ use holdfast_policy::document::Retry;
 /// After what a request may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Leave {
+pub enum Eligibility {
     /// After everything that the policy names.
     All = 0,
     /// Only while no host can have seen it: it is not idempotent.
@@ -14,22 +14,24 @@ pub enum Leave {
     Nothing = 2,
 }
 
-impl Leave {
-    /// The leave of this number.
+impl Eligibility {
+    /// The eligibility of this number.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Leave::All, Leave::Unsent, Leave::Nothing].into_iter().find(|leave| *leave as u8 == number)
+        [Eligibility::All, Eligibility::Unsent, Eligibility::Nothing]
+            .into_iter()
+            .find(|eligibility| *eligibility as u8 == number)
     }
 }
 
-/// The leave of a request. `is_keyed` tells whether it has the idempotency header, `attempt` is the value of its
+/// The eligibility of a request. `is_keyed` tells whether it has the idempotency header, `attempt` is the value of its
 /// `x-envoy-attempt-count`.
-pub fn leave(retry: &Retry, method: &[u8], is_keyed: impl FnOnce() -> bool, attempt: Option<&[u8]>) -> Leave {
+pub fn of(retry: &Retry, method: &[u8], is_keyed: impl FnOnce() -> bool, attempt: Option<&[u8]>) -> Eligibility {
     let is_retry = attempt.and_then(|value| core::str::from_utf8(value).ok()?.trim().parse::<u64>().ok());
     if retry.skip_retries_of_retries && is_retry.is_some_and(|attempt| attempt > 1) {
-        Leave::Nothing
+        Eligibility::Nothing
     } else if retry.methods.iter().any(|named| named.as_bytes() == method) || is_keyed() {
-        Leave::All
+        Eligibility::All
     } else {
-        Leave::Unsent
+        Eligibility::Unsent
     }
 }

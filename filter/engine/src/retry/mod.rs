@@ -11,7 +11,7 @@ pub mod words;
 
 pub use conditions::Named;
 pub use denial::Denial;
-pub use eligibility::Leave;
+pub use eligibility::Eligibility;
 
 #[cfg(test)]
 mod tests {
@@ -91,25 +91,25 @@ mod tests {
     #[test]
     fn only_idempotent_or_keyed_requests_have_leave_for_everything() {
         let retry = defaults::retry(Mode::Enforce);
-        assert_eq!(eligibility::leave(&retry, b"GET", || false, None), Leave::All);
-        assert_eq!(eligibility::leave(&retry, b"POST", || false, None), Leave::Unsent);
-        assert_eq!(eligibility::leave(&retry, b"POST", || true, None), Leave::All);
-        assert_eq!(eligibility::leave(&retry, b"get", || false, None), Leave::Unsent, "methods are case-sensitive");
+        assert_eq!(eligibility::of(&retry, b"GET", || false, None), Eligibility::All);
+        assert_eq!(eligibility::of(&retry, b"POST", || false, None), Eligibility::Unsent);
+        assert_eq!(eligibility::of(&retry, b"POST", || true, None), Eligibility::All);
+        assert_eq!(eligibility::of(&retry, b"get", || false, None), Eligibility::Unsent, "methods are case-sensitive");
     }
 
     #[test]
     fn a_retry_of_a_proxy_before_is_not_retried_again() {
         let retry = defaults::retry(Mode::Enforce);
-        assert_eq!(eligibility::leave(&retry, b"GET", || false, Some(b"1")), Leave::All);
-        assert_eq!(eligibility::leave(&retry, b"GET", || false, Some(b"2")), Leave::Nothing);
-        assert_eq!(eligibility::leave(&retry, b"GET", || false, Some(b"\xff")), Leave::All);
+        assert_eq!(eligibility::of(&retry, b"GET", || false, Some(b"1")), Eligibility::All);
+        assert_eq!(eligibility::of(&retry, b"GET", || false, Some(b"2")), Eligibility::Nothing);
+        assert_eq!(eligibility::of(&retry, b"GET", || false, Some(b"\xff")), Eligibility::All);
         let again = Retry { skip_retries_of_retries: false, ..retry };
-        assert_eq!(eligibility::leave(&again, b"GET", || false, Some(b"2")), Leave::All);
+        assert_eq!(eligibility::of(&again, b"GET", || false, Some(b"2")), Eligibility::All);
     }
 
     #[test]
     fn with_an_attempt_seat_the_router_retries_responses_only_when_asked() {
-        let headers = router::router_headers(&defaults::retry(Mode::Enforce), Leave::All, true);
+        let headers = router::router_headers(&defaults::retry(Mode::Enforce), Eligibility::All, true);
         let words = "reset,connect-failure,refused-stream,retriable-headers";
         assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some(words));
         assert_eq!(header(&headers, "x-envoy-max-retries").as_deref(), Some("2"));
@@ -121,15 +121,15 @@ mod tests {
     #[test]
     fn only_the_policy_hedges_and_only_what_may_be_sent_twice() {
         let mut retry = defaults::retry(Mode::Enforce);
-        let hedges = |retry: &Retry, leave| {
-            header(&router::router_headers(retry, leave, true), "x-envoy-hedge-on-per-try-timeout")
+        let hedges = |retry: &Retry, eligibility| {
+            header(&router::router_headers(retry, eligibility, true), "x-envoy-hedge-on-per-try-timeout")
         };
-        assert_eq!(hedges(&retry, Leave::All), None, "without a time for a try there is nothing to hedge after");
+        assert_eq!(hedges(&retry, Eligibility::All), None, "without a time for a try there is nothing to hedge after");
         retry.per_try_timeout = Some(core::time::Duration::from_secs(1));
-        assert_eq!(hedges(&retry, Leave::All).as_deref(), Some("false"));
+        assert_eq!(hedges(&retry, Eligibility::All).as_deref(), Some("false"));
         retry.hedge_on_per_try_timeout = true;
-        assert_eq!(hedges(&retry, Leave::All).as_deref(), Some("true"));
-        assert_eq!(hedges(&retry, Leave::Unsent).as_deref(), Some("false"));
+        assert_eq!(hedges(&retry, Eligibility::All).as_deref(), Some("true"));
+        assert_eq!(hedges(&retry, Eligibility::Unsent).as_deref(), Some("false"));
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
         let mut retry = defaults::retry(Mode::Enforce);
         retry.on.statuses.insert_range(429, 430);
         retry.on.words.insert(RetryWord::Unavailable);
-        let headers = router::router_headers(&retry, Leave::All, false);
+        let headers = router::router_headers(&retry, Eligibility::All, false);
         let words = "gateway-error,reset,connect-failure,refused-stream,retriable-status-codes";
         assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some(words));
         assert_eq!(header(&headers, "x-envoy-retry-grpc-on").as_deref(), Some("unavailable"));
@@ -149,12 +149,12 @@ mod tests {
     fn what_may_have_been_seen_is_not_sent_again() {
         for seat in [false, true] {
             let retry = defaults::retry(Mode::Enforce);
-            let headers = router::router_headers(&retry, Leave::Unsent, seat);
+            let headers = router::router_headers(&retry, Eligibility::Unsent, seat);
             assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some("connect-failure,refused-stream"));
             let mut statuses = Retry { on: RetryOn::default(), ..retry };
             statuses.on.statuses.insert_range(503, 503);
             assert_eq!(
-                router::router_headers(&statuses, Leave::Unsent, seat),
+                router::router_headers(&statuses, Eligibility::Unsent, seat),
                 [("x-envoy-max-retries", "0".to_owned())]
             );
         }
@@ -164,8 +164,8 @@ mod tests {
     fn without_leave_the_route_does_not_retry_either() {
         let retry = defaults::retry(Mode::Enforce);
         let none = [("x-envoy-max-retries", "0".to_owned())];
-        assert_eq!(router::router_headers(&retry, Leave::Nothing, true), none);
-        assert_eq!(router::router_headers(&Retry { max_retries: 0, ..retry }, Leave::All, true), none);
+        assert_eq!(router::router_headers(&retry, Eligibility::Nothing, true), none);
+        assert_eq!(router::router_headers(&Retry { max_retries: 0, ..retry }, Eligibility::All, true), none);
     }
 
     #[test]
@@ -173,9 +173,9 @@ mod tests {
         for (number, denial) in Denial::ALL.into_iter().enumerate() {
             assert_eq!((denial as usize, Denial::from_number(number as u8)), (number, Some(denial)));
         }
-        for leave in [Leave::All, Leave::Unsent, Leave::Nothing] {
-            assert_eq!(Leave::from_number(leave as u8), Some(leave));
+        for eligibility in [Eligibility::All, Eligibility::Unsent, Eligibility::Nothing] {
+            assert_eq!(Eligibility::from_number(eligibility as u8), Some(eligibility));
         }
-        assert_eq!((Denial::from_number(7), Leave::from_number(3)), (None, None));
+        assert_eq!((Denial::from_number(7), Eligibility::from_number(3)), (None, None));
     }
 }

@@ -3,31 +3,31 @@
 use holdfast_policy::document::{Retry, RetryWord, StatusSet, WordSet};
 
 use super::conditions::ANY_RESET;
-use super::eligibility::Leave;
+use super::eligibility::Eligibility;
 use crate::http::markers::RETRY_HEADER;
 
-/// The request headers that tell the router how to retry a request with this leave, time-outs apart. With an
+/// The request headers that tell the router how to retry a request of this eligibility, time-outs apart. With an
 /// attempt seat (`seat`) the router retries responses only when that seat asks for it; without one it goes by
 /// Envoy's words and by the statuses.
 /// Source: Envoy, "Router", HTTP headers (consumed).
-pub fn router_headers(retry: &Retry, leave: Leave, seat: bool) -> Vec<(&'static str, String)> {
-    if leave == Leave::Nothing || retry.max_retries == 0 {
+pub fn router_headers(retry: &Retry, eligibility: Eligibility, seat: bool) -> Vec<(&'static str, String)> {
+    if eligibility == Eligibility::Nothing || retry.max_retries == 0 {
         // The route's own retries would go on otherwise.
         return vec![("x-envoy-max-retries", "0".to_owned())];
     }
-    let (words, grpc_words) = router_words(retry, leave, seat);
+    let (words, grpc_words) = router_words(retry, eligibility, seat);
     if words.is_empty() && grpc_words.is_empty() {
         return vec![("x-envoy-max-retries", "0".to_owned())];
     }
     let join = |words: WordSet| listed(words.iter().map(|word| word.name().to_owned()));
     let mut headers = vec![("x-envoy-retry-on", join(words)), ("x-envoy-max-retries", retry.max_retries.to_string())];
-    if seat && leave == Leave::All {
+    if seat && eligibility == Eligibility::All {
         headers.push(("x-envoy-retriable-header-names", RETRY_HEADER.to_owned()));
     }
     if !grpc_words.is_empty() {
         headers.push(("x-envoy-retry-grpc-on", join(grpc_words)));
     }
-    if !seat && leave == Leave::All {
+    if !seat && eligibility == Eligibility::All {
         let statuses = (100..600).filter(|status| retry.on.statuses.contains(*status));
         let statuses = listed(statuses.map(|status| status.to_string()));
         if !statuses.is_empty() {
@@ -35,11 +35,11 @@ pub fn router_headers(retry: &Retry, leave: Leave, seat: bool) -> Vec<(&'static 
         }
     }
     match retry.per_try_timeout {
-        // The route's own would run while a try waits.
+        // The route's own would run while an attempt waits.
         None => headers.push(("x-envoy-upstream-rq-per-try-timeout-ms", "0".to_owned())),
         // The route may hedge by itretry.
         Some(_) => {
-            let hedges = retry.hedge_on_per_try_timeout && leave == Leave::All;
+            let hedges = retry.hedge_on_per_try_timeout && eligibility == Eligibility::All;
             headers.push(("x-envoy-hedge-on-per-try-timeout", hedges.to_string()));
         }
     }
@@ -47,7 +47,7 @@ pub fn router_headers(retry: &Retry, leave: Leave, seat: bool) -> Vec<(&'static 
 }
 
 /// The words of `retry_on` and of `retry_grpc_on` for the router.
-fn router_words(retry: &Retry, leave: Leave, seat: bool) -> (WordSet, WordSet) {
+fn router_words(retry: &Retry, eligibility: Eligibility, seat: bool) -> (WordSet, WordSet) {
     let on = retry.on.words;
     let any_reset = on.has_any(ANY_RESET);
     let mut words = WordSet::default();
@@ -55,7 +55,7 @@ fn router_words(retry: &Retry, leave: Leave, seat: bool) -> (WordSet, WordSet) {
     for word in on.iter() {
         match word {
             RetryWord::ConnectFailure | RetryWord::RefusedStream | RetryWord::ResetBeforeRequest => words.insert(word),
-            _ if leave != Leave::All => {}
+            _ if eligibility != Eligibility::All => {}
             // The attempt seat asks after responses that these name; what they name besides is a reset.
             RetryWord::FiveXx | RetryWord::GatewayError if seat => words.insert(RetryWord::Reset),
             RetryWord::EnvoyRatelimited | RetryWord::Retriable4xx if seat => {}
@@ -67,12 +67,12 @@ fn router_words(retry: &Retry, leave: Leave, seat: bool) -> (WordSet, WordSet) {
             _ => words.insert(word),
         }
     }
-    if leave != Leave::All && any_reset {
+    if eligibility != Eligibility::All && any_reset {
         // Of all that these name, what no host can have seen.
         words.insert(RetryWord::ConnectFailure);
         words.insert(RetryWord::RefusedStream);
     }
-    if leave == Leave::All {
+    if eligibility == Eligibility::All {
         if seat {
             words.insert(RetryWord::RetriableHeaders);
         } else if retry.on.statuses != StatusSet::default() {

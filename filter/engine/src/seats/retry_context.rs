@@ -1,32 +1,32 @@
 //! What the two seats tell each other about one request.
 //!
-//! The request seat writes it when it lets a request with retries pass; the attempt seat reads it at every try, and writes
-//! back how tries ended that did not simply succeed. It travels in Envoy's filter state, which no client can reach.
+//! The request seat writes it when it lets a request with retries pass; the attempt seat reads it at every attempt, and writes
+//! back how attempts ended that did not simply succeed. It travels in Envoy's filter state, which no client can reach.
 
 use core::time::Duration;
 
 use crate::base::time::{Timestamp, nanos};
 use crate::host::{Host, Refused};
-use crate::http::attempt::Try;
+use crate::http::attempt::AttemptRecord;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::outlier::table::HostId;
-use crate::retry::{Denial, Leave};
+use crate::retry::{Denial, Eligibility};
 use crate::store::cluster::GroupId;
-use crate::store::places::Occupant;
+use crate::store::directory::Occupant;
 use crate::store::record::{Kind, Reader, Record, Writer};
 
 /// The property that holds it, which becomes the filter state `wasm.holdfast_exchange`.
 pub const PROPERTY: &str = "holdfast_exchange";
 
-/// The most tries that are kept.
-const MOST_TRIES: usize = 32;
+/// The most attempts that are kept.
+const MOST_ATTEMPTS: usize = 32;
 
 /// The longest host's address that is kept whole: an IPv6 address with its port has 47 bytes.
 const LONGEST_HOST: usize = 64;
 
 /// One request, as both seats know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
+pub struct RetryContext {
     /// The content of the policy that governs the request from its beginning to its end.
     pub fingerprint: u64,
     /// The policy's name.
@@ -37,9 +37,9 @@ pub struct Exchange {
     pub group: GroupId,
     /// Whether the request seat knew of an attempt seat, and so left responses to it.
     pub seat: bool,
-    /// Whether an attempt seat has written this, and so sees the tries and judges their hosts. No host can pretend that.
+    /// Whether an attempt seat has written this, and so sees the attempts and judges their hosts. No host can pretend that.
     pub seen: bool,
-    /// Whether the policy decides on further tries of it; otherwise that is left to the route.
+    /// Whether the policy decides on retries of it; otherwise that is left to the route.
     pub governs_retries: bool,
     /// Whether the request seat has named hosts to the router.
     pub steered: bool,
@@ -51,16 +51,16 @@ pub struct Exchange {
     pub admitted: Timestamp,
     /// When it must be over, if the policy says so.
     pub deadline: Option<Timestamp>,
-    /// How long the router lets one try take, if the policy says so.
-    pub try_lasts: Option<Duration>,
+    /// How long the router lets one attempt take, if the policy says so.
+    pub attempt_lasts: Option<Duration>,
     /// What the request may be retried after.
-    pub leave: Leave,
-    /// Tries after the first that were begun and not taken back.
+    pub eligibility: Eligibility,
+    /// Attempts after the first that were begun and not taken back.
     pub retries: u8,
     /// How many of these still wait for their back-off to be over.
     pub waiting: u8,
-    /// The tries that ended, without a first one that succeeded.
-    pub tries: Vec<Try>,
+    /// The attempts that ended, without a first one that succeeded.
+    pub attempts: Vec<AttemptRecord>,
     /// What is to happen after the last of them.
     pub next: Next,
     /// Whether the last response was marked as one that is not to be retried.
@@ -69,27 +69,27 @@ pub struct Exchange {
     pub contended: u8,
 }
 
-/// What is to happen after the last try.
+/// What is to happen after the last attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Nothing has been decided.
     Open,
-    /// Another try.
+    /// A retry.
     Retry {
         /// Not before this time.
         due: Timestamp,
         /// When its token was withdrawn.
         taken: Timestamp,
     },
-    /// The route's lists decide. If there is another try, it is due then; it has no token yet.
+    /// The route's lists decide. If there is a retry, it is due then; it has no token yet.
     Due(Timestamp),
-    /// No other try, for this reason.
+    /// No other attempt, for this reason.
     Denied(Denial),
-    /// No other try: the policy does not name how the last one ended.
+    /// No other attempt: the policy does not name how the last one ended.
     Unnamed,
 }
 
-impl Exchange {
+impl RetryContext {
     /// A request of which nothing was tried yet, whose retries are the route's. `seed` is what its waits follow from.
     pub fn new(
         fingerprint: u64,
@@ -99,8 +99,8 @@ impl Exchange {
         seat: bool,
         seed: u64,
         admitted: Timestamp,
-    ) -> Exchange {
-        Exchange {
+    ) -> RetryContext {
+        RetryContext {
             fingerprint,
             policy: policy.to_owned(),
             key,
@@ -113,47 +113,47 @@ impl Exchange {
             seed,
             admitted,
             deadline: None,
-            try_lasts: None,
-            leave: Leave::Nothing,
+            attempt_lasts: None,
+            eligibility: Eligibility::Nothing,
             retries: 0,
             waiting: 0,
-            tries: Vec::new(),
+            attempts: Vec::new(),
             next: Next::Open,
             marked: false,
             contended: 0,
         }
     }
 
-    /// Whether the next try is a further one.
+    /// Whether the next attempt is a further one.
     pub fn is_retried(&self) -> bool {
-        self.retries > 0 || !self.tries.is_empty()
+        self.retries > 0 || !self.attempts.is_empty()
     }
 
     /// Whether it shows at the end of the request that the attempt seat on which the request seat counted does not see it: that
-    /// would have written here of a host's failure, and before it asks for another try or points here by a header
+    /// would have written here of a host's failure, and before it asks for a retry or points here by a header
     /// (`is_pointed_to`).
     pub fn misses_seat(&self, is_pointed_to: bool, answer: Answer, outcome: &Outcome) -> bool {
         let is_hosts_failure = outcome.failed() && matches!(answer, Answer::Http(_) | Answer::Grpc(_));
         self.seat && !self.seen && (is_pointed_to || is_hosts_failure)
     }
 
-    /// Takes back a further try that waited.
+    /// Takes back a retry that waited.
     pub(crate) fn take_back(&mut self) {
         self.waiting = self.waiting.saturating_sub(1);
         self.retries = self.retries.saturating_sub(1);
     }
 
-    /// Adds a try that ended; what is over the most that are kept is left out.
-    pub fn ended(&mut self, mut one: Try) {
+    /// Adds an attempt that ended; what is over the most that are kept is left out.
+    pub fn ended(&mut self, mut one: AttemptRecord) {
         one.host.truncate(LONGEST_HOST);
-        if self.tries.len() < MOST_TRIES {
-            self.tries.push(one);
+        if self.attempts.len() < MOST_ATTEMPTS {
+            self.attempts.push(one);
         }
     }
 
-    /// The exchange in a property's bytes; `None` when they are none of this version.
+    /// The retry context in a property's bytes; `None` when they are none of this version.
     pub fn read_property(bytes: &[u8]) -> Option<Self> {
-        Exchange::decode(bytes, 0)
+        RetryContext::decode(bytes, 0)
     }
 
     /// The bytes of the property.
@@ -163,40 +163,40 @@ impl Exchange {
 }
 
 /// What the seats have written about the request; `None` if that is nothing.
-pub fn read(host: &dyn Host) -> Option<Exchange> {
-    Exchange::read_property(&host.property(PROPERTY)?)
+pub fn read(host: &dyn Host) -> Option<RetryContext> {
+    RetryContext::read_property(&host.property(PROPERTY)?)
 }
 
 /// The same for the attempt seat, which leaves its mark on all that it writes back.
-pub fn read_in_attempt_seat(host: &dyn Host) -> Option<Exchange> {
-    read(host).map(|exchange| Exchange { seen: true, ..exchange })
+pub fn read_in_attempt_seat(host: &dyn Host) -> Option<RetryContext> {
+    read(host).map(|context| RetryContext { seen: true, ..context })
 }
 
 /// Leaves it where the other attempts and the other seat find it.
 ///
 /// # Errors
 /// The host refuses: the next attempt begins as a first one, and the access log lacks the attempts.
-pub fn write(host: &dyn Host, exchange: &Exchange) -> Result<(), Refused> {
-    host.set_property(PROPERTY, &exchange.property())
+pub fn write(host: &dyn Host, context: &RetryContext) -> Result<(), Refused> {
+    host.set_property(PROPERTY, &context.property())
 }
 
 fn write_occupant(occupant: Occupant, out: &mut Writer) {
-    out.u16(occupant.place);
+    out.u16(occupant.index);
     out.u32(occupant.tenancy);
 }
 
 fn read_occupant(input: &mut Reader<'_>) -> Option<Occupant> {
-    Some(Occupant { place: input.u16()?, tenancy: input.u32()? })
+    Some(Occupant { index: input.u16()?, tenancy: input.u32()? })
 }
 
 /// A time that is not there.
 const NO_TIME: u64 = 0;
 
-impl Record for Exchange {
-    const KIND: Kind = Kind::Exchange;
+impl Record for RetryContext {
+    const KIND: Kind = Kind::RetryContext;
 
     fn size(&self) -> usize {
-        64 + self.policy.len() + self.tries.len() * (LONGEST_HOST + 30)
+        64 + self.policy.len() + self.attempts.len() * (LONGEST_HOST + 30)
     }
 
     fn write(&self, out: &mut Writer) {
@@ -216,15 +216,15 @@ impl Record for Exchange {
         out.u8(self.governs_retries.into());
         out.u8(self.steered.into());
         out.u8(self.probe.is_some().into());
-        if let Some(HostId { place, id }) = self.probe {
-            out.u16(place);
+        if let Some(HostId { index, id }) = self.probe {
+            out.u16(index);
             out.u32(id);
         }
         out.u64(self.seed);
         out.time(self.admitted);
         out.u64(self.deadline.map_or(NO_TIME, |deadline| deadline.0));
-        out.u64(self.try_lasts.map_or(NO_TIME, nanos));
-        out.u8(self.leave as u8);
+        out.u64(self.attempt_lasts.map_or(NO_TIME, nanos));
+        out.u8(self.eligibility as u8);
         out.u8(self.retries);
         out.u8(self.waiting);
         match self.next {
@@ -246,8 +246,8 @@ impl Record for Exchange {
         }
         out.u8(self.marked.into());
         out.u8(self.contended);
-        out.u8(self.tries.len().min(MOST_TRIES) as u8);
-        for one in self.tries.iter().take(MOST_TRIES) {
+        out.u8(self.attempts.len().min(MOST_ATTEMPTS) as u8);
+        for one in self.attempts.iter().take(MOST_ATTEMPTS) {
             out.bytes(&one.host);
             out.end(one.end);
             out.u8(one.verdict as u8);
@@ -268,11 +268,11 @@ impl Record for Exchange {
         };
         let (seat, seen) = (input.flag()?, input.flag()?);
         let (governs_retries, steered) = (input.flag()?, input.flag()?);
-        let probe = if input.flag()? { Some(HostId { place: input.u16()?, id: input.u32()? }) } else { None };
+        let probe = if input.flag()? { Some(HostId { index: input.u16()?, id: input.u32()? }) } else { None };
         let (seed, admitted) = (input.u64()?, input.time()?);
         let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
-        let try_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
-        let (leave, retries, waiting) = (Leave::from_number(input.u8()?)?, input.u8()?, input.u8()?);
+        let attempt_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
+        let (eligibility, retries, waiting) = (Eligibility::from_number(input.u8()?)?, input.u8()?, input.u8()?);
         let next = match input.u8()? {
             0 => Next::Open,
             1 => Next::Retry { due: input.time()?, taken: input.time()? },
@@ -283,10 +283,10 @@ impl Record for Exchange {
         };
         let (marked, contended) = (input.flag()?, input.u8()?);
         let count = usize::from(input.u8()?);
-        if count > MOST_TRIES {
+        if count > MOST_ATTEMPTS {
             return None;
         }
-        let mut tries = Vec::with_capacity(count);
+        let mut attempts = Vec::with_capacity(count);
         for _ in 0..count {
             let host = input.bytes()?.to_owned();
             let end = input.end()?;
@@ -296,9 +296,15 @@ impl Record for Exchange {
                 2 => Verdict::Ignored,
                 _ => return None,
             };
-            tries.push(Try { host, end, verdict, took: Duration::from_nanos(input.u64()?), ended: input.time()? });
+            attempts.push(AttemptRecord {
+                host,
+                end,
+                verdict,
+                took: Duration::from_nanos(input.u64()?),
+                ended: input.time()?,
+            });
         }
-        Some(Exchange {
+        Some(RetryContext {
             fingerprint,
             policy,
             key,
@@ -311,11 +317,11 @@ impl Record for Exchange {
             seed,
             admitted,
             deadline,
-            try_lasts,
-            leave,
+            attempt_lasts,
+            eligibility,
             retries,
             waiting,
-            tries,
+            attempts,
             next,
             marked,
             contended,
@@ -330,33 +336,33 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn exchange() -> Exchange {
+    fn context() -> RetryContext {
         let ended = Timestamp::from_secs(1001);
-        let one = |end, verdict| Try {
+        let one = |end, verdict| AttemptRecord {
             host: b"[2001:db8::1]:8080".to_vec(),
             end,
             verdict,
             took: Duration::from_millis(3),
             ended,
         };
-        Exchange {
+        RetryContext {
             fingerprint: 7,
             policy: "orders".to_owned(),
-            key: Occupant { place: 3, tenancy: 7 },
-            group: GroupId::Numbered(Occupant { place: 300, tenancy: 2 }),
+            key: Occupant { index: 3, tenancy: 7 },
+            group: GroupId::Numbered(Occupant { index: 300, tenancy: 2 }),
             seat: true,
             seen: true,
             governs_retries: true,
             steered: false,
-            probe: Some(HostId { place: 3, id: 9 }),
+            probe: Some(HostId { index: 3, id: 9 }),
             seed: u64::MAX,
             admitted: Timestamp::from_secs(1000),
             deadline: Some(Timestamp::from_secs(1005)),
-            try_lasts: None,
-            leave: Leave::Unsent,
+            attempt_lasts: None,
+            eligibility: Eligibility::Unsent,
             retries: 2,
             waiting: 1,
-            tries: vec![
+            attempts: vec![
                 one(End::Http(503), Verdict::Failure),
                 one(End::Grpc(14), Verdict::Ignored),
                 one(End::ConnectFailure, Verdict::Failure),
@@ -371,14 +377,14 @@ mod tests {
 
     #[test]
     fn what_one_seat_writes_the_other_reads() {
-        assert_eq!(Exchange::read_property(&exchange().property()), Some(exchange()));
-        let denied = Exchange { next: Next::Denied(Denial::Budget), deadline: None, ..exchange() };
-        assert_eq!(Exchange::read_property(&denied.property()), Some(denied));
+        assert_eq!(RetryContext::read_property(&context().property()), Some(context()));
+        let denied = RetryContext { next: Next::Denied(Denial::Budget), deadline: None, ..context() };
+        assert_eq!(RetryContext::read_property(&denied.property()), Some(denied));
     }
 
     #[test]
     fn a_seat_is_missed_only_where_one_was_counted_on_and_nothing_but_a_host_can_have_answered() {
-        let counted_on = Exchange { seen: false, ..exchange() };
+        let counted_on = RetryContext { seen: false, ..context() };
         let outcome = |verdict| Outcome { verdict, slow: false, retry_after: None };
         let (good, bad) = (outcome(Verdict::Success), outcome(Verdict::Failure));
         assert!(counted_on.misses_seat(false, Answer::Http(503), &bad));
@@ -386,30 +392,30 @@ mod tests {
         assert!(counted_on.misses_seat(true, Answer::Http(200), &good), "a host has pointed here");
         assert!(!counted_on.misses_seat(false, Answer::Http(200), &good), "of a success nothing is written");
         assert!(!counted_on.misses_seat(false, Answer::NoAnswer, &bad), "perhaps there was no try");
-        for other in [Exchange { seat: false, ..counted_on }, exchange()] {
+        for other in [RetryContext { seat: false, ..counted_on }, context()] {
             assert!(!other.misses_seat(true, Answer::Http(503), &bad), "{other:?}");
         }
     }
 
     #[test]
     fn other_bytes_read_as_none() {
-        let bytes = exchange().property();
+        let bytes = context().property();
         for len in 0..bytes.len() {
-            assert_eq!(Exchange::read_property(&bytes[..len]), None, "cut at {len}");
+            assert_eq!(RetryContext::read_property(&bytes[..len]), None, "cut at {len}");
         }
         let mut longer = bytes;
         longer.push(0);
-        assert_eq!(Exchange::read_property(&longer), None);
+        assert_eq!(RetryContext::read_property(&longer), None);
     }
 
     #[test]
-    fn many_tries_are_cut_off_and_so_are_long_hosts() {
-        let mut many = exchange();
+    fn many_attempts_are_cut_off_and_so_are_long_hosts() {
+        let mut many = context();
         for _ in 0..100 {
-            many.ended(Try { host: vec![b'x'; 1000], ..exchange().tries.remove(0) });
+            many.ended(AttemptRecord { host: vec![b'x'; 1000], ..context().attempts.remove(0) });
         }
-        assert_eq!(many.tries.len(), MOST_TRIES);
-        assert_eq!(many.tries.last().map(|one| one.host.len()), Some(LONGEST_HOST));
-        assert_eq!(Exchange::read_property(&many.property()), Some(many));
+        assert_eq!(many.attempts.len(), MOST_ATTEMPTS);
+        assert_eq!(many.attempts.last().map(|one| one.host.len()), Some(LONGEST_HOST));
+        assert_eq!(RetryContext::read_property(&many.property()), Some(many));
     }
 }

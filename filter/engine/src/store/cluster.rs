@@ -1,7 +1,7 @@
 //! Clusters under one key, as shared records name them.
 
 use crate::base::fingerprint;
-use crate::store::places::Occupant;
+use crate::store::directory::Occupant;
 use crate::store::record::occupied;
 
 /// A cluster's name, hashed.
@@ -43,5 +43,5 @@ impl GroupId {
 /// A cluster under a key as one number: equal for equal ones, different otherwise but for chance.
 #[must_use]
 pub fn name_of(key: Occupant, cluster: ClusterHash) -> u64 {
-    fingerprint::of(&(key.place, key.tenancy, cluster.0))
+    fingerprint::of(&(key.index, key.tenancy, cluster.0))
 }

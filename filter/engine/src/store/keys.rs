@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use crate::base::fingerprint;
 use crate::base::time::Timestamp;
+use crate::store::directory::{DirectoryView, Occupant, Worth};
 use crate::store::paths;
-use crate::store::places::{Occupant, Places, Worth};
 use crate::store::record::{Kind, Reader, Record, Writer, occupied};
 use crate::store::{Store, update};
 use holdfast_policy::document::{Dimension, Scope};
@@ -26,7 +26,7 @@ pub struct Key {
 
 impl Key {
     /// The one key of a policy with an empty scope.
-    pub const ALL: Key = Key { occupant: Occupant { place: 0, tenancy: 0 }, series: Series(0) };
+    pub const ALL: Key = Key { occupant: Occupant { index: 0, tenancy: 0 }, series: Series(0) };
 }
 
 /// The number of a key's metric series within its policy's name.
@@ -153,7 +153,7 @@ pub struct KeyTable {
     names: String,
     fingerprint: u64,
     most: u16,
-    places: Places,
+    directory: DirectoryView,
     /// By the values as they came, joined; saves making the text again. What it says of a key that has lost its place is void.
     by_values: HashMap<Vec<u8>, Key>,
     /// Those of the last request: most have the same as the one before.
@@ -176,7 +176,7 @@ impl KeyTable {
             names: format!("{prefix}/key/"),
             fingerprint,
             most,
-            places: Places::new(paths::keys(prefix), fingerprint, most),
+            directory: DirectoryView::new(paths::keys(prefix), fingerprint, most),
             by_values: HashMap::new(),
             last: None,
             joined: Vec::new(),
@@ -190,7 +190,7 @@ impl KeyTable {
     /// The key that those share for which there is no place.
     #[must_use]
     pub fn overflow(&self) -> Key {
-        Key { occupant: Occupant { place: self.most, tenancy: 0 }, series: Series::OVERFLOW }
+        Key { occupant: Occupant { index: self.most, tenancy: 0 }, series: Series::OVERFLOW }
     }
 
     /// The text of a key, as long as it has its place or a series of its own.
@@ -207,7 +207,7 @@ impl KeyTable {
     }
 
     fn known_of(&self, occupant: Occupant) -> Option<&Known> {
-        let known = self.known.get(usize::from(occupant.place))?.as_ref()?;
+        let known = self.known.get(usize::from(occupant.index))?.as_ref()?;
         (known.tenancy == occupant.tenancy).then_some(known)
     }
 
@@ -217,8 +217,8 @@ impl KeyTable {
     }
 
     /// Looks at once who has lost a place: a key of this worker turned out to have.
-    pub fn look_again(&mut self, store: &mut dyn Store, now: Timestamp) {
-        self.places.look_again(store, now);
+    pub fn reread(&mut self, store: &mut dyn Store, now: Timestamp) {
+        self.directory.reread(store, now);
         self.forget_lost();
     }
 
@@ -240,15 +240,15 @@ impl KeyTable {
             joined.extend_from_slice(&(value.len() as u64).to_le_bytes());
             joined.extend_from_slice(value);
         }
-        if self.places.look(store, now) {
+        if self.directory.refresh(store, now) {
             self.forget_lost();
         }
         let key = match &self.last {
             Some((last, key)) if *last == joined && self.is_current(*key) => *key,
             _ => self.look_up(store, scope, values, &joined, enough, now, worth),
         };
-        if key.occupant.place < self.most {
-            self.places.use_once(key.occupant);
+        if key.occupant.index < self.most {
+            self.directory.use_once(key.occupant);
         }
         // A client does not decide how much of its values is kept.
         if joined.capacity() <= LONGEST_JOINED {
@@ -275,7 +275,7 @@ impl KeyTable {
             if let Some(met) = self.met(name, &text) {
                 return Some(met);
             }
-            let (occupant, is_new) = self.places.place(store, name, enough, now, worth)?;
+            let (occupant, is_new) = self.directory.assign(store, name, enough, now, worth)?;
             self.meet(store, occupant, is_new, name, text)
         });
         let Some(key) = key else { return self.overflow() };
@@ -295,7 +295,7 @@ impl KeyTable {
 
     /// The key with this text, if this worker has met it and it has its place: its values are other ones, or too long to be kept.
     fn met(&self, name: u64, text: &str) -> Option<Key> {
-        let occupant = self.places.known().find(name)?;
+        let occupant = self.directory.known().find(name)?;
         let known = self.known_of(occupant).filter(|known| known.text == text)?;
         Some(Key { occupant, series: known.series })
     }
@@ -310,7 +310,7 @@ impl KeyTable {
         text: String,
     ) -> Option<Key> {
         let (path, fingerprint) =
-            (format!("{}{}", self.names, occupant.place), occupied(self.fingerprint, occupant.tenancy));
+            (format!("{}{}", self.names, occupant.index), occupied(self.fingerprint, occupant.tenancy));
         let stored = if is_new { None } else { store.get(&path) };
         let stored = stored.and_then(|(bytes, _)| KeyName::decode(&bytes, fingerprint));
         let text = match stored {
@@ -331,11 +331,11 @@ impl KeyTable {
                 series_text.clone_from(&text);
             }
         }
-        let place = usize::from(occupant.place);
-        if self.known.len() <= place {
-            self.known.resize_with(place.saturating_add(1), || None);
+        let index = usize::from(occupant.index);
+        if self.known.len() <= index {
+            self.known.resize_with(index.saturating_add(1), || None);
         }
-        if let Some(known) = self.known.get_mut(place) {
+        if let Some(known) = self.known.get_mut(index) {
             *known = Some(Known { tenancy: occupant.tenancy, text, series });
         }
         Some(Key { occupant, series })
@@ -369,16 +369,16 @@ impl KeyTable {
     /// Says which keys were used, and forgets those that have lost their places: to be called about once a second. `is_kept` says of
     /// one that was used whether it must stay.
     pub fn upkeep(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) {
-        if self.places.upkeep(store, now, is_kept) {
+        if self.directory.upkeep(store, now, is_kept) {
             self.forget_lost();
         }
     }
 
     /// Forgets those that have lost their places.
     fn forget_lost(&mut self) {
-        for (place, known) in self.known.iter_mut().enumerate() {
-            let Ok(place) = u16::try_from(place) else { break };
-            let has_place = |known: &Known| self.places.known().has(Occupant { place, tenancy: known.tenancy });
+        for (index, known) in self.known.iter_mut().enumerate() {
+            let Ok(index) = u16::try_from(index) else { break };
+            let has_place = |known: &Known| self.directory.known().has(Occupant { index, tenancy: known.tenancy });
             *known = known.take().filter(has_place);
         }
     }
@@ -386,7 +386,7 @@ impl KeyTable {
     /// Whether this occupant has its place, as far as this worker knows.
     #[must_use]
     pub fn has(&self, occupant: Occupant) -> bool {
-        occupant.place >= self.most || self.places.known().has(occupant)
+        occupant.index >= self.most || self.directory.known().has(occupant)
     }
 }
 
@@ -442,6 +442,6 @@ mod tests {
         store.set("p/key/0", &KeyName("cluster=orders,x-tenant=b".to_owned()).encode(7));
         let mut other = KeyTable::new("p", "p", 7, &scope);
         let key = other.key(&mut store, &scope, &["orders", "a"], 20, now, &mut anything);
-        assert_eq!((key, a.occupant.place), (other.overflow(), 0));
+        assert_eq!((key, a.occupant.index), (other.overflow(), 0));
     }
 }

@@ -4,11 +4,11 @@
 
 pub mod address;
 pub mod cluster;
+pub mod directory;
 pub mod keys;
 pub mod memory;
 pub mod own_slot;
 pub mod paths;
-pub mod places;
 pub mod record;
 pub mod slot;
 pub mod variants;
@@ -71,7 +71,7 @@ pub trait Store {
     fn note_contention(&mut self) {}
 }
 
-/// How often [`update`] tries. Every failed try means that another worker got through, so this is also the number of
+/// How often [`update`] tries. Every failed attempt means that another worker got through, so this is also the number of
 /// workers that may all want the same cell in the same microsecond.
 pub const MAX_TRIES: usize = 64;
 

@@ -9,7 +9,7 @@ use crate::store::paths::Paths;
 use crate::store::record::Record;
 use crate::store::slot::{Shape, Slot};
 use crate::store::worker::Worker;
-use crate::store::workers::Place;
+use crate::store::workers::WorkerSlot;
 
 /// How long outcomes that decide nothing may wait to be written for the other workers.
 pub const SLOTS_WAIT: Duration = Duration::from_millis(10);
@@ -22,7 +22,7 @@ pub struct OwnSlot {
     paths: Paths,
     fingerprint: u64,
     /// The slot's name in the store, and the place it goes with.
-    name: Option<(Place, String)>,
+    name: Option<(WorkerSlot, String)>,
     /// When it was last written.
     written: Timestamp,
     /// Whether the store lacks outcomes that it has.
@@ -59,19 +59,19 @@ impl OwnSlot {
     /// Sees to it that the slot goes with the worker's place, taking over what a worker before it left there. `generation` is the
     /// breaker's. Whether there is such a place.
     pub fn hold(&mut self, store: &mut dyn Store, worker: &mut Worker, generation: u32, now: Timestamp) -> bool {
-        let Some(place) = worker.place(store, now) else { return false };
-        if self.name.as_ref().is_none_or(|(held, _)| *held != place) {
-            self.take_over(store, place, generation);
+        let Some(slot) = worker.slot(store, now) else { return false };
+        if self.name.as_ref().is_none_or(|(held, _)| *held != slot) {
+            self.take_over(store, slot, generation);
         }
         true
     }
 
-    fn take_over(&mut self, store: &mut dyn Store, place: Place, generation: u32) {
-        let name = self.paths.slot(place.number);
+    fn take_over(&mut self, store: &mut dyn Store, slot: WorkerSlot, generation: u32) {
+        let name = self.paths.slot(slot.number);
         // Also when the worker has lost its earlier place: what it counted there is still added up, by whoever holds it now.
         let left = store.get(&name).and_then(|(bytes, _)| self.decode(&bytes));
         self.slot = left.unwrap_or_else(|| Slot::new(&self.shape, generation));
-        self.name = Some((place, name));
+        self.name = Some((slot, name));
     }
 
     fn decode(&self, bytes: &[u8]) -> Option<Slot> {
@@ -124,8 +124,8 @@ impl OwnSlot {
         self.is_listed = false;
         // A slot whose place was lost may be another worker's by now.
         if core::mem::take(&mut self.is_unwritten)
-            && let place = worker.place(store, now)
-            && self.name.as_ref().is_some_and(|(held, _)| Some(*held) == place)
+            && let slot = worker.slot(store, now)
+            && self.name.as_ref().is_some_and(|(held, _)| Some(*held) == slot)
         {
             self.write(store, now);
         }
@@ -139,8 +139,8 @@ impl OwnSlot {
         now: Timestamp,
         mut each: impl FnMut(Slot, &Shape),
     ) {
-        let own = self.name.as_ref().map(|(place, _)| place.number);
-        for number in (0..worker.places(store, now)).filter(|number| Some(*number) != own) {
+        let own = self.name.as_ref().map(|(slot, _)| slot.number);
+        for number in (0..worker.slots(store, now)).filter(|number| Some(*number) != own) {
             let stored = store.get(&self.paths.slot(number));
             if let Some(slot) = stored.and_then(|(bytes, _)| self.decode(&bytes)) {
                 each(slot, &self.shape);

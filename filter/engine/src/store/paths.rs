@@ -39,8 +39,8 @@ pub struct Paths(String);
 
 impl Paths {
     /// Those of the key at `place`.
-    pub fn new(of_policy: &str, place: u16) -> Self {
-        Paths(format!("{of_policy}/{place}"))
+    pub fn new(of_policy: &str, index: u16) -> Self {
+        Paths(format!("{of_policy}/{index}"))
     }
 
     /// The breaker's cell.
@@ -54,8 +54,8 @@ impl Paths {
     }
 
     /// The slot of the worker at `place`.
-    pub fn slot(&self, place: u16) -> String {
-        format!("{}/slot/{place}", self.0)
+    pub fn slot(&self, index: u16) -> String {
+        format!("{}/slot/{index}", self.0)
     }
 
     /// What has been taken from the retry budget.
@@ -73,7 +73,7 @@ impl GroupPaths {
     pub fn new(of_policy: &str, key: u16, group: GroupId) -> Option<Self> {
         match group {
             GroupId::OfTheKey => Some(GroupPaths(format!("{of_policy}/{key}"))),
-            GroupId::Numbered(occupant) => Some(GroupPaths(format!("{of_policy}/group/{}", occupant.place))),
+            GroupId::Numbered(occupant) => Some(GroupPaths(format!("{of_policy}/group/{}", occupant.index))),
             GroupId::Nowhere => None,
         }
     }
@@ -100,13 +100,13 @@ impl HostPaths {
     }
 
     /// The run of failures of the host at `place`.
-    pub fn run(&self, place: u16) -> String {
-        format!("{}/run/{place}", self.0)
+    pub fn run(&self, index: u16) -> String {
+        format!("{}/run/{index}", self.0)
     }
 
     /// The slot of the worker at `place` among the request seats' VMs, or among the attempt seats'.
-    pub fn slot(&self, of_attempts: bool, place: u16) -> String {
-        format!("{}/{}/{place}", self.0, if of_attempts { "attempt_slot" } else { "slot" })
+    pub fn slot(&self, of_attempts: bool, index: u16) -> String {
+        format!("{}/{}/{index}", self.0, if of_attempts { "attempt_slot" } else { "slot" })
     }
 
     /// Who does what is to be done once: the heartbeat, or reading the hosts.

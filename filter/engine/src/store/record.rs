@@ -30,7 +30,7 @@ pub enum Kind {
     /// When an attempt seat was last seen.
     AttemptSeat = 8,
     /// What the seats tell each other about one request.
-    Exchange = 9,
+    RetryContext = 9,
     /// The hosts of one group.
     Hosts = 10,
     /// One worker's counts for the hosts of one group.

@@ -6,7 +6,7 @@ use crate::base::time::Timestamp;
 use crate::http::outcome::Outcome;
 use crate::store::record::{Kind, Reader, Record, Writer};
 use crate::store::window::Deposits;
-use crate::store::window::{CountWindow, Run, Tally, TimeWindow};
+use crate::store::window::{CountWindow, FailureRun, Tally, TimeWindow};
 use holdfast_policy::document::{Mode, Policy, Window};
 
 /// One worker's counts for one key.
@@ -18,7 +18,7 @@ pub struct Slot {
     /// The breaker's window.
     pub window: Outcomes,
     /// The breaker's run of failures.
-    pub run: Option<Run>,
+    pub run: Option<FailureRun>,
     /// The throttle's window; it knows no generations.
     pub traffic: Option<TimeWindow>,
     /// Requests, for the retry budget; it knows no generations either.
@@ -80,7 +80,7 @@ impl Slot {
                 Some(Window::Time(_)) => Outcomes::Time(TimeWindow::default()),
                 Some(Window::Count(_)) => Outcomes::Count(CountWindow::default()),
             },
-            run: shape.run.map(|_| Run::default()),
+            run: shape.run.map(|_| FailureRun::default()),
             traffic: shape.traffic.map(|_| TimeWindow::default()),
             deposits: shape.deposits.map(|_| Deposits::default()),
         }
@@ -162,7 +162,7 @@ impl Slot {
 
     /// The run of failures over all `slots`, which must be of one generation.
     pub fn run_length(slots: &[Slot], now: Timestamp) -> u32 {
-        Run::length(slots.iter().filter_map(|slot| slot.run.as_ref()), now)
+        FailureRun::length(slots.iter().filter_map(|slot| slot.run.as_ref()), now)
     }
 
     /// How much this slot has in any of its windows. A window by number has no age: of it the last minute counts.
@@ -269,7 +269,7 @@ impl Record for Slot {
         };
         let run = match input.u8()? {
             0 => None,
-            1 => Some(Run::read(input, LONGEST)?),
+            1 => Some(FailureRun::read(input, LONGEST)?),
             _ => return None,
         };
         let traffic = match input.u8()? {

@@ -129,7 +129,7 @@ impl Record for Variants {
 
 /// What one worker knows of the contents beside its own.
 #[derive(Debug)]
-pub struct Beside {
+pub struct VariantView {
     path: String,
     content: u64,
     rank: usize,
@@ -139,11 +139,11 @@ pub struct Beside {
     epoch: Option<u64>,
 }
 
-impl Beside {
+impl VariantView {
     /// Nothing yet; `path` is the list's.
     #[must_use]
     pub fn new(path: String, content: u64) -> Self {
-        Beside { path, content, rank: 0, since: Timestamp::ZERO, is_alone: false, epoch: None }
+        VariantView { path, content, rank: 0, since: Timestamp::ZERO, is_alone: false, epoch: None }
     }
 
     /// How many live contents are newer.
@@ -213,8 +213,8 @@ mod tests {
         Timestamp::from_secs(1_700_000_000 + seconds)
     }
 
-    fn beside(content: u64) -> Beside {
-        Beside::new("list".to_owned(), content)
+    fn beside(content: u64) -> VariantView {
+        VariantView::new("list".to_owned(), content)
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
             }
         }
         for worker in &workers {
-            assert_eq!(worker.each_ref().map(Beside::rank), [1, 0]);
+            assert_eq!(worker.each_ref().map(VariantView::rank), [1, 0]);
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
             }
             for worker in &mut workers {
                 let _ = worker.each_mut().map(|own| own.renew(&mut store, t(2 * later + 1)));
-                assert_eq!(worker.each_ref().map(Beside::rank), [0, 1], "{later} s later");
+                assert_eq!(worker.each_ref().map(VariantView::rank), [0, 1], "{later} s later");
             }
         }
     }

@@ -112,7 +112,7 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
         8 + N * each
     }
 
-    fn place(number: u64) -> usize {
+    fn index(number: u64) -> usize {
         (number % N as u64) as usize
     }
 
@@ -122,7 +122,7 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
         if current > self.newest {
             let passed = (current - self.newest).min(N as u64);
             for number in current - passed + 1..=current {
-                if let Some(bucket) = self.buckets.get_mut(Self::place(number)) {
+                if let Some(bucket) = self.buckets.get_mut(Self::index(number)) {
                     *bucket = T::default();
                 }
             }
@@ -135,7 +135,7 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
     /// The bucket that counts at `now`.
     pub fn current(&mut self, now: Timestamp, length: Duration) -> Option<&mut T> {
         self.advance(now, length);
-        self.buckets.get_mut(Self::place(self.newest))
+        self.buckets.get_mut(Self::index(self.newest))
     }
 
     /// The bucket that counted at `then`, if it has not left.
@@ -144,7 +144,7 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
         // After a small step back of the clock what came then lies in the newest.
         let number = bucket_number(then, length).min(self.newest);
         let is_there = self.newest - number < N as u64;
-        if is_there { self.buckets.get_mut(Self::place(number)) } else { None }
+        if is_there { self.buckets.get_mut(Self::index(number)) } else { None }
     }
 
     /// What lies in the window at `now`.
@@ -159,7 +159,7 @@ impl<T: Bucket, const N: usize> Buckets<T, N> {
         // Of the buckets ending at `newest`, the oldest `gone` have left the window that ends at `current`.
         for age in 0..(N as u64).saturating_sub(gone) {
             let Some(number) = self.newest.checked_sub(age) else { break };
-            if let Some(bucket) = self.buckets.get(Self::place(number)) {
+            if let Some(bucket) = self.buckets.get(Self::index(number)) {
                 sum.merge(*bucket);
             }
         }
@@ -295,12 +295,12 @@ impl CountWindow {
 
 /// One worker's part in a run of failures: when it last saw a success, and its failures since, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Run {
+pub struct FailureRun {
     last_success: Timestamp,
     failures: std::collections::VecDeque<Timestamp>,
 }
 
-impl Run {
+impl FailureRun {
     /// Records an outcome; only the newest `limit` failures are kept.
     pub fn record(&mut self, outcome: &Outcome, now: Timestamp, limit: u16) {
         if outcome.failed() {
@@ -316,7 +316,7 @@ impl Run {
 
     /// How many failures over all parts came after the last success of any. Stamps later than `now` by more
     /// than [`SKEW`] are left out.
-    pub fn length<'a>(parts: impl Iterator<Item = &'a Run> + Clone, now: Timestamp) -> u32 {
+    pub fn length<'a>(parts: impl Iterator<Item = &'a FailureRun> + Clone, now: Timestamp) -> u32 {
         let now = now.plus(SKEW);
         let last_success =
             parts.clone().map(|part| part.last_success).filter(|time| *time <= now).max().unwrap_or_default();
@@ -348,7 +348,7 @@ impl Run {
         for _ in 0..len {
             failures.push_back(input.time()?);
         }
-        Some(Run { last_success, failures })
+        Some(FailureRun { last_success, failures })
     }
 }
 
@@ -426,8 +426,8 @@ mod tests {
 
     #[test]
     fn a_success_on_any_worker_ends_the_run() {
-        let (mut one, mut two) = (Run::default(), Run::default());
-        let length = |one: &Run, two: &Run| Run::length([one, two].into_iter(), at(1000));
+        let (mut one, mut two) = (FailureRun::default(), FailureRun::default());
+        let length = |one: &FailureRun, two: &FailureRun| FailureRun::length([one, two].into_iter(), at(1000));
         one.record(&FAILURE, at(10), 5);
         two.record(&FAILURE, at(20), 5);
         one.record(&FAILURE, at(30), 5);
@@ -441,9 +441,9 @@ mod tests {
 
     #[test]
     fn within_one_tick_a_worker_knows_its_own_order() {
-        let mut one = Run::default();
+        let mut one = FailureRun::default();
         one.record(&SUCCESS, at(10), 5);
         one.record(&FAILURE, at(10), 5);
-        assert_eq!(Run::length([&one].into_iter(), at(10)), 1);
+        assert_eq!(FailureRun::length([&one].into_iter(), at(10)), 1);
     }
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::base::random::Random;
 use crate::base::time::Timestamp;
 use crate::store::record::Record;
-use crate::store::workers::{self, LEASE, Place, RENEW_AFTER, Workers};
+use crate::store::workers::{self, LEASE, RENEW_AFTER, WorkerSlot, Workers};
 use crate::store::{Store, update};
 
 /// The fingerprint of records that belong to no policy.
@@ -39,10 +39,10 @@ impl Seen {
 pub struct Worker {
     /// The table that it is in.
     table: &'static str,
-    place: Option<Place>,
+    slot: Option<WorkerSlot>,
     renewed: Timestamp,
     /// Places in the table when last looked at.
-    places: u16,
+    slots: u16,
     seen: Option<Seen>,
     /// Names this VM among all; 0 until somebody asks.
     nonce: u64,
@@ -65,9 +65,9 @@ impl Worker {
     fn in_table(table: &'static str, seed: u64) -> Self {
         Worker {
             table,
-            place: None,
+            slot: None,
             renewed: Timestamp::ZERO,
-            places: 0,
+            slots: 0,
             seen: None,
             nonce: 0,
             misses_signals: false,
@@ -76,65 +76,65 @@ impl Worker {
     }
 
     /// Mixes into the random numbers what tells this worker from others that began in the same moment.
-    pub fn stir(&mut self, difference: u64) {
-        self.random.stir(difference);
+    pub fn reseed(&mut self, difference: u64) {
+        self.random.reseed(difference);
     }
 
     /// The worker's place, claimed or renewed if need be; `None` when there is none to be had.
-    pub(crate) fn place(&mut self, store: &mut dyn Store, now: Timestamp) -> Option<Place> {
-        let current = self.place.filter(|_| now.since(self.renewed) < LEASE && self.renewed.since(now) < LEASE);
+    pub(crate) fn slot(&mut self, store: &mut dyn Store, now: Timestamp) -> Option<WorkerSlot> {
+        let current = self.slot.filter(|_| now.since(self.renewed) < LEASE && self.renewed.since(now) < LEASE);
         current.or_else(|| {
             self.claim(store, now);
-            self.place
+            self.slot
         })
     }
 
     /// The place held now, without any call.
     #[cfg(test)]
-    pub(crate) fn held(&self) -> Option<Place> {
-        self.place
+    pub(crate) fn held(&self) -> Option<WorkerSlot> {
+        self.slot
     }
 
     /// Renews the claim when it is due. To be called every second or so; a worker that never served claims nothing.
     pub fn tick(&mut self, store: &mut dyn Store, now: Timestamp) {
         let age = now.apart(self.renewed);
-        if self.place.is_some() && age >= RENEW_AFTER {
+        if self.slot.is_some() && age >= RENEW_AFTER {
             self.claim(store, now);
         }
     }
 
     /// Renews the claim, or makes a new one.
     fn claim(&mut self, store: &mut dyn Store, now: Timestamp) {
-        let (old, random) = (self.place, self.random.next());
+        let (old, random) = (self.slot, self.random.next());
         let claimed = update(store, self.table, NO_POLICY, |table: Option<&Workers>| {
             let mut table = table.cloned().unwrap_or_default();
-            let place = old.filter(|place| table.renew(*place, now)).or_else(|| table.claim(now, random));
-            (place, place.map(|_| table))
+            let slot = old.filter(|slot| table.renew(*slot, now)).or_else(|| table.claim(now, random));
+            (slot, slot.map(|_| table))
         });
         // When giving up, the old claim is kept for as long as it lasts.
         if let Ok(done) = claimed {
-            self.place = done.verdict;
+            self.slot = done.verdict;
             self.renewed = now;
             self.note(done.record.as_ref());
-            if let Some(place) = done.verdict.filter(|place| Some(*place) != old) {
-                self.random.stir(place.nonce);
+            if let Some(slot) = done.verdict.filter(|slot| Some(*slot) != old) {
+                self.random.reseed(slot.nonce);
                 store.raise_epoch();
             }
         }
     }
 
     /// How many places there are, and so how many slots a key may have.
-    pub(crate) fn places(&mut self, store: &mut dyn Store, now: Timestamp) -> u16 {
+    pub(crate) fn slots(&mut self, store: &mut dyn Store, now: Timestamp) -> u16 {
         let epoch = store.epoch();
         if !self.seen.is_some_and(|seen| seen.holds(epoch, now)) {
-            self.places = places(store, self.table);
+            self.slots = slots(store, self.table);
             self.seen = Some(Seen { epoch, at: now });
         }
-        self.places
+        self.slots
     }
 
     fn note(&mut self, table: Option<&Workers>) {
-        self.places = count(table);
+        self.slots = count(table);
     }
 
     /// A name that no other VM has.
@@ -156,6 +156,6 @@ fn count(table: Option<&Workers>) -> u16 {
 }
 
 /// How many places there are in the table of this key.
-pub(crate) fn places(store: &mut dyn Store, table: &str) -> u16 {
+pub(crate) fn slots(store: &mut dyn Store, table: &str) -> u16 {
     count(store.get(table).and_then(|(bytes, _)| Workers::decode(&bytes, NO_POLICY)).as_ref())
 }

@@ -44,7 +44,7 @@ pub struct Claim {
 
 /// A place that a worker holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct WorkerSlot {
     /// Its number, below [`MOST`].
     pub number: u16,
     /// The holder's nonce.
@@ -54,14 +54,14 @@ pub struct Place {
 impl Workers {
     /// Claims the first free place, or a new one; `None` when all [`MOST`] are taken. The nonce is made of the table's
     /// counter and of `random`: should the table be lost and begin again, it is still nobody else's.
-    pub fn claim(&mut self, now: Timestamp, random: u64) -> Option<Place> {
+    pub fn claim(&mut self, now: Timestamp, random: u64) -> Option<WorkerSlot> {
         let nonce = random.wrapping_add(self.next_nonce);
         let claim = Claim { nonce, expires: now.plus(LEASE) };
         let free = self.claims.iter().position(|claim| claim.expires.remaining(now, LEASE).is_none());
         let number = match free {
             Some(number) => {
-                if let Some(place) = self.claims.get_mut(number) {
-                    *place = claim;
+                if let Some(slot) = self.claims.get_mut(number) {
+                    *slot = claim;
                 }
                 number
             }
@@ -72,13 +72,13 @@ impl Workers {
             None => return None,
         };
         self.next_nonce = self.next_nonce.wrapping_add(1);
-        Some(Place { number: u16::try_from(number).ok()?, nonce })
+        Some(WorkerSlot { number: u16::try_from(number).ok()?, nonce })
     }
 
     /// Renews the claim on `place`; `false` if somebody else has taken it over.
-    pub fn renew(&mut self, place: Place, now: Timestamp) -> bool {
-        match self.claims.get_mut(usize::from(place.number)) {
-            Some(claim) if claim.nonce == place.nonce => {
+    pub fn renew(&mut self, slot: WorkerSlot, now: Timestamp) -> bool {
+        match self.claims.get_mut(usize::from(slot.number)) {
+            Some(claim) if claim.nonce == slot.nonce => {
                 claim.expires = now.plus(LEASE);
                 true
             }

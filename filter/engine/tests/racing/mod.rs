@@ -15,7 +15,7 @@ use shuttle::thread;
 const MOST: usize = 400_000;
 
 /// Runs a scenario in every order of its workers' calls.
-pub fn explore(policy: Arc<Policy>, scenario: impl Fn(&Arc<Policy>) + Send + Sync + 'static) {
+pub fn send_discovery_request(policy: Arc<Policy>, scenario: impl Fn(&Arc<Policy>) + Send + Sync + 'static) {
     let scheduler = shuttle::scheduler::DfsScheduler::new(Some(MOST), false);
     let orders = shuttle::Runner::new(scheduler, shuttle::Config::default()).run(move || scenario(&policy));
     assert!((1..MOST).contains(&orders), "{orders} orders");

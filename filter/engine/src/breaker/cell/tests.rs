@@ -32,7 +32,9 @@ fn tally(total: u32, failures: u32, slow: u32) -> Tally {
 fn open_at(breaker: &Breaker, cell: &mut Cell, now: Timestamp) -> Duration {
     let judged = cell.trip(breaker, cell.generation, Trip::FailureRate(tally(20, 20, 0)), None, now, 0);
     match judged {
-        Judged::Moved(Transition { to: StateName::Open, cause: Cause::Tripped { open_for, .. }, .. }) => open_for,
+        CellChange::Moved(Transition {
+            to: StateName::Open, cause: TransitionCause::Tripped { open_for, .. }, ..
+        }) => open_for,
         other => panic!("it did not open: {other:?}"),
     }
 }
@@ -46,7 +48,7 @@ fn probe(breaker: &Breaker, cell: &mut Cell, now: Timestamp) -> Option<(u32, u32
 }
 
 /// Lets one probe pass and judges it.
-fn probe_with(breaker: &Breaker, cell: &mut Cell, outcome: &Outcome, now: Timestamp) -> Judged {
+fn probe_with(breaker: &Breaker, cell: &mut Cell, outcome: &Outcome, now: Timestamp) -> CellChange {
     let (generation, lease) = probe(breaker, cell, now).expect("a permit is free");
     cell.judge_probe(breaker, generation, lease, outcome, now, 0)
 }
@@ -89,12 +91,12 @@ fn half_open_lets_exactly_its_probes_pass_and_closes_when_all_are_judged_good() 
     let permits: Vec<_> = (0..50).filter_map(|_| probe(&breaker, &mut cell, t(10_000))).collect();
     assert_eq!(permits.len(), 5);
     for (generation, lease) in &permits[..4] {
-        assert_eq!(cell.judge_probe(&breaker, *generation, *lease, &SUCCESS, t(10_100), 0), Judged::Counted);
+        assert_eq!(cell.judge_probe(&breaker, *generation, *lease, &SUCCESS, t(10_100), 0), CellChange::HostCount);
         assert_eq!(probe(&breaker, &mut cell, t(10_100)), None, "a judged probe's permit is used up");
     }
     let (generation, lease) = permits[4];
     let judged = cell.judge_probe(&breaker, generation, lease, &SUCCESS, t(10_200), 0);
-    assert!(matches!(judged, Judged::Moved(Transition { to: StateName::Closed, .. })));
+    assert!(matches!(judged, CellChange::Moved(Transition { to: StateName::Closed, .. })));
     assert_eq!(cell.opens, 0, "the next period is the first one again");
 }
 
@@ -102,11 +104,11 @@ fn half_open_lets_exactly_its_probes_pass_and_closes_when_all_are_judged_good() 
 fn half_open_opens_as_soon_as_nothing_can_prevent_it() {
     let (breaker, mut cell) = (plain(), Cell::default());
     open_at(&breaker, &mut cell, t(0));
-    assert_eq!(probe_with(&breaker, &mut cell, &FAILURE, t(10_000)), Judged::Counted);
-    assert_eq!(probe_with(&breaker, &mut cell, &SUCCESS, t(10_000)), Judged::Counted);
-    assert_eq!(probe_with(&breaker, &mut cell, &FAILURE, t(10_000)), Judged::Counted, "2 of 5 are 40%");
+    assert_eq!(probe_with(&breaker, &mut cell, &FAILURE, t(10_000)), CellChange::HostCount);
+    assert_eq!(probe_with(&breaker, &mut cell, &SUCCESS, t(10_000)), CellChange::HostCount);
+    assert_eq!(probe_with(&breaker, &mut cell, &FAILURE, t(10_000)), CellChange::HostCount, "2 of 5 are 40%");
     let judged = probe_with(&breaker, &mut cell, &FAILURE, t(10_000));
-    assert!(matches!(judged, Judged::Moved(Transition { to: StateName::Open, .. })), "3 of 5 are 60%");
+    assert!(matches!(judged, CellChange::Moved(Transition { to: StateName::Open, .. })), "3 of 5 are 60%");
 }
 
 #[test]
@@ -114,10 +116,10 @@ fn half_open_below_the_threshold_closes_despite_a_failure() {
     let (breaker, mut cell) = (plain(), Cell::default());
     open_at(&breaker, &mut cell, t(0));
     for outcome in [FAILURE, SUCCESS, FAILURE, SUCCESS] {
-        assert_eq!(probe_with(&breaker, &mut cell, &outcome, t(10_000)), Judged::Counted);
+        assert_eq!(probe_with(&breaker, &mut cell, &outcome, t(10_000)), CellChange::HostCount);
     }
     let judged = probe_with(&breaker, &mut cell, &SUCCESS, t(10_000));
-    assert!(matches!(judged, Judged::Moved(Transition { to: StateName::Closed, .. })), "2 of 5 are 40%");
+    assert!(matches!(judged, CellChange::Moved(Transition { to: StateName::Closed, .. })), "2 of 5 are 40%");
 }
 
 #[test]
@@ -125,8 +127,8 @@ fn slow_probes_open_it_again_too() {
     let breaker = breaker(r#"{"slow_rate":40,"open_for":"10s","open_jitter":0}"#);
     let mut cell = Cell::default();
     open_at(&breaker, &mut cell, t(0));
-    assert_eq!(probe_with(&breaker, &mut cell, &SLOW, t(10_000)), Judged::Counted);
-    assert!(matches!(probe_with(&breaker, &mut cell, &SLOW, t(10_000)), Judged::Moved(_)));
+    assert_eq!(probe_with(&breaker, &mut cell, &SLOW, t(10_000)), CellChange::HostCount);
+    assert!(matches!(probe_with(&breaker, &mut cell, &SLOW, t(10_000)), CellChange::Moved(_)));
     assert_eq!(cell.name(), StateName::Open);
 }
 
@@ -135,7 +137,7 @@ fn a_run_longer_than_the_probes_is_reached_when_all_of_them_fail() {
     let breaker = breaker(r#"{"failure_rate":0,"consecutive_failures":10,"half_open":{"probes":2},"open_jitter":0}"#);
     let mut cell = Cell::default();
     open_at(&breaker, &mut cell, t(0));
-    assert_eq!(probe_with(&breaker, &mut cell, &FAILURE, t(30_000)), Judged::Counted);
+    assert_eq!(probe_with(&breaker, &mut cell, &FAILURE, t(30_000)), CellChange::HostCount);
     probe_with(&breaker, &mut cell, &FAILURE, t(30_000));
     assert_eq!(cell.name(), StateName::Open, "a service that fails every probe is not closed");
 }
@@ -145,7 +147,7 @@ fn an_ignored_probe_gives_its_permit_back() {
     let (breaker, mut cell) = (plain(), Cell::default());
     open_at(&breaker, &mut cell, t(0));
     for _ in 0..20 {
-        assert_eq!(probe_with(&breaker, &mut cell, &Outcome::IGNORED, t(10_000)), Judged::Counted);
+        assert_eq!(probe_with(&breaker, &mut cell, &Outcome::IGNORED, t(10_000)), CellChange::HostCount);
     }
     assert_eq!(cell.name(), StateName::HalfOpen, "nothing was learned");
     assert!(probe(&breaker, &mut cell, t(10_000)).is_some());
@@ -163,7 +165,7 @@ fn a_probe_that_never_reports_gives_its_permit_back_after_its_lease() {
     assert!(probe(&breaker, &mut cell, t(20_000)).is_some(), "the first lease of 10 s is over");
     assert_eq!(probe(&breaker, &mut cell, t(20_000)), None, "and only that one");
     let ignored = cell.judge_probe(&breaker, generation, lost, &Outcome::IGNORED, t(20_001), 0);
-    assert_eq!(ignored, Judged::Stale, "it has no permit to give back any more");
+    assert_eq!(ignored, CellChange::Stale, "it has no permit to give back any more");
 }
 
 #[test]
@@ -176,13 +178,13 @@ fn answers_later_than_the_lease_are_judged_and_no_probe_more_passes_for_it() {
     }
     for (answers, (generation, lease)) in late[..2].iter().enumerate() {
         let judged = cell.judge_probe(&breaker, *generation, *lease, &FAILURE, t(25_000), 0);
-        assert_eq!(judged, Judged::Counted, "late answer {answers}");
+        assert_eq!(judged, CellChange::HostCount, "late answer {answers}");
         assert_eq!(probe(&breaker, &mut cell, t(25_000)), None, "judged and in flight are five together");
     }
     let (generation, lease) = late[2];
     let judged = cell.judge_probe(&breaker, generation, lease, &FAILURE, t(25_000), 0);
     assert!(
-        matches!(judged, Judged::Moved(Transition { to: StateName::Open, .. })),
+        matches!(judged, CellChange::Moved(Transition { to: StateName::Open, .. })),
         "a host slower than the lease is out"
     );
 }
@@ -194,8 +196,8 @@ fn an_outcome_from_before_a_transition_does_not_judge_the_state_after_it() {
     open_at(&breaker, &mut cell, t(0));
     probe(&breaker, &mut cell, t(10_000)).unwrap();
     let trip = Trip::FailureRate(tally(20, 20, 0));
-    assert_eq!(cell.trip(&breaker, before, trip, None, t(10_001), 0), Judged::Stale);
-    assert_eq!(cell.judge_probe(&breaker, before, 0, &FAILURE, t(10_001), 0), Judged::Stale);
+    assert_eq!(cell.trip(&breaker, before, trip, None, t(10_001), 0), CellChange::Stale);
+    assert_eq!(cell.judge_probe(&breaker, before, 0, &FAILURE, t(10_001), 0), CellChange::Stale);
     assert_eq!(cell.name(), StateName::HalfOpen);
 }
 
@@ -210,7 +212,7 @@ fn each_reopening_is_longer_up_to_the_maximum_and_a_close_starts_over() {
         assert_eq!(period, Duration::from_secs(expected));
         now += expected * 1000;
         period = match probe_with(&breaker, &mut cell, &FAILURE, t(now)) {
-            Judged::Moved(Transition { cause: Cause::Tripped { open_for, .. }, .. }) => open_for,
+            CellChange::Moved(Transition { cause: TransitionCause::Tripped { open_for, .. }, .. }) => open_for,
             other => panic!("{other:?}"),
         };
     }
@@ -235,7 +237,9 @@ fn retry_after_lengthens_the_period_and_never_past_the_maximum() {
         let mut cell = Cell::default();
         let trip = Trip::FailureRate(tally(20, 20, 0));
         match cell.trip(&breaker, 0, trip, Some(Duration::from_secs(seconds)), t(0), 0) {
-            Judged::Moved(Transition { cause: Cause::Tripped { open_for, .. }, .. }) => open_for.as_secs(),
+            CellChange::Moved(Transition { cause: TransitionCause::Tripped { open_for, .. }, .. }) => {
+                open_for.as_secs()
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -281,7 +285,7 @@ fn a_clock_put_back_an_hour_holds_nothing_up() {
     let mut cell = Cell::default();
     open_at(&breaker, &mut cell, t(hour));
     let (generation, lease) = probe(&breaker, &mut cell, t(0)).expect("an end an hour away cannot be right");
-    assert!(matches!(cell.judge_probe(&breaker, generation, lease, &SUCCESS, t(hour), 0), Judged::Moved(_)));
+    assert!(matches!(cell.judge_probe(&breaker, generation, lease, &SUCCESS, t(hour), 0), CellChange::Moved(_)));
     assert_eq!(cell.name(), StateName::Ramping);
     let (admission, _) = cell.admit(&breaker, t(0), u64::MAX);
     assert!(matches!(admission, Admission::Pass { .. }), "nor can a ramp that begins in an hour");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::outlier::news::{Counted, What};
+use crate::outlier::host_events::{HostCount, HostEventKind};
 use crate::store::memory::MemoryStore;
 use crate::store::paths;
 use holdfast_policy::config;
@@ -60,10 +60,10 @@ impl World {
 
     fn look(&mut self, vm: usize, now: Timestamp) {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
     }
 
-    /// A try is over that was sent just now.
+    /// An attempt is over that was sent just now.
     fn ends(&mut self, vm: usize, host: usize, verdict: Verdict, now: Timestamp) {
         self.ends_sent(vm, host, verdict, now, now);
     }
@@ -73,7 +73,7 @@ impl World {
         self.judge(vm, address.as_bytes(), verdict, sent, None, now);
     }
 
-    /// What the seats do when a try is over.
+    /// What the seats do when an attempt is over.
     fn judge(
         &mut self,
         vm: usize,
@@ -88,7 +88,7 @@ impl World {
             return;
         }
         let end = if verdict == Verdict::Failure { End::Http(503) } else { End::Http(200) };
-        let one = Judged { host, end, verdict, took: MS, sent };
+        let one = HostAttempt { host, end, verdict, took: MS, sent };
         hosts.judge(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, one, probe);
     }
 
@@ -102,23 +102,23 @@ impl World {
         self.steer_as(vm, 1, false, now)
     }
 
-    fn steer_as(&mut self, vm: usize, tries: usize, waits: bool, now: Timestamp) -> Option<Steering> {
+    fn steer_as(&mut self, vm: usize, attempts: usize, waits: bool, now: Timestamp) -> Option<Steering> {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
-        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, tries, waits)
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, attempts, waits)
     }
 
     fn sweep(&mut self, vm: usize, now: Timestamp) {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
         hosts.flush(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
         hosts.sweep(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
     }
 
-    fn news(&mut self, vm: usize, now: Timestamp) -> Option<News> {
+    fn events(&mut self, vm: usize, now: Timestamp) -> Option<HostEvents> {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-        hosts.look(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
-        hosts.take_news(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules)
+        hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
+        hosts.take_events(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules)
     }
 
     /// The table as the store has it.
@@ -157,10 +157,15 @@ fn the_fifth_failure_in_a_row_over_all_workers_ejects_and_the_fourth_does_not() 
     }
     world.fails(1, 3, 1, t(5));
     assert!(world.is_out(3), "five in a row");
-    let news = world.news(2, t(6)).unwrap();
+    let events = world.events(2, t(6)).unwrap();
     assert!(matches!(
-        news.happenings[..],
-        [super::super::news::Happening { what: What::Ejected(Cause::Run { length: 5, .. }, _), out: 1, of: 5, .. }]
+        events.list[..],
+        [super::super::host_events::HostEvent {
+            kind: HostEventKind::Ejected(EjectionCause::Run { length: 5, .. }, _),
+            out: 1,
+            of: 5,
+            ..
+        }]
     ));
 }
 
@@ -176,7 +181,7 @@ fn a_success_of_another_worker_begins_the_run_anew() {
 }
 
 #[test]
-fn successes_of_other_hosts_and_ignored_tries_end_no_run() {
+fn successes_of_other_hosts_and_ignored_attempts_end_no_run() {
     let mut world = World::new(RUNS, 2, 5);
     for millis in 1..=5 {
         world.fails(0, 3, 1, t(millis));
@@ -205,12 +210,12 @@ fn without_a_signal_a_success_ends_the_run_once_the_worker_has_looked_again() {
 fn a_run_that_came_to_nothing_is_told_again_after_as_many_failures() {
     let mut world = World::new(r#""consecutive_failures":{"threshold":3,"mode":"shadow"}"#, 1, 5);
     world.fails(0, 1, 8, t(1));
-    let first = world.news(0, t(2)).unwrap();
+    let first = world.events(0, t(2)).unwrap();
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
     hosts.flush(&mut Cx::new(store, worker, t(200), &mut Vec::new()), &world.rules);
-    let second = world.news(0, t(2_000)).unwrap();
-    let would = Counted::Would(Detector::ConsecutiveFailures);
-    let counted = |news: &News| news.counts().find(|(what, _)| *what == would).map_or(0, |(_, count)| count);
+    let second = world.events(0, t(2_000)).unwrap();
+    let would = HostCount::Would(Detector::ConsecutiveFailures);
+    let counted = |events: &HostEvents| events.counts().find(|(kind, _)| *kind == would).map_or(0, |(_, count)| count);
     assert_eq!(counted(&first) + counted(&second), 2, "at 3 and at 6");
     assert!(!world.is_out(1));
     assert_eq!(world.steer(0, t(2_001)), None);
@@ -229,10 +234,10 @@ fn what_a_host_failed_before_it_was_out_is_forgotten_when_it_is_back() {
     assert!(world.is_out(0));
 }
 
-// What tries say
+// What attempts say
 
 #[test]
-fn tries_of_a_host_that_is_out_say_nothing_until_its_time_is_over() {
+fn attempts_of_a_host_that_is_out_say_nothing_until_its_time_is_over() {
     let mut world = World::new(RUNS, 2, 5);
     world.fails(0, 0, 5, t(0));
     world.ends(1, 0, Verdict::Success, t(100));
@@ -348,7 +353,7 @@ fn without_a_signal_the_looks_are_bounded_by_time() {
 fn in_a_group_that_fails_as_a_whole_views_are_not_thrown_away_at_each_limit() {
     let mut world = World::new(r#""consecutive_failures":5,"max_ejected":0,"always_eject_one":false"#, 2, 5);
     world.fails(0, 0, 5, t(1));
-    let _ = world.news(0, t(1));
+    let _ = world.events(0, t(1));
     world.look(1, t(1));
     let signal = world.store.epoch();
     // A hundred times the limit is reached, and nothing comes of it that a request must know.
@@ -400,7 +405,7 @@ fn a_round_robin_in_step_with_the_samples_hides_no_host() {
 
 #[test]
 fn a_round_robin_in_step_with_the_samples_forgets_no_host() {
-    // Four hosts in turn, 100 tries a second: were every 16th looked at, it would be the same host for ever.
+    // Four hosts in turn, 100 attempts a second: were every 16th looked at, it would be the same host for ever.
     let mut world = World::new(RUNS, 1, 4);
     for number in 0..30_000_usize {
         let now = t(10 * number as u64);
@@ -417,15 +422,15 @@ fn configured_hosts_are_known_from_the_first_request() {
     let mut world = World::new(r#""consecutive_failures":5,"hosts":["10.0.0.1:80","[::1]:80"]"#, 2, 0);
     for vm in 0..2 {
         let (Vm { worker, hosts }, store) = (&mut world.vms[vm], &mut world.store);
-        hosts.look(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules);
-        hosts.introduce(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules, b"orders");
+        hosts.refresh(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules);
+        hosts.register(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules, b"orders");
     }
     let writes = world.calls().1;
     assert_eq!(world.table().known(), 2);
     assert_eq!(world.table().cluster, b"orders");
     for millis in 1..100 {
         let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-        hosts.introduce(&mut Cx::new(store, worker, t(millis), &mut Vec::new()), &world.rules, b"orders");
+        hosts.register(&mut Cx::new(store, worker, t(millis), &mut Vec::new()), &world.rules, b"orders");
     }
     assert_eq!(world.calls().1, writes, "once");
 }
@@ -435,11 +440,11 @@ fn a_configured_host_for_which_there_is_no_place_costs_no_write_at_each_request(
     let mut world = World::new(RUNS, 1, 1000);
     world.rules = rules(r#""consecutive_failures":5,"hosts":["192.0.2.1:80"]"#);
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.introduce(&mut Cx::new(store, worker, t(1), &mut Vec::new()), &world.rules, b"orders");
+    hosts.register(&mut Cx::new(store, worker, t(1), &mut Vec::new()), &world.rules, b"orders");
     let writes = world.calls().1;
     for millis in 2..20 {
         let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-        hosts.introduce(&mut Cx::new(store, worker, t(millis), &mut Vec::new()), &world.rules, b"orders");
+        hosts.register(&mut Cx::new(store, worker, t(millis), &mut Vec::new()), &world.rules, b"orders");
     }
     assert!(world.calls().1 - writes <= 1, "{} writes in 18 requests", world.calls().1 - writes);
 }
@@ -449,14 +454,14 @@ fn a_thousand_and_one_hosts_are_told_of_once_and_steer_nobody() {
     let mut world = World::new(RUNS, 2, 1000);
     world.fails(0, 3, 5, t(1));
     assert!(world.steer(1, t(2)).is_some());
-    let _ = world.news(0, t(3));
+    let _ = world.events(0, t(3));
     world.addresses.push(address(1000));
     for millis in 4..300 {
         world.ends(millis as usize % 2, 1000, Verdict::Success, t(millis));
         world.ends(0, 1000, Verdict::Failure, t(millis));
     }
-    let news = world.news(0, t(300)).unwrap();
-    assert_eq!(news.happenings.iter().filter(|one| one.what == What::Full).count(), 1);
+    let events = world.events(0, t(300)).unwrap();
+    assert_eq!(events.list.iter().filter(|one| one.kind == HostEventKind::Full).count(), 1);
     for vm in 0..2 {
         assert_eq!(world.steer(vm, t(301)), None, "the host nobody knows gets its share");
     }
@@ -645,7 +650,7 @@ fn a_permit_that_turns_out_not_to_be_steered_is_not_kept() {
 }
 
 #[test]
-fn below_the_panic_threshold_nobody_is_steered_and_any_try_is_the_probe() {
+fn below_the_panic_threshold_nobody_is_steered_and_any_attempt_is_the_probe() {
     let mut world = World::new(r#""consecutive_failures":5,"max_ejected":100"#, 1, 4);
     for host in 0..3 {
         world.fails(0, host, 5, t(0));
@@ -726,7 +731,7 @@ fn a_late_ignored_probe_gives_back_its_own_permit_and_not_anothers() {
 }
 
 #[test]
-fn an_ignored_try_that_was_no_probe_gives_no_permit_back() {
+fn an_ignored_attempt_that_was_no_probe_gives_no_permit_back() {
     let mut world = World::new(RUNS, 2, 5);
     world.fails(0, 2, 5, t(0));
     assert!(world.steer(0, t(30_000)).unwrap().probe.is_some());
@@ -879,9 +884,9 @@ fn an_interval_is_swept_once_however_many_ask() {
     for millis in 10_100..10_200 {
         world.sweep(millis as usize % 3, t(millis));
     }
-    let news = world.news(0, t(10_200)).unwrap();
-    let would = Counted::Would(Detector::FailureRate);
-    assert_eq!(news.counts().find(|(what, _)| *what == would).map(|(_, count)| count), Some(1));
+    let events = world.events(0, t(10_200)).unwrap();
+    let would = HostCount::Would(Detector::FailureRate);
+    assert_eq!(events.counts().find(|(kind, _)| *kind == would).map(|(_, count)| count), Some(1));
 }
 
 #[test]
@@ -902,9 +907,9 @@ fn a_worker_whose_clock_reading_is_a_moment_old_sweeps_no_interval_again() {
     world.sweep(0, t(20_100));
     world.sweep(1, t(20_099));
     world.sweep(0, t(20_101));
-    let news = world.news(0, t(20_200)).unwrap();
-    let would = Counted::Would(Detector::FailureRate);
-    assert_eq!(news.counts().find(|(what, _)| *what == would).map(|(_, count)| count), Some(2), "two intervals");
+    let events = world.events(0, t(20_200)).unwrap();
+    let would = HostCount::Would(Detector::FailureRate);
+    assert_eq!(events.counts().find(|(kind, _)| *kind == would).map(|(_, count)| count), Some(2), "two intervals");
 }
 
 #[test]
@@ -924,10 +929,10 @@ fn an_interval_is_swept_after_the_clock_was_put_back_too() {
 fn what_happened_is_told_once() {
     let mut world = World::new(RUNS, 3, 5);
     world.fails(0, 2, 5, t(0));
-    let told: Vec<_> = (0..3).filter_map(|vm| world.news(vm, t(1))).collect();
+    let told: Vec<_> = (0..3).filter_map(|vm| world.events(vm, t(1))).collect();
     assert_eq!(told.len(), 1);
-    assert_eq!(told[0].happenings.len(), 1);
-    assert!((0..3).all(|vm| world.news(vm, t(2_000)).is_none()));
+    assert_eq!(told[0].list.len(), 1);
+    assert!((0..3).all(|vm| world.events(vm, t(2_000)).is_none()));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::http::attempt::End;
-use crate::outlier::news::{Counted, What};
-use crate::outlier::table::{State, Tried};
+use crate::outlier::host_events::{HostCount, HostEventKind};
+use crate::outlier::table::{ProbeResult, State};
 use holdfast_policy::config;
 use holdfast_policy::document::Detector;
 #[cfg(target_arch = "wasm32")]
@@ -26,7 +26,7 @@ fn table(hosts: usize) -> (HostTable, Vec<HostId>) {
     (table, ids)
 }
 
-/// So many tries, of which so many failed, each of so many milliseconds.
+/// So many attempts, of which so many failed, each of so many milliseconds.
 fn tally(total: u32, failures: u32, millis: u64) -> HostTally {
     HostTally { total, failures, took: u64::from(total) * millis * 1000 }
 }
@@ -62,11 +62,11 @@ fn probed(
     now: Timestamp,
 ) -> bool {
     let (end, took) = (failed.unwrap_or(End::Http(200)), now.since(sent));
-    table.judge_probe(rules, id, Tried { end, failed: failed.is_some(), took, has_permit: true }, sent, now, 0)
+    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), took, has_permit: true }, sent, now, 0)
 }
 
-fn counted(table: &HostTable, what: Counted) -> u32 {
-    table.news.counts().find(|(counted, _)| *counted == what).map_or(0, |(_, count)| count)
+fn counted(table: &HostTable, kind: HostCount) -> u32 {
+    table.events.counts().find(|(counted, _)| *counted == kind).map_or(0, |(_, count)| count)
 }
 
 // The share of failures
@@ -94,8 +94,8 @@ fn where_not_all_may_go_the_worst_go() {
     let (mut table, ids) = table(5);
     look(&mut table, &rules, &tallies(&ids, &counts), t(10_100), 1);
     assert_eq!(out(&table, &ids), [1, 3], "two of five may");
-    assert_eq!(counted(&table, Counted::Overflow), 2, "the other two were found as well");
-    assert_eq!(counted(&table, Counted::Detected(Detector::FailureRate)), 4);
+    assert_eq!(counted(&table, HostCount::Overflow), 2, "the other two were found as well");
+    assert_eq!(counted(&table, HostCount::Detected(Detector::FailureRate)), 4);
 }
 
 // The share of successes
@@ -140,16 +140,16 @@ fn a_share_at_the_threshold_stays() {
 fn ejected_hosts_are_left_out_of_the_mean() {
     let rules = rules(r#""success_rate":{"min_hosts":4,"stdev_factor":1.5}"#);
     let (mut table, ids) = table(5);
-    let cause = Cause::Heartbeat { failures: 1, last: None };
+    let cause = EjectionCause::Heartbeat { failures: 1, last: None };
     let beats = self::rules(r#""heartbeat":{"path":"/"}"#);
     table.eject(&beats, ids[0], cause, t(0), 0);
     let counts = [tally(1000, 1000, 1), tally(100, 2, 1), tally(100, 2, 1), tally(100, 2, 1), tally(100, 3, 1)];
     look(&mut table, &rules, &tallies(&ids, &counts), t(10_100), 1);
-    let Some(found) = table.news.happenings.iter().find_map(|one| match one.what {
-        What::Ejected(Cause::SuccessRate { share, mean, hosts, .. }, _) => Some((share, mean, hosts)),
+    let Some(found) = table.events.list.iter().find_map(|one| match one.kind {
+        HostEventKind::Ejected(EjectionCause::SuccessRate { share, mean, hosts, .. }, _) => Some((share, mean, hosts)),
         _ => None,
     }) else {
-        panic!("the last host is worse than its peers: {:?}", table.news.happenings);
+        panic!("the last host is worse than its peers: {:?}", table.events.list);
     };
     assert_eq!(found, (97_000, 97_750, 4), "the mean is that of the four that are in");
 }
@@ -208,7 +208,7 @@ fn a_host_that_was_too_slow_is_back_when_its_probe_is_fast_and_not_before() {
     assert_eq!(out(&table, &ids), [0]);
     assert!(probed(&mut table, &rules, ids[0], None, t(50_100), t(50_130)), "30 ms are 200 % above the others' 10 ms");
     assert_eq!(out(&table, &ids), [0], "a success, and as slow as what it was ejected for");
-    assert!(matches!(table.news.happenings.last(), Some(one) if matches!(one.what, What::ProbeFailed { .. })));
+    assert!(matches!(table.events.list.last(), Some(one) if matches!(one.kind, HostEventKind::ProbeFailed { .. })));
     assert!(probed(&mut table, &rules, ids[0], None, t(120_000), t(120_029)), "29 ms");
     assert_eq!(out(&table, &ids), [0; 0]);
 }
@@ -226,11 +226,11 @@ fn detectors_that_pretend_or_are_off_take_nobody_out() {
         let counts = tallies(&ids, &[good, good, good, good, good, bad]);
         look(&mut table, &with("shadow"), &counts, t(10_100), 1);
         assert_eq!(out(&table, &ids), [0; 0]);
-        let would: u32 = Detector::ALL.iter().map(|detector| counted(&table, Counted::Would(*detector))).sum();
+        let would: u32 = Detector::ALL.iter().map(|detector| counted(&table, HostCount::Would(*detector))).sum();
         assert_eq!(would, 1, "{detector}: counted as found");
         let mut table = self::table(6).0;
         look(&mut table, &with("off"), &counts, t(10_100), 1);
-        assert!(table.news.is_empty(), "{detector}: off");
+        assert!(table.events.is_empty(), "{detector}: off");
     }
 }
 
@@ -240,7 +240,7 @@ fn detectors_that_pretend_or_are_off_take_nobody_out() {
 fn an_interval_with_successes_takes_one_off_and_one_without_takes_none() {
     let rules = rules(r#""failure_rate":{}"#);
     let (mut table, ids) = table(5);
-    let cause = Cause::FailureRate { failures: 9, total: 10 };
+    let cause = EjectionCause::FailureRate { failures: 9, total: 10 };
     for millis in [0, 100_000] {
         table.eject(&rules, ids[0], cause, t(millis), 0);
         probed(&mut table, &rules, ids[0], None, t(millis + 90_000), t(millis + 90_000));
@@ -259,8 +259,8 @@ fn an_interval_with_successes_takes_one_off_and_one_without_takes_none() {
 fn what_a_host_did_before_it_came_back_does_not_eject_it_again() {
     let rules = rules(r#""failure_rate":{"min_hosts":1,"min_requests":10},"base_ejection_time":"1s""#);
     let (mut table, ids) = table(5);
-    // In one interval: nine of ten tries fail, a run takes it out, its probe succeeds a second later, and all is well.
-    table.eject(&rules, ids[0], Cause::FailureRate { failures: 1, total: 1 }, t(1000), 0);
+    // In one interval: nine of ten attempts fail, a run takes it out, its probe succeeds a second later, and all is well.
+    table.eject(&rules, ids[0], EjectionCause::FailureRate { failures: 1, total: 1 }, t(1000), 0);
     probed(&mut table, &rules, ids[0], None, t(2000), t(2000));
     look(&mut table, &rules, &tallies(&ids, &[tally(100, 90, 1)]), t(10_100), 1);
     assert_eq!(out(&table, &ids), [0; 0], "those failures are what it was out for");
@@ -270,7 +270,7 @@ fn what_a_host_did_before_it_came_back_does_not_eject_it_again() {
 fn slow_starts_end_with_the_sweep_after_their_time() {
     let rules = rules(r#""failure_rate":{},"slow_start":"5s""#);
     let (mut table, ids) = table(5);
-    table.eject(&rules, ids[0], Cause::FailureRate { failures: 1, total: 1 }, t(0), 0);
+    table.eject(&rules, ids[0], EjectionCause::FailureRate { failures: 1, total: 1 }, t(0), 0);
     probed(&mut table, &rules, ids[0], None, t(30_000), t(30_000));
     look(&mut table, &rules, &Tallies::new(), t(34_999), 1);
     assert!(matches!(table.host(ids[0]).unwrap().state, State::Starting { .. }));
@@ -284,7 +284,7 @@ fn slow_starts_end_with_the_sweep_after_their_time() {
 fn a_host_is_forgotten_by_evidence_after_a_minute() {
     let rules = rules(r#""failure_rate":{}"#);
     let (mut table, ids) = table(3);
-    // Each interval the others have ten tries each: a host that is there would have had ten as well.
+    // Each interval the others have ten attempts each: a host that is there would have had ten as well.
     let busy = tallies(&ids, &[tally(15, 0, 1), tally(15, 0, 1)]);
     for second in [10, 20, 30, 40, 50] {
         look(&mut table, &rules, &busy, t(second * 1000), 1);
@@ -300,7 +300,7 @@ fn a_host_is_forgotten_by_evidence_after_a_minute() {
 fn a_group_with_little_traffic_needs_longer_to_miss_a_host() {
     let rules = rules(r#""failure_rate":{}"#);
     let (mut table, ids) = table(3);
-    // Two thirds of a try for each host in an interval: 30 of them make 20 tries.
+    // Two thirds of an attempt for each host in an interval: 30 of them make 20 attempts.
     let calm = tallies(&ids, &[tally(1, 0, 1), tally(1, 0, 1)]);
     for second in (10..=300).step_by(10) {
         look(&mut table, &rules, &calm, t(second * 1000), 1);
@@ -355,7 +355,7 @@ fn configured_and_listed_hosts_are_not_forgotten_for_lack_of_traffic() {
 fn a_host_that_is_out_is_not_missed_and_its_ten_minutes_begin_when_its_time_is_over() {
     let rules = rules(r#""failure_rate":{}"#);
     let (mut table, ids) = table(3);
-    table.eject(&rules, ids[2], Cause::FailureRate { failures: 1, total: 1 }, t(0), 0);
+    table.eject(&rules, ids[2], EjectionCause::FailureRate { failures: 1, total: 1 }, t(0), 0);
     let busy = tallies(&ids, &[tally(900, 0, 1), tally(900, 0, 1)]);
     for second in (10..=620).step_by(10) {
         look(&mut table, &rules, &busy, t(second * 1000), 1);
@@ -384,9 +384,9 @@ fn a_clock_put_back_by_an_hour_keeps_nobody_who_has_left_for_an_hour() {
 fn counts_of_hosts_that_are_not_in_the_table_say_nothing() {
     let rules = rules(r#""failure_rate":{"min_hosts":1},"success_rate":{"min_hosts":1},"latency":{}"#);
     let (mut table, ids) = table(3);
-    let strangers: Tallies = (0..9).map(|id| (HostId { place: id, id: 99 }, tally(100, 100, 1))).collect();
+    let strangers: Tallies = (0..9).map(|id| (HostId { index: id, id: 99 }, tally(100, 100, 1))).collect();
     look(&mut table, &rules, &strangers, t(10_100), 1);
-    assert!(table.news.is_empty() && out(&table, &ids).is_empty());
+    assert!(table.events.is_empty() && out(&table, &ids).is_empty());
 }
 
 #[test]

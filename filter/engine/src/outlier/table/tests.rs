@@ -3,7 +3,8 @@ use holdfast_policy::config;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-const BAD: Cause = Cause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
+const BAD: EjectionCause =
+    EjectionCause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(503) };
 const HOUR: u64 = 3_600_000;
 
 /// `millis` after a day of 2023.
@@ -42,15 +43,15 @@ fn probed(
     now: Timestamp,
 ) -> bool {
     let (end, took) = (failed.unwrap_or(End::Http(200)), now.since(sent));
-    table.judge_probe(rules, id, Tried { end, failed: failed.is_some(), took, has_permit: true }, sent, now, 0)
+    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), took, has_permit: true }, sent, now, 0)
 }
 
-fn counted(table: &HostTable, what: Counted) -> u32 {
-    table.news.counts().find(|(counted, _)| *counted == what).map_or(0, |(_, count)| count)
+fn counted(table: &HostTable, kind: HostCount) -> u32 {
+    table.events.counts().find(|(counted, _)| *counted == kind).map_or(0, |(_, count)| count)
 }
 
 fn lines(table: &HostTable) -> usize {
-    table.news.happenings.len()
+    table.events.list.len()
 }
 
 // How many may be out
@@ -63,9 +64,9 @@ fn of_five_hosts_at_half_two_are_out_and_the_third_is_counted_as_one_too_many() 
     assert_eq!(eject(&mut table, &rules, ids[2], t(0)), Ejection::Overflow, "with the candidate it would be 60 %");
     assert_eq!(table.out(), 2);
     assert!(table.host(ids[2]).unwrap().is_in());
-    assert_eq!(counted(&table, Counted::Detected(Detector::ConsecutiveFailures)), 3, "found were three");
-    assert_eq!(counted(&table, Counted::Ejected(Detector::ConsecutiveFailures)), 2, "taken out were two");
-    assert_eq!(counted(&table, Counted::Overflow), 1);
+    assert_eq!(counted(&table, HostCount::Detected(Detector::ConsecutiveFailures)), 3, "found were three");
+    assert_eq!(counted(&table, HostCount::Ejected(Detector::ConsecutiveFailures)), 2, "taken out were two");
+    assert_eq!(counted(&table, HostCount::Overflow), 1);
 }
 
 #[test]
@@ -113,12 +114,12 @@ fn a_host_that_is_out_is_not_ejected_again_and_nothing_is_counted() {
     let before = table.clone();
     assert_eq!(eject(&mut table, &rules, ids[0], t(1)), Ejection::Nothing);
     assert_eq!(
-        eject(&mut table, &rules, HostId { place: 0, id: 99 }, t(1)),
+        eject(&mut table, &rules, HostId { index: 0, id: 99 }, t(1)),
         Ejection::Nothing,
         "a host of another name"
     );
     assert_eq!(
-        eject(&mut table, &rules, HostId { place: 9, id: 0 }, t(1)),
+        eject(&mut table, &rules, HostId { index: 9, id: 0 }, t(1)),
         Ejection::Nothing,
         "a place without a host"
     );
@@ -129,8 +130,9 @@ fn a_host_that_is_out_is_not_ejected_again_and_nothing_is_counted() {
 fn the_line_about_one_too_many_comes_once_in_ten_seconds_for_each_host_and_the_count_each_time() {
     let (rules, (mut table, ids)) = (rules(""), table(3));
     eject(&mut table, &rules, ids[0], t(0));
-    let told =
-        |table: &HostTable| table.news.happenings.iter().filter(|one| matches!(one.what, What::Overflow(_))).count();
+    let told = |table: &HostTable| {
+        table.events.list.iter().filter(|one| matches!(one.kind, HostEventKind::Overflow(_))).count()
+    };
     eject(&mut table, &rules, ids[1], t(0));
     assert_eq!(told(&table), 1, "the first is told");
     eject(&mut table, &rules, ids[2], t(1));
@@ -140,7 +142,7 @@ fn the_line_about_one_too_many_comes_once_in_ten_seconds_for_each_host_and_the_c
     eject(&mut table, &rules, ids[1], t(10_000));
     assert_eq!(told(&table), 3, "10,000 ms: told again");
     eject(&mut table, &rules, ids[1], t(10_001));
-    assert_eq!((told(&table), counted(&table, Counted::Overflow)), (3, 5), "all five were counted");
+    assert_eq!((told(&table), counted(&table, HostCount::Overflow)), (3, 5), "all five were counted");
 }
 
 #[test]
@@ -160,10 +162,10 @@ fn a_detector_that_pretends_counts_and_tells_and_changes_nothing() {
     for millis in [0, 1, 9_999] {
         assert_eq!(eject(&mut table, &rules, ids[0], t(millis)), Ejection::Shadowed);
     }
-    assert_eq!(counted(&table, Counted::Detected(Detector::ConsecutiveFailures)), 3);
-    assert_eq!(counted(&table, Counted::Would(Detector::ConsecutiveFailures)), 3);
-    assert_eq!(counted(&table, Counted::Ejected(Detector::ConsecutiveFailures)), 0);
-    assert_eq!(counted(&table, Counted::Overflow), 0, "a pretender is never one too many");
+    assert_eq!(counted(&table, HostCount::Detected(Detector::ConsecutiveFailures)), 3);
+    assert_eq!(counted(&table, HostCount::Would(Detector::ConsecutiveFailures)), 3);
+    assert_eq!(counted(&table, HostCount::Ejected(Detector::ConsecutiveFailures)), 0);
+    assert_eq!(counted(&table, HostCount::Overflow), 0, "a pretender is never one too many");
     assert_eq!(lines(&table), 1, "one line in ten seconds");
     assert!(table.host(ids[0]).unwrap().is_in());
     assert_eq!(table.host(ids[0]).unwrap().ejections, 0);
@@ -243,9 +245,9 @@ fn each_ejection_is_longer_by_the_base_up_to_the_longest() {
         assert!(probed(&mut table, &rules, ids[0], Some(End::Reset), now, now), "which fails");
     }
     assert_eq!(table.host(ids[0]).unwrap().ejections, 6);
-    assert_eq!(counted(&table, Counted::ProbeFailed), 5);
+    assert_eq!(counted(&table, HostCount::ProbeFailed), 5);
     assert_eq!(
-        counted(&table, Counted::Ejected(Detector::ConsecutiveFailures)),
+        counted(&table, HostCount::Ejected(Detector::ConsecutiveFailures)),
         1,
         "a failed probe is no new ejection"
     );
@@ -316,9 +318,9 @@ fn three_probes_have_to_succeed_where_three_are_asked_for() {
     }
     assert!(probed(&mut table, &rules, ids[0], None, t(30_000), t(30_020)));
     assert!(table.host(ids[0]).unwrap().is_in(), "3 of 3");
-    assert_eq!(counted(&table, Counted::Readmitted), 1);
+    assert_eq!(counted(&table, HostCount::Readmitted), 1);
     assert!(
-        matches!(table.news.happenings.last(), Some(Happening { what: What::Readmitted(after), out: 0, of: 5, .. })
+        matches!(table.events.list.last(), Some(HostEvent { kind: HostEventKind::Readmitted(after), out: 0, of: 5, .. })
         if *after == Duration::from_millis(30_020)),
         "since it was first out"
     );
@@ -350,7 +352,7 @@ fn a_hundred_probes_can_be_under_way_and_are_stored() {
 }
 
 #[test]
-fn tries_sent_before_the_time_was_over_say_nothing() {
+fn attempts_sent_before_the_time_was_over_say_nothing() {
     let (rules, (mut table, ids)) = (rules(""), table(5));
     eject(&mut table, &rules, ids[0], t(0));
     let out = table.clone();
@@ -362,7 +364,7 @@ fn tries_sent_before_the_time_was_over_say_nothing() {
 }
 
 #[test]
-fn tries_sent_before_the_host_came_back_say_nothing() {
+fn attempts_sent_before_the_host_came_back_say_nothing() {
     let (rules, (mut table, ids)) = (rules(""), table(5));
     assert!(table.host(ids[0]).unwrap().is_judged_by(&rules, t(0), t(0)), "a host that was never out is judged by all");
     eject(&mut table, &rules, ids[0], t(0));
@@ -443,14 +445,14 @@ fn a_host_that_fails_while_it_starts_is_out_again_for_longer() {
 fn our_own_checks_let_back_at_once_only_what_they_took_out() {
     let rules = rules(r#","heartbeat":{"path":"/healthz"}"#);
     let (mut table, ids) = table(5);
-    let found = Cause::Heartbeat { failures: 3, last: None };
+    let found = EjectionCause::Heartbeat { failures: 3, last: None };
     table.eject(&rules, ids[0], found, t(0), u64::MAX);
     eject(&mut table, &rules, ids[1], t(0));
     assert!(table.readmit_healthy(&rules, ids[0], t(1)), "found bad by the checks and found good by them");
     assert!(!table.readmit_healthy(&rules, ids[1], t(29_999)), "29,999 ms: its time is not over");
     assert!(table.readmit_healthy(&rules, ids[1], t(30_000)));
     assert!(!table.readmit_healthy(&rules, ids[1], t(30_000)), "it is in");
-    assert_eq!(counted(&table, Counted::Readmitted), 2);
+    assert_eq!(counted(&table, HostCount::Readmitted), 2);
 }
 
 // A clock that jumps
@@ -531,13 +533,13 @@ fn a_thousand_hosts_have_places_and_one_more_is_told_of_once() {
         assert_eq!(table.enter(b"10.9.9.9:80", false, t(millis)), None);
     }
     assert!(!table.steers(&rules, t(100)), "hosts that nobody knows would get nothing");
-    let full = |table: &HostTable| table.news.happenings.iter().filter(|one| one.what == What::Full).count();
+    let full = |table: &HostTable| table.events.list.iter().filter(|one| one.kind == HostEventKind::Full).count();
     assert_eq!(full(&table), 1);
     assert!(!table.steers(&rules, t(600_098)), "99 + 599,999 ms after the last of them: not steered");
     assert!(table.steers(&rules, t(600_099)), "600 s after it nobody says that there are more");
     table.forget(ids[500]);
     let new = table.enter(b"10.9.9.9:80", false, t(700_000)).unwrap();
-    assert_eq!(usize::from(new.place), 500, "a place that is free is taken");
+    assert_eq!(usize::from(new.index), 500, "a place that is free is taken");
     assert_eq!(full(&table), 1);
 }
 
@@ -548,7 +550,7 @@ fn whoever_takes_a_forgotten_hosts_place_is_somebody_else() {
     table.forget(ids[1]);
     assert_eq!((table.known(), table.out(), table.find(address(1).as_bytes())), (2, 0, None));
     let again = table.enter(address(1).as_bytes(), false, t(1)).unwrap();
-    assert_eq!(again.place, ids[1].place);
+    assert_eq!(again.index, ids[1].index);
     assert_ne!(again.id, ids[1].id);
     assert!(table.host(ids[1]).is_none(), "the name of the one before names nobody");
     assert!(table.host(again).unwrap().is_in(), "and what it did is forgotten");
@@ -560,9 +562,9 @@ fn whoever_takes_a_forgotten_hosts_place_is_somebody_else() {
 fn places_at_the_end_are_given_up() {
     let (mut table, ids) = table(3);
     table.forget(ids[1]);
-    assert_eq!(table.places(), 3, "a place between others stays");
+    assert_eq!(table.indexes(), 3, "a place between others stays");
     table.forget(ids[2]);
-    assert_eq!(table.places(), 1, "those at the end go, with the free one before them");
+    assert_eq!(table.indexes(), 1, "those at the end go, with the free one before them");
 }
 
 #[test]
@@ -570,7 +572,7 @@ fn what_is_too_long_or_empty_is_no_address() {
     let (mut table, _) = table(0);
     assert_eq!(table.enter(b"", false, t(0)), None);
     assert_eq!(table.enter(&[b'1'; LONGEST_ADDRESS + 1], false, t(0)), None);
-    assert_eq!((table.known(), table.places()), (0, 0));
+    assert_eq!((table.known(), table.indexes()), (0, 0));
 }
 
 #[test]
@@ -593,12 +595,18 @@ fn a_listing_is_the_truth_but_for_configured_hosts() {
 fn a_new_host_that_turns_up_while_another_is_out_lets_the_next_be_looked_for_at_once() {
     let (rules, (mut table, ids)) = (rules(""), table(3));
     eject(&mut table, &rules, ids[0], t(0));
-    assert!(!table.explores(Duration::ZERO, t(1_000)), "five seconds after the first went out");
+    assert!(!table.wants_discovery_request(Duration::ZERO, t(1_000)), "five seconds after the first went out");
     table.enter(b"10.9.9.9:80", false, t(1_000));
-    let at_once = (0..10).filter(|_| table.explore(Duration::ZERO, t(1_001))).count();
+    let at_once = (0..10).filter(|_| table.send_discovery_request(Duration::ZERO, t(1_001))).count();
     assert_eq!(at_once, 4, "as many as it takes to come round");
-    assert!(!table.explores(Duration::ZERO, t(6_000)) && table.explores(Duration::ZERO, t(6_001)));
-    assert!(!table.explores(Duration::from_secs(1), t(7_000)), "what had better not waits a second more");
+    assert!(
+        !table.wants_discovery_request(Duration::ZERO, t(6_000))
+            && table.wants_discovery_request(Duration::ZERO, t(6_001))
+    );
+    assert!(
+        !table.wants_discovery_request(Duration::from_secs(1), t(7_000)),
+        "what had better not waits a second more"
+    );
 }
 
 // As bytes
@@ -613,9 +621,9 @@ fn full_of_everything() -> HostTable {
     table.take_probe(&rules, ids[0], t(30_000));
     table.take_probe(&rules, ids[0], t(30_001));
     probed(&mut table, &rules, ids[0], None, t(30_001), t(30_002));
-    table.eject(&rules, ids[1], Cause::FailureRate { failures: 9, total: 10 }, t(0), 5);
+    table.eject(&rules, ids[1], EjectionCause::FailureRate { failures: 9, total: 10 }, t(0), 5);
     table.readmit_healthy(&rules, ids[1], t(60_000));
-    table.eject(&rules, ids[2], Cause::Heartbeat { failures: 3, last: Some(503) }, t(60_001), 5);
+    table.eject(&rules, ids[2], EjectionCause::Heartbeat { failures: 3, last: Some(503) }, t(60_001), 5);
     table.eject(&rules, ids[2], BAD, t(60_001), 5);
     table.forget(ids[4]);
     table.miss(ids[5], 3);

@@ -26,7 +26,7 @@ enum Known {
 
 /// What one worker knows of the runs of a group's hosts since the signal last changed.
 #[derive(Debug, Default)]
-pub struct Quiet {
+pub struct OpenRuns {
     signal: Option<u64>,
     since: Timestamp,
     /// By place.
@@ -37,7 +37,7 @@ pub struct Quiet {
     is_quiet: bool,
 }
 
-impl Quiet {
+impl OpenRuns {
     /// Whether what is known was found under this signal.
     fn holds(&self, signal: Option<u64>, now: Timestamp) -> bool {
         // Unlike a view it is not refreshed by time where there is a signal: a worker that died before it raised it leaves a run
@@ -60,17 +60,17 @@ impl Quiet {
     }
 
     /// Whether the host at this place is known to have no run.
-    pub fn is_empty(&self, place: u16) -> bool {
-        self.known.get(usize::from(place)) == Some(&Known::Empty)
+    pub fn is_empty(&self, index: u16) -> bool {
+        self.known.get(usize::from(index)) == Some(&Known::Empty)
     }
 
     /// Notes what was found at a place.
-    pub fn found(&mut self, place: u16, is_empty: bool) {
-        let place = usize::from(place);
-        if self.known.len() <= place {
-            self.known.resize(place + 1, Known::Nothing);
+    pub fn found(&mut self, index: u16, is_empty: bool) {
+        let index = usize::from(index);
+        if self.known.len() <= index {
+            self.known.resize(index + 1, Known::Nothing);
         }
-        if let Some(known) = self.known.get_mut(place) {
+        if let Some(known) = self.known.get_mut(index) {
             *known = if is_empty { Known::Empty } else { Known::Open };
         }
     }
@@ -81,15 +81,15 @@ impl Quiet {
         if now.apart(self.since) < STANDS_STILL {
             return None;
         }
-        while self.next < table.places() {
-            let place = self.next;
-            let is_known = self.known.get(place).is_some_and(|known| *known != Known::Nothing);
-            if !is_known && table.is_in(place as u16) {
-                return Some(place as u16);
+        while self.next < table.indexes() {
+            let index = self.next;
+            let is_known = self.known.get(index).is_some_and(|known| *known != Known::Nothing);
+            if !is_known && table.is_in(index as u16) {
+                return Some(index as u16);
             }
             self.next += 1;
         }
-        let is_open = |(place, known): (usize, &Known)| *known == Known::Open && table.is_in(place as u16);
+        let is_open = |(index, known): (usize, &Known)| *known == Known::Open && table.is_in(index as u16);
         self.is_quiet = !self.known.iter().enumerate().any(is_open);
         None
     }

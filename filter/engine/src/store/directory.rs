@@ -19,7 +19,7 @@ use core::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Occupant {
     /// The place's number.
-    pub place: u16,
+    pub index: u16,
     /// Counts the place's occupants, from 0.
     pub tenancy: u32,
 }
@@ -113,20 +113,20 @@ impl Directory {
     /// Who has this name.
     #[must_use]
     pub fn find(&self, name: u64) -> Option<Occupant> {
-        let place = self.entries.iter().position(|entry| entry.name == name)?;
-        self.occupant(u16::try_from(place).ok()?)
+        let index = self.entries.iter().position(|entry| entry.name == name)?;
+        self.occupant(u16::try_from(index).ok()?)
     }
 
     /// The occupant of a place.
     #[must_use]
-    pub fn occupant(&self, place: u16) -> Option<Occupant> {
-        self.entries.get(usize::from(place)).map(|entry| Occupant { place, tenancy: entry.tenancy })
+    pub fn occupant(&self, index: u16) -> Option<Occupant> {
+        self.entries.get(usize::from(index)).map(|entry| Occupant { index, tenancy: entry.tenancy })
     }
 
     /// Whether the occupant still has its place.
     #[must_use]
     pub fn has(&self, occupant: Occupant) -> bool {
-        self.occupant(occupant.place) == Some(occupant)
+        self.occupant(occupant.index) == Some(occupant)
     }
 
     /// All places, by number.
@@ -145,22 +145,22 @@ impl Directory {
     }
 
     fn push(&mut self, name: u64, now: Timestamp) -> Option<Occupant> {
-        let place = u16::try_from(self.entries.len()).ok()?;
+        let index = u16::try_from(self.entries.len()).ok()?;
         let (tenancy, used, order) = (self.first, seconds(now), self.next());
         self.entries.push(Entry { name, tenancy, used, order, uses: 1, kept_until: 0 });
-        self.occupant(place)
+        self.occupant(index)
     }
 
-    fn give(&mut self, place: u16, name: u64, now: Timestamp) -> Option<Occupant> {
+    fn give(&mut self, index: u16, name: u64, now: Timestamp) -> Option<Occupant> {
         let (used, order) = (seconds(now), self.next());
-        let entry = self.entries.get_mut(usize::from(place))?;
+        let entry = self.entries.get_mut(usize::from(index))?;
         let tenancy = entry.tenancy.wrapping_add(1);
         *entry = Entry { name, tenancy, used, order, uses: 1, kept_until: 0 };
-        self.occupant(place)
+        self.occupant(index)
     }
 
     fn entry_of(&mut self, occupant: Occupant) -> Option<&mut Entry> {
-        self.entries.get_mut(usize::from(occupant.place)).filter(|entry| entry.tenancy == occupant.tenancy)
+        self.entries.get_mut(usize::from(occupant.index)).filter(|entry| entry.tenancy == occupant.tenancy)
     }
 
     /// Notes that an occupant was used: `uses` makes of how often it was what it is now.
@@ -182,15 +182,15 @@ impl Directory {
     /// The least used places that may go, the least used and the longest unused first.
     fn least_used(&self, now: Timestamp) -> Vec<Occupant> {
         let mut least = Vec::with_capacity(CANDIDATES.saturating_add(1));
-        for (place, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.is_kept(now)) {
-            let candidate = (entry.weight(now), entry.used, entry.order, place, entry.tenancy);
+        for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.is_kept(now)) {
+            let candidate = (entry.weight(now), entry.used, entry.order, index, entry.tenancy);
             let at = least.partition_point(|other| *other < candidate);
             if at < CANDIDATES {
                 least.insert(at, candidate);
                 least.truncate(CANDIDATES);
             }
         }
-        least.into_iter().map(|(.., place, tenancy)| Occupant { place: place as u16, tenancy }).collect()
+        least.into_iter().map(|(.., index, tenancy)| Occupant { index: index as u16, tenancy }).collect()
     }
 }
 
@@ -230,7 +230,7 @@ impl Record for Directory {
 
 /// One worker's copy of a directory.
 #[derive(Debug)]
-pub struct Places {
+pub struct DirectoryView {
     path: String,
     fingerprint: u64,
     most: u16,
@@ -248,11 +248,11 @@ pub struct Places {
     has_lost: bool,
 }
 
-impl Places {
+impl DirectoryView {
     /// A copy of the directory at `path` with at most `most` places, of which nothing is known yet.
     #[must_use]
     pub fn new(path: String, fingerprint: u64, most: u16) -> Self {
-        Places {
+        DirectoryView {
             path,
             fingerprint,
             most,
@@ -274,7 +274,7 @@ impl Places {
 
     /// The place of this name, given to it if it has none, and whether that was now. `worth` says of an occupant, by its own records,
     /// what it is worth; one with `enough` stays like one that must. `None`: all places are worth keeping.
-    pub fn place(
+    pub fn assign(
         &mut self,
         store: &mut dyn Store,
         name: u64,
@@ -317,7 +317,7 @@ impl Places {
                     let outcomes = u16::try_from(outcomes).unwrap_or(u16::MAX);
                     directory.note(occupant, now, |uses| uses.max(outcomes));
                 }
-                least.and_then(|(_, occupant)| directory.give(occupant.place, name, now))
+                least.and_then(|(_, occupant)| directory.give(occupant.index, name, now))
             };
             if store.swap(&self.path, &directory.encode(self.fingerprint), expected).is_err() {
                 continue;
@@ -349,18 +349,18 @@ impl Places {
 
     /// Notes that an occupant is used.
     pub fn use_once(&mut self, occupant: Occupant) {
-        let place = usize::from(occupant.place);
-        if self.uses.len() <= place {
-            self.uses.resize(place.saturating_add(1), 0);
+        let index = usize::from(occupant.index);
+        if self.uses.len() <= index {
+            self.uses.resize(index.saturating_add(1), 0);
         }
-        if let Some(uses) = self.uses.get_mut(place) {
+        if let Some(uses) = self.uses.get_mut(index) {
             *uses = uses.saturating_add(1);
         }
     }
 
     /// Looks who has lost a place, where places are given away and something has changed since the last look: who came to a state
     /// of its own meanwhile may have it at another place than this worker knows. Whether somebody has lost a place.
-    pub fn look(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
+    pub fn refresh(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
         if self.known.entries.len() < usize::from(self.most) {
             return false;
         }
@@ -371,13 +371,13 @@ impl Places {
         };
         if is_stale {
             (self.epoch, self.looked) = (epoch, now);
-            self.look_again(store, now);
+            self.reread(store, now);
         }
         core::mem::take(&mut self.has_lost)
     }
 
     /// Looks at once who has lost a place.
-    pub fn look_again(&mut self, store: &mut dyn Store, now: Timestamp) {
+    pub fn reread(&mut self, store: &mut dyn Store, now: Timestamp) {
         let (directory, _) = self.read(store, now);
         self.know(directory);
     }
@@ -385,11 +385,11 @@ impl Places {
     /// Takes over what the directory now is.
     fn know(&mut self, directory: Directory) {
         self.has_lost |= directory.entries.len() < self.known.entries.len();
-        for ((place, new), old) in directory.entries.iter().enumerate().zip(&self.known.entries) {
+        for ((index, new), old) in directory.entries.iter().enumerate().zip(&self.known.entries) {
             if new.tenancy != old.tenancy {
                 self.has_lost = true;
                 // They were the other one's.
-                if let Some(uses) = self.uses.get_mut(place) {
+                if let Some(uses) = self.uses.get_mut(index) {
                     *uses = 0;
                 }
             }
@@ -411,14 +411,14 @@ impl Places {
         if self.known.is_half_full(self.most) && now.apart(self.upkept) >= UPKEEP_EVERY {
             self.say_what_was_used(store, now, is_kept);
         } else {
-            self.look_again(store, now);
+            self.reread(store, now);
         }
         core::mem::take(&mut self.has_lost)
     }
 
     fn say_what_was_used(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) {
-        let used = |(place, uses): (usize, &u16)| {
-            let occupant = self.known.occupant(u16::try_from(place).ok()?)?;
+        let used = |(index, uses): (usize, &u16)| {
+            let occupant = self.known.occupant(u16::try_from(index).ok()?)?;
             (*uses > 0).then(|| (occupant, *uses, is_kept(occupant)))
         };
         let used: Vec<_> = self.uses.iter().enumerate().filter_map(used).collect();
@@ -453,80 +453,80 @@ mod tests {
         Timestamp::from_secs(1_700_000_000 + seconds)
     }
 
-    fn places(most: u16) -> Places {
-        Places::new("places".to_owned(), 7, most)
+    fn directory(most: u16) -> DirectoryView {
+        DirectoryView::new("places".to_owned(), 7, most)
     }
 
-    fn place(
-        places: &mut Places,
+    fn index(
+        directory: &mut DirectoryView,
         store: &mut MemoryStore,
         name: u64,
         now: Timestamp,
         worth: Worth,
     ) -> Option<Occupant> {
-        places.place(store, name, 20, now, &mut |_, _| worth).map(|(occupant, _)| occupant)
+        directory.assign(store, name, 20, now, &mut |_, _| worth).map(|(occupant, _)| occupant)
     }
 
     #[test]
     fn the_least_used_and_among_those_the_longest_unused_goes_first() {
         let mut store = MemoryStore::default();
-        let mut one = places(3);
+        let mut one = directory(3);
         for name in 1..=3 {
-            place(&mut one, &mut store, name, t(0), Worth::Little(0));
+            index(&mut one, &mut store, name, t(0), Worth::Little(0));
         }
         // The first is used often and the second once more.
-        (0..50).for_each(|_| one.use_once(Occupant { place: 0, tenancy: 0 }));
-        one.use_once(Occupant { place: 1, tenancy: 0 });
+        (0..50).for_each(|_| one.use_once(Occupant { index: 0, tenancy: 0 }));
+        one.use_once(Occupant { index: 1, tenancy: 0 });
         one.upkeep(&mut store, t(5), &mut |_| false);
-        let fourth = place(&mut one, &mut store, 4, t(6), Worth::Little(0));
-        assert_eq!(fourth, Some(Occupant { place: 2, tenancy: 1 }));
-        let fifth = place(&mut one, &mut store, 5, t(7), Worth::Little(0));
-        assert_eq!(fifth, Some(Occupant { place: 2, tenancy: 2 }), "the fourth was used once");
+        let fourth = index(&mut one, &mut store, 4, t(6), Worth::Little(0));
+        assert_eq!(fourth, Some(Occupant { index: 2, tenancy: 1 }));
+        let fifth = index(&mut one, &mut store, 5, t(7), Worth::Little(0));
+        assert_eq!(fifth, Some(Occupant { index: 2, tenancy: 2 }), "the fourth was used once");
         // Long unused, what was used often is worth as little as anything.
         let later = t(7 + 160);
-        one.use_once(Occupant { place: 1, tenancy: 0 });
-        one.use_once(Occupant { place: 2, tenancy: 2 });
+        one.use_once(Occupant { index: 1, tenancy: 0 });
+        one.use_once(Occupant { index: 2, tenancy: 2 });
         one.upkeep(&mut store, later, &mut |_| false);
-        let sixth = place(&mut one, &mut store, 6, later, Worth::Little(0));
-        assert_eq!(sixth, Some(Occupant { place: 0, tenancy: 1 }));
+        let sixth = index(&mut one, &mut store, 6, later, Worth::Little(0));
+        assert_eq!(sixth, Some(Occupant { index: 0, tenancy: 1 }));
     }
 
     #[test]
     fn who_must_stay_stays_and_a_new_one_is_turned_away_for_a_moment() {
         let mut store = MemoryStore::default();
-        let mut one = places(2);
-        let known = [1, 2].map(|name| place(&mut one, &mut store, name, t(0), Worth::Little(0)));
+        let mut one = directory(2);
+        let known = [1, 2].map(|name| index(&mut one, &mut store, name, t(0), Worth::Little(0)));
         for (worth, now) in [(Worth::Keep, t(1)), (Worth::Little(20), t(20))] {
-            assert_eq!(place(&mut one, &mut store, 3, now, worth), None);
+            assert_eq!(index(&mut one, &mut store, 3, now, worth), None);
             let reads = store.reads();
-            assert_eq!(place(&mut one, &mut store, 4, now, Worth::Little(0)), None);
-            assert_eq!([1, 2].map(|name| place(&mut one, &mut store, name, now, Worth::Keep)), known);
+            assert_eq!(index(&mut one, &mut store, 4, now, Worth::Little(0)), None);
+            assert_eq!([1, 2].map(|name| index(&mut one, &mut store, name, now, Worth::Keep)), known);
             assert_eq!(store.reads(), reads, "nobody asks again at once, and who has a place is found");
         }
-        assert!(place(&mut one, &mut store, 3, t(40), Worth::Little(19)).is_some());
+        assert!(index(&mut one, &mut store, 3, t(40), Worth::Little(19)).is_some());
     }
 
     #[test]
     fn who_must_stay_by_records_that_nobody_will_ever_change_goes_in_the_end() {
         let mut store = MemoryStore::default();
-        let mut one = places(2);
+        let mut one = directory(2);
         for name in 1..=2 {
-            place(&mut one, &mut store, name, t(0), Worth::Little(0));
-            one.use_once(Occupant { place: name as u16 - 1, tenancy: 0 });
+            index(&mut one, &mut store, name, t(0), Worth::Little(0));
+            one.use_once(Occupant { index: name as u16 - 1, tenancy: 0 });
         }
         one.upkeep(&mut store, t(5), &mut |_| true);
         let abandoned = 5 + u64::from(ABANDONED_AFTER);
         for second in [6, 30, 300, abandoned - 1] {
-            assert_eq!(place(&mut one, &mut store, 3, t(second), Worth::Keep), None, "second {second}");
+            assert_eq!(index(&mut one, &mut store, 3, t(second), Worth::Keep), None, "second {second}");
         }
-        assert!(place(&mut one, &mut store, 3, t(abandoned + 20), Worth::Keep).is_some());
+        assert!(index(&mut one, &mut store, 3, t(abandoned + 20), Worth::Keep).is_some());
     }
 
     #[test]
     fn uses_of_long_ago_weigh_nothing_however_often_there_are_new_ones() {
         let mut store = MemoryStore::default();
-        let mut one = places(1);
-        let occupant = place(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
+        let mut one = directory(1);
+        let occupant = index(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
         for round in 1..1000 {
             one.use_once(occupant);
             one.upkeep(&mut store, t(round * 9), &mut |_| false);
@@ -539,33 +539,33 @@ mod tests {
     #[test]
     fn another_worker_hears_who_has_lost_a_place() {
         let mut store = MemoryStore::default();
-        let (mut one, mut two) = (places(1), places(1));
-        let first = place(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
+        let (mut one, mut two) = (directory(1), directory(1));
+        let first = index(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
         assert!(
-            two.look(&mut store, t(0))
+            two.refresh(&mut store, t(0))
                 || two.upkeep(&mut store, t(0), &mut |_| false)
                 || two.known().entries().is_empty()
         );
-        assert_eq!(place(&mut two, &mut store, 1, t(0), Worth::Little(0)), Some(first));
-        let second = place(&mut two, &mut store, 2, t(1), Worth::Little(0)).unwrap();
+        assert_eq!(index(&mut two, &mut store, 1, t(0), Worth::Little(0)), Some(first));
+        let second = index(&mut two, &mut store, 2, t(1), Worth::Little(0)).unwrap();
         assert!(one.known().has(first), "it has not looked");
         assert!(one.upkeep(&mut store, t(2), &mut |_| false));
         assert!(!one.known().has(first) && one.known().has(second));
         // Or at once, when something has changed that matters.
-        let third = place(&mut two, &mut store, 3, t(3), Worth::Little(0)).unwrap();
-        assert!(!one.look(&mut store, t(3)));
+        let third = index(&mut two, &mut store, 3, t(3), Worth::Little(0)).unwrap();
+        assert!(!one.refresh(&mut store, t(3)));
         store.raise_epoch();
-        assert!(one.look(&mut store, t(3)) && one.known().has(third));
+        assert!(one.refresh(&mut store, t(3)) && one.known().has(third));
     }
 
     #[test]
     fn a_directory_that_was_lost_gives_tenancies_that_are_later_than_any_before() {
         let mut store = MemoryStore::default();
-        let mut one = places(2);
-        let first = place(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
+        let mut one = directory(2);
+        let first = index(&mut one, &mut store, 1, t(0), Worth::Little(0)).unwrap();
         store.set("places", b"damaged");
-        let again = place(&mut one, &mut store, 1, t(1), Worth::Little(0)).unwrap();
-        assert!(again.place == first.place && again.tenancy > first.tenancy);
+        let again = index(&mut one, &mut store, 1, t(1), Worth::Little(0)).unwrap();
+        assert!(again.index == first.index && again.tenancy > first.tenancy);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use super::cause::Cause;
+use super::cause::EjectionCause;
 use crate::base::time::nanos;
 use crate::http::attempt::End;
 use crate::store::record::{Reader, Writer};
@@ -13,7 +13,7 @@ use holdfast_policy::document::Detector;
 
 /// Something that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
+pub enum HostCount {
     /// A detector found a host, whatever came of it.
     Detected(Detector),
     /// It was ejected for that.
@@ -31,36 +31,36 @@ pub enum Counted {
 /// How many kinds of [`Counted`] there are.
 const KINDS: usize = 3 * Detector::COUNT + 3;
 
-impl Counted {
+impl HostCount {
     /// All, by number.
-    pub fn all() -> impl Iterator<Item = Counted> {
-        let of = |kind: fn(Detector) -> Counted| Detector::ALL.into_iter().map(kind);
-        of(Counted::Detected).chain(of(Counted::Ejected)).chain(of(Counted::Would)).chain([
-            Counted::Overflow,
-            Counted::Readmitted,
-            Counted::ProbeFailed,
+    pub fn all() -> impl Iterator<Item = HostCount> {
+        let of = |kind: fn(Detector) -> HostCount| Detector::ALL.into_iter().map(kind);
+        of(HostCount::Detected).chain(of(HostCount::Ejected)).chain(of(HostCount::Would)).chain([
+            HostCount::Overflow,
+            HostCount::Readmitted,
+            HostCount::ProbeFailed,
         ])
     }
 
     fn number(self) -> usize {
         match self {
-            Counted::Detected(detector) => detector as usize,
-            Counted::Ejected(detector) => Detector::COUNT + detector as usize,
-            Counted::Would(detector) => 2 * Detector::COUNT + detector as usize,
-            Counted::Overflow => 3 * Detector::COUNT,
-            Counted::Readmitted => 3 * Detector::COUNT + 1,
-            Counted::ProbeFailed => 3 * Detector::COUNT + 2,
+            HostCount::Detected(detector) => detector as usize,
+            HostCount::Ejected(detector) => Detector::COUNT + detector as usize,
+            HostCount::Would(detector) => 2 * Detector::COUNT + detector as usize,
+            HostCount::Overflow => 3 * Detector::COUNT,
+            HostCount::Readmitted => 3 * Detector::COUNT + 1,
+            HostCount::ProbeFailed => 3 * Detector::COUNT + 2,
         }
     }
 }
 
 /// Something that happened to a host, to be told in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Happening {
+pub struct HostEvent {
     /// The host's address.
     pub host: Vec<u8>,
     /// What happened.
-    pub what: What,
+    pub kind: HostEventKind,
     /// How many hosts are out after it.
     pub out: u16,
     /// How many there are.
@@ -69,13 +69,13 @@ pub struct Happening {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum HostEventKind {
     /// It was ejected for so long; without end if only a heartbeat lets it back.
-    Ejected(Cause, Duration),
+    Ejected(EjectionCause, Duration),
     /// It would have been ejected.
-    WouldEject(Cause),
+    WouldEject(EjectionCause),
     /// It was not ejected: too many are out.
-    Overflow(Cause),
+    Overflow(EjectionCause),
     /// Its probe failed, and it is out for so long more.
     ProbeFailed {
         /// How the probe ended.
@@ -98,42 +98,42 @@ const MOST: usize = 64;
 
 /// What has not been told yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct HostEvents {
     counts: [u32; KINDS],
     /// In their order.
-    pub happenings: Vec<Happening>,
+    pub list: Vec<HostEvent>,
     /// How many more there were.
     pub left_out: u32,
 }
 
-impl Default for News {
+impl Default for HostEvents {
     fn default() -> Self {
-        News { counts: [0; KINDS], happenings: Vec::new(), left_out: 0 }
+        HostEvents { counts: [0; KINDS], list: Vec::new(), left_out: 0 }
     }
 }
 
-impl News {
+impl HostEvents {
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.happenings.is_empty() && self.left_out == 0 && self.counts.iter().all(|count| *count == 0)
+        self.list.is_empty() && self.left_out == 0 && self.counts.iter().all(|count| *count == 0)
     }
 
     /// Counts something so many times.
-    pub fn count(&mut self, counted: Counted, times: u32) {
+    pub fn count(&mut self, counted: HostCount, times: u32) {
         if let Some(count) = self.counts.get_mut(counted.number()) {
             *count = count.saturating_add(times);
         }
     }
 
     /// What was counted, and how often.
-    pub fn counts(&self) -> impl Iterator<Item = (Counted, u32)> {
-        Counted::all().zip(self.counts).filter(|(_, count)| *count > 0)
+    pub fn counts(&self) -> impl Iterator<Item = (HostCount, u32)> {
+        HostCount::all().zip(self.counts).filter(|(_, count)| *count > 0)
     }
 
     /// Notes a happening.
-    pub fn note(&mut self, happening: Happening) {
-        if self.happenings.len() < MOST {
-            self.happenings.push(happening);
+    pub fn note(&mut self, event: HostEvent) {
+        if self.list.len() < MOST {
+            self.list.push(event);
         } else {
             self.left_out = self.left_out.saturating_add(1);
         }
@@ -147,17 +147,17 @@ impl News {
             out.u32(*count);
         }
         out.u32(self.left_out);
-        out.u8(self.happenings.len().min(MOST) as u8);
-        for happening in self.happenings.iter().take(MOST) {
-            out.bytes(&happening.host);
-            happening.what.write(out);
-            out.u16(happening.out);
-            out.u16(happening.of);
+        out.u8(self.list.len().min(MOST) as u8);
+        for event in self.list.iter().take(MOST) {
+            out.bytes(&event.host);
+            event.kind.write(out);
+            out.u16(event.out);
+            out.u16(event.of);
         }
     }
 
     pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
-        let mut news = News::default();
+        let mut events = HostEvents::default();
         let mut least = 0;
         for _ in 0..input.u8()? {
             let (number, times) = (usize::from(input.u8()?), input.u32()?);
@@ -166,69 +166,69 @@ impl News {
                 return None;
             }
             least = number + 1;
-            *news.counts.get_mut(number)? = times;
+            *events.counts.get_mut(number)? = times;
         }
-        news.left_out = input.u32()?;
-        let happenings = usize::from(input.u8()?);
-        if happenings > MOST {
+        events.left_out = input.u32()?;
+        let list = usize::from(input.u8()?);
+        if list > MOST {
             return None;
         }
-        for _ in 0..happenings {
-            news.happenings.push(Happening {
+        for _ in 0..list {
+            events.list.push(HostEvent {
                 host: input.bytes()?.to_owned(),
-                what: What::read(input)?,
+                kind: HostEventKind::read(input)?,
                 out: input.u16()?,
                 of: input.u16()?,
             });
         }
-        Some(news)
+        Some(events)
     }
 }
 
-impl What {
+impl HostEventKind {
     fn write(&self, out: &mut Writer) {
         match self {
-            What::Ejected(cause, lasts) => {
+            HostEventKind::Ejected(cause, lasts) => {
                 out.u8(0);
                 cause.write(out);
                 out.u64(nanos(*lasts));
             }
-            What::WouldEject(cause) => {
+            HostEventKind::WouldEject(cause) => {
                 out.u8(1);
                 cause.write(out);
             }
-            What::Overflow(cause) => {
+            HostEventKind::Overflow(cause) => {
                 out.u8(2);
                 cause.write(out);
             }
-            What::ProbeFailed { end, slow, lasts, ejections } => {
+            HostEventKind::ProbeFailed { end, slow, lasts, ejections } => {
                 out.u8(3);
                 out.end(*end);
                 out.u64(slow.map_or(0, nanos));
                 out.u64(nanos(*lasts));
                 out.u16(*ejections);
             }
-            What::Readmitted(after) => {
+            HostEventKind::Readmitted(after) => {
                 out.u8(4);
                 out.u64(nanos(*after));
             }
-            What::Full => out.u8(5),
+            HostEventKind::Full => out.u8(5),
         }
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         Some(match input.u8()? {
-            0 => What::Ejected(Cause::read(input)?, Duration::from_nanos(input.u64()?)),
-            1 => What::WouldEject(Cause::read(input)?),
-            2 => What::Overflow(Cause::read(input)?),
-            3 => What::ProbeFailed {
+            0 => HostEventKind::Ejected(EjectionCause::read(input)?, Duration::from_nanos(input.u64()?)),
+            1 => HostEventKind::WouldEject(EjectionCause::read(input)?),
+            2 => HostEventKind::Overflow(EjectionCause::read(input)?),
+            3 => HostEventKind::ProbeFailed {
                 end: input.end()?,
                 slow: Some(input.u64()?).filter(|nanos| *nanos > 0).map(Duration::from_nanos),
                 lasts: Duration::from_nanos(input.u64()?),
                 ejections: input.u16()?,
             },
-            4 => What::Readmitted(Duration::from_nanos(input.u64()?)),
-            5 => What::Full,
+            4 => HostEventKind::Readmitted(Duration::from_nanos(input.u64()?)),
+            5 => HostEventKind::Full,
             _ => return None,
         })
     }
@@ -242,18 +242,18 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_number() {
-        for (number, counted) in Counted::all().enumerate() {
+        for (number, counted) in HostCount::all().enumerate() {
             assert_eq!(counted.number(), number);
         }
-        assert_eq!(Counted::all().count(), KINDS);
+        assert_eq!(HostCount::all().count(), KINDS);
     }
 
     #[test]
     fn beyond_the_most_there_is_a_count_and_no_growth() {
-        let mut news = News::default();
+        let mut events = HostEvents::default();
         for _ in 0..100 {
-            news.note(Happening { host: b"10.0.0.1:80".to_vec(), what: What::Full, out: 0, of: 1 });
+            events.note(HostEvent { host: b"10.0.0.1:80".to_vec(), kind: HostEventKind::Full, out: 0, of: 1 });
         }
-        assert_eq!((news.happenings.len(), news.left_out), (MOST, 36));
+        assert_eq!((events.list.len(), events.left_out), (MOST, 36));
     }
 }

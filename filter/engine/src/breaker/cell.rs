@@ -313,6 +313,14 @@ const MOST_PROBES: u16 = 100;
 impl Record for Cell {
     const KIND: Kind = Kind::Breaker;
 
+    fn invariants(&self) -> bool {
+        match &self.state {
+            State::Closed | State::Ramping { .. } => true,
+            State::Open { since, until } => since <= until,
+            State::HalfOpen(half_open) => half_open.invariants(),
+        }
+    }
+
     fn write(&self, out: &mut Writer) {
         out.u32(self.generation);
         out.u16(self.opens);

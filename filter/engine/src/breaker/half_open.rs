@@ -4,6 +4,7 @@ use holdfast_policy::document::Breaker;
 
 use crate::base::time::Timestamp;
 use crate::http::outcome::Outcome;
+use crate::store::record::are_different;
 use crate::store::window::Tally;
 
 /// The probes of one half-open phase.
@@ -29,6 +30,15 @@ pub struct Lease {
 }
 
 impl HalfOpen {
+    /// No permit is held twice, and no outcome is counted as more than it is.
+    pub(super) fn invariants(&self) -> bool {
+        let Tally { total, failures, slow } = self.judged;
+        failures <= total
+            && slow <= total
+            && u32::from(self.run) <= failures
+            && are_different(self.leases.iter().map(|lease| lease.id))
+    }
+
     /// Permits that are held or used up.
     fn used(&self) -> u32 {
         u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.judged.total)

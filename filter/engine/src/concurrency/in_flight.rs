@@ -6,7 +6,7 @@
 use core::time::Duration;
 
 use crate::base::time::Timestamp;
-use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::record::{Kind, Reader, Record, Writer, are_different};
 use crate::store::workers::{MOST, WorkerSlot};
 
 /// How long a worker's count holds without being renewed.
@@ -66,6 +66,12 @@ impl InFlight {
 
 impl Record for InFlight {
     const KIND: Kind = Kind::InFlight;
+
+    /// Each worker counts once.
+    fn invariants(&self) -> bool {
+        self.counts.iter().all(|count| count.requests > 0)
+            && are_different(self.counts.iter().map(|count| count.worker))
+    }
 
     fn write(&self, out: &mut Writer) {
         out.u16(self.counts.len().min(MOST) as u16);

@@ -13,7 +13,7 @@ use super::host_events::{HostCount, HostEvent, HostEventKind, HostEvents};
 use crate::base::random::scale;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
-use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::record::{Kind, Reader, Record, Writer, are_different};
 use holdfast_policy::document::{Detector, Mode, Outlier};
 
 /// The most hosts of a group.
@@ -678,6 +678,13 @@ impl Host {
 
 impl Record for HostTable {
     const KIND: Kind = Kind::Hosts;
+
+    /// Each host is there once, under a name of its own.
+    fn invariants(&self) -> bool {
+        self.hosts.len() <= MOST_HOSTS
+            && are_different(self.hosts().map(|(_, host)| host.address.as_slice()))
+            && are_different(self.hosts().map(|(id, _)| id.id))
+    }
 
     fn size(&self) -> usize {
         64 + self.hosts.len() * 80

@@ -10,7 +10,7 @@
 //! that is a second or two old; whoever takes a place looks at the occupant's own records first.
 
 use crate::base::time::{SKEW, Timestamp};
-use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::record::{Kind, Reader, Record, Writer, are_different};
 use crate::store::worker::VIEW_LASTS_UNSIGNALLED;
 use crate::store::{Expected, Store, update};
 use core::time::Duration;
@@ -196,6 +196,11 @@ impl Directory {
 
 impl Record for Directory {
     const KIND: Kind = Kind::Occupants;
+
+    /// Nobody has two places.
+    fn invariants(&self) -> bool {
+        are_different(self.entries.iter().map(|entry| entry.name))
+    }
 
     fn size(&self) -> usize {
         self.entries.len().saturating_mul(26).saturating_add(10)

@@ -114,6 +114,10 @@ pub fn update<R: Record + Clone, V>(
         verdict = Some(now);
         match new {
             Some(new) => {
+                debug_assert!(
+                    !old.as_ref().is_none_or(Record::invariants) || new.invariants(),
+                    "{key}: the fields of a changed record do not fit together"
+                );
                 let bytes = new.encode(fingerprint);
                 record = Some(new);
                 Some(bytes)

@@ -79,6 +79,12 @@ pub trait Record: Sized {
     /// Reads the fields; `None` when they cannot be right.
     fn read(input: &mut Reader<'_>) -> Option<Self>;
 
+    /// Whether the fields fit together. Bytes that somebody else wrote may not; a change of ours keeps it so, which builds with debug
+    /// assertions check after each one.
+    fn invariants(&self) -> bool {
+        true
+    }
+
     /// About how many bytes the fields take, to reserve them at once.
     fn size(&self) -> usize {
         54
@@ -103,6 +109,13 @@ pub trait Record: Sized {
         let record = Self::read(&mut input)?;
         input.0.is_empty().then_some(record)
     }
+}
+
+/// Whether no two of these are equal.
+pub fn are_different<T: Ord>(items: impl Iterator<Item = T>) -> bool {
+    let mut items: Vec<T> = items.collect();
+    items.sort_unstable();
+    items.is_sorted_by(|one, next| one < next)
 }
 
 /// Appends integers.

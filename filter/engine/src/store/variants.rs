@@ -11,7 +11,7 @@
 use core::time::Duration;
 
 use crate::base::time::Timestamp;
-use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::record::{Kind, Reader, Record, Writer, are_different};
 use crate::store::{Store, update};
 
 /// How long a content counts as live without being renewed.
@@ -104,6 +104,11 @@ impl Variants {
 
 impl Record for Variants {
     const KIND: Kind = Kind::Variants;
+
+    /// Each content is there once.
+    fn invariants(&self) -> bool {
+        self.0.len() <= MOST && are_different(self.0.iter().map(|variant| variant.content))
+    }
 
     fn write(&self, out: &mut Writer) {
         out.u8(self.0.len().min(MOST) as u8);

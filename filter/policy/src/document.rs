@@ -113,6 +113,12 @@ pub enum Dimension {
     Header(String),
 }
 
+impl Dimension {
+    /// Those that are a word in the policy document, in the order of the documentation.
+    pub const WORDS: [(&'static str, Dimension); 3] =
+        [("cluster", Dimension::Cluster), ("route", Dimension::Route), ("authority", Dimension::Authority)];
+}
+
 /// Whether a feature acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Mode {
@@ -123,6 +129,12 @@ pub enum Mode {
     Shadow,
     /// Do nothing.
     Off,
+}
+
+impl Mode {
+    /// All, with their words in the policy document, in the order of the documentation.
+    pub const WORDS: [(&'static str, Mode); 3] =
+        [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)];
 }
 
 /// What counts as a failure, as nothing, and as slow. `ignore` is looked at first.
@@ -287,6 +299,15 @@ pub enum BreakerControl {
     ForcedOpen,
     /// No request is rejected and nothing is judged.
     ForcedClosed,
+}
+
+impl BreakerControl {
+    /// All, with their words in the policy document, in the order of the documentation.
+    pub const WORDS: [(&'static str, BreakerControl); 3] = [
+        ("auto", BreakerControl::Auto),
+        ("forced_open", BreakerControl::ForcedOpen),
+        ("forced_closed", BreakerControl::ForcedClosed),
+    ];
 }
 
 /// Ceiling on requests in flight for a key, over all workers.
@@ -512,6 +533,16 @@ pub enum Jitter {
     Decorrelated,
     /// The exponential wait itself.
     None,
+}
+
+impl Jitter {
+    /// All, with their words in the policy document, in the order of the documentation.
+    pub const WORDS: [(&'static str, Jitter); 4] = [
+        ("full", Jitter::Full),
+        ("equal", Jitter::Equal),
+        ("decorrelated", Jitter::Decorrelated),
+        ("none", Jitter::None),
+    ];
 }
 
 /// Whether a host's own wish when to come again is heard: `retry-after` or `grpc-retry-pushback-ms`.

@@ -1,5 +1,7 @@
-//! Compiles policy documents natively, exactly as the module does, and says what is wrong or what they will do.
+//! Compiles policy documents natively, exactly as the module does, and says what is wrong or what they will do. With
+//! `--reference` it prints which keys there are.
 
+mod reference;
 mod summary;
 mod warnings;
 
@@ -19,6 +21,9 @@ enum Outcome {
     Unreadable = 2,
 }
 
+/// The option that prints the reference.
+const REFERENCE: &str = "reference";
+
 fn main() -> ExitCode {
     let arguments = Command::new("holdfast-check")
         .version(env!("CARGO_PKG_VERSION"))
@@ -29,9 +34,20 @@ fn main() -> ExitCode {
                 .help("Policy documents (JSON), - for standard input")
                 .value_parser(value_parser!(OsString))
                 .action(ArgAction::Append)
-                .required(true),
+                .required_unless_present(REFERENCE),
+        )
+        .arg(
+            Arg::new(REFERENCE)
+                .long(REFERENCE)
+                .help("Print the reference of all keys as Markdown")
+                .action(ArgAction::SetTrue)
+                .exclusive(true),
         )
         .get_matches();
+    if arguments.get_flag(REFERENCE) {
+        say(io::stdout(), &reference::reference());
+        return ExitCode::SUCCESS;
+    }
     let files = arguments.get_many::<OsString>("FILE").into_iter().flatten();
     let worst = files.map(|file| check(file)).max().unwrap_or(Outcome::Valid);
     ExitCode::from(worst as u8)

@@ -1,42 +1,28 @@
-//! What a key that is not given means, all in one place.
+//! What an empty block means, from the defaults in the tables.
 
-use core::num::{NonZeroU16, NonZeroU32};
-use core::time::Duration;
-
-use crate::document::{
-    Backoff, Breaker, BreakerControl, Budget, Consecutive, Dimension, FailureRate, GrpcSet, Heartbeat, Jitter, Latency,
-    Mode, OutcomeRules, Outlier, Retry, RetryAfter, RetryOn, RetryWord, Scope, StatusSet, SuccessRate, Throttle,
-    Window, WordSet,
+use super::outcome::{grpc_set, status_set};
+use super::table::{
+    BACKOFF, BREAKER, BUDGET, FAILURE, HALF_OPEN, IGNORE, OUTLIER, POLICY, PROBE, RETRY, RETRY_AFTER, key,
 };
-use crate::percent::Percent;
-
-/// gRPC status of a fallback answer: UNAVAILABLE.
-pub const FALLBACK_GRPC_STATUS: u8 = 14;
-/// `content-type` of a fallback whose body is a string.
-pub const TEXT_CONTENT_TYPE: &str = "text/plain; charset=utf-8";
-/// `content-type` of a fallback whose body is any other JSON value.
-pub const JSON_CONTENT_TYPE: &str = "application/json";
+use super::{outlier, retry};
+use crate::document::{
+    Backoff, Breaker, BreakerControl, Budget, Jitter, Mode, OutcomeRules, Outlier, Retry, RetryAfter, RetryOn, Scope,
+    StatusSet, Window,
+};
 
 /// State per cluster.
 pub fn scope() -> Scope {
-    Scope { by: vec![Dimension::Cluster], max_keys: nonzero16(256) }
+    Scope { by: super::scope::default(), max_keys: key!(POLICY.small_count("max_keys")).default }
 }
 
 /// Server errors, as HTTP and gRPC tell them, and no answer at all.
 pub fn outcome() -> OutcomeRules {
-    let mut failure_status = StatusSet::default();
-    failure_status.insert_range(500, 599);
-    let mut failure_grpc = GrpcSet::default();
-    // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
-    for status in [2, 4, 13, 14, 15] {
-        failure_grpc.insert(status);
-    }
     OutcomeRules {
-        failure_status,
-        failure_grpc,
-        failure_local: true,
-        ignore_status: StatusSet::default(),
-        ignore_grpc: GrpcSet::default(),
+        failure_status: status_set(key!(FAILURE.statuses("status")).default),
+        failure_grpc: grpc_set(key!(FAILURE.strings("grpc_status")).default),
+        failure_local: key!(FAILURE.boolean("local")).default,
+        ignore_status: status_set(key!(IGNORE.statuses("status")).default),
+        ignore_grpc: grpc_set(key!(IGNORE.strings("grpc_status")).default),
         slow_after: None,
     }
 }
@@ -45,123 +31,74 @@ pub fn outcome() -> OutcomeRules {
 pub fn breaker(mode: Mode) -> Breaker {
     Breaker {
         mode,
-        window: Window::Time(Duration::from_secs(10)),
-        min_requests: nonzero32(20),
-        failure_rate: Percent::whole(50),
-        slow_rate: Percent::ZERO,
+        window: Window::Time(key!(BREAKER.duration("window")).default),
+        min_requests: key!(BREAKER.count("min_requests")).default,
+        failure_rate: key!(BREAKER.percent("failure_rate")).default,
+        slow_rate: key!(BREAKER.percent("slow_rate")).default,
         consecutive_failures: None,
-        open_for: Duration::from_secs(30),
-        open_growth: 2000,
-        open_max: Duration::from_secs(5 * 60),
-        open_jitter: Percent::whole(10),
-        honor_retry_after: true,
-        probes: nonzero16(5),
-        lease: Duration::from_secs(10),
-        ramp: Duration::ZERO,
-        state: BreakerControl::Auto,
+        open_for: key!(BREAKER.duration("open_for")).default,
+        open_growth: key!(BREAKER.number("open_growth")).default,
+        open_max: key!(BREAKER.duration("open_max")).default,
+        open_jitter: key!(BREAKER.percent("open_jitter")).default,
+        honor_retry_after: key!(BREAKER.boolean("honor_retry_after")).default,
+        probes: key!(HALF_OPEN.small_count("probes")).default,
+        lease: key!(HALF_OPEN.duration("lease")).default,
+        ramp: key!(BREAKER.duration("ramp")).default,
+        state: key!(BREAKER.word("state", &BreakerControl::WORDS)).default,
     }
 }
 
-/// Rejects as soon as more than 5 % of the requests of 30 s failed.
-pub fn throttle(mode: Mode) -> Throttle {
-    Throttle {
-        mode,
-        success_rate: Percent::whole(95),
-        aggression: 1000,
-        max_rejection: Percent::whole(80),
-        min_rps: 0,
-        window: Duration::from_secs(30),
-    }
-}
-
-/// The methods that RFC 9110, section 9.2.2, calls idempotent.
-pub const IDEMPOTENT_METHODS: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
-
-/// Two more tries of an idempotent request that had no answer or a gateway's, within a fifth of all requests.
+/// Two retries of an idempotent request that had no answer or a gateway's, within a fifth of all requests.
 pub fn retry(mode: Mode) -> Retry {
-    const ON: WordSet =
-        WordSet::of(&[RetryWord::ConnectFailure, RetryWord::RefusedStream, RetryWord::Reset, RetryWord::GatewayError]);
     Retry {
         mode,
-        max_retries: 2,
-        on: RetryOn { words: ON, statuses: StatusSet::default() },
-        methods: IDEMPOTENT_METHODS.map(str::to_owned).to_vec(),
-        idempotency_header: "idempotency-key".to_owned(),
+        max_retries: key!(RETRY.whole("max_retries")).default as u8,
+        on: RetryOn { words: retry::word_set(key!(RETRY.strings("on")).default), statuses: StatusSet::default() },
+        methods: retry::owned(key!(RETRY.strings("methods")).default),
+        idempotency_header: key!(RETRY.string("idempotency_header")).default.to_owned(),
         per_try_timeout: None,
         timeout: None,
-        backoff: Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250), jitter: Jitter::Full },
-        retry_after: RetryAfter { honor: true, max: Duration::from_secs(5 * 60) },
-        budget: Budget { ratio: Percent::whole(20), min_per_second: 10_000, window: Duration::from_secs(10) },
-        skip_retries_of_retries: true,
-        hedge_on_per_try_timeout: false,
+        backoff: Backoff {
+            base: key!(BACKOFF.duration("base")).default,
+            max: key!(BACKOFF.duration("max")).default,
+            jitter: key!(BACKOFF.word("jitter", &Jitter::WORDS)).default,
+        },
+        retry_after: RetryAfter {
+            honor: key!(RETRY_AFTER.boolean("honor")).default,
+            max: key!(RETRY_AFTER.duration("max")).default,
+        },
+        budget: Budget {
+            ratio: key!(BUDGET.percent("ratio")).default,
+            min_per_second: key!(BUDGET.number("min_per_second")).default,
+            window: key!(BUDGET.duration("window")).default,
+        },
+        skip_retries_of_retries: key!(RETRY.boolean("skip_retries_of_retries")).default,
+        hedge_on_per_try_timeout: key!(RETRY.boolean("hedge_on_per_try_timeout")).default,
     }
 }
 
-/// Failures in a row that eject where a detector of them is given without a number.
-pub const CONSECUTIVE: NonZeroU16 = nonzero16(5);
-/// How often a listing of hosts is read.
-pub const DISCOVER_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Takes a host out at 5 failures in a row, for 30 s, then for longer; half of a cluster at most.
+/// Ejects a host at 5 failures in a row, for 30 s, then for longer; half of a cluster at most.
 pub fn outlier(mode: Mode) -> Outlier {
+    let run = |limit| outlier::detector(limit, mode);
     Outlier {
         mode,
-        consecutive_failures: Some(Consecutive { limit: CONSECUTIVE, mode }),
-        consecutive_gateway_failures: None,
-        consecutive_local_failures: None,
+        consecutive_failures: run(key!(OUTLIER.whole("consecutive_failures")).default),
+        consecutive_gateway_failures: run(key!(OUTLIER.whole("consecutive_gateway_failures")).default),
+        consecutive_local_failures: run(key!(OUTLIER.whole("consecutive_local_failures")).default),
         failure_rate: None,
         success_rate: None,
         latency: None,
         heartbeat: None,
-        interval: Duration::from_secs(10),
-        base_ejection_time: Duration::from_secs(30),
-        max_ejection_time: Duration::from_secs(5 * 60),
-        ejection_jitter: Percent::whole(10),
-        max_ejected: Percent::whole(50),
-        always_eject_one: true,
-        panic_threshold: Percent::whole(50),
-        probe_requests: nonzero16(1),
-        slow_start: Duration::ZERO,
+        interval: key!(OUTLIER.duration("interval")).default,
+        base_ejection_time: key!(OUTLIER.duration("base_ejection_time")).default,
+        max_ejection_time: key!(OUTLIER.duration("max_ejection_time")).default,
+        ejection_jitter: key!(OUTLIER.percent("ejection_jitter")).default,
+        max_ejected: key!(OUTLIER.percent("max_ejected")).default,
+        always_eject_one: key!(OUTLIER.boolean("always_eject_one")).default,
+        panic_threshold: key!(OUTLIER.percent("panic_threshold")).default,
+        probe_requests: key!(PROBE.small_count("requests")).default,
+        slow_start: key!(OUTLIER.duration("slow_start")).default,
         hosts: Vec::new(),
         discover: None,
     }
-}
-
-/// Where `failure_rate` is given.
-pub fn failure_rate(mode: Mode) -> FailureRate {
-    FailureRate { threshold: Percent::whole(85), min_requests: nonzero32(50), min_hosts: nonzero16(5), mode }
-}
-
-/// Where `success_rate` is given.
-pub fn success_rate(mode: Mode) -> SuccessRate {
-    SuccessRate { stdev_factor: 1900, min_requests: nonzero32(100), min_hosts: nonzero16(5), mode }
-}
-
-/// Where `latency` is given: three times as slow as the others.
-pub fn latency(mode: Mode) -> Latency {
-    let floor = Duration::from_millis(20);
-    Latency { deviation: 200, min_requests: nonzero32(50), min_hosts: nonzero16(3), floor, mode }
-}
-
-/// Where `heartbeat` is given.
-pub fn heartbeat(mode: Mode) -> Heartbeat {
-    let mut status = StatusSet::default();
-    status.insert_range(200, 299);
-    Heartbeat {
-        path: "/healthz".to_owned(),
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(2),
-        unhealthy_after: nonzero16(3),
-        healthy_after: nonzero16(2),
-        status,
-        mode,
-    }
-}
-
-const fn nonzero16(value: u16) -> NonZeroU16 {
-    NonZeroU16::MIN.saturating_add(value.saturating_sub(1))
-}
-
-const fn nonzero32(value: u32) -> NonZeroU32 {
-    NonZeroU32::MIN.saturating_add(value.saturating_sub(1))
 }

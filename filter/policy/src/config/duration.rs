@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::error::{Report, Reported};
 use super::reader::{Fields, Item, quoted};
+use super::table::{Entry, Timed};
 
 /// Units, the longest first, in nanoseconds.
 const UNITS: [(&str, u64); 6] = [
@@ -91,13 +92,18 @@ pub fn text(duration: Duration) -> String {
     if out.is_empty() { "0s".to_owned() } else { out }
 }
 
+/// A range of durations as it appears in messages.
+pub(super) fn within(range: &RangeInclusive<Duration>) -> String {
+    format!("within {}..={}", text(*range.start()), text(*range.end()))
+}
+
 /// The value as a duration within `range`.
 pub(super) fn read(
     item: &Item<'_>,
     range: &RangeInclusive<Duration>,
     report: &mut Report,
 ) -> Result<Duration, Reported> {
-    let within = format!("within {}..={}", text(*range.start()), text(*range.end()));
+    let within = within(range);
     let expected = format!("a duration {within} such as \"250ms\", \"10s\" or \"1m30s\"");
     let written = item.string(&expected, report)?;
     match parse(written) {
@@ -108,19 +114,21 @@ pub(super) fn read(
 }
 
 impl Fields<'_> {
-    /// The duration within `range` of a key, `default` without the key.
-    pub(super) fn duration(
-        &self,
-        key: &str,
-        default: Duration,
-        range: &RangeInclusive<Duration>,
-        report: &mut Report,
-    ) -> Result<Duration, Reported> {
-        Ok(self.optional_duration(key, range, report)?.unwrap_or(default))
+    /// The duration of a key, or its default.
+    pub(super) fn duration(&self, key: &Timed, report: &mut Report) -> Result<Duration, Reported> {
+        Ok(self.duration_within(key.name, &key.range, report)?.unwrap_or(key.default))
     }
 
-    /// The duration within `range` of a key, `None` without the key.
+    /// The duration of a key, if it is there.
     pub(super) fn optional_duration(
+        &self,
+        key: &Entry<RangeInclusive<Duration>, ()>,
+        report: &mut Report,
+    ) -> Result<Option<Duration>, Reported> {
+        self.duration_within(key.name, &key.range, report)
+    }
+
+    fn duration_within(
         &self,
         key: &str,
         range: &RangeInclusive<Duration>,

@@ -2,11 +2,11 @@
 
 use super::error::{Report, Reported, gather};
 use super::json::Node;
-use super::reader::{Item, Keys};
+use super::reader::Item;
 use super::respond;
+use super::table::{FALLBACK, key, keys};
 use crate::document::{Fallback, FallbackKind, Reason, ReasonSet};
 
-const KEYS: Keys = Keys { accepted: &["on", "respond"], not_yet: &["stale", "route", "call"] };
 const REASONS_NOT_YET: &[&str] = &["no_host"];
 
 /// Which features of the policy can give a reason.
@@ -32,13 +32,18 @@ pub(super) fn read(item: &Item<'_>, features: &Features, report: &mut Report) ->
 }
 
 fn entry(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<Fallback, Reported> {
-    let fields = item.object(KEYS, report)?;
-    let on = fields
-        .required("on", "a list of reasons such as [\"open\"]", report, |item, report| reasons(item, features, report));
-    let response = match (fields.get("respond"), fields.not_yet) {
+    let fields = item.object(keys!(FALLBACK), report)?;
+    let on = fields.required(
+        key!(FALLBACK.required("on")),
+        "a list of reasons such as [\"open\"]",
+        report,
+        |item, report| reasons(item, features, report),
+    );
+    let key = key!(FALLBACK.required("respond"));
+    let response = match (fields.get(key), fields.not_yet) {
         // That respond is missing beside a kind of a later version is no second problem.
         (None, Some(reported)) => Err(reported),
-        _ => fields.required("respond", "an object such as {\"status\": 503}", report, respond::read),
+        _ => fields.required(key, "an object such as {\"status\": 503}", report, respond::read),
     };
     Ok(Fallback { on: on?, kind: FallbackKind::Static(response?) })
 }

@@ -20,17 +20,23 @@ pub(super) fn name(path: &str, text: &str, report: &mut Report) -> Result<String
     Err(report.add(path, format!("must be a header name (letters, digits, \"-\"), was {}{hint}", quoted(text))))
 }
 
-/// The most headers in one object.
-const MAX_HEADERS: usize = 100;
+/// What [`read`] takes.
+pub(super) const EXPECTED: &str = "a header name";
 
-/// An object of header names and what `read` makes of their values; it is given the lower-case name.
+/// A header name, in lower case.
+pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<String, Reported> {
+    name(&item.path, item.string(EXPECTED, report)?, report)
+}
+
+/// An object of at most `most` header names and what `read` makes of their values; it is given the lower-case name.
 pub(super) fn pairs<T>(
     fields: &Fields<'_>,
+    most: usize,
     report: &mut Report,
     mut read: impl FnMut(&str, &Item<'_>, &mut Report) -> Result<T, Reported>,
 ) -> Result<Vec<(String, T)>, Reported> {
-    if fields.len() > MAX_HEADERS {
-        let problem = format!("must have at most {MAX_HEADERS} headers, has {}", fields.len());
+    if fields.len() > most {
+        let problem = format!("must have at most {most} headers, has {}", fields.len());
         return Err(report.add(&fields.path, problem));
     }
     let mut names: Vec<String> = Vec::new();

@@ -1,7 +1,8 @@
 //! The policy document: JSON bytes to a [`Document`].
 //!
 //! Three steps: the bytes become a tree that keeps what was written (`json`); a cursor walks it and reports what does
-//! not fit (`reader`); each block of the document compiles itself with that cursor, one file per block. Nothing stops
+//! not fit (`reader`); each block of the document compiles itself with that cursor, one file per block. Which keys a block
+//! has, which values they take and what holds without them stands in a [`table`], one file per block as well. Nothing stops
 //! at the first error: an operator sees all of them at once, each with its JSON path, the value found and what is
 //! accepted. No bytes can make this panic.
 
@@ -23,6 +24,7 @@ mod respond;
 mod retry;
 mod scope;
 mod spelling;
+pub mod table;
 mod template;
 mod throttle;
 
@@ -34,14 +36,15 @@ pub use error::{Error, Errors, MAX_LISTED};
 use crate::document::{Document, Policy};
 use error::{Report, Reported, gather};
 use json::Node;
-use reader::{Item, Keys};
+use reader::Item;
+use table::{DOCUMENT, key, keys};
 
 /// The most policies in a document.
-pub const MAX_POLICIES: usize = 1000;
+pub const MAX_POLICIES: usize = *key!(DOCUMENT.most("policies"));
 
-const KEYS: Keys = Keys::new(&["policies"]);
-const DOCUMENT: &str = "document";
-const POLICIES: &str = "policies";
+/// The path of the document as a whole, for which JSON has none.
+const WHOLE: &str = "document";
+const POLICIES: &str = key!(DOCUMENT.required("policies"));
 
 /// Compiles a policy document, or says everything that is wrong with it.
 pub fn parse(bytes: &[u8]) -> Result<Document, Errors> {
@@ -66,17 +69,17 @@ fn document(bytes: &[u8], report: &mut Report) -> Result<Vec<Policy>, Reported> 
     // Some editors put a byte-order mark before JSON; RFC 8259 lets a reader ignore it.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if bytes.trim_ascii().is_empty() {
-        return Err(report.add(DOCUMENT, "must be a JSON object {\"policies\": [...]}, was empty"));
+        return Err(report.add(WHOLE, "must be a JSON object {\"policies\": [...]}, was empty"));
     }
     let root = match Node::parse(bytes) {
         Ok(root) => root,
         Err(error) => {
             let (line, column, cause) = (error.line(), error.column(), json::cause(&error));
             let problem = format!("not valid JSON at line {line}, column {column}: {cause}");
-            return Err(report.add(DOCUMENT, problem));
+            return Err(report.add(WHOLE, problem));
         }
     };
-    let fields = Item { path: DOCUMENT.to_owned(), node: &root }.object(KEYS, report)?;
+    let fields = Item { path: WHOLE.to_owned(), node: &root }.object(keys!(DOCUMENT), report)?;
     let Some(Item { node, .. }) = fields.get(POLICIES) else {
         return Err(report.add(POLICIES, "is missing; must be a list of policies, [] lets everything pass"));
     };

@@ -4,11 +4,9 @@ use super::error::{Report, Reported};
 use super::reader::Fields;
 use crate::document::Mode;
 
-const MODES: [(&str, Mode); 3] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)];
-
 impl Fields<'_> {
-    /// What `mode` says, `default` without it.
-    pub(super) fn mode(&self, default: Mode, report: &mut Report) -> Result<Mode, Reported> {
-        self.or("mode", default, report, |item, report| item.word(&MODES, report))
+    /// What the key says, `default` without it.
+    pub(super) fn mode(&self, key: &str, default: Mode, report: &mut Report) -> Result<Mode, Reported> {
+        self.or(key, default, report, |item, report| item.word(&Mode::WORDS, report))
     }
 }

@@ -1,38 +1,18 @@
 //! `outcome`: what is a failure, what is ignored, what is slow.
 
-use core::time::Duration;
+use core::ops::RangeInclusive;
 
-use super::defaults;
 use super::error::{Report, Reported, gather};
 use super::json::Node;
-use super::reader::{Item, Keys};
+use super::reader::{Fields, Item, within};
+use super::table::{self, Entry, FAILURE, IGNORE, OUTCOME, key, keys};
 use crate::document::{GRPC_STATUS_NAMES, GrpcSet, OutcomeRules, StatusSet};
 
-const KEYS: Keys = Keys::new(&["failure", "ignore", "slow_after"]);
-const FAILURE_KEYS: Keys = Keys::new(&["status", "grpc_status", "local"]);
-const IGNORE_KEYS: Keys = Keys::new(&["status", "grpc_status"]);
-
-/// Shorter times cannot be told from a request that is not slow.
-const SLOW_AFTER: core::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
-
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules, Reported> {
-    let fields = item.object(KEYS, report)?;
-    let base = defaults::outcome();
-    let failure =
-        fields.or("failure", (base.failure_status, base.failure_grpc, base.failure_local), report, |item, report| {
-            let fields = item.object(FAILURE_KEYS, report)?;
-            let status = fields.or("status", base.failure_status, report, statuses);
-            let grpc = fields.or("grpc_status", base.failure_grpc, report, grpc_statuses);
-            let local = fields.boolean("local", base.failure_local, report);
-            Ok((status?, grpc?, local?))
-        });
-    let ignore = fields.or("ignore", (base.ignore_status, base.ignore_grpc), report, |item, report| {
-        let fields = item.object(IGNORE_KEYS, report)?;
-        let status = fields.or("status", base.ignore_status, report, statuses);
-        let grpc = fields.or("grpc_status", base.ignore_grpc, report, grpc_statuses);
-        Ok((status?, grpc?))
-    });
-    let slow_after = fields.optional_duration("slow_after", &SLOW_AFTER, report);
+    let fields = item.object(keys!(OUTCOME), report)?;
+    let failure = failure(&fields.block(key!(OUTCOME.object("failure"))), report);
+    let ignore = ignore(&fields.block(key!(OUTCOME.object("ignore"))), report);
+    let slow_after = fields.optional_duration(key!(OUTCOME.optional_duration("slow_after")), report);
     let (failure_status, failure_grpc, failure_local) = failure?;
     let (ignore_status, ignore_grpc) = ignore?;
     Ok(OutcomeRules {
@@ -43,6 +23,61 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules,
         ignore_grpc,
         slow_after: slow_after?,
     })
+}
+
+fn failure(item: &Item<'_>, report: &mut Report) -> Result<(StatusSet, GrpcSet, bool), Reported> {
+    let fields = item.object(keys!(FAILURE), report)?;
+    let status = fields.statuses(key!(FAILURE.statuses("status")), report, statuses);
+    let grpc = fields.grpc_statuses(key!(FAILURE.strings("grpc_status")), report);
+    let local = fields.boolean(key!(FAILURE.boolean("local")), report);
+    Ok((status?, grpc?, local?))
+}
+
+fn ignore(item: &Item<'_>, report: &mut Report) -> Result<(StatusSet, GrpcSet), Reported> {
+    let fields = item.object(keys!(IGNORE), report)?;
+    let status = fields.statuses(key!(IGNORE.statuses("status")), report, statuses);
+    let grpc = fields.grpc_statuses(key!(IGNORE.strings("grpc_status")), report);
+    Ok((status?, grpc?))
+}
+
+impl Fields<'_> {
+    /// The statuses of a key as `read` reads them, or its default.
+    pub(super) fn statuses(
+        &self,
+        key: &Entry<(), &'static [RangeInclusive<u16>]>,
+        report: &mut Report,
+        read: impl FnOnce(&Item<'_>, &mut Report) -> Result<StatusSet, Reported>,
+    ) -> Result<StatusSet, Reported> {
+        match self.get(key.name) {
+            Some(item) => read(&item, report),
+            None => Ok(status_set(key.default)),
+        }
+    }
+
+    fn grpc_statuses(
+        &self,
+        key: &Entry<(), &'static [&'static str]>,
+        report: &mut Report,
+    ) -> Result<GrpcSet, Reported> {
+        match self.get(key.name) {
+            Some(item) => grpc_statuses(&item, report),
+            None => Ok(grpc_set(key.default)),
+        }
+    }
+}
+
+/// The set of these ranges.
+pub(super) fn status_set(ranges: &[RangeInclusive<u16>]) -> StatusSet {
+    let mut set = StatusSet::default();
+    ranges.iter().for_each(|range| set.insert_range(*range.start(), *range.end()));
+    set
+}
+
+/// The set of these names.
+pub(super) fn grpc_set(names: &[&str]) -> GrpcSet {
+    let mut set = GrpcSet::default();
+    names.iter().filter_map(|name| named(name)).for_each(|status| set.insert(status));
+    set
 }
 
 /// A list of statuses and ranges of them; may be empty.
@@ -57,31 +92,35 @@ pub(super) fn statuses(item: &Item<'_>, report: &mut Report) -> Result<StatusSet
     Ok(set)
 }
 
+/// What [`status_range`] takes.
+pub(super) fn status_expected() -> String {
+    format!("a status like 503 or a range like \"500-599\" {}", within(&table::STATUS))
+}
+
 /// `503`, `"503"` or `"500-599"`.
 pub(super) fn status_range(item: &Item<'_>, report: &mut Report) -> Result<(u16, u16), Reported> {
-    const EXPECTED: &str = "a status like 503 or a range like \"500-599\" within 100..=599";
     let range = match item.node {
         Node::Number(_) => {
-            let status = item.whole(100..=599, report)? as u16;
+            let status = item.whole(&table::STATUS, report)? as u16;
             Some((status, status))
         }
         Node::String(text) => {
             let (first, last) = text.split_once('-').unwrap_or((text, text));
             status(first).zip(status(last))
         }
-        _ => return Err(item.mismatch(EXPECTED, report)),
+        _ => return Err(item.mismatch(&status_expected(), report)),
     };
     match range {
         Some((first, last)) if first <= last => Ok((first, last)),
         Some(_) => Err(item.refused("an ascending range", report)),
-        None => Err(item.refused(EXPECTED, report)),
+        None => Err(item.refused(&status_expected(), report)),
     }
 }
 
 fn status(text: &str) -> Option<u16> {
     // Three digits exactly: parse() alone would take "+503".
     let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|status| digits && (100..=599).contains(status))
+    text.parse().ok().filter(|status| digits && table::STATUS.contains(&u32::from(*status)))
 }
 
 fn grpc_statuses(item: &Item<'_>, report: &mut Report) -> Result<GrpcSet, Reported> {
@@ -97,12 +136,15 @@ fn grpc_statuses(item: &Item<'_>, report: &mut Report) -> Result<GrpcSet, Report
 /// A gRPC status by name or number.
 pub(super) fn grpc_status(item: &Item<'_>, report: &mut Report) -> Result<u8, Reported> {
     if let Node::Number(_) = item.node {
-        return Ok(item.whole(0..=16, report)? as u8);
+        return Ok(item.whole(&table::GRPC_STATUS, report)? as u8);
     }
-    const EXPECTED: &str = "a gRPC status, a name such as \"UNAVAILABLE\" or a number within 0..=16";
-    let text = item.string(EXPECTED, report)?;
-    match GRPC_STATUS_NAMES.iter().position(|name| *name == text) {
-        Some(status) => Ok(status as u8),
-        None => Err(item.unknown_word(EXPECTED, text, &GRPC_STATUS_NAMES, report)),
-    }
+    let range = within(&table::GRPC_STATUS);
+    let expected = format!("a gRPC status, a name such as \"UNAVAILABLE\" or a number {range}");
+    let text = item.string(&expected, report)?;
+    named(text).ok_or_else(|| item.unknown_word(&expected, text, &GRPC_STATUS_NAMES, report))
+}
+
+/// The gRPC status of this name.
+fn named(name: &str) -> Option<u8> {
+    GRPC_STATUS_NAMES.iter().position(|known| *known == name).map(|status| status as u8)
 }

@@ -6,6 +6,7 @@ use core::ops::RangeInclusive;
 use super::error::{Report, Reported};
 use super::json::Node;
 use super::spelling::nearest;
+use super::table::{Entry, Numeric, Share};
 use crate::percent::Percent;
 
 /// Characters of a value that are shown in a message.
@@ -17,6 +18,9 @@ pub(super) struct Item<'a> {
     pub(super) path: String,
     pub(super) node: &'a Node,
 }
+
+/// What an absent object is read as: each of its keys has its default.
+static NO_KEYS: Node = Node::Object(Vec::new());
 
 /// An object whose keys have been checked.
 #[derive(Debug, Clone)]
@@ -36,12 +40,6 @@ pub(super) struct Keys {
     pub(super) not_yet: &'static [&'static str],
 }
 
-impl Keys {
-    pub(super) const fn new(accepted: &'static [&'static str]) -> Self {
-        Keys { accepted, not_yet: &[] }
-    }
-}
-
 impl<'a> Item<'a> {
     /// Reports that the value is of the wrong type or no word at all for what is `expected`.
     pub(super) fn mismatch(&self, expected: &str, report: &mut Report) -> Reported {
@@ -59,7 +57,7 @@ impl<'a> Item<'a> {
     }
 
     /// The value as an object with known keys; all others and duplicates are reported, the rest can still be read.
-    pub(super) fn object(&self, keys: Keys, report: &mut Report) -> Result<Fields<'a>, Reported> {
+    pub(super) fn object(&self, keys: &Keys, report: &mut Report) -> Result<Fields<'a>, Reported> {
         let Node::Object(entries) = self.node else {
             let expected = format!("an object with the keys {}", keys.accepted.join(", "));
             return Err(self.mismatch(&expected, report));
@@ -151,35 +149,34 @@ impl<'a> Item<'a> {
     }
 
     /// The value as a whole number. `5.0` and `1e3` are whole: tools that hold all numbers as doubles write them.
-    pub(super) fn whole(&self, range: RangeInclusive<u32>, report: &mut Report) -> Result<u32, Reported> {
-        let value = self.bounded("a whole number", &range, report)?;
+    pub(super) fn whole(&self, range: &RangeInclusive<u32>, report: &mut Report) -> Result<u32, Reported> {
+        let value = self.bounded("a whole number", range, report)?;
         if value.fract() != 0.0 {
-            let accepted = format!("a whole number within {}..={}", range.start(), range.end());
-            return Err(self.refused(&accepted, report));
+            return Err(self.refused(&whole_number(range), report));
         }
         Ok(value as u32)
     }
 
-    /// The value as a whole number 1..=`max`.
-    pub(super) fn count(&self, max: u32, report: &mut Report) -> Result<NonZeroU32, Reported> {
-        let value = self.whole(1..=max, report)?;
+    /// The value as a whole number that is not 0.
+    pub(super) fn count(&self, range: &RangeInclusive<u32>, report: &mut Report) -> Result<NonZeroU32, Reported> {
+        let value = self.whole(range, report)?;
         NonZeroU32::new(value).ok_or_else(|| self.refused("at least 1", report))
     }
 
-    /// The value as a whole number 1..=`max`.
-    pub(super) fn small_count(&self, max: u16, report: &mut Report) -> Result<NonZeroU16, Reported> {
-        let value = self.count(max.into(), report)?;
+    /// The value as a whole number of 16 bits that is not 0.
+    pub(super) fn small_count(&self, range: &RangeInclusive<u32>, report: &mut Report) -> Result<NonZeroU16, Reported> {
+        let value = self.count(range, report)?;
         NonZeroU16::try_from(value).map_err(|_| self.refused("smaller", report))
     }
 
     /// The value as a number.
-    pub(super) fn number(&self, range: RangeInclusive<u32>, report: &mut Report) -> Result<f64, Reported> {
-        self.bounded("a number", &range, report)
+    pub(super) fn number(&self, range: &RangeInclusive<u32>, report: &mut Report) -> Result<f64, Reported> {
+        self.bounded("a number", range, report)
     }
 
     /// The value as a percentage from `min` to 100.
     pub(super) fn percent(&self, min: u32, report: &mut Report) -> Result<Percent, Reported> {
-        let value = self.number(min..=100, report)?;
+        let value = self.number(&(min..=100), report)?;
         match Percent::from_f64(value) {
             // For a threshold 0 is "off": a small number may not become it by rounding.
             Some(percent) if !percent.is_zero() || value == 0.0 => Ok(percent),
@@ -188,7 +185,7 @@ impl<'a> Item<'a> {
     }
 
     fn bounded(&self, kind: &str, range: &RangeInclusive<u32>, report: &mut Report) -> Result<f64, Reported> {
-        let accepted = format!("within {}..={}", range.start(), range.end());
+        let accepted = within(range);
         let value = match self.node {
             Node::Number(number) => number.as_f64(),
             _ => None,
@@ -206,6 +203,11 @@ impl<'a> Fields<'a> {
     pub(super) fn get(&self, key: &str) -> Option<Item<'a>> {
         let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
         Some(Item { path: key_path(&self.path, key), node })
+    }
+
+    /// The object of a key; one without keys where it is absent.
+    pub(super) fn block(&self, key: &str) -> Item<'a> {
+        self.get(key).unwrap_or_else(|| Item { path: key_path(&self.path, key), node: &NO_KEYS })
     }
 
     /// All entries, in the order written.
@@ -248,64 +250,50 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The boolean of a key, `default` without the key.
-    pub(super) fn boolean(&self, key: &str, default: bool, report: &mut Report) -> Result<bool, Reported> {
-        self.or(key, default, report, Item::boolean)
+    /// The boolean of a key, or its default.
+    pub(super) fn boolean(&self, key: &Entry<(), bool>, report: &mut Report) -> Result<bool, Reported> {
+        self.or(key.name, key.default, report, Item::boolean)
     }
 
-    /// The percentage from `min` to 100 of a key, `default` without the key.
-    pub(super) fn percent(
-        &self,
-        key: &str,
-        default: Percent,
-        min: u32,
-        report: &mut Report,
-    ) -> Result<Percent, Reported> {
-        self.or(key, default, report, |item, report| item.percent(min, report))
+    /// The percentage of a key, or its default.
+    pub(super) fn percent(&self, key: &Share, report: &mut Report) -> Result<Percent, Reported> {
+        self.or(key.name, key.default, report, |item, report| item.percent(key.range, report))
     }
 
-    /// The number of a key in thousandths, `default` without the key.
-    pub(super) fn factor(
-        &self,
-        key: &str,
-        default: u32,
-        range: RangeInclusive<u32>,
-        report: &mut Report,
-    ) -> Result<u32, Reported> {
-        self.or(key, default, report, |item, report| Ok(thousandths(item.number(range, report)?)))
+    /// The number of a key in thousandths, or its default.
+    pub(super) fn number(&self, key: &Numeric<u32>, report: &mut Report) -> Result<u32, Reported> {
+        let read = |item: &Item<'_>, report: &mut Report| Ok(thousandths(item.number(&key.range, report)?));
+        self.or(key.name, key.default, report, read)
     }
 
-    /// The whole number of a key, `default` without the key.
-    pub(super) fn whole(
-        &self,
-        key: &str,
-        default: u32,
-        range: RangeInclusive<u32>,
-        report: &mut Report,
-    ) -> Result<u32, Reported> {
-        self.or(key, default, report, |item, report| item.whole(range, report))
+    /// The whole number of a key, or its default.
+    pub(super) fn whole(&self, key: &Numeric<u32>, report: &mut Report) -> Result<u32, Reported> {
+        self.or(key.name, key.default, report, |item, report| item.whole(&key.range, report))
     }
 
-    /// The whole number 1..=`max` of a key, `default` without the key.
-    pub(super) fn count(
-        &self,
-        key: &str,
-        default: NonZeroU32,
-        max: u32,
-        report: &mut Report,
-    ) -> Result<NonZeroU32, Reported> {
-        self.or(key, default, report, |item, report| item.count(max, report))
+    /// The whole number of a key that is not 0, or its default.
+    pub(super) fn count(&self, key: &Numeric<NonZeroU32>, report: &mut Report) -> Result<NonZeroU32, Reported> {
+        self.or(key.name, key.default, report, |item, report| item.count(&key.range, report))
     }
 
-    /// The whole number 1..=`max` of a key, `default` without the key.
-    pub(super) fn small_count(
+    /// The whole number of 16 bits of a key that is not 0, or its default.
+    pub(super) fn small_count(&self, key: &Numeric<NonZeroU16>, report: &mut Report) -> Result<NonZeroU16, Reported> {
+        self.or(key.name, key.default, report, |item, report| item.small_count(&key.range, report))
+    }
+
+    /// The whole number of a key that must be there.
+    pub(super) fn required_whole(&self, key: &Numeric<()>, report: &mut Report) -> Result<u32, Reported> {
+        self.required(key.name, &whole_number(&key.range), report, |item, report| item.whole(&key.range, report))
+    }
+
+    /// What the word of a key stands for, or its default.
+    pub(super) fn word<T: Copy>(
         &self,
-        key: &str,
-        default: NonZeroU16,
-        max: u16,
+        key: &Entry<(), T>,
+        words: &[(&str, T)],
         report: &mut Report,
-    ) -> Result<NonZeroU16, Reported> {
-        self.or(key, default, report, |item, report| item.small_count(max, report))
+    ) -> Result<T, Reported> {
+        self.or(key.name, key.default, report, |item, report| item.word(words, report))
     }
 
     /// Whether a key is there twice, which has been reported.
@@ -330,8 +318,18 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A factor in thousandths.
-pub(super) fn thousandths(factor: f64) -> u32 {
+/// A range of numbers as it appears in messages.
+pub(super) fn within(range: &RangeInclusive<u32>) -> String {
+    format!("within {}..={}", range.start(), range.end())
+}
+
+/// A whole number of a range as it appears in messages.
+pub(super) fn whole_number(range: &RangeInclusive<u32>) -> String {
+    format!("a whole number {}", within(range))
+}
+
+/// A number in thousandths.
+pub(super) const fn thousandths(factor: f64) -> u32 {
     (factor * 1000.0).round() as u32
 }
 
@@ -418,7 +416,7 @@ mod tests {
 
     #[test]
     fn whole_numbers_may_be_written_as_doubles() {
-        let whole = |json| problems(json, |item, report| item.whole(1..=4096, report));
+        let whole = |json| problems(json, |item, report| item.whole(&(1..=4096), report));
         assert_eq!(whole("1e3"), "");
         assert_eq!(whole("5.0"), "");
         assert_eq!(whole("5.5"), "policies: must be a whole number within 1..=4096, was 5.5");
@@ -440,7 +438,7 @@ mod tests {
     #[test]
     fn unknown_unsupported_and_duplicate_keys_are_all_reported() {
         let keys = Keys { accepted: &["window", "state"], not_yet: &["retry"] };
-        let object = |json| problems(json, |item, report| item.object(keys, report).map(drop));
+        let object = |json| problems(json, |item, report| item.object(&keys, report).map(drop));
         assert_eq!(
             object(r#"{"windw":1,"retry":{},"state":1,"state":2,"a b":{}}"#),
             "policies.windw: unknown key; accepted here: window, state; did you mean \"window\"?\n\

@@ -2,22 +2,23 @@
 
 use super::error::{Report, Reported};
 use super::json::Node;
-use super::reader::{Item, Keys};
-use super::{defaults, header, outcome, template};
+use super::reader::Item;
+use super::table::{RESPOND, key, keys};
+use super::{header, outcome, template};
 use crate::document::{Escape, StaticResponse, TemplatePart};
 
-const KEYS: Keys = Keys::new(&["status", "headers", "body", "grpc_status"]);
 const CONTENT_TYPE: &str = "content-type";
-
-/// The longest body, in bytes, before variables are filled in.
-const MAX_BODY: usize = 1024 * 1024;
+/// The type of a body that is a string, unless `headers` say another.
+const TEXT: &str = "text/plain; charset=utf-8";
+/// The type of a body that is any other JSON value.
+const JSON: &str = "application/json";
 
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<StaticResponse, Reported> {
-    let fields = item.object(KEYS, report)?;
-    let status = fields
-        .required("status", "a whole number within 200..=599", report, |item, report| item.whole(200..=599, report));
-    let headers = fields.or("headers", Vec::new(), report, headers);
-    let body = fields.or("body", Vec::new(), report, |item, report| {
+    let fields = item.object(keys!(RESPOND), report)?;
+    let status = fields.required_whole(key!(RESPOND.whole_range("status")), report);
+    let headers = fields.or(key!(RESPOND.name("headers")), Vec::new(), report, headers);
+    let body_key = key!(RESPOND.body("body")).name;
+    let body = fields.or(body_key, Vec::new(), report, |item, report| {
         let body = body(item, report)?;
         match status {
             // Source: RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
@@ -27,14 +28,14 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<StaticRespons
             _ => Ok(body),
         }
     });
-    let grpc_status = fields
-        .or("grpc_status", defaults::FALLBACK_GRPC_STATUS, report, |item, report| outcome::grpc_status(item, report));
+    let key = key!(RESPOND.grpc_status("grpc_status"));
+    let grpc_status = fields.or(key.name, key.default, report, outcome::grpc_status);
 
     let (mut headers, body) = (headers?, body?);
     if !body.is_empty() && !headers.iter().any(|(name, _)| name == CONTENT_TYPE) {
-        let content_type = match fields.get("body") {
-            Some(Item { node: Node::String(_), .. }) => defaults::TEXT_CONTENT_TYPE,
-            _ => defaults::JSON_CONTENT_TYPE,
+        let content_type = match fields.get(body_key) {
+            Some(Item { node: Node::String(_), .. }) => TEXT,
+            _ => JSON,
         };
         headers.push((CONTENT_TYPE.to_owned(), content_type.to_owned()));
     }
@@ -45,7 +46,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<StaticRespons
 
 fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, String)>, Reported> {
     let fields = item.dictionary("an object of header names and texts such as {\"x-a\": \"b\"}", report)?;
-    header::pairs(&fields, report, |name, item, report| match header::reserved(name) {
+    header::pairs(&fields, *key!(RESPOND.most("headers")), report, |name, item, report| match header::reserved(name) {
         Some(why) => Err(report.add(&item.path, why)),
         None => header::value(item, report),
     })
@@ -53,16 +54,18 @@ fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, String)>
 
 /// A string is a template, any other value is sent as compact JSON as it is.
 fn body(item: &Item<'_>, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
-    let too_long = |bytes: usize| format!("must be at most 1 MiB ({MAX_BODY} bytes) long, was {bytes} bytes");
+    let most = key!(RESPOND.body("body")).range.bytes;
+    let too_long =
+        |bytes: usize| format!("must be at most {} MiB ({most} bytes) long, was {bytes} bytes", most / (1024 * 1024));
     if let Node::String(text) = item.node {
-        if text.len() > MAX_BODY {
+        if text.len() > most {
             return Err(report.add(&item.path, too_long(text.len())));
         }
         return template::read(&item.path, text, report);
     }
     item.report_duplicates(report);
     match item.node.to_text() {
-        text if text.len() <= MAX_BODY => Ok(vec![TemplatePart::Text(text)]),
+        text if text.len() <= most => Ok(vec![TemplatePart::Text(text)]),
         text => Err(report.add(&item.path, too_long(text.len()))),
     }
 }

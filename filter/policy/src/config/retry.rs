@@ -1,65 +1,39 @@
 //! `retry`: after what there is a further try, how long it waits, and how many all requests together may have.
 
-use core::ops::RangeInclusive;
-use core::time::Duration;
-
 use super::error::{Report, Reported, gather};
 use super::json::Node;
-use super::reader::{Item, Keys, quoted, thousandths};
-use super::{defaults, duration, header, outcome};
-use crate::document::{Backoff, Budget, Jitter, Mode, Retry, RetryAfter, RetryOn, RetryWord};
-
-const KEYS: Keys = Keys::new(&[
-    "max_retries",
-    "on",
-    "methods",
-    "idempotency_header",
-    "per_try_timeout",
-    "timeout",
-    "backoff",
-    "retry_after",
-    "budget",
-    "skip_retries_of_retries",
-    "hedge_on_per_try_timeout",
-    "mode",
-]);
-const BACKOFF_KEYS: Keys = Keys::new(&["base", "max", "jitter"]);
-const RETRY_AFTER_KEYS: Keys = Keys::new(&["honor", "max"]);
-const BUDGET_KEYS: Keys = Keys::new(&["ratio", "min_per_second", "window"]);
-
-const MILLISECOND: Duration = Duration::from_millis(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const TIMEOUT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
-const BASE: RangeInclusive<Duration> = MILLISECOND..=MINUTE;
-const LONGEST: RangeInclusive<Duration> = MILLISECOND..=Duration::from_secs(5 * 60);
-const RETRY_AFTER: RangeInclusive<Duration> = Duration::ZERO..=HOUR;
-const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(5 * 60);
-
-const JITTERS: [(&str, Jitter); 4] =
-    [("full", Jitter::Full), ("equal", Jitter::Equal), ("decorrelated", Jitter::Decorrelated), ("none", Jitter::None)];
+use super::reader::{Item, quoted, thousandths};
+use super::table::{BACKOFF, BUDGET, RETRY, RETRY_AFTER, key, keys};
+use super::{duration, header, outcome};
+use crate::document::{Backoff, Budget, Jitter, Mode, Retry, RetryAfter, RetryOn, RetryWord, WordSet};
 
 /// The methods whose case people get wrong. Source: RFC 9110, section 9.3, and RFC 5789.
 const STANDARD_METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
-/// The most methods: each request is compared with all of them.
-const MAX_METHODS: usize = 100;
-
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Retry, Reported> {
-    let fields = item.object(KEYS, report)?;
-    let base = defaults::retry(policy_mode);
+    let fields = item.object(keys!(RETRY), report)?;
 
-    let max_retries =
-        fields.or("max_retries", base.max_retries, report, |item, report| Ok(item.whole(0..=20, report)? as u8));
-    let on = fields.or("on", base.on, report, on);
-    let methods = fields.or("methods", base.methods, report, methods);
-    let idempotency_header = fields.or("idempotency_header", base.idempotency_header, report, |item, report| {
-        header::name(&item.path, item.string("a header name", report)?, report)
-    });
+    let max_retries = fields.whole(key!(RETRY.whole("max_retries")), report).map(|retries| retries as u8);
+    let key = key!(RETRY.strings("on"));
+    let on = match fields.get(key.name) {
+        Some(item) => on(&item, report),
+        None => Ok(RetryOn { words: word_set(key.default), ..RetryOn::default() }),
+    };
+    let key = key!(RETRY.strings("methods"));
+    let methods = match fields.get(key.name) {
+        Some(item) => methods(&item, report),
+        None => Ok(owned(key.default)),
+    };
+    let key = key!(RETRY.string("idempotency_header"));
+    let idempotency_header = match fields.get(key.name) {
+        Some(item) => header::read(&item, report),
+        None => Ok(key.default.to_owned()),
+    };
 
-    let timeout = fields.optional_duration("timeout", &TIMEOUT, report);
-    let per_try_timeout = fields.optional("per_try_timeout", report, |item, report| {
-        let one = duration::read(item, &TIMEOUT, report)?;
+    let timeout = fields.optional_duration(key!(RETRY.optional_duration("timeout")), report);
+    let key = key!(RETRY.optional_duration("per_try_timeout"));
+    let per_try_timeout = fields.optional(key.name, report, |item, report| {
+        let one = duration::read(item, &key.range, report)?;
         match timeout {
             Ok(Some(all)) if one > all => {
                 Err(item.refused(&format!("at most timeout ({})", duration::text(all)), report))
@@ -67,22 +41,22 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
             _ => Ok(one),
         }
     });
+    let is_limited = fields.get(key.name).is_some();
 
-    let backoff = fields.or("backoff", base.backoff, report, |item, report| backoff(item, base.backoff, report));
-    let retry_after =
-        fields.or("retry_after", base.retry_after, report, |item, report| retry_after(item, base.retry_after, report));
-    let budget = fields.or("budget", base.budget, report, |item, report| budget(item, base.budget, report));
-    let skip_retries_of_retries = fields.boolean("skip_retries_of_retries", base.skip_retries_of_retries, report);
-    let hedge_on_per_try_timeout =
-        fields.or("hedge_on_per_try_timeout", base.hedge_on_per_try_timeout, report, |item, report| {
-            let hedge = item.boolean(report)?;
-            // Given is enough: what is wrong with it has been said.
-            if hedge && fields.get("per_try_timeout").is_none() {
-                return Err(report.add(&item.path, "needs per_try_timeout, which says when a try is too slow"));
-            }
-            Ok(hedge)
-        });
-    let mode = fields.mode(base.mode, report);
+    let backoff = backoff(&fields.block(key!(RETRY.object("backoff"))), report);
+    let retry_after = retry_after(&fields.block(key!(RETRY.object("retry_after"))), report);
+    let budget = budget(&fields.block(key!(RETRY.object("budget"))), report);
+    let skip_retries_of_retries = fields.boolean(key!(RETRY.boolean("skip_retries_of_retries")), report);
+    let key = key!(RETRY.boolean("hedge_on_per_try_timeout"));
+    let hedge_on_per_try_timeout = fields.or(key.name, key.default, report, |item, report| {
+        let hedge = item.boolean(report)?;
+        // Given is enough: what is wrong with it has been said.
+        if hedge && !is_limited {
+            return Err(report.add(&item.path, "needs per_try_timeout, which says when a try is too slow"));
+        }
+        Ok(hedge)
+    });
+    let mode = fields.mode(key!(RETRY.mode("mode")), policy_mode, report);
 
     Ok(Retry {
         mode: mode?,
@@ -100,6 +74,18 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
     })
 }
 
+/// The set of these words.
+pub(super) fn word_set(names: &[&str]) -> WordSet {
+    let mut words = WordSet::default();
+    RetryWord::ALL.into_iter().filter(|word| names.contains(&word.name())).for_each(|word| words.insert(word));
+    words
+}
+
+/// The same strings, to be kept.
+pub(super) fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().copied().map(str::to_owned).collect()
+}
+
 fn on(item: &Item<'_>, report: &mut Report) -> Result<RetryOn, Reported> {
     let items = item.list("a list of words and statuses such as [\"gateway-error\", 429]", report)?;
     if items.is_empty() {
@@ -113,8 +99,7 @@ fn on(item: &Item<'_>, report: &mut Report) -> Result<RetryOn, Reported> {
 /// Adds one of Envoy's words, a status or a range of them.
 fn cause(item: &Item<'_>, on: &mut RetryOn, report: &mut Report) -> Result<(), Reported> {
     let names = RetryWord::ALL.map(RetryWord::name);
-    let expected =
-        || format!("one of {}, or a status like 503 or a range like \"500-599\" within 100..=599", names.join(", "));
+    let expected = || format!("one of {}, or {}", names.join(", "), outcome::status_expected());
     let is_status = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let text = match item.node {
         Node::String(text) if !is_status(text) => text,
@@ -152,8 +137,9 @@ fn methods(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, Reported
     if items.is_empty() {
         return Err(report.add(&item.path, "must name at least one method"));
     }
-    if items.len() > MAX_METHODS {
-        return Err(report.add(&item.path, format!("must have at most {MAX_METHODS} methods, has {}", items.len())));
+    let most = *key!(RETRY.most("methods"));
+    if items.len() > most {
+        return Err(report.add(&item.path, format!("must have at most {most} methods, has {}", items.len())));
     }
     let mut seen: Vec<&str> = Vec::new();
     gather(items.iter().map(|item| {
@@ -177,41 +163,43 @@ fn method<'a>(item: &Item<'a>, report: &mut Report) -> Result<&'a str, Reported>
     if header::is_token(text) { Ok(text) } else { Err(item.refused(EXPECTED, report)) }
 }
 
-fn backoff(item: &Item<'_>, default: Backoff, report: &mut Report) -> Result<Backoff, Reported> {
-    let fields = item.object(BACKOFF_KEYS, report)?;
-    let base = fields.duration("base", default.base, &BASE, report);
-    let max = fields.optional("max", report, |item, report| {
-        let max = duration::read(item, &LONGEST, report)?;
+fn backoff(item: &Item<'_>, report: &mut Report) -> Result<Backoff, Reported> {
+    let fields = item.object(keys!(BACKOFF), report)?;
+    let base = fields.duration(key!(BACKOFF.duration("base")), report);
+    let key = key!(BACKOFF.duration("max"));
+    let max = fields.optional(key.name, report, |item, report| {
+        let max = duration::read(item, &key.range, report)?;
         match base {
             Ok(base) if max < base => Err(item.refused(&format!("at least base ({})", duration::text(base)), report)),
             _ => Ok(max),
         }
     });
-    let jitter = fields.or("jitter", default.jitter, report, |item, report| item.word(&JITTERS, report));
+    let jitter = fields.word(key!(BACKOFF.word("jitter", &Jitter::WORDS)), &Jitter::WORDS, report);
     let base = base?;
     // A first wait longer than the default maximum is meant.
-    Ok(Backoff { base, max: max?.unwrap_or(default.max.max(base)), jitter: jitter? })
+    Ok(Backoff { base, max: max?.unwrap_or(key.default.max(base)), jitter: jitter? })
 }
 
-fn retry_after(item: &Item<'_>, default: RetryAfter, report: &mut Report) -> Result<RetryAfter, Reported> {
-    let fields = item.object(RETRY_AFTER_KEYS, report)?;
-    let honor = fields.boolean("honor", default.honor, report);
-    let max = fields.duration("max", default.max, &RETRY_AFTER, report);
+fn retry_after(item: &Item<'_>, report: &mut Report) -> Result<RetryAfter, Reported> {
+    let fields = item.object(keys!(RETRY_AFTER), report)?;
+    let honor = fields.boolean(key!(RETRY_AFTER.boolean("honor")), report);
+    let max = fields.duration(key!(RETRY_AFTER.duration("max")), report);
     Ok(RetryAfter { honor: honor?, max: max? })
 }
 
-fn budget(item: &Item<'_>, default: Budget, report: &mut Report) -> Result<Budget, Reported> {
-    let fields = item.object(BUDGET_KEYS, report)?;
-    let ratio = fields.percent("ratio", default.ratio, 0, report);
-    let min_per_second = fields.or("min_per_second", default.min_per_second, report, |item, report| {
-        let rate = item.number(0..=10_000, report)?;
+fn budget(item: &Item<'_>, report: &mut Report) -> Result<Budget, Reported> {
+    let fields = item.object(keys!(BUDGET), report)?;
+    let ratio = fields.percent(key!(BUDGET.percent("ratio")), report);
+    let key = key!(BUDGET.number("min_per_second"));
+    let min_per_second = fields.or(key.name, key.default, report, |item, report| {
+        let rate = item.number(&key.range, report)?;
         match thousandths(rate) {
             // A small rate may not become none by rounding.
             0 if rate > 0.0 => Err(item.refused("0 or at least 0.001", report)),
             thousandths => Ok(thousandths),
         }
     });
-    let window = fields.duration("window", default.window, &WINDOW, report);
+    let window = fields.duration(key!(BUDGET.duration("window")), report);
     if let (Ok(ratio), Ok(0)) = (ratio, min_per_second)
         && ratio.is_zero()
     {

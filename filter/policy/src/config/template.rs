@@ -3,13 +3,10 @@
 use super::error::{Report, Reported};
 use super::header;
 use super::reader::quoted;
+use super::table::{RESPOND, key};
 use crate::document::TemplatePart;
 
 const VARIABLES: &str = "${reason}, ${policy}, ${retry_after}, ${path}, ${header.NAME}";
-
-/// How many variables a template may have. Together with the limits on a body and on Envoy's headers it bounds what one
-/// answer can grow to.
-const MOST_VARIABLES: usize = 64;
 
 /// Compiles the template that stands at `path`. All its errors are reported.
 pub(super) fn read(path: &str, text: &str, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
@@ -50,8 +47,10 @@ pub(super) fn read(path: &str, text: &str, report: &mut Report) -> Result<Vec<Te
         parts.push(TemplatePart::Text(literal));
     }
     let variables = parts.iter().filter(|part| !matches!(part, TemplatePart::Text(_))).count();
-    if variables > MOST_VARIABLES {
-        let problem = format!("must have at most {MOST_VARIABLES} variables, has {variables}");
+    // Together with the limits on a body and on Envoy's headers it bounds what one answer can grow to.
+    let most = key!(RESPOND.body("body")).range.most;
+    if variables > most {
+        let problem = format!("must have at most {most} variables, has {variables}");
         failed = Some(report.add(path, problem));
     }
     failed.map_or(Ok(parts), Err)

@@ -1,0 +1,122 @@
+//! What the client gets instead, by reason.
+
+use super::{Absent, Block, Body, Form, Key, Kind, Text, Word};
+
+/// An entry of the list of fallbacks.
+pub static FALLBACK: Block = Block {
+    keys: &[
+        Key::new(
+            "on",
+            Kind::List { of: &Kind::Word(&REASONS), empty: false, most: None },
+            Absent::Required,
+        )
+        .limit("no reason twice, and none that the policy's features never give")
+        .does("For which reasons the entry serves.")
+        .change(
+            "Several entries may differ by reason: a cached list while the breaker is open, a plain message after a failure.",
+        ),
+        Key::new("respond", Kind::Object(&RESPOND), Absent::Required)
+            .does("The response.")
+            .envoy("`direct_response` of a route."),
+    ],
+    not_yet: &["stale", "route", "call"],
+    about: Text::new(
+        "An entry of the list of fallbacks. The first entry whose `on` names the reason serves, and its response carries \
+         `x-holdfast-fallback: static; reason=<reason>; policy=<name>`.",
+    ),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "recommendations",
+    "breaker": {},
+    "fallback": [
+      {"on": ["open"], "respond": {"status": 200, "body": {"items": []}}},
+      {"on": ["failure", "timeout"], "respond": {"status": 502, "body": "no recommendations: ${reason}"}}
+    ]
+  }]
+}"#,
+    ),
+};
+
+/// Why a fallback is asked for.
+static REASONS: [Word; 6] = [
+    Word::new("open", "The breaker has rejected the request."),
+    Word::new("concurrency", "Too many requests were in flight."),
+    Word::new("throttled", "The throttle has rejected the request."),
+    Word::new("failure", "The final outcome is a failure. An entry for it serves the next two reasons as well."),
+    Word::new("timeout", "No response came in time."),
+    Word::new("retries_exhausted", "The final outcome is a failure, after at least one retry."),
+];
+
+/// A fixed response.
+pub static RESPOND: Block = Block {
+    keys: &[
+        Key::new("status", Kind::Whole(200..=599), Absent::Required)
+            .does("The response's status.")
+            .change(
+                "200 where the body is as good as an answer, such as an empty list; 503 where the client should know. A client \
+                 that retries by status does so for a fallback too.",
+            )
+            .envoy("`direct_response.status`."),
+        Key::new(
+            "headers",
+            Kind::Headers { of: &Kind::String(Form::HeaderValue), most: 100 },
+            Absent::Means(Text::new("none")),
+        )
+        .limit(
+            "not `content-length`, `transfer-encoding`, those of the connection, `grpc-status` and `x-holdfast-*`",
+        )
+        .does("Header names and values. `retry-after` is added to a rejection unless it is given.")
+        .change("Give `cache-control: no-store` where a cache stands in front, and what your clients read."),
+        Key::new(
+            "body",
+            Kind::Body(Body { bytes: 1024 * 1024, variables: &VARIABLES, most: 64 }),
+            Absent::Means(Text::new("none")),
+        )
+        .limit("none with status 204, 205 and 304")
+        .does(
+            "The body. A string is a template (`text/plain` unless `content-type` is given); any other JSON value is sent as \
+             it is (`application/json`). `$${` is a literal `${`.",
+        )
+        .change(
+            "Use a string with variables for messages to people, and a JSON value for programs. Values of the request are \
+             escaped for a `content-type` of JSON, HTML or XML.",
+        )
+        .envoy("`direct_response.body`; `%...%` of `local_reply_config.body_format`."),
+        Key::new("grpc_status", Kind::GrpcStatus, Absent::String("UNAVAILABLE"))
+            .does("The status of the response to a gRPC request, which gets no body.")
+            .change(
+                "Clients retry `UNAVAILABLE` by themselves; take `RESOURCE_EXHAUSTED` or `FAILED_PRECONDITION` where they should \
+                 not.",
+            )
+            .envoy("`local_reply_config`'s `grpc_status` mapping, from the HTTP status."),
+    ],
+    not_yet: &[],
+    about: Text::new("A fixed response, made without the service."),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "orders",
+    "breaker": {},
+    "fallback": [{
+      "on": ["open"],
+      "respond": {
+        "status": 503,
+        "headers": {"content-type": "application/problem+json", "cache-control": "no-store"},
+        "body": "{\"title\": \"orders are closed\", \"instance\": \"${path}\", \"retry\": ${retry_after}}",
+        "grpc_status": "UNAVAILABLE"
+      }
+    }]
+  }]
+}"#,
+    ),
+};
+
+/// What a template may insert.
+static VARIABLES: [Word; 5] = [
+    Word::new("${reason}", "Why the fallback serves, such as `open`."),
+    Word::new("${policy}", "The policy's name."),
+    Word::new("${retry_after}", "Whole seconds until the next probe; 0 where there is nothing to wait for."),
+    Word::new("${path}", "The request's path with its query."),
+    Word::new("${header.NAME}", "The request header `NAME`; nothing where it is absent."),
+];

@@ -1,0 +1,350 @@
+//! The policy reference as Markdown: a walk over the tables by which documents are read.
+
+use std::collections::HashSet;
+
+use holdfast_policy::config::table::{Absent, Form, GRPC_STATUS, Key, Kind, STATUS, Section, Segments, Word, sections};
+use holdfast_policy::config::{MAX_LISTED, duration};
+use holdfast_policy::glob::Glob;
+
+/// Columns after which a line is continued on the next.
+const WIDTH: usize = 120;
+/// Longer lists of words do not fit into a table.
+const FEW_WORDS: usize = 5;
+/// What the path of everything in a policy begins with, which the reference leaves out.
+const POLICY: &str = "policies[]";
+
+/// The whole page, ending in a newline.
+pub fn reference() -> String {
+    let sections = sections();
+    let mut page = introduction();
+    page.push_str("\n## Contents\n\n");
+    for section in &sections {
+        let indent = "  ".repeat(depth(section) - 2);
+        page.push_str(&format!("{indent}* {}\n", link(section)));
+    }
+    let mut told = HashSet::new();
+    for section in &sections {
+        page.push_str(&body(section, &sections, &mut told));
+    }
+    page
+}
+
+fn introduction() -> String {
+    let mut page = "# The policy document, key by key\n\n".to_owned();
+    let paragraphs = [
+        "This page is made from the tables by which the module reads a policy document: names, ranges and defaults cannot \
+         differ from what it does. `./build.sh check --reference > docs/policy.md` renews it, and a test fails where it is \
+         behind. It is of what works; what a later version brings is not in it.",
+        "Paths begin within a policy: `breaker.open_for` is `policies[0].breaker.open_for` in a message about the first one. \
+         For each key the table of its block has the type, what holds without the key, and what is accepted. Below it stands \
+         what the key does, why one would change it, and Envoy's own nearest setting, where there is one. What the seats are, and \
+         which metrics there are, says [README.md](../README.md).",
+    ];
+    for paragraph in paragraphs {
+        page.push_str(&wrapped("", paragraph));
+        page.push('\n');
+    }
+    page.push_str("## How values are written\n\n");
+    let status = range(STATUS.start(), STATUS.end());
+    let grpc = range(GRPC_STATUS.start(), GRPC_STATUS.end());
+    let rules = [
+        "A **duration** is a string of numbers with the units `h`, `m`, `s`, `ms`, `us` and `ns`, the longer units first: \
+         `\"250ms\"`, `\"1.5s\"`, `\"1m30s\"`."
+            .to_owned(),
+        "A **percentage** is a number without a sign: `62.5`. Up to three decimals count.".to_owned(),
+        "A **number** may have up to three decimals. A **whole number** has none; `5.0` and `1e3` are whole too.".to_owned(),
+        format!("A **status** is `503`, `\"503\"` or a range such as `\"500-599\"`, within {status}."),
+        format!("A **gRPC status** is a name such as `\"UNAVAILABLE\"` or a number, {grpc}."),
+        format!(
+            "A **glob** is a string of at most {} bytes in which `*` matches within a segment, `**` across segments, and \
+             everything else itself.",
+            number(Glob::MAX_LEN)
+        ),
+        "Ranges include their ends.".to_owned(),
+        format!(
+            "An unknown key, a key that is there twice and a value out of range are errors. All are reported at once, each with \
+             its path, what was found and what is accepted; the first {MAX_LISTED} are listed. `null` does not stand for an \
+             absent key."
+        ),
+    ];
+    for rule in rules {
+        page.push_str(&wrapped("* ", &rule));
+    }
+    page
+}
+
+/// A section with its heading. `told` has the words that have been explained.
+fn body(section: &Section, sections: &[Section], told: &mut HashSet<*const Word>) -> String {
+    let mut page = format!("\n{} {}\n\n", "#".repeat(depth(section)), title(section));
+    page.push_str(&wrapped("", &about(section)));
+    page.push_str(&format!("\n```json\n{}\n```\n\n", section.block.example.as_str()));
+    page.push_str("| key | type | without it | accepted |\n|---|---|---|---|\n");
+    for key in section.block.keys {
+        let (kind, default) = (type_of(&key.kind, false), default_of(&key.default));
+        let accepted = cell(&accepted(key, sections));
+        page.push_str(&format!("| `{}` | {kind} | {default} | {accepted} |\n", path(section, key)));
+    }
+    page.push('\n');
+    for key in section.block.keys {
+        page.push_str(&wrapped("* ", &explained(section, key)));
+        for words in words_of(&key.kind) {
+            if told.insert(words.as_ptr()) {
+                for word in words {
+                    page.push_str(&wrapped("  * ", &format!("`{}`: {}", word.name, word.means.as_str())));
+                }
+            }
+        }
+    }
+    page
+}
+
+fn explained(section: &Section, key: &Key) -> String {
+    let mut text = format!("**`{}`** {}", path(section, key), key.does.as_str());
+    if !key.change.as_str().is_empty() {
+        text.push_str(&format!(" *Why change it:* {}", key.change.as_str()));
+    }
+    if !key.envoy.as_str().is_empty() {
+        text.push_str(&format!(" *In Envoy:* {}", key.envoy.as_str()));
+    }
+    text
+}
+
+/// 2 for what a policy has, 3 for what that has.
+fn depth(section: &Section) -> usize {
+    section.paths.first().map_or(2, |path| 2 + usize::from(path.matches('.').count() > 1))
+}
+
+fn title(section: &Section) -> String {
+    match section.paths.first().map(String::as_str) {
+        None | Some("") => "The document".to_owned(),
+        Some(POLICY) => "A policy".to_owned(),
+        Some(path) => format!("`{}`", within_policy(path)),
+    }
+}
+
+/// What the block is for, and where else it stands.
+fn about(section: &Section) -> String {
+    let mut text = section.block.about.as_str().to_owned();
+    let others: Vec<String> = section.paths.iter().skip(1).map(|path| format!("`{}`", within_policy(path))).collect();
+    if !others.is_empty() {
+        text.push_str(&format!(" The same keys stand in {}.", others.join(" and ")));
+    }
+    text
+}
+
+fn link(section: &Section) -> String {
+    let title = title(section);
+    format!("[{title}](#{})", anchor(&title))
+}
+
+/// The anchor that a heading gets. Source: GitHub, "Section links".
+fn anchor(title: &str) -> String {
+    let kept = title.chars().filter(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '_'));
+    kept.map(|char| if char == ' ' { '-' } else { char.to_ascii_lowercase() }).collect()
+}
+
+/// The path of a key within a policy, or within the document outside of one.
+fn path(section: &Section, key: &Key) -> String {
+    match within_policy(section.paths.first().map_or("", String::as_str)) {
+        "" => key.name.to_owned(),
+        parent => format!("{parent}.{}", key.name),
+    }
+}
+
+fn within_policy(path: &str) -> &str {
+    let path = path.strip_prefix(POLICY).unwrap_or(path);
+    path.strip_prefix('.').unwrap_or(path)
+}
+
+/// What a value is, `many` of it or one.
+fn type_of(kind: &Kind, many: bool) -> String {
+    let (one, more) = match kind {
+        Kind::Boolean => ("boolean", "booleans"),
+        Kind::Duration(_) => ("duration", "durations"),
+        Kind::Percent { .. } | Kind::PositivePercent => ("percentage", "percentages"),
+        Kind::Number(_) => ("number", "numbers"),
+        Kind::Whole(_) => ("whole number", "whole numbers"),
+        Kind::Word(_) => ("word", "words"),
+        Kind::Status => ("status", "statuses"),
+        Kind::GrpcStatus => ("gRPC status", "gRPC statuses"),
+        Kind::Body(_) => ("string, or any other JSON value", "bodies"),
+        Kind::Object(_) => ("object", "objects"),
+        Kind::Globs(_) => ("glob, or list of globs", "lists of globs"),
+        Kind::String(Form::Name { .. } | Form::Cluster) => ("name", "names"),
+        Kind::String(Form::Glob(_)) => ("glob", "globs"),
+        Kind::String(Form::HeaderName) => ("header name", "header names"),
+        Kind::String(Form::HeaderValue) => ("text", "texts"),
+        Kind::String(Form::Method) => ("method", "methods"),
+        Kind::String(Form::Path) => ("path", "paths"),
+        Kind::String(Form::Host) => ("address and port", "addresses and ports"),
+        Kind::List { of, .. } => return format!("list of {}", type_of(of, true)),
+        Kind::Headers { of, .. } => return format!("object of header names and {}", type_of(of, true)),
+        Kind::OneOf(kinds) => {
+            let kinds: Vec<String> = kinds.iter().map(|kind| type_of(kind, many)).collect();
+            return kinds.join(if many { " and " } else { ", or " });
+        }
+    };
+    if many { more } else { one }.to_owned()
+}
+
+fn default_of(default: &Absent) -> String {
+    match default {
+        Absent::Required => "required".to_owned(),
+        Absent::Means(text) => text.as_str().to_owned(),
+        _ => default.spelled().map(|text| format!("`{text}`")).unwrap_or_default(),
+    }
+}
+
+fn accepted(key: &Key, sections: &[Section]) -> String {
+    let mut parts = accepted_by(&key.kind, sections);
+    if !key.limit.as_str().is_empty() {
+        parts.push(key.limit.as_str().to_owned());
+    }
+    parts.join("; ")
+}
+
+fn accepted_by(kind: &Kind, sections: &[Section]) -> Vec<String> {
+    let text = match kind {
+        Kind::Boolean => "`true`, `false`".to_owned(),
+        Kind::Duration(range) => format!("`{}` to `{}`", duration::text(*range.start()), duration::text(*range.end())),
+        Kind::Percent { min } => range(min, 100),
+        Kind::PositivePercent => "above 0, to 100".to_owned(),
+        Kind::Number(numbers) | Kind::Whole(numbers) => range(numbers.start(), numbers.end()),
+        Kind::Word(words) if words.len() <= FEW_WORDS => {
+            let words: Vec<String> = words.iter().map(|word| format!("`{}`", word.name)).collect();
+            words.join(", ")
+        }
+        Kind::Word(_) => "the words below".to_owned(),
+        Kind::Globs(segments) => format!("at least one; {}", segments_of(*segments)),
+        Kind::String(Form::Glob(segments)) => segments_of(*segments),
+        Kind::String(Form::Name { most }) => format!("1 to {most} of `a-z`, `0-9`, `_` and `-`"),
+        Kind::String(Form::HeaderName) => "any case; no pseudo header".to_owned(),
+        Kind::String(Form::HeaderValue) => "printable ASCII, no space at its ends".to_owned(),
+        Kind::String(Form::Method) => "case counts".to_owned(),
+        Kind::String(Form::Path) => "begins with `/`; visible ASCII".to_owned(),
+        Kind::String(Form::Cluster) => "not empty".to_owned(),
+        Kind::String(Form::Host) => "`10.0.0.1:8080`, `[2001:db8::1]:8080`".to_owned(),
+        Kind::Status => range(STATUS.start(), STATUS.end()),
+        Kind::GrpcStatus => format!("names, {}", range(GRPC_STATUS.start(), GRPC_STATUS.end())),
+        Kind::List { of, empty, most } => {
+            let count = match (empty, most) {
+                (true, None) => "may be empty".to_owned(),
+                (true, Some(most)) => format!("at most {}", number(*most)),
+                (false, None) => "at least one".to_owned(),
+                (false, Some(most)) => range(1, most),
+            };
+            return [vec![count], accepted_by(of, sections)].concat();
+        }
+        Kind::Headers { of, most } => {
+            return [vec![format!("at most {}", number(*most))], accepted_by(of, sections)].concat();
+        }
+        Kind::Body(body) => {
+            let mebibytes = body.bytes / (1024 * 1024);
+            format!("at most {mebibytes} MiB; at most {} variables in a string", body.most)
+        }
+        Kind::Object(block) => {
+            let section = sections.iter().find(|section| std::ptr::eq(section.block, *block));
+            section.map(|section| format!("[its keys](#{})", anchor(&title(section)))).unwrap_or_default()
+        }
+        Kind::OneOf(kinds) => return kinds.iter().flat_map(|kind| accepted_by(kind, sections)).collect(),
+    };
+    vec![text]
+}
+
+fn segments_of(segments: Segments) -> String {
+    let ends = segments.separator.map(|byte| format!("segments end at `{}`", char::from(byte)));
+    let ends = ends.unwrap_or_else(|| "one segment".to_owned());
+    if segments.case { ends } else { format!("{ends}; case does not count") }
+}
+
+/// The lists of words that a key takes, variables of a template included.
+fn words_of(kind: &Kind) -> Vec<&'static [Word]> {
+    match kind {
+        Kind::Word(words) => vec![words],
+        Kind::Body(body) => vec![body.variables],
+        Kind::List { of, .. } | Kind::Headers { of, .. } => words_of(of),
+        Kind::OneOf(kinds) => kinds.iter().flat_map(words_of).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// `1 to 1,000,000`.
+fn range(first: impl ToString, last: impl ToString) -> String {
+    format!("{} to {}", number(first), number(last))
+}
+
+/// A number with commas between its thousands.
+fn number(number: impl ToString) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A text that does not end a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+/// `text` behind `bullet`, continued on more lines where it is long; ends in a newline.
+fn wrapped(bullet: &str, text: &str) -> String {
+    let (mut out, mut line) = (String::new(), bullet.to_owned());
+    let mut starts = true;
+    for word in words(text) {
+        if !starts && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            out.push_str(&line);
+            out.push('\n');
+            (line, starts) = (" ".repeat(bullet.len()), true);
+        }
+        if !starts {
+            line.push(' ');
+        }
+        line.push_str(word);
+        starts = false;
+    }
+    out + &line + "\n"
+}
+
+/// What a line may be broken between. Code is one word: what stands at the beginning of a line could be taken for a list.
+fn words(text: &str) -> Vec<&str> {
+    let (mut words, mut start, mut in_code) = (Vec::new(), 0, false);
+    for (at, char) in text.char_indices() {
+        in_code ^= char == '`';
+        if char == ' ' && !in_code {
+            words.push(text.get(start..at).unwrap_or_default());
+            start = at + 1;
+        }
+    }
+    words.push(text.get(start..).unwrap_or_default());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_continued_below_their_beginning_and_code_stays_whole() {
+        let text = format!("{} `n - 1` is {}", "a".repeat(WIDTH - 8), "b".repeat(WIDTH - 12));
+        let (a, b) = ("a".repeat(WIDTH - 8), "b".repeat(WIDTH - 12));
+        assert_eq!(wrapped("* ", &text), format!("* {a}\n  `n - 1` is\n  {b}\n"));
+    }
+
+    #[test]
+    fn numbers_have_commas_between_their_thousands() {
+        assert_eq!(range(1, 1_000_000), "1 to 1,000,000");
+        assert_eq!(["0", "100", "1024"].map(number), ["0", "100", "1,024"]);
+    }
+
+    #[test]
+    fn headings_have_the_anchors_of_the_place_where_they_are_read() {
+        assert_eq!(anchor("`fallback[].respond`"), "fallbackrespond");
+        assert_eq!(anchor("A policy"), "a-policy");
+        assert_eq!(anchor("`a.b_c`, `d`"), "ab_c-d");
+    }
+}

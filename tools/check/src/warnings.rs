@@ -138,7 +138,7 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
 const MAY_BE_DONE: [RetryWord; 4] =
     [RetryWord::FiveXx, RetryWord::GatewayError, RetryWord::Reset, RetryWord::Http3PostConnectFailure];
 
-/// Words that retry a try that timed out.
+/// Words that retry an attempt that timed out.
 const TIMED_OUT: WordSet = WordSet::of(&[RetryWord::FiveXx, RetryWord::GatewayError, RetryWord::Reset]);
 
 /// Warnings about a policy's retries: the rest of the path and the problem.
@@ -178,12 +178,12 @@ fn about_retry(retry: &Retry) -> Vec<(String, String)> {
 
     if let Some(one) = retry.per_try_timeout {
         if !words.has_any(TIMED_OUT) && !retry.hedge_on_per_try_timeout {
-            let problem = "ends a try but brings no other: on has none of 5xx, gateway-error and reset";
+            let problem = "ends an attempt but brings no other: on has none of 5xx, gateway-error and reset";
             warn(".per_try_timeout", problem.to_owned());
         }
         if let Some(all) = retry.timeout.filter(|all| one.saturating_mul(2) > *all) {
             let (one, all) = (duration::text(one), duration::text(all));
-            warn(".timeout", format!("{all} cannot hold two tries of {one} (per_try_timeout)"));
+            warn(".timeout", format!("{all} cannot hold two attempts of {one} (per_try_timeout)"));
         }
     }
     let budget = &retry.budget;

@@ -4,12 +4,12 @@
 //! Colours come from the page's style sheet, so that the drawing follows the reader's light or dark scheme. Every kind
 //! of answer and every state has a pattern or a word beside its colour.
 
+mod attempts;
 mod bars;
 mod hosts;
 mod lines;
 mod scale;
 mod states;
-mod tries;
 mod waits;
 
 use std::time::Duration;
@@ -32,8 +32,8 @@ pub enum Panel {
     Hosts,
     /// How long clients waited, in both runs.
     Waits,
-    /// The tries that reached the servers, in both runs, and the requests that clients sent.
-    Tries,
+    /// The attempts that reached the servers, in both runs, and the requests that clients sent.
+    Attempts,
 }
 
 /// The drawing's own units; the page scales it.
@@ -116,9 +116,9 @@ impl Panel {
                 let (title, area) = (layout.take(TITLE_HEIGHT), layout.take(WAITS_HEIGHT));
                 waits::render(time, title, area, runs)
             }
-            Panel::Tries => {
+            Panel::Attempts => {
                 let (title, area) = (layout.take(TITLE_HEIGHT), layout.take(TRIES_HEIGHT));
-                tries::render(scene, time, title, area, runs)
+                attempts::render(scene, time, title, area, runs)
             }
         }
     }
@@ -303,7 +303,7 @@ fn description(scene: &Scene, runs: Runs<'_>) -> String {
     for (name, recording) in [("With Holdfast", runs.with), ("Without Holdfast", runs.without)] {
         for (phase, span) in scene.spans() {
             let tally = recording.tally(span.clone());
-            let tries = recording.tries(span);
+            let attempts = recording.attempts(span);
             let counts: Vec<String> = Fate::ALL
                 .into_iter()
                 .filter(|fate| tally.count(*fate) > 0)
@@ -311,7 +311,7 @@ fn description(scene: &Scene, runs: Runs<'_>) -> String {
                 .collect();
             let median = words::wait(tally.wait(50));
             said.push_str(&format!(
-                "{name}, {}: {}, median wait {median}, {tries} tries at {}. ",
+                "{name}, {}: {}, median wait {median}, {attempts} attempts at {}. ",
                 phase.name,
                 counts.join(", "),
                 scene.service
@@ -355,10 +355,10 @@ mod tests {
         let svg = drawn(&scene);
         for part in [
             "second 5: 100 requests of clients",
-            "second 5: 125 tries with Holdfast",
-            "second 5: 400 tries without",
-            ">400 tries, 4.00x<",
-            ">125 tries, 1.25x<",
+            "second 5: 125 attempts with Holdfast",
+            "second 5: 400 attempts without",
+            ">400 attempts, 4.00x<",
+            ">125 attempts, 1.25x<",
         ] {
             assert!(svg.contains(part), "{part} in {svg}");
         }
@@ -371,7 +371,9 @@ mod tests {
         let svg = drawn(&scene);
         for name in ["With Holdfast", "Without Holdfast"] {
             for host in 1..=scene.hosts {
-                assert!(svg.contains(&format!("<title>{name}, host {host}: tries for the requests of each second: 4")));
+                assert!(
+                    svg.contains(&format!("<title>{name}, host {host}: attempts for the requests of each second: 4"))
+                );
             }
         }
         for part in

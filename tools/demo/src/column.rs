@@ -11,11 +11,11 @@ pub enum Column {
     Requests,
     /// Those of them that ended so.
     Answers(Fate),
-    /// The tries that reached the servers for them.
-    Tries,
-    /// The tries that reached one of the servers, counted from 0, for them.
+    /// The attempts that reached the servers for them.
+    Attempts,
+    /// The attempts that reached one of the servers, counted from 0, for them.
     Host(usize),
-    /// The tries for each request.
+    /// The attempts for each request.
     Factor,
     /// The wait that half of the clients did not exceed.
     Median,
@@ -29,9 +29,9 @@ impl Column {
         match self {
             Column::Requests => "clients",
             Column::Answers(_) => "clients got",
-            Column::Tries => "tries at",
-            Column::Host(_) => "tries at host",
-            Column::Factor => "tries a",
+            Column::Attempts => "attempts at",
+            Column::Host(_) => "attempts at host",
+            Column::Factor => "attempts",
             Column::Median | Column::P99 => "clients waited",
         }
     }
@@ -41,9 +41,9 @@ impl Column {
         let head = match self {
             Column::Requests => "sent",
             Column::Answers(fate) => fate.word(),
-            Column::Tries => service,
+            Column::Attempts => service,
             Column::Host(host) => return (host + 1).to_string(),
-            Column::Factor => "request",
+            Column::Factor => "a request",
             Column::Median => "median",
             Column::P99 => "p99",
         };
@@ -55,20 +55,21 @@ impl Column {
         match self {
             Column::Answers(Fate::Served) | Column::Host(_) => 6,
             Column::Answers(Fate::Failed) => 8,
-            Column::Answers(Fate::Fallback | Fate::Rejected) | Column::Tries | Column::Factor => 10,
+            Column::Answers(Fate::Fallback | Fate::Rejected) | Column::Factor => 10,
+            Column::Attempts => 12,
             Column::Requests | Column::Median | Column::P99 => 9,
         }
     }
 
-    /// What it says of these requests and their tries.
+    /// What it says of these requests and their attempts.
     pub fn cell(self, of: &Stretch) -> String {
-        let (tally, tries) = (&of.tally, of.tries);
+        let (tally, attempts) = (&of.tally, of.attempts);
         match self {
             Column::Requests => words::count(tally.sent().into()),
             Column::Answers(fate) => words::count(tally.count(fate).into()),
-            Column::Tries => words::count(tries),
+            Column::Attempts => words::count(attempts),
             Column::Host(host) => words::count(of.hosts.get(host).copied().unwrap_or_default()),
-            Column::Factor => words::factor(tries, tally.sent()),
+            Column::Factor => words::factor(attempts, tally.sent()),
             Column::Median => words::wait(tally.wait(50)),
             Column::P99 => words::wait(tally.wait(99)),
         }
@@ -84,13 +85,13 @@ mod tests {
     #[test]
     fn each_column_says_its_own_of_the_same_requests() {
         let answers = [answer(0, 0, 2, Fate::Served), answer(0, 10, 4, Fate::Served), answer(0, 20, 30, Fate::Failed)];
-        let of = Stretch { tally: Tally::of(&answers), tries: 6, hosts: vec![5, 1] };
+        let of = Stretch { tally: Tally::of(&answers), attempts: 6, hosts: vec![5, 1] };
         let cells = [
             Column::Requests,
             Column::Answers(Fate::Served),
             Column::Answers(Fate::Failed),
             Column::Answers(Fate::Fallback),
-            Column::Tries,
+            Column::Attempts,
             Column::Host(1),
             Column::Factor,
             Column::Median,

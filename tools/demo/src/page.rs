@@ -172,7 +172,7 @@ fn policy(scene: &Scene) -> Markup {
 fn numbers(scene: &Scene, runs: Runs<'_>) -> Markup {
     html! {
         h3 { "The numbers" }
-        p { "Every request, with all its tries, counts in the second in which it was sent." }
+        p { "Every request, with all its attempts, counts in the second in which it was sent." }
         @for (title, recording) in [("With Holdfast", runs.with), ("Without Holdfast", runs.without)] {
             details {
                 summary { (title) ", second by second" }
@@ -256,7 +256,7 @@ mod tests {
             "&quot;min_requests&quot;: 20",
             "id=\"storm\"",
             "retry_on 5xx",
-            "tries for each request",
+            "attempts for each request",
             "&quot;budget&quot;",
         ];
         assert!(order.map(at).is_sorted(), "{:?}", order.map(at));

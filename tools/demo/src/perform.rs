@@ -85,13 +85,13 @@ pub async fn perform(
         while let Some(moment) = sequence.next(complete) {
             if matches!(moment, Moment::Second(_)) {
                 // A request that has been answered is tried no more.
-                recording.take_tries(stage.tries(start));
+                recording.take_tries(stage.attempts(start));
             }
             tell(&moment, &recording)?;
         }
     }
     sleep(SETTLE).await;
-    recording.take_tries(stage.tries(start));
+    recording.take_tries(stage.attempts(start));
     recording.stats = stage.stats().await?;
     Ok(recording)
 }

@@ -15,8 +15,8 @@ pub struct Recording {
     pub answers: Vec<Answer>,
     /// The breakers' changes of state, in their order.
     pub changes: Vec<Change>,
-    /// Tries that reached the service's servers, by the second in which their requests were sent.
-    pub tries: Vec<u64>,
+    /// Attempts that reached the service's servers, by the second in which their requests were sent.
+    pub attempts: Vec<u64>,
     /// The same, server by server.
     pub hosts: Vec<Vec<Arrival>>,
     /// What Holdfast told of the servers, in its order.
@@ -25,7 +25,7 @@ pub struct Recording {
     pub stats: BTreeMap<String, u64>,
 }
 
-/// A try that reached a server.
+/// An attempt that reached a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// The second in which its request was sent.
@@ -59,31 +59,31 @@ impl Recording {
         Tally::of(&self.answers)
     }
 
-    /// Tries that reached the servers for what was sent in these seconds.
-    pub fn tries(&self, seconds: Range<u32>) -> u64 {
+    /// Attempts that reached the servers for what was sent in these seconds.
+    pub fn attempts(&self, seconds: Range<u32>) -> u64 {
         let (from, count) = (seconds.start as usize, seconds.len());
-        self.tries.iter().skip(from).take(count).sum()
+        self.attempts.iter().skip(from).take(count).sum()
     }
 
-    /// Takes over the tries that have reached each server.
+    /// Takes over the attempts that have reached each server.
     pub fn take_tries(&mut self, hosts: Vec<Vec<Arrival>>) {
         let seconds = hosts.iter().flatten().map(|arrival| arrival.second as usize + 1).max().unwrap_or_default();
-        self.tries = vec![0; seconds];
+        self.attempts = vec![0; seconds];
         for arrival in hosts.iter().flatten() {
-            if let Some(count) = self.tries.get_mut(arrival.second as usize) {
+            if let Some(count) = self.attempts.get_mut(arrival.second as usize) {
                 *count += 1;
             }
         }
         self.hosts = hosts;
     }
 
-    /// Tries that reached one server for what was sent in these seconds. Servers count from 0.
-    pub fn tries_at(&self, host: usize, seconds: Range<u32>) -> u64 {
+    /// Attempts that reached one server for what was sent in these seconds. Servers count from 0.
+    pub fn attempts_at(&self, host: usize, seconds: Range<u32>) -> u64 {
         let arrivals = self.hosts.get(host).into_iter().flatten();
         arrivals.filter(|arrival| seconds.contains(&arrival.second)).count() as u64
     }
 
-    /// Tries that reached one server in this time.
+    /// Attempts that reached one server in this time.
     pub fn arrived(&self, host: usize, time: Range<Duration>) -> u64 {
         let arrivals = self.hosts.get(host).into_iter().flatten();
         arrivals.filter(|arrival| time.contains(&arrival.at)).count() as u64
@@ -130,8 +130,8 @@ impl Recording {
 
     /// What is shown of these seconds.
     pub fn stretch(&self, seconds: Range<u32>) -> Stretch {
-        let hosts = (0..self.hosts.len()).map(|host| self.tries_at(host, seconds.clone())).collect();
-        Stretch { tally: self.tally(seconds.clone()), tries: self.tries(seconds), hosts }
+        let hosts = (0..self.hosts.len()).map(|host| self.attempts_at(host, seconds.clone())).collect();
+        Stretch { tally: self.tally(seconds.clone()), attempts: self.attempts(seconds), hosts }
     }
 
     /// When the first breaker opened.
@@ -155,8 +155,8 @@ fn within(at: Duration, seconds: &Range<u32>) -> bool {
 pub struct Stretch {
     /// What clients got.
     pub tally: Tally,
-    /// Tries that reached the servers.
-    pub tries: u64,
+    /// Attempts that reached the servers.
+    pub attempts: u64,
     /// The same, server by server.
     pub hosts: Vec<u64>,
 }
@@ -221,14 +221,14 @@ mod tests {
                 answer(0, 1999, 2, Fate::Fallback),
                 answer(0, 2000, 2, Fate::Served),
             ],
-            tries: vec![1, 2, 4],
+            attempts: vec![1, 2, 4],
             ..Recording::default()
         };
         let tally = recording.second(1);
         assert_eq!(tally.sent(), 2);
         assert_eq!((tally.count(Fate::Failed), tally.count(Fate::Fallback)), (1, 1));
         assert_eq!(recording.tally(0..3).sent(), 4);
-        assert_eq!((recording.tries(1..3), recording.tries(0..1), recording.tries(3..9)), (6, 1, 0));
+        assert_eq!((recording.attempts(1..3), recording.attempts(0..1), recording.attempts(3..9)), (6, 1, 0));
     }
 
     #[test]
@@ -279,8 +279,11 @@ mod tests {
         let arrival = |second, millis| Arrival { second, at: Duration::from_millis(millis) };
         let mut recording = Recording::default();
         recording.take_tries(vec![vec![arrival(0, 100), arrival(0, 1100)], vec![arrival(2, 2000)]]);
-        assert_eq!(recording.tries, [2, 0, 1], "a try counts for the second of its request");
-        assert_eq!((recording.tries_at(0, 0..1), recording.tries_at(1, 0..2), recording.tries_at(9, 0..9)), (2, 0, 0));
+        assert_eq!(recording.attempts, [2, 0, 1], "an attempt counts for the second of its request");
+        assert_eq!(
+            (recording.attempts_at(0, 0..1), recording.attempts_at(1, 0..2), recording.attempts_at(9, 0..9)),
+            (2, 0, 0)
+        );
         let second = |from: u64| Duration::from_secs(from)..Duration::from_secs(from + 1);
         assert_eq!((recording.arrived(0, second(1)), recording.arrived(1, second(2))), (1, 1));
         assert_eq!(recording.stretch(0..3).hosts, [2, 1]);

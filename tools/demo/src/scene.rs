@@ -35,7 +35,7 @@ pub struct Scene {
     pub service: &'static str,
     /// How many servers it has.
     pub hosts: usize,
-    /// How many tries a second they can take, all together; over that each answers 503 to all. None: any number.
+    /// How many attempts a second they can take, all together; over that each answers 503 to all. None: any number.
     pub capacity: Option<u32>,
     /// Who calls it, all the time and whatever the answers are.
     pub callers: Vec<Caller>,
@@ -106,10 +106,10 @@ pub struct Phase {
     pub servers: fn(usize) -> Script,
 }
 
-/// What a server does with a try.
+/// What a server does with an attempt.
 pub type Act = Box<dyn Fn(&SeenRequest) -> Action + Send + Sync>;
 
-/// What a server does with all tries, and how it should be drawn where servers are.
+/// What a server does with all attempts, and how it should be drawn where servers are.
 pub struct Script {
     /// What it does.
     pub act: Act,

@@ -1,4 +1,4 @@
-//! One server of the service: it counts the tries that reach it, and breaks down under too many.
+//! One server of the service: it counts the attempts that reach it, and breaks down under too many.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use holdfast_tests::{Action, Backend, Cluster, SeenRequest};
 use crate::recording::Arrival;
 use crate::scene::{Manner, Script};
 
-/// The header in which a request says in which second of the run it was sent: so a server knows whose try it sees.
+/// The header in which a request says in which second of the run it was sent: so a server knows whose attempt it sees.
 pub const SENT_IN: &str = "demo-sent-in";
 
 /// Over how long a server's load is taken. Longer than a busy machine may hold the callers up.
@@ -24,7 +24,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one that breaks down under more than `capacity` tries a second.
+    /// Starts one that breaks down under more than `capacity` attempts a second.
     pub async fn start(capacity: Option<u32>) -> anyhow::Result<Self> {
         Ok(Server { backend: Backend::start().await?, meter: Arc::default(), capacity })
     }
@@ -34,7 +34,7 @@ impl Server {
         cluster.endpoint(self.backend.addr())
     }
 
-    /// Does as the script says from the next try on, unless there are too many.
+    /// Does as the script says from the next attempt on, unless there are too many.
     pub fn follow(&self, script: Script) {
         let (meter, capacity) = (Arc::clone(&self.meter), self.capacity);
         self.backend.script(move |seen| {
@@ -44,8 +44,8 @@ impl Server {
         });
     }
 
-    /// The tries so far.
-    pub fn tries(&self, start: Instant) -> Vec<Arrival> {
+    /// The attempts so far.
+    pub fn attempts(&self, start: Instant) -> Vec<Arrival> {
         let arrival =
             |(second, at): &(u32, Instant)| Arrival { second: *second, at: at.saturating_duration_since(start) };
         lock(&self.meter).arrivals.iter().map(arrival).collect()
@@ -67,7 +67,7 @@ pub fn unwell(manner: Manner, action: Action) -> Script {
     Script { manner, ..always(action) }
 }
 
-/// Does `action` with every `k`-th try, beginning with try number `first` (from 0), and `otherwise` with the others.
+/// Does `action` with every `k`-th attempt, beginning with attempt number `first` (from 0), and `otherwise` with the others.
 pub fn every(k: u64, first: u64, action: Action, otherwise: Action) -> Script {
     let act = move |seen: &SeenRequest| {
         let chosen = seen.index >= first && (seen.index - first).is_multiple_of(k);
@@ -79,13 +79,13 @@ pub fn every(k: u64, first: u64, action: Action, otherwise: Action) -> Script {
 /// What a server has had to take.
 #[derive(Debug, Default)]
 struct Meter {
-    /// The second of the request, and when the try came.
+    /// The second of the request, and when the attempt came.
     arrivals: Vec<(u32, Instant)>,
     recent: VecDeque<Instant>,
 }
 
 impl Meter {
-    /// Counts a try and gives the load with it, in tries per second.
+    /// Counts an attempt and gives the load with it, in attempts per second.
     fn count(&mut self, sent_in: Option<u32>, at: Instant) -> u32 {
         self.arrivals.extend(sent_in.map(|second| (second, at)));
         self.recent.push_back(at);

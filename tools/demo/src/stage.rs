@@ -78,16 +78,16 @@ impl Stage {
         Client::http1(self.envoy.addr()).timeout(self.patience)
     }
 
-    /// Lets the servers behave as in this phase, from the next try on.
+    /// Lets the servers behave as in this phase, from the next attempt on.
     pub fn set(&self, phase: &Phase) {
         for (number, server) in self.servers.iter().enumerate() {
             server.follow((phase.servers)(number));
         }
     }
 
-    /// The tries that have reached each server so far.
-    pub fn tries(&self, start: Instant) -> Vec<Vec<Arrival>> {
-        self.servers.iter().map(|server| server.tries(start.into_std())).collect()
+    /// The attempts that have reached each server so far.
+    pub fn attempts(&self, start: Instant) -> Vec<Vec<Arrival>> {
+        self.servers.iter().map(|server| server.attempts(start.into_std())).collect()
     }
 
     /// What Envoy has logged of breakers and of hosts since the last call, as of now.

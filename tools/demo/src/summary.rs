@@ -45,14 +45,14 @@ impl Row {
         Row { is_part: true, ..row }
     }
 
-    /// The tries that reached the servers for them.
-    pub fn tries(what: impl Into<String>, runs: Runs<'_>, seconds: &Range<u32>) -> Row {
-        Row::of(what, runs, |run| run.tries(seconds.clone()).to_string())
+    /// The attempts that reached the servers for them.
+    pub fn attempts(what: impl Into<String>, runs: Runs<'_>, seconds: &Range<u32>) -> Row {
+        Row::of(what, runs, |run| run.attempts(seconds.clone()).to_string())
     }
 
-    /// The tries for each of them.
+    /// The attempts for each of them.
     pub fn factor(what: impl Into<String>, runs: Runs<'_>, seconds: &Range<u32>) -> Row {
-        Row::of(what, runs, |run| words::factor(run.tries(seconds.clone()), run.tally(seconds.clone()).sent()))
+        Row::of(what, runs, |run| words::factor(run.attempts(seconds.clone()), run.tally(seconds.clone()).sent()))
     }
 }
 
@@ -63,13 +63,14 @@ mod tests {
 
     #[test]
     fn rows_ask_both_runs_the_same() {
-        let with = Recording { answers: vec![answer(0, 100, 1, Fate::Served)], tries: vec![2], ..Recording::default() };
-        let without = Recording { answers: vec![answer(0, 100, 1, Fate::Failed)], tries: vec![4], ..with.clone() };
+        let with =
+            Recording { answers: vec![answer(0, 100, 1, Fate::Served)], attempts: vec![2], ..Recording::default() };
+        let without = Recording { answers: vec![answer(0, 100, 1, Fate::Failed)], attempts: vec![4], ..with.clone() };
         let runs = Runs { with: &with, without: &without };
         let rows = [
             Row::sent(runs, &(0..1)),
             Row::part("served", runs, &(0..1), Fate::Served),
-            Row::tries("tries", runs, &(0..1)),
+            Row::attempts("attempts", runs, &(0..1)),
             Row::factor("factor", runs, &(0..1)),
         ];
         let said = rows.each_ref().map(|row| (row.with.as_str(), row.without.as_str()));

@@ -47,7 +47,7 @@ pub fn row<'a>(tables: &'a [Table], what: &str) -> (&'a str, &'a str) {
 /// A run of `scene` as it should be, with Holdfast or without.
 ///
 /// Breakers open after the first second of the trouble, probe in vain in the third, and close a second after its end.
-/// Retries make 5% more tries before the trouble and 25% more in it with a budget; without one they make four of each,
+/// Retries make 5% more attempts before the trouble and 25% more in it with a budget; without one they make four of each,
 /// and the trouble does not end.
 pub fn run(scene: &Scene, with: bool) -> Recording {
     if scene.steers() {
@@ -60,7 +60,7 @@ pub fn run(scene: &Scene, with: bool) -> Recording {
     let buried = retries && !with;
     for second in 0..scene.seconds() {
         let down = trouble.contains(&second) || (buried && second >= trouble.end);
-        let mut tries = 0;
+        let mut attempts = 0;
         for (number, caller) in scene.callers.iter().enumerate() {
             let has_fallback = number == 0;
             let (waited, fate) = match (open.contains(&second), down) {
@@ -80,9 +80,9 @@ pub fn run(scene: &Scene, with: bool) -> Recording {
                 (false, true, false) if second < trouble.start => 105,
                 (false, ..) => 100,
             };
-            tries += u64::from(caller.per_second) * percent / 100;
+            attempts += u64::from(caller.per_second) * percent / 100;
         }
-        recording.tries.push(tries);
+        recording.attempts.push(attempts);
     }
     if with {
         for policy in scene.breakers() {
@@ -104,7 +104,7 @@ pub fn run(scene: &Scene, with: bool) -> Recording {
 
 /// A run of a scene of which host 2 fails from 3 s to 8 s and host 4 is slow from 5 s to 8 s, times in milliseconds.
 ///
-/// Both runs take host 2 out after 200 ms, for 3 s. Then it gets one try as its probe, or its share for 200 ms.
+/// Both runs take host 2 out after 200 ms, for 3 s. Then it gets one attempt as its probe, or its share for 200 ms.
 fn run_of_hosts(scene: &Scene, with: bool) -> Recording {
     let mut recording = Recording::default();
     let mut hosts: Vec<Vec<Arrival>> = vec![Vec::new(); scene.hosts];
@@ -159,7 +159,7 @@ fn run_of_hosts(scene: &Scene, with: bool) -> Recording {
             told(9_100, 3, What::Back, "is back after 3s: its probe succeeded; 1 of 5 hosts out"),
             told(12_400, 1, What::Back, "is back after 9s: its probe succeeded; 0 of 5 hosts out"),
         ];
-        let retries = recording.tries.iter().sum::<u64>() - recording.answers.len() as u64;
+        let retries = recording.attempts.iter().sum::<u64>() - recording.answers.len() as u64;
         for (metric, value) in [
             ("requests", recording.answers.len() as u64),
             ("retries", retries),
@@ -189,7 +189,7 @@ fn count(scene: &Scene, recording: &mut Recording) {
             stats.extend([("rejected.open", rejected), fallback, ("breaker_state", 0)]);
         }
         if scene.policies_with("retry").contains(&caller.policy) {
-            stats.push(("retries", recording.tries.iter().sum::<u64>() - fates.len() as u64));
+            stats.push(("retries", recording.attempts.iter().sum::<u64>() - fates.len() as u64));
         }
         for (metric, value) in stats {
             recording.stats.insert(format!("{}.key.cluster=orders.{metric}", caller.policy), value);

@@ -31,9 +31,9 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{}%", (part * 100 + whole / 2).checked_div(whole).unwrap_or_default())
 }
 
-/// How many `tries` a request became, on average: `1.20x`, with nothing where there is nothing to see.
-pub fn factor(tries: u64, requests: u32) -> String {
-    if requests == 0 { "-".to_owned() } else { format!("{:.2}x", tries as f64 / f64::from(requests)) }
+/// How many `attempts` a request became, on average: `1.20x`, with nothing where there is nothing to see.
+pub fn factor(attempts: u64, requests: u32) -> String {
+    if requests == 0 { "-".to_owned() } else { format!("{:.2}x", attempts as f64 / f64::from(requests)) }
 }
 
 /// `1 server`, `2 servers`, `2 stories`.
@@ -45,11 +45,11 @@ pub fn plural(count: usize, thing: &str) -> String {
     }
 }
 
-/// Who serves: `2 servers of the service orders`, and under how many tries they break down.
+/// Who serves: `2 servers of the service orders`, and under how many attempts they break down.
 pub fn servers(scene: &Scene) -> String {
     let servers = format!("{} of the service {}", plural(scene.hosts, "server"), scene.service);
     match scene.capacity {
-        Some(capacity) => format!("{servers}, which collapse over {capacity} tries a second (503 to all of them)"),
+        Some(capacity) => format!("{servers}, which collapse over {capacity} attempts a second (503 to all of them)"),
         None => servers,
     }
 }

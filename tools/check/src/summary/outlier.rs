@@ -13,7 +13,7 @@ const HOSTS_SHOWN: usize = 3;
 /// The lines about `outlier`.
 pub fn lines(outlier: &Outlier) -> Vec<String> {
     let mut lines =
-        vec!["judges the hosts of each cluster by their tries, over all workers, and takes one out".to_owned()];
+        vec!["judges the hosts of each cluster by their attempts, over all workers, and takes one out".to_owned()];
     for detector in Detector::ALL {
         let Some(text) = reason(outlier, detector) else { continue };
         lines.push(format!("- {text}{}", own_mark(outlier.mode_of(detector), outlier.mode)));
@@ -66,18 +66,18 @@ fn reason(outlier: &Outlier, detector: Detector) -> Option<String> {
         }
         Detector::ConsecutiveLocalFailures => {
             let limit = outlier.consecutive_local_failures?.limit.get();
-            let failures = count(limit.into(), "try", "tries");
+            let failures = count(limit.into(), "attempt", "attempts");
             format!("at {failures}{} without an answer (connect failure, reset, time-out)", row(limit))
         }
         Detector::FailureRate => {
             let rate = outlier.failure_rate?;
-            let needs = needs(rate.min_hosts.get(), rate.min_requests, "tries");
-            format!("if {} or more of its tries in {interval} failed; {needs}", rate.threshold)
+            let needs = needs(rate.min_hosts.get(), rate.min_requests, "attempts");
+            format!("if {} or more of its attempts in {interval} failed; {needs}", rate.threshold)
         }
         Detector::SuccessRate => {
             let rate = outlier.success_rate?;
             let factor = f64::from(rate.stdev_factor) / 1000.0;
-            let needs = needs(rate.min_hosts.get(), rate.min_requests, "tries");
+            let needs = needs(rate.min_hosts.get(), rate.min_requests, "attempts");
             format!(
                 "if its share of successes in {interval} is below the mean of all hosts by more than {factor} times \
                  the standard deviation; {needs}"

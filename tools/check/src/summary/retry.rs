@@ -35,7 +35,7 @@ pub fn lines(retry: &Retry, breaker: Option<&Breaker>) -> Vec<String> {
     lines
 }
 
-/// After which ends of a try there is another, with Envoy's words said as what they stand for.
+/// After which ends of an attempt there is another, with Envoy's words said as what they stand for.
 fn causes(on: &RetryOn) -> String {
     let (mut status, mut grpc) = (on.statuses, GrpcSet::default());
     let statuses =
@@ -130,14 +130,14 @@ fn time_outs(retry: &Retry) -> String {
     if let Some(one) = retry.per_try_timeout {
         let one = duration::text(one);
         texts.push(if retry.hedge_on_per_try_timeout {
-            format!("a try that takes {one} goes on beside the next one, and the first good answer counts")
+            format!("an attempt that takes {one} goes on beside the next one, and the first good answer counts")
         } else {
-            format!("a try takes {one} at most")
+            format!("an attempt takes {one} at most")
         });
     }
     texts.push(match retry.timeout {
-        Some(all) => format!("all tries with their waits take {} at most", duration::text(all)),
-        None => "all tries with their waits take as long as the route allows".to_owned(),
+        Some(all) => format!("all attempts with their waits take {} at most", duration::text(all)),
+        None => "all attempts with their waits take as long as the route allows".to_owned(),
     });
     texts.join("; ")
 }

@@ -33,7 +33,8 @@ pub fn about(outlier: &Outlier, policy: &Policy) -> Vec<(String, String)> {
     }
     for dimension in &policy.scope.by {
         if let Dimension::Header(name) = dimension {
-            let problem = format!("judges hosts by the tries of one value of header {name} alone: a host that is out");
+            let problem =
+                format!("judges hosts by the attempts of one value of header {name} alone: a host that is out");
             warn("", format!("{problem} for one still serves the others, and each has to learn it"));
             if outlier.mode_of(Detector::Heartbeat) != Mode::Off {
                 warn(

@@ -1,4 +1,4 @@
-//! The panel of hosts: a lane for each, with a thin line for every try that reached it, in both runs.
+//! The panel of hosts: a lane for each, with a thin line for every attempt that reached it, in both runs.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const ROOM: f64 = 60.0;
 /// Both runs, one above the other.
 pub(super) fn render(scene: &Scene, time: Time, layout: &mut Layout, runs: Runs<'_>) -> Markup {
     let titles = [
-        ("With Holdfast", "each line is a try that reached the host", runs.with),
+        ("With Holdfast", "each line is an attempt that reached the host", runs.with),
         ("Without Holdfast", "the same load, Envoy's own detection", runs.without),
     ];
     let parts = titles.map(|(name, more, run)| {
@@ -44,11 +44,11 @@ fn lane(scene: &Scene, time: Time, area: Area, host: usize, name: &str, run: &Re
     let end = Duration::from_secs(time.seconds.into());
     let (top, height) = (px(area.top), px(area.height));
     let counts: Vec<String> =
-        (0..time.seconds).map(|second| run.tries_at(host, second..second + 1).to_string()).collect();
+        (0..time.seconds).map(|second| run.attempts_at(host, second..second + 1).to_string()).collect();
     html! {
         text class="tick" x=(px(LEFT - 8.0)) y=(px(area.at(0.3))) text-anchor="end" { "host " (host + 1) }
         g {
-            title { (format!("{name}, host {}: tries for the requests of each second: {}", host + 1, counts.join(", "))) }
+            title { (format!("{name}, host {}: attempts for the requests of each second: {}", host + 1, counts.join(", "))) }
             rect class="lane" x=(px(time.x(0.0))) y=(top) width=(px(time.of(end) - time.x(0.0))) height=(height) {}
             @for (manner, from, to) in manners(scene, host) {
                 @let (left, right) = (time.of(from), time.of(to));
@@ -92,7 +92,7 @@ fn manners(scene: &Scene, host: usize) -> Vec<(Manner, Duration, Duration)> {
     ill.filter(|(manner, ..)| *manner != Manner::Well).collect()
 }
 
-/// A line for each of the tries that found the host in this condition.
+/// A line for each of the attempts that found the host in this condition.
 fn rug(scene: &Scene, time: Time, area: Area, host: usize, run: &Recording, manner: Manner) -> String {
     let (top, height) = (area.top + 3.0, area.height - 6.0);
     let arrivals = run.hosts.get(host).into_iter().flatten();
@@ -103,9 +103,9 @@ fn rug(scene: &Scene, time: Time, area: Area, host: usize, run: &Recording, mann
 /// What the conditions look like, for the legend.
 pub(super) fn legend() -> Markup {
     let samples = [
-        (Manner::Well, "a try, answered well"),
-        (Manner::Failing, "a try at a host that fails"),
-        (Manner::Slow, "a try at a host that is slow"),
+        (Manner::Well, "an attempt, answered well"),
+        (Manner::Failing, "an attempt at a host that fails"),
+        (Manner::Slow, "an attempt at a host that is slow"),
     ];
     html! {
         ul class="legend" {

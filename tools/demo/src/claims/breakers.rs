@@ -38,7 +38,7 @@ pub fn only_probes_reached_the_service(scene: &Scene, runs: Runs<'_>, probes: u3
     let Some(opened) = opened.collect::<Option<Vec<_>>>().and_then(|opened| opened.into_iter().max()) else {
         return claim(what, false, "a breaker did not open");
     };
-    // Tries are known by the second in which their requests were sent.
+    // Attempts are known by the second in which their requests were sent.
     let first = u32::try_from(opened.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
     let span = first..scene.span(Kind::Outage).end.max(first);
     let half_opens =
@@ -46,7 +46,7 @@ pub fn only_probes_reached_the_service(scene: &Scene, runs: Runs<'_>, probes: u3
             change.to == State::HalfOpen && change.at >= start(span.start) && change.at < start(span.end)
         });
     let allowed = half_opens.count() as u64 * u64::from(probes);
-    let arrived = runs.with.tries(span);
+    let arrived = runs.with.attempts(span);
     claim(what, arrived <= allowed, format!("{arrived} requests, {allowed} probes allowed"))
 }
 
@@ -98,7 +98,7 @@ mod tests {
         let (scene, mut with, without) = test_data::runs("outage");
         let late = scene.span(Kind::Outage).end - 1;
         // Two breakers have probed once in this time.
-        with.tries[late as usize] = 11;
+        with.attempts[late as usize] = 11;
         assert_eq!(
             test_data::broken(&scene, &with, &without),
             ["once the breakers were open, only their probes reached the failing service"]

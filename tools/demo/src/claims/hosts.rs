@@ -10,7 +10,7 @@ use crate::recording::{Recording, Runs};
 use crate::scene::{Kind, Scene};
 use crate::words;
 
-/// Tries that were under way when their host was taken out arrive this long after that was read in the log at the latest.
+/// Attempts that were under way when their host was taken out arrive this long after that was read in the log at the latest.
 const UNDER_WAY: Duration = Duration::from_millis(300);
 
 fn first(run: &Recording, host: usize, what: What) -> Option<&Told> {
@@ -21,30 +21,30 @@ fn when(told: Option<&Told>) -> String {
     told.map_or_else(|| "it was not told".to_owned(), |told| format!("at {}", words::seconds(told.at)))
 }
 
-/// With Holdfast a host that fails is out before it has failed `most` tries.
+/// With Holdfast a host that fails is out before it has failed `most` attempts.
 pub fn out_after_few_tries(scene: &Scene, runs: Runs<'_>, host: usize, most: u64) -> Claim {
     let began = start(scene.span(Kind::Outage).start);
     let out = first(runs.with, host, What::Ejected);
     let failed = out.map(|out| runs.with.arrived(host, began..out.at + UNDER_WAY));
     let holds = out.is_some_and(|out| out.at >= began && out.text.contains("consecutive failures"))
         && failed.is_some_and(|failed| failed <= most);
-    let seen = format!("{}, after {} tries", when(out), failed.unwrap_or_default());
-    claim(format!("with Holdfast host {} was out before it had failed {most} tries", host + 1), holds, seen)
+    let seen = format!("{}, after {} attempts", when(out), failed.unwrap_or_default());
+    claim(format!("with Holdfast host {} was out before it had failed {most} attempts", host + 1), holds, seen)
 }
 
-/// With Holdfast a host that still fails when its time of `lasts` is over gets one try, and is out again.
+/// With Holdfast a host that still fails when its time of `lasts` is over gets one attempt, and is out again.
 pub fn one_probe_while_it_failed(scene: &Scene, runs: Runs<'_>, host: usize, lasts: Duration) -> Claim {
     let healed = start(scene.span(Kind::Outage).end);
     let out = first(runs.with, host, What::Ejected).map_or(healed, |told| told.at);
     let failed = runs.with.told_of(host).filter(|told| told.what == What::ProbeFailed).count();
     let early = runs.with.arrived(host, out + UNDER_WAY..out + lasts.saturating_sub(UNDER_WAY));
-    let tries = runs.with.arrived(host, out + UNDER_WAY..healed);
+    let attempts = runs.with.arrived(host, out + UNDER_WAY..healed);
     let what = format!(
         "with Holdfast host {} got nothing while it was out and exactly one request when its time was over, which failed",
         host + 1
     );
-    let seen = format!("{early} before its time was over, {tries} in all, {failed} failed as its probe");
-    claim(what, (early, tries, failed) == (0, 1, 1), seen)
+    let seen = format!("{early} before its time was over, {attempts} in all, {failed} failed as its probe");
+    claim(what, (early, attempts, failed) == (0, 1, 1), seen)
 }
 
 /// With Holdfast no client gets an error once the failing host is out, its failing probe included.
@@ -75,10 +75,15 @@ pub fn errors_only_where_nothing_is_retried(runs: Runs<'_>, callers: &[usize]) -
 pub fn failed_again_without(scene: &Scene, runs: Runs<'_>, host: usize) -> Claim {
     let trouble = scene.span(Kind::Outage);
     let later = trouble.start + 1..trouble.end;
-    let (tries, errors) = (runs.without.tries_at(host, later.clone()), runs.without.tally(later).count(Fate::Failed));
+    let (attempts, errors) =
+        (runs.without.attempts_at(host, later.clone()), runs.without.tally(later).count(Fate::Failed));
     let what =
         format!("without Holdfast host {} came back while it still failed, and clients got errors again", host + 1);
-    claim(what, tries >= 5 && errors > 0, format!("{tries} more tries failed there, {errors} clients got an error"))
+    claim(
+        what,
+        attempts >= 5 && errors > 0,
+        format!("{attempts} more attempts failed there, {errors} clients got an error"),
+    )
 }
 
 /// With Holdfast a host that is only slow is taken out while it is.
@@ -93,19 +98,20 @@ pub fn out_for_its_latency(scene: &Scene, runs: Runs<'_>, host: usize, slow: Ran
 
 /// Without Holdfast a slow host keeps its share.
 pub fn kept_its_share_without(runs: Runs<'_>, host: usize, seconds: Range<u32>) -> Claim {
-    let (tries, all) = (runs.without.tries_at(host, seconds.clone()), runs.without.tries(seconds));
+    let (attempts, all) = (runs.without.attempts_at(host, seconds.clone()), runs.without.attempts(seconds));
     let what = format!("without Holdfast host {} kept its share while it was slow, at least 15%", host + 1);
-    claim(what, tries * 100 >= all * 15, format!("{tries} of {all} tries"))
+    claim(what, attempts * 100 >= all * 15, format!("{attempts} of {all} attempts"))
 }
 
 /// With Holdfast the load of those that are out falls on the others, on none of them less than 28% and more than 39% of it.
 pub fn load_fell_on_the_others_evenly(runs: Runs<'_>, hosts: &[usize], seconds: Range<u32>) -> Claim {
-    let all = runs.with.tries(seconds.clone());
-    let tries: Vec<u64> = hosts.iter().map(|host| runs.with.tries_at(*host, seconds.clone())).collect();
-    let holds = tries.iter().all(|tries| (28..=39).contains(&(tries * 100).checked_div(all).unwrap_or_default()));
-    let seen: Vec<String> = tries.iter().map(u64::to_string).collect();
+    let all = runs.with.attempts(seconds.clone());
+    let attempts: Vec<u64> = hosts.iter().map(|host| runs.with.attempts_at(*host, seconds.clone())).collect();
+    let holds =
+        attempts.iter().all(|attempts| (28..=39).contains(&(attempts * 100).checked_div(all).unwrap_or_default()));
+    let seen: Vec<String> = attempts.iter().map(u64::to_string).collect();
     let what = "with Holdfast the load of the hosts that were out fell on the others evenly, 28% to 39% on each";
-    claim(what, holds, format!("{} of {all} tries", seen.join(", ")))
+    claim(what, holds, format!("{} of {all} attempts", seen.join(", ")))
 }
 
 /// With Holdfast a host that is well again gets a request as its probe when its time is over, and is back by it.

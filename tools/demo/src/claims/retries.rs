@@ -26,12 +26,12 @@ impl Budget {
     }
 }
 
-/// The retries of what was sent in these seconds, counted at the servers: the tries after each first.
+/// The retries of what was sent in these seconds, counted at the servers: the attempts after each first.
 pub fn made(run: &Recording, seconds: Range<u32>) -> u64 {
-    run.tries(seconds.clone()).saturating_sub(run.tally(seconds).sent().into())
+    run.attempts(seconds.clone()).saturating_sub(run.tally(seconds).sent().into())
 }
 
-/// Before the outage some tries fail, so that retries have something to hide.
+/// Before the outage some attempts fail, so that retries have something to hide.
 pub fn tries_failed_before_the_outage(scene: &Scene, runs: Runs<'_>) -> Claim {
     let healthy = scene.span(Kind::Healthy);
     let retried = [runs.with, runs.without].map(|run| (made(run, healthy.clone()), run.tally(healthy.clone()).sent()));
@@ -53,27 +53,31 @@ pub fn nobody_served_in_the_outage(scene: &Scene, runs: Runs<'_>) -> Claim {
 /// Without Holdfast the failing service gets at least `percent` of the load that clients make.
 pub fn load_multiplied_without(scene: &Scene, runs: Runs<'_>, percent: u32) -> Claim {
     let outage = scene.span(Kind::Outage);
-    let (tries, sent) = (runs.without.tries(outage.clone()), runs.without.tally(outage).sent());
+    let (attempts, sent) = (runs.without.attempts(outage.clone()), runs.without.tally(outage).sent());
     let what = format!(
         "without Holdfast retries multiplied the load on the failing service by {:.1} or more",
         f64::from(percent) / 100.0
     );
-    let seen = format!("{tries} tries of {sent} requests, {}", words::factor(tries, sent));
-    claim(what, sent > 0 && tries * 100 >= u64::from(sent) * u64::from(percent), seen)
+    let seen = format!("{attempts} attempts of {sent} requests, {}", words::factor(attempts, sent));
+    claim(what, sent > 0 && attempts * 100 >= u64::from(sent) * u64::from(percent), seen)
 }
 
-/// With Holdfast there are at most 3% more tries than the budget allows, until the end of the outage.
+/// With Holdfast there are at most 3% more attempts than the budget allows, until the end of the outage.
 pub fn tries_within_the_budget(scene: &Scene, runs: Runs<'_>, budget: Budget) -> Claim {
-    let (sent, tries) = until_the_end_of_the_outage(scene, runs);
+    let (sent, attempts) = until_the_end_of_the_outage(scene, runs);
     let allowed = u64::from(sent) + budget.allowed(sent);
-    let seen = format!("{tries} tries, {allowed} allowed");
-    claim("with Holdfast there were at most 3% more tries than the budget allows", tries * 100 <= allowed * 103, seen)
+    let seen = format!("{attempts} attempts, {allowed} allowed");
+    claim(
+        "with Holdfast there were at most 3% more attempts than the budget allows",
+        attempts * 100 <= allowed * 103,
+        seen,
+    )
 }
 
 /// With Holdfast at least 60% of the allowed retries are made: the budget is not kept by doing nothing.
 pub fn budget_used(scene: &Scene, runs: Runs<'_>, budget: Budget) -> Claim {
-    let (sent, tries) = until_the_end_of_the_outage(scene, runs);
-    let (allowed, made) = (budget.allowed(sent), tries.saturating_sub(sent.into()));
+    let (sent, attempts) = until_the_end_of_the_outage(scene, runs);
+    let (allowed, made) = (budget.allowed(sent), attempts.saturating_sub(sent.into()));
     let seen = format!("{made} of {allowed}");
     claim("with Holdfast at least 60% of the allowed retries were made", made * 100 >= allowed * 60, seen)
 }
@@ -88,8 +92,8 @@ pub fn still_down_without(scene: &Scene, runs: Runs<'_>) -> Claim {
 
 /// Envoy's statistics say how many retries reached the servers.
 pub fn envoy_counted_the_same_retries(runs: Runs<'_>, policy: &str) -> Claim {
-    let tries: u64 = runs.with.tries.iter().sum();
-    let servers = tries.saturating_sub(runs.with.total().sent().into());
+    let attempts: u64 = runs.with.attempts.iter().sum();
+    let servers = attempts.saturating_sub(runs.with.total().sent().into());
     let envoy = runs.with.stat(policy, "retries");
     let what = format!("Envoy's statistics of {policy} agree with the servers about retries");
     claim(what, servers == envoy, format!("servers {servers}, Envoy {envoy}"))
@@ -97,7 +101,7 @@ pub fn envoy_counted_the_same_retries(runs: Runs<'_>, policy: &str) -> Claim {
 
 fn until_the_end_of_the_outage(scene: &Scene, runs: Runs<'_>) -> (u32, u64) {
     let troubled = 0..scene.span(Kind::Outage).end;
-    (runs.with.tally(troubled.clone()).sent(), runs.with.tries(troubled))
+    (runs.with.tally(troubled.clone()).sent(), runs.with.attempts(troubled))
 }
 
 #[cfg(test)]
@@ -116,12 +120,12 @@ mod tests {
     #[test]
     fn a_storm_with_holdfast_is_noticed() {
         let (scene, with, without) = test_data::runs("storm");
-        let stormy = Recording { tries: without.tries.clone(), ..with };
+        let stormy = Recording { attempts: without.attempts.clone(), ..with };
         let broken = test_data::broken(&scene, &stormy, &without);
         assert_eq!(
             broken,
             [
-                "with Holdfast there were at most 3% more tries than the budget allows",
+                "with Holdfast there were at most 3% more attempts than the budget allows",
                 "Envoy's statistics of orders agree with the servers about retries"
             ]
         );
@@ -131,12 +135,12 @@ mod tests {
     fn three_percent_more_than_allowed_are_noticed_and_less_is_not() {
         let (scene, mut with, without) = test_data::runs("storm");
         let last = scene.span(Kind::Outage).end as usize - 1;
-        // 800 requests and 170 retries are allowed, and 3% of that make 999 tries; 940 there are.
+        // 800 requests and 170 retries are allowed, and 3% of that make 999 attempts; 940 there are.
         for (more, holds) in [(59, true), (60, false)] {
-            with.tries[last] += more;
+            with.attempts[last] += more;
             let claim = tries_within_the_budget(&scene, Runs { with: &with, without: &without }, BUDGET);
             assert_eq!(claim.holds, holds, "{}", claim.seen);
-            with.tries[last] -= more;
+            with.attempts[last] -= more;
         }
     }
 
@@ -144,7 +148,7 @@ mod tests {
     fn retries_that_never_were_are_noticed() {
         let (scene, mut with, mut without) = test_data::runs("storm");
         for run in [&mut with, &mut without] {
-            run.tries = vec![u64::from(scene.rate()); scene.seconds() as usize];
+            run.attempts = vec![u64::from(scene.rate()); scene.seconds() as usize];
         }
         let broken = test_data::broken(&scene, &with, &without).join("\n");
         for said in ["were retried", "multiplied the load", "60% of the allowed", "agree with the servers"] {

@@ -36,7 +36,7 @@ const IN_A_ROW: u32 = 5;
 /// `outlier.base_ejection_time` in seconds, and the same of Envoy's own detection.
 const FIRST_TIME: u32 = 3;
 
-/// A failing host is out long before so many tries.
+/// A failing host is out long before so many attempts.
 const FEW_TRIES: u64 = 30;
 
 /// Clients that waited so long were served by the slow host.
@@ -133,7 +133,7 @@ pub(super) fn scene() -> Scene {
             .chain([Column::Median, Column::P99])
             .collect(),
         panels: vec![Panel::Hosts, Panel::Waits],
-        remark: "Each thin line in a host's lane is one try that reached it. With Holdfast a host that is out gets nothing but, \
+        remark: "Each thin line in a host's lane is one attempt that reached it. With Holdfast a host that is out gets nothing but, \
                  when its time is over, one request as its probe: a GET, so that another host can answer it should the probe \
                  fail. Envoy's own detection gives the host its full share again to see whether it is well, here for about a \
                  second, because Envoy merges such changes of a second into one (update_merge_window), and it has no eye for \
@@ -177,17 +177,17 @@ fn waited_long(run: &Recording, seconds: &Range<u32>) -> usize {
     run.answers.iter().filter(|answer| sent(answer.sent) && answer.waited >= LONG).count()
 }
 
-/// How the tries of some seconds fell on the hosts that are well.
+/// How the attempts of some seconds fell on the hosts that are well.
 fn spread(run: &Recording, seconds: &Range<u32>) -> String {
-    WELL.map(|host| run.tries_at(host, seconds.clone()).to_string()).join(", ")
+    WELL.map(|host| run.attempts_at(host, seconds.clone()).to_string()).join(", ")
 }
 
-/// From when on this host had its share again, that is 15% of the tries of a second; from the start of the recovery.
+/// From when on this host had its share again, that is 15% of the attempts of a second; from the start of the recovery.
 fn share_again(scene: &Scene, run: &Recording, host: usize) -> Option<Duration> {
     let recovery = scene.span(Kind::Recovery);
     let has = |second: &u32| {
         let seconds = *second..second + 1;
-        run.tries_at(host, seconds.clone()) * 100 >= run.tries(seconds) * 15
+        run.attempts_at(host, seconds.clone()) * 100 >= run.attempts(seconds) * 15
     };
     let first = recovery.clone().find(has)?;
     Some(Duration::from_secs((first - recovery.start).into()))
@@ -201,15 +201,16 @@ fn tables(scene: &Scene, runs: Runs<'_>) -> Vec<Table> {
     let (first, later) = failing_seconds(scene);
     let (slow, last, all) = (slow_seconds(scene), last_second(scene), 0..scene.seconds());
     let part = |what: &str, value: &dyn Fn(&Recording) -> String| Row { is_part: true, ..Row::of(what, runs, value) };
-    let tries = |run: &Recording, host: usize, seconds: &Range<u32>| run.tries_at(host, seconds.clone()).to_string();
+    let attempts =
+        |run: &Recording, host: usize, seconds: &Range<u32>| run.attempts_at(host, seconds.clone()).to_string();
     let whole = first.start..later.end;
     vec![
         Table {
             title: format!("Host {}, which failed for {} s", FAILING + 1, whole.len()),
             rows: vec![
-                Row::of("tries it got, and failed", runs, |run| tries(run, FAILING, &whole)),
-                part("in the first second", &|run| tries(run, FAILING, &first)),
-                part("later, when its time out was over", &|run| tries(run, FAILING, &later)),
+                Row::of("attempts it got, and failed", runs, |run| attempts(run, FAILING, &whole)),
+                part("in the first second", &|run| attempts(run, FAILING, &first)),
+                part("later, when its time out was over", &|run| attempts(run, FAILING, &later)),
                 Row::of("clients that got an error", runs, |run| errors(run, &all).to_string()),
                 part("in the first second", &|run| errors(run, &first).to_string()),
                 part("later", &|run| (errors(run, &all) - errors(run, &first)).to_string()),
@@ -221,7 +222,7 @@ fn tables(scene: &Scene, runs: Runs<'_>) -> Vec<Table> {
                 Row::of(format!("clients that waited {} ms or more", LONG.as_millis()), runs, |run| {
                     waited_long(run, &slow).to_string()
                 }),
-                Row::of("tries it got in the last of these seconds", runs, |run| tries(run, SLUGGISH, &last)),
+                Row::of("attempts it got in the last of these seconds", runs, |run| attempts(run, SLUGGISH, &last)),
                 Row::of("a client waited in that second, p99", runs, |run| {
                     words::wait(run.tally(last.clone()).wait(99))
                 }),
@@ -229,7 +230,7 @@ fn tables(scene: &Scene, runs: Runs<'_>) -> Vec<Table> {
         },
         Table {
             title: "The others, in that last second".to_owned(),
-            rows: vec![Row::of("tries at hosts 1, 3 and 5", runs, |run| spread(run, &last))],
+            rows: vec![Row::of("attempts at hosts 1, 3 and 5", runs, |run| spread(run, &last))],
         },
         Table {
             title: format!("After: in the {} s of the recovery", scene.span(Kind::Recovery).len()),
@@ -248,28 +249,28 @@ fn tables(scene: &Scene, runs: Runs<'_>) -> Vec<Table> {
 fn sentences(scene: &Scene, runs: Runs<'_>) -> String {
     let (first, later) = failing_seconds(scene);
     let (slow, last, all) = (slow_seconds(scene), last_second(scene), 0..scene.seconds());
-    let tries = |run: &Recording, host: usize, seconds: &Range<u32>| run.tries_at(host, seconds.clone());
+    let attempts = |run: &Recording, host: usize, seconds: &Range<u32>| run.attempts_at(host, seconds.clone());
     let later_errors = |run: &Recording| errors(run, &all) - errors(run, &first);
     let failed = format!(
-        "Host {} began to fail and was out after {} tries with Holdfast, {} without; in that second {} and {} clients got an \
+        "Host {} began to fail and was out after {} attempts with Holdfast, {} without; in that second {} and {} clients got an \
          error, all of them of requests that may not be sent twice.",
         FAILING + 1,
-        tries(runs.with, FAILING, &first),
-        tries(runs.without, FAILING, &first),
+        attempts(runs.with, FAILING, &first),
+        attempts(runs.without, FAILING, &first),
         errors(runs.with, &first),
         errors(runs.without, &first),
     );
     let probed = format!(
         "When its time was over it still failed. With Holdfast it got {} as its probe, which was then \
-         answered by another host, and {} saw an error. Envoy's own detection let it back to its full share: {} tries \
+         answered by another host, and {} saw an error. Envoy's own detection let it back to its full share: {} attempts \
          failed there again, and {}.",
-        words::plural(tries(runs.with, FAILING, &later) as usize, "request"),
+        words::plural(attempts(runs.with, FAILING, &later) as usize, "request"),
         clients(later_errors(runs.with), "client"),
-        tries(runs.without, FAILING, &later),
+        attempts(runs.without, FAILING, &later),
         clients(later_errors(runs.without), "client got an error"),
     );
     let sluggish = format!(
-        "Host {} turned slow. {} In the last of these seconds the {} tries there were fell on hosts 1, 3 and 5 alone: {}. Without \
+        "Host {} turned slow. {} In the last of these seconds the {} attempts there were fell on hosts 1, 3 and 5 alone: {}. Without \
          Holdfast it kept its share, and {} clients waited {} ms or more ({} with Holdfast).",
         SLUGGISH + 1,
         runs.with
@@ -280,7 +281,7 @@ fn sentences(scene: &Scene, runs: Runs<'_>) -> String {
                 format!("With Holdfast it was out {} later, for its latency alone.", words::seconds(since))
             })
             .unwrap_or_default(),
-        runs.with.tries(last.clone()),
+        runs.with.attempts(last.clone()),
         spread(runs.with, &last),
         waited_long(runs.without, &slow),
         LONG.as_millis(),
@@ -313,8 +314,8 @@ fn gist(scene: &Scene, runs: Runs<'_>) -> String {
         "One of {HOSTS} hosts failed and was out after {IN_A_ROW} failures in a row, with Holdfast and with Envoy's own detection; \
          but when its time was over, {} failed there with Holdfast, {} with Envoy's ({} and {} clients got an error in all); \
          a slow host kept {} clients waiting with Holdfast, {} with Envoy's.",
-        words::plural(runs.with.tries_at(FAILING, later.clone()) as usize, "try"),
-        runs.without.tries_at(FAILING, later),
+        words::plural(runs.with.attempts_at(FAILING, later.clone()) as usize, "attempt"),
+        runs.without.attempts_at(FAILING, later),
         errors(runs.with, &all),
         errors(runs.without, &all),
         waited_long(runs.with, &slow),
@@ -386,11 +387,11 @@ mod tests {
         let (scene, with, without) = test_data::runs("ejection");
         let tables = tables(&scene, Runs { with: &with, without: &without });
         let row = |table: usize, what| test_data::row(&tables[table..=table], what);
-        assert_eq!(row(0, "tries it got, and failed"), ("9", "16"));
+        assert_eq!(row(0, "attempts it got, and failed"), ("9", "16"));
         assert_eq!(row(0, "later, when its time out was over"), ("1", "8"));
         assert_eq!(row(0, "clients that got an error"), ("4", "8"));
         assert_eq!(row(0, "later"), ("0", "4"));
-        assert_eq!(row(1, "tries it got in the last of these seconds"), ("0", "50"));
+        assert_eq!(row(1, "attempts it got in the last of these seconds"), ("0", "50"));
         assert_eq!(row(1, "a client waited in that second, p99"), ("10 ms", "240 ms"));
         assert_eq!(row(3, "host 2 had its share again after"), ("5.0 s", "5.0 s"));
     }
@@ -401,16 +402,16 @@ mod tests {
         let runs = Runs { with: &with, without: &without };
         let said = sentences(&scene, runs);
         for part in [
-            "out after 8 tries with Holdfast, 8 without",
+            "out after 8 attempts with Holdfast, 8 without",
             "it got 1 request as its probe",
             "and no client saw an error",
-            "8 tries failed there again, and 4 clients got an error.",
+            "8 attempts failed there again, and 4 clients got an error.",
             "out 1.0 s later, for its latency alone",
         ] {
             assert!(said.contains(part), "{part:?} in {said}");
         }
         let said = gist(&scene, runs);
-        for part in ["1 try failed there with Holdfast, 8 with Envoy's", "4 and 8 clients"] {
+        for part in ["1 attempt failed there with Holdfast, 8 with Envoy's", "4 and 8 clients"] {
             assert!(said.contains(part), "{part:?} in {said}");
         }
     }

@@ -78,7 +78,7 @@ pub(super) fn scene() -> Scene {
             Column::Answers(Fate::Fallback),
             Column::Answers(Fate::Rejected),
             Column::Answers(Fate::Failed),
-            Column::Tries,
+            Column::Attempts,
             Column::Median,
             Column::P99,
         ],
@@ -109,7 +109,7 @@ fn tables(scene: &Scene, runs: Runs<'_>) -> Vec<Table> {
                 Row::of("a client waited, median", runs, |run| words::wait(during(run).wait(50))),
                 Row::of("a client waited, slowest", runs, |run| words::wait(during(run).wait(100))),
                 Row::of("all clients waited, together", runs, |run| words::seconds(during(run).waited())),
-                Row::tries("requests the failing service had to take", runs, &outage),
+                Row::attempts("requests the failing service had to take", runs, &outage),
             ],
         },
         Table {
@@ -135,14 +135,14 @@ fn sentences(scene: &Scene, runs: Runs<'_>) -> String {
         without.count(Fate::Failed),
         without.sent(),
         words::wait(without.wait(50)),
-        runs.without.tries(outage.clone()),
+        runs.without.attempts(outage.clone()),
     );
     let began = Duration::from_secs(outage.start.into());
     let Some(opened) = runs.with.first_opened() else {
         said.push_str(" With Holdfast no breaker opened.");
         return said;
     };
-    let (reached, all) = (runs.with.tries(outage.clone()), runs.without.tries(outage.clone()));
+    let (reached, all) = (runs.with.attempts(outage.clone()), runs.without.attempts(outage.clone()));
     said.push_str(&format!(
         " With Holdfast the first breaker opened {} into the outage. {} requests got the fallback answer, {} a clear \
          \"not now\", {} an error (sent before the breaker opened, or its probes); the median wait was {}, and \
@@ -176,8 +176,8 @@ fn gist(scene: &Scene, runs: Runs<'_>) -> String {
         errors(runs.without),
         wait(runs.with),
         wait(runs.without),
-        runs.with.tries(outage.clone()),
-        runs.without.tries(outage.clone()),
+        runs.with.attempts(outage.clone()),
+        runs.without.attempts(outage.clone()),
     )
 }
 

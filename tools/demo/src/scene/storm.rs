@@ -20,13 +20,13 @@ use crate::words;
 /// What a healthy answer takes.
 const USUAL: Duration = Duration::from_millis(5);
 
-/// Before the outage one in so many tries fails.
+/// Before the outage one in so many attempts fails.
 const FAILING: u64 = 20;
 
 /// Twice what clients ask for, and half of what three retries make of it.
 const CAPACITY: u32 = 200;
 
-/// The tries after the first that one request may have, with Holdfast and without.
+/// The attempts after the first that one request may have, with Holdfast and without.
 const RETRIES: u32 = 3;
 
 /// `retry.budget`: so many percent of the requests, and so many a second, over so many seconds.
@@ -50,8 +50,8 @@ pub(super) fn scene() -> Scene {
                 kind: Kind::Healthy,
                 name: "healthy",
                 seconds: 3,
-                told: format!("orders is well, but one in {FAILING} tries fails; a retry hides that"),
-                // Not the same tries on each server: a retry would meet the next failure.
+                told: format!("orders is well, but one in {FAILING} attempts fails; a retry hides that"),
+                // Not the same attempts on each server: a retry would meet the next failure.
                 servers: |number| {
                     every(FAILING, 10 + 5 * number as u64, Action::status(503), Action::ok().after(USUAL))
                 },
@@ -60,16 +60,14 @@ pub(super) fn scene() -> Scene {
                 kind: Kind::Outage,
                 name: "outage",
                 seconds: 5,
-                told: "orders fails totally: every try gets a 503 at once".to_owned(),
+                told: "orders fails totally: every attempt gets a 503 at once".to_owned(),
                 servers: |_| always(Action::status(503)),
             },
             Phase {
                 kind: Kind::Recovery,
                 name: "recovery",
                 seconds: 3,
-                told: format!(
-                    "the cause is gone: orders could answer {CAPACITY} tries a second, twice what clients ask"
-                ),
+                told: format!("the cause is gone: orders could answer {CAPACITY} attempts/s, twice what clients ask"),
                 servers: |_| always(Action::ok().after(USUAL)),
             },
         ],
@@ -88,12 +86,12 @@ pub(super) fn scene() -> Scene {
             Column::Requests,
             Column::Answers(Fate::Served),
             Column::Answers(Fate::Failed),
-            Column::Tries,
+            Column::Attempts,
             Column::Factor,
             Column::Median,
             Column::P99,
         ],
-        panels: vec![Panel::Tries, Panel::Answers],
+        panels: vec![Panel::Attempts, Panel::Answers],
         remark: "Clients send the same in both runs; only retries differ. With Holdfast the first second of the outage \
                  spends what the budget had saved up; then one retry is left for every five requests. Without it \
                  retries alone keep the service above what it bears, after the cause is gone: clients would \
@@ -110,20 +108,20 @@ fn tables(scene: &Scene, runs: Runs<'_>) -> Vec<Table> {
     let troubled = healthy.start..outage.end;
     let failed_tries = |run: &Recording| {
         let served = u64::from(run.tally(healthy.clone()).count(Fate::Served));
-        run.tries(healthy.clone()).saturating_sub(served).to_string()
+        run.attempts(healthy.clone()).saturating_sub(served).to_string()
     };
     let made = |run: &Recording| retries::made(run, troubled.clone()).to_string();
     let budget = BUDGET.allowed(runs.with.tally(troubled.clone()).sent()).to_string();
     vec![
         Table {
-            title: format!("Before: in the {} s while one in {FAILING} tries failed", healthy.len()),
+            title: format!("Before: in the {} s while one in {FAILING} attempts failed", healthy.len()),
             rows: vec![
                 Row::sent(runs, &healthy),
                 Row::part("served", runs, &healthy, Fate::Served),
                 Row::part("errors", runs, &healthy, Fate::Failed),
-                Row::tries("tries at the servers", runs, &healthy),
+                Row::attempts("attempts at the servers", runs, &healthy),
                 Row { is_part: true, ..Row::of("failed, hidden from clients by a retry", runs, failed_tries) },
-                Row::factor("tries for each request", runs, &healthy),
+                Row::factor("attempts for each request", runs, &healthy),
             ],
         },
         Table {
@@ -132,8 +130,8 @@ fn tables(scene: &Scene, runs: Runs<'_>) -> Vec<Table> {
                 Row::sent(runs, &outage),
                 Row::part("served", runs, &outage, Fate::Served),
                 Row::part("errors", runs, &outage, Fate::Failed),
-                Row::tries("tries at the servers", runs, &outage),
-                Row::factor("tries for each request", runs, &outage),
+                Row::attempts("attempts at the servers", runs, &outage),
+                Row::factor("attempts for each request", runs, &outage),
             ],
         },
         Table {
@@ -142,8 +140,8 @@ fn tables(scene: &Scene, runs: Runs<'_>) -> Vec<Table> {
                 Row::sent(runs, &recovery),
                 Row::part("served", runs, &recovery, Fate::Served),
                 Row::part("errors", runs, &recovery, Fate::Failed),
-                Row::tries("tries at the servers", runs, &recovery),
-                Row::factor("tries for each request", runs, &recovery),
+                Row::attempts("attempts at the servers", runs, &recovery),
+                Row::factor("attempts for each request", runs, &recovery),
             ],
         },
         Table {
@@ -168,22 +166,22 @@ fn sentences(scene: &Scene, runs: Runs<'_>) -> String {
     let sent = |seconds: &Range<u32>| runs.with.tally(seconds.clone()).sent();
     let served = |run: &Recording, seconds: &Range<u32>| run.tally(seconds.clone()).count(Fate::Served);
     let factor = |run: &Recording, seconds: &Range<u32>| {
-        words::factor(run.tries(seconds.clone()), run.tally(seconds.clone()).sent())
+        words::factor(run.attempts(seconds.clone()), run.tally(seconds.clone()).sent())
     };
     let before = format!(
-        "While one in {FAILING} tries failed, retries hid it: {} of {} requests were served with Holdfast, {} without.",
+        "While one in {FAILING} attempts failed, retries hid it: {} of {} requests were served with Holdfast, {} without.",
         served(runs.with, &healthy),
         sent(&healthy),
         served(runs.without, &healthy),
     );
     let during = format!(
-        "Then {service} failed totally, and no retry could help. Without Holdfast {} requests became {} tries, {} the load \
-         on a service that was failing anyway. With Holdfast they became {} tries, {}: in these {} s the budget allowed {} \
+        "Then {service} failed totally, and no retry could help. Without Holdfast {} requests became {} attempts, {} the load \
+         on a service that was failing anyway. With Holdfast they became {} attempts, {}: in these {} s the budget allowed {} \
          retries, and {} were made.",
         sent(&outage),
-        runs.without.tries(outage.clone()),
+        runs.without.attempts(outage.clone()),
         factor(runs.without, &outage),
-        runs.with.tries(outage.clone()),
+        runs.with.attempts(outage.clone()),
         factor(runs.with, &outage),
         troubled.len(),
         BUDGET.allowed(sent(&troubled)),
@@ -191,7 +189,7 @@ fn sentences(scene: &Scene, runs: Runs<'_>) -> String {
     );
     let after = format!(
         "After {} s the cause was gone. With Holdfast {service} served {} of the next {} requests. Without, it served {}: \
-         retries alone kept the load at {}, more than the {CAPACITY} tries a second it can take.",
+         retries alone kept the load at {}, more than the {CAPACITY} attempts a second it can take.",
         outage.len(),
         served(runs.with, &recovery),
         sent(&recovery),
@@ -203,7 +201,7 @@ fn sentences(scene: &Scene, runs: Runs<'_>) -> String {
 
 fn gist(scene: &Scene, runs: Runs<'_>) -> String {
     let (outage, recovery) = (scene.span(Kind::Outage), scene.span(Kind::Recovery));
-    let factor = |run: &Recording| words::factor(run.tries(outage.clone()), run.tally(outage.clone()).sent());
+    let factor = |run: &Recording| words::factor(run.attempts(outage.clone()), run.tally(outage.clone()).sent());
     let served = |run: &Recording| run.tally(recovery.clone()).count(Fate::Served);
     format!(
         "While {} failed, its servers had to take {} the load with Holdfast, {} without; once the cause was gone, {} of {} \
@@ -274,13 +272,13 @@ mod tests {
         // 3 s, 5 s, 3 s at 100 requests.
         assert_eq!(row(0, "served"), ("300", "300"));
         assert_eq!(row(0, "failed, hidden from clients by a retry"), ("15", "15"));
-        assert_eq!(row(0, "tries for each request"), ("1.05x", "1.05x"));
+        assert_eq!(row(0, "attempts for each request"), ("1.05x", "1.05x"));
         assert_eq!(row(1, "requests sent by clients"), ("500", "500"));
         assert_eq!(row(1, "served"), ("0", "0"));
-        assert_eq!(row(1, "tries at the servers"), ("625", "2000"));
-        assert_eq!(row(1, "tries for each request"), ("1.25x", "4.00x"));
+        assert_eq!(row(1, "attempts at the servers"), ("625", "2000"));
+        assert_eq!(row(1, "attempts for each request"), ("1.25x", "4.00x"));
         assert_eq!(row(2, "served"), ("300", "0"));
-        assert_eq!(row(2, "tries for each request"), ("1.00x", "4.00x"));
+        assert_eq!(row(2, "attempts for each request"), ("1.00x", "4.00x"));
         assert_eq!(row(3, "allowed by the budget"), ("170", "no budget"));
         assert_eq!(row(3, "made"), ("140", "1515"));
     }
@@ -291,8 +289,8 @@ mod tests {
         let runs = Runs { with: &with, without: &without };
         let said = sentences(&scene, runs);
         for part in [
-            "500 requests became 2000 tries, 4.00x",
-            "became 625 tries, 1.25x",
+            "500 requests became 2000 attempts, 4.00x",
+            "became 625 attempts, 1.25x",
             "allowed 170 retries, and 140 were made",
         ] {
             assert!(said.contains(part), "{part:?} in {said}");

@@ -1,4 +1,4 @@
-//! The panel of tries: what reached the servers in both runs, beside what clients sent.
+//! The panel of attempts: what reached the servers in both runs, beside what clients sent.
 
 use maud::{Markup, html};
 
@@ -15,14 +15,14 @@ const HEADROOM: f64 = 1.2;
 /// How far above its line a word stands.
 const ABOVE: f64 = 17.0;
 
-/// The tries for the requests of each second, and how many requests those were.
+/// The attempts for the requests of each second, and how many requests those were.
 pub(super) fn render(scene: &Scene, time: Time, title: Area, area: Area, runs: Runs<'_>) -> Markup {
     let count = |each: &dyn Fn(u32) -> u64| (0..time.seconds).map(each).collect::<Vec<u64>>();
-    let tries = |run: &Recording| count(&|second| run.tries(second..second + 1));
+    let attempts = |run: &Recording| count(&|second| run.attempts(second..second + 1));
     let counts = [
         ("requests of clients", "clients", count(&|second| runs.with.second(second).sent().into())),
-        ("tries without", "without", tries(runs.without)),
-        ("tries with Holdfast", "with", tries(runs.with)),
+        ("attempts without", "without", attempts(runs.without)),
+        ("attempts with Holdfast", "with", attempts(runs.with)),
     ];
     let most = counts.iter().flat_map(|(.., counts)| counts).copied().max().unwrap_or_default().max(1);
     let top = most as f64 * HEADROOM;
@@ -48,7 +48,7 @@ pub(super) fn render(scene: &Scene, time: Time, title: Area, area: Area, runs: R
 fn ceiling(time: Time, y: f64, capacity: u32) -> Markup {
     html! {
         line class="ceiling" x1=(px(time.x(0.0))) x2=(px(time.x(f64::from(time.seconds)))) y1=(px(y)) y2=(px(y)) {
-            title { (format!("over {capacity} tries a second the service answers 503 to all")) }
+            title { (format!("over {capacity} attempts a second the service answers 503 to all")) }
         }
         text class="tick" x=(px(time.x(0.0) + 6.0)) y=(px(y - 5.0)) { (format!("over {capacity} it collapses")) }
     }
@@ -58,7 +58,7 @@ fn ceiling(time: Time, y: f64, capacity: u32) -> Markup {
 fn label(scene: &Scene, time: Time, area: Area, top: f64, run: &Recording, class: &str) -> Markup {
     let span = scene.span(Kind::Outage);
     let second = span.start + u32::try_from(span.len()).unwrap_or_default() / 2;
-    let tries = run.tries(second..second + 1);
-    let said = format!("{tries} tries, {}", words::factor(tries, run.second(second).sent()));
-    tag(time.x(f64::from(second) + 0.5), area.at(tries as f64 / top) - ABOVE, &said, class)
+    let attempts = run.attempts(second..second + 1);
+    let said = format!("{attempts} attempts, {}", words::factor(attempts, run.second(second).sent()));
+    tag(time.x(f64::from(second) + 0.5), area.at(attempts as f64 / top) - ABOVE, &said, class)
 }

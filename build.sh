@@ -21,6 +21,8 @@ source "$root/scripts/toolchain.sh"
 source "$root/scripts/module.sh"
 # shellcheck source=scripts/envoy.sh
 source "$root/scripts/envoy.sh"
+# shellcheck source=scripts/tests.sh
+source "$root/scripts/tests.sh"
 # shellcheck source=scripts/wasm-tests.sh
 source "$root/scripts/wasm-tests.sh"
 # shellcheck source=scripts/fuzz.sh
@@ -44,17 +46,9 @@ target_demo() {
     --module "$module" --envoy "$envoy" --out "$dist/demo.html" "$@"
 }
 
-#: test             runs every test: native, on a real Envoy, and the pure crate as WebAssembly in Node
+#: test [PART...]   runs every test, or these parts: unit, host (the module in process), envoy (on a real one), wasm (unit tests in Node)
 target_test() {
-  local native wasm
-  timed building build_module
-  timed fetching ensure_envoy
-  timed native native_tests
-  timed wasm wasm_tests
-  native=$(passed_in "$cache/test-native.log")
-  wasm=$(passed_in "$cache/test-wasm.log")
-  say "All tests passed: $native natively and on Envoy in ${took[native]} s, $wasm as WebAssembly in Node in ${took[wasm]} s."
-  say "Before them: the module in ${took[building]} s, Envoy in ${took[fetching]} s."
+  test_parts "$@"
 }
 
 #: fuzz [SECONDS]   feeds any bytes to whatever reads bytes from outside, 20 seconds for each of the targets in fuzz/
@@ -78,15 +72,17 @@ target_check() {
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"
 }
 
-#: lint             format, layers, clippy, documentation and dependencies, warnings are errors: native code and the module
+#: lint             format, layers, clippy, documentation and dependencies, warnings are errors: native code, the module, fuzz/, shell scripts
 target_lint() {
   cd "$root"
   cargo fmt --all --check
   lint_layers
   cargo clippy --all-targets -- -D warnings
   wasm_clippy "${wasm_packages[@]}" -- -D warnings
+  lint_fuzz
   lint_documentation
   lint_dependencies
+  lint_scripts
 }
 
 #: envoy            gets the Envoy that tests and demo run, and prints its path (ENVOY=PATH, ENVOY_VERSION=X.Y.Z)
@@ -102,12 +98,6 @@ target_clean() {
     --all) rm -rf -- "$root/target" "$dist" "$cache" ;;
     *) die "clean takes --all or nothing, not '$1'" ;;
   esac
-}
-
-# The tests that drive the shipped module find it and Envoy through these two variables.
-native_tests() {
-  cd "$root"
-  HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy cargo test | tee "$cache/test-native.log"
 }
 
 # The list is read from this file, so that it cannot fall behind.

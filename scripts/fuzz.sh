@@ -21,8 +21,12 @@ fuzz_all() { # SECONDS
 }
 
 # libFuzzer itself is C++ and is compiled with the targets.
-ensure_cargo_fuzz() {
+ensure_cxx() {
   have c++ || apt_install g++ || die "libFuzzer is built with a C++ compiler: install the package g++"
+}
+
+ensure_cargo_fuzz() {
+  ensure_cxx
   [[ ! -x $fuzz_tools/bin/cargo-fuzz ]] || return 0
   say "fuzz: building cargo-fuzz (once, about a minute)"
   quietly cargo-fuzz env -u CARGO_TARGET_DIR -u RUSTFLAGS CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \

@@ -1,9 +1,17 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # build.sh shares its variables with these files
-# What lint checks beside format and clippy: links in the documentation, and what is depended on (deny.toml).
+# What lint checks beside format and clippy of the workspace: the fuzz targets, links in the documentation, what is depended on
+# (deny.toml), and shell scripts.
 
 readonly wasm_packages=(-p holdfast -p holdfast-bench-noop -p holdfast-bench-noop-lean)
 readonly deny_version=0.20.2
 readonly deny_tools=$cache/cargo-deny-$deny_version
+
+# A workspace of its own, built where `fuzz` builds.
+lint_fuzz() {
+  ensure_cxx
+  cargo fmt --manifest-path "$root/fuzz/Cargo.toml" --check
+  CARGO_TARGET_DIR=$target_dir/fuzz cargo clippy --manifest-path "$root/fuzz/Cargo.toml" --all-targets -- -D warnings
+}
 
 # A link to an item that is gone is an error, in private documentation too.
 lint_documentation() {
@@ -37,4 +45,20 @@ ensure_cargo_deny() {
 lint_layers() {
   have python3 || die "the check of layers needs python3"
   python3 "$root/scripts/layers.py" || die "the layers of filter/ are not kept: see scripts/layers.py"
+}
+
+# Where each of them stands, it finds what it sources.
+lint_scripts() {
+  local scripts
+  have shellcheck || apt_install shellcheck || die "lint checks shell scripts with shellcheck: apt-get install shellcheck"
+  mapfile -t scripts < <(shell_scripts)
+  ((${#scripts[@]} > 0)) || die "lint found no shell script"
+  (cd "$root" && shellcheck --external-sources -- "${scripts[@]}")
+}
+
+# By their names, or by their first lines. What was built or downloaded is not ours.
+shell_scripts() {
+  (cd "$root" && find . \( -name .git -o -name .cache -o -name dist -o -name target \) -prune -o -type f -exec awk '
+    FNR == 1 && (FILENAME ~ /\.sh$/ || /^#!.*[\/ ](ba|da)?sh( |$)/) { print FILENAME }
+    { nextfile }' {} +)
 }

@@ -24,14 +24,15 @@ ensure_runner() { # VERSION ROOT
 }
 
 wasm_tests() {
-  local version tools log=$cache/test-wasm.log
+  local version tools log
+  log=$(log_of wasm)
   version=$(locked_wasm_bindgen)
   [[ -n $version ]] || die "Cargo.lock has no wasm-bindgen: is wasm-bindgen-test still a dev-dependency of holdfast-engine?"
   tools=$cache/wasm-bindgen-$version
   ensure_node
   ensure_runner "$version" "$tools"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$tools/bin/wasm-bindgen-test-runner \
-    wasm_cargo test -p holdfast-engine -p holdfast-policy --lib | tee "$log"
+    wasm_cargo test -p holdfast-engine -p holdfast-policy --lib | tee -- "$log"
   # The runner is content with no test at all.
   (($(passed_in "$log") > 0)) || die "no test ran as WebAssembly"
 }

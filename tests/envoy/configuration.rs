@@ -1,8 +1,5 @@
 //! Policies at start, over updates, and over several listeners: what is refused, what is shared, what is kept.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::time::Duration;
 
 use holdfast_tests::{Action, Backend, Client, Cluster, Envoy, EnvoyOptions, Listener, Route, Scene, Update};

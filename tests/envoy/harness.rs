@@ -1,10 +1,11 @@
 //! The harness itself, without Holdfast: what the other tests take for granted about Envoy, backend and client.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use holdfast_tests::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 fn one_backend(backend: &Backend) -> EnvoyOptions {
     EnvoyOptions::new().cluster(Cluster::new("orders").endpoint(backend.addr())).route(Route::to("/", "orders"))
@@ -95,6 +97,72 @@ async fn each_failure_of_a_backend_has_its_status_and_flag() {
         ("/truncate", 200, "UPE"),
     ];
     assert_eq!(sorted(&envoy.wait_for_access_log(7).await.unwrap()), expected);
+}
+
+/// Where to this process, when it is the one to be killed, writes the numbers of its Envoys.
+const PIDS: &str = "HOLDFAST_TEST_PIDS";
+
+/// Starts two Envoys, tells which, and waits to be killed.
+async fn be_killed(pids: &Path) -> ! {
+    let options = || EnvoyOptions::new().route(Route::direct("/", 200, ""));
+    let (one, two) = (Envoy::start(options()).await.unwrap(), Envoy::start(options()).await.unwrap());
+    // One that has ended is nobody's any more.
+    drop(Envoy::start(options()).await.unwrap());
+    let fresh = pids.with_extension("new");
+    fs::write(&fresh, format!("{} {}", one.pid(), two.pid())).unwrap();
+    fs::rename(fresh, pids).unwrap();
+    tokio::time::sleep(PATIENCE).await;
+    panic!("nobody has killed it");
+}
+
+/// Whether it is there, and not only until somebody asks how it ended.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_envoy_outlives_a_process_that_is_killed() {
+    if let Some(pids) = std::env::var_os(PIDS) {
+        be_killed(Path::new(&pids)).await;
+    }
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("pids");
+    let mut process = Command::new(std::env::current_exe().unwrap());
+    process.args(["--exact", "harness::no_envoy_outlives_a_process_that_is_killed"]).env(PIDS, &file);
+    let mut process = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pids = eventually(PATIENCE, || async { fs::read_to_string(&file) }).await.expect("it starts its Envoys");
+    let pids: Vec<&str> = pids.split(' ').collect();
+    assert!(pids.len() == 2 && pids.iter().all(|pid| runs(pid)), "they run: {pids:?}");
+
+    process.kill().unwrap();
+    process.wait().unwrap();
+
+    for pid in pids {
+        eventually(PATIENCE, || async { !runs(pid) }).await.expect("it ends with its process");
+    }
+}
+
+/// A process that is being started has for a moment a copy of all that this one has open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_is_closed_and_kept_even_while_processes_start() {
+    let going = Arc::new(AtomicBool::new(true));
+    let still = Arc::clone(&going);
+    let starting = std::thread::spawn(move || {
+        while still.load(Ordering::Relaxed) {
+            assert!(Command::new("true").status().unwrap().success());
+        }
+    });
+    let backend = Backend::start().await.unwrap();
+    for round in 0..200 {
+        backend.refuse().await.unwrap();
+        let refused = TcpStream::connect(backend.addr()).await.map_err(|error| error.kind());
+        assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused), "round {round}");
+        backend.resume().unwrap();
+        TcpStream::connect(backend.addr()).await.unwrap();
+    }
+    going.store(false, Ordering::Relaxed);
+    starting.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

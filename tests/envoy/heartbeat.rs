@@ -1,11 +1,6 @@
 //! Checks of our own: they find a host that no request has found, they bring hosts back without risking a request, and there
 //! is one who makes them. And where the hosts are read that are checked.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod outlying;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -17,7 +12,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use outlying::{
+use crate::outlying::{
     ADMIN, SETTLED, Story, all_known, all_served, are_out, are_told_nothing, becomes, before, counts_to, listed,
     logged, metric, metric_now, ms, orders, route, stage, start, steered, told_of,
 };

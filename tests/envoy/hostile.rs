@@ -1,8 +1,5 @@
 //! Clients and hosts that send what nobody should. Envoy goes on, and so does Holdfast: see the end of [`Scene`].
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

@@ -1,15 +1,12 @@
 //! What is exact stays exact under load: four workers, a closed loop over a connection to each, and a host that fails and
 //! recovers. Everything is counted at the host. Nothing here asks how fast it goes.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use holdfast_tests::{Action, Backend, Client, PATIENCE, Scene, eventually};
+use holdfast_tests::{Action, Backend, Client, PATIENCE, Scene, alone, eventually};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -146,6 +143,7 @@ impl Outage<'_> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_breaker_lets_nothing_pass_and_a_half_open_one_exactly_the_probes() {
+    let _alone = alone().await;
     let host = Backend::start().await.unwrap();
     let policy = json!({"policies": [{
         "name": "orders",
@@ -190,6 +188,7 @@ async fn an_open_breaker_lets_nothing_pass_and_a_half_open_one_exactly_the_probe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ceiling_is_never_exceeded_and_no_place_is_lost() {
+    let _alone = alone().await;
     const LIMIT: u64 = 12;
     let host = Backend::start().await.unwrap();
     let policy = json!({"policies": [{"name": "orders", "concurrency": {"max_requests": LIMIT}}]});

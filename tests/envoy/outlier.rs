@@ -1,16 +1,11 @@
 //! A host that turns bad is out in time, whatever the way in which it is bad and whether anybody else notices; and never are
 //! too many out. Counted at the hosts.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod outlying;
-
 use holdfast_tests::{Action, Attempt, Backend, Client, Scene, Seats, Traffic, attempts, drive_all};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use outlying::{
+use crate::outlying::{
     SETTLED, Story, addrs, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair, logged, metric,
     metrics, ms, orders, out, scene_of, stage, start, told, told_of,
 };

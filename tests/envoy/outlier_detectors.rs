@@ -1,10 +1,5 @@
 //! What each detector finds and what it leaves alone, and what is never held against a host.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod outlying;
-
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -13,8 +8,9 @@ use regex::Regex;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use outlying::{
-    SETTLED, Story, are_out, are_told_nothing, becomes, counts, metric, ms, stage, start, steered, told, told_of,
+use crate::outlying::{
+    NOTICED, SETTLED, Story, are_out, are_told_nothing, becomes, counts, metric, ms, stage, start, steered, told,
+    told_of,
 };
 
 /// Two whole intervals of a second, whatever part of one has passed, and their sweep.
@@ -267,12 +263,12 @@ async fn only_the_first_loses_a_host(
 
     are_out(scene, first.name, &[bad]).await;
     assert_eq!(metric(scene, first.name, &format!("ejections.{detector}")).await, 1);
-    let told = told_of(scene, first.name, bad);
-    assert_eq!(told.len(), 1, "{told:?}");
+    let ejected = told_of(scene, first.name, bad);
+    assert_eq!(ejected.len(), 1, "{ejected:?}");
     let expected = Regex::new(&format!(r"^ejected for 3\S+: {line}")).unwrap();
-    assert!(expected.is_match(&told[0]), "{}", told[0]);
+    assert!(expected.is_match(&ejected[0]), "{}", ejected[0]);
     for Story { name, hosts, .. } in rest {
-        let lines = outlying::told(scene, name);
+        let lines = told(scene, name);
         assert_eq!(metric(scene, name, &format!("ejections_detected.{detector}")).await, 0, "{name}: {lines:?}");
         assert!(lines.is_empty(), "{name}: {lines:?}");
         assert!(counts(hosts).iter().all(|count| *count >= 15), "{name}: all of them serve: {:?}", counts(hosts));
@@ -315,7 +311,7 @@ async fn what_is_not_the_hosts_doing_is_never_held_against_it() {
             assert_eq!(client.get(&format!("/{name}/ok")).await.unwrap().status, 200, "{name}");
         }
         if round == 0 {
-            sleep(outlying::NOTICED).await;
+            sleep(NOTICED).await;
         }
     }
     host.script(|seen| match seen.path.as_str() {

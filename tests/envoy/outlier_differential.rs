@@ -4,11 +4,6 @@
 //! What a host answers depends on how many requests of a case it has seen, so that each interval has the same shares for both.
 //! The mixes leave no host near a threshold: the two look at their intervals at different moments.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod outlying;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -20,7 +15,7 @@ use holdfast_tests::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use outlying::{all_known_to, becomes, metric, ms, out, route, steered};
+use crate::outlying::{all_known_to, becomes, metric, ms, out, route, steered};
 
 /// What a host does, as the requests of a case come to it.
 #[derive(Clone, Copy)]

@@ -1,10 +1,5 @@
 //! What an operator sees of ejections, what works with fewer seats, and what an update or a crash leaves as it is.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod outlying;
-
 use holdfast_tests::{
     AccessLogEntry, Action, Backend, Client, EnvoyOptions, PATIENCE, Route, Scene, Seats, Traffic, Update, drive_all,
     eventually, fatal_request,
@@ -12,7 +7,7 @@ use holdfast_tests::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use outlying::{
+use crate::outlying::{
     NOTICED, SETTLED, Story, all_known, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair,
     listed, logged, metric, metric_now, ms, orders, stage, start, steered, told, told_of,
 };

@@ -1,10 +1,5 @@
 //! How a host comes back: by as many requests as the policy says and no more, and not before its time.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod outlying;
-
 use std::time::Instant;
 
 use holdfast_tests::{
@@ -14,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use outlying::{
+use crate::outlying::{
     SETTLED, Story, all_served, are_out, are_told_nothing, becomes, counts, listed, logged, metric, metric_now, ms,
     stage, told_of,
 };

@@ -1,9 +1,6 @@
 //! What the tests of outlier ejection share: hosts behind a steered cluster, a policy that ejects, and what an operator sees
 //! of it.
 
-// Each of these tests uses its part.
-#![allow(dead_code)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;

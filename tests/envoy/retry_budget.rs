@@ -1,11 +1,6 @@
 //! The retry budget over all workers, hedging, and proxies behind each other: an outage is not made worse by retries. All
 //! tries are counted at the hosts.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod retrying;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use retrying::{ID, exactly, orders, quick_backoff, request, seats_meet};
+use crate::retrying::{ID, exactly, orders, quick_backoff, request, seats_meet};
 
 fn total(hosts: &[&Backend]) -> u64 {
     hosts.iter().map(|host| host.requests()).sum()
@@ -88,11 +83,11 @@ impl Outage {
         self.status == 504
     }
 
-    /// The budget.
+    /// A fifth of the requests, and ten. The window is longer than the outage on any machine.
     fn policy(&self) -> Value {
         let mut retry = json!({
             "max_retries": 3, "backoff": quick_backoff(),
-            "budget": {"ratio": 20, "min_per_second": 1, "window": "10s"},
+            "budget": {"ratio": 20, "min_per_second": 0.2, "window": "50s"},
         });
         if self.hangs() {
             retry["per_try_timeout"] = json!("150ms");
@@ -122,7 +117,7 @@ impl Outage {
 
 const REQUESTS: u64 = 400;
 
-/// The issue's own outage: everything fails, 400 requests, a budget of 20 % and 1/s over 10 s.
+/// Everything fails, whatever is asked.
 async fn total_outage(workers: usize, http2: bool) {
     let reset = if http2 { Action::reset_stream() } else { Action::reset() };
     let outages = [
@@ -154,7 +149,7 @@ async fn total_outage(workers: usize, http2: bool) {
         // The few requests by which the seats met are a part of the window too.
         let allowed = (REQUESTS + before) / 5 + 10;
         println!("{workers} workers, {name}: {tries} tries, allowed {}, in {took:?}", REQUESTS + allowed);
-        assert!(took < Duration::from_secs(9), "the budget's window is longer than the outage, not {took:?}");
+        assert!(took < Duration::from_secs(45), "the budget's window is longer than the outage, not {took:?}");
         // A busy Envoy's timers fire early now and then: the try then looks as if the host had cut it off.
         let statuses = records.statuses();
         let early = if outage.hangs() { records.count(503) } else { 0 };
@@ -296,7 +291,7 @@ async fn a_spent_budget_ends_no_try_that_is_under_way_nor_one_that_waits() {
     }));
     let scene = Scene::with(Scene::of(&host).seats(Seats::Both).policy(policy)).await;
     seats_meet(std::slice::from_ref(&scene.client), "/").await;
-    let slow = Action::ok().body("slow").after(Duration::from_millis(2500));
+    let slow = Action::ok().body("slow").after(Duration::from_secs(4));
     let failing_once = Action::in_turn(ID, [Action::status(503), slow.clone()]);
     host.script(move |seen| match seen.path.as_str() {
         "/slow" => slow.clone(),
@@ -329,7 +324,7 @@ async fn a_spent_budget_ends_no_try_that_is_under_way_nor_one_that_waits() {
     assert_eq!(counted, json!({"retries": 8, "retries_recovered": 4, "retries_denied.budget": 9}));
 }
 
-/// Two hosts, and a policy that hedges when a try takes longer than 150 ms.
+/// Two hosts, and a policy that hedges when a try takes longer than 400 ms, as no healthy one does.
 struct Hedging {
     hosts: [Backend; 2],
     scene: Scene,
@@ -339,7 +334,7 @@ impl Hedging {
     async fn start(budget: Value, more: Value) -> Self {
         let hosts = [Backend::start().await.unwrap(), Backend::start().await.unwrap()];
         let mut policy = orders(json!({
-            "max_retries": 1, "per_try_timeout": "150ms", "timeout": "20s", "hedge_on_per_try_timeout": true,
+            "max_retries": 1, "per_try_timeout": "400ms", "timeout": "20s", "hedge_on_per_try_timeout": true,
             "backoff": quick_backoff(), "budget": budget,
         }));
         json_patch::merge(&mut policy["policies"][0], &more);
@@ -399,7 +394,7 @@ async fn a_hedge_on_another_host_serves_when_the_first_try_is_slow() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_first_try_still_serves_beside_its_hedge() {
     let hedging = Hedging::start(exactly(50), json!({})).await;
-    let slow = Duration::from_millis(400);
+    let slow = Duration::from_millis(900);
     hedging.answer([Action::ok().body("first").after(slow), Action::hang()]);
 
     for number in 0..5 {
@@ -420,7 +415,7 @@ async fn a_slow_first_try_still_serves_beside_its_hedge() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hedge_whose_host_fails_leaves_the_slow_first_try_alone() {
     let hedging = Hedging::start(exactly(50), json!({})).await;
-    let slow = Duration::from_millis(600);
+    let slow = Duration::from_millis(1100);
     hedging.answer([Action::ok().body("first").after(slow), Action::status(503)]);
 
     let response = hedging.scene.client.send(request("/", "one")).await.unwrap();
@@ -434,7 +429,7 @@ async fn a_hedge_whose_host_fails_leaves_the_slow_first_try_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_token_a_hedge_is_not_sent_and_the_slow_first_try_goes_on() {
     let hedging = Hedging::start(exactly(1), json!({})).await;
-    let (scene, slow) = (&hedging.scene, Duration::from_millis(500));
+    let (scene, slow) = (&hedging.scene, Duration::from_millis(900));
     hedging.answer([Action::status(503)]);
     scene.client.send(request("/", "spender")).await.unwrap();
     assert_eq!(hedging.seen_by("spender").len(), 2, "the only token is spent");
@@ -468,7 +463,7 @@ async fn several_hedges_that_are_held_back_are_answered_once() {
     hedging.answer([Action::status(503)]);
     hedging.scene.client.send(request("/", "spender")).await.unwrap();
 
-    hedging.answer([Action::reset().after(Duration::from_millis(900))]);
+    hedging.answer([Action::reset().after(Duration::from_millis(1700))]);
     let records =
         hedging.scene.client.drive(8, 16, Template::new(|number| request("/", &format!("cut-{number}")))).await;
 
@@ -480,7 +475,7 @@ async fn several_hedges_that_are_held_back_are_answered_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_a_try_and_its_hedge_both_hang_the_time_out_ends_both() {
-    let hedging = Hedging::start(exactly(50), json!({"retry": {"timeout": "600ms"}})).await;
+    let hedging = Hedging::start(exactly(50), json!({"retry": {"timeout": "1500ms"}})).await;
     hedging.answer([Action::hang()]);
 
     let response = hedging.scene.client.send(request("/", "one")).await.unwrap();

@@ -1,9 +1,6 @@
 //! The configuration that people copy, `envoy/envoy.yaml`, runs as it is: only addresses, ports and the module's path
 //! are replaced.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::net::SocketAddr;
 use std::path::Path;
 

@@ -1,10 +1,5 @@
 //! Where requests go while a host is out, and that nobody outside has a say in it.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod outlying;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -17,9 +12,9 @@ use http::Request;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use outlying::{
-    ADMIN, SETTLED, Story, all_known, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair, listed,
-    logged, metric, ms, orders, route, stage, start, steered,
+use crate::outlying::{
+    ADMIN, NOTICED, SETTLED, Story, all_known, all_served, are_out, are_told_nothing, becomes, before, counts, is_fair,
+    listed, logged, metric, ms, orders, route, stage, start, steered,
 };
 
 /// Each request bears its own value, so that its tries can be told from others'.
@@ -38,7 +33,7 @@ async fn no_client_chooses_a_host_nor_shows_one_where_to_go() {
     let clients = scene.workers(2).await;
     for _ in 0..2 {
         all_served(&drive_all(&clients, 4, 40, "/governed").await);
-        sleep(outlying::NOTICED).await;
+        sleep(NOTICED).await;
     }
     becomes(&scene, "orders", "hosts", 4).await;
     let addr = |number: usize| hosts[number].addr().to_string();
@@ -356,7 +351,7 @@ async fn a_cluster_with_too_many_hosts_is_told_of_once_and_left_to_envoy() {
     let scene = Scene::with(options.policy(orders(json!({"consecutive_failures": 1})))).await;
     let clients = scene.workers(1).await;
     all_served(&drive_all(&clients, 1, 8, "/").await);
-    sleep(outlying::NOTICED).await;
+    sleep(NOTICED).await;
     eventually(PATIENCE, || async {
         drive_all(&clients, 8, 1005, "/").await;
         metric(&scene, "orders", "hosts").await == 1000

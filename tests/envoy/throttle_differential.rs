@@ -4,9 +4,6 @@
 //! is one worker, and each case has listeners and hosts of its own. With one request at a time to each, nothing is left to
 //! chance but the two filters' dice: what a host answers depends on how many requests it has seen.
 
-// A test may stop at the first broken expectation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::time::{Duration, Instant};
 
 use holdfast_tests::{Action, Backend, Client, Cluster, EnvoyOptions, Listener, Records, Route, Scene};

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -19,8 +19,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -41,9 +41,9 @@ const HALF_SENT: Duration = Duration::from_millis(50);
 pub struct Backend {
     shared: Arc<Shared>,
     addr: SocketAddr,
-    accepting: Mutex<Option<JoinHandle<()>>>,
-    /// Bound but not listening, while connections are refused: the port stays ours.
-    reserved: Mutex<Option<TcpSocket>>,
+    /// Bound to the end and never listening, so that the port stays ours while connections are refused.
+    _reserved: Socket,
+    accepting: Mutex<Option<Accepting>>,
 }
 
 impl fmt::Debug for Backend {
@@ -66,11 +66,12 @@ impl Backend {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start_on(addr: SocketAddr) -> io::Result<Self> {
-        let listener = bind(addr)?.listen(1024)?;
-        let addr = listener.local_addr()?;
+        let reserved = bind(addr)?;
+        let addr = reserved.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let shared = Arc::new(Shared::new());
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { shared, addr, accepting: Mutex::new(Some(accepting)), reserved: Mutex::new(None) })
+        let backend = Self { shared, addr, _reserved: reserved, accepting: Mutex::default() };
+        backend.resume()?;
+        Ok(backend)
     }
 
     /// The address it listens on.
@@ -123,15 +124,13 @@ impl Backend {
     /// Refuses connections from now on and cuts those that exist, with their requests. The port stays reserved.
     ///
     /// # Errors
-    /// When the port cannot be reserved.
+    /// When the system does not let it.
     pub async fn refuse(&self) -> io::Result<()> {
         let accepting = lock(&self.accepting).take();
-        if let Some(task) = accepting {
-            task.abort();
-            let _ = task.await;
-            *lock(&self.reserved) = Some(bind(self.addr)?);
+        match accepting {
+            Some(accepting) => accepting.end().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Accepts connections again, on the same port.
@@ -139,9 +138,9 @@ impl Backend {
     /// # Errors
     /// When the port cannot be listened on.
     pub fn resume(&self) -> io::Result<()> {
-        if let Some(socket) = lock(&self.reserved).take() {
-            let task = tokio::spawn(accept(socket.listen(1024)?, Arc::clone(&self.shared)));
-            *lock(&self.accepting) = Some(task);
+        let mut accepting = lock(&self.accepting);
+        if accepting.is_none() {
+            *accepting = Some(Accepting::start(self.addr, Arc::clone(&self.shared))?);
         }
         Ok(())
     }
@@ -263,10 +262,37 @@ pub fn seen_by_all(backends: &[&Backend], header: &str, value: &str) -> Vec<Seen
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        // The task owns the listener and, through its set of tasks, every connection.
-        if let Some(task) = lock(&self.accepting).take() {
-            task.abort();
+        if let Some(accepting) = lock(&self.accepting).take() {
+            let _ = accepting.stop();
         }
+    }
+}
+
+/// A listening socket, and the task that owns it and, through its set of tasks, every connection.
+struct Accepting {
+    task: JoinHandle<()>,
+    socket: Socket,
+}
+
+impl Accepting {
+    fn start(addr: SocketAddr, shared: Arc<Shared>) -> io::Result<Self> {
+        let socket = bind(addr)?;
+        socket.listen(1024)?;
+        let listener = TcpListener::from_std(socket.try_clone()?.into())?;
+        Ok(Self { task: tokio::spawn(accept(listener, shared)), socket })
+    }
+
+    fn stop(&self) -> io::Result<()> {
+        self.task.abort();
+        // When it was only closed, it would go on as long as a process that is just being started has a copy of it.
+        self.socket.shutdown(Shutdown::Read)
+    }
+
+    /// [`stop`](Self::stop), and every connection is cut.
+    async fn end(self) -> io::Result<()> {
+        self.stop()?;
+        let _ = self.task.await;
+        Ok(())
     }
 }
 
@@ -471,11 +497,14 @@ fn never(never: Infallible) -> io::Error {
     match never {}
 }
 
-fn bind(addr: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+fn bind(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
     // Connections that linger from an earlier listener on the port must not stand in the way.
-    socket.set_reuseaddr(true)?;
-    socket.bind(addr)?;
+    socket.set_reuse_address(true)?;
+    // Two sockets of ours share the port; the system gives it to nobody who asks for any.
+    socket.set_reuse_port(true)?;
+    socket.bind(&addr.into())?;
     Ok(socket)
 }
 

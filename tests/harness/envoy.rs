@@ -15,8 +15,10 @@ use http::Request;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::alone::{Permit, permit};
 use crate::bootstrap::{Files, render_endpoints};
 use crate::fragile::make_fragile;
+use crate::watchdog::Watched;
 use crate::{Client, EnvoyOptions, PATIENCE, Policy, SendError, TimedOut, eventually};
 
 /// How much of the log a failing test shows.
@@ -170,7 +172,8 @@ impl AccessLogEntry {
     }
 }
 
-/// An Envoy of its own: a temporary directory, free ports, no shared memory with another. Killed when dropped.
+/// An Envoy of its own: a temporary directory, free ports, no shared memory with another. Killed when dropped, and when the
+/// process that started it is gone.
 pub struct Envoy {
     process: Process,
     dir: TempDir,
@@ -180,6 +183,7 @@ pub struct Envoy {
     listeners: BTreeMap<String, SocketAddr>,
     first_listener: Option<String>,
     current: tokio::sync::Mutex<(u64, EnvoyOptions)>,
+    _permit: Permit,
 }
 
 impl fmt::Debug for Envoy {
@@ -189,14 +193,15 @@ impl fmt::Debug for Envoy {
 }
 
 impl Envoy {
-    /// Starts Envoy and waits until every listener serves.
+    /// Starts Envoy and waits until every listener serves. Before that it waits while another test is [`alone`](crate::alone()).
     ///
     /// # Errors
     /// When the configuration is refused, or Envoy is not ready within [`PATIENCE`]. The error holds the log.
     pub async fn start(options: EnvoyOptions) -> Result<Self, StartError> {
+        let permit = permit().await;
         let dir = TempDir::with_prefix("holdfast-envoy-").map_err(|error| StartError::before(error.to_string()))?;
         let (process, files) = launch(&options, dir.path(), &[])?;
-        Self::ready(options, dir, process, files).await
+        Self::ready(options, dir, process, files, permit).await
     }
 
     /// Runs `envoy --mode validate`, which configures the module too but opens no port.
@@ -204,6 +209,7 @@ impl Envoy {
     /// # Errors
     /// When the configuration is refused. The error holds the log.
     pub async fn validate(options: EnvoyOptions) -> Result<(), StartError> {
+        let _permit = permit().await;
         let dir = TempDir::with_prefix("holdfast-envoy-").map_err(|error| StartError::before(error.to_string()))?;
         let (process, _files) = launch(&options, dir.path(), &["--mode", "validate"])?;
         match eventually(PATIENCE, || async { process.exit_status() }).await {
@@ -213,7 +219,13 @@ impl Envoy {
         }
     }
 
-    async fn ready(options: EnvoyOptions, dir: TempDir, process: Process, files: Files) -> Result<Self, StartError> {
+    async fn ready(
+        options: EnvoyOptions,
+        dir: TempDir,
+        process: Process,
+        files: Files,
+        permit: Permit,
+    ) -> Result<Self, StartError> {
         let address_file = dir.path().join("admin-address");
         // The file appears empty before it is written.
         let admin_addr = process
@@ -247,7 +259,8 @@ impl Envoy {
         let first_listener = names.into_iter().next().or_else(|| listeners.keys().next().cloned());
         let admin_clusters: Vec<String> = options.admin_clusters().map(str::to_owned).collect();
         let current = tokio::sync::Mutex::new((1, options));
-        let envoy = Self { process, dir, files, admin, admin_addr, listeners, first_listener, current };
+        let envoy =
+            Self { process, dir, files, admin, admin_addr, listeners, first_listener, current, _permit: permit };
         for cluster in admin_clusters {
             envoy
                 .set_endpoints(&cluster, &[admin_addr])
@@ -544,17 +557,23 @@ impl Envoy {
 
 /// The child process. Its log is a file, so that it can be read after the end and never blocks the process.
 struct Process {
-    child: Mutex<Child>,
+    /// Watched until it is known to have ended.
+    child: Mutex<(Child, Option<Watched>)>,
     pid: u32,
     log: PathBuf,
 }
 
 impl Process {
     fn exit_status(&self) -> Option<ExitStatus> {
-        self.child().try_wait().ok().flatten()
+        let mut child = self.child();
+        let status = child.0.try_wait().ok().flatten();
+        if status.is_some() {
+            child.1 = None;
+        }
+        status
     }
 
-    fn child(&self) -> MutexGuard<'_, Child> {
+    fn child(&self) -> MutexGuard<'_, (Child, Option<Watched>)> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -599,8 +618,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let mut child = self.child();
-        let _ = child.kill();
-        let _ = child.wait();
+        let _ = child.0.kill();
+        child.1 = None;
+        let _ = child.0.wait();
         drop(child);
         if std::thread::panicking() {
             eprintln!("--- the end of the Envoy log ---\n{}", last_lines(&self.log()));
@@ -668,7 +688,7 @@ fn spawn(options: &EnvoyOptions, binary: &Path, dir: &Path, files: &Files, more:
     command.args(["--component-log-level", &format!("main:warning{levels}")]);
     let child = command.spawn()?;
     let pid = child.id();
-    Ok(Process { child: Mutex::new(child), pid, log: log_path })
+    Ok(Process { child: Mutex::new((child, Some(Watched::begin(pid)))), pid, log: log_path })
 }
 
 fn write_listeners(options: &EnvoyOptions, version: u64, files: &Files) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Drives a real Envoy, with real backends and a real client, over loopback sockets.
 //!
 //! * [`Envoy`] renders a bootstrap from [`EnvoyOptions`], runs the binary, and reads what it says: statistics, log,
-//!   access log, processor time. It is killed when dropped.
+//!   access log, processor time. It is killed when dropped, and does not outlive this process.
 //! * [`Backend`] is an HTTP/1.1 and HTTP/2 server that misbehaves on request and counts what it sees.
 //! * [`Client`] sends single requests, bursts and loads, and keeps every answer; [`Traffic`] and [`drive_all`] send through
 //!   several clients at once.
@@ -41,6 +41,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod action;
+mod alone;
 mod attempts;
 mod backend;
 mod bootstrap;
@@ -52,8 +53,10 @@ mod scene;
 mod stream_reset;
 mod traffic;
 mod wait;
+mod watchdog;
 
 pub use action::{Action, SeenRequest, gaps};
+pub use alone::{Alone, alone};
 pub use attempts::{Attempt, attempts};
 pub use backend::{Backend, seen_by_all};
 pub use bootstrap::{
@@ -66,4 +69,4 @@ pub use fragile::fatal_request;
 pub use interruption::interruption;
 pub use scene::Scene;
 pub use traffic::{Traffic, drive_all};
-pub use wait::{Condition, PATIENCE, TimedOut, eventually};
+pub use wait::{Condition, PATIENCE, TICK, TimedOut, eventually};

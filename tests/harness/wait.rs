@@ -9,6 +9,10 @@ use tokio::time::Instant;
 /// How long anything here waits before it gives up. Generous: the tests may share two cores with a compiler.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Envoy's timers go by a clock that the kernel moves on with its tick, every 4 ms on many machines: a wait may be shorter by
+/// one, seen from outside.
+pub const TICK: Duration = Duration::from_millis(5);
+
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(10);
 

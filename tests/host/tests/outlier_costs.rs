@@ -1,4 +1,4 @@
-//! What ejection costs in host calls, by seat and by what becomes of the request: `traces/outlier_calls.txt`.
+//! What ejection costs in host calls, by seat and by what becomes of the request: `traces/outlier_calls/`.
 //!
 //! As in `costs` and `retry_costs`: whoever adds a call changes the table and shows it to the reviewer. While all is well a
 //! request pays for a look at a gauge or two, and reads nothing shared.
@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use holdfast_host_tests::{Builder, Calls, Reaction, Routed, Seat, Thread, trace};
+use holdfast_host_tests::{
+    Builder, Calls, Reaction, Routed, Seat, Thread,
+    trace::{self, Cases},
+};
 
 use crate::costs::{one, returning_bytes};
 use crate::outlier_support::{BAD, FIVE, World, out};
@@ -205,7 +208,7 @@ fn until_due(world: &World) {
     world.host.advance(millis(950));
 }
 
-fn cases() -> Vec<Case> {
+fn all_cases() -> Vec<Case> {
     type Prepare = fn(&World);
     type Do = fn(&World) -> Routed;
     let case = |name, features: &[&'static str], prepare: Prepare, request: Do| Case {
@@ -267,10 +270,11 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn host_calls_per_request_and_seat() {
-    let mut table = String::from(
+    let mut cases = Cases::new(
+        "outlier_calls",
         "# Host calls of one request on worker 0 of 3, both seats, after warm-up: all (those that return bytes).\n",
     );
-    for Case { name, features, prepare, request } in cases() {
+    for Case { name, features, prepare, request } in all_cases() {
         for seat in [true, false] {
             if !seat && features.contains(&RETRY) {
                 continue;
@@ -278,15 +282,16 @@ fn host_calls_per_request_and_seat() {
             let world = start(&features, seat);
             prepare(&world);
             let request = request(&world);
-            let seats = if seat { "" } else { ", no attempt seat" };
+            let told = if seat { name.to_owned() } else { format!("{name}, no attempt seat") };
             let is_probe = request.answer().access_log.is_some_and(|line| line.contains("probe="));
             assert_eq!(is_probe, name.starts_with("a probe"), "{name}");
-            let _ = writeln!(table, "\n{name}{seats}: {}", request.answer().status);
+            let mut table = format!("{told}: {}\n", request.answer().status);
             push_spent(&mut table, &spent(&request));
             world.host.assert_no_trap();
+            cases.add(&told, table);
         }
     }
-    trace::check("outlier_calls", &table);
+    cases.check();
 }
 
 /// Calls of all VMs.

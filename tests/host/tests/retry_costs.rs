@@ -1,11 +1,11 @@
-//! How many host calls retries cost, by seat and by what becomes of the request: `traces/retry_calls.txt`.
+//! How many host calls retries cost, by seat and by what becomes of the request: `traces/retry_calls/`.
 //!
 //! As in `costs`: whoever adds a call changes the table and shows it to the reviewer. A request without leave to retry,
 //! and every try of a request that no policy retries, is to cost as good as nothing.
 
 use std::fmt::Write as _;
 
-use holdfast_host_tests::{Calls, Host, Request, Reset, Response, Route, Routed, Seat, trace};
+use holdfast_host_tests::{Calls, Host, Request, Reset, Response, Route, Routed, Seat, trace::Cases};
 
 use crate::costs::{one, returning_bytes};
 use crate::support::{BREAKER, millis, policy, seats_meet, seconds, trip};
@@ -56,7 +56,7 @@ fn spend(host: &Host) {
     retried(host, 200);
 }
 
-fn cases() -> Vec<Case> {
+fn all_cases() -> Vec<Case> {
     type Prepare = fn(&Host);
     type Do = fn(&Host) -> Routed;
     let case =
@@ -167,17 +167,18 @@ fn push(table: &mut String, seat: &str, calls: &Calls) {
 
 #[test]
 fn host_calls_per_request_and_seat() {
-    let mut table = String::from(
+    let mut cases = Cases::new(
+        "retry_calls",
         "# Host calls of one request on worker 0 of 3, both seats, after warm-up: all (those that return bytes).\n\
          # What a worker's ticks cost beside its tries is counted for all tries together.\n",
     );
-    for Case { name, document, prepare, request } in cases() {
+    for Case { name, document, prepare, request } in all_cases() {
         let host = Host::with(&document).workers(3).attempt_seat().route(Route::new().timeout(seconds(5))).start();
         prepare(&host);
         let attempts_before = host.calls(Seat::Attempt.on(0));
         let request = request(&host);
         let answer = request.answer();
-        let _ = writeln!(table, "\n{name}: {}", answer.status);
+        let mut table = format!("{name}: {}\n", answer.status);
         push(&mut table, "request seat", &answer.calls);
         for (number, one) in request.tries().iter().enumerate() {
             push(&mut table, &format!("attempt seat, try {}", number + 1), &one.calls);
@@ -189,8 +190,9 @@ fn host_calls_per_request_and_seat() {
         }
         host.assert_no_trap();
         host.assert_nothing_is_left();
+        cases.add(name, table);
     }
-    trace::check("retry_calls", &table);
+    cases.check();
 }
 
 #[test]

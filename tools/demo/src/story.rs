@@ -364,7 +364,7 @@ mod tests {
         let header = lines.iter().position(|line| line.contains("p99")).unwrap();
         let over = lines[header - 1];
         for (caption, head) in
-            [("clients ", " sent"), ("clients got", "errors"), ("attempts ", "a request"), ("waited", "p99")]
+            [("clients ", " sent"), ("clients got", "errors"), ("attempts  ", "a request"), ("waited", "p99")]
         {
             let ends = |line: &str, word: &str| line.find(word).unwrap() + word.trim_end().len();
             assert_eq!(ends(over, caption), ends(lines[header], head), "{caption} over {head}\n{text}");

@@ -1,0 +1,30 @@
+//! The shipped module in a real Envoy, over sockets. One binary for all of it: its tests mostly wait, so many run at a time.
+
+// A test may stop at the first broken expectation.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod breaker;
+mod configuration;
+mod fallback;
+mod harness;
+mod harness_hosts;
+mod heartbeat;
+mod hostile;
+mod limits;
+mod load;
+mod operator;
+mod outcomes;
+mod outlier;
+mod outlier_detectors;
+mod outlier_differential;
+mod outlier_operator;
+mod outlier_return;
+mod outlying;
+mod retries;
+mod retry_budget;
+mod retry_routes;
+mod retrying;
+mod seats;
+mod standalone_config;
+mod steering;
+mod throttle_differential;

@@ -506,7 +506,7 @@ fn retrying_by_itself(options: EnvoyOptions, retry_on: &str) -> EnvoyOptions {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_tries_of_a_request_can_be_scripted_and_timed_over_several_backends() {
+async fn the_attempts_of_a_request_can_be_scripted_and_timed_over_several_backends() {
     let (one, two) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
     let envoy = Envoy::start(retrying_by_itself(Scene::of_all(&[&one, &two]), "5xx,reset")).await.unwrap();
     let client = Client::http1(envoy.addr());
@@ -629,7 +629,7 @@ async fn a_body_can_wait_until_the_host_asks_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_envoy_can_stand_before_another_and_tell_it_the_number_of_its_try() {
+async fn an_envoy_can_stand_before_another_and_tell_it_the_number_of_its_attempt() {
     let backend = Backend::start().await.unwrap();
     let silent =
         |options| retrying_by_itself(options, "5xx").raw_virtual_host(json!({"include_request_attempt_count": null}));

@@ -447,10 +447,10 @@ async fn crowds_that_leave_at_once_leave_nothing_behind() {
 }
 
 /// A filter beside the attempt seat that keeps a response back until all of it has come. The attempt seat asks for another
-/// try by its headers; the router ends this one at once, and Envoy goes on to hand the attempt seat the trailers of it. (Envoy
+/// attempt by its headers; the router ends this one at once, and Envoy goes on to hand the attempt seat the trailers of it. (Envoy
 /// 1.36 crashes there by itself, whatever the module does.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trailers_of_a_try_that_is_over_harm_nobody() {
+async fn trailers_of_an_attempt_that_is_over_harm_nobody() {
     let host = Backend::start().await.unwrap();
     let lua = json!({
         "name": "lua",

@@ -324,7 +324,7 @@ async fn workers_throttle_by_what_all_of_them_have_seen() {
 
     let first = workers[1].get("/").await.unwrap();
 
-    // n - 0 of n + 1 with n about 20 at least: a chance of more than nine in ten, so try three times.
+    // n - 0 of n + 1 with n about 20 at least: a chance of more than nine in ten, so attempt three times.
     let mut rejected = first.status == 503;
     for _ in 0..2 {
         rejected |= workers[1].get("/").await.unwrap().status == 503;

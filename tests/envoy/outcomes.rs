@@ -419,7 +419,7 @@ async fn envoys_own_ceiling_says_nothing_about_the_host() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_several_tries_only_the_last_counts() {
+async fn of_several_attempts_only_the_last_counts() {
     let host = Backend::start().await.unwrap();
     let retry = json!({"retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"}});
     let options = EnvoyOptions::new()

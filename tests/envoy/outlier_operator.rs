@@ -147,7 +147,7 @@ async fn the_attempt_seat_in_the_router_does_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_an_attempt_seat_the_last_tries_are_judged() {
+async fn without_an_attempt_seat_the_last_attempts_are_judged() {
     let hosts: [Backend; 5] = start().await;
     let outlier =
         json!({"consecutive_failures": 5, "base_ejection_time": "2s", "ejection_jitter": 0, "interval": "60s"});

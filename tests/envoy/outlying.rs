@@ -15,7 +15,7 @@ use tokio::time::sleep;
 /// Longer than the request seat takes to notice an attempt seat.
 pub const NOTICED: Duration = Duration::from_millis(1100);
 
-/// Longer than a worker takes to see what another one has done, and than the end of a try takes after its answer.
+/// Longer than a worker takes to see what another one has done, and than the end of an attempt takes after its answer.
 pub const SETTLED: Duration = Duration::from_millis(50);
 
 pub const fn ms(millis: u64) -> Duration {

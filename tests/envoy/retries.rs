@@ -1,4 +1,4 @@
-//! Retries with both seats in a real Envoy, counted at the hosts: which tries are made, when, and what host, client and
+//! Retries with both seats in a real Envoy, counted at the hosts: which attempts are made, when, and what host, client and
 //! operator see of them.
 
 use std::io::{Read, Write};
@@ -123,17 +123,17 @@ async fn counted(scene: &Scene, policy: &str) -> Value {
         .collect()
 }
 
-/// How the tries of a request ended, as the access log tells.
+/// How the attempts of a request ended, as the access log tells.
 fn outcomes(entry: &AccessLogEntry) -> Vec<String> {
     attempts(entry).into_iter().map(|one| one.outcome).collect()
 }
 
-/// How many tries of this request the hosts have seen.
+/// How many attempts of this request the hosts have seen.
 fn tries(hosts: &[&Backend], key: &str) -> usize {
     seen_by_all(hosts, KEY, key).len()
 }
 
-/// The waits before the further try number `turn` (from 0) of the requests `name-0` to `name-(count-1)`, when each
+/// The waits before the retry number `turn` (from 0) of the requests `name-0` to `name-(count-1)`, when each
 /// failed try took `took`; the shortest first.
 fn waits(hosts: &[&Backend], name: &str, count: usize, turn: usize, took: Duration) -> Vec<Duration> {
     let wait = |number| gaps(&seen_by_all(hosts, KEY, &format!("{name}-{number}")))[turn].saturating_sub(took);
@@ -158,7 +158,7 @@ async fn in_some_round(mut story: impl AsyncFnMut(u32) -> Result<(), String>) {
 
 /// None of these waits is shorter than `wait`, and most are hardly longer.
 fn are_kept(told: &str, waits: &[Duration], wait: Duration) -> Result<(), String> {
-    // On a busy machine a host may see a try later than Envoy sent it, and the gap to the next is so much shorter.
+    // On a busy machine a host may see an attempt later than Envoy sent it, and the gap to the next is so much shorter.
     if waits[0] + TICK < wait {
         return Err(format!("{told}: no wait is shorter than {wait:?}: {waits:?}"));
     }
@@ -166,7 +166,7 @@ fn are_kept(told: &str, waits: &[Duration], wait: Duration) -> Result<(), String
     if most <= wait + KEPT { Ok(()) } else { Err(format!("{told}: {wait:?} are kept: {waits:?}")) }
 }
 
-/// Sends twelve requests at once and expects these waits between the tries of each, where each failed try takes `took`.
+/// Sends twelve requests at once and expects these waits between the attempts of each, where each failed attempt takes `took`.
 async fn expect_waits(client: &Client, host: &Backend, path: &str, told: &str, took: Duration, expected: &[Duration]) {
     in_some_round(async |round| {
         let name = format!("{told}-{round}");
@@ -211,7 +211,7 @@ async fn one_failure_each(workers: u32, meet: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_fails_once_per_request_costs_one_try_more_and_no_request() {
+async fn a_host_that_fails_once_per_request_costs_one_attempt_more_and_no_request() {
     one_failure_each(2, true).await;
 }
 
@@ -237,7 +237,7 @@ fn doubling() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn back_offs_are_kept_from_the_end_of_the_failed_try() {
+async fn back_offs_are_kept_from_the_end_of_the_failed_attempt() {
     let _alone = alone().await;
     let host = Backend::start().await.unwrap();
     let ways = [
@@ -299,7 +299,7 @@ async fn jitter_spreads_the_waits_within_its_bounds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_back_off_does_not_eat_the_time_of_the_try_after_it() {
+async fn a_back_off_does_not_eat_the_time_of_the_attempt_after_it() {
     let _alone = alone().await;
     let host = Backend::start().await.unwrap();
     let retry = json!({"per_try_timeout": "300ms", "max_retries": 1, "backoff": {"base": "250ms", "jitter": "none"}});
@@ -335,7 +335,7 @@ async fn a_back_off_does_not_eat_the_time_of_the_try_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tries_that_hang_are_ended_and_made_again() {
+async fn attempts_that_hang_are_ended_and_made_again() {
     let (hanging, good) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
     let retry = json!({"per_try_timeout": "150ms", "max_retries": 1});
     let scene = Scene::with(before(&[&hanging, &good], document(&[("orders", retry)]))).await;
@@ -356,7 +356,7 @@ async fn tries_that_hang_are_ended_and_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn timeout_covers_all_tries_and_their_back_offs() {
+async fn timeout_covers_all_attempts_and_their_back_offs() {
     let host = Backend::start().await.unwrap();
     let policies = [
         (
@@ -490,7 +490,7 @@ async fn a_host_that_asks_for_too_much_gets_no_retry_and_its_answer_goes_on() {
     let policies = [
         ("capped", json!({"retry_after": {"max": "900ms"}})),
         ("timed", json!({"timeout": "800ms"})),
-        // The wait runs in the time of the next try, or before it in the time of this one. Neither is long enough.
+        // The wait runs in the time of the next attempt, or before it in the time of this one. Neither is long enough.
         ("per-try", json!({"per_try_timeout": "300ms"})),
         ("routed", json!({})),
         ("deaf", json!({"retry_after": {"honor": false}})),
@@ -550,7 +550,7 @@ async fn a_route_without_a_time_out_leaves_time_for_what_the_host_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wait_that_the_host_asks_for_does_not_eat_the_next_try_either() {
+async fn a_wait_that_the_host_asks_for_does_not_eat_the_next_attempt_either() {
     let _alone = alone().await;
     let host = Backend::start().await.unwrap();
     let backoff = json!({"base": "500ms", "jitter": "none"});
@@ -559,7 +559,7 @@ async fn a_wait_that_the_host_asks_for_does_not_eat_the_next_try_either() {
     seats_meet(&scene, &[&host], &["orders"]).await;
     let asking = |wait: &str| Action::grpc_trailers_only(14).header("grpc-retry-pushback-ms", wait);
 
-    // Second tries take 300 ms, of 400 for a try.
+    // Second attempts take 300 ms, of 400 for an attempt.
     host.script(Action::in_turn(KEY, [asking("450"), Action::ok().after(ms(300))]));
     expect_waits(&scene.client, &host, "orders", "asked", Duration::ZERO, &[ms(450)]).await;
     let counted = counted(&scene, "orders").await;
@@ -746,7 +746,7 @@ async fn a_post_that_no_host_can_have_seen_is_sent_to_another() {
     );
 }
 
-/// Every host fails, each request tries as often as there are hosts, and none sees it twice.
+/// Every host fails, each request attempts as often as there are hosts, and none sees it twice.
 async fn expect_other_hosts(count: usize) {
     let mut hosts = Vec::new();
     for _ in 0..count {
@@ -821,7 +821,7 @@ async fn grpc_is_retried_by_its_status_while_that_can_be_seen_in_time() {
     expect_discreet(&host);
 }
 
-/// One way for a first try to end, and how many tries a policy makes of it.
+/// One way for a first try to end, and how many attempts a policy makes of it.
 type Row = (&'static str, &'static str, Action, usize);
 
 /// What each word of `on` names. Policies whose names begin with `h2` have HTTP/2 hosts.
@@ -970,7 +970,7 @@ async fn trip(scene: &Scene, host: &Backend) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_breaker_that_opens_between_two_tries_stops_the_second() {
+async fn a_breaker_that_opens_between_two_attempts_stops_the_second() {
     let host = Backend::start().await.unwrap();
     let budget = exactly(3);
     // Time enough to open the breaker while they wait, and they are over while it is open.
@@ -992,7 +992,7 @@ async fn a_breaker_that_opens_between_two_tries_stops_the_second() {
     let waiting = scene.client.open(keyed("orders", "answered"));
     let mut early = keyed("orders", "early").map(|_| body_of(10_000));
     *early.method_mut() = Method::PUT;
-    // Its body still comes when its second try is stopped.
+    // Its body still comes when its second attempt is stopped.
     let early = Client::http2(scene.addr()).open_in_pieces(early, 500, ms(200));
     let reset = scene.client.open(keyed("orders", "reset"));
     let late = scene.client.open(keyed("orders", "late"));
@@ -1082,7 +1082,7 @@ async fn a_retry_of_the_proxy_before_is_not_retried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_host_learns_which_try_it_sees() {
+async fn the_host_learns_which_attempt_it_sees() {
     let host = Backend::start().await.unwrap();
     let policies = [("orders", json!({"max_retries": 2})), ("again", json!({"skip_retries_of_retries": false}))];
     let scene = start(&host, document(&policies)).await;
@@ -1334,7 +1334,7 @@ async fn what_the_seats_tell_each_other_stays_between_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_access_log_tells_of_every_try() {
+async fn the_access_log_tells_of_every_attempt() {
     let (one, two, dead) =
         (Backend::start().await.unwrap(), Backend::start().await.unwrap(), Backend::start().await.unwrap());
     dead.refuse().await.unwrap();
@@ -1832,7 +1832,7 @@ async fn a_post_that_had_a_connection_is_not_sent_again_even_if_its_stream_was_r
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wait_does_not_hold_back_the_connection_of_its_try() {
+async fn a_wait_does_not_hold_back_the_connection_of_its_attempt() {
     let (dead, live) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
     let retry = json!({"max_retries": 2, "backoff": {"base": "2s", "jitter": "none"}});
     let options = EnvoyOptions::new()

@@ -1,5 +1,5 @@
 //! The retry budget over all workers, hedging, and proxies behind each other: an outage is not made worse by retries. All
-//! tries are counted at the hosts.
+//! attempts are counted at the hosts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ fn total(hosts: &[&Backend]) -> u64 {
     hosts.iter().map(|host| host.requests()).sum()
 }
 
-/// How many tries each request took, by its id.
+/// How many attempts each request took, by its id.
 fn tries_by_id(hosts: &[&Backend]) -> BTreeMap<String, u64> {
     let mut tries = BTreeMap::new();
     for seen in hosts.iter().flat_map(|host| host.seen()) {
@@ -150,7 +150,7 @@ async fn total_outage(workers: usize, http2: bool) {
         let allowed = (REQUESTS + before) / 5 + 10;
         println!("{workers} workers, {name}: {tries} tries, allowed {}, in {took:?}", REQUESTS + allowed);
         assert!(took < Duration::from_secs(45), "the budget's window is longer than the outage, not {took:?}");
-        // A busy Envoy's timers fire early now and then: the try then looks as if the host had cut it off.
+        // A busy Envoy's timers fire early now and then: the attempt then looks as if the host had cut it off.
         let statuses = records.statuses();
         let early = if outage.hangs() { records.count(503) } else { 0 };
         assert_eq!(records.count(outage.status) + early, REQUESTS as usize, "{name}: {statuses:?}");
@@ -158,7 +158,7 @@ async fn total_outage(workers: usize, http2: bool) {
         assert!(tries * 100 <= (REQUESTS + allowed) * 103, "{name}: {tries} tries of {} allowed", REQUESTS + allowed);
         let retries = tries - REQUESTS;
         assert!(retries * 100 >= allowed * 60, "{name}: {retries} of {allowed} allowed retries were used");
-        // A try that is given up on a busy machine may have ended before its host has read it.
+        // An attempt that is given up on a busy machine may have ended before its host has read it.
         let unread = if outage.hangs() { REQUESTS / 25 } else { 0 };
         let agree = |one: u64, other: u64| one.abs_diff(other) <= unread;
         assert!(agree(metrics["retries"], retries), "{name}: each further try is counted: {retries}, {metrics:?}");
@@ -190,12 +190,12 @@ async fn total_outage(workers: usize, http2: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_total_outage_gets_no_more_tries_than_the_budget_allows_over_two_workers() {
+async fn a_total_outage_gets_no_more_attempts_than_the_budget_allows_over_two_workers() {
     total_outage(2, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_total_outage_gets_no_more_tries_than_the_budget_allows_over_four_workers() {
+async fn a_total_outage_gets_no_more_attempts_than_the_budget_allows_over_four_workers() {
     total_outage(4, true).await;
 }
 
@@ -284,7 +284,7 @@ async fn what_requests_deposit_ages_out_with_the_window() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_spent_budget_ends_no_try_that_is_under_way_nor_one_that_waits() {
+async fn a_spent_budget_ends_no_attempt_that_is_under_way_nor_one_that_waits() {
     let host = Backend::start().await.unwrap();
     let policy = orders(json!({
         "max_retries": 1, "backoff": {"base": "700ms", "max": "700ms", "jitter": "none"}, "budget": exactly(8),
@@ -324,7 +324,7 @@ async fn a_spent_budget_ends_no_try_that_is_under_way_nor_one_that_waits() {
     assert_eq!(counted, json!({"retries": 8, "retries_recovered": 4, "retries_denied.budget": 9}));
 }
 
-/// Two hosts, and a policy that hedges when a try takes longer than 400 ms, as no healthy one does.
+/// Two hosts, and a policy that hedges when an attempt takes longer than 400 ms, as no healthy one does.
 struct Hedging {
     hosts: [Backend; 2],
     scene: Scene,
@@ -345,7 +345,7 @@ impl Hedging {
         Self { hosts, scene }
     }
 
-    /// The tries of each request are answered in this order, on whichever host they fall.
+    /// The attempts of each request are answered in this order, on whichever host they fall.
     fn answer(&self, actions: impl IntoIterator<Item = Action>) {
         let script = Action::in_turn(ID, actions);
         self.hosts.iter().for_each(|host| host.script(script.clone()));
@@ -361,7 +361,7 @@ impl Hedging {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hedge_on_another_host_serves_when_the_first_try_is_slow() {
+async fn a_hedge_on_another_host_serves_when_the_first_attempt_is_slow() {
     let breaker = json!({"breaker": {"consecutive_failures": 1, "open_for": "1h"}});
     let hedging = Hedging::start(exactly(50), breaker).await;
     let scene = &hedging.scene;
@@ -392,7 +392,7 @@ async fn a_hedge_on_another_host_serves_when_the_first_try_is_slow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_first_try_still_serves_beside_its_hedge() {
+async fn a_slow_first_attempt_still_serves_beside_its_hedge() {
     let hedging = Hedging::start(exactly(50), json!({})).await;
     let slow = Duration::from_millis(900);
     hedging.answer([Action::ok().body("first").after(slow), Action::hang()]);
@@ -413,7 +413,7 @@ async fn a_slow_first_try_still_serves_beside_its_hedge() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hedge_whose_host_fails_leaves_the_slow_first_try_alone() {
+async fn a_hedge_whose_host_fails_leaves_the_slow_first_attempt_alone() {
     let hedging = Hedging::start(exactly(50), json!({})).await;
     let slow = Duration::from_millis(1100);
     hedging.answer([Action::ok().body("first").after(slow), Action::status(503)]);
@@ -427,7 +427,7 @@ async fn a_hedge_whose_host_fails_leaves_the_slow_first_try_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_token_a_hedge_is_not_sent_and_the_slow_first_try_goes_on() {
+async fn without_a_token_a_hedge_is_not_sent_and_the_slow_first_attempt_goes_on() {
     let hedging = Hedging::start(exactly(1), json!({})).await;
     let (scene, slow) = (&hedging.scene, Duration::from_millis(900));
     hedging.answer([Action::status(503)]);
@@ -474,7 +474,7 @@ async fn several_hedges_that_are_held_back_are_answered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_a_try_and_its_hedge_both_hang_the_time_out_ends_both() {
+async fn when_an_attempt_and_its_hedge_both_hang_the_time_out_ends_both() {
     let hedging = Hedging::start(exactly(50), json!({"retry": {"timeout": "1500ms"}})).await;
     hedging.answer([Action::hang()]);
 
@@ -600,7 +600,7 @@ async fn under_load_retries_mend_what_they_can_and_nothing_leaks() {
     let (took, served) = (started.elapsed(), records.count(200));
     let metrics = counted(&scene, "orders").await;
     println!("{served} of 4000 served, {} tries in {took:?}: {metrics:?}", total(&all));
-    // Three tries fail with 0.3^3 = 2.7 %, so 3892 are served, with a standard deviation of 10.
+    // Three attempts fail with 0.3^3 = 2.7 %, so 3892 are served, with a standard deviation of 10.
     assert!((3832..=3952).contains(&served), "{:?}", records.statuses());
     assert_eq!((metrics["requests"], metrics["success"]), (4000 + met, served as u64 + met));
     assert_eq!(metrics["failure"], 4000 - served as u64);
@@ -610,7 +610,7 @@ async fn under_load_retries_mend_what_they_can_and_nothing_leaks() {
         - by_id.values().filter(|tries| **tries == 1).count() as u64;
     assert_eq!(metrics["retries_recovered"], recovered, "and so is each request that a further try has saved");
 
-    // Clients that leave at any moment: while a try is under way, while one waits, while it is answered.
+    // Clients that leave at any moment: while an attempt is under way, while one waits, while it is answered.
     let mut leaving = JoinSet::new();
     for (number, client) in clients.iter().cloned().enumerate() {
         leaving.spawn(async move {

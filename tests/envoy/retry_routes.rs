@@ -1,5 +1,5 @@
 //! What is left of the retry policies of routes, virtual hosts and clusters where Holdfast decides: every combination of
-//! theirs, a policy's and a try's end, counted at the host.
+//! theirs, a policy's and an attempt's end, counted at the host.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -104,7 +104,7 @@ fn request(route: &str, policy: &str, kind: &str, action: &str, key: &str) -> Re
     with_header(with_header(request, KEY, key), ACTION, action)
 }
 
-/// How many tries the document alone allows, of a host that does the same each time.
+/// How many attempts the document alone allows, of a host that does the same each time.
 fn by_document(policy: &str, kind: &str, action: &str) -> Option<usize> {
     let named = match policy {
         "default" => action == "503" || action == "503 again" || action == "reset",
@@ -183,7 +183,7 @@ async fn the_document_alone_governs_retries_whatever_the_route_says() {
             let tries = seen.get(&key).copied().unwrap_or_default();
             let expected = by_document(policy, kind, action).unwrap_or_else(|| by_route(route, action));
             let is_whole = matches!(action, "reset" | "grpc 14") || response.text() == "its own";
-            // Where nothing is known of the route yet, a second try is told from a first one by a memory of 1024 requests.
+            // Where nothing is known of the route yet, a second attempt is told from a first one by a memory of 1024 requests.
             let is_rare = learns(route, action)
                 || route == "limited" && matches!(action, "404" | "409")
                 || has_own_word(route, policy, action, meet);
@@ -208,7 +208,7 @@ async fn the_document_alone_governs_retries_whatever_the_route_says() {
     assert!(lost.values().all(|lost| *lost <= 2 * 2), "each of the two workers learns it once for a policy: {lost:?}");
 }
 
-/// Whether the host's answer may be lost to a reply that stands in place of a try which the route has made of it, because
+/// Whether the host's answer may be lost to a reply that stands in place of an attempt which the route has made of it, because
 /// nothing kept the router from it.
 fn may_be_lost(route: &str, policy: &str, action: &str, meet: bool, response: &Response) -> bool {
     if matches!(policy, "shadow" | "off") {
@@ -223,12 +223,12 @@ fn may_be_lost(route: &str, policy: &str, action: &str, meet: bool, response: &R
     }
 }
 
-/// Whether what would forbid the route another try asks for one by this policy's own word, as long as the router has to go by it.
+/// Whether what would forbid the route a retry asks for one by this policy's own word, as long as the router has to go by it.
 fn has_own_word(route: &str, policy: &str, action: &str, meet: bool) -> bool {
     !meet && policy == "limited" && by_route(route, action) > 1
 }
 
-/// Whether a worker has to learn that this route makes another try of such answers: it is not expected of any.
+/// Whether a worker has to learn that this route makes a retry of such answers: it is not expected of any.
 fn learns(route: &str, action: &str) -> bool {
     matches!((route, action), ("headers" | "statuses" | "limited", "200" | "200 again"))
 }
@@ -259,7 +259,7 @@ async fn seats_meet(scene: &Scene, host: &Backend, paths: &[&str]) {
     host.reset_counters();
 }
 
-/// What became of a request to a host that does the same at each try.
+/// What became of a request to a host that does the same at each attempt.
 #[derive(Debug)]
 struct Seen {
     status: u16,
@@ -288,7 +288,7 @@ fn scripted(host: &Backend) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_routes_own_time_out_of_a_try_does_not_eat_back_offs() {
+async fn a_routes_own_time_out_of_an_attempt_does_not_eat_back_offs() {
     let host = Backend::start().await.unwrap();
     scripted(&host);
     let own = |more: Value| changed(json!({"retry_on": "5xx,reset", "num_retries": 5}), more);
@@ -315,7 +315,7 @@ async fn a_routes_own_time_out_of_a_try_does_not_eat_back_offs() {
     let hanging = send("/timed/timed", "hang").await;
     assert_eq!((hanging.tries, hanging.status), (3, 504), "{hanging:?}");
 
-    // Nothing takes the place of the time without a byte that a route allows a try, and it runs while a try waits.
+    // Nothing takes the place of the time without a byte that a route allows an attempt, and it runs while an attempt waits.
     for path in ["/idle/plain", "/idle/timed"] {
         for action in ["503", "reset"] {
             let seen = send(path, action).await;

@@ -1,4 +1,4 @@
-//! What the tests of budgets and of seats both need: a policy that retries, and requests whose tries can be told apart.
+//! What the tests of budgets and of seats both need: a policy that retries, and requests whose attempts can be told apart.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use tokio::time::sleep;
 /// Longer than the request seat takes to notice an attempt seat.
 pub const NOTICED: Duration = Duration::from_millis(1100);
 
-/// Each request bears its own value, so that its tries can be told from others'.
+/// Each request bears its own value, so that its attempts can be told from others'.
 pub const ID: &str = "x-id";
 
 pub fn orders(retry: Value) -> Value {
     json!({"policies": [{"name": "orders", "retry": retry}]})
 }
 
-/// A budget of exactly so many further tries in the life of a test, however many requests there are: the window is longer
+/// A budget of exactly so many retries in the life of a test, however many requests there are: the window is longer
 /// than a test takes on a busy machine.
 pub fn exactly(tokens: u32) -> Value {
     json!({"ratio": 0, "min_per_second": f64::from(tokens) / 250.0, "window": "250s"})

@@ -20,7 +20,7 @@ fn post(path: &str, id: &str, body: &Bytes) -> Request<Bytes> {
     with_header(Client::post_request(path, body.clone()), ID, id)
 }
 
-/// Fails each request's first try and serves the next.
+/// Fails each request's first attempt and serves the next.
 fn fails_once(status: u16) -> impl Fn(&holdfast_tests::SeenRequest) -> Action + Clone + Send + Sync + 'static {
     Action::in_turn(ID, [Action::status(status), Action::ok()])
 }
@@ -437,7 +437,7 @@ fn among_others(mut document: Value, other: u64) -> Value {
     document
 }
 
-/// Sends failing requests, and gives how many further tries they got.
+/// Sends failing requests, and gives how many retries they got.
 async fn spent(client: &Client, host: &Backend, count: u64) -> u64 {
     let before = host.requests();
     for _ in 0..count {

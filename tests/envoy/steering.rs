@@ -17,7 +17,7 @@ use crate::outlying::{
     listed, logged, metric, ms, orders, route, stage, start, steered,
 };
 
-/// Each request bears its own value, so that its tries can be told from others'.
+/// Each request bears its own value, so that its attempts can be told from others'.
 const ID: &str = "x-id";
 
 fn to(path: &str, hosts: &[&str]) -> Request<Bytes> {

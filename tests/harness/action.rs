@@ -149,7 +149,7 @@ impl Action {
     /// A script for [`Backend::script`](crate::Backend::script): the requests with the same value of `header` get these
     /// actions in turn, and the last one from then on. Requests without the header count as one more value.
     ///
-    /// Clones go on in the same sequence, so that tries that fall on several backends can be scripted as one.
+    /// Clones go on in the same sequence, so that attempts that fall on several backends can be scripted as one.
     ///
     /// # Panics
     /// When there is no action.
@@ -197,8 +197,8 @@ impl SeenRequest {
     }
 }
 
-/// The times from each of these requests to the next, by their arrivals: how long each further try was waited for,
-/// when they are the tries of one request.
+/// The times from each of these requests to the next, by their arrivals: how long each retry was waited for,
+/// when they are the attempts of one request.
 #[must_use]
 pub fn gaps(requests: &[SeenRequest]) -> Vec<Duration> {
     let mut arrivals: Vec<Instant> = requests.iter().map(|request| request.at).collect();

@@ -1,8 +1,8 @@
-//! The trail of tries that the attempt seat leaves in the access log.
+//! The trail of attempts that the attempt seat leaves in the access log.
 
 use crate::AccessLogEntry;
 
-/// One try of a request, as the access log tells of it.
+/// One attempt of a request, as the access log tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// The host's address.
@@ -13,7 +13,7 @@ pub struct Attempt {
     pub millis: u64,
 }
 
-/// The tries of this request; none when the entry has no `attempts`.
+/// The attempts of this request; none when the entry has no `attempts`.
 ///
 /// # Panics
 /// When `attempts` is there and is not a list of host, outcome and milliseconds.
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_a_try_is_not_taken_for_one() {
+    fn what_is_not_an_attempt_is_not_taken_for_one() {
         assert!(parse("127.0.0.1:4001 success:200 5ms").is_some());
         for part in ["", "127.0.0.1:4001", "127.0.0.1:4001 success:200", "a b 5", "a b xms", "a b 5ms more", " b 5ms"] {
             assert_eq!(parse(part), None, "{part:?}");

@@ -205,7 +205,7 @@ impl Backend {
         lock(&self.shared.seen).back().cloned()
     }
 
-    /// Those of [`seen`](Self::seen) with this value of a header: the tries of one request, when clients give each its
+    /// Those of [`seen`](Self::seen) with this value of a header: the attempts of one request, when clients give each its
     /// own.
     #[must_use]
     pub fn seen_with(&self, header: &str, value: &str) -> Vec<SeenRequest> {
@@ -250,7 +250,7 @@ impl Backend {
     }
 }
 
-/// What all these backends have seen with this value of a header, by arrival: the tries of one request, on whichever
+/// What all these backends have seen with this value of a header, by arrival: the attempts of one request, on whichever
 /// host they fell.
 #[must_use]
 pub fn seen_by_all(backends: &[&Backend], header: &str, value: &str) -> Vec<SeenRequest> {

@@ -64,7 +64,7 @@ pub enum Seats {
 /// Where a cluster keeps its HTTP options and its filters.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// The request header that names the hosts to go to, the first for the first try.
+/// The request header that names the hosts to go to, the first for the first attempt.
 pub const HOSTS: &str = "x-holdfast-hosts";
 
 /// The alternatives of which the HTTP options of a cluster need exactly one.
@@ -291,7 +291,7 @@ impl Route {
         self.raw(json!({"name": name}))
     }
 
-    /// Sets the time for the whole answer, all tries included. Envoy's default is 15 seconds.
+    /// Sets the time for the whole answer, all attempts included. Envoy's default is 15 seconds.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.raw(json!({"route": {"timeout": seconds(timeout)}}))
@@ -754,7 +754,7 @@ pub fn upstream_codec() -> Value {
 }
 
 /// What Holdfast's retries want of the virtual host's or route's retry policy: hardly any back-off of Envoy's own, since
-/// the attempt seat waits, and another host for each try. Without `retry_on` it asks for no retry.
+/// the attempt seat waits, and another host for each attempt. Without `retry_on` it asks for no retry.
 #[must_use]
 pub fn retry_policy() -> Value {
     json!({

@@ -8,6 +8,9 @@ use crate::base::time::Timestamp;
 use crate::host::{Headers, Host, MetricKind, Refused, RootHost};
 use crate::http::headers;
 
+/// Names and values.
+type Pairs = Vec<(String, Vec<u8>)>;
+
 /// A host in memory. One stands for one stream at a time; [`MemoryHost::clear_stream`] makes it another's.
 #[derive(Debug, Default)]
 pub struct MemoryHost {
@@ -16,7 +19,7 @@ pub struct MemoryHost {
     /// The tick that was asked for last.
     tick: Cell<Duration>,
     properties: RefCell<HashMap<String, Vec<u8>>>,
-    headers: RefCell<HashMap<Headers, Vec<(String, Vec<u8>)>>>,
+    headers: RefCell<HashMap<Headers, Pairs>>,
     /// By id.
     metrics: RefCell<Vec<(String, u64)>>,
     lines: RefCell<Vec<String>>,

@@ -69,7 +69,7 @@ impl Builder {
     }
 
     /// The module also sits in the cluster: every thread has a second VM, with `{"seat":"attempt"}` as its
-    /// configuration, which [`Host::send`] takes every try through.
+    /// configuration, which [`Host::send`] takes every attempt through.
     pub fn attempt_seat(mut self) -> Self {
         self.attempt_seat = true;
         self
@@ -81,7 +81,7 @@ impl Builder {
         self
     }
 
-    /// The cluster's hosts: each request has its first try at the first, its second at the second, and so on in turn.
+    /// The cluster's hosts: each request has its first attempt at the first, its second at the second, and so on in turn.
     pub fn hosts(mut self, hosts: &[&str]) -> Self {
         self.balance = Balance::in_turn(hosts);
         self
@@ -107,7 +107,7 @@ impl Builder {
         self
     }
 
-    /// What hosts do by themselves with the tries of users' requests ([`Host::send`]); `None` leaves one to the test.
+    /// What hosts do by themselves with the attempts of users' requests ([`Host::send`]); `None` leaves one to the test.
     pub fn answering_tries(mut self, react: impl FnMut(&Arrival<'_>) -> Option<Reaction> + 'static) -> Self {
         self.tries = Some(Box::new(react));
         self
@@ -127,7 +127,7 @@ impl Builder {
         self
     }
 
-    /// How the cluster chooses a host: by the number of the try, from 1, and the headers it has come with; `None` when
+    /// How the cluster chooses a host: by the number of the attempt, from 1, and the headers it has come with; `None` when
     /// there is no healthy host.
     pub fn choosing_hosts(mut self, choose: impl FnMut(usize, &Headers) -> Option<String> + 'static) -> Self {
         self.balance = Balance::Chosen(Box::new(choose));

@@ -1,4 +1,4 @@
-//! The clusters and how each chooses a host for a try.
+//! The clusters and how each chooses a host for an attempt.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,14 +9,14 @@ use crate::thread::Thread;
 /// The header that names the hosts to take first, see [`crate::Builder::override_host`].
 const OVERRIDE: &str = "x-holdfast-hosts";
 
-/// Chooses the host of a try by its number and the request's headers.
+/// Chooses the host of an attempt by its number and the request's headers.
 pub(crate) type Choose = Box<dyn FnMut(usize, &Headers) -> Option<String>>;
 
 /// How a cluster chooses.
 pub(crate) enum Balance {
     /// As a test says.
     Chosen(Choose),
-    /// One host after the other, the first for a request's first try.
+    /// One host after the other, the first for a request's first attempt.
     InTurn(Vec<String>),
     /// `override_host` over round robin.
     Override(OverrideHost),
@@ -123,7 +123,7 @@ impl Clusters {
         self.0[place].has_attempt_seat
     }
 
-    /// The host of a stream's try; `None` if there is none.
+    /// The host of a stream's attempt; `None` if there is none.
     pub(crate) fn choose(
         &self,
         place: usize,

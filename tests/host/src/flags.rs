@@ -16,7 +16,7 @@ pub const UPSTREAM_CONNECTION_TERMINATION: u64 = 1 << 6;
 pub const UPSTREAM_OVERFLOW: u64 = 1 << 7;
 /// DC: the client left.
 pub const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
-/// URX: another try was wanted, and there were none left.
+/// URX: a retry was wanted, and there were none left.
 pub const UPSTREAM_RETRY_LIMIT_EXCEEDED: u64 = 1 << 15;
 /// SI: the stream was idle for too long.
 pub const STREAM_IDLE_TIMEOUT: u64 = 1 << 16;

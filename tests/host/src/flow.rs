@@ -2,11 +2,11 @@
 //! makes itself, which goes the same way but for the request seat.
 //!
 //! Which callback comes before which, and what the properties say in it, was recorded on Envoy 1.40. What is not plain:
-//! * A try that answers for good is deleted before the last piece of its response reaches the request seat: before the
+//! * An attempt that answers for good is deleted before the last piece of its response reaches the request seat: before the
 //!   headers, if there is nothing else.
-//! * A local reply first deletes all tries, with its details already there and its status not yet. Whoever makes it: the
+//! * A local reply first deletes all attempts, with its details already there and its status not yet. Whoever makes it: the
 //!   attempt seat, Envoy, or the request seat in place of a response.
-//! * When the client leaves, the request seat logs, and the access log is written, before the tries are deleted.
+//! * When the client leaves, the request seat logs, and the access log is written, before the attempts are deleted.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,7 +31,7 @@ use crate::stream_info::{SharedInfo, StreamInfo, Upstream};
 use crate::thread::Thread;
 use crate::vm::{Action, Step, Trap, Vm};
 
-/// Where a try is.
+/// Where an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The attempt seat keeps its request.
@@ -61,7 +61,7 @@ impl Rest {
     }
 }
 
-/// One try.
+/// One attempt.
 #[derive(Debug)]
 pub(crate) struct Try {
     /// Its context in the attempt seat and the incarnation of the VM; `None` without an attempt seat.
@@ -210,7 +210,7 @@ impl Flow {
         is_wanted.then(|| Asking { seat, incarnation, root, token, is_grpc, answer: std::mem::take(answer) })
     }
 
-    /// The router takes a client's request: its first try starts with its headers, and its body follows.
+    /// The router takes a client's request: its first attempt starts with its headers, and its body follows.
     pub(crate) fn enter_router(&mut self, host: &Host) {
         self.enter(host, host.route());
     }
@@ -252,12 +252,12 @@ impl Flow {
         }
     }
 
-    /// Whether its tries come by the attempt seat.
+    /// Whether its attempts come by the attempt seat.
     fn has_attempt_seat(&self, host: &Host) -> bool {
         host.has_attempt_seat() && host.clusters().has_attempt_seat(self.place)
     }
 
-    /// Lets a try's context do something: the outer `None` if the VM has died, the inner one without an attempt seat.
+    /// Lets an attempt's context do something: the outer `None` if the VM has died, the inner one without an attempt seat.
     fn in_try<R>(
         &self,
         host: &Host,
@@ -271,7 +271,7 @@ impl Flow {
         host.run(self.thread, Seat::Attempt, |vm| step(vm, context)).map(Some)
     }
 
-    /// Whether a try of it has this context in the attempt seat.
+    /// Whether an attempt of it has this context in the attempt seat.
     pub(crate) fn has_try(&self, thread: Thread, incarnation: u64, context: u32) -> bool {
         thread == self.thread && self.position(context, incarnation).is_some()
     }
@@ -286,7 +286,7 @@ impl Flow {
         router.due().into_iter().chain(self.next_reaction().map(|(due, _)| due)).min()
     }
 
-    /// When the next of its hosts does something, and in which try.
+    /// When the next of its hosts does something, and in which attempt.
     fn next_reaction(&self) -> Option<(u64, usize)> {
         let tries = self.tries.iter().enumerate();
         tries.filter_map(|(index, one)| Some((one.reaction.as_ref()?.0, index))).min()
@@ -337,7 +337,7 @@ impl Flow {
         }
     }
 
-    // Tries.
+    // Attempts.
 
     fn start_try(&mut self, host: &Host) {
         let now = host.steady_nanos();
@@ -377,7 +377,7 @@ impl Flow {
         }
     }
 
-    /// A try's headers come to the attempt seat; `None` if its VM is dead.
+    /// An attempt's headers come to the attempt seat; `None` if its VM is dead.
     fn begin_context(&mut self, host: &Host, index: usize) -> Option<Step> {
         host.ensure_vm(self.thread, Seat::Attempt);
         let (headers, info) = (Rc::clone(&self.headers), Rc::clone(&self.info));
@@ -392,7 +392,7 @@ impl Flow {
         Some(step)
     }
 
-    /// The host gets a try's request.
+    /// The host gets an attempt's request.
     fn send(&mut self, host: &Host, index: usize) {
         self.router().sent(index);
         let headers = self.headers.borrow().clone();
@@ -407,7 +407,7 @@ impl Flow {
         self.arrives(host, index);
     }
 
-    /// The host may know what it does with a try.
+    /// The host may know what it does with an attempt.
     fn arrives(&mut self, host: &Host, index: usize) {
         let one = &mut self.tries[index];
         let Some((at, headers)) = one.sent.as_ref().filter(|_| one.phase == Phase::Sent) else { return };
@@ -448,7 +448,7 @@ impl Flow {
         }
     }
 
-    /// The host calls made for a try so far.
+    /// The host calls made for an attempt so far.
     pub(crate) fn calls_of(&self, host: &Host, index: usize) -> Calls {
         if self.tries[index].phase == Phase::Over {
             return self.tries[index].calls.clone();
@@ -458,7 +458,7 @@ impl Flow {
 
     // What the hosts do.
 
-    /// A try's host answers; with `is_whole` body and trailers come too.
+    /// An attempt's host answers; with `is_whole` body and trailers come too.
     pub(crate) fn responds(&mut self, host: &Host, index: usize, response: Response, is_whole: bool) {
         let Response { headers, body, trailers } = response;
         let rest = Rest { body, trailers, has_come: is_whole };
@@ -475,7 +475,7 @@ impl Flow {
         }
     }
 
-    /// The router gets a try's response headers as the attempt seat has left them.
+    /// The router gets an attempt's response headers as the attempt seat has left them.
     fn route_headers_of_context(&mut self, host: &Host, index: usize) {
         match self.in_try(host, index, |vm, id| Ok(vm.stream(id).response_headers())) {
             Some(headers) => self.route_headers(host, index, headers.unwrap_or_default()),
@@ -489,7 +489,7 @@ impl Flow {
         self.apply(host, effects);
     }
 
-    /// What is still to come of a try's response comes.
+    /// What is still to come of an attempt's response comes.
     pub(crate) fn ends(&mut self, host: &Host, index: usize) {
         self.tries[index].rest.has_come = true;
         if self.tries[index].phase == Phase::Streaming {
@@ -497,7 +497,7 @@ impl Flow {
         }
     }
 
-    /// A try's stream is reset.
+    /// An attempt's stream is reset.
     pub(crate) fn resets(&mut self, host: &Host, index: usize, reset: Reset) {
         if matches!(reset, Reset::ConnectFailure | Reset::Overflow) {
             let shared = Rc::clone(&self.tries[index].upstream);
@@ -530,9 +530,9 @@ impl Flow {
         self.break_off(host, "cancelled");
     }
 
-    // What the attempt seat does outside of a try's own callbacks.
+    // What the attempt seat does outside of an attempt's own callbacks.
 
-    /// The attempt seat lets a try go on, or replies to it.
+    /// The attempt seat lets an attempt go on, or replies to it.
     pub(crate) fn act(&mut self, host: &Host, context: u32, action: Action) {
         let incarnation = host.incarnation_on(self.thread, Seat::Attempt);
         let Some(index) = self.position(context, incarnation) else { return };
@@ -546,7 +546,7 @@ impl Flow {
         }
     }
 
-    /// What Envoy has kept back of a response comes by the attempt seat even if the router has deleted the try meanwhile.
+    /// What Envoy has kept back of a response comes by the attempt seat even if the router has deleted the attempt meanwhile.
     fn rest_after_deletion(&mut self, host: &Host, index: usize) {
         let Try { phase, rest, .. } = &self.tries[index];
         if *phase == Phase::Over && self.answer.is_none() && rest.has_come {
@@ -559,7 +559,7 @@ impl Flow {
 
     // What the client gets.
 
-    /// A try is the one that the client gets the response of, and the request's facts are its facts from here on.
+    /// An attempt is the one that the client gets the response of, and the request's facts are its facts from here on.
     fn choose(&mut self, index: usize) {
         let one = &mut self.tries[index];
         one.phase = Phase::Streaming;
@@ -569,7 +569,7 @@ impl Flow {
         info.details = Some("via_upstream".to_owned());
     }
 
-    /// The response of a try goes on to the request seat.
+    /// The response of an attempt goes on to the request seat.
     fn forward(&mut self, host: &Host, index: usize) {
         let elapsed = self.router().elapsed(host.steady_nanos());
         let mut headers = self.tries[index].response.clone();
@@ -595,7 +595,7 @@ impl Flow {
         }
     }
 
-    /// Body and trailers of a try's response go on to the request seat.
+    /// Body and trailers of an attempt's response go on to the request seat.
     fn rest(&mut self, host: &Host, index: usize) {
         let Rest { body, trailers, .. } = std::mem::take(&mut self.tries[index].rest);
         let ends = trailers.is_none();

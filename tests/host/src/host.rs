@@ -113,7 +113,7 @@ pub(crate) struct Inner {
     clusters: Clusters,
     /// What hosts do by themselves with users' requests, and with calls of the module.
     reactions: RefCell<[Option<React>; 2]>,
-    /// How many tries each host has got.
+    /// How many attempts each host has got.
     served: RefCell<BTreeMap<String, usize>>,
     /// Requests that have gone on to the router, and calls of the module, that are not over.
     schedule: RefCell<Schedule>,
@@ -252,7 +252,7 @@ impl Host {
         }
     }
 
-    /// Tries a configuration in a VM of its own, as Envoy does first.
+    /// Attempts a configuration in a VM of its own, as Envoy does first.
     fn try_configuration(&self, seat: Seat, configuration: &Rc<str>) -> Result<(), Refused> {
         let first_line = self.inner.log.borrow().len();
         let tried = Vm::start(self, Thread::Canary, seat, self.vm_configuration(seat), 0)
@@ -348,7 +348,7 @@ impl Host {
         vm.root_of(&configuration).expect("every VM has every configuration")
     }
 
-    /// The root context of all tries.
+    /// The root context of all attempts.
     pub(crate) fn root_of_tries(vm: &mut Vm) -> u32 {
         vm.root_of(NO_CONFIGURATION).expect("every VM of the attempt seat has the empty configuration")
     }
@@ -403,7 +403,7 @@ impl Host {
     }
 
     /// A client sends a request that comes to this worker; if the module lets it pass, Envoy's router takes it and makes
-    /// as many tries as it takes, each through the attempt seat where there is one.
+    /// as many attempts as it takes, each through the attempt seat where there is one.
     pub fn send(&self, worker: usize, request: Request) -> Routed {
         self.ensure_vm(Thread::Worker(worker), Seat::Request);
         let flow = Flow::begin(self, worker, &request);
@@ -431,7 +431,7 @@ impl Host {
         result
     }
 
-    /// What the attempt seat has asked for outside of a try's own callbacks, answers to the module's calls, and timers that
+    /// What the attempt seat has asked for outside of an attempt's own callbacks, answers to the module's calls, and timers that
     /// are due by now.
     fn settle(&self, thread: Thread) {
         self.give_up_lost_calls();
@@ -547,7 +547,7 @@ impl Host {
 
     // Hosts.
 
-    /// From now on the cluster has these hosts. Tries under way stay where they are.
+    /// From now on the cluster has these hosts. Attempts under way stay where they are.
     pub fn set_hosts(&self, hosts: &[&str]) {
         self.clusters().set_hosts(0, hosts);
     }
@@ -558,7 +558,7 @@ impl Host {
         self.clusters().set_hosts(place, hosts);
     }
 
-    /// How many tries of users' requests each host has got, by address.
+    /// How many attempts of users' requests each host has got, by address.
     pub fn served(&self) -> BTreeMap<String, usize> {
         self.inner.served.borrow().clone()
     }
@@ -875,7 +875,7 @@ impl Host {
         self.inner.workers.len()
     }
 
-    /// Checks that no context of a request or a try is left in any VM, and no request under way.
+    /// Checks that no context of a request or an attempt is left in any VM, and no request under way.
     #[track_caller]
     pub fn assert_nothing_is_left(&self) {
         self.give_up_lost_calls();
@@ -892,7 +892,7 @@ impl Host {
         self.at(place.into()).vm.is_some()
     }
 
-    /// How many contexts of requests or tries a worker's VM holds.
+    /// How many contexts of requests or attempts a worker's VM holds.
     pub fn streams(&self, place: impl Into<Place>) -> usize {
         self.at(place.into()).vm.as_mut().map_or(0, |vm| vm.data().streams.len())
     }

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! With [`Builder::attempt_seat`] the module sits in the cluster too, and [`Host::send`] puts Envoy's router between the
-//! seats: it reads what the request seat has told it, makes tries, and the test says what the hosts do with them.
+//! seats: it reads what the request seat has told it, makes attempts, and the test says what the hosts do with them.
 //!
 //! ```no_run
 //! use holdfast_host_tests::{Host, Request};
@@ -28,7 +28,7 @@
 //! host.advance(Duration::from_millis(50));
 //! request.attempt().responds(200);
 //! assert_eq!(request.answer().status, 200);
-//! assert_eq!(request.tries().len(), 2);
+//! assert_eq!(request.attempts().len(), 2);
 //! host.assert_nothing_is_left();
 //! ```
 //!

@@ -16,7 +16,7 @@ pub struct Arrival<'a> {
     pub host: &'a str,
     /// What the host sees.
     pub headers: &'a Headers,
-    /// The number of the try, from 1.
+    /// The number of the attempt, from 1.
     pub number: usize,
     /// The thread that has sent it.
     pub thread: Thread,

@@ -1,4 +1,4 @@
-//! How a try ends without a response.
+//! How an attempt ends without a response.
 
 use crate::flags;
 
@@ -18,7 +18,7 @@ pub enum Reset {
     ProtocolError,
     /// One of Envoy's own ceilings for the cluster was reached.
     Overflow,
-    /// Envoy gave the try up: a per-try time-out.
+    /// Envoy gave the attempt up: a per-attempt time-out.
     Local,
 }
 
@@ -52,7 +52,7 @@ impl Reset {
         }
     }
 
-    /// The status that the client gets if there is no further try.
+    /// The status that the client gets if there is no retry.
     pub(crate) fn status(self) -> u16 {
         if self == Reset::ProtocolError { 502 } else { 503 }
     }

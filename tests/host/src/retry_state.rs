@@ -50,14 +50,14 @@ impl On {
     }
 }
 
-/// The router's answer to the end of a try.
+/// The router's answer to the end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It is not to be retried.
     No,
     /// It would be, but there are no retries left.
     LimitExceeded,
-    /// Another try follows.
+    /// A retry follows.
     Retry,
 }
 
@@ -152,17 +152,17 @@ impl RetryState {
         Decision::Retry
     }
 
-    /// A try has answered.
+    /// An attempt has answered.
     pub(crate) fn after_headers(&mut self, headers: &Headers) -> Decision {
         self.decide(self.would_retry(headers))
     }
 
-    /// A try has ended without an answer; `was_sent` says whether the host had seen any of the request.
+    /// An attempt has ended without an answer; `was_sent` says whether the host had seen any of the request.
     pub(crate) fn after_reset(&mut self, reset: Reset, was_sent: bool) -> Decision {
         self.decide(self.would_retry_reset(reset, was_sent))
     }
 
-    /// A try has taken too long and goes on beside another.
+    /// An attempt has taken too long and goes on beside another.
     pub(crate) fn hedge(&mut self) -> Decision {
         self.decide(true)
     }

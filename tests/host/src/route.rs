@@ -80,13 +80,13 @@ impl Route {
         self
     }
 
-    /// How long Envoy itself waits before each further try.
+    /// How long Envoy itself waits before each retry.
     pub fn back_off(mut self, back_off: Duration) -> Self {
         self.back_off = back_off;
         self
     }
 
-    /// `include_request_attempt_count`: Envoy puts `x-envoy-attempt-count` into every try.
+    /// `include_request_attempt_count`: Envoy puts `x-envoy-attempt-count` into every attempt.
     pub fn counting_attempts(mut self) -> Self {
         self.counts_attempts = true;
         self

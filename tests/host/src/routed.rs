@@ -19,7 +19,7 @@ pub struct Routed {
     flow: Rc<RefCell<Flow>>,
 }
 
-/// One try as it was, or is.
+/// One attempt as it was, or is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
     /// The host's address.
@@ -48,7 +48,7 @@ impl Routed {
         Routed { host, flow }
     }
 
-    /// The try under way, the latest if there are several; a panic if there is none.
+    /// The attempt under way, the latest if there are several; a panic if there is none.
     #[track_caller]
     pub fn attempt(&self) -> Attempt {
         match self.attempts().pop() {
@@ -61,26 +61,26 @@ impl Routed {
         }
     }
 
-    /// All tries under way, the oldest first: several if the request is hedged.
+    /// All attempts under way, the oldest first: several if the request is hedged.
     pub fn attempts(&self) -> Vec<Attempt> {
         let flow = self.flow.borrow();
         let live = flow.tries.iter().enumerate().filter(|(_, one)| one.phase != Phase::Over);
         live.map(|(index, _)| Attempt { request: self.clone(), index }).collect()
     }
 
-    /// Whether it waits for its next try: none is under way, and there is no answer.
+    /// Whether it waits for its next attempt: none is under way, and there is no answer.
     pub fn waits(&self) -> bool {
         self.attempts().is_empty() && !self.is_over()
     }
 
-    /// All tries that have started, in order.
+    /// All attempts that have started, in order.
     pub fn tries(&self) -> Vec<Tried> {
         let flow = self.flow.borrow();
         let tries = flow.tries.iter().enumerate();
         tries.map(|(index, one)| Tried { calls: flow.calls_of(&self.host, index), ..tried(one) }).collect()
     }
 
-    /// The host calls that the attempt seat made for all its tries.
+    /// The host calls that the attempt seat made for all its attempts.
     pub fn attempt_calls(&self) -> Calls {
         let mut calls = Calls::default();
         self.tries().iter().for_each(|one| calls.add(&one.calls));
@@ -138,7 +138,7 @@ fn tried(one: &Try) -> Tried {
     }
 }
 
-/// A try, at its host or on its way there.
+/// An attempt, at its host or on its way there.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     request: Routed,

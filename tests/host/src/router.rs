@@ -1,4 +1,4 @@
-//! Envoy's router for one request: what it does when a try ends or a timer fires. It decides and touches nothing; what is
+//! Envoy's router for one request: what it does when an attempt ends or a timer fires. It decides and touches nothing; what is
 //! to be done comes back as [`Effect`]s, in Envoy's order. Source: Envoy, `source/common/router/router.cc`.
 
 use std::time::Duration;
@@ -18,13 +18,13 @@ const UNAVAILABLE: u32 = 14;
 /// What the router does, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// The next try starts.
+    /// The next attempt starts.
     Start,
-    /// A try's stream is reset, if it is not over, and deleted.
+    /// An attempt's stream is reset, if it is not over, and deleted.
     End(usize),
     /// Response flags are set.
     Flag(u64),
-    /// This try's response is the one for the client.
+    /// This attempt's response is the one for the client.
     Choose(usize),
     /// It goes on to the client.
     Forward(usize),
@@ -38,7 +38,7 @@ pub(crate) enum Effect {
 struct Try {
     is_live: bool,
     awaits_headers: bool,
-    /// Another try was started because this one took too long; it is not retried again.
+    /// A retry was started because this one took too long; it is not retried again.
     is_retried: bool,
     /// The host has seen some of the request.
     was_sent: bool,
@@ -57,7 +57,7 @@ pub(crate) struct Router {
     tries: Vec<Try>,
     began: u64,
     times_out: Option<u64>,
-    /// When the next try starts, while one is waited for.
+    /// When the next attempt starts, while one is waited for.
     next_try: Option<u64>,
     has_response: bool,
 }
@@ -81,7 +81,7 @@ impl Router {
         }
     }
 
-    /// Starts a try, on `headers`, which all tries share.
+    /// Starts an attempt, on `headers`, which all attempts share.
     pub(crate) fn start(&mut self, headers: &mut Headers, now: u64) -> usize {
         let number = self.tries.len() + 1;
         if self.counts_attempts {
@@ -104,24 +104,24 @@ impl Router {
         Duration::from_nanos(now - self.began)
     }
 
-    /// The host has the try's request.
+    /// The host has the attempt's request.
     pub(crate) fn sent(&mut self, index: usize) {
         self.tries[index].was_sent = true;
     }
 
-    /// A try's stream is deleted.
+    /// An attempt's stream is deleted.
     pub(crate) fn ended(&mut self, index: usize) {
         let one = &mut self.tries[index];
         (one.is_live, one.awaits_headers, one.times_out) = (false, false, None);
     }
 
-    /// Nothing happens any more; gives the tries that are still to be ended, in order.
+    /// Nothing happens any more; gives the attempts that are still to be ended, in order.
     pub(crate) fn stop(&mut self) -> Vec<usize> {
         (self.retry, self.times_out, self.next_try) = (None, None, None);
         self.live()
     }
 
-    /// Tries that are not over, the oldest first.
+    /// Attempts that are not over, the oldest first.
     pub(crate) fn live(&self) -> Vec<usize> {
         self.tries.iter().enumerate().filter(|(_, one)| one.is_live).map(|(index, _)| index).collect()
     }
@@ -131,7 +131,7 @@ impl Router {
         self.has_response
     }
 
-    /// Whether another try, or the headers of one under way, may still come.
+    /// Whether a retry, or the headers of one under way, may still come.
     fn expects_more(&self) -> bool {
         self.next_try.is_some() || self.tries.iter().any(|one| one.is_live && one.awaits_headers)
     }
@@ -145,7 +145,7 @@ impl Router {
         decision == Decision::Retry
     }
 
-    /// A try's response headers have come, past the module.
+    /// An attempt's response headers have come, past the module.
     pub(crate) fn on_headers(&mut self, index: usize, headers: &Headers, now: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         let one = &mut self.tries[index];
@@ -178,7 +178,7 @@ impl Router {
         effects
     }
 
-    /// A try's stream was reset.
+    /// An attempt's stream was reset.
     pub(crate) fn on_reset(&mut self, index: usize, reset: Reset, now: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.tries[index].awaits_headers = false;
@@ -225,7 +225,7 @@ impl Router {
         Effect::Reply { reply, flags: reset.flag() }
     }
 
-    /// There is no host for the next try.
+    /// There is no host for the next attempt.
     pub(crate) fn no_host() -> Effect {
         let reply = LocalReply {
             status: 503,
@@ -311,7 +311,7 @@ mod tests {
 
     const MILLI: u64 = 1_000_000;
 
-    /// One request through the router, with whoever does what it says: tries start and end as it wants.
+    /// One request through the router, with whoever does what it says: attempts start and end as it wants.
     struct Story {
         router: Router,
         headers: Headers,
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_back_off_the_next_try_starts_at_once_but_not_within_the_same_call() {
+    fn without_a_back_off_the_next_attempt_starts_at_once_but_not_within_the_same_call() {
         let mut story = Story::on(route());
         assert_eq!(story.answers(1, 503), ["ends try 1"]);
         assert_eq!(story.within(0), ["0 ms: starts try 2"]);
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reply_says_whether_there_was_more_than_one_try() {
+    fn the_reply_says_whether_there_was_more_than_one_attempt() {
         let mut story = Story::on(route());
         story.resets(1, Reset::Remote);
         story.within(0);
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_try_that_takes_too_long_is_a_local_reset() {
+    fn an_attempt_that_takes_too_long_is_a_local_reset() {
         let mut story = Story::on(route().per_try_timeout(millis(100)));
         assert_eq!(story.within(100), ["100 ms: ends try 1", "100 ms: starts try 2"]);
         assert_eq!(
@@ -484,14 +484,14 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_has_begun_may_take_longer_than_a_try() {
+    fn a_response_that_has_begun_may_take_longer_than_an_attempt() {
         let mut story = Story::on(route().timeout(Duration::ZERO).per_try_timeout(millis(100)));
         story.answers(1, 200);
         assert_eq!(story.within(60_000), [""; 0]);
     }
 
     #[test]
-    fn a_hedged_request_takes_whichever_try_answers_well_first() {
+    fn a_hedged_request_takes_whichever_attempt_answers_well_first() {
         let hedging = || Story::on(route().per_try_timeout(millis(100)).hedging());
         let mut story = hedging();
         assert_eq!(story.within(100), ["100 ms: starts try 2"], "and try 1 goes on");
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hedged_request_waits_for_the_other_try_when_one_fails() {
+    fn a_hedged_request_waits_for_the_other_attempt_when_one_fails() {
         let hedging = || Story::on(route().per_try_timeout(millis(100)).hedging());
         let mut story = hedging();
         story.within(100);
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hedged_try_follows_without_any_word_for_it() {
+    fn a_hedged_attempt_follows_without_any_word_for_it() {
         let mut story = Story::on(route().retry_on("retriable-4xx").per_try_timeout(millis(100)).hedging());
         assert_eq!(story.within(100), ["100 ms: starts try 2"]);
         assert_eq!(story.within(100), ["200 ms: flag 32768"], "there are no retries left, and both go on");
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_try_that_the_module_holds_was_not_sent() {
+    fn an_attempt_that_the_module_holds_was_not_sent() {
         let mut headers = Headers::default();
         let route = Route::new().retry_on("reset-before-request").per_try_timeout(millis(100));
         let mut router = Router::new(&route, &mut headers, true, 0);
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn each_try_is_told_its_number_and_its_time() {
+    fn each_attempt_is_told_its_number_and_its_time() {
         let route = route().timeout(millis(1000)).back_off(millis(25)).counting_attempts();
         let mut story = Story::with(route, &[("x-envoy-retry-on", "reset"), ("x-own", "stays")]);
         let told = |story: &Story| -> Vec<String> {

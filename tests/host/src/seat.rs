@@ -6,7 +6,7 @@ pub enum Seat {
     /// The HTTP filter just before the router: one context for a request.
     #[default]
     Request,
-    /// The upstream filter of the cluster: one context for a try.
+    /// The upstream filter of the cluster: one context for an attempt.
     Attempt,
 }
 

@@ -1,4 +1,4 @@
-//! One context of a request or of a try, as Envoy keeps it beside the module.
+//! One context of a request or of an attempt, as Envoy keeps it beside the module.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -48,7 +48,7 @@ impl LocalReply {
     }
 }
 
-/// Headers that several contexts see: all tries of a request have the router's own map.
+/// Headers that several contexts see: all attempts of a request have the router's own map.
 pub(crate) type SharedHeaders = Rc<RefCell<Headers>>;
 
 /// A header map with whether the phase lets the module see it.
@@ -65,7 +65,7 @@ pub(crate) enum Direction {
     Response,
 }
 
-/// One context of a request or of a try.
+/// One context of a request or of an attempt.
 #[derive(Debug)]
 pub(crate) struct Stream {
     /// The root context that it belongs to.
@@ -95,7 +95,7 @@ impl Stream {
         Stream::of(root, headers, request.body.clone(), request.is_grpc(), StreamInfo::new(request))
     }
 
-    /// A request, or a try of one with the same headers and facts.
+    /// A request, or an attempt of one with the same headers and facts.
     pub(crate) fn of(root: u32, headers: SharedHeaders, body: Vec<u8>, is_grpc: bool, info: SharedInfo) -> Self {
         Stream {
             root,

@@ -1,5 +1,5 @@
-//! What Envoy knows of one client's request. The contexts of both seats see the same: a try has no flags, details or
-//! status of its own, and `upstream.*` is that of the try that started last, until one answers for good.
+//! What Envoy knows of one client's request. The contexts of both seats see the same: an attempt has no flags, details or
+//! status of its own, and `upstream.*` is that of the attempt that started last, until one answers for good.
 //! Measured on Envoy 1.40.
 
 use std::cell::RefCell;
@@ -8,10 +8,10 @@ use std::rc::Rc;
 
 use crate::message::Request;
 
-/// One request's facts, shared by its context and those of its tries.
+/// One request's facts, shared by its context and those of its attempts.
 pub(crate) type SharedInfo = Rc<RefCell<StreamInfo>>;
 
-/// The host of a try.
+/// The host of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Upstream {
     pub(crate) address: String,
@@ -30,7 +30,7 @@ pub(crate) struct StreamInfo {
     pub(crate) details: Option<String>,
     pub(crate) flags: u64,
     pub(crate) filter_state: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// How many tries have started.
+    /// How many attempts have started.
     pub(crate) attempts: u64,
     pub(crate) upstream: Option<Rc<RefCell<Upstream>>>,
 }

@@ -3,7 +3,7 @@
 /// One of Envoy's threads, each with its own VM of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Thread {
-    /// A VM that only tries the configuration and is then thrown away.
+    /// A VM that only attempts the configuration and is then thrown away.
     Canary,
     /// The main thread: configured and ticking, but without requests.
     Main,

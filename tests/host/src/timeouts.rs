@@ -1,4 +1,4 @@
-//! How long a request and each of its tries may take. Source: Envoy, `router.cc`, `finalTimeout` and
+//! How long a request and each of its attempts may take. Source: Envoy, `router.cc`, `finalTimeout` and
 //! `setTimeoutHeaders`.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ const EXPECTED: &str = "x-envoy-expected-rq-timeout-ms";
 pub(crate) struct Timeouts {
     pub(crate) global: Duration,
     pub(crate) per_try: Duration,
-    /// A try that takes too long goes on beside another.
+    /// An attempt that takes too long goes on beside another.
     pub(crate) hedges: bool,
 }
 
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_per_try_timeout_that_is_not_below_the_whole_is_none() {
+    fn a_per_attempt_timeout_that_is_not_below_the_whole_is_none() {
         let per_try = |global: u64, per_try: u64| {
             with(&Route::new().timeout(millis(global)).per_try_timeout(millis(per_try)), &[]).per_try
         };

@@ -363,7 +363,7 @@ impl Vm {
         }
     }
 
-    /// Begins a request or a try; gives its context.
+    /// Begins a request or an attempt; gives its context.
     pub(crate) fn begin(&mut self, stream: Stream) -> Result<u32, Trap> {
         let id = self.allocate_context();
         let root = stream.root;
@@ -481,7 +481,7 @@ impl Vm {
         logged
     }
 
-    /// Ends a request or a try, which is known to the module to the last. What is known of it is given back.
+    /// Ends a request or an attempt, which is known to the module to the last. What is known of it is given back.
     pub(crate) fn delete(&mut self, id: u32) -> Result<Stream, Trap> {
         self.end(id)?;
         let stream = self.data().streams.remove(&id).expect("the request is still there");
@@ -493,7 +493,7 @@ impl Vm {
         Ok(stream)
     }
 
-    /// What was kept back of a response whose headers the module let go on comes by it although they led to another try,
+    /// What was kept back of a response whose headers the module let go on comes by it although they led to a retry,
     /// which has deleted the context. Measured on Envoy 1.40.
     pub(crate) fn rest_after_deletion(&mut self, id: u32, body: usize, trailers: usize) -> Result<(), Trap> {
         if let Some(callback) = self.exports.response_body.filter(|_| body > 0) {

@@ -85,7 +85,7 @@ fn hosts_that_answer_by_themselves_are_counted() {
 }
 
 #[test]
-fn what_the_test_does_with_a_try_comes_before_what_its_host_would_have_done() {
+fn what_the_test_does_with_an_attempt_comes_before_what_its_host_would_have_done() {
     let host = Host::with("{}").module(&passive()).answering_tries(|_| Some(Reaction::from(500).after(seconds(1))));
     let host = host.start();
     let request = host.send(0, Request::get("/"));

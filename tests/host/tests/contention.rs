@@ -27,7 +27,7 @@ fn while_no_permit_can_be_taken_none_passes_and_that_is_counted() {
 }
 
 #[test]
-fn a_swap_that_succeeds_at_the_last_try_is_no_contention() {
+fn a_swap_that_succeeds_at_the_last_attempt_is_no_contention() {
     let host = Host::with(&policy(BREAKER)).workers(1).start();
     trip(&host, 0);
     host.advance(seconds(30));

@@ -30,13 +30,13 @@ fn the_module_exports_what_it_needs_and_nothing_else() {
 }
 
 #[test]
-fn callbacks_for_a_request_or_a_try_that_is_over_do_nothing() {
+fn callbacks_for_a_request_or_an_attempt_that_is_over_do_nothing() {
     let host = Host::with(&retrying(r#""max_retries":1"#)).workers(1).attempt_seat().start();
     seats_meet(&host);
     for number in 0..50 {
         let request = host.send(0, Request::get("/"));
         request.attempt().responds(503);
-        // The try is over, and its request is not: it waits for the next try.
+        // The attempt is over, and its request is not: it waits for the next attempt.
         assert!(!request.is_over());
         host.call_back(Seat::Attempt.on(0), host.last_context(Seat::Attempt.on(0)), Callback::ResponseTrailers);
         host.advance(seconds(1));

@@ -12,7 +12,7 @@ use holdfast_host_tests::{Arrival, Host, Reaction, Request, Reset, Routed};
 
 use crate::support::{millis, seconds};
 
-/// A good host answers 503 to one try of so many.
+/// A good host answers 503 to one attempt of so many.
 pub const ERROR_OF: u64 = 1000;
 
 /// A slow host takes so many times as long.
@@ -50,7 +50,7 @@ impl Way {
         }
     }
 
-    /// Whether its tries fail.
+    /// Whether its attempts fail.
     pub fn fails(self) -> bool {
         self != Way::Slow
     }
@@ -77,7 +77,7 @@ pub struct Machine {
     pub outages: Vec<Outage>,
     /// The first outage that is not over.
     next: usize,
-    /// When each try came.
+    /// When each attempt came.
     pub tries: Vec<Duration>,
     /// When those came among them that failed.
     pub failed: Vec<Duration>,
@@ -123,12 +123,12 @@ impl Fleet {
         self.machines.borrow().keys().cloned().collect()
     }
 
-    /// What they got; no try may come meanwhile.
+    /// What they got; no attempt may come meanwhile.
     pub fn see<R>(&self, look: impl FnOnce(&BTreeMap<String, Machine>) -> R) -> R {
         look(&self.machines.borrow())
     }
 
-    /// What the host of a try does with it.
+    /// What the host of an attempt does with it.
     pub fn serve(&self, arrival: &Arrival<'_>) -> Option<Reaction> {
         let (mut machines, mut random) = (self.machines.borrow_mut(), self.random.borrow_mut());
         let machine = machines.get_mut(arrival.host).unwrap();
@@ -148,7 +148,7 @@ impl Fleet {
         }
     }
 
-    /// All tries and those that failed, between two times.
+    /// All attempts and those that failed, between two times.
     pub fn tries(&self, from: Duration, to: Duration) -> (usize, usize) {
         self.see(|machines| {
             let of = |machine: &Machine| (within(&machine.tries, from, to), within(&machine.failed, from, to));

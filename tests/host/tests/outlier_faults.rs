@@ -95,8 +95,8 @@ fn seen(world: &World, requests: Vec<Routed>) {
     world.assert_clean();
 }
 
-/// What each request must have come to: what its last try's host said. That of a VM which died fails, as do those in the
-/// second before there is a new one; and a try that waits for its back-off ends with its time-out where nobody lets it go.
+/// What each request must have come to: what its last attempt's host said. That of a VM which died fails, as do those in the
+/// second before there is a new one; and an attempt that waits for its back-off ends with its time-out where nobody lets it go.
 #[track_caller]
 fn assert_served(requests: &[Routed], may_die: bool, what: &str) {
     for request in requests {

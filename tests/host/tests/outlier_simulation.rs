@@ -49,7 +49,7 @@ const OUTLIER: &str = r#""outlier":{"consecutive_failures":5,"interval":"60s",
 
 /// What the formulas of `docs/outlier-model.md` say.
 struct Model {
-    /// Tries per second to a host that is in.
+    /// Attempts per second to a host that is in.
     tries: f64,
     /// Repairs per second of a host that is bad.
     repairs: f64,
@@ -69,7 +69,7 @@ fn outages_per_second() -> f64 {
 }
 
 impl Model {
-    /// The share of hosts that are out says how many tries the others get, and those say how soon a host goes out.
+    /// The share of hosts that are out says how many attempts the others get, and those say how soon a host goes out.
     fn new() -> Self {
         let tries = f64::from(PER_SECOND) / HOSTS as f64;
         let mut model = Model { tries, repairs: 1.0 / TO_REPAIR.as_secs_f64() };
@@ -79,7 +79,7 @@ impl Model {
         model
     }
 
-    /// The share of outages in which another try comes before the repair.
+    /// The share of outages in which a retry comes before the repair.
     fn next_comes(&self) -> f64 {
         self.tries / (self.tries + self.repairs)
     }
@@ -89,7 +89,7 @@ impl Model {
         self.next_comes().powi(LIMIT)
     }
 
-    /// Tries of an outage until it is found or over.
+    /// Attempts of an outage until it is found or over.
     fn detection(&self, way: Way) -> f64 {
         let under_way = if way == Way::Hangs { self.found() * self.tries * PER_TRY.as_secs_f64() } else { 0.0 };
         (1..=LIMIT).map(|number| self.next_comes().powi(number)).sum::<f64>() + under_way
@@ -124,7 +124,7 @@ impl Model {
         self.found() * (1.0 / self.repairs + self.lag()) * outages_per_second()
     }
 
-    /// The share of tries that fail.
+    /// The share of attempts that fail.
     fn failed(&self) -> f64 {
         let of = |way: &Way| if way.fails() { self.detection(*way) + self.found() * self.probes() } else { 0.0 };
         let per_outage = Way::ALL.iter().map(of).sum::<f64>() / Way::ALL.len() as f64;
@@ -244,7 +244,7 @@ impl Hours {
         })
     }
 
-    /// The tries in ten minutes of each host that was good and in all the time, as a share of the mean of all such hosts.
+    /// The attempts in ten minutes of each host that was good and in all the time, as a share of the mean of all such hosts.
     fn shares(&self, moves: &Moves) -> Sample {
         let (window, mut from, mut shares) = (seconds(600), SETTLED, Sample::default());
         self.fleet.see(|machines| {
@@ -264,7 +264,7 @@ impl Hours {
         shares
     }
 
-    /// The share of tries that failed, in percent.
+    /// The share of attempts that failed, in percent.
     fn failed(&self) -> f64 {
         let (tries, failed) = self.fleet.tries(SETTLED, END);
         100.0 * failed as f64 / tries as f64
@@ -306,15 +306,15 @@ struct Story {
     was_out: bool,
     /// When it went out, and why.
     found: Option<(Duration, String)>,
-    /// Tries before it was out or repaired.
+    /// Attempts before it was out or repaired.
     detection: usize,
     /// Probes while it was bad.
     probes: usize,
-    /// Further tries while it was out and bad: under way to it already, or sent wherever the cluster's turn was.
+    /// Retries while it was out and bad: under way to it already, or sent wherever the cluster's turn was.
     astray: usize,
-    /// Tries while it was back and bad.
+    /// Attempts while it was back and bad.
     relapse: usize,
-    /// From the repair to the first try after it.
+    /// From the repair to the first attempt after it.
     lag: Option<Duration>,
 }
 
@@ -329,7 +329,7 @@ impl Story {
         let (Outage { from, to, .. }, out) = (outage, times_out(moves));
         let found = moves.iter().find(|(at, what, _)| *what == Move::Out && *at > from && *at <= to);
         let found = found.map(|(at, _, why)| (*at, why.clone()));
-        // The try by which it is found may come and fail at the same moment.
+        // The attempt by which it is found may come and fail at the same moment.
         let just_after = Duration::from_nanos(1);
         let detection = within(&machine.tries, from, found.as_ref().map_or(to, |(at, _)| *at + just_after));
         let while_out = |(since, back): &(Duration, Duration)| {

@@ -99,7 +99,7 @@ fn failures_that_retries_hide_eject_it_too() {
 }
 
 #[test]
-fn without_an_attempt_seat_the_last_tries_host_is_judged_and_hosts_can_read_the_names_of_others() {
+fn without_an_attempt_seat_the_last_attempts_host_is_judged_and_hosts_can_read_the_names_of_others() {
     let world = World::with(&exact(r#""base_ejection_time":"10s""#), 2, &FIVE, |builder| builder);
     let mut trace = Trace::new("The same without an attempt seat, which would take the header off again");
     warm(&world);

@@ -86,7 +86,7 @@ impl<'a> Upheaval<'a> {
         ));
     }
 
-    /// How many hosts got tries.
+    /// How many hosts got attempts.
     fn busy(&self, from: Duration, to: Duration) -> usize {
         self.fleet.see(|machines| machines.values().filter(|one| within(&one.tries, from, to) > 0).count())
     }
@@ -140,7 +140,7 @@ fn when_a_zone_fails_no_more_hosts_are_out_than_may_be_and_all_come_back() {
     let (zone, back) = zone_fails(&mut trace, 100);
     assert_eq!(zone.most_out, 200);
     assert_eq!(count(&zone.traffic.host, "ejections_overflow"), 0);
-    // 7 tries per host and minute: chance leaves a few out.
+    // 7 attempts per host and minute: chance leaves a few out.
     let busy = zone.busy(FAILS + seconds(120), FAILS + seconds(180));
     assert!(busy >= 195, "with all of them out traffic spreads over all again: {busy}");
     assert!(back <= seconds(200), "also those that no request came to as soon as their time was over: {back:?}");
@@ -155,9 +155,9 @@ const AT_ONCE: usize = 10;
 
 struct Deployed<'a> {
     upheaval: Upheaval<'a>,
-    /// How long hosts that came waited for their first try, in order.
+    /// How long hosts that came waited for their first attempt, in order.
     waits: Vec<Duration>,
-    /// Tries of each host but the bad one in the last four minutes, in order.
+    /// Attempts of each host but the bad one in the last four minutes, in order.
     tries: Vec<usize>,
 }
 

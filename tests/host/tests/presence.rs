@@ -82,7 +82,7 @@ fn a_host_whose_attempt_seat_does_not_see_it_is_judged_from_the_first_failure_on
         world.traffic(300, millis(10));
         blindness(&world.host).set(true);
         world.hosts.does(BAD, 503);
-        // Where there are retries, by Envoy's words: the policy's next try is then at another host, and the last one's is judged.
+        // Where there are retries, by Envoy's words: the policy's next attempt is then at another host, and the last one's is judged.
         let post = || world.host.send(0, Request::new("POST", "/"));
         let failed: Vec<_> = (0..100).map(|_| post()).filter(|sent| sent.answer().status == 503).collect();
         assert_eq!(
@@ -155,7 +155,7 @@ fn a_host_that_asks_for_retries_where_no_attempt_seat_is_does_so_once() {
 }
 
 #[test]
-fn before_the_seats_meet_a_try_is_judged_once() {
+fn before_the_seats_meet_an_attempt_is_judged_once() {
     for features in ["", RETRY] {
         let keys = r#""latency":{"min_requests":10,"min_hosts":3},"interval":"10s","ejection_jitter":0"#;
         for response in [Response::status(200), Response::grpc(0), Response::status(503), Response::grpc(14)] {
@@ -164,7 +164,7 @@ fn before_the_seats_meet_a_try_is_judged_once() {
             let sent = world.host.send(0, Request::grpc("/orders.Orders/Get"));
             world.host.advance(millis(100));
             assert!(sent.is_over() && sent.tries().len() == 1);
-            // The cluster's name, what the attempt seat wrote and, with retries, how many tries there were; not the host's name.
+            // The cluster's name, what the attempt seat wrote and, with retries, how many attempts there were; not the host's name.
             let asked = sent.answer().calls.of("get_property");
             assert_eq!(asked, if features.is_empty() { 2 } else { 3 }, "{features} {response:?}");
             world.host.assert_no_trap();

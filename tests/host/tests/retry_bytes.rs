@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const WAIT: &str = r#""backoff":{"base":"40ms","max":"40ms","jitter":"none"},"timeout":"2s""#;
 const MUCH: &str = r#""budget":{"ratio":100,"min_per_second":1000,"window":"10s"}"#;
 
-/// The hosts answer with these statuses, by the number of the try, and 200 after that.
+/// The hosts answer with these statuses, by the number of the attempt, and 200 after that.
 #[track_caller]
 fn until_over(host: &Host, request: &Routed, statuses: &[u16]) -> Answer {
     let (began, mut answered) = (host.elapsed(), BTreeSet::new());
@@ -76,7 +76,7 @@ fn no_bytes_in_any_record_of_retries_stop_a_worker_or_hold_traffic_up() {
             use_everything(&host);
             host.assert_nothing_is_left();
         }
-        // Whatever the bytes were read as, a failed try of a healthy service is followed by another.
+        // Whatever the bytes were read as, a failed attempt of a healthy service is followed by another.
         let start = host.elapsed();
         let is_well = |worker| {
             (0..10).for_each(|_| drop(until_over(&host, &host.send(worker, Request::get("/")), &[200])));
@@ -138,7 +138,7 @@ fn an_attempt_seat_is_not_believed_in_for_ever() {
 
 // The filter state.
 
-/// Bytes as they stand in the filter state after two of three tries, the second without a connection.
+/// Bytes as they stand in the filter state after two of three attempts, the second without a connection.
 fn sample(host: &Host) -> Vec<u8> {
     let request = host.send(0, Request::get("/"));
     request.attempt().responds(503);
@@ -150,7 +150,7 @@ fn sample(host: &Host) -> Vec<u8> {
     bytes
 }
 
-/// The router waits a little by itself, so that there is a moment between two tries.
+/// The router waits a little by itself, so that there is a moment between two attempts.
 fn between_tries() -> Host {
     let route = Route::new().back_off(millis(25)).timeout(TIMEOUT);
     let host = Host::with(&retrying(&format!("{WAIT},{MUCH}"))).attempt_seat().route(route).start();
@@ -179,10 +179,10 @@ fn assert_sensible(request: &Routed, answer: &Answer, what: &str) {
 }
 
 #[test]
-fn foreign_bytes_between_two_tries_stop_no_worker_and_no_request() {
+fn foreign_bytes_between_two_attempts_stop_no_worker_and_no_request() {
     let host = between_tries();
     let whole = sample(&host);
-    // Every bit, for this is what the next try goes by.
+    // Every bit, for this is what the next attempt goes by.
     let flips = (0..whole.len() * 8).map(|bit| {
         let mut flipped = whole.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
@@ -202,7 +202,7 @@ fn foreign_bytes_between_two_tries_stop_no_worker_and_no_request() {
 }
 
 #[test]
-fn what_cannot_be_read_is_a_try_that_is_envoys_alone() {
+fn what_cannot_be_read_is_an_attempt_that_is_envoys_alone() {
     let host = between_tries();
     let whole = sample(&host);
     let older = [&[1], &whole[1..]].concat();
@@ -222,7 +222,7 @@ fn what_cannot_be_read_is_a_try_that_is_envoys_alone() {
 }
 
 #[test]
-fn foreign_bytes_before_the_first_try_stop_no_worker_and_no_request() {
+fn foreign_bytes_before_the_first_attempt_stop_no_worker_and_no_request() {
     let host = between_tries();
     let whole = sample(&host);
     // Another filter holds the name: what the request seat writes does not get there.
@@ -251,7 +251,7 @@ fn foreign_bytes_at_the_end_stop_no_worker_and_the_answer_goes_on() {
     for (number, bytes) in damages(&whole).into_iter().enumerate() {
         let request = host.send(0, Request::get("/"));
         request.put_filter_state(EXCHANGE, bytes);
-        // The attempt seat knows of an earlier try, so that its mark makes the request seat read.
+        // The attempt seat knows of an earlier attempt, so that its mark makes the request seat read.
         let answer = until_over(&host, &request, &[503, 503, 503]);
         assert!([503, 504].contains(&answer.status), "damage {number}: the last answer: {answer:?}");
         assert_sensible(&request, &answer, &format!("damage {number}"));

@@ -1,7 +1,7 @@
 //! How many host calls retries cost, by seat and by what becomes of the request: `traces/retry_calls/`.
 //!
-//! As in `costs`: whoever adds a call changes the table and shows it to the reviewer. A request without leave to retry,
-//! and every try of a request that no policy retries, is to cost as good as nothing.
+//! As in `costs`: whoever adds a call changes the table and shows it to the reviewer. A request that is not eligible to retry,
+//! and every attempt of a request that no policy retries, is to cost as good as nothing.
 
 use std::fmt::Write as _;
 
@@ -37,7 +37,7 @@ fn answered(request: Routed, status: u16) -> Routed {
     request
 }
 
-/// The first try fails; the second waits, and has this status.
+/// The first attempt fails; the second waits, and has this status.
 fn retried(host: &Host, status: u16) -> Routed {
     let request = answered(get(host), 503);
     host.advance(millis(25));
@@ -196,7 +196,7 @@ fn host_calls_per_request_and_seat() {
 }
 
 #[test]
-fn a_try_of_a_request_that_no_policy_retries_makes_two_calls() {
+fn an_attempt_of_a_request_that_no_policy_retries_makes_two_calls() {
     let documents = [
         r#"{"policies":[]}"#.to_owned(),
         policy(BREAKER),

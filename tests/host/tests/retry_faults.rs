@@ -21,7 +21,7 @@ const TOKENS: usize = 3;
 pub const RETRY: &str = r#""max_retries":2,"backoff":{"base":"40ms","max":"40ms","jitter":"none"},"per_try_timeout":"300ms",
     "timeout":"2s","budget":{"ratio":0,"min_per_second":0.3,"window":"10s"}"#;
 
-/// What a host does with a try.
+/// What a host does with an attempt.
 #[derive(Clone)]
 enum Does {
     Answers(Response),
@@ -45,7 +45,7 @@ fn do_it(attempt: &Attempt, what: &Does) {
     }
 }
 
-/// Lets the hosts do with the request's tries what `hosts` says, by the number of the try; further tries are answered well.
+/// Lets the hosts do with the request's attempts what `hosts` says, by the number of the attempt; retries are answered well.
 #[track_caller]
 fn until_over(host: &Host, request: &Routed, hosts: &[Does]) -> Answer {
     let (began, mut done) = (host.elapsed(), BTreeSet::new());
@@ -144,7 +144,7 @@ fn either_vm_may_die_at_any_host_call_of_a_retried_request() {
 }
 
 #[test]
-fn tries_that_wait_in_a_vm_that_dies_end_with_their_time_outs() {
+fn attempts_that_wait_in_a_vm_that_dies_end_with_their_time_outs() {
     // Without time-outs of the policy it is the route's.
     for (timeouts, tries, most) in
         [("", 1, seconds(15)), (r#","per_try_timeout":"300ms","timeout":"2s""#, 2, seconds(2))]
@@ -245,7 +245,7 @@ const CALLS: [&str; 19] = [
     "set_tick_period_milliseconds",
 ];
 
-/// A document in which tries are followed by others for every reason.
+/// A document in which attempts are followed by others for every reason.
 const EVERYTHING: &str = r#"{"policies":[
     {"name":"hedged","match":{"path":["/hedged"]},"scope":[],
      "retry":{"per_try_timeout":"100ms","hedge_on_per_try_timeout":true,"timeout":"2s","max_retries":2}},
@@ -254,7 +254,7 @@ const EVERYTHING: &str = r#"{"policies":[
      "retry":{"on":["5xx","connect-failure","refused-stream","unavailable"],"max_retries":2,
         "backoff":{"base":"40ms","max":"40ms","jitter":"equal"},"per_try_timeout":"300ms","timeout":"2s"}}]}"#;
 
-/// A request and what the hosts do with its tries.
+/// A request and what the hosts do with its attempts.
 fn everything() -> Vec<(Request, Vec<Does>)> {
     let get = || Request::get("/");
     let grpc = || Request::grpc("/orders.v1.Orders/Get").header("idempotency-key", "7");
@@ -299,7 +299,7 @@ fn everything_happens(host: &Host, what: &str) {
     }
 }
 
-/// Whether a failed try is followed by another one and the request seat says so.
+/// Whether a failed attempt is followed by another one and the request seat says so.
 fn is_well(host: &Host) -> bool {
     let before = host.metric_of("orders", "cluster=orders", "retries_recovered");
     let request = host.send(0, Request::get("/"));
@@ -382,7 +382,7 @@ fn every_single_call_of_a_retried_request_may_be_refused_once() {
             host.assert_no_trap();
             host.assert_nothing_is_left();
             let (left, further) = (tokens(&host, 0), sent(&request) - 1);
-            // A try whose context cannot find out about its request is Envoy's alone, and takes no token.
+            // An attempt whose context cannot find out about its request is Envoy's alone, and takes no token.
             let blind = usize::from(refused.get() == "get_property");
             let what = format!("{seat:?}, call {nth}, {}: {left} left after {further}", refused.get());
             assert!(left + further <= TOKENS + blind, "{what}");

@@ -47,16 +47,16 @@ struct Fuzz {
     random: Random,
     under_way: AllUnderWay,
     hedges: bool,
-    /// Of 100 tries so many are answered well.
+    /// Of 100 attempts so many are answered well.
     health: u64,
     /// Whether workers only race and die in this run; in the others calls are refused and clocks set.
     only_races: bool,
-    /// When requests came, and when further tries were sent.
+    /// When requests came, and when retries were sent.
     came: Vec<Duration>,
     further: Vec<Duration>,
 }
 
-/// Something happens to a try that its host has, of a request on another worker than `but`.
+/// Something happens to an attempt that its host has, of a request on another worker than `but`.
 fn host_acts(under_way: &AllUnderWay, random: &mut Random, health: u64, but: Option<usize>) -> String {
     let under_way: Vec<_> = {
         let under_way = under_way.borrow();
@@ -279,7 +279,7 @@ impl Fuzz {
         late.map_or(Ok(()), Err)
     }
 
-    /// In no window are more further tries than the requests that came in it, and a second before, allow.
+    /// In no window are more retries than the requests that came in it, and a second before, allow.
     fn check_budget(&self) -> Result<(), String> {
         for last in &self.further {
             let within = |times: &[Duration], from: Duration| {

@@ -24,11 +24,11 @@ fn met(workers: usize, count: usize) -> Host {
 /// What a request does at the moment that matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
-    /// Its first try is answered with 503.
+    /// Its first attempt is answered with 503.
     Fails,
-    /// Its first try ends without an answer.
+    /// Its first attempt ends without an answer.
     Resets,
-    /// Its second try, which has the token, waits, and its client leaves.
+    /// Its second attempt, which has the token, waits, and its client leaves.
     Leaves,
 }
 
@@ -75,7 +75,7 @@ fn at_call(
     came
 }
 
-/// Requests whose second try waits: as many tokens are in their hands.
+/// Requests whose second attempt waits: as many tokens are in their hands.
 fn waiting(requests: &[Routed]) -> usize {
     requests.iter().filter(|request| !request.is_over()).count()
 }

@@ -27,7 +27,7 @@ const RETRY: &str = r#""retry":{"max_retries":3,"timeout":"5s","per_try_timeout"
 struct Weather {
     from: u64,
     name: &'static str,
-    /// Of 100 tries so many fail.
+    /// Of 100 attempts so many fail.
     failing: u64,
 }
 
@@ -49,7 +49,7 @@ fn weather(at: Duration) -> Weather {
     *WEATHERS.iter().rev().find(|weather| at >= seconds(weather.from)).unwrap()
 }
 
-/// A request under way, and when the hosts answer its tries, by number.
+/// A request under way, and when the hosts answer its attempts, by number.
 struct UnderWay {
     request: Routed,
     answers: BTreeMap<usize, Duration>,
@@ -60,11 +60,11 @@ struct UnderWay {
 struct Record {
     /// Requests that ended, with whatever: each has deposited its part of a token.
     ended: Vec<Duration>,
-    /// First tries that were sent.
+    /// First attempts that were sent.
     first: Vec<Duration>,
-    /// Further tries that were sent.
+    /// Retries that were sent.
     further: Vec<Duration>,
-    /// Requests whose next try was not sent after all, for the breaker's sake.
+    /// Requests whose next attempt was not sent after all, for the breaker's sake.
     stopped: usize,
 }
 
@@ -85,7 +85,7 @@ impl Record {
         self.stopped += usize::from(request.answer().details == "holdfast_not_retried{breaker}");
     }
 
-    /// In no window of the budget's length are there more further tries than its deposits and the reserve allow; a tenth
+    /// In no window of the budget's length are there more retries than its deposits and the reserve allow; a tenth
     /// of the deposits on top, because those leave by tenths of the window.
     #[track_caller]
     fn assert_within_budget(&self) {
@@ -139,7 +139,7 @@ impl Storm {
         }
     }
 
-    /// The hosts have new tries, and answer those whose time has come.
+    /// The hosts have new attempts, and answer those whose time has come.
     fn serve(&mut self) {
         let (now, mut under_way) = (self.host.elapsed(), std::mem::take(&mut self.under_way));
         for UnderWay { request, answers } in &mut under_way {
@@ -248,7 +248,7 @@ fn assert_none_within(times: &[Duration], spans: &[(Duration, Duration)]) {
 }
 
 #[test]
-fn while_the_breaker_is_open_no_try_is_made_not_even_one_that_waits_already() {
+fn while_the_breaker_is_open_no_attempt_is_made_not_even_one_that_waits_already() {
     let breaker = r#""breaker":{"window":"10s","min_requests":20,"failure_rate":60,"open_for":"2s","open_max":"4s",
         "open_jitter":0,"half_open":{"probes":3,"lease":"5s"}}"#;
     let waiting = RETRY.replace(r#""max_retries":3"#, r#""max_retries":3,"backoff":{"base":"500ms","max":"500ms"}"#);

@@ -1,4 +1,4 @@
-//! What can happen to a try that waits: its client leaves, its clock is set, its policy changes, its time runs out.
+//! What can happen to an attempt that waits: its client leaves, its clock is set, its policy changes, its time runs out.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn get(host: &Host) -> Routed {
     host.send(0, Request::get("/"))
 }
 
-/// Sends a request whose first try fails.
+/// Sends a request whose first attempt fails.
 #[track_caller]
 fn failing(host: &Host) -> Routed {
     let request = get(host);
@@ -33,7 +33,7 @@ fn failing(host: &Host) -> Routed {
     request
 }
 
-/// Whether a request whose first try fails now has another one.
+/// Whether a request whose first attempt fails now has another one.
 fn has_token(host: &Host) -> bool {
     !failing(host).is_over()
 }
@@ -119,7 +119,7 @@ fn a_client_may_leave_at_any_moment_of_a_retried_request() {
 }
 
 #[test]
-fn a_client_that_leaves_before_the_router_makes_the_next_try_gives_its_token_back() {
+fn a_client_that_leaves_before_the_router_makes_the_next_attempt_gives_its_token_back() {
     let host = met(&format!("{BACKOFF},{ONE_TOKEN}"), Route::new().back_off(millis(25)));
     let request = failing(&host);
     assert!(request.waits(), "the router waits by itself first");
@@ -144,14 +144,14 @@ fn a_token_that_comes_back_comes_back_once() {
     assert_gone(&host, "five clients that left");
 }
 
-/// A slow first try is hedged after 100 ms.
+/// A slow first attempt is hedged after 100 ms.
 const HEDGED: &str = r#""per_try_timeout":"100ms","hedge_on_per_try_timeout":true,
     "backoff":{"base":"1ms","max":"1ms","jitter":"none"}"#;
 
-/// When a hedge begins: the router's time for a try has room for the longest wait.
+/// When a hedge begins: the router's time for an attempt has room for the longest wait.
 const HEDGES_AFTER: Duration = Duration::from_millis(101);
 
-/// A request whose first try is slow, as its hedge begins.
+/// A request whose first attempt is slow, as its hedge begins.
 fn slow(host: &Host) -> Routed {
     let request = get(host);
     host.advance(HEDGES_AFTER);
@@ -169,7 +169,7 @@ fn slow_without_a_token(host: &Host) -> Routed {
 }
 
 #[test]
-fn a_client_may_leave_while_its_tries_run_beside_each_other() {
+fn a_client_may_leave_while_its_attempts_run_beside_each_other() {
     let moments: [(&str, Until); 4] = [
         ("while both run", slow),
         ("when one of them has failed", |host| {
@@ -213,7 +213,7 @@ fn hedges_that_are_held_back_do_not_wait_for_each_other() {
 // Its time runs out.
 
 #[test]
-fn a_try_that_waits_when_the_request_is_out_of_time_was_not_made() {
+fn an_attempt_that_waits_when_the_request_is_out_of_time_was_not_made() {
     let host = met(&format!("{BACKOFF},{ONE_TOKEN}"), Route::new().timeout(WAIT / 2));
     let request = failing(&host);
     assert!(request.attempt().is_held());
@@ -271,7 +271,7 @@ fn waits() -> [Waiting; 3] {
 }
 
 #[test]
-fn no_jump_of_the_clock_makes_a_try_wait_for_ever() {
+fn no_jump_of_the_clock_makes_an_attempt_wait_for_ever() {
     for (what, jump) in JUMPS {
         for (waits, wait, long) in waits() {
             let host = met(BACKOFF, Route::new().timeout(Duration::ZERO));
@@ -373,7 +373,7 @@ fn after_a_jump_of_the_clock_the_budget_holds_and_comes_back() {
 // The policy changes.
 
 #[test]
-fn a_try_that_waits_ends_by_the_policy_that_its_request_began_with() {
+fn an_attempt_that_waits_ends_by_the_policy_that_its_request_began_with() {
     let old = format!(r#"{BACKOFF},"max_retries":2,"on":[503]"#);
     let new = r#""backoff":{"base":"50ms","max":"50ms","jitter":"none"},"max_retries":1,"on":[500]"#;
     let host = met(&old, Route::new());
@@ -480,7 +480,7 @@ fn two_policies_wait_at_once_and_each_has_its_own_budget() {
 
 // The host asks for a wait.
 
-/// A try may take 500 ms, and the next one's time has room for a wait of 200 ms before it.
+/// An attempt may take 500 ms, and the next one's time has room for a wait of 200 ms before it.
 const SHORT: &str = r#""per_try_timeout":"500ms","timeout":"10s""#;
 
 /// UNAVAILABLE, and the wait in milliseconds that the host asks for.
@@ -508,7 +508,7 @@ fn with_more(response: &Response) -> [(&'static str, Response); 4] {
 
 /// To hold a response back before it is retried can crash Envoy, and what follows its headers would stop the VM.
 #[test]
-fn a_wait_that_the_next_try_has_no_room_for_is_denied_and_no_response_is_held_back() {
+fn a_wait_that_the_next_attempt_has_no_room_for_is_denied_and_no_response_is_held_back() {
     for (what, response) in with_more(&pushes_back(600)) {
         for is_whole in [true, false] {
             let host = asked_to_wait();
@@ -531,7 +531,7 @@ fn a_wait_that_the_next_try_has_no_room_for_is_denied_and_no_response_is_held_ba
 }
 
 #[test]
-fn a_wait_that_the_next_try_has_room_for_is_made_whatever_follows_the_headers() {
+fn a_wait_that_the_next_attempt_has_room_for_is_made_whatever_follows_the_headers() {
     for (what, response) in with_more(&pushes_back(150)) {
         for is_whole in [true, false] {
             let host = asked_to_wait();

@@ -10,7 +10,7 @@ fn retrying(route: Route) -> Host {
 }
 
 #[test]
-fn each_try_goes_to_the_next_host_after_the_back_off() {
+fn each_attempt_goes_to_the_next_host_after_the_back_off() {
     let host = retrying(Route::new().back_off(millis(25)).counting_attempts());
     let request = host.send(0, Request::get("/"));
     assert_eq!((request.attempt().number(), request.attempt().host().as_str()), (1, "127.0.0.1:4001"));
@@ -36,7 +36,7 @@ fn each_try_goes_to_the_next_host_after_the_back_off() {
 }
 
 #[test]
-fn the_last_try_is_what_the_client_gets() {
+fn the_last_attempt_is_what_the_client_gets() {
     let host = retrying(Route::new());
     let request = host.send(0, Request::get("/"));
     request.attempt().responds(500);
@@ -67,7 +67,7 @@ fn a_host_that_never_answers_is_given_up_in_time() {
 }
 
 #[test]
-fn a_hedged_request_has_two_tries_under_way_and_takes_the_first_good_answer() {
+fn a_hedged_request_has_two_attempts_under_way_and_takes_the_first_good_answer() {
     let host = retrying(Route::new().per_try_timeout(millis(100)).hedging());
     let request = host.send(0, Request::get("/"));
     host.advance(millis(100));
@@ -107,7 +107,7 @@ fn a_client_may_leave_at_any_time() {
 }
 
 #[test]
-fn without_a_host_there_is_no_try() {
+fn without_a_host_there_is_no_attempt() {
     let host = Host::with(r#"{"policies":[]}"#).choosing_hosts(|_, _| None).start();
     let request = host.send(0, Request::get("/"));
     let answer = request.answer();
@@ -116,7 +116,7 @@ fn without_a_host_there_is_no_try() {
 }
 
 #[test]
-fn a_worker_that_is_stuck_starts_its_next_try_late() {
+fn a_worker_that_is_stuck_starts_its_next_attempt_late() {
     let host = retrying(Route::new().back_off(millis(25)));
     let request = host.send(0, Request::get("/"));
     request.attempt().responds(503);
@@ -130,7 +130,7 @@ fn a_worker_that_is_stuck_starts_its_next_try_late() {
 }
 
 #[test]
-fn what_envoy_retries_by_itself_is_one_outcome_and_what_the_module_rejects_is_no_try() {
+fn what_envoy_retries_by_itself_is_one_outcome_and_what_the_module_rejects_is_no_attempt() {
     let host = Host::with(&policy(BREAKER)).route(Route::new().retry_on("5xx")).start();
     let request = host.send(0, Request::get("/"));
     request.attempt().responds(503);

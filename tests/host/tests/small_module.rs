@@ -88,7 +88,7 @@ impl Default for Calling {
 
 impl Calling {
     /// Of each call it leaves status and token in `sent`; of each answer it leaves token, sizes and how many there were in
-    /// `told`, and what it can read in `status`, `body` and `trailer`. The attempt seat adds `x-seen` to each try.
+    /// `told`, and what it can read in `status`, `body` and `trailer`. The attempt seat adds `x-seen` to each attempt.
     pub fn module(&self) -> Vec<u8> {
         let Calling { cluster, body, timeout_ms, every, hears, .. } = self;
         let (headers, headers_size) = laid_out(&self.headers);

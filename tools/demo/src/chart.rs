@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_panel_of_tries_has_both_runs_and_what_clients_sent() {
+    fn the_panel_of_attempts_has_both_runs_and_what_clients_sent() {
         let (scene, ..) = test_data::runs("storm");
         let svg = drawn(&scene);
         for part in [

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_are_known_by_server_by_request_and_by_time() {
+    fn attempts_are_known_by_server_by_request_and_by_time() {
         let arrival = |second, millis| Arrival { second, at: Duration::from_millis(millis) };
         let mut recording = Recording::default();
         recording.take_tries(vec![vec![arrival(0, 100), arrival(0, 1100)], vec![arrival(2, 2000)]]);

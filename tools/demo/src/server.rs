@@ -57,7 +57,7 @@ impl Server {
     }
 }
 
-/// Does the same with every try.
+/// Does the same with every attempt.
 pub fn always(action: Action) -> Script {
     Script { act: Box::new(move |_| action.clone()), manner: Manner::Well }
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tries_count_for_the_second_of_their_request() {
+    fn attempts_count_for_the_second_of_their_request() {
         let (mut meter, now) = (Meter::default(), Instant::now());
         for second in [Some(0), Some(2), None, Some(2)] {
             meter.count(second, now);

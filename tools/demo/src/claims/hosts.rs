@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_try_at_a_host_that_is_out_is_noticed() {
+    fn a_second_attempt_at_a_host_that_is_out_is_noticed() {
         let (_, mut with, without) = test_data::runs("ejection");
         let probe = with.hosts[1].iter_mut().find(|arrival| arrival.at > Duration::from_secs(5)).unwrap();
         let second = *probe;

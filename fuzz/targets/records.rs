@@ -337,7 +337,7 @@ fn run_budget(mut cell: Withdrawn, mut slots: [Slot; 2], shape: &Shape, budget: 
                 if had {
                     taken.push(now);
                     let inside = taken.iter().filter(|taken| now.since(**taken) < budget.window).count() as u64;
-                    assert!(inside * 1000 <= budget::allowed(&budget, requests), "{inside} for {requests} requests");
+                    assert!(inside * 1000 <= budget::allowed(budget, requests), "{inside} for {requests} requests");
                 }
             }
             3 => {

@@ -20,7 +20,7 @@ pub struct Document {
     pub policies: Vec<Policy>,
 }
 
-/// One policy. Its hash over all fields tells two contents apart, see [`crate::fingerprint`].
+/// One policy. Its hash over all fields tells two contents apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// `[a-z0-9_-]{1,63}`.

@@ -10,5 +10,5 @@ pub const FORBID_HEADER: &str = "x-envoy-ratelimited";
 pub const FORBID_VALUE: &str = "holdfast";
 
 /// The response header by which the attempt seat tells the request seat that it has written something here. It is a hint, for
-/// a host may send it too: whether an attempt seat has written stands in [`RetryContext::seen`].
+/// a host may send it too: whether an attempt seat has written stands in the retry context.
 pub const ATTEMPTS_HEADER: &str = "x-holdfast-tries";

@@ -28,7 +28,7 @@ pub enum HostCount {
     ProbeFailed,
 }
 
-/// How many kinds of [`Counted`] there are.
+/// How many kinds of [`HostCount`] there are.
 const KINDS: usize = 3 * Detector::COUNT + 3;
 
 impl HostCount {

@@ -249,7 +249,7 @@ pub struct DirectoryView {
     /// The change signal at the last look, and when that was.
     epoch: Option<u64>,
     looked: Timestamp,
-    /// Whether somebody has lost a place since [`Places::look`] or [`Places::upkeep`] last said so.
+    /// Whether somebody has lost a place since [`DirectoryView::refresh`] or [`DirectoryView::upkeep`] last said so.
     has_lost: bool,
 }
 

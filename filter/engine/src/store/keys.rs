@@ -1,6 +1,6 @@
 //! Keys: what has its own state within a policy, and its text in metrics, headers and logs.
 //!
-//! Values that come from requests never become names in the store. Each key has a numbered [place](crate::store::places) there, of which a
+//! Values that come from requests never become names in the store. Each key has a numbered [index](crate::store::directory) there, of which a
 //! policy has `max_keys`; a new one takes the place of the one that is worth least, and where all are worth keeping it shares the
 //! overflow key. Metric series cannot be given back, so only the first `max_keys` keys in the life of the process have some of their
 //! own.

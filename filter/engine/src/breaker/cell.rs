@@ -15,6 +15,25 @@ use crate::store::window::{Bucket, Tally};
 use holdfast_policy::document::Breaker;
 
 /// The breaker of one key.
+///
+/// ```
+/// use holdfast_engine::base::time::Timestamp;
+/// use holdfast_engine::breaker::{Admission, Cell, StateName, thresholds};
+/// use holdfast_engine::store::window::Tally;
+///
+/// let document = br#"{"policies": [{"name": "orders", "breaker": {"failure_rate": 50, "open_for": "30s", "open_jitter": 0}}]}"#;
+/// let policy = holdfast_policy::config::parse(document).unwrap().policies.remove(0);
+/// let breaker = policy.breaker.unwrap();
+/// let (mut cell, now) = (Cell::default(), Timestamp::from_secs(1_700_000_000));
+///
+/// let trip = thresholds::tripped(&breaker, Tally { total: 48, failures: 30, slow: 0 }, 0).unwrap();
+/// cell.trip(&breaker, cell.generation, trip, None, now, 0);
+/// assert_eq!(cell.name(), StateName::Open);
+///
+/// let later = Timestamp::from_secs(1_700_000_030);
+/// let (admission, _) = cell.admit(&breaker, later, 0);
+/// assert!(matches!(admission, Admission::Probe { .. }), "the open period is over");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     /// Rises by one whenever a new set of outcomes begins to count; an outcome counts only in the generation in which its

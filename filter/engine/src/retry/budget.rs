@@ -18,7 +18,21 @@ use crate::store::record::{Kind, Reader, Record, Writer};
 use crate::store::window::{BUCKETS, Buckets};
 use holdfast_policy::document::Budget;
 
-/// What all workers have withdrawn. Spans 10 to 11 tenths of the window.
+/// What all workers have withdrawn.
+///
+/// ```
+/// use holdfast_engine::base::time::Timestamp;
+/// use holdfast_engine::retry::budget::Withdrawn;
+///
+/// let document = br#"{"policies": [{"name": "orders", "retry": {"budget": {"ratio": 20, "min_per_second": 0}}}]}"#;
+/// let retry = holdfast_policy::config::parse(document).unwrap().policies.remove(0).retry.unwrap();
+/// let (mut withdrawn, now) = (Withdrawn::default(), Timestamp::from_secs(1_700_000_000));
+/// // Of ten requests in the window two may be retried.
+/// assert!(withdrawn.withdraw(&retry.budget, 10, now));
+/// assert!(withdrawn.withdraw(&retry.budget, 10, now));
+/// assert!(!withdrawn.withdraw(&retry.budget, 10, now));
+/// ```
+/// Spans 10 to 11 tenths of the window.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Withdrawn(Buckets<u32, { BUCKETS + 1 }>);
 

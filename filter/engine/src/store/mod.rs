@@ -99,6 +99,20 @@ pub struct Updated<V, R> {
 /// verdict and the new record, or no record to leave it as it is. It is called again whenever another worker was
 /// faster, so it must be pure.
 ///
+/// ```
+/// use holdfast_engine::retry::budget::Withdrawn;
+/// use holdfast_engine::store::memory::MemoryStore;
+/// use holdfast_engine::store::{Store, update};
+///
+/// let mut store = MemoryStore::default();
+/// let done = update(&mut store, "holdfast/example", 7, |old: Option<&Withdrawn>| {
+///     // Pure: on a conflict it is called again with the newer record.
+///     (old.is_none(), Some(old.cloned().unwrap_or_default()))
+/// });
+/// assert!(done.is_ok_and(|done| done.verdict && done.written));
+/// assert!(store.get("holdfast/example").is_some());
+/// ```
+///
 /// # Errors
 /// [`NotUpdated`]; that others were always faster is noted in the store ([`Store::note_contention`]), so no caller has to.
 pub fn update<R: Record + Clone, V>(

@@ -12,6 +12,16 @@ use holdfast_policy::percent::Percent;
 /// The probability with which to reject now, in 0.0..=1.0:
 /// `min(max_rejection, max(0, (n - s/success_rate) / (n + 1))^(1/aggression))` for `n` requests with `s` successes in the
 /// window; 0 below `min_rps`.
+///
+/// ```
+/// use holdfast_engine::store::window::Tally;
+/// use holdfast_engine::throttle::rejection;
+///
+/// let document = br#"{"policies": [{"name": "orders", "throttle": {"success_rate": 95}}]}"#;
+/// let throttle = holdfast_policy::config::parse(document).unwrap().policies.remove(0).throttle.unwrap();
+/// assert_eq!(rejection(&throttle, Tally { total: 100, failures: 5, slow: 0 }), 0.0);
+/// assert!(rejection(&throttle, Tally { total: 100, failures: 60, slow: 0 }) > 0.5);
+/// ```
 pub fn rejection(throttle: &Throttle, tally: Tally) -> f64 {
     let requests = f64::from(tally.total);
     let successes = f64::from(tally.total.saturating_sub(tally.failures));

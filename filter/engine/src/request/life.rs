@@ -86,8 +86,8 @@ struct Retrying {
     denial: Option<Denial>,
     /// Whether an attempt seat is known.
     seat: bool,
-    /// Whether an attempt seat was told of the request.
-    is_told: bool,
+    /// Whether the retry context was left for an attempt seat.
+    has_context: bool,
 }
 
 /// Who judges the host of a request.
@@ -279,10 +279,12 @@ fn send(
     let mut steering = None;
     let (mut retrying, mut context) = match (eligibility, plan) {
         (_, Some(plan)) => {
-            let (retrying, context) = tell_router(host, active, plan);
+            let (retrying, context) = instruct_router(host, active, plan);
             (Some(retrying), context)
         }
-        (Some(eligibility), None) => (Some(Retrying { eligibility, denial: None, seat: true, is_told: false }), None),
+        (Some(eligibility), None) => {
+            (Some(Retrying { eligibility, denial: None, seat: true, has_context: false }), None)
+        }
         (None, None) => (None, None),
     };
     if judges_hosts {
@@ -292,17 +294,17 @@ fn send(
         (context, steering) = (sent.context, sent.steering);
     }
     let seat = context.as_ref().is_some_and(|context| context.seat);
-    let is_told = context.is_some_and(|context| retry_context::write(host, &context).is_ok());
+    let has_context = context.is_some_and(|context| retry_context::write(host, &context).is_ok());
     if let Some(retrying) = &mut retrying {
-        retrying.is_told &= is_told;
+        retrying.has_context &= has_context;
     }
-    let judge = if seat && is_told { HostJudge::AttemptSeat } else { HostJudge::RequestSeat };
+    let judge = if seat && has_context { HostJudge::AttemptSeat } else { HostJudge::RequestSeat };
     Admitted {
         retrying,
         cluster,
         hosts: judges_hosts.then_some(judge),
         // Where the attempt seat cannot be told it would not remove the header.
-        steering: steering.filter(|_| is_told),
+        steering: steering.filter(|_| has_context),
         disposition: if ticket.is_probe() { Disposition::Probe } else { Disposition::Admitted },
         active: Rc::clone(active),
         grpc: active.replaces_answers && facts.is_grpc(),
@@ -397,13 +399,13 @@ impl Retrying {
     /// Whether the attempt seat may have written something that matters: it says so in the response's headers, and where it
     /// cannot the request has failed.
     fn is_worth_reading(&self, timing: &ResponseTiming, outcome: &Outcome) -> bool {
-        self.is_told && (timing.is_pointed || !self.seat || outcome.verdict != Verdict::Success)
+        self.has_context && (timing.is_pointed || !self.seat || outcome.verdict != Verdict::Success)
     }
 
     /// What is known about the attempts.
     fn tried<'a>(&self, host: &dyn Host, context: Option<&'a RetryContext>, is_unseen: bool) -> AttemptsMade<'a> {
         // An attempt seat counts itself.
-        let attempts = if self.seat && !is_unseen || !self.is_told {
+        let attempts = if self.seat && !is_unseen || !self.has_context {
             None
         } else {
             property_number(host, "upstream\0request_attempt_count")
@@ -442,7 +444,7 @@ fn judge_host(
 }
 
 /// Tells the router what may be retried. Gives what the attempt seat is to be told, too.
-fn tell_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retrying, Option<RetryContext>) {
+fn instruct_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retrying, Option<RetryContext>) {
     // What the host refuses to set is not retried as it should be, but the request goes on.
     let set = |name: &str, value: &str| host.set_header(Headers::Request, name, value);
     for (name, value) in active.router_headers(plan.eligibility, plan.seat) {
@@ -454,8 +456,8 @@ fn tell_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retrying,
     if let Some(lasts) = plan.attempt_lasts {
         set("x-envoy-upstream-rq-per-try-timeout-ms", &millis(lasts).to_string());
     }
-    let is_told = plan.context.is_some();
-    (Retrying { eligibility: plan.eligibility, denial: plan.denial, seat: plan.seat, is_told }, plan.context)
+    let has_context = plan.context.is_some();
+    (Retrying { eligibility: plan.eligibility, denial: plan.denial, seat: plan.seat, has_context }, plan.context)
 }
 
 /// What answered; `None` when that stands in trailers still to come.

@@ -29,7 +29,7 @@ impl Way {
 
     async fn hidden(name: &'static str, action: Option<Action>, last: &'static str) -> Self {
         let retry = json!({
-            "on": ["5xx", "reset", "connect-failure"], "per_try_timeout": "250ms",
+            "on": ["5xx", "reset", "connect-failure"], "per_try_timeout": "600ms",
             "backoff": {"base": "1ms", "jitter": "none"}, "budget": {"ratio": 100, "min_per_second": 1000},
         });
         let story = Story::new::<5>(name, json!({"outlier": {"consecutive_failures": 5}, "retry": retry})).await;

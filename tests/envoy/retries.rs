@@ -142,16 +142,14 @@ fn waits(hosts: &[&Backend], name: &str, count: usize, turn: usize, took: Durati
     waits
 }
 
-/// How often a story about time is told again while the machine is too busy to keep it.
-const ROUNDS: u32 = 24;
-
-/// Tells a story, with the number of the round, until it could be kept to time. What holds however busy the machine is, it
-/// asserts itself.
+/// Tells a story about time, with the number of the round, until the machine is not too busy to keep it. What holds however
+/// busy it is, the story asserts itself.
 async fn in_some_round(mut story: impl AsyncFnMut(u32) -> Result<(), String>) {
+    let start = Instant::now();
     for round in 1.. {
         match story(round).await {
             Ok(()) => return,
-            Err(told) => assert!(round < ROUNDS, "not even in {ROUNDS} rounds: {told}"),
+            Err(told) => assert!(start.elapsed() < PATIENCE, "not even in {round} rounds: {told}"),
         }
     }
 }
@@ -336,7 +334,7 @@ async fn a_back_off_does_not_eat_the_time_of_the_attempt_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_that_hang_are_ended_and_made_again() {
     let (hanging, good) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
-    let retry = json!({"per_try_timeout": "150ms", "max_retries": 1});
+    let retry = json!({"per_try_timeout": "400ms", "max_retries": 1});
     let scene = Scene::with(before(&[&hanging, &good], document(&[("orders", retry)]))).await;
     seats_meet(&scene, &[&hanging, &good], &["orders", "orders"]).await;
     hanging.always(Action::hang());
@@ -356,22 +354,23 @@ async fn attempts_that_hang_are_ended_and_made_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn timeout_covers_all_attempts_and_their_back_offs() {
+    let _alone = alone().await;
     let host = Backend::start().await.unwrap();
     let policies = [
         (
             "hanging",
             json!({
-                "timeout": "500ms", "per_try_timeout": "200ms", "max_retries": 20, "backoff": {"max": "1ms"},
+                "timeout": "1s", "per_try_timeout": "400ms", "max_retries": 20, "backoff": {"max": "1ms"},
             }),
         ),
-        ("whole", json!({"timeout": "400ms"})),
+        ("whole", json!({"timeout": "800ms"})),
         (
             "failing",
             json!({
-                "timeout": "550ms", "max_retries": 20, "backoff": {"base": "150ms", "max": "150ms", "jitter": "none"},
+                "timeout": "1100ms", "max_retries": 20, "backoff": {"base": "300ms", "max": "300ms", "jitter": "none"},
             }),
         ),
-        ("patient", json!({"timeout": "500ms", "backoff": {"base": "2s", "jitter": "none"}})),
+        ("patient", json!({"timeout": "1s", "backoff": {"base": "4s", "jitter": "none"}})),
     ];
     let scene = start(&host, document(&policies)).await;
     seats_meet(&scene, &[&host], &["hanging", "whole", "failing", "patient"]).await;
@@ -386,12 +385,12 @@ async fn timeout_covers_all_attempts_and_their_back_offs() {
 
     host.always(Action::hang());
     let (hanging, whole) = tokio::join!(timed("hanging", "hanging"), timed("whole", "whole"));
-    for (told, (response, took), timeout) in [("hanging", &hanging, ms(500)), ("whole", &whole, ms(400))] {
+    for (told, (response, took), timeout) in [("hanging", &hanging, ms(1000)), ("whole", &whole, ms(800))] {
         assert_eq!(response.status, 504, "{told}");
-        let about = timeout - ms(10)..timeout + ms(400);
+        let about = timeout - 2 * TICK..timeout + ms(400);
         assert!(about.contains(took), "{told}: it ends with {timeout:?}: {took:?}");
     }
-    assert_eq!(tries(&[&host], "hanging"), 3, "two tries of 200 ms and what is left for a third");
+    assert_eq!(tries(&[&host], "hanging"), 3, "two tries of 400 ms and what is left for a third");
     assert_eq!(tries(&[&host], "whole"), 1);
     for name in ["hanging", "whole"] {
         assert_eq!(metric(&scene, name, "failure").await, 1, "{name}");
@@ -401,13 +400,13 @@ async fn timeout_covers_all_attempts_and_their_back_offs() {
     host.always(Action::status(503).body("the host's own").header("x-own", "yes"));
     let (response, took) = timed("failing", "failing").await;
     assert_eq!((response.status, response.text().as_str()), (503, "the host's own"));
-    assert_eq!(tries(&[&host], "failing"), 4, "at 0, 150, 300 and 450 ms; at 600 ms the time would be over");
-    assert!(took < ms(550), "and nobody waits for that: {took:?}");
+    assert_eq!(tries(&[&host], "failing"), 4, "at 0, 300, 600 and 900 ms; at 1200 ms the time would be over");
+    assert!(took < ms(1100), "and nobody waits for that: {took:?}");
     assert_eq!(counted(&scene, "failing").await, json!({"retries": 3, "retries_denied.deadline": 1}));
 
     let (response, took) = timed("patient", "patient").await;
     assert_eq!((response.status, response.header("x-own").as_deref()), (503, Some("yes")));
-    assert!(took < ms(400), "a back-off that does not fit is not waited for: {took:?}");
+    assert!(took < ms(800), "a back-off that does not fit is not waited for: {took:?}");
     assert_eq!(
         (tries(&[&host], "patient"), counted(&scene, "patient").await),
         (1, json!({"retries_denied.deadline": 1}))
@@ -416,7 +415,7 @@ async fn timeout_covers_all_attempts_and_their_back_offs() {
     host.always(Action::reset());
     let (response, took) = timed("reset", "patient").await;
     assert_eq!((response.status, tries(&[&host], "reset")), (503, 1));
-    assert!(took < ms(400), "neither after a reset: {took:?}");
+    assert!(took < ms(800), "neither after a reset: {took:?}");
     assert_eq!(counted(&scene, "patient").await, json!({"retries_denied.deadline": 2}));
 }
 
@@ -877,7 +876,7 @@ fn rows() -> Vec<Row> {
 async fn each_word_names_what_it_says_and_nothing_else() {
     let (host, over_http2) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
     let on = |words: Value| json!({"on": words, "max_retries": 1});
-    let slow = |words: Value| json!({"on": words, "max_retries": 1, "per_try_timeout": "150ms"});
+    let slow = |words: Value| json!({"on": words, "max_retries": 1, "per_try_timeout": "400ms"});
     let policies = [
         ("five", on(json!(["5xx"]))),
         ("gateway", on(json!(["gateway-error"]))),
@@ -1340,7 +1339,7 @@ async fn the_access_log_tells_of_every_attempt() {
     let mut ignoring = policy("ignoring", json!({"on": ["retriable-4xx"]}));
     ignoring["outcome"] = json!({"ignore": {"status": [409]}});
     let policies = json!({"policies": [
-        policy("orders", json!({"max_retries": 3, "on": ["5xx", "unavailable"], "per_try_timeout": "200ms"})),
+        policy("orders", json!({"max_retries": 3, "on": ["5xx", "unavailable"], "per_try_timeout": "400ms"})),
         ignoring,
         policy("poor", json!({"budget": exactly(1)})),
         policy("dead", json!({"max_retries": 1})),
@@ -1379,7 +1378,7 @@ async fn the_access_log_tells_of_every_attempt() {
         let by_host = host.expect("a try has the address of its host").seen_with(KEY, "a");
         assert!(by_host.iter().any(|other| other.at == seen.at), "{attempt:?} was made there");
     }
-    assert!((30..200).contains(&trail[1].millis) && (60..260).contains(&trail[3].millis), "and its time: {trail:?}");
+    assert!((30..400).contains(&trail[1].millis) && (60..400).contains(&trail[3].millis), "and its time: {trail:?}");
     assert_eq!((entry.attempts, entry.holdfast_field("decision")), (4, Some("admitted")));
     assert_eq!(entry.holdfast_field("denied"), None);
 

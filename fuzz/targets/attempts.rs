@@ -342,7 +342,7 @@ impl World<'_> {
         match *step {
             Step::Request { worker, value, post, keyed, attempt, cluster, ended, misses_seat } => {
                 let method: &[u8] = if post { b"POST" } else { b"GET" };
-                let eligibility = eligibility::of(&self.retry(), method, || keyed, attempt);
+                let eligibility = eligibility::of(self.retry(), method, || keyed, attempt);
                 let asked = Asked { eligibility, cluster: ClusterHash(cluster.into()), ended };
                 self.request(usize::from(worker % 3), value, asked, misses_seat);
             }

@@ -3,23 +3,34 @@
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::base::time::Timestamp;
 use crate::host::{Headers, Host, MetricKind, Refused, RootHost};
 use crate::http::headers;
 
-/// Names and values.
-type Pairs = Vec<(String, Vec<u8>)>;
+/// Names and values in their order.
+pub type HeaderPairs = Vec<(String, Vec<u8>)>;
 
-/// A host in memory. One stands for one stream at a time; [`MemoryHost::clear_stream`] makes it another's.
+/// A host in memory. One stands for one stream at a time; [`MemoryHost::clear_stream`] makes it another's, and
+/// [`MemoryHost::another`] gives that other one a host beside it.
 #[derive(Debug, Default)]
 pub struct MemoryHost {
-    now: Cell<u64>,
-    recently: Cell<u64>,
+    process: Rc<Process>,
     /// The tick that was asked for last.
     tick: Cell<Duration>,
     properties: RefCell<HashMap<String, Vec<u8>>>,
-    headers: RefCell<HashMap<Headers, Pairs>>,
+    headers: RefCell<HashMap<Headers, HeaderPairs>>,
+    /// Whether another filter holds the names of the properties that are set here.
+    refuses: Cell<bool>,
+    contentions: Cell<u32>,
+}
+
+/// What all streams and VMs of a host share.
+#[derive(Debug, Default)]
+struct Process {
+    now: Cell<u64>,
+    recently: Cell<u64>,
     /// By id.
     metrics: RefCell<Vec<(String, u64)>>,
     lines: RefCell<Vec<String>>,
@@ -33,9 +44,14 @@ impl MemoryHost {
         host
     }
 
+    /// The same host for another stream or VM: clock, metrics and log are common to both.
+    pub fn another(&self) -> Self {
+        MemoryHost { process: Rc::clone(&self.process), ..MemoryHost::default() }
+    }
+
     /// Sets the clock.
     pub fn set_now(&self, now: Timestamp) {
-        self.now.set(now.0);
+        self.process.now.set(now.0);
     }
 
     /// How often it was asked for ticks; zero for never.
@@ -57,10 +73,25 @@ impl MemoryHost {
         };
     }
 
+    /// Refuses to set properties from now on, as where another filter holds their names.
+    pub fn refuse_properties(&self) {
+        self.refuses.set(true);
+    }
+
+    /// Has so many changes of shared data given up since it was last asked.
+    pub fn put_contentions(&self, given_up: u32) {
+        self.contentions.set(given_up);
+    }
+
     /// Has these headers and no others.
     pub fn put_headers<N: AsRef<str>, V: AsRef<[u8]>>(&self, map: Headers, headers: &[(N, V)]) {
         let owned = headers.iter().map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
         self.headers.borrow_mut().insert(map, owned.collect());
+    }
+
+    /// Takes the headers of a map, to be [put](MemoryHost::put_headers) back where they belong to another stream meanwhile.
+    pub fn take_headers(&self, map: Headers) -> HeaderPairs {
+        self.headers.borrow_mut().remove(&map).unwrap_or_default()
     }
 
     /// The value of a header as text.
@@ -70,23 +101,30 @@ impl MemoryHost {
 
     /// The value of the metric whose name ends so; 0 if there is none.
     pub fn metric(&self, name: &str) -> u64 {
-        self.metrics.borrow().iter().find(|(known, _)| known.ends_with(name)).map_or(0, |(_, value)| *value)
+        self.process.metrics.borrow().iter().find(|(known, _)| known.ends_with(name)).map_or(0, |(_, value)| *value)
+    }
+
+    /// The sum of the metrics whose names end so.
+    pub fn metrics_sum(&self, name: &str) -> u64 {
+        let metrics = self.process.metrics.borrow();
+        metrics.iter().filter(|(known, _)| known.ends_with(name)).map(|(_, value)| *value).sum()
     }
 
     /// What was written to the log since this was last asked.
     pub fn take_lines(&self) -> Vec<String> {
-        self.lines.take()
+        self.process.lines.take()
     }
 }
 
 impl RootHost for MemoryHost {
     fn now(&self) -> Timestamp {
-        self.recently.set(self.now.get());
-        Timestamp(self.now.get())
+        let now = self.process.now.get();
+        self.process.recently.set(now);
+        Timestamp(now)
     }
 
     fn recently(&self) -> Timestamp {
-        Timestamp(self.recently.get())
+        Timestamp(self.process.recently.get())
     }
 
     fn tick_every(&self, period: Duration) {
@@ -94,7 +132,7 @@ impl RootHost for MemoryHost {
     }
 
     fn define_metric(&self, _kind: MetricKind, name: &str) -> Option<u32> {
-        let mut metrics = self.metrics.borrow_mut();
+        let mut metrics = self.process.metrics.borrow_mut();
         // As in Envoy, one name is one metric in all VMs.
         let known = metrics.iter().position(|(known, _)| known == name);
         let id = known.unwrap_or_else(|| {
@@ -105,23 +143,23 @@ impl RootHost for MemoryHost {
     }
 
     fn record_metric(&self, id: u32, value: u64) {
-        if let Some((_, stored)) = self.metrics.borrow_mut().get_mut(id as usize) {
+        if let Some((_, stored)) = self.process.metrics.borrow_mut().get_mut(id as usize) {
             *stored = value;
         }
     }
 
     fn increment_metric(&self, id: u32, by: u32) {
-        if let Some((_, stored)) = self.metrics.borrow_mut().get_mut(id as usize) {
+        if let Some((_, stored)) = self.process.metrics.borrow_mut().get_mut(id as usize) {
             *stored = stored.saturating_add(by.into());
         }
     }
 
     fn log(&self, _alarming: bool, line: &str) {
-        self.lines.borrow_mut().push(line.to_owned());
+        self.process.lines.borrow_mut().push(line.to_owned());
     }
 
     fn take_contentions(&self) -> u32 {
-        0
+        self.contentions.take()
     }
 }
 
@@ -131,6 +169,9 @@ impl Host for MemoryHost {
     }
 
     fn set_property(&self, path: &str, value: &[u8]) -> Result<(), Refused> {
+        if self.refuses.get() {
+            return Err(Refused);
+        }
         self.put_property(path, Some(value));
         Ok(())
     }

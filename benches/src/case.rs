@@ -30,44 +30,61 @@ pub enum Kind {
     Run,
 }
 
-/// What is timed.
+/// What is timed: events of the lives that the wasm shell drives, with all that they ask of the host and do to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// Finding policy and key of a request, and letting it pass.
+    /// A request's headers, up to its going on: finding policy and key among cluster and headers, admitting it, its access log line and
+    /// its metrics.
     Admit,
-    /// The same for a request that an open breaker turns away.
+    /// The same for a request that an open breaker turns away, with the reply and the request's end.
     Reject,
-    /// Recording a success.
+    /// The headers of a success, and the request's end: reading the headers, judging them and recording the outcome.
     Succeed,
-    /// Recording a failure that opens nothing.
+    /// The same for a failure that opens nothing.
     Fail,
-    /// Telling the router and the attempt seat, which is known, about the retries of a request that was let pass.
+    /// As [`Part::Admit`] with retries: the router and the attempt seat, which is known, are told about them.
     Plan,
     /// The same with a `per_try_timeout`, which has to leave room for the longest wait.
     PlanPerTry,
-    /// In the attempt seat: deciding on a response that asks for a retry, with a token withdrawn for it.
+    /// In the attempt seat: the headers of a failure that is to be retried, with a token withdrawn for it, and the attempt's end.
     Grant,
-    /// Deciding where a request goes that was let pass, all hosts being well.
+    /// As [`Part::Admit`] with hosts, all of which are well: where the request goes, and telling the attempt seat.
     Send,
     /// The same while one host is out.
     Steer,
-    /// In the attempt seat: judging the host of an attempt that succeeded.
+    /// In the attempt seat: the headers of a success, whose host is judged, and the attempt's end.
     Judge,
     /// The same where rates are watched, so that every success counts.
     JudgeRates,
     /// The same for an attempt that failed, in a cluster all of whose hosts fail and where no more may be out.
     JudgeFailed,
+    /// A healthy request from its headers to its end, in the request seat alone.
+    Serve,
+    /// A healthy request with retries through both seats: its headers, its attempt from headers to end, its response and its end.
+    ServeBoth,
+    /// The same with hosts in place of retries, all of which are well.
+    ServeHosts,
+    /// The same while one host is out.
+    ServeSteered,
+    /// A request through both seats whose first attempt fails: the retry is granted, waits, is woken by a tick and succeeds.
+    Retry,
 }
 
 impl Part {
     /// Whether it is about retries; the policies have some then.
     pub const fn retries(self) -> bool {
-        matches!(self, Part::Plan | Part::PlanPerTry | Part::Grant)
+        matches!(self, Part::Plan | Part::PlanPerTry | Part::Grant | Part::ServeBoth | Part::Retry)
     }
 
     /// Whether it is about hosts; the policies judge them then.
     pub const fn hosts(self) -> bool {
-        matches!(self, Part::Send | Part::Steer | Part::Judge | Part::JudgeRates | Part::JudgeFailed)
+        let is_judged = matches!(self, Part::Judge | Part::JudgeRates | Part::JudgeFailed);
+        is_judged || self.steers() || matches!(self, Part::Send | Part::ServeHosts)
+    }
+
+    /// Whether a host is out.
+    pub const fn steers(self) -> bool {
+        matches!(self, Part::Steer | Part::ServeSteered)
     }
 }
 
@@ -140,4 +157,9 @@ pub const CASES: &[Case] = &[
     Case::new(Kind::Time, Part::JudgeRates).hosts(200),
     Case::new(Kind::Time, Part::JudgeFailed),
     Case::new(Kind::Time, Part::JudgeFailed).hosts(200),
+    Case::new(Kind::Time, Part::Serve),
+    Case::new(Kind::Time, Part::ServeBoth),
+    Case::new(Kind::Time, Part::ServeHosts),
+    Case::new(Kind::Time, Part::ServeSteered),
+    Case::new(Kind::Time, Part::Retry),
 ];

@@ -1,4 +1,9 @@
-//! What a decision costs, without a host: cases that a timer outside of here runs in batches.
+//! What a decision costs: cases that a timer outside of here runs in batches.
+//!
+//! The cases drive the lives of requests and attempts as the wasm shell does, so they cost what ships: reading header maps, finding the
+//! policy, its key and the decision, what is written to the access log and to the other seat, metrics. The host's part is left out. It
+//! is one whose answers are prepared: a host call costs the copy of what it gives, and what is set is only noted. The store is a hash
+//! map in memory.
 //!
 //! Native code and Node drive the same functions: [`prepare`](Bench::prepare) sets the scene for a batch, untimed,
 //! and [`run`](Bench::run) is the batch itself. No clock is read in here; virtual time passes with the requests.
@@ -7,6 +12,7 @@
 
 pub mod case;
 mod exports;
+mod host;
 mod scene;
 
 pub use case::{CASES, Case, Kind, Part};
@@ -14,7 +20,6 @@ pub use case::{CASES, Case, Kind, Part};
 use scene::Scene;
 
 /// One case with all that it needs.
-#[derive(Debug)]
 pub struct Bench {
     case: Case,
     scene: Scene,
@@ -36,14 +41,16 @@ impl Bench {
         match self.case.part {
             Part::Admit => self.scene.admit(&self.case),
             Part::Reject => self.scene.reject(&self.case),
-            Part::Succeed => self.scene.report(&scene::SUCCESS),
-            Part::Fail => self.scene.report(&scene::FAILURE),
-            Part::Plan | Part::PlanPerTry => self.scene.plan(),
-            Part::Grant => self.scene.grant(),
-            Part::Send => self.scene.send(false),
-            Part::Steer => self.scene.send(true),
+            Part::Succeed => self.scene.report(&self.case, true),
+            Part::Fail => self.scene.report(&self.case, false),
+            Part::Plan | Part::PlanPerTry => self.scene.plan(&self.case),
+            Part::Grant => self.scene.grant(&self.case),
+            Part::Send | Part::Steer => self.scene.send(&self.case),
             Part::Judge | Part::JudgeRates => self.scene.judge(&self.case, true),
             Part::JudgeFailed => self.scene.judge(&self.case, false),
+            Part::Serve => self.scene.serve(&self.case, false),
+            Part::ServeBoth | Part::ServeHosts | Part::ServeSteered => self.scene.serve(&self.case, true),
+            Part::Retry => self.scene.retry(&self.case),
         }
     }
 
@@ -79,6 +86,10 @@ mod tests {
             Part::Steer,
             Part::Judge,
             Part::JudgeRates,
+            Part::Serve,
+            Part::ServeBoth,
+            Part::ServeHosts,
+            Part::ServeSteered,
         ];
         for case in CASES.iter().filter(|case| healthy.contains(&case.part)) {
             let mut bench = Bench::new(*case);

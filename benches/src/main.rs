@@ -106,6 +106,11 @@ fn part(case: &Case) -> String {
         Part::Judge => "judge",
         Part::JudgeRates => "judge, rates",
         Part::JudgeFailed => "judge, failed",
+        Part::Serve => "request",
+        Part::ServeBoth => "both seats",
+        Part::ServeHosts => "both, hosts",
+        Part::ServeSteered => "both, host out",
+        Part::Retry => "both, retried",
     };
     if case.part.hosts() { format!("{name} ({})", case.hosts) } else { name.to_owned() }
 }

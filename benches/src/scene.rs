@@ -1,30 +1,16 @@
 //! Workers, keys and policies of one case, in a state that stays the same however often it is measured.
 
 use core::time::Duration;
-use holdfast_engine::cx::Cx;
-use std::borrow::Cow;
-use std::sync::Arc;
+use std::rc::Rc;
 
-use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
+use holdfast_engine::attempt::{AttemptEffect, AttemptPlugin, AttemptState, AttemptVm};
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::http::attempt::{AttemptRecord, End};
-use holdfast_engine::http::index::Index;
-use holdfast_engine::http::outcome::{Outcome, Verdict};
-use holdfast_engine::http::request::Field;
-use holdfast_engine::http::response::ResponseHead;
-use holdfast_engine::outlier::hosts::HostAttempt;
-use holdfast_engine::request::{Asked, Decision, Plan, RequestPolicy, Sending, Sent, Ticket};
-use holdfast_engine::retry::Eligibility;
-use holdfast_engine::seats::retry_context::RetryContext;
+use holdfast_engine::host::RootHost;
+use holdfast_engine::request::{Configuration, RequestEffect, RequestPlugin, RequestState, RequestVm};
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::worker::Worker;
-use holdfast_policy::config;
-use holdfast_policy::document::Policy;
 
 use crate::case::{Case, Kind, Part};
-
-pub(crate) const SUCCESS: Outcome = Outcome { verdict: Verdict::Success, slow: false, retry_after: None };
-pub(crate) const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
+use crate::host::{BenchHost, HeaderMap, Seen};
 
 /// Virtual time between two requests of a worker: 10,000 a second.
 const GAP: Duration = Duration::from_micros(100);
@@ -32,179 +18,117 @@ const GAP: Duration = Duration::from_micros(100);
 /// Virtual time between two retries. After it a worker's sum of all workers' requests is too old for another.
 const RETRY_GAP: Duration = Duration::from_millis(10);
 
+/// How long a retry waits, where it does.
+const BACKOFF: Duration = Duration::from_millis(1);
+
 /// How long a worker relies on what it knows of the attempt seat.
 const SEAT_IS_KNOWN: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+/// How the host names an attempt's stream: one ends before the next begins.
+const STREAM: u32 = 7;
+
 pub(crate) struct Scene {
+    host: Rc<BenchHost>,
     store: MemoryStore,
-    threads: Vec<Thread>,
+    /// The request seats' VMs, one for each worker.
+    workers: Vec<RequestPlugin>,
+    /// The measured worker's attempt seat.
+    seat: AttemptPlugin,
     /// Clusters and tenants that requests take in turn.
     requests: Vec<Request>,
     next: usize,
-    tickets: Vec<(usize, Ticket)>,
-    /// The measured worker's attempt seat, where the policy has retries or judges hosts.
-    seat: Option<AttemptSeat>,
+    /// Requests whose response is still to come, with what their first attempt was told.
+    begun: Vec<RequestState>,
+    attempts: Vec<(AttemptState, Vec<u8>)>,
     /// The cluster's hosts, and which of them answers next.
-    hosts: Vec<String>,
+    hosts: Vec<Rc<str>>,
     next_host: usize,
+    responses: Responses,
     now: Timestamp,
 }
 
-/// The attempt seat of one worker, and the failed attempts that it is to decide on.
-#[derive(Debug)]
-struct AttemptSeat {
-    worker: Worker,
-    attempts: AttemptPolicy,
-    failed: Vec<(RetryContext, AttemptRecord)>,
-    /// This VM among those of the attempt seats.
-    attempt_worker: Worker,
-    /// What it is told about a request.
-    context: Option<RetryContext>,
-}
-
-/// One worker with its view of all policies.
-#[derive(Debug)]
-struct Thread {
-    worker: Worker,
-    index: Index,
-    policies: Vec<RequestPolicy>,
-    events: Vec<holdfast_engine::event::Event>,
-}
-
-#[derive(Debug)]
 struct Request {
-    cluster: String,
-    tenant: String,
+    cluster: Rc<str>,
+    headers: Rc<HeaderMap>,
+}
+
+/// What hosts answer.
+struct Responses {
+    success: Rc<HeaderMap>,
+    failure: Rc<HeaderMap>,
+    /// A success with the attempt seat's mark.
+    marked: Rc<HeaderMap>,
+}
+
+impl Responses {
+    fn new() -> Self {
+        let response = |status: &str, marks: &[(&str, &str)]| {
+            let common = [
+                (":status", status),
+                ("content-type", "application/json"),
+                ("content-length", "1532"),
+                ("date", "Tue, 14 Nov 2023 22:13:20 GMT"),
+                ("cache-control", "no-store"),
+                ("x-envoy-upstream-service-time", "3"),
+            ];
+            HeaderMap::new(&[&common, marks].concat())
+        };
+        Responses {
+            success: response("200", &[]),
+            failure: response("503", &[]),
+            marked: response("200", &[("x-holdfast-tries", "1")]),
+        }
+    }
+
+    fn of(&self, well: bool) -> &Rc<HeaderMap> {
+        if well { &self.success } else { &self.failure }
+    }
 }
 
 impl Request {
-    fn field(&self, field: Field<'_>) -> Option<Cow<'_, [u8]>> {
-        match field {
-            Field::Cluster => Some(Cow::Borrowed(self.cluster.as_bytes())),
-            Field::Header("x-tenant") => Some(Cow::Borrowed(self.tenant.as_bytes())),
-            _ => None,
-        }
-    }
-}
-
-impl Thread {
-    fn new(index: &Index, policies: &[Arc<Policy>], seed: u64) -> Self {
-        let policies = policies.iter().map(|policy| RequestPolicy::new(Arc::clone(policy))).collect();
-        Thread { worker: Worker::new(seed), index: index.clone(), policies, events: Vec::with_capacity(8) }
-    }
-
-    /// What the module does for a request: the first policy that matches, its key, its decision.
-    fn decide(&mut self, store: &mut MemoryStore, request: &Request, now: Timestamp) -> Option<(usize, Decision)> {
-        self.events.clear();
-        let field = |field: Field<'_>| request.field(field);
-        let index = self.index.find(field)?;
-        let governed = self.policies.get_mut(index)?;
-        let key = governed.key(&mut self.worker, store, now, field);
-        Some((index, governed.admit(&mut Cx::new(store, &mut self.worker, now, &mut self.events), key)))
-    }
-
-    fn report(&mut self, store: &mut MemoryStore, index: usize, ticket: Ticket, outcome: &Outcome, now: Timestamp) {
-        self.events.clear();
-        if let Some(governed) = self.policies.get_mut(index) {
-            let hold = governed.report(&mut Cx::new(store, &mut self.worker, now, &mut self.events), ticket, outcome);
-            debug_assert!(hold.is_none(), "nothing limits requests in flight");
-        }
-    }
-
-    /// What the module tells the router and the attempt seat about a request that it lets pass.
-    fn plan(
-        &mut self,
-        store: &mut MemoryStore,
-        index: usize,
-        ticket: &Ticket,
-        cluster: &str,
-        now: Timestamp,
-    ) -> Option<Plan> {
-        let governed = self.policies.get_mut(index)?;
-        let cluster = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
-        let asked = Asked { eligibility: Eligibility::All, cluster, ended: true };
-        governed.plan_retries(&mut Cx::new(store, &mut self.worker, now, &mut Vec::new()), ticket, asked)
-    }
-
-    /// What the module decides about where a request goes that it lets pass.
-    fn send(
-        &mut self,
-        store: &mut MemoryStore,
-        index: usize,
-        ticket: &Ticket,
-        cluster: &str,
-        now: Timestamp,
-    ) -> Option<Sent> {
-        self.events.clear();
-        let governed = self.policies.get_mut(index)?;
-        let hash = governed.cluster_hash(ticket.key(), || cluster.as_bytes().into());
-        let sending = Sending { cluster: hash, cluster_name: cluster.as_bytes(), eligibility: None, context: None };
-        Some(governed.send(&mut Cx::new(store, &mut self.worker, now, &mut self.events), ticket, sending))
-    }
-
-    fn tick(&mut self, store: &mut MemoryStore, now: Timestamp) {
-        self.worker.tick(store, now);
-        for governed in &mut self.policies {
-            governed.tick(&mut Cx::new(store, &mut self.worker, now, &mut Vec::new()));
-        }
-    }
-}
-
-impl AttemptSeat {
-    /// The seat for the first policy, which the first worker publishes.
-    fn new(store: &mut MemoryStore, threads: &[Thread], text: &str) -> Self {
-        let governed = threads.first().and_then(|thread| thread.policies.first()).expect("there is a policy");
-        let alone = config::policy_texts(text.as_bytes());
-        governed.publish(store, alone.first().expect("a text for each policy"));
-        let attempts = AttemptPolicy::fetch(store, &governed.policy().name, governed.fingerprint());
-        AttemptSeat {
-            worker: Worker::new(0),
-            attempts: attempts.expect("it is published"),
-            failed: Vec::new(),
-            attempt_worker: Worker::of_attempts(1),
-            context: None,
-        }
-    }
-
-    /// Judges the host of an attempt that has ended. Whether its name was asked for.
-    fn judge(&mut self, store: &mut MemoryStore, host: &str, verdict: Verdict, now: Timestamp) -> bool {
-        let AttemptSeat { attempts, attempt_worker, context: Some(context), .. } = self else { return false };
-        if verdict == Verdict::Success && !attempts.wants_host(store, context, now) {
-            return false;
-        }
-        let end = End::Http(if verdict == Verdict::Success { 200 } else { 503 });
-        let one = HostAttempt { host: host.as_bytes(), end, verdict, took: Duration::from_millis(3), sent: now };
-        attempts.judge_host(&mut Cx::new(store, attempt_worker, now, &mut Vec::new()), context, one);
-        true
+    fn new(cluster: usize, tenant: usize) -> Self {
+        let tenant = format!("tenant-{tenant}");
+        let headers = [
+            (":method", "GET"),
+            (":path", "/orders/12345?expand=items"),
+            (":authority", "orders.example.com"),
+            (":scheme", "https"),
+            ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
+            ("accept", "application/json"),
+            ("x-forwarded-proto", "https"),
+            ("x-request-id", "6e1f2a7c-8f0e-4b7e-9a4f-0d6c1b2a3f4e"),
+            ("x-tenant", &tenant),
+        ];
+        Request { cluster: format!("outbound|80||service-{cluster}").into(), headers: HeaderMap::new(&headers) }
     }
 }
 
 impl Scene {
     pub(crate) fn new(case: &Case) -> Self {
         let text = document(case);
-        let document = config::parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
-        let index = Index::new(&document);
-        let policies: Vec<Arc<Policy>> = document.policies.into_iter().map(Arc::new).collect();
+        let now = Timestamp::from_secs(1_700_000_000);
+        let host = Rc::new(BenchHost::new(now));
+        let root: Rc<dyn RootHost> = Rc::clone(&host) as Rc<dyn RootHost>;
         let mut store = MemoryStore::default();
-        let threads: Vec<_> = (1..=case.workers).map(|seed| Thread::new(&index, &policies, seed as u64)).collect();
-        let seat = (case.part.retries() || case.part.hosts()).then(|| AttemptSeat::new(&mut store, &threads, &text));
-        let requests = (0..case.keys.max(case.policies))
-            .map(|number| Request {
-                cluster: format!("outbound|80||service-{}", number % case.policies),
-                tenant: format!("tenant-{}", number % case.keys),
-            })
-            .collect();
+        let worker = |seed: usize| {
+            let configuration = Configuration::read(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+            RequestPlugin::new(&root, Rc::new(RequestVm::new(seed as u64)), &mut store, configuration)
+        };
+        let workers = (1..=case.workers).map(worker).collect();
+        let numbers = 0..case.keys.max(case.policies);
         let mut scene = Scene {
+            seat: AttemptPlugin::new(&root, Rc::new(AttemptVm::new(0))),
+            host,
             store,
-            threads,
-            requests,
+            workers,
+            requests: numbers.map(|number| Request::new(number % case.policies, number % case.keys)).collect(),
             next: 0,
-            tickets: Vec::with_capacity(case.batch() as usize),
-            seat,
-            hosts: hosts(case),
+            begun: Vec::with_capacity(case.batch() as usize),
+            attempts: Vec::with_capacity(case.batch() as usize),
+            hosts: hosts(case).into_iter().map(Rc::from).collect(),
             next_host: 0,
-            now: Timestamp::from_secs(1_700_000_000),
+            responses: Responses::new(),
+            now,
         };
         // Every worker has seen enough of every key: windows are full, and volumes beyond `min_requests`.
         let each = match case.kind {
@@ -213,10 +137,10 @@ impl Scene {
             Kind::Count1000 => 1000,
         };
         for _ in 0..each * scene.requests.len() {
-            scene.serve_everywhere(&SUCCESS);
+            scene.serve_everywhere(true);
         }
         if case.part == Part::Reject {
-            scene.serve_everywhere(&FAILURE);
+            scene.serve_everywhere(false);
         }
         if case.part.hosts() {
             scene.meet_hosts(case);
@@ -224,213 +148,283 @@ impl Scene {
         scene
     }
 
-    /// One request on every worker.
-    fn serve_everywhere(&mut self, outcome: &Outcome) {
-        let Scene { store, threads, requests, next, now, .. } = self;
-        let request = requests.get(*next % requests.len()).expect("there is a request");
-        for thread in threads {
-            *now = now.plus(GAP);
-            if let Some((index, Decision::Admitted(ticket))) = thread.decide(store, request, *now) {
-                thread.report(store, index, ticket, outcome, *now);
-            }
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        self.host.set_now(self.now);
+    }
+
+    /// A request comes to the request seat of a worker.
+    fn begin(&mut self, worker: usize, request: usize) -> (RequestState, RequestEffect) {
+        let (Some(plugin), Some(request)) = (self.workers.get(worker), self.requests.get(request)) else {
+            panic!("there is none")
+        };
+        self.host.begin(&request.cluster, &request.headers);
+        RequestState::on_request_headers(plugin, &mut self.store, &*self.host, true)
+    }
+
+    /// Its response comes, and its end. Whether that was that.
+    fn end(&mut self, worker: usize, state: RequestState, headers: &Rc<HeaderMap>) -> bool {
+        let Some(plugin) = self.workers.get(worker) else { return false };
+        self.host.respond(headers);
+        let (state, effect) = state.on_response_headers(plugin, &mut self.store, &*self.host, true);
+        let is_over = matches!((&state, effect), (RequestState::Over, RequestEffect::Continue));
+        state.on_end(plugin, &mut self.store, &*self.host);
+        is_over
+    }
+
+    /// The next request comes to the measured worker.
+    fn one(&mut self) -> (RequestState, RequestEffect) {
+        self.pass(GAP);
+        // Counted through, without the division that would cost as much as a small decision.
+        self.next = if self.next + 1 < self.requests.len() { self.next + 1 } else { 0 };
+        self.begin(0, self.next)
+    }
+
+    fn admitted(&mut self) -> RequestState {
+        match self.one() {
+            (state @ RequestState::Admitted(_), RequestEffect::Continue) => state,
+            (_, effect) => panic!("a request is let pass: {effect:?}"),
         }
-        *next += 1;
+    }
+
+    /// One request on every worker.
+    fn serve_everywhere(&mut self, well: bool) {
+        let request = self.next % self.requests.len();
+        let headers = Rc::clone(self.responses.of(well));
+        for worker in 0..self.workers.len() {
+            self.pass(GAP);
+            let (state, _) = self.begin(worker, request);
+            self.end(worker, state, &headers);
+        }
+        self.next += 1;
+    }
+
+    /// The router begins an attempt at the next host.
+    fn begin_attempt(&mut self, number: u64) -> (AttemptState, AttemptEffect) {
+        self.next_host = if self.next_host + 1 < self.hosts.len() { self.next_host + 1 } else { 0 };
+        if let Some(host) = self.hosts.get(self.next_host) {
+            self.host.attempt(number, host);
+        }
+        AttemptState::on_request_headers(&self.seat, &mut self.store, &*self.host, STREAM)
+    }
+
+    /// The attempt is answered, and over.
+    fn end_attempt(&mut self, state: AttemptState, headers: &Rc<HeaderMap>) {
+        self.host.respond(headers);
+        state.on_response_headers(&self.seat, &mut self.store, &*self.host, true);
+        state.on_end(&self.seat, &mut self.store, &*self.host, STREAM);
     }
 
     pub(crate) fn prepare(&mut self, case: &Case) {
-        for thread in &mut self.threads {
-            thread.tick(&mut self.store, self.now);
+        for plugin in &self.workers {
+            plugin.on_tick(&mut self.store, &mut |_, _| None);
         }
         if case.part == Part::Reject {
             // The breaker stays open for longer than any measurement; only its view is made fresh.
-            let _ = self.admit(case);
+            let _ = self.reject(case);
             return;
         }
         // Ends runs of failures, and looks at every cell, so that no view becomes old within the batch.
         for _ in 0..self.requests.len() {
-            self.serve_everywhere(&SUCCESS);
+            self.serve_everywhere(true);
         }
-        self.tickets.clear();
+        self.begun.clear();
+        self.attempts.clear();
         if case.part.retries() {
             self.meet_seat();
         }
         if case.part.hosts() {
             self.refresh_hosts(case);
         }
-        let has_tickets =
-            !matches!(case.part, Part::Admit | Part::Reject | Part::Judge | Part::JudgeRates | Part::JudgeFailed);
-        if has_tickets {
-            for _ in 0..case.batch() {
-                match self.one() {
-                    Some((index, Decision::Admitted(ticket))) => self.tickets.push((index, ticket)),
-                    other => panic!("{case:?}: {other:?}"),
+        match case.part {
+            Part::Succeed | Part::Fail => {
+                for _ in 0..case.batch() {
+                    let state = self.admitted();
+                    self.begun.push(state);
+                }
+                // Reported in the order of admission, from the back.
+                self.begun.reverse();
+            }
+            Part::Grant | Part::Judge | Part::JudgeRates | Part::JudgeFailed => {
+                for _ in 0..case.batch() {
+                    // Nobody waits for the request's own outcome.
+                    let _ = self.admitted();
+                    let (state, _) = self.begin_attempt(1);
+                    self.attempts.push((state, self.host.context()));
                 }
             }
-            // Reported in the order of admission, from the back.
-            self.tickets.reverse();
-        }
-        if case.part == Part::Grant {
-            self.fail_tries();
+            _ => {}
         }
     }
 
     /// Lets the request seat of the measured worker learn of the attempt seat.
     fn meet_seat(&mut self) {
         for _ in 0..2 {
-            self.now = self.now.plus(SEAT_IS_KNOWN);
-            let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
-            let planned = self.plan_one(index, &ticket).and_then(|plan| plan.context).expect("it may be retried");
-            if let Some(seat) = &mut self.seat {
-                seat.attempts.announce(&mut self.store, &planned, self.now);
-            }
+            self.pass(SEAT_IS_KNOWN);
+            let _ = self.admitted();
+            let _ = self.begin_attempt(1);
         }
     }
 
     /// Lets both seats know all hosts, and takes one out where that is the case's.
     fn meet_hosts(&mut self, case: &Case) {
-        let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
-        let context = self.send_one(index, &ticket).and_then(|sent| sent.context);
-        let Scene { store, seat: Some(seat), hosts, now, .. } = self else { panic!("there is an attempt seat") };
-        seat.context = context;
-        for host in hosts.iter() {
-            *now = now.plus(GAP);
-            seat.judge(store, host, Verdict::Success, *now);
+        let (success, failure) = (Rc::clone(&self.responses.success), Rc::clone(&self.responses.failure));
+        for _ in 0..self.hosts.len() {
+            let _ = self.admitted();
+            let (state, _) = self.begin_attempt(1);
+            self.end_attempt(state, &success);
         }
-        let bad = if case.part == Part::Steer { 5 } else { 0 };
+        let bad = if case.part.steers() { 5 } else { 0 };
         for _ in 0..bad {
-            let host = hosts.first().expect("there is a host");
-            seat.judge(store, host, Verdict::Failure, *now);
+            let _ = self.admitted();
+            // The next one is the first.
+            self.next_host = self.hosts.len();
+            let (state, _) = self.begin_attempt(1);
+            self.end_attempt(state, &failure);
         }
     }
 
     /// Makes views fresh, so that none becomes old within the batch, and ends runs of failures.
     fn refresh_hosts(&mut self, case: &Case) {
+        let success = Rc::clone(&self.responses.success);
         for _ in 0..2 {
-            self.now = self.now.plus(SEAT_IS_KNOWN);
-            let Some((index, Decision::Admitted(ticket))) = self.one() else { panic!("a request is let pass") };
-            self.send_one(index, &ticket);
-            if case.part == Part::Judge || case.part == Part::JudgeRates {
-                (0..20 * case.hosts).for_each(|_| {
-                    self.judge_one(true);
-                });
+            self.pass(SEAT_IS_KNOWN);
+            let _ = self.admitted();
+            let _ = self.begin_attempt(1);
+            let judges_well = [Part::Judge, Part::JudgeRates, Part::ServeHosts, Part::ServeSteered];
+            if judges_well.contains(&case.part) {
+                for _ in 0..20 * case.hosts {
+                    let _ = self.admitted();
+                    let (state, _) = self.begin_attempt(1);
+                    self.end_attempt(state, &success);
+                }
             }
         }
     }
 
-    fn send_one(&mut self, index: usize, ticket: &Ticket) -> Option<Sent> {
-        let cluster = &self.requests.get(self.next)?.cluster;
-        self.threads.first_mut()?.send(&mut self.store, index, ticket, cluster, self.now)
-    }
-
-    /// The next host answers. Whether it was asked for by name.
-    fn judge_one(&mut self, well: bool) -> bool {
-        self.now = self.now.plus(GAP);
-        self.next_host = if self.next_host + 1 < self.hosts.len() { self.next_host + 1 } else { 0 };
-        let verdict = if well { Verdict::Success } else { Verdict::Failure };
-        let Scene { store, seat: Some(seat), hosts, next_host, now, .. } = self else { return false };
-        hosts.get(*next_host).is_some_and(|host| seat.judge(store, host, verdict, *now))
-    }
-
-    /// Lets the first attempt of all requests fail.
-    fn fail_tries(&mut self) {
-        while let Some((index, ticket)) = self.tickets.pop() {
-            let context = self.plan_one(index, &ticket).and_then(|plan| plan.context).expect("it may be retried");
-            let (host, end, took) = (b"10.0.0.1:8080".to_vec(), End::Http(503), Duration::from_millis(3));
-            let one = AttemptRecord { host, end, verdict: Verdict::Failure, took, ended: self.now };
-            if let Some(seat) = &mut self.seat {
-                seat.failed.push((context, one));
-            }
-        }
-    }
-
-    fn plan_one(&mut self, index: usize, ticket: &Ticket) -> Option<Plan> {
-        let cluster = &self.requests.get(self.next)?.cluster;
-        self.threads.first_mut()?.plan(&mut self.store, index, ticket, cluster, self.now)
-    }
-
-    fn one(&mut self) -> Option<(usize, Decision)> {
-        self.now = self.now.plus(GAP);
-        // Counted through, without the division that would cost as much as a small decision.
-        self.next = if self.next + 1 < self.requests.len() { self.next + 1 } else { 0 };
-        let request = self.requests.get(self.next)?;
-        self.threads.first_mut()?.decide(&mut self.store, request, self.now)
+    /// Runs a batch of what gives whether it went as it should.
+    fn batch(&mut self, case: &Case, mut one: impl FnMut(&mut Self) -> bool) -> u32 {
+        let before = self.host.seen();
+        let done = (0..case.batch()).map(|_| u32::from(one(self))).sum();
+        let lines = self.host.seen().lines - before.lines;
+        // Nothing moved: there was nothing to say.
+        if lines == 0 { done } else { 0 }
     }
 
     pub(crate) fn admit(&mut self, case: &Case) -> u32 {
-        let mut admitted = 0;
-        for _ in 0..case.batch() {
-            admitted += u32::from(matches!(self.one(), Some((_, Decision::Admitted(_)))));
-        }
-        admitted
+        self.batch(case, |scene| matches!(scene.one(), (RequestState::Admitted(_), RequestEffect::Continue)))
     }
 
     pub(crate) fn reject(&mut self, case: &Case) -> u32 {
-        let mut rejected = 0;
-        for _ in 0..case.batch() {
-            rejected += u32::from(matches!(self.one(), Some((_, Decision::Rejected(_)))));
-        }
-        rejected
+        self.batch(case, |scene| match scene.one() {
+            (state, RequestEffect::Reply(_)) => {
+                let Some(plugin) = scene.workers.first() else { return false };
+                state.on_end(plugin, &mut scene.store, &*scene.host);
+                true
+            }
+            _ => false,
+        })
     }
 
-    pub(crate) fn report(&mut self, outcome: &Outcome) -> u32 {
-        let Scene { store, threads, tickets, now, .. } = self;
-        let mut reported = 0;
-        let Some(thread) = threads.first_mut() else { return reported };
-        while let Some((index, ticket)) = tickets.pop() {
-            *now = now.plus(GAP);
-            thread.report(store, index, ticket, outcome, *now);
-            // Nothing moved: what is told is the outcome and nothing else.
-            reported += u32::from(thread.events.len() == 1);
-        }
-        reported
+    pub(crate) fn report(&mut self, case: &Case, well: bool) -> u32 {
+        let headers = Rc::clone(self.responses.of(well));
+        self.batch(case, |scene| {
+            scene.pass(GAP);
+            scene.begun.pop().is_some_and(|state| scene.end(0, state, &headers))
+        })
     }
 
-    pub(crate) fn plan(&mut self) -> u32 {
-        let mut planned = 0;
-        while let Some((index, ticket)) = self.tickets.pop() {
-            self.now = self.now.plus(GAP);
-            let plan = self.plan_one(index, &ticket);
-            planned += u32::from(plan.is_some_and(|plan| plan.seat && plan.context.is_some()));
-        }
-        planned
+    /// Requests that go on, and leave this at the host each.
+    fn sent(&mut self, case: &Case, count: impl Fn(Seen) -> [u32; 2]) -> u32 {
+        let before = count(self.host.seen());
+        let admitted = self.admit(case);
+        let after = count(self.host.seen());
+        let each = before.iter().zip(after).map(|(before, after)| after - before);
+        each.fold(admitted, u32::min)
     }
 
-    pub(crate) fn grant(&mut self) -> u32 {
-        let Scene { store, seat: Some(AttemptSeat { worker, attempts, failed, .. }), now, .. } = self else { return 0 };
-        let head = ResponseHead { status: 503, ..ResponseHead::default() };
-        let mut granted = 0;
-        while let Some((mut context, one)) = failed.pop() {
-            *now = now.plus(RETRY_GAP);
-            let after = attempts.after_response(
-                &mut Cx::new(store, worker, *now, &mut Vec::new()),
-                &mut context,
-                one,
-                &head,
-                RouteEnds::Unknown,
-            );
-            granted += u32::from(after == AfterResponse::Ask);
-        }
-        granted
+    pub(crate) fn plan(&mut self, case: &Case) -> u32 {
+        self.sent(case, |seen| [seen.contexts, seen.seats])
     }
 
-    pub(crate) fn send(&mut self, steered: bool) -> u32 {
-        let mut sent = 0;
-        while let Some((index, ticket)) = self.tickets.pop() {
-            self.now = self.now.plus(GAP);
-            let done = self.send_one(index, &ticket);
-            sent += u32::from(done.is_some_and(|done| done.context.is_some() && done.steering.is_some() == steered));
-        }
-        sent
+    pub(crate) fn send(&mut self, case: &Case) -> u32 {
+        let steered = self.host.seen().steered;
+        let sent =
+            self.sent(case, |seen| [seen.contexts, if case.part.steers() { seen.steered } else { seen.contexts }]);
+        let is_well = case.part.steers() || self.host.seen().steered == steered;
+        if is_well { sent } else { 0 }
+    }
+
+    pub(crate) fn grant(&mut self, case: &Case) -> u32 {
+        let (asked, failure) = (self.host.seen().asked, Rc::clone(&self.responses.failure));
+        let granted = self.batch(case, |scene| {
+            scene.pass(RETRY_GAP);
+            let Some((state, context)) = scene.attempts.pop() else { return false };
+            scene.host.set_context(context);
+            scene.end_attempt(state, &failure);
+            true
+        });
+        granted.min(self.host.seen().asked - asked)
     }
 
     pub(crate) fn judge(&mut self, case: &Case, well: bool) -> u32 {
-        let mut judged = 0;
-        for _ in 0..case.batch() {
-            let asked = self.judge_one(well);
-            // Of a success the host may not have to be known.
-            judged += u32::from(asked || well);
-        }
-        judged
+        let (addresses, headers) = (self.host.seen().addresses, Rc::clone(self.responses.of(well)));
+        let judged = self.batch(case, |scene| {
+            scene.pass(GAP);
+            scene.next_host = if scene.next_host + 1 < scene.hosts.len() { scene.next_host + 1 } else { 0 };
+            let Some(host) = scene.hosts.get(scene.next_host) else { return false };
+            scene.host.attempt(1, host);
+            let Some((state, context)) = scene.attempts.pop() else { return false };
+            scene.host.set_context(context);
+            scene.end_attempt(state, &headers);
+            true
+        });
+        // Of a success the host may not have to be known.
+        if well { judged } else { judged.min(self.host.seen().addresses - addresses) }
+    }
+
+    /// Whole requests, through the request seat alone or through both seats, whose one attempt succeeds.
+    pub(crate) fn serve(&mut self, case: &Case, both: bool) -> u32 {
+        let (steered, headers) = (self.host.seen().steered, Rc::clone(&self.responses.success));
+        let served = self.batch(case, |scene| {
+            let (state, effect) = scene.one();
+            if both {
+                let (attempt, begun) = scene.begin_attempt(1);
+                if begun != AttemptEffect::Continue || !matches!(attempt, AttemptState::Governed(_)) {
+                    return false;
+                }
+                scene.end_attempt(attempt, &headers);
+            }
+            matches!(effect, RequestEffect::Continue) && scene.end(0, state, &headers)
+        });
+        let steered = self.host.seen().steered - steered;
+        if steered == if case.part.steers() { case.batch() } else { 0 } { served } else { 0 }
+    }
+
+    /// Whole requests through both seats, whose first attempt fails: a retry is granted, waits and succeeds.
+    pub(crate) fn retry(&mut self, case: &Case) -> u32 {
+        let Responses { success, failure, marked } = &self.responses;
+        let (success, failure, marked) = (Rc::clone(success), Rc::clone(failure), Rc::clone(marked));
+        self.batch(case, |scene| {
+            scene.pass(RETRY_GAP);
+            let (state, _) = scene.one();
+            let (first, _) = scene.begin_attempt(1);
+            scene.end_attempt(first, &failure);
+            let (second, effect) = scene.begin_attempt(2);
+            if effect != AttemptEffect::Pause {
+                return false;
+            }
+            scene.pass(BACKOFF);
+            let due = scene.seat.take_due(scene.now).unwrap_or_default();
+            let mut resumed = 0;
+            for waiter in due {
+                let effect = scene.seat.wake(&mut scene.store, &*scene.host, waiter, scene.now);
+                resumed += u32::from(effect == AttemptEffect::Resume);
+            }
+            scene.seat.end_tick(&mut scene.store, scene.now);
+            scene.end_attempt(second, &success);
+            resumed == 1 && scene.end(0, state, &marked)
+        })
     }
 
     pub(crate) fn store_calls(&self) -> (usize, usize) {
@@ -455,7 +449,7 @@ fn document(case: &Case) -> String {
     };
     // What is out stays out, nobody has to be looked for, and nobody is forgotten.
     let more = match case.part {
-        Part::Steer => {
+        Part::Steer | Part::ServeSteered => {
             r#", "base_ejection_time": "24h", "max_ejection_time": "24h",
                 "discover": {"cluster": "envoy_admin", "path": "/clusters"}"#
         }
@@ -468,7 +462,9 @@ fn document(case: &Case) -> String {
     // A budget that a batch does not use up.
     let retry = match case.part {
         Part::PlanPerTry => r#", "retry": {"per_try_timeout": "1s"}"#,
-        Part::Plan | Part::Grant => r#", "retry": {"budget": {"min_per_second": 1000}}"#,
+        Part::Plan | Part::Grant | Part::ServeBoth | Part::Retry => {
+            r#", "retry": {"budget": {"min_per_second": 1000}, "backoff": {"base": "1ms", "max": "1ms", "jitter": "none"}}"#
+        }
         _ => "",
     };
     let policies: Vec<String> = (0..case.policies)

@@ -62,7 +62,6 @@ pub enum BeforeRetry {
 
 impl AttemptPolicy {
     /// Decides on a response: adds the try to the retry context and says what is to happen after it.
-    #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
     pub fn after_response(
         &mut self,
         cx: &mut Cx<'_>,

@@ -61,7 +61,7 @@ pub enum BeforeRetry {
 }
 
 impl AttemptPolicy {
-    /// Decides on a response: adds the try to the retry context and says what is to happen after it.
+    /// Decides on a response: adds the attempt to the retry context and says what is to happen after it.
     pub fn after_response(
         &mut self,
         cx: &mut Cx<'_>,

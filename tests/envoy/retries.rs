@@ -979,7 +979,11 @@ fn breaking(breaker: Value, retry: Value) -> Value {
 /// Four orders that fail, and that nobody retries.
 async fn trip(scene: &Scene, host: &Backend) {
     host.script(|request| if request.method == Method::POST { Action::status(500) } else { Action::status(503) });
-    // The first answers could open it: none comes before all four have been let through.
+    fail_four_orders(scene, host).await;
+}
+
+/// The first answers could open the breaker: none comes before all four have been let through.
+async fn fail_four_orders(scene: &Scene, host: &Backend) {
     let before = host.requests();
     host.hold();
     let client = scene.client.clone();
@@ -995,8 +999,8 @@ async fn a_breaker_that_opens_between_two_attempts_stops_the_second() {
     let host = Backend::start().await.unwrap();
     let budget = exactly(3);
     // Time enough to open the breaker while they wait, and they are over while it is open.
-    let retry = json!({"max_retries": 1, "budget": budget, "backoff": {"base": "2500ms", "jitter": "none"}});
-    let breaker = json!({"open_for": "5s", "half_open": {"probes": 1}});
+    let retry = json!({"max_retries": 1, "budget": budget, "backoff": {"base": "6s", "max": "6s", "jitter": "none"}});
+    let breaker = json!({"open_for": "15s", "half_open": {"probes": 1}});
     let scene = start(&host, breaking(breaker, retry)).await;
     seats_meet(&scene, &[&host], &["orders"]).await;
 
@@ -1006,7 +1010,7 @@ async fn a_breaker_that_opens_between_two_attempts_stops_the_second() {
         None => Action::status(500),
         Some("reset") => Action::reset(),
         // Not before the breaker is open.
-        Some("late") => answer.clone().after(ms(2000)),
+        Some("late") => answer.clone().after(ms(5000)),
         Some(_) => script(request),
     });
     host.script_at_headers(|request| (request.header(KEY)? == "early").then(|| Action::status(503)));
@@ -1014,12 +1018,11 @@ async fn a_breaker_that_opens_between_two_attempts_stops_the_second() {
     let mut early = keyed("orders", "early").map(|_| body_of(10_000));
     *early.method_mut() = Method::PUT;
     // Its body still comes when its second attempt is stopped.
-    let early = Client::http2(scene.addr()).open_in_pieces(early, 500, ms(200));
+    let early = Client::http2(scene.addr()).open_in_pieces(early, 250, ms(200));
     let reset = scene.client.open(keyed("orders", "reset"));
     let late = scene.client.open(keyed("orders", "late"));
     eventually(PATIENCE, || async { host.requests() == 4 && host.in_flight() == 1 }).await.unwrap();
-    assert_eq!(scene.client.drive(4, 4, Client::post_request("/", "an order")).await.count(500), 4);
-    scene.becomes("breaker_state", 2).await;
+    fail_four_orders(&scene, &host).await;
     let opened = Instant::now();
 
     let late = late.finish().await.unwrap();
@@ -1038,7 +1041,7 @@ async fn a_breaker_that_opens_between_two_attempts_stops_the_second() {
     let stopped = |entry: &&&AccessLogEntry| entry.details == "holdfast_not_retried{breaker}";
     assert_eq!(denied.iter().filter(stopped).count(), 3, "{denied:?}");
 
-    sleep(ms(5100).saturating_sub(opened.elapsed())).await;
+    sleep(ms(15_100).saturating_sub(opened.elapsed())).await;
     host.always(Action::ok());
     assert_eq!(scene.client.get("/").await.unwrap().status, 200);
     scene.becomes("breaker_state", 0).await;

@@ -32,6 +32,12 @@ pub enum Step<'a> {
         cluster: u8,
         status: Status,
     },
+    /// A request comes, and its attempts take too long, so that the router begins others beside them, if it was told to.
+    Hedge {
+        worker: u8,
+        cluster: u8,
+        hedges: u8,
+    },
     /// Requests come whose one attempt fails.
     Outage {
         worker: u8,

@@ -84,8 +84,8 @@ impl World<'_> {
         }
     }
 
-    /// A request whose first attempt is answered, and whose router retries or has no retries left.
-    pub fn serve(&mut self, worker: usize, cluster: u8, status: steps::Status, seated: bool, retries: bool) -> usize {
+    /// A request that has nothing special.
+    pub fn get(&mut self, worker: usize, cluster: u8, seated: bool) -> usize {
         let head = RequestHead {
             cluster,
             method: steps::Method::Get,
@@ -97,7 +97,12 @@ impl World<'_> {
             route_ratelimited: false,
         };
         self.request(worker, &head);
-        let number = self.requests.len() - 1;
+        self.requests.len() - 1
+    }
+
+    /// Such a request whose first attempt is answered, and whose router retries or has no retries left.
+    pub fn serve(&mut self, worker: usize, cluster: u8, status: steps::Status, seated: bool, retries: bool) -> usize {
+        let number = self.get(worker, cluster, seated);
         if !retries {
             self.requests[number].router.retries_left = 0;
         }
@@ -320,9 +325,9 @@ impl World<'_> {
             // The router counts an attempt that had no connection, and so does the budget.
             self.tokens -= 1;
         }
-        let keeps_token = change.after.is_some_and(|context| matches!(context.next, Next::Retry { .. }));
+        let has_token = change.after.is_some_and(|context| matches!(context.next, Next::Retry { .. }));
         let is_settled = !matches!(self.requests[number].state, RequestState::Admitted(_));
-        if matches!(phase, Phase::Waiting { .. }) && keeps_token && is_settled {
+        if matches!(phase, Phase::Waiting { .. }) && has_token && is_settled {
             // The request seat, which would give its token back, has looked before: it comes back with the window.
             self.tokens -= 1;
         }

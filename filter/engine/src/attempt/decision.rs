@@ -116,7 +116,7 @@ impl AttemptPolicy {
         after
     }
 
-    /// Decides on a response while a retry of the request is in flight. A token is withdrawn when a retry begins:
+    /// Decides on a response while another attempt of the request is in flight. A token is withdrawn when a retry begins:
     /// the router may also simply wait for the other one.
     pub fn after_hedged_response(
         &self,

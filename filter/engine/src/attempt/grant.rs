@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use holdfast_policy::document::Retry;
 
-use super::policy::AttemptPolicy;
+use super::policy::{AttemptKey, AttemptPolicy};
 use crate::base::time::Timestamp;
 use crate::breaker::key::lets_retry;
 use crate::cx::Cx;
 use crate::retry::{Denial, budget};
 use crate::store::Store;
 use crate::store::directory::Occupant;
-use crate::store::slot::Slot;
+use crate::store::slot::{Shape, Slot};
 use crate::store::worker::VIEW_LASTS_UNSIGNALLED;
 
 impl AttemptPolicy {
@@ -22,18 +22,14 @@ impl AttemptPolicy {
 
     /// Grants a retry and withdraws its token.
     pub(super) fn grant(&mut self, cx: &mut Cx<'_>, retry: &Retry, key: Occupant) -> Result<(), Denial> {
-        let now = cx.now;
         let requests = self.requests_while_closed(cx, key)?;
-        let state = self.key(key);
-        budget::withdraw(&mut state.budget, cx.store, &retry.budget, requests, now)
+        budget::withdraw(&mut self.key(key).budget, cx.store, &retry.budget, requests, cx.now)
     }
 
     /// Whether a retry would be granted now.
     pub(super) fn would_grant(&mut self, cx: &mut Cx<'_>, retry: &Retry, key: Occupant) -> Result<(), Denial> {
-        let now = cx.now;
         let requests = self.requests_while_closed(cx, key)?;
-        let state = self.key(key);
-        budget::would_grant(&state.budget, cx.store, &retry.budget, requests, now)
+        budget::would_grant(&self.key(key).budget, cx.store, &retry.budget, requests, cx.now)
     }
 
     /// Gives the token back of an attempt that was not sent.
@@ -47,22 +43,11 @@ impl AttemptPolicy {
     /// Requests in the budget's window over all workers, looked up every 10 ms, and without those that still wait to be written.
     fn requests(&mut self, cx: &mut Cx<'_>, key: Occupant) -> u32 {
         let now = cx.now;
-        let shape = self.shape;
-        let state = self.key(key);
-        if let Some((at, requests)) = state.requests
-            && at <= now
-            && now.since(at) < VIEW_LASTS_UNSIGNALLED
-        {
-            return requests;
-        }
-        let mut requests = 0_u32;
-        for index in 0..cx.worker.slots(cx.store, now) {
-            let slot = cx.store.get(&state.paths.slot(index));
-            let slot = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, state.fingerprint, &shape));
-            requests = requests.saturating_add(slot.map_or(0, |slot| slot.deposits_tally(&shape, now)));
-        }
-        state.requests = Some((now, requests));
-        requests
+        let AttemptKey { slots, requests, .. } = self.key(key);
+        requests.get(now, VIEW_LASTS_UNSIGNALLED).unwrap_or_else(|| {
+            let deposits = |slot: &Slot, shape: &Shape| slot.deposits_tally(shape, now);
+            requests.set(now, slots.total(cx.store, cx.worker, now, deposits))
+        })
     }
 
     /// Whether the breaker lets attempts pass that are no probes: it is closed or ramping, or there is none that acts.

@@ -62,6 +62,12 @@ impl Hedges {
         self.0.get_mut(&seed).is_none_or(|own| !core::mem::replace(&mut own.has_replied, true))
     }
 
+    /// Whether an attempt that may not be sent waits instead of being replied to, which would end all attempts of the request: others
+    /// than `own` of them were sent or will be, or one has replied already. If it does not wait, it is the one that replies.
+    pub(super) fn holds(&mut self, seed: u64, own: u32) -> bool {
+        self.sent(seed) > own || !self.may_reply(seed)
+    }
+
     /// How many attempts of the request were sent, or will be, and have not ended.
     pub(super) fn sent(&self, seed: u64) -> u32 {
         self.0.get(&seed).map_or(0, |own| own.sent)

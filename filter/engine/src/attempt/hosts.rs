@@ -1,10 +1,10 @@
 //! The attempt seat's part in ejection: it judges each attempt's host.
 
-use crate::cx::Cx;
 use std::sync::Arc;
 
 use super::policy::{AttemptPolicy, Group};
 use crate::base::time::Timestamp;
+use crate::cx::Cx;
 use crate::outlier::hosts::HostAttempt;
 use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
@@ -22,8 +22,8 @@ impl AttemptPolicy {
         context.probe.is_some() || self.group(context).is_some_and(|group| group.hosts.wants_host(store, rules, now))
     }
 
-    /// Judges the host of an attempt that has ended and is not in the retry context yet. `worker` is this VM among those of the attempt
-    /// seats. When what was counted is to be written at the latest.
+    /// Judges the host of an attempt that has ended and is not in the retry context yet. The worker is this VM among those of the
+    /// attempt seats. When what was counted is to be written at the latest.
     pub fn judge_host(&mut self, cx: &mut Cx<'_>, context: &RetryContext, one: HostAttempt<'_>) -> Option<Timestamp> {
         let policy = Arc::clone(&self.policy);
         let (rules, hosts) = (policy.active_outlier()?, &mut self.group(context)?.hosts);

@@ -203,8 +203,7 @@ impl AttemptPlugin {
             }
             Waits::Hedge(shared) => {
                 let seed = shared.try_borrow().map(|attempt| attempt.seed());
-                let is_held = |seed| self.hedges(false, |hedges| hedges.sent(seed) > 0 || !hedges.may_reply(seed));
-                if seed.is_ok_and(is_held) {
+                if seed.is_ok_and(|seed| self.hedges(false, |hedges| hedges.holds(seed, 0))) {
                     return hold(shared);
                 }
                 match shared.try_borrow_mut() {
@@ -337,9 +336,7 @@ impl Attempt {
                 (AttemptState::Governed(attempt), AttemptEffect::Pause)
             }
             // A reply would also end the attempt in flight beside this one: this one waits for its end.
-            BeforeRetry::Stop(_)
-                if hedges && plugin.hedges(false, |hedges| hedges.sent(seed) > 0 || !hedges.may_reply(seed)) =>
-            {
+            BeforeRetry::Stop(_) if hedges && plugin.hedges(false, |hedges| hedges.holds(seed, 0)) => {
                 self.hold(host);
                 let attempt = Rc::new(RefCell::new(self));
                 plugin.wait(stream, now, Waits::Hedge(Rc::clone(&attempt)), now);
@@ -362,7 +359,7 @@ impl Attempt {
     ) -> Option<AttemptEffect> {
         let seed = self.seed();
         match self.after_wait(store, host, now) {
-            BeforeRetry::Stop(_) if plugin.hedges(false, |hedges| hedges.sent(seed) > 1 || !hedges.may_reply(seed)) => {
+            BeforeRetry::Stop(_) if plugin.hedges(false, |hedges| hedges.holds(seed, 1)) => {
                 if self.hold(host) {
                     plugin.hedges((), |hedges| hedges.hold(seed));
                 }

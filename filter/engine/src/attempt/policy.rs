@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use holdfast_policy::document::{Policy, RetryWord};
 
+use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
 use crate::http::response::ResponseHead;
 use crate::outlier::hosts::Hosts;
@@ -19,9 +20,10 @@ use crate::store::Store;
 use crate::store::address::Address;
 use crate::store::cluster::GroupId;
 use crate::store::directory::Occupant;
-use crate::store::paths::{self, GroupPaths, Paths};
-use crate::store::record::occupied;
+use crate::store::paths::{self, GroupPaths};
+use crate::store::place::Place;
 use crate::store::slot::Shape;
+use crate::store::slots::Slots;
 
 /// The most routes of which an attempt seat remembers what they retry.
 const MOST_ROUTES: usize = 1024;
@@ -30,13 +32,12 @@ const MOST_ROUTES: usize = 1024;
 #[derive(Debug)]
 pub(super) struct AttemptKey {
     occupant: Occupant,
-    /// That of the key's records.
-    pub(super) fingerprint: u64,
-    pub(super) paths: Paths,
     pub(super) breaker: Address,
     pub(super) budget: Address,
-    /// Requests in the budget's window over all workers, and when they were added up.
-    pub(super) requests: Option<(Timestamp, u32)>,
+    /// The request seats' slots.
+    pub(super) slots: Slots,
+    /// Requests in the budget's window over all workers.
+    pub(super) requests: Recent<u32>,
 }
 
 /// One cluster under one key as one attempt seat sees it.
@@ -160,10 +161,9 @@ impl AttemptPolicy {
 
     pub(super) fn key(&mut self, key: Occupant) -> &mut AttemptKey {
         let fresh = || {
-            let (fingerprint, paths) = (occupied(self.fingerprint, key.tenancy), Paths::new(&self.prefix, key.index));
-            let (breaker, budget) =
-                (Address::new(paths.breaker(), fingerprint), Address::new(paths.budget(), fingerprint));
-            AttemptKey { occupant: key, fingerprint, paths, breaker, budget, requests: None }
+            let place = Place::new(&self.prefix, self.fingerprint, key);
+            let (breaker, budget) = (place.breaker(), place.budget());
+            AttemptKey { occupant: key, breaker, budget, slots: place.slots(self.shape), requests: Recent::default() }
         };
         let state = self.keys.entry(key.index).or_insert_with(fresh);
         if state.occupant != key {
@@ -184,7 +184,7 @@ impl AttemptPolicy {
         if !is_known {
             let paths = GroupPaths::new(&self.prefix, key.index, id)?;
             let fingerprint = id.fingerprint(self.fingerprint, key);
-            let announcement = Announcement::new(paths.attempt_seat(), fingerprint);
+            let announcement = Announcement::new(Address::new(paths.attempt_seat(), fingerprint));
             let hosts = Hosts::new(paths.hosts(), fingerprint);
             self.groups.insert(index, Group { id, key, announcement, hosts });
         }

@@ -2,5 +2,6 @@
 
 pub mod fingerprint;
 pub mod random;
+pub mod recent;
 pub mod text;
 pub mod time;

@@ -27,7 +27,7 @@ impl RequestPolicy {
         events: &mut Vec<Event>,
     ) -> Option<Ticket> {
         let (breaker, _) = active(self.policy.breaker.as_ref(), |feature| feature.mode)?;
-        let state = state_at(&self.states, key)?;
+        let state = state_at(&self.states, key.occupant)?;
         let permit = state.breaker.admit_recently(store, breaker, recently)?;
         events.push(Event::Count(Metric::Requests));
         Some(Ticket { permit, ..Ticket::new(key, recently) })

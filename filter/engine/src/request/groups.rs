@@ -5,10 +5,10 @@ use crate::outlier::hosts::Hosts;
 use crate::outlier::table::HostTable;
 use crate::seats::presence::AttemptSeatView;
 use crate::store::Store;
+use crate::store::address::Address;
 use crate::store::cluster::{ClusterHash, GroupId};
 use crate::store::directory::Occupant;
 use crate::store::paths::GroupPaths;
-use crate::store::record::Record;
 
 /// One cluster under one key.
 #[derive(Debug)]
@@ -71,13 +71,10 @@ impl Group {
     }
 }
 
-/// Whether hosts of the cluster that this key tells are out.
-pub(super) fn are_out(store: &mut dyn Store, prefix: &str, fingerprint: u64, key: Occupant) -> bool {
-    let paths = GroupPaths::new(prefix, key.index, GroupId::OfTheKey);
-    paths.is_some_and(|paths| is_any_out(store, &paths, fingerprint))
-}
-
-pub(super) fn is_any_out(store: &mut dyn Store, paths: &GroupPaths, fingerprint: u64) -> bool {
-    let stored = store.get(&paths.hosts().table());
-    stored.and_then(|(bytes, _)| HostTable::decode(&bytes, fingerprint)).is_some_and(|table| table.out() > 0)
+/// Whether hosts of a cluster under this key are out. `prefix` is the common beginning of the policy's names in the store, `policy` its
+/// fingerprint.
+pub(super) fn are_out(store: &mut dyn Store, prefix: &str, policy: u64, key: Occupant, id: GroupId) -> bool {
+    let Some(paths) = GroupPaths::new(prefix, key.index, id) else { return false };
+    let table: Option<HostTable> = Address::new(paths.hosts().table(), id.fingerprint(policy, key)).read(store);
+    table.is_some_and(|table| table.out() > 0)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_policy::document::{Dimension, Mode, Outlier};
 
-use super::groups::{Group, is_any_out};
+use super::groups::{Group, are_out};
 use super::key_state::{RequestKey, state_of};
 use super::policy::RequestPolicy;
 use super::ticket::Ticket;
@@ -20,6 +20,7 @@ use crate::retry::Eligibility;
 use crate::seats::presence::AttemptSeatView;
 use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
+use crate::store::address::Address;
 use crate::store::cluster::{self, ClusterHash, GroupId};
 use crate::store::directory::Worth;
 use crate::store::keys::Key;
@@ -68,10 +69,7 @@ impl RequestPolicy {
             None => {
                 let name = cluster::name_of(key.occupant, cluster);
                 let occupant = groups.assign(store, name, u32::MAX, now, &mut |store, occupant| {
-                    let id = GroupId::Numbered(occupant);
-                    let paths = GroupPaths::new(prefix, key.occupant.index, id);
-                    let fingerprint = id.fingerprint(*fingerprint, key.occupant);
-                    if paths.is_some_and(|paths| is_any_out(store, &paths, fingerprint)) {
+                    if are_out(store, prefix, *fingerprint, key.occupant, GroupId::Numbered(occupant)) {
                         Worth::Keep
                     } else {
                         Worth::Little(0)
@@ -89,7 +87,7 @@ impl RequestPolicy {
             state.groups.add(Group {
                 cluster,
                 id,
-                attempt_seat: AttemptSeatView::new(paths.attempt_seat(), fingerprint),
+                attempt_seat: AttemptSeatView::new(Address::new(paths.attempt_seat(), fingerprint)),
                 hosts: Hosts::new(paths.hosts(), fingerprint),
                 calls: Calls::default(),
             });

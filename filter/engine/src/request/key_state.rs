@@ -4,11 +4,10 @@ use super::groups::{Group, Groups};
 use crate::breaker::key::BreakerKey;
 use crate::concurrency::key::ConcurrencyKey;
 use crate::retry::key::RetryKey;
-use crate::store::address::Address;
+use crate::store::directory::Occupant;
 use crate::store::keys::Key;
 use crate::store::own_slot::OwnSlot;
-use crate::store::paths::Paths;
-use crate::store::record::occupied;
+use crate::store::place::Place;
 use crate::store::slot::Shape;
 use crate::throttle::key::ThrottleKey;
 
@@ -26,40 +25,19 @@ pub(super) struct RequestKey {
     pub(super) slot: OwnSlot,
 }
 
-/// The cells of one key.
-pub(super) struct Cells {
-    pub(super) breaker: Address,
-    pub(super) in_flight: Address,
-    pub(super) budget: Address,
-}
-
-impl Cells {
-    /// Those of the key at these paths. `fingerprint` is that of the key's records.
-    pub(super) fn new(paths: &Paths, fingerprint: u64) -> Self {
-        Cells {
-            breaker: Address::new(paths.breaker(), fingerprint),
-            in_flight: Address::new(paths.in_flight(), fingerprint),
-            budget: Address::new(paths.budget(), fingerprint),
-        }
-    }
-}
-
 impl RequestKey {
     /// A key that this worker knows nothing about yet. `policy` is the fingerprint of the policy, `prefix` the common beginning of its
     /// names in the store.
     pub(super) fn new(prefix: &str, policy: u64, key: Key, shape: &Shape) -> Self {
-        // What belongs to an earlier occupant of the place reads as absent.
-        let fingerprint = occupied(policy, key.occupant.tenancy);
-        let paths = Paths::new(prefix, key.occupant.index);
-        let cells = Cells::new(&paths, fingerprint);
+        let place = Place::new(prefix, policy, key.occupant);
         RequestKey {
             key,
-            breaker: BreakerKey::new(cells.breaker),
-            concurrency: ConcurrencyKey::new(cells.in_flight),
+            breaker: BreakerKey::new(place.breaker()),
+            concurrency: ConcurrencyKey::new(place.in_flight()),
             throttle: ThrottleKey::default(),
-            retry: RetryKey::new(cells.budget),
+            retry: RetryKey::new(place.budget()),
             groups: Groups::default(),
-            slot: OwnSlot::new(*shape, paths, fingerprint),
+            slot: OwnSlot::new(place.slots(*shape)),
         }
     }
 
@@ -80,6 +58,6 @@ pub(super) fn state_of(states: &mut [Option<RequestKey>], key: Key) -> Option<&m
 }
 
 /// The same to look at.
-pub(super) fn state_at(states: &[Option<RequestKey>], key: Key) -> Option<&RequestKey> {
-    states.get(usize::from(key.occupant.index))?.as_ref().filter(|state| state.key.occupant == key.occupant)
+pub(super) fn state_at(states: &[Option<RequestKey>], key: Occupant) -> Option<&RequestKey> {
+    states.get(usize::from(key.index))?.as_ref().filter(|state| state.key.occupant == key)
 }

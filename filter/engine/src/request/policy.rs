@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use holdfast_policy::document::{Mode, Outlier, Policy};
 
-use super::groups;
-use super::key_state::{Cells, RequestKey, state_at};
+use super::groups::{Group, are_out};
+use super::key_state::{RequestKey, state_at};
 use crate::base::fingerprint;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
@@ -24,8 +24,8 @@ use crate::store::Store;
 use crate::store::cluster::GroupId;
 use crate::store::directory::{DirectoryView, Occupant, Worth};
 use crate::store::keys::{Key, KeyTable, Series};
-use crate::store::paths::{self, Paths};
-use crate::store::record::occupied;
+use crate::store::paths;
+use crate::store::place::Place;
 use crate::store::slot::{Shape, Slot};
 use crate::store::variants::VariantView;
 use crate::store::worker::Worker;
@@ -84,32 +84,26 @@ impl Appraisal<'_> {
     /// What it is worth to keep the key that has this place.
     fn worth(&mut self, store: &mut dyn Store, occupant: Occupant) -> Worth {
         let (policy, now) = (self.policy, self.now);
-        let fingerprint = occupied(self.fingerprint, occupant.tenancy);
-        let paths = Paths::new(self.prefix, occupant.index);
-        let cells = Cells::new(&paths, fingerprint);
-        if policy.breaker.is_some() && breaker::key::is_kept(store, &cells.breaker) {
+        let place = Place::new(self.prefix, self.fingerprint, occupant);
+        if policy.breaker.is_some() && breaker::key::is_kept(store, &place.breaker()) {
             return Worth::Keep;
         }
-        if policy.concurrency.is_some() && concurrency::key::is_kept(store, &cells.in_flight, now) {
+        if policy.concurrency.is_some() && concurrency::key::is_kept(store, &place.in_flight(), now) {
             return Worth::Keep;
         }
-        let state = self.states.get(usize::from(occupant.index)).and_then(Option::as_ref);
-        let own = state.filter(|state| state.key.occupant == occupant);
-        let has_hosts_out = own.is_some_and(|state| state.groups.iter().any(groups::Group::is_kept));
+        let own = state_at(self.states, occupant);
+        let has_hosts_out = own.is_some_and(|state| state.groups.iter().any(Group::is_kept));
         if has_hosts_out
-            || policy.active_outlier().is_some() && groups::are_out(store, self.prefix, fingerprint, occupant)
+            || policy.active_outlier().is_some()
+                && are_out(store, self.prefix, self.fingerprint, occupant, GroupId::OfTheKey)
         {
             return Worth::Keep;
         }
-        let mut outcomes = 0_u32;
-        if *self.shape != Shape::default() {
-            for number in 0..self.worker.slots(store, now) {
-                let slot = store.get(&paths.slot(number));
-                let slot = slot.and_then(|(bytes, _)| Slot::decode_shaped(&bytes, fingerprint, self.shape));
-                outcomes = outcomes.saturating_add(slot.map_or(0, |slot| slot.outcomes(self.shape, now)));
-            }
+        if *self.shape == Shape::default() {
+            return Worth::Little(0);
         }
-        Worth::Little(outcomes)
+        let outcomes = |slot: &Slot, shape: &Shape| slot.outcomes(shape, now);
+        Worth::Little(place.slots(*self.shape).total(store, self.worker, now, outcomes))
     }
 }
 
@@ -211,7 +205,7 @@ impl RequestPolicy {
             let mut appraisal = Appraisal { policy, fingerprint: *fingerprint, prefix, shape, states, worker, now };
             let mut worth = |store: &mut dyn Store, occupant| appraisal.worth(store, occupant);
             let key = keys.key(store, scope, &values, enough, now, &mut worth);
-            if state_at(states, key).is_some_and(RequestKey::is_superseded) {
+            if state_at(states, key.occupant).is_some_and(RequestKey::is_superseded) {
                 keys.reread(store, now);
                 keys.key(store, scope, &values, enough, now, &mut worth)
             } else {
@@ -281,10 +275,7 @@ impl RequestPolicy {
     /// Says which keys and clusters are used, and forgets those that have lost their places. Gives such keys.
     fn keep_places(&mut self, store: &mut dyn Store, now: Timestamp) -> Vec<Key> {
         let RequestPolicy { policy, keys, states, groups, .. } = self;
-        keys.upkeep(store, now, &mut |occupant| {
-            let state = states.get(usize::from(occupant.index)).and_then(Option::as_ref);
-            state.filter(|state| state.key.occupant == occupant).is_some_and(RequestKey::is_kept)
-        });
+        keys.upkeep(store, now, &mut |occupant| state_at(states, occupant).is_some_and(RequestKey::is_kept));
         let mut lost = Vec::new();
         if !policy.scope.by.is_empty() {
             for state in states.iter_mut() {

@@ -18,7 +18,7 @@ use crate::store::record::{Kind, Reader, Record, Writer};
 use crate::store::window::{BUCKETS, Buckets};
 use holdfast_policy::document::Budget;
 
-/// What all workers have withdrawn.
+/// What all workers have withdrawn, in the last 10 to 11 tenths of the window.
 ///
 /// ```
 /// use holdfast_engine::base::time::Timestamp;
@@ -32,7 +32,6 @@ use holdfast_policy::document::Budget;
 /// assert!(withdrawn.withdraw(&retry.budget, 10, now));
 /// assert!(!withdrawn.withdraw(&retry.budget, 10, now));
 /// ```
-/// Spans 10 to 11 tenths of the window.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Withdrawn(Buckets<u32, { BUCKETS + 1 }>);
 

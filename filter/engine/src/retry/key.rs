@@ -3,6 +3,7 @@
 use holdfast_policy::document::{Budget, Retry};
 
 use super::budget;
+use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::store::Store;
@@ -14,32 +15,29 @@ use crate::store::worker::VIEW_LASTS_UNSIGNALLED;
 #[derive(Debug)]
 pub struct RetryKey {
     cell: Address,
-    /// Whether it has a token left, and when this was last looked up.
-    has_token: Option<(Timestamp, bool)>,
+    /// Whether it has a token left.
+    has_token: Recent<bool>,
 }
 
 impl RetryKey {
     /// A budget that this worker knows nothing about yet.
     pub fn new(cell: Address) -> Self {
-        RetryKey { cell, has_token: None }
+        RetryKey { cell, has_token: Recent::default() }
     }
 
     /// Whether the budget has a token left; looked up every 10 ms, and without requests that still wait to be written.
     pub fn has_token(&mut self, cx: &mut Cx<'_>, retry: &Retry, slot: &OwnSlot) -> bool {
         let now = cx.now;
-        if let Some((at, has)) = self.has_token
-            && at <= now
-            && now.since(at) < VIEW_LASTS_UNSIGNALLED
-        {
+        if let Some(has) = self.has_token.get(now, VIEW_LASTS_UNSIGNALLED) {
             return has;
         }
-        let mut requests = slot.slot().deposits_tally(slot.shape(), now);
-        slot.others(cx.store, cx.worker, now, |slot, shape| {
-            requests = requests.saturating_add(slot.deposits_tally(shape, now));
+        let shape = slot.shape();
+        let mut requests = slot.slot().deposits_tally(shape, now);
+        slot.others(cx.store, cx.worker, now, |other| {
+            requests = requests.saturating_add(other.deposits_tally(shape, now));
         });
         let has = budget::would_grant(&self.cell, cx.store, &retry.budget, requests, now).is_ok();
-        self.has_token = Some((now, has));
-        has
+        self.has_token.set(now, has)
     }
 
     /// Charges the budget with retries that have been made.

@@ -2,10 +2,12 @@
 
 use core::time::Duration;
 
+use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
+use crate::store::Store;
+use crate::store::address::Address;
 use crate::store::record::{Kind, Reader, Record, Writer};
 use crate::store::worker::VIEW_LASTS;
-use crate::store::{Store, update};
 
 /// How often an attempt seat announces itself while it is used.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
@@ -43,19 +45,18 @@ const MISSED_LASTS: Duration = Duration::from_secs(60);
 /// Whether there is an attempt seat for one cluster under one key, as one worker of the request seat knows it.
 #[derive(Debug)]
 pub struct AttemptSeatView {
-    /// The record's name in the store.
-    name: String,
-    fingerprint: u64,
-    /// Whether there is one, and when this was last looked up.
-    known: Option<(Timestamp, bool)>,
+    /// What it says of itself.
+    cell: Address,
+    /// Whether there is one.
+    known: Recent<bool>,
     /// Until then one that shows itself is not counted on: it did not see a request. It may be another listener's.
     missed_until: Timestamp,
 }
 
 impl AttemptSeatView {
     /// Nothing is known yet.
-    pub fn new(name: String, fingerprint: u64) -> Self {
-        AttemptSeatView { name, fingerprint, known: None, missed_until: Timestamp::ZERO }
+    pub fn new(cell: Address) -> Self {
+        AttemptSeatView { cell, known: Recent::default(), missed_until: Timestamp::ZERO }
     }
 
     /// Whether there is one that can be counted on; looked up once a second.
@@ -63,17 +64,10 @@ impl AttemptSeatView {
         if self.missed_until.remaining(now, MISSED_LASTS).is_some() {
             return false;
         }
-        if let Some((at, is_there)) = self.known
-            && at <= now
-            && now.since(at) < VIEW_LASTS
-        {
-            return is_there;
-        }
-        let stored = store.get(&self.name);
-        let presence = stored.and_then(|(bytes, _)| Presence::decode(&bytes, self.fingerprint));
-        let is_there = presence.is_some_and(|presence| presence.holds(now));
-        self.known = Some((now, is_there));
-        is_there
+        self.known.get(now, VIEW_LASTS).unwrap_or_else(|| {
+            let presence: Option<Presence> = self.cell.read(store);
+            self.known.set(now, presence.is_some_and(|presence| presence.holds(now)))
+        })
     }
 
     /// Notes that one that was counted on has not seen a request.
@@ -85,16 +79,14 @@ impl AttemptSeatView {
 /// What an attempt seat says of itself to the request seats, for one cluster under one key.
 #[derive(Debug)]
 pub struct Announcement {
-    /// The record's name in the store.
-    name: String,
-    fingerprint: u64,
+    cell: Address,
     last: Option<Timestamp>,
 }
 
 impl Announcement {
     /// Nothing has been said yet.
-    pub fn new(name: String, fingerprint: u64) -> Self {
-        Announcement { name, fingerprint, last: None }
+    pub fn new(cell: Address) -> Self {
+        Announcement { cell, last: None }
     }
 
     /// Says, now and then, that there is an attempt seat.
@@ -102,8 +94,7 @@ impl Announcement {
         if self.last.is_none_or(|last| now.apart(last) >= ANNOUNCE_EVERY) {
             self.last = Some(now);
             // A later occupant's is left alone, and what cannot be said now is said in a while.
-            let _ =
-                update(store, &self.name, self.fingerprint, |_: Option<&Presence>| ((), Some(Presence { seen: now })));
+            let _ = self.cell.update(store, |_: Option<&Presence>| ((), Some(Presence { seen: now })));
         }
     }
 }

@@ -5,9 +5,8 @@ use core::time::Duration;
 use crate::base::time::Timestamp;
 use crate::http::outcome::Outcome;
 use crate::store::Store;
-use crate::store::paths::Paths;
-use crate::store::record::Record;
 use crate::store::slot::{Shape, Slot};
+use crate::store::slots::Slots;
 use crate::store::worker::Worker;
 use crate::store::workers::WorkerSlot;
 
@@ -18,9 +17,8 @@ pub const SLOTS_WAIT: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct OwnSlot {
     slot: Slot,
-    shape: Shape,
-    paths: Paths,
-    fingerprint: u64,
+    /// Those of all workers.
+    all: Slots,
     /// The slot's name in the store, and the place it goes with.
     name: Option<(WorkerSlot, String)>,
     /// When it was last written.
@@ -32,13 +30,11 @@ pub struct OwnSlot {
 }
 
 impl OwnSlot {
-    /// An empty one.
-    pub fn new(shape: Shape, paths: Paths, fingerprint: u64) -> Self {
+    /// An empty one among those of all workers.
+    pub fn new(all: Slots) -> Self {
         OwnSlot {
-            slot: Slot::new(&shape, 0),
-            shape,
-            paths,
-            fingerprint,
+            slot: Slot::new(all.shape(), 0),
+            all,
             name: None,
             written: Timestamp::ZERO,
             is_unwritten: false,
@@ -53,7 +49,7 @@ impl OwnSlot {
 
     /// Which windows it has.
     pub fn shape(&self) -> &Shape {
-        &self.shape
+        self.all.shape()
     }
 
     /// Sees to it that the slot goes with the worker's place, taking over what a worker before it left there. `generation` is the
@@ -67,41 +63,37 @@ impl OwnSlot {
     }
 
     fn take_over(&mut self, store: &mut dyn Store, slot: WorkerSlot, generation: u32) {
-        let name = self.paths.slot(slot.number);
+        let name = self.all.name(slot.number);
         // Also when the worker has lost its earlier place: what it counted there is still added up, by whoever holds it now.
-        let left = store.get(&name).and_then(|(bytes, _)| self.decode(&bytes));
-        self.slot = left.unwrap_or_else(|| Slot::new(&self.shape, generation));
+        let left = self.all.read(store, &name);
+        self.slot = left.unwrap_or_else(|| Slot::new(self.all.shape(), generation));
         self.name = Some((slot, name));
-    }
-
-    fn decode(&self, bytes: &[u8]) -> Option<Slot> {
-        Slot::decode_shaped(bytes, self.fingerprint, &self.shape)
     }
 
     /// Records an outcome for the breaker in its generation. Gives how many this slot had before.
     pub fn record(&mut self, generation: u32, outcome: &Outcome, now: Timestamp) -> u32 {
         if self.slot.generation != generation {
-            self.slot.start_generation(&self.shape, generation);
+            self.slot.start_generation(self.all.shape(), generation);
         }
-        let before = self.slot.own_total(&self.shape, now);
-        self.slot.record(&self.shape, outcome, now);
+        let before = self.slot.own_total(self.all.shape(), now);
+        self.slot.record(self.all.shape(), outcome, now);
         before
     }
 
     /// Records an outcome for the throttle.
     pub fn record_traffic(&mut self, outcome: &Outcome, now: Timestamp) {
-        self.slot.record_traffic(&self.shape, outcome, now);
+        self.slot.record_traffic(self.all.shape(), outcome, now);
     }
 
     /// Counts a request for the retry budget.
     pub fn deposit(&mut self, now: Timestamp) {
-        self.slot.deposit(&self.shape, now);
+        self.slot.deposit(self.all.shape(), now);
     }
 
     /// Whether what was counted last may wait to be written: nobody decides by it, and the slot was written a moment ago.
     pub fn may_wait(&self, now: Timestamp) -> bool {
         // A write from the future is from before the clock was put back.
-        self.shape.may_wait() && self.written <= now && now.since(self.written) < SLOTS_WAIT
+        self.all.shape().may_wait() && self.written <= now && now.since(self.written) < SLOTS_WAIT
     }
 
     /// Has it wait. Whether it is to be listed among those that wait.
@@ -114,7 +106,7 @@ impl OwnSlot {
     /// Writes it for the other workers.
     pub fn write(&mut self, store: &mut dyn Store, now: Timestamp) {
         let Some((_, name)) = &self.name else { return };
-        store.set(name, &self.slot.encode(self.fingerprint));
+        self.all.write(store, name, &self.slot);
         self.written = now;
         self.is_unwritten = false;
     }
@@ -132,20 +124,9 @@ impl OwnSlot {
     }
 
     /// Reads the slots of all workers but this one, which after a lost place may still be at the old one.
-    pub fn others(
-        &self,
-        store: &mut dyn Store,
-        worker: &mut Worker,
-        now: Timestamp,
-        mut each: impl FnMut(Slot, &Shape),
-    ) {
+    pub fn others(&self, store: &mut dyn Store, worker: &mut Worker, now: Timestamp, each: impl FnMut(Slot)) {
         let own = self.name.as_ref().map(|(slot, _)| slot.number);
-        for number in (0..worker.slots(store, now)).filter(|number| Some(*number) != own) {
-            let stored = store.get(&self.paths.slot(number));
-            if let Some(slot) = stored.and_then(|(bytes, _)| self.decode(&bytes)) {
-                each(slot, &self.shape);
-            }
-        }
+        self.all.each(store, worker, now, own, each);
     }
 
     /// Collects this worker's slot and those of the others that count in the same generation.
@@ -153,7 +134,7 @@ impl OwnSlot {
         gathered.clear();
         gathered.push(self.slot.clone());
         let generation = self.slot.generation;
-        self.others(store, worker, now, |slot, _| {
+        self.others(store, worker, now, |slot| {
             if slot.generation == generation {
                 gathered.push(slot);
             }

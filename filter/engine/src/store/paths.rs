@@ -38,7 +38,7 @@ pub fn variants(policy: &str) -> String {
 pub struct Paths(String);
 
 impl Paths {
-    /// Those of the key at `place`.
+    /// Those of the key at this place.
     pub fn new(of_policy: &str, index: u16) -> Self {
         Paths(format!("{of_policy}/{index}"))
     }
@@ -53,7 +53,7 @@ impl Paths {
         format!("{}/in_flight", self.0)
     }
 
-    /// The slot of the worker at `place`.
+    /// The slot of the worker at this place.
     pub fn slot(&self, index: u16) -> String {
         format!("{}/slot/{index}", self.0)
     }
@@ -99,12 +99,12 @@ impl HostPaths {
         format!("{}/table", self.0)
     }
 
-    /// The run of failures of the host at `place`.
+    /// The run of failures of the host at this place.
     pub fn run(&self, index: u16) -> String {
         format!("{}/run/{index}", self.0)
     }
 
-    /// The slot of the worker at `place` among the request seats' VMs, or among the attempt seats'.
+    /// The slot of the worker at this place among the request seats' VMs, or among the attempt seats'.
     pub fn slot(&self, of_attempts: bool, index: u16) -> String {
         format!("{}/{}/{index}", self.0, if of_attempts { "attempt_slot" } else { "slot" })
     }

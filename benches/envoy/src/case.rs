@@ -43,6 +43,8 @@ pub enum Seats {
     Request,
     /// In the listener and in the cluster.
     Both,
+    /// In the listener, behind another one that governs nothing.
+    Second,
 }
 
 /// What happens before the load.
@@ -191,6 +193,12 @@ pub const CASES: &[Case] = &[
         )
     },
     Case::plain("shadow", Group::Special, Filters::Holdfast(Seats::Both, policies::shadow), "all features, counting"),
+    Case::plain(
+        "second-seat",
+        Group::Special,
+        Filters::Holdfast(Seats::Second, policies::request_seat),
+        "behind one that matches not",
+    ),
     Case::plain("native", Group::Peers, Filters::Native, "admission, outlier det."),
     Case::plain("lua", Group::Peers, Filters::Lua, "a breaker in Lua"),
     Case::plain("policies-1", Group::Scale, Filters::Holdfast(Seats::Both, policies::single), "1 policy"),

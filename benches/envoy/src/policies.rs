@@ -44,6 +44,11 @@ pub fn request_seat() -> Value {
     document(&orders(json!({"breaker": {}, "fallback": fallback()})))
 }
 
+/// The same for another cluster, which gets no request.
+pub fn elsewhere() -> Value {
+    document(&policy("elsewhere", &json!({"cluster": ["elsewhere"]}), json!({"breaker": {}, "fallback": fallback()})))
+}
+
 /// Breaker, retry, outlier and fallback, all with their defaults.
 fn features() -> Value {
     json!({"breaker": {}, "retry": {}, "outlier": {}, "fallback": fallback()})

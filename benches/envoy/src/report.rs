@@ -157,7 +157,7 @@ pub fn counterparts(case: &Case) -> Option<(&'static str, &'static str)> {
         Filters::None => return None,
     };
     (case.base == "none").then_some(match seats {
-        Seats::Request => ("noop", "noop-lean"),
+        Seats::Request | Seats::Second => ("noop", "noop-lean"),
         Seats::Both => ("noop-2", "noop-lean-2"),
     })
 }

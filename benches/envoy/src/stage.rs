@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::case::{Case, Filters, Seats};
 use crate::cores::Cores;
 use crate::hosts::{Host, Hosts};
-use crate::policies::NAME;
+use crate::policies::{self, NAME};
 
 /// The breaker in Lua.
 const LUA_BREAKER: &str = include_str!("../../peers/breaker.lua");
@@ -115,6 +115,9 @@ impl Stage {
                 let options = wasm.into_iter().fold(options, EnvoyOptions::wasm).policy(policy());
                 match seats {
                     Seats::Request => (options, cluster),
+                    Seats::Second => {
+                        (wasm.into_iter().fold(options, |options, wasm| idle_seat(options, wasm)), cluster)
+                    }
                     Seats::Both => (options.seats(holdfast_tests::Seats::Both), cluster.steered()),
                 }
             }
@@ -146,10 +149,19 @@ fn native(options: EnvoyOptions, cluster: Cluster) -> (EnvoyOptions, Cluster) {
     (options, cluster.raw(detecting))
 }
 
+/// Puts a request seat first whose policy matches nothing.
+fn idle_seat(options: EnvoyOptions, wasm: &Path) -> EnvoyOptions {
+    let mut filter = holdfast_filter(wasm, &Policy::from(policies::elsewhere()));
+    if let Some(name) = filter.get_mut("name") {
+        *name = json!("holdfast-first");
+    }
+    options.filter(filter)
+}
+
 /// A module that does nothing, configured as Holdfast's is: in both places it has two VMs.
 fn idle(wasm: &Path, seats: Seats, options: EnvoyOptions, cluster: Cluster) -> (EnvoyOptions, Cluster) {
     let options = options.filter(holdfast_filter(wasm, &Policy::from("{}")));
-    if seats == Seats::Request {
+    if seats != Seats::Both {
         return (options, cluster);
     }
     let filters = json!({

@@ -341,3 +341,57 @@ impl Scene {
         stream.end();
     }
 }
+
+/// A request's headers come to a request seat behind another one, which has left this in the filter state.
+fn behind(scene: &mut Scene, left: &str) -> RequestState {
+    scene.host.clear_stream();
+    scene.host.put_property("xds\0cluster_name", Some(b"orders"));
+    scene.host.put_property("holdfast", Some(left.as_bytes()));
+    scene.host.put_headers(Headers::Request, &[(":method", "GET"), (":path", "/"), ("x-holdfast-hosts", HOST)]);
+    let (state, effect) = RequestState::on_request_headers(&scene.request, &mut scene.store, &*scene.host, true);
+    assert_eq!(effect, RequestEffect::Continue);
+    state
+}
+
+#[test]
+fn what_a_request_seat_before_this_one_governs_is_left_alone_and_that_is_said_once() {
+    let mut scene = Scene::new(r#""breaker":{"window":3,"min_requests":3,"failure_rate":50},"retry":{}"#);
+    for _ in 0..10 {
+        let state = behind(&mut scene, "policy=first; key=all; decision=admitted");
+        assert_eq!(scene.host.text(Headers::Request, "x-holdfast-hosts").as_deref(), Some(HOST), "the hosts it named");
+        assert_eq!(
+            scene.host.text(Headers::Request, "x-envoy-max-retries"),
+            None,
+            "the router hears nothing from here"
+        );
+        scene.host.put_headers(Headers::Response, &[(":status", "503")]);
+        let (state, effect) = state.on_response_headers(&scene.request, &mut scene.store, &*scene.host, true);
+        assert_eq!(effect, RequestEffect::Continue);
+        state.on_end(&scene.request, &mut scene.store, &*scene.host);
+        assert_eq!(scene.log(), "policy=first; key=all; decision=admitted");
+    }
+    assert_eq!((scene.metric("requests"), scene.metric("failure")), (0, 0));
+    let said: Vec<String> =
+        scene.host.take_lines().into_iter().filter(|line| line.contains("does not govern")).collect();
+    let line =
+        "orders: does not govern a request that it matches: the policy first of a request seat before this one does";
+    assert_eq!(said, [line]);
+}
+
+#[test]
+fn what_another_filter_keeps_under_the_name_is_no_seats() {
+    let mut scene = Scene::new(r#""breaker":{}"#);
+    let _ = behind(&mut scene, "of another filter");
+    assert_eq!(scene.host.text(Headers::Request, "x-holdfast-hosts"), None, "a client's own choice");
+    assert_eq!(scene.log(), "policy=orders; key=cluster=orders; decision=admitted");
+    assert_eq!(scene.metric("requests"), 1);
+}
+
+#[test]
+fn a_policy_that_is_off_governs_and_does_nothing() {
+    let mut scene = Scene::new(r#""mode":"off","breaker":{},"retry":{}"#);
+    let stream = scene.get();
+    stream.end();
+    assert_eq!(scene.log(), "policy=orders; decision=off");
+    assert_eq!(scene.metric("requests"), 0);
+}

@@ -9,11 +9,11 @@ use holdfast_host_tests::{Answer, Calls, Exchange, Host, Request, Response, trac
 
 use crate::support::{BREAKER, fail, seconds, trip};
 
-/// Calls that return bytes, for which the host calls back into the module to allocate.
+/// Calls that can return bytes, for which the host calls back into the module to allocate.
 pub const RETURN_BYTES: [&str; 5] =
     ["get_buffer_bytes", "get_header_map_pairs", "get_header_map_value", "get_property", "get_shared_data"];
 
-/// How many of these calls return bytes.
+/// How many of these calls can return bytes.
 pub fn returning_bytes(calls: &Calls) -> u64 {
     RETURN_BYTES.iter().map(|name| calls.of(name)).sum()
 }
@@ -106,8 +106,9 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn host_calls_per_request() {
-    let mut table =
-        String::from("# Host calls of one request on worker 0 of 3, after warm-up: all (those that return bytes)\n");
+    let mut table = String::from(
+        "# Host calls of one request on worker 0 of 3, after warm-up: all (those that can return bytes)\n",
+    );
     for Case { name, document, prepare, request } in cases() {
         let builder = Host::with(&document).workers(3);
         let host = if name.contains("without the router") { builder.without_router_headers() } else { builder }.start();

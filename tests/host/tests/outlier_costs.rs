@@ -100,7 +100,7 @@ fn difference(with: &Spent, without: &Spent) -> String {
 fn what_detection_adds_while_all_is_well() {
     let mut table = String::from(
         "# 1,000 healthy requests on worker 0 of 3, a millisecond apart, after warm-up: host calls of both seats, all (those\n\
-         # that return bytes), and what the policy's outlier adds to the same policy without it.\n",
+         # that can return bytes), and what the policy's outlier adds to the same policy without it.\n",
     );
     for (name, seat, base, added) in [
         ("breaker", true, &[BREAKER][..], OUTLIER),
@@ -272,7 +272,7 @@ fn all_cases() -> Vec<Case> {
 fn host_calls_per_request_and_seat() {
     let mut cases = Cases::new(
         "outlier_calls",
-        "# Host calls of one request on worker 0 of 3, both seats, after warm-up: all (those that return bytes).\n",
+        "# Host calls of one request on worker 0 of 3, both seats, after warm-up: all (those that can return bytes).\n",
     );
     for Case { name, features, prepare, request } in all_cases() {
         for seat in [true, false] {

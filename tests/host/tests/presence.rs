@@ -164,9 +164,10 @@ fn before_the_seats_meet_an_attempt_is_judged_once() {
             let sent = world.host.send(0, Request::grpc("/orders.Orders/Get"));
             world.host.advance(millis(100));
             assert!(sent.is_over() && sent.tries().len() == 1);
-            // The cluster's name, what the attempt seat wrote and, with retries, how many attempts there were; not the host's name.
+            // The cluster's name, whether another seat governs, what the attempt seat wrote and, with retries, how many attempts
+            // there were; not the host's name.
             let asked = sent.answer().calls.of("get_property");
-            assert_eq!(asked, if features.is_empty() { 2 } else { 3 }, "{features} {response:?}");
+            assert_eq!(asked, if features.is_empty() { 3 } else { 4 }, "{features} {response:?}");
             world.host.assert_no_trap();
         }
     }

@@ -169,7 +169,7 @@ fn push(table: &mut String, seat: &str, calls: &Calls) {
 fn host_calls_per_request_and_seat() {
     let mut cases = Cases::new(
         "retry_calls",
-        "# Host calls of one request on worker 0 of 3, both seats, after warm-up: all (those that return bytes).\n\
+        "# Host calls of one request on worker 0 of 3, both seats, after warm-up: all (those that can return bytes).\n\
          # What a worker's ticks cost beside its tries is counted for all tries together.\n",
     );
     for Case { name, document, prepare, request } in all_cases() {

@@ -405,7 +405,7 @@ fn until_open(table: &mut String) {
 #[test]
 fn a_request_that_goes_well_costs_the_same_with_any_number_of_everything() {
     let mut table = String::from(
-        "# Host calls of both seats (those that return bytes), shared data read / written, and bytes written to it.\n\
+        "# Host calls of both seats (those that can return bytes), shared data read / written, and bytes written to it.\n\
          # What most requests cost. In the mean: of 10 that come together four times a second.\n",
     );
     healthy_by_workers(&mut table);

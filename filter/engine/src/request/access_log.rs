@@ -14,7 +14,7 @@ use crate::retry::Denial;
 /// of `admitted`, `probe`, `rejected`, `fallback`.
 pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
     let mut line = String::with_capacity(96);
-    line.push_str("policy=");
+    line.push_str(OF_POLICY);
     line.push_str(policy);
     line.push_str("; key=");
     line.push_str(key);
@@ -34,6 +34,16 @@ pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
         line.push_str("; kind=static");
     }
     line
+}
+
+/// The filter state of a request that a policy governs which is off: `policy=orders; decision=off`.
+pub fn line_of_off(policy: &str) -> String {
+    format!("{OF_POLICY}{policy}; decision=off")
+}
+
+/// The policy that a line is about; `None` if the line is none of these.
+pub fn policy_of(line: &[u8]) -> Option<&[u8]> {
+    line.strip_prefix(OF_POLICY.as_bytes())?.split(|byte| *byte == b';').next()
 }
 
 /// What [`line()`] adds while hosts are out: `; probe=10.0.0.1:8080` for the request that is that host's probe, and
@@ -75,6 +85,14 @@ pub fn push_attempts(line: &mut String, attempts: &[AttemptRecord], denial: Opti
 /// The property that becomes the filter state.
 const PROPERTY: &str = "holdfast";
 
+/// What every line begins with.
+const OF_POLICY: &str = "policy=";
+
+/// What the access log says of the request so far; `None` if nothing was set.
+pub fn read(host: &dyn Host) -> Option<Vec<u8>> {
+    host.property(PROPERTY)
+}
+
 /// Sets what the access log says of the request.
 pub fn write(host: &dyn Host, line: &str) {
     // Another filter may hold the name; the access log then lacks the line.
@@ -99,6 +117,14 @@ mod tests {
             line("p", "cluster=c", Disposition::Static(Reason::Timeout)),
             "policy=p; key=cluster=c; decision=fallback; reason=timeout; kind=static"
         );
+    }
+
+    #[test]
+    fn every_line_says_whose_it_is() {
+        assert_eq!(policy_of(line("p", "a;b", Disposition::Admitted).as_bytes()), Some(&b"p"[..]));
+        assert_eq!(line_of_off("p-1"), "policy=p-1; decision=off");
+        assert_eq!(policy_of(line_of_off("p-1").as_bytes()), Some(&b"p-1"[..]));
+        assert_eq!(policy_of(b"of another filter"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A policy at work: its state as this worker sees it, its metrics, and what follows from the document once and for all.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub struct ActivePolicy {
     pub is_untimed: bool,
     /// What fallbacks insert of a request whose answer they replace.
     pub kept: Vec<TemplatePart>,
+    /// Whether it was said that a request seat before this one governs requests that this policy matches.
+    pub has_reported_chain: Cell<bool>,
     /// Whether a fallback could replace an answer.
     pub replaces_answers: bool,
     /// What the router is told about retries, by [`ActivePolicy::router_headers`].
@@ -45,6 +47,7 @@ impl ActivePolicy {
             is_active: state.is_active(),
             is_untimed: state.is_untimed(),
             kept: fallback::kept_parts(state.policy()),
+            has_reported_chain: Cell::new(false),
             replaces_answers: state.policy().replaces_answers(),
             router_headers: router_headers(state.policy()),
             policy: Arc::clone(state.policy()),

@@ -9,6 +9,7 @@ use holdfast_policy::document::{Mode, Policy};
 
 use super::access_log;
 use super::active::ActivePolicy;
+use super::chain;
 use super::facts::Facts;
 use super::hosts::Sending;
 use super::plugin::RequestPlugin;
@@ -122,17 +123,35 @@ impl RequestState {
         ended: bool,
     ) -> (Self, RequestEffect) {
         let facts = Facts::new(host);
-        let (state, reply) = admit(plugin, store, host, &facts, ended).unwrap_or_default();
-        if let Some(reply) = reply {
-            return (state, RequestEffect::Reply(reply));
+        let Some(active) = plugin.index.find(|field| facts.get(field)).and_then(|index| plugin.policies.get(index))
+        else {
+            chain::pass(host, &facts);
+            return Self::passed();
+        };
+        if !chain::may_govern(store, host, active) {
+            return Self::passed();
         }
-        state.steer(host, &facts);
-        (state, RequestEffect::Continue)
+        if !active.is_active {
+            chain::claim(host, active);
+        } else if let Some((state, reply)) = admit(plugin, active, store, host, &facts, ended) {
+            if let Some(reply) = reply {
+                return (state, RequestEffect::Reply(reply));
+            }
+            state.steer(host, &facts);
+            return (state, RequestEffect::Continue);
+        }
+        RequestState::Over.steer(host, &facts);
+        Self::passed()
     }
 
     /// The request's headers have come to a filter that has no plugin.
     pub fn without_plugin(host: &dyn Host) {
-        RequestState::Over.steer(host, &Facts::new(host));
+        chain::pass(host, &Facts::new(host));
+    }
+
+    /// It goes on, and is none of this seat's business any more.
+    fn passed() -> (Self, RequestEffect) {
+        (RequestState::Over, RequestEffect::Continue)
     }
 
     /// Names the hosts to the router, or has none named.
@@ -141,7 +160,7 @@ impl RequestState {
             // What the host refuses is left to the cluster's own balancing.
             Some(steering) => host.set_header(Headers::Request, steering::HEADER, &steering.hosts),
             None if facts.lacks_header(steering::HEADER) => {}
-            // A client's own would choose a host, governed or not.
+            // A client's own would choose a host.
             None => host.remove_header(Headers::Request, steering::HEADER),
         }
     }
@@ -204,18 +223,15 @@ impl RequestState {
     }
 }
 
-/// Decides on the request; `None` if no policy governs it. The reply is to be sent when nothing is borrowed.
+/// Decides on the request. The reply is to be sent when nothing is borrowed.
 fn admit(
     plugin: &RequestPlugin,
+    active: &Rc<ActivePolicy>,
     store: &mut dyn Store,
     host: &dyn Host,
     facts: &Facts<'_>,
     ended: bool,
 ) -> Option<(RequestState, Option<LocalReply>)> {
-    let active = plugin.policies.get(plugin.index.find(|field| facts.get(field))?)?;
-    if !active.is_active {
-        return None;
-    }
     let mut events = active.metrics.events();
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
     let mut policy = active.state.try_borrow_mut().ok()?;

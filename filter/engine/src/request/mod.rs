@@ -4,6 +4,7 @@ pub mod access_log;
 mod active;
 mod admission;
 mod calls;
+mod chain;
 mod facts;
 mod groups;
 mod hosts;

@@ -33,6 +33,11 @@ pub fn variants(policy: &str) -> String {
     format!("holdfast/{}/variants/{policy}", record::VERSION)
 }
 
+/// Whether it was said that a policy of this name does not govern what it matches.
+pub fn told_of_chain(policy: &str) -> String {
+    format!("holdfast/told/chain/{policy}")
+}
+
 /// The names of what belongs to one key.
 #[derive(Debug)]
 pub struct Paths(String);

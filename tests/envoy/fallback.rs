@@ -431,7 +431,7 @@ async fn a_fallback_on_open_is_no_outcome() {
     let host = Backend::start().await.unwrap();
     let policy = json!({"policies": [{
         "name": "orders",
-        "breaker": {"window": "60s", "min_requests": 4, "open_for": "1s", "open_jitter": 0, "half_open": {"probes": 2}},
+        "breaker": {"window": "60s", "min_requests": 4, "open_for": "2s", "open_jitter": 0, "half_open": {"probes": 2}},
         "fallback": [{"on": ["open"], "respond": {"status": 200, "body": "instead"}}],
     }]});
     let scene = Scene::start(&host, policy).await;
@@ -442,7 +442,7 @@ async fn a_fallback_on_open_is_no_outcome() {
     for _ in 0..10 {
         assert_eq!(scene.client.get("/").await.unwrap().text(), "instead");
     }
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
 
     host.hold();
     let probes = [scene.client.open(Client::request("/")), scene.client.open(Client::request("/"))];

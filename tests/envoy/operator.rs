@@ -12,7 +12,7 @@ fn numbers(metrics: BTreeMap<String, u64>) -> Value {
 }
 
 /// Longer than the breaker is open.
-const PERIOD_OVER: Duration = Duration::from_millis(1100);
+const PERIOD_OVER: Duration = Duration::from_millis(2100);
 
 /// Opens after half of four, for a short time; two probes.
 fn policy() -> Value {
@@ -20,7 +20,7 @@ fn policy() -> Value {
         "name": "orders",
         "outcome": {"ignore": {"status": [404]}, "slow_after": "10s"},
         "breaker": {
-            "window": "60s", "min_requests": 4, "open_for": "1s", "open_growth": 1, "open_jitter": 0,
+            "window": "60s", "min_requests": 4, "open_for": "2s", "open_growth": 1, "open_jitter": 0,
             "half_open": {"probes": 2},
         },
         "fallback": [{"on": ["open"], "respond": {"status": 200, "body": "instead"}}],
@@ -95,13 +95,13 @@ async fn every_transition_has_its_line_with_its_numbers() {
     send(&scene.client, &host, 200, 2).await;
 
     let told = scene.transitions("orders");
-    let half_open = "orders/cluster=orders: open -> half-open: 1s are over; up to 2 probes";
+    let half_open = "orders/cluster=orders: open -> half-open: 2s are over; up to 2 probes";
     assert_eq!(
         told,
         [
-            "orders/cluster=orders: closed -> open: failure rate 75% of 4 >= 50%; next probe in 1s",
+            "orders/cluster=orders: closed -> open: failure rate 75% of 4 >= 50%; next probe in 2s",
             half_open,
-            "orders/cluster=orders: half-open -> open: failure rate 50% of 2 >= 50%; next probe in 1s",
+            "orders/cluster=orders: half-open -> open: failure rate 50% of 2 >= 50%; next probe in 2s",
             half_open,
             "orders/cluster=orders: half-open -> closed: 2 probes judged, 0 failed",
         ]
@@ -194,7 +194,7 @@ async fn prometheus_has_policy_and_key_as_labels() {
 async fn the_access_log_says_what_became_of_each_request() {
     let host = Backend::start().await.unwrap();
     let breaker = json!({
-        "window": "60s", "min_requests": 2, "open_for": "1s", "open_jitter": 0, "half_open": {"probes": 1},
+        "window": "60s", "min_requests": 2, "open_for": "2s", "open_jitter": 0, "half_open": {"probes": 1},
     });
     let policy = json!({"policies": [
         {

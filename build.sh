@@ -21,6 +21,8 @@ source "$root/scripts/toolchain.sh"
 source "$root/scripts/module.sh"
 # shellcheck source=scripts/envoy.sh
 source "$root/scripts/envoy.sh"
+# shellcheck source=scripts/prometheus.sh
+source "$root/scripts/prometheus.sh"
 # shellcheck source=scripts/tests.sh
 source "$root/scripts/tests.sh"
 # shellcheck source=scripts/wasm-tests.sh
@@ -89,6 +91,12 @@ target_lint() {
 target_envoy() {
   ensure_envoy
   printf '%s\n' "$envoy"
+}
+
+#: prometheus       gets the Prometheus that the tests scrape Envoy with, and prints its path (PROMETHEUS=PATH)
+target_prometheus() {
+  ensure_prometheus
+  printf '%s\n' "$prometheus"
 }
 
 #: clean [--all]    removes what was built; --all also what was downloaded

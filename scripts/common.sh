@@ -33,6 +33,14 @@ scratch_dir() { # NAME
   printf '%s\n' "$scratch/$1"
 }
 
+# The program that the variable of this name names: looked up on the path; a relative path is the caller's.
+own_program() { # VARIABLE
+  local found
+  cd "$caller_dir" || return
+  found=$(type -P -- "${!1}") || die "$1=${!1} is not a program"
+  realpath -s -- "$found"
+}
+
 # Only root can install packages; everyone else is told the command by the caller.
 can_apt() {
   [[ $EUID -eq 0 ]] && have apt-get
@@ -40,12 +48,16 @@ can_apt() {
 
 # A new machine's package lists are empty or old, so they are read again, once a run.
 apt_lists_read=
-apt_install() { # PACKAGE...
+read_apt_lists() {
   can_apt || return 1
   if [[ -z $apt_lists_read ]]; then
     apt_lists_read=yes
     quietly apt-update apt-get update || say "apt-get update failed; going on with the package lists that are there"
   fi
+}
+
+apt_install() { # PACKAGE...
+  read_apt_lists || return 1
   quietly apt-install env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 

@@ -8,19 +8,11 @@ envoy= # the program, once ensured
 
 ensure_envoy() {
   if [[ -n ${ENVOY-} ]]; then
-    envoy=$(own_envoy)
+    envoy=$(own_program ENVOY)
   else
     envoy=$cache/envoy-$envoy_version/envoy
     [[ -x $envoy ]] || fetch_envoy
   fi
-}
-
-# A name is looked up on the path, a relative path is the caller's.
-own_envoy() {
-  local found
-  cd "$caller_dir" || return
-  found=$(type -P -- "$ENVOY") || die "ENVOY=$ENVOY is not a program"
-  realpath -s -- "$found"
 }
 
 # The package is a zip; taking the one file out of it needs no virtual environment.

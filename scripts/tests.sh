@@ -17,8 +17,8 @@ test_parts() { # PART...
     lines+=("Before them: the module in ${took[module]} s")
   fi
   if [[ " ${parts[*]} " == *" envoy "* ]]; then
-    timed fetching ensure_envoy
-    lines[0]+=", Envoy in ${took[fetching]} s"
+    timed fetching ensure_servers
+    lines[0]+=", Envoy and Prometheus in ${took[fetching]} s"
   fi
   for part in "${parts[@]}"; do
     timed "$part" "${part}_tests"
@@ -28,6 +28,11 @@ test_parts() { # PART...
   done
   say "All tests passed:"
   printf '  %s\n' "${lines[@]}" >&2
+}
+
+ensure_servers() {
+  ensure_envoy
+  ensure_prometheus
 }
 
 log_of() { # PART
@@ -67,5 +72,6 @@ host_tests() {
 
 # These mostly wait, for an Envoy or for a time to pass: four at a time keep a core at work.
 envoy_tests() {
-  HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy native_tests envoy "$((4 * $(nproc)))" --test envoy
+  HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_PROMETHEUS=$prometheus \
+    native_tests envoy "$((4 * $(nproc)))" --test envoy
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdfast_tests::{
     AccessLogEntry, Action, Attempt, Backend, Client, Cluster, Envoy, EnvoyOptions, Listener, PATIENCE, Route, Scene,
-    Seats, Template, Update, attempts, body_of, envoy_version, eventually, gaps, seen_by_all, stats_tags, with_header,
+    Seats, Template, Update, attempts, body_of, envoy_version, eventually, gaps, metric_name, seen_by_all, stats_tags,
+    with_header,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -679,7 +680,7 @@ fn tags_find_policy_and_key_in_the_name_of_a_metric() {
         ("orders", "cluster=orders", "would_reject.open"),
     ];
     for (policy, key, metric) in cases {
-        let name = format!("wasmcustom.holdfast.policy.{policy}.key.{key}.{metric}");
+        let name = metric_name(policy, key, metric);
         let mut rest = name.clone();
         for (tag, value) in [("policy", policy), ("key", key)] {
             let tag = tags.as_array().unwrap().iter().find(|entry| entry["tag_name"] == tag).unwrap();

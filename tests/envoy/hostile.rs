@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_tests::{
     Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Route, Scene, Seats, Template, attempt_seat_filter,
-    eventually, upstream_codec, wasm_module,
+    eventually, metric_name, upstream_codec, wasm_module,
 };
 use http::{HeaderValue, Request};
 use serde_json::{Value, json};
@@ -126,13 +126,13 @@ async fn three_hundred_tenants_share_what_four_keys_leave_over() {
     let stats = scene.settled_stats("wasmcustom.holdfast.").await.unwrap();
     let requests: Vec<(&String, u64)> = stats
         .iter()
-        .filter(|(name, _)| name.starts_with("wasmcustom.holdfast.policy.orders.") && name.ends_with(".requests"))
+        .filter(|(name, _)| name.starts_with("wasmcustom.holdfast.policy=.=orders;") && name.ends_with(";.;requests"))
         .map(|(name, count)| (name, *count))
         .collect();
     assert_eq!(requests.len(), 5, "four keys and the overflow: {requests:?}");
     assert_eq!(requests.iter().map(|(_, count)| count).sum::<u64>(), 600);
     // When the four come back, there may be no place for them at that moment.
-    let overflow = stats["wasmcustom.holdfast.policy.orders.key.overflow.requests"];
+    let overflow = stats[&metric_name("orders", "overflow", "requests")];
     assert!((592..=596).contains(&overflow), "{overflow}");
 }
 
@@ -173,7 +173,7 @@ async fn a_tenant_that_fails_cuts_nobody_off_however_many_names_were_seen_before
     let stats = scene.settled_stats("wasmcustom.holdfast.").await.unwrap();
     let series = stats
         .iter()
-        .filter(|(name, _)| name.starts_with("wasmcustom.holdfast.policy.orders.") && name.ends_with(".requests"));
+        .filter(|(name, _)| name.starts_with("wasmcustom.holdfast.policy=.=orders;") && name.ends_with(";.;requests"));
     assert_eq!(series.count(), 257, "256 names and the overflow");
 }
 

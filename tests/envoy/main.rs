@@ -26,6 +26,7 @@ mod retry_budget;
 mod retry_routes;
 mod retrying;
 mod seats;
+mod series;
 mod standalone_config;
 mod steering;
 mod throttle_differential;

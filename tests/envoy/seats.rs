@@ -355,8 +355,8 @@ async fn side_by_side(seats: Seats, scope: Value) {
         let trail = attempts(entry).len();
         assert_eq!(trail, if entry.path == "/" { 2 } else { 0 }, "a trail needs an attempt seat: {entry:?}");
     }
-    let retries = scene.settled_stats("wasmcustom.holdfast.policy.").await.unwrap().into_iter();
-    let retries = retries.filter(|(name, _)| name.starts_with("wasmcustom.holdfast.") && name.ends_with(".retries"));
+    let retries = scene.settled_stats("wasmcustom.holdfast.policy=").await.unwrap().into_iter();
+    let retries = retries.filter(|(name, _)| name.ends_with(";.;retries"));
     assert_eq!(retries.map(|(_, count)| count).sum::<u64>(), 6);
 }
 

@@ -142,7 +142,7 @@ async fn a_request_passes_through_the_module() {
     assert_eq!((retried.status, backend.requests()), (200, 3), "the second seat is at work too");
     let dump: Value = serde_json::from_str(&envoy.admin_get("/config_dump").await.unwrap()).unwrap();
     let tags = dump.pointer("/configs/0/bootstrap/stats_config/stats_tags");
-    assert_eq!(tags, Some(&stats_tags()), "Envoy read the regular expressions over several lines as they are meant");
+    assert_eq!(tags, Some(&stats_tags()), "Envoy reads the regular expressions as they are meant");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::stats_tags;
+
 /// A policy document as it is given to the module: a JSON value, or text that need not even be JSON.
 #[derive(Clone, Debug)]
 pub struct Policy(String);
@@ -790,43 +792,6 @@ fn wasm_filter(wasm: &Path) -> Value {
 
 fn text(value: &str) -> Value {
     json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": value})
-}
-
-/// `stats_tags` that turn the policy and the key of a Holdfast metric into labels.
-///
-/// In each expression Envoy removes what the first group matches and takes the second as the label's value. A key may
-/// hold dots, so the end of the key is found from the right, by the list of metric names. The lazy group lets the
-/// longest metric name win: `rejected.open` is one metric, not a metric `open` of a key that ends in `rejected`.
-#[must_use]
-pub fn stats_tags() -> Value {
-    let metrics = [
-        "requests",
-        "success",
-        "failure",
-        "slow",
-        "ignored",
-        r"rejected\.[a-z_]+",
-        "breaker_state",
-        r"breaker_opened\.[a-z_]+",
-        "retries",
-        "retries_recovered",
-        r"retries_denied\.[a-z_]+",
-        r"fallback\.[a-z_]+",
-        "hosts",
-        "hosts_ejected",
-        r"ejections\.[a-z_]+",
-        r"ejections_detected\.[a-z_]+",
-        "ejections_overflow",
-        "readmitted",
-        "probe_failed",
-        r"would_[a-z_]+(?:\.[a-z_]+)?",
-        r"shared_data\.contention",
-    ]
-    .join("|");
-    json!([
-        {"tag_name": "policy", "regex": r"^wasmcustom\.holdfast\.(policy\.([^.]+)\.)key\."},
-        {"tag_name": "key", "regex": format!(r"^wasmcustom\.holdfast\.policy\.[^.]+\.(key\.(.+?)\.)(?:{metrics})$")},
-    ])
 }
 
 fn access_log_format() -> Value {

@@ -70,7 +70,7 @@ pub fn wasm_module() -> Result<PathBuf, StartError> {
     from_environment("HOLDFAST_WASM", "the built module")
 }
 
-fn from_environment(variable: &str, what: &str) -> Result<PathBuf, StartError> {
+pub(crate) fn from_environment(variable: &str, what: &str) -> Result<PathBuf, StartError> {
     let path = std::env::var_os(variable).filter(|path| !path.is_empty()).ok_or_else(|| {
         StartError::before(format!("{variable} is not set (it names {what}): run ./build.sh test, which sets it"))
     })?;
@@ -78,7 +78,7 @@ fn from_environment(variable: &str, what: &str) -> Result<PathBuf, StartError> {
     std::path::absolute(&path).map_err(|error| StartError::before(format!("{variable}: {error}")))
 }
 
-/// Envoy did not start.
+/// Envoy, or a Prometheus beside it, did not start.
 pub struct StartError {
     /// What went wrong, in a sentence.
     pub reason: String,
@@ -89,14 +89,14 @@ pub struct StartError {
 }
 
 impl StartError {
-    fn before(reason: impl Into<String>) -> Self {
+    pub(crate) fn before(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), status: None, log: String::new() }
     }
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Envoy did not start: {}", self.reason)?;
+        write!(f, "not started: {}", self.reason)?;
         if let Some(status) = self.status {
             write!(f, " ({status})")?;
         }

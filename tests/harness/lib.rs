@@ -6,11 +6,12 @@
 //! * [`Client`] sends single requests, bursts and loads, and keeps every answer; [`Traffic`] and [`drive_all`] send through
 //!   several clients at once.
 //! * [`Scene`] is an Envoy with Holdfast in it, with what its tests ask for again and again.
+//! * [`Prometheus`] is a real one that scrapes Envoys.
 //! * [`eventually`] waits for a condition, patiently.
 //!
-//! Two environment variables name the parts: `HOLDFAST_ENVOY` (the Envoy binary) and `HOLDFAST_WASM` (the module).
-//! `./build.sh test` sets both. Without them everything that needs them fails and says so: a test that was skipped
-//! looks like one that passed.
+//! Environment variables name the parts: `HOLDFAST_ENVOY` (the Envoy binary), `HOLDFAST_WASM` (the module) and
+//! `HOLDFAST_PROMETHEUS` (the Prometheus binary). `./build.sh test` sets them. Without them everything that needs them fails
+//! and says so: a test that was skipped looks like one that passed.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,6 +50,8 @@ mod client;
 mod envoy;
 mod fragile;
 mod interruption;
+mod metric_name;
+mod prometheus;
 mod scene;
 mod stream_reset;
 mod traffic;
@@ -61,12 +64,14 @@ pub use attempts::{Attempt, attempts};
 pub use backend::{Backend, seen_by_all};
 pub use bootstrap::{
     Cluster, EnvoyOptions, HOSTS, Listener, Policy, Route, Seats, attempt_seat_filter, holdfast_filter, retry_policy,
-    stats_tags, upstream_codec,
+    upstream_codec,
 };
 pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template, body_of, with_header};
 pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, envoy_version, wasm_module};
 pub use fragile::fatal_request;
 pub use interruption::interruption;
+pub use metric_name::{metric_name, stats_tags};
+pub use prometheus::{Prometheus, Sample};
 pub use scene::Scene;
 pub use traffic::{Traffic, drive_all};
 pub use wait::{Condition, PATIENCE, TICK, TimedOut, eventually};

@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use serde_json::{Value, json};
 
-use crate::{Backend, Client, Cluster, Envoy, EnvoyOptions, PATIENCE, Policy, Route, eventually};
+use crate::{Backend, Client, Cluster, Envoy, EnvoyOptions, PATIENCE, Policy, Route, eventually, metric_name};
 
 /// Answered by Envoy itself, past Holdfast: a connection can be made without a request that counts.
 const ASIDE: &str = "/aside";
@@ -131,7 +131,7 @@ impl Scene {
     /// # Panics
     /// When the admin interface does not answer.
     pub async fn metrics(&self, policy: &str, key: &str) -> BTreeMap<String, u64> {
-        let prefix = format!("wasmcustom.holdfast.policy.{policy}.key.{key}.");
+        let prefix = metric_name(policy, key, "");
         let stats = self.envoy.settled_stats(&prefix).await.expect("the admin interface answers");
         stats.into_iter().filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value))).collect()
     }
@@ -153,8 +153,7 @@ impl Scene {
     /// # Panics
     /// When the admin interface does not answer.
     pub async fn metric_now(&self, policy: &str, key: &str, name: &str) -> u64 {
-        let name = format!("wasmcustom.holdfast.policy.{policy}.key.{key}.{name}");
-        self.envoy.stat(&name).await.expect("the admin interface answers")
+        self.envoy.stat(&metric_name(policy, key, name)).await.expect("the admin interface answers")
     }
 
     /// One metric of the policy `orders` for the cluster `orders`, as [`Scene::metric_of`].

@@ -22,6 +22,7 @@ done
 "#;
 
 /// A process that is watched. Drop it before the process is waited for, when its number may become another's.
+#[derive(Debug)]
 pub(crate) struct Watched(u32);
 
 impl Watched {

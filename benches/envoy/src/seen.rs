@@ -36,16 +36,16 @@ impl Snapshot {
 
     /// A metric of the policy, over all its keys.
     fn metric(&self, name: &str) -> u64 {
-        let of_policy = format!("wasmcustom.holdfast.policy.{NAME}.key.");
-        let end = format!(".{name}");
+        let of_policy = format!("wasmcustom.holdfast.policy=.={NAME};.;key=.=");
+        let end = format!(";.;{name}");
         let mine = self.stats.iter().filter(|(stat, _)| stat.starts_with(&of_policy) && stat.ends_with(&end));
         mine.map(|(_, value)| value).sum()
     }
 
     /// How many keys of the policy have metrics.
     fn keys(&self) -> usize {
-        let of_policy = format!("wasmcustom.holdfast.policy.{NAME}.key.");
-        self.stats.keys().filter(|stat| stat.starts_with(&of_policy) && stat.ends_with(".requests")).count()
+        let of_policy = format!("wasmcustom.holdfast.policy=.={NAME};.;key=.=");
+        self.stats.keys().filter(|stat| stat.starts_with(&of_policy) && stat.ends_with(";.;requests")).count()
     }
 }
 

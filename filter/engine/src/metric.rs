@@ -2,7 +2,7 @@
 
 use holdfast_policy::document::Reason;
 
-/// A metric of one key. Full name: `holdfast.policy.<policy>.key.<key>.<metric>`, which Envoy prefixes with
+/// A metric of one key. Full name: `holdfast.policy=.=<policy>;.;key=.=<key>;.;<metric>`, which Envoy prefixes with
 /// `wasmcustom.`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

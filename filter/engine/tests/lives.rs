@@ -85,7 +85,7 @@ impl Scene {
     fn metric(&self, name: &str) -> u64 {
         // What was counted waits for the next tick.
         self.request.on_tick(&mut self.store.clone(), &mut |_, _| None);
-        self.host.metric(&format!("key.cluster=orders.{name}"))
+        self.host.metric(&format!("key=.=cluster=orders;.;{name}"))
     }
 }
 

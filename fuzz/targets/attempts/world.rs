@@ -492,8 +492,8 @@ impl<'s> World<'s> {
             assert_eq!(self.counted_in_flight(self.now), 0, "nothing is in flight any more");
         }
         let sum = |names: &[&str]| names.iter().map(|name| self.root.metrics_sum(name)).sum::<u64>();
-        assert_eq!(sum(&[".requests"]), self.governed, "each request counts once");
-        assert_eq!(sum(&[".success", ".failure", ".ignored"]), self.outcomes, "and so does its outcome");
+        assert_eq!(sum(&[";.;requests"]), self.governed, "each request counts once");
+        assert_eq!(sum(&[";.;success", ";.;failure", ";.;ignored"]), self.outcomes, "and so does its outcome");
         let Some(retry) = self.shape.retry() else { return };
         let has_lapsed = self.now.since(self.began) >= retry.budget.window;
         if !self.doubts.is_tampered() && !self.doubts.crashes && !self.doubts.pretences && !has_lapsed {

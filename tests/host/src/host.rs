@@ -836,7 +836,7 @@ impl Host {
 
     /// A metric of a policy's key; 0 where it is not listed.
     pub fn metric_of(&self, policy: &str, key: &str, metric: &str) -> u64 {
-        self.metric(&format!("holdfast.policy.{policy}.key.{key}.{metric}")).unwrap_or(0)
+        self.metric(&format!("holdfast.policy=.={policy};.;key=.={key};.;{metric}")).unwrap_or(0)
     }
 
     /// All metrics as `/stats` shows them a moment later, by name.

@@ -260,7 +260,7 @@ impl World {
         trace.catch_up(&self.host);
         let names = ["hosts", "ejections", "would_eject", "readmitted", "probe_failed"];
         for (name, value) in self.host.metrics() {
-            let Some(short) = name.strip_prefix("holdfast.policy.orders.key.cluster=orders.") else { continue };
+            let Some(short) = name.strip_prefix("holdfast.policy=.=orders;.;key=.=cluster=orders;.;") else { continue };
             if value > 0 && names.iter().any(|name| short.starts_with(name)) {
                 trace.line(format_args!("  {short} {value}"));
             }

@@ -14,7 +14,7 @@ const RATE: &str = r#""breaker":{"min_requests":20}"#;
 
 /// What the metric said last, whatever waits.
 fn told(host: &Host, metric: &str) -> u64 {
-    host.metric_told(&format!("holdfast.policy.orders.key.all.{metric}")).unwrap_or(0)
+    host.metric_told(&format!("holdfast.policy=.=orders;.;key=.=all;.;{metric}")).unwrap_or(0)
 }
 
 /// A worker that has seen so much that its successes decide nothing any more.

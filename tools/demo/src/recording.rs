@@ -21,7 +21,7 @@ pub struct Recording {
     pub hosts: Vec<Vec<Arrival>>,
     /// What Holdfast told of the servers, in its order.
     pub told: Vec<Told>,
-    /// Holdfast's metrics in Envoy's statistics at the end: `<policy>.key.<key>.<metric>`.
+    /// Holdfast's metrics in Envoy's statistics at the end: `<policy>;.;key=.=<key>;.;<metric>`.
     pub stats: BTreeMap<String, u64>,
 }
 
@@ -141,7 +141,7 @@ impl Recording {
 
     /// A metric of a policy, over all its keys.
     pub fn stat(&self, policy: &str, metric: &str) -> u64 {
-        let (begin, end) = (format!("{policy}.key."), format!(".{metric}"));
+        let (begin, end) = (format!("{policy};.;key=.="), format!(";.;{metric}"));
         self.stats.iter().filter(|(name, _)| name.starts_with(&begin) && name.ends_with(&end)).map(|(_, n)| n).sum()
     }
 }
@@ -310,7 +310,8 @@ mod tests {
 
     #[test]
     fn a_metric_is_summed_over_the_keys_of_its_policy() {
-        let stats = [("items.key.a.requests", 1), ("items.key.b.requests", 2), ("other.key.a.requests", 4)];
+        let stats =
+            [("items;.;key=.=a;.;requests", 1), ("items;.;key=.=b;.;requests", 2), ("other;.;key=.=a;.;requests", 4)];
         let stats = stats.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         assert_eq!(Recording { stats, ..Recording::default() }.stat("items", "requests"), 3);
     }

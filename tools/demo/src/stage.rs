@@ -23,7 +23,7 @@ pub const WORKERS: u32 = 2;
 const UNLIMITED: u32 = u32::MAX;
 
 /// What Envoy puts before the names of the module's metrics.
-const STATS: &str = "wasmcustom.holdfast.policy.";
+const STATS: &str = "wasmcustom.holdfast.policy=.=";
 
 /// The parts to run.
 #[derive(Clone, Debug)]

@@ -170,7 +170,7 @@ fn run_of_hosts(scene: &Scene, with: bool) -> Recording {
             ("probe_failed", 1),
             ("readmitted", 2),
         ] {
-            recording.stats.insert(format!("orders.key.cluster=orders.{metric}"), value);
+            recording.stats.insert(format!("orders;.;key=.=cluster=orders;.;{metric}"), value);
         }
     }
     recording
@@ -192,7 +192,7 @@ fn count(scene: &Scene, recording: &mut Recording) {
             stats.push(("retries", recording.attempts.iter().sum::<u64>() - fates.len() as u64));
         }
         for (metric, value) in stats {
-            recording.stats.insert(format!("{}.key.cluster=orders.{metric}", caller.policy), value);
+            recording.stats.insert(format!("{};.;key=.=cluster=orders;.;{metric}", caller.policy), value);
         }
     }
 }

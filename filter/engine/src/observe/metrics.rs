@@ -66,16 +66,11 @@ fn of_hosts(metric: Metric) -> Option<HostCount> {
     HostCount::all().find(|counted| outlier::words::metric(*counted) == metric)
 }
 
-/// The metric's full name without Envoy's prefix. A key's `:` and `|` become `_`, because statsd gives them a meaning.
+/// The metric's full name without Envoy's prefix. A label's value stands between `=.=` and `;.;`, where a short `stats_tags` entry
+/// that names no metric finds it, and so does the one that Istio makes of `extraStatTags`. Neither can occur in a policy's name or
+/// in a key's [text](crate::store::keys::text).
 pub fn full_name(policy: &str, key: &str, metric: Metric) -> String {
-    let mut name = String::with_capacity(64);
-    name.push_str("holdfast.policy.");
-    name.push_str(policy);
-    name.push_str(".key.");
-    name.extend(key.chars().map(|c| if matches!(c, ':' | '|') { '_' } else { c }));
-    name.push('.');
-    name.push_str(metric.name());
-    name
+    ["holdfast.policy=.=", policy, ";.;key=.=", key, ";.;", metric.name()].concat()
 }
 
 /// The gauge that signals changes of shared cells between workers.
@@ -110,7 +105,7 @@ mod tests {
     fn names_are_the_contracts() {
         assert_eq!(
             full_name("orders", "cluster=outbound|80||orders.default", Metric::RejectedOpen),
-            "holdfast.policy.orders.key.cluster=outbound_80__orders.default.rejected.open"
+            "holdfast.policy=.=orders;.;key=.=cluster=outbound|80||orders.default;.;rejected.open"
         );
     }
 }

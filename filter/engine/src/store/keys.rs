@@ -50,15 +50,20 @@ pub const ALL: &str = "all";
 /// The text of the key that later values share.
 pub const OVERFLOW: &str = "overflow";
 
-/// The longest value that a key's text shows whole, in bytes.
-const LONGEST_VALUE: usize = 96;
+/// The longest text of a value that stands whole in a key's text, in bytes: room for the longest name in the DNS with a port,
+/// and so for the names that Istio gives to clusters.
+const LONGEST_VALUE: usize = 260;
 
 /// The longest values, joined, that a worker keeps to save making their text again, in bytes.
 pub(crate) const LONGEST_JOINED: usize = 512;
 
-/// The text of the key for these values, which are in the order of `scope.by`:
-/// `cluster=orders,x-tenant=a`. A value that is too long or has bytes outside a plain set is shortened and
-/// marked with a hash, so that different values stay different.
+/// The text of the key for these values, which are in the order of `scope.by`: `cluster=orders,x-tenant=a`.
+///
+/// It stands as it is in the log, the access log and the names of metrics, so it holds nothing that any of them would lose or
+/// mistake. Visible ASCII characters stand for themselves, but for those that separate something somewhere (`"`, `,`, `;`, `=`,
+/// `\`), `%`, `~`, and a dot at a value's end, which Envoy would drop from a label. These and all other bytes are percent-encoded:
+/// the value can be read back, and different values have different texts. A text that becomes too long is cut and ends with `~`
+/// and a hash of the whole value.
 pub fn text(scope: &Scope, values: &[impl AsRef<[u8]>]) -> String {
     if scope.by.is_empty() {
         return ALL.to_owned();
@@ -81,18 +86,31 @@ pub fn text(scope: &Scope, values: &[impl AsRef<[u8]>]) -> String {
 }
 
 fn push_value(text: &mut String, value: &[u8]) {
-    let mut whole = value.len() <= LONGEST_VALUE;
-    for byte in value.iter().take(LONGEST_VALUE) {
-        let plain = byte.is_ascii_alphanumeric() || b"._-/|:@+".contains(byte);
-        text.push(if plain { char::from(*byte) } else { '_' });
-        whole &= plain;
-    }
-    if !whole {
-        text.push('~');
-        for shift in [28, 24, 20, 16, 12, 8, 4, 0] {
-            let digit = (fingerprint::of_text(value) >> shift & 0xf) as u32;
-            text.push(char::from_digit(digit, 16).unwrap_or('0'));
+    let begin = text.len();
+    let mut rest = value.iter();
+    while let Some(byte) = rest.next() {
+        let is_last = rest.len() == 0;
+        let is_plain = matches!(byte, b'!'..=b'~') && !b"\"%,;=\\~".contains(byte) && !(*byte == b'.' && is_last);
+        let size = if is_plain { 1 } else { 3 };
+        if text.len().saturating_sub(begin).saturating_add(size) > LONGEST_VALUE {
+            text.push('~');
+            push_hex(text, fingerprint::of_text(value), 16);
+            return;
         }
+        if is_plain {
+            text.push(char::from(*byte));
+        } else {
+            text.push('%');
+            push_hex(text, u64::from(*byte), 2);
+        }
+    }
+}
+
+/// The last `digits` hexadecimal digits of a number.
+fn push_hex(text: &mut String, number: u64, digits: u32) {
+    for place in (0..digits).rev() {
+        let digit = (number >> place.saturating_mul(4) & 0xf) as u32;
+        text.extend(char::from_digit(digit, 16).map(|digit| digit.to_ascii_uppercase()));
     }
 }
 
@@ -405,14 +423,71 @@ mod tests {
         }
     }
 
+    fn of(value: &[u8]) -> String {
+        let mut text = String::new();
+        push_value(&mut text, value);
+        text
+    }
+
     #[test]
-    fn plain_values_show_whole_and_others_stay_distinct() {
-        let scope = scope(4);
-        assert_eq!(text(&scope, &["orders", "a"]), "cluster=orders,x-tenant=a");
-        let quoted = text(&scope, &[&b"orders"[..], b"a\"b"]);
-        assert!(quoted.starts_with("cluster=orders,x-tenant=a_b~"), "{quoted}");
-        assert_ne!(quoted, text(&scope, &["orders", "a'b"]));
-        assert!(text(&scope, &[vec![0xff; 9000], vec![]]).len() < 200);
+    fn values_that_a_stat_name_can_carry_stand_as_they_are() {
+        assert_eq!(text(&scope(4), &["orders", "a"]), "cluster=orders,x-tenant=a");
+        assert_eq!(text(&scope(4), &["", ""]), "cluster=,x-tenant=");
+        for value in
+            ["outbound|8080|v1|orders.default.svc.cluster.local", "[::1]:8080", "shop.test:443", "a_b", "{a}/b+c?d&e"]
+        {
+            assert_eq!(of(value.as_bytes()), value);
+        }
+    }
+
+    #[test]
+    fn what_separates_something_or_is_no_visible_character_is_percent_encoded() {
+        assert_eq!(of(b"a b; decision=admitted"), "a%20b%3B%20decision%3Dadmitted");
+        assert_eq!(of(b"\xff\xfe\r\n\0\x7f"), "%FF%FE%0D%0A%00%7F");
+        assert_eq!(of("caf\u{e9}".as_bytes()), "caf%C3%A9");
+        assert_eq!(of(br#"100%,"~\"#), "100%25%2C%22%7E%5C");
+        assert_eq!(of(b";.;key=.=x;.;"), "%3B.%3Bkey%3D.%3Dx%3B.%3B");
+        assert_eq!([of(b"shop.test."), of(b"."), of(b"a..b.."), of(b".a")], ["shop.test%2E", "%2E", "a..b.%2E", ".a"]);
+    }
+
+    #[test]
+    fn a_value_can_be_read_back_from_its_text() {
+        let decode = |text: &str| {
+            let mut bytes = text.bytes();
+            core::iter::from_fn(|| match bytes.next()? {
+                b'%' => {
+                    let digits = [bytes.next()?, bytes.next()?];
+                    u8::from_str_radix(core::str::from_utf8(&digits).ok()?, 16).ok()
+                }
+                byte => Some(byte),
+            })
+            .collect::<Vec<u8>>()
+        };
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                let value = [first, second];
+                assert_eq!(decode(&of(&value)), value);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_cut_and_stays_distinct() {
+        let long = |last: u8| [&[b'x'; 400][..], &[last]].concat();
+        let cut = of(&long(b'a'));
+        assert_eq!(cut.len(), LONGEST_VALUE + 17);
+        assert_eq!(cut.split_once('~').unwrap().0, "x".repeat(LONGEST_VALUE));
+        assert_ne!(cut, of(&long(b'b')));
+        assert_eq!(of(&[b'x'; LONGEST_VALUE]), "x".repeat(LONGEST_VALUE), "as long as can be");
+        assert_eq!(of(&[b'x'; LONGEST_VALUE + 1]).split('~').count(), 2);
+        assert_ne!(
+            of(&[b'x'; LONGEST_VALUE + 1]),
+            of(of(&[b'x'; LONGEST_VALUE + 1]).as_bytes()),
+            "nobody can write a hash"
+        );
+        let encoded = of(&[0xff; 9000]);
+        assert!(encoded.starts_with("%FF%FF") && encoded.len() < LONGEST_VALUE + 18, "{encoded}");
+        assert!(encoded.split_once('~').unwrap().0.len().is_multiple_of(3), "no escape is cut");
     }
 
     fn anything(_: &mut dyn Store, _: Occupant) -> Worth {

@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_breaker_that_did_not_close_is_noticed() {
         let (scene, mut with, without) = test_data::runs("outage");
-        with.stats.insert("items.key.cluster=orders.breaker_state".to_owned(), 2);
+        with.stats.insert("items;.;key=.=cluster=orders;.;breaker_state".to_owned(), 2);
         assert_eq!(
             test_data::broken(&scene, &with, &without),
             ["the breaker items closed after the outage"],

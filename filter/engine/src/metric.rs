@@ -3,7 +3,7 @@
 use holdfast_policy::document::Reason;
 
 /// A metric of one key. Full name: `holdfast.policy=.=<policy>;.;key=.=<key>;.;<metric>`, which Envoy prefixes with
-/// `wasmcustom.`.
+/// `wasmcustom.`. A label that only some metrics have goes before the metric's own name: `host=.=<address>;.;`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Metric {

@@ -74,6 +74,13 @@ target_check() {
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"
 }
 
+#: add --istio HOST:PORT... [RESOURCES.yaml...]  prints the resources that put Holdfast before a service, from those that it has
+#: add --help       lists what else it takes: --namespace, --gateway, --policy, --module
+target_add() {
+  cd "$caller_dir" # a relative path is the caller's
+  cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-add -- "$@"
+}
+
 #: lint             format, layers, clippy, documentation and dependencies, warnings are errors: native code, the module, fuzz/, shell scripts
 target_lint() {
   cd "$root"

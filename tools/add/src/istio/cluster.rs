@@ -1,0 +1,220 @@
+//! What Istio makes of a port of a service: its clusters, their names, and the facts about each.
+
+use super::rule::Rule;
+use super::service::{Port, PortProtocol, Resolution, Service};
+use super::traffic::{Choice, Traffic, effective};
+use crate::facts::{Balancing, Connections, Locality, Names, Protocol, Steering, Upstream, Warmup};
+use crate::place::Report;
+
+/// Which proxies the resources are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxy {
+    /// Sidecars, for the requests of their applications.
+    Sidecar,
+    /// An ingress or egress gateway.
+    Gateway,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Its name in Envoy.
+    pub name: String,
+    /// What a DestinationRule says of it.
+    pub traffic: Traffic,
+    /// How it is reached and balanced.
+    pub upstream: Upstream,
+    /// Whether it has to be made anew, because a merge cannot take away what Envoy refuses beside Holdfast.
+    pub restated: bool,
+}
+
+/// A service's port with all its clusters: the whole, then subset by subset.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clusters {
+    /// The service.
+    pub service: Service,
+    /// The port.
+    pub port: Port,
+    /// The listeners through which requests for it come, by their ports.
+    pub listeners: Vec<u16>,
+    /// Its clusters.
+    pub all: Vec<Cluster>,
+    /// Labels of the callers that the rule is for; none for all.
+    pub callers: Vec<(String, String)>,
+    /// What the routes do about retries, where all of them do the same.
+    pub retries: super::route::Retries,
+}
+
+impl Clusters {
+    /// The cluster of the whole service.
+    pub fn name(&self, subset: &str) -> String {
+        format!("outbound|{}|{subset}|{}", self.port.number, self.service.host)
+    }
+
+    /// A glob for all of its clusters, today's and tomorrow's subsets.
+    pub fn glob(&self) -> String {
+        self.name("*")
+    }
+
+    /// Whether one patch does for all of them.
+    pub fn alike(&self) -> bool {
+        let restated = self.all.iter().any(|cluster| cluster.restated);
+        !restated && self.all.windows(2).all(|two| matches!(two, [a, b] if a.upstream == b.upstream))
+    }
+
+    /// Whether a host of every one of them can be named.
+    pub fn steered(&self) -> bool {
+        self.all.iter().all(|cluster| cluster.upstream.steering.possible())
+    }
+}
+
+/// The clusters of a port, or why there is nothing that Holdfast could do for it.
+pub fn clusters(
+    service: &Service,
+    port: &Port,
+    rule: Option<&Rule>,
+    proxy: Proxy,
+    report: &mut Report,
+) -> Option<Vec<Cluster>> {
+    let policy = rule.and_then(|rule| rule.policy.as_ref());
+    let whole = std::iter::once((String::new(), None));
+    let subsets = rule.into_iter().flat_map(|rule| &rule.subsets);
+    let subsets = subsets.map(|subset| (subset.name.clone(), subset.policy.as_ref()));
+    let mut found = Vec::new();
+    for (subset, own) in whole.chain(subsets) {
+        let traffic = effective(policy, own, port.number);
+        let name = format!("outbound|{}|{subset}|{}", port.number, service.host);
+        let protocol = protocol(port, &traffic, proxy, report)?;
+        let steering = steering(service, &traffic, proxy);
+        let locality = locality(service, &traffic);
+        let mut upstream = Upstream {
+            protocol,
+            connections: connections(&traffic),
+            names: names(&traffic),
+            balancing: balancing(&traffic),
+            locality,
+            steering,
+        };
+        let weighs = locality != Locality::None;
+        if weighs && upstream.steering.possible() && matches!(service.resolution, Resolution::Dns | Resolution::DnsOne)
+        {
+            let reason = "its DNS hosts are in the cluster, with priorities that Istio makes for each proxy, beside a setting of \
+                localities that Envoy refuses together with override_host";
+            upstream.steering = Steering::Impossible(reason.to_owned());
+        }
+        let restated = weighs && upstream.steering.possible();
+        found.push(Cluster { name, traffic, upstream, restated });
+    }
+    Some(found)
+}
+
+/// HTTP, or an error that says what it is instead.
+fn protocol(port: &Port, traffic: &Traffic, proxy: Proxy, report: &mut Report) -> Option<Protocol> {
+    let http = traffic.pool.as_ref().map(|pool| pool.http.clone()).unwrap_or_default();
+    let http2 = || Protocol::Http2 { max_concurrent_streams: http.max_streams, keepalive: http.keepalive.clone() };
+    let originates = || {
+        use super::traffic::TlsMode::{Mutual, Simple};
+        traffic.tls.as_ref().is_some_and(|tls| matches!(tls.mode, Simple | Mutual))
+    };
+    let wrong = |problem: String, report: &mut Report| {
+        match &port.place {
+            Some(place) => report.error(place, problem),
+            None => report.wrong(problem),
+        }
+        None
+    };
+    let (declared, sniffed) = match port.protocol {
+        PortProtocol::Http => (Protocol::Http1, false),
+        PortProtocol::Http2 | PortProtocol::Grpc => (http2(), false),
+        // A gateway never looks into what comes: it speaks HTTP/1.1.
+        PortProtocol::Undeclared if proxy == Proxy::Gateway => (Protocol::Http1, false),
+        PortProtocol::Undeclared => (Protocol::Client, true),
+        PortProtocol::Https if originates() => (Protocol::Http1, false),
+        PortProtocol::Https => {
+            let problem = format!(
+                "port {} is HTTPS, made by the application: Envoy sees no requests in it. A DestinationRule with tls.mode SIMPLE makes \
+                 TLS of HTTP",
+                port.number
+            );
+            return wrong(problem, report);
+        }
+        PortProtocol::Other(name) => {
+            let problem = format!(
+                "port {} speaks {name}, not HTTP: name it http, http2 or grpc (or http-...), or set appProtocol, if it does",
+                port.number
+            );
+            return wrong(problem, report);
+        }
+    };
+    if http.client_protocol {
+        return Some(Protocol::Client);
+    }
+    Some(if http.upgrade == Some(true) && !sniffed { http2() } else { declared })
+}
+
+fn connections(traffic: &Traffic) -> Connections {
+    let Some(pool) = &traffic.pool else { return Connections::default() };
+    Connections {
+        idle_timeout: pool.http.idle_timeout.or(pool.tcp.idle_timeout),
+        max_requests: pool.http.max_per_connection,
+        max_duration: pool.tcp.max_connection_duration,
+    }
+}
+
+/// Istio takes names from requests where TLS is originated and the rule names none.
+fn names(traffic: &Traffic) -> Names {
+    use super::traffic::TlsMode::{Mutual, Simple};
+    match &traffic.tls {
+        Some(tls) if matches!(tls.mode, Simple | Mutual) => {
+            let auto_sni = tls.sni.is_none();
+            Names { auto_sni, auto_san_validation: auto_sni && tls.names.is_empty() && !tls.unverified }
+        }
+        _ => Names::default(),
+    }
+}
+
+fn balancing(traffic: &Traffic) -> Balancing {
+    let Some(balancer) = &traffic.balancer else { return Balancing::LeastRequest(None) };
+    let warmup = balancer.warmup.as_ref().map(|warmup| Warmup {
+        window: warmup.duration,
+        aggression: warmup.aggression,
+        minimum: warmup.minimum,
+    });
+    match balancer.choice {
+        Choice::LeastRequest | Choice::Passthrough => Balancing::LeastRequest(warmup),
+        Choice::RoundRobin => Balancing::RoundRobin(warmup),
+        Choice::Random => Balancing::Random,
+        Choice::Ring(size) => Balancing::RingHash(size),
+        Choice::Maglev(size) => Balancing::Maglev(size),
+    }
+}
+
+/// What Istio sets beside priorities. Source: istio/istio, loadbalancer.go, `ApplyToCluster` and `GetEffectiveLbSetting`.
+fn locality(service: &Service, traffic: &Traffic) -> Locality {
+    let balancer = traffic.balancer.as_ref();
+    if let Some(zones) = balancer.and_then(|balancer| balancer.zones.as_ref()) {
+        return Locality::ZoneAware { min_cluster_size: zones.min_cluster_size, enabled: zones.enabled };
+    }
+    if let Some(setting) = balancer.and_then(|balancer| balancer.locality.as_ref()) {
+        let fails_over = traffic.outlier.is_some() && setting.failover;
+        let weighs = setting.enabled && (setting.distribute || fails_over);
+        return if weighs { Locality::Weighted } else { Locality::None };
+    }
+    if service.nearby.is_some() { Locality::Weighted } else { Locality::None }
+}
+
+fn steering(service: &Service, traffic: &Traffic, proxy: Proxy) -> Steering {
+    let no = |reason: &str| Steering::Impossible(reason.to_owned());
+    if traffic.balancer.as_ref().is_some_and(|balancer| balancer.choice == Choice::Passthrough) {
+        return no("its loadBalancer is PASSTHROUGH: the caller has chosen the host (ORIGINAL_DST)");
+    }
+    match service.resolution {
+        Resolution::Endpoints | Resolution::Dns | Resolution::DnsOne => Steering::Possible,
+        // A gateway has no original destination, so Istio gives it the endpoints.
+        Resolution::None if proxy == Proxy::Gateway => Steering::Possible,
+        Resolution::None => {
+            no("the caller has chosen the host: the service is headless or has resolution NONE (ORIGINAL_DST)")
+        }
+        Resolution::DnsDynamic => no("its hosts are looked up request by request (DYNAMIC_DNS)"),
+    }
+}

@@ -1,0 +1,292 @@
+//! All that the user's resources say, and what of it is about the services that are asked for.
+
+use super::cluster::{Clusters, Proxy, clusters};
+use super::route::{self, Route};
+use super::rule::{self, Rule};
+use super::service::{self, Port, PortProtocol, Resolution, Service, Target};
+use crate::documents::{self, Document};
+use crate::place::{Place, Report};
+use crate::policy::Policy;
+use crate::request::{HostPort, Request};
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Known {
+    services: Vec<Service>,
+    rules: Vec<Rule>,
+    routes: Vec<Route>,
+    gateways: Vec<Gateway>,
+    /// Whether any resource was given.
+    any: bool,
+}
+
+/// A gateway's pods.
+#[derive(Debug, Clone)]
+struct Gateway {
+    namespace: String,
+    labels: Vec<(String, String)>,
+    place: Place,
+}
+
+impl Known {
+    /// Reads all files.
+    pub fn read(request: &Request, report: &mut Report) -> Self {
+        let mut known = Known::default();
+        for file in &request.files {
+            for document in documents::read(file, report) {
+                known.take(&document, &request.domain, report);
+            }
+        }
+        known.any = !request.files.is_empty();
+        known.contradictions(report);
+        known
+    }
+
+    fn take(&mut self, document: &Document, domain: &str, report: &mut Report) {
+        match (document.group.as_str(), document.kind.as_str()) {
+            ("", "Service") => self.services.extend(service::kubernetes(document, domain, report)),
+            ("networking.istio.io", "ServiceEntry") => self.services.extend(service::entry(document, report)),
+            ("networking.istio.io", "DestinationRule") => self.rules.extend(rule::read(document, domain, report)),
+            ("networking.istio.io", "VirtualService") => self.routes.extend(route::read(document, domain, report)),
+            ("networking.istio.io", "Gateway") => self.gateways.extend(istio_gateway(document, report)),
+            ("gateway.networking.k8s.io", "Gateway") => self.gateways.push(kubernetes_gateway(document)),
+            _ => report.warn(&document.place, "is of no matter here and was not read"),
+        }
+    }
+
+    /// Two resources for one host cannot both hold.
+    fn contradictions(&self, report: &mut Report) {
+        for (index, service) in self.services.iter().enumerate() {
+            let same = |other: &&Service| other.host == service.host && other.namespace == service.namespace;
+            let Some(first) = self.services.iter().take(index).find(same) else { continue };
+            let (Some(place), Some(earlier)) = (&service.place, &first.place) else { continue };
+            for port in &service.ports {
+                let Some(known) = first.ports.iter().find(|known| known.number == port.number) else { continue };
+                if known.protocol != port.protocol {
+                    let place = port.place.as_ref().unwrap_or(place);
+                    report.error(
+                        place,
+                        format!("port {} of {} speaks something else in {earlier}", port.number, service.host),
+                    );
+                }
+            }
+            if first.resolution != service.resolution {
+                report.error(
+                    &place.root("spec"),
+                    format!("the hosts of {} are found in another way in {earlier}", service.host),
+                );
+            }
+        }
+    }
+
+    /// The clusters of each service that is asked for.
+    pub fn services(&self, request: &Request, report: &mut Report) -> Vec<Clusters> {
+        let proxy = if request.gateway { Proxy::Gateway } else { Proxy::Sidecar };
+        let mut found: Vec<Clusters> = Vec::new();
+        for asked in &request.services {
+            let Some(service) = self.service(asked, request, report) else { continue };
+            let Some(port) = port(&service, asked, report) else { continue };
+            if found.iter().any(|other| other.service.host == service.host && other.port.number == port.number) {
+                report.wrong(format!("{}:{} is asked for twice", asked.host, asked.port));
+                continue;
+            }
+            let namespace = request
+                .namespace
+                .clone()
+                .unwrap_or_else(|| if request.gateway { rule::ROOT.to_owned() } else { service.namespace.clone() });
+            let rule = rule::choose(&self.rules, &service, &namespace, report);
+            let Some(all) = clusters(&service, &port, rule.as_ref(), proxy, report) else { continue };
+            found.push(Clusters {
+                listeners: route::listeners(&self.routes, &self.services, &service, port.number),
+                retries: route::retries_of(&self.routes, &service, port.number),
+                callers: rule.map(|rule| rule.callers).unwrap_or_default(),
+                service,
+                port,
+                all,
+            });
+        }
+        self.strangers(&found, report);
+        found
+    }
+
+    fn service(&self, asked: &HostPort, request: &Request, report: &mut Report) -> Option<Service> {
+        let fits = |service: &&Service| fits(service, &asked.host, request);
+        let found: Vec<&Service> = self.services.iter().filter(fits).collect();
+        match found.as_slice() {
+            [] if self.any => {
+                let known = self.services.iter().map(|service| service.host.as_str()).collect::<Vec<_>>().join(", ");
+                let known = if known.is_empty() { "none at all".to_owned() } else { known };
+                report.wrong(format!(
+                    "{}:{}: no Service or ServiceEntry of these resources is this host (they are {known})",
+                    asked.host, asked.port
+                ));
+                None
+            }
+            [] => undocumented(asked, request, report),
+            [first, rest @ ..]
+                if rest.iter().all(|other| other.host == first.host && other.namespace == first.namespace) =>
+            {
+                // Several ServiceEntries may have a port each.
+                let mut service = (*first).clone();
+                service.ports.extend(rest.iter().flat_map(|other| other.ports.clone()));
+                Some(service)
+            }
+            several => {
+                let hosts = several
+                    .iter()
+                    .map(|service| format!("{} in {}", service.host, service.namespace))
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                report.wrong(format!("{}:{}: could be each of {hosts}: give it in full", asked.host, asked.port));
+                None
+            }
+        }
+    }
+
+    /// A rule for a host that none of the resources is: most likely one for another service than was meant.
+    fn strangers(&self, found: &[Clusters], report: &mut Report) {
+        if found.is_empty() {
+            return;
+        }
+        for rule in &self.rules {
+            if !self.services.iter().any(|service| rule.fits(&service.host).is_some())
+                && !found.iter().any(|clusters| rule.fits(&clusters.service.host).is_some())
+            {
+                let hosts = found.iter().map(|clusters| clusters.service.host.as_str()).collect::<Vec<_>>().join(", ");
+                let problem = format!("is for {}, and the services here are {hosts}", rule.host);
+                report.error(&rule.place.root("spec.host"), problem);
+            }
+        }
+    }
+
+    /// The namespace and the labels of the gateway's pods.
+    pub fn gateway(&self, request: &Request, report: &mut Report) -> Option<(String, Vec<(String, String)>)> {
+        if !request.labels.is_empty() {
+            return Some((rule::ROOT.to_owned(), Vec::new()));
+        }
+        let Some(first) = self.gateways.first() else {
+            report.wrong("--gateway needs the Gateway among the resources, or --label KEY=VALUE of its pods");
+            return None;
+        };
+        if let Some(other) =
+            self.gateways.iter().find(|other| (&other.namespace, &other.labels) != (&first.namespace, &first.labels))
+        {
+            report.error(&other.place, format!("has other pods than {}: ask for one gateway at a time", first.place));
+            return None;
+        }
+        Some((first.namespace.clone(), first.labels.clone()))
+    }
+
+    /// What works, and not as one might think.
+    pub fn warn(&self, services: &[Clusters], policy: &Policy, report: &mut Report) {
+        for clusters in services {
+            let mut ejects = false;
+            for cluster in &clusters.all {
+                let pool = cluster.traffic.pool.as_ref();
+                if let Some(most) = pool.and_then(|pool| pool.http.max_retries).filter(|_| policy.retries) {
+                    report.note(format!("{}: connectionPool.http.maxRetries lets {most} retries be in flight, whatever the policy's budget says", cluster.name));
+                }
+                if cluster.traffic.retry_budget.is_some() && policy.retries {
+                    report.note(format!(
+                        "{}: its retryBudget limits retries beside the policy's own budget",
+                        cluster.name
+                    ));
+                }
+                ejects |=
+                    policy.ejects && cluster.traffic.outlier.as_ref().is_some_and(super::traffic::Outlier::ejects);
+            }
+            let host = &clusters.service.host;
+            if ejects {
+                report.note(format!("{host}: outlierDetection ejects hosts beside the policy's outlier: with consecutive5xxErrors: 0 and consecutiveGatewayErrors: 0 it keeps locality failover and ejects nothing"));
+            }
+            if clusters.retries == route::Retries::Various && policy.retries {
+                report.note(format!("{host}: its routes differ in their retries, so each keeps its own wait before a retry, and the longer of that and the policy's counts"));
+            }
+            if clusters.port.protocol == PortProtocol::Undeclared {
+                report.note(format!("{host}: port {} says no protocol: Istio looks at what comes, and only requests that look like HTTP are governed", clusters.port.number));
+            }
+        }
+    }
+}
+
+/// Whether what was asked for names a service: in full, `orders.shop`, or `orders` in the callers' namespace or the only one.
+fn fits(service: &Service, host: &str, request: &Request) -> bool {
+    if service.host == host {
+        return true;
+    }
+    let kubernetes = service.host == format!("{}.{}.svc.{}", service.name, service.namespace, request.domain);
+    let short = [
+        service.name.clone(),
+        format!("{}.{}", service.name, service.namespace),
+        format!("{}.{}.svc", service.name, service.namespace),
+    ];
+    kubernetes && short.iter().any(|short| short == host)
+}
+
+/// A service of which nothing was given but its name and what it speaks.
+fn undocumented(asked: &HostPort, request: &Request, report: &mut Report) -> Option<Service> {
+    let HostPort { host, port } = asked;
+    let Some(protocol) = &request.protocol else {
+        let problem = "give its resources (kubectl get service,destinationrule,virtualservice -o yaml), so that nothing that they say \
+            is lost, or --protocol if there are none";
+        report.wrong(format!("{host}:{port}: {problem}"));
+        return None;
+    };
+    let protocol = match protocol.as_str() {
+        "http2" => PortProtocol::Http2,
+        "grpc" => PortProtocol::Grpc,
+        _ => PortProtocol::Http,
+    };
+    let parts: Vec<&str> = host.split('.').collect();
+    let suffix = format!(".svc.{}", request.domain);
+    let (name, namespace) = match parts.as_slice() {
+        [name, namespace, ..] if host.ends_with(&suffix) => ((*name).to_owned(), (*namespace).to_owned()),
+        _ => {
+            let Some(namespace) = &request.namespace else {
+                report.wrong(format!(
+                    "{host}:{port}: give the host in full (orders.shop{suffix}), or --namespace of its callers"
+                ));
+                return None;
+            };
+            (host.trim_start_matches("*.").to_owned(), namespace.clone())
+        }
+    };
+    let port = Port { number: *port, target: Some(Target::Number(*port)), protocol, place: None };
+    Some(Service {
+        host: host.clone(),
+        name,
+        namespace,
+        ports: vec![port],
+        resolution: Resolution::Endpoints,
+        external: false,
+        nearby: None,
+        selector: Vec::new(),
+        place: None,
+    })
+}
+
+fn port(service: &Service, asked: &HostPort, report: &mut Report) -> Option<Port> {
+    let found = service.ports.iter().find(|port| port.number == asked.port).cloned();
+    if found.is_none() {
+        let ports = service.ports.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
+        let problem = format!("has no port {} (it has {ports})", asked.port);
+        match &service.place {
+            Some(place) => report.error(&place.root("spec.ports"), problem),
+            None => report.wrong(format!("{}: {problem}", service.host)),
+        }
+    }
+    found
+}
+
+fn istio_gateway(document: &Document, report: &mut Report) -> Option<Gateway> {
+    let spec = document.spec(report)?;
+    let selector = spec.required("selector", report)?.object(report)?;
+    let labels = selector.entries().filter_map(|(key, field)| Some((key.to_owned(), field.value.as_str()?.to_owned())));
+    // Its pods may be in any namespace: in Istio's root namespace a resource is for all.
+    Some(Gateway { namespace: rule::ROOT.to_owned(), labels: labels.collect(), place: document.place.clone() })
+}
+
+fn kubernetes_gateway(document: &Document) -> Gateway {
+    let label = ("gateway.networking.k8s.io/gateway-name".to_owned(), document.name.clone());
+    Gateway { namespace: document.namespace.clone(), labels: vec![label], place: document.place.clone() }
+}

@@ -1,0 +1,196 @@
+//! The policy document: the user's, or one with every default; bound to the clusters that the resources are about.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use holdfast_policy::config;
+use holdfast_policy::document::Document;
+use holdfast_policy::glob::Glob;
+use serde_norway::{Mapping, Value};
+
+use crate::json;
+use crate::place::Report;
+
+/// A service as policies see it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Names for its policy, the best one first; the first that no other target has is taken.
+    pub names: Vec<String>,
+    /// The glob that its clusters' names match.
+    pub cluster: String,
+    /// One of those names, to try globs with.
+    pub example: String,
+    /// Whether a host can be named.
+    pub steered: bool,
+    /// Whether its port says that it speaks gRPC.
+    pub grpc: bool,
+}
+
+/// A document that is ready to be printed.
+#[derive(Debug)]
+pub struct Policy {
+    /// Its text, in lines.
+    pub text: String,
+    /// Whether a policy of it has `retry`.
+    pub retries: bool,
+    /// Whether a policy of it has `outlier`.
+    pub ejects: bool,
+}
+
+/// What the document is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Requests that leave for a service.
+    Calls,
+    /// Requests that come to one's own application.
+    Served,
+}
+
+/// The document of a file, each policy that names no cluster bound to the targets' clusters.
+pub fn from_file(file: &str, targets: &[Target], report: &mut Report) -> Option<Policy> {
+    let bytes = match fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            report.wrong(format!("{file}: cannot be read: {error}"));
+            return None;
+        }
+    };
+    if let Err(errors) = config::parse(&bytes) {
+        for error in errors.listed() {
+            report.wrong(format!("{file}: {error}"));
+        }
+        if errors.unlisted() > 0 {
+            report.wrong(format!("{file}: and {} more", errors.unlisted()));
+        }
+        return None;
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let mut value: Value = serde_json::from_slice(bytes).ok()?;
+    bind(file, &mut value, targets, report);
+    finished(file, &value, targets, report)
+}
+
+fn bind(file: &str, value: &mut Value, targets: &[Target], report: &mut Report) {
+    let Some(Value::Sequence(policies)) = value.get_mut("policies") else { return };
+    for (index, policy) in policies.iter_mut().enumerate() {
+        let Some(policy) = policy.as_mapping_mut() else { continue };
+        let clusters: Vec<Value> = targets.iter().map(|target| target.cluster.clone().into()).collect();
+        let bound = match policy.get_mut("match") {
+            Some(Value::Mapping(found)) => {
+                let bound = found.contains_key("cluster");
+                if !bound {
+                    found.insert("cluster".into(), clusters.into());
+                }
+                bound
+            }
+            _ => {
+                let mut found = Mapping::new();
+                found.insert("cluster".into(), clusters.into());
+                put_behind(policy, "name", "match", Value::Mapping(found));
+                false
+            }
+        };
+        if bound && !governs(policy, targets) {
+            let names = targets.iter().map(|target| format!("\"{}\"", target.cluster)).collect::<Vec<_>>().join(", ");
+            report.note(format!("{file}: policies[{index}].match.cluster: matches none of the clusters here: {names}"));
+        }
+    }
+}
+
+/// Puts a key behind another one: a match reads well behind its policy's name.
+fn put_behind(policy: &mut Mapping, before: &str, key: &str, value: Value) {
+    let mut value = Some(value);
+    let mut out = Mapping::new();
+    for (name, old) in std::mem::take(policy) {
+        if name == key {
+            continue;
+        }
+        let here = name == before;
+        out.insert(name, old);
+        if here && let Some(value) = value.take() {
+            out.insert(key.into(), value);
+        }
+    }
+    if let Some(value) = value {
+        out.insert(key.into(), value);
+    }
+    *policy = out;
+}
+
+fn governs(policy: &Mapping, targets: &[Target]) -> bool {
+    let globs = policy.get("match").and_then(|found| found.get("cluster")).and_then(Value::as_sequence);
+    let globs = globs.into_iter().flatten().filter_map(|glob| Glob::new(glob.as_str()?, None).ok());
+    globs.into_iter().any(|glob| targets.iter().any(|target| glob.matches(target.example.as_bytes())))
+}
+
+/// A policy for each target, with every default, and a fallback while its breaker is open.
+pub fn by_default(targets: &[Target], side: Side, report: &mut Report) -> Option<Policy> {
+    let mut taken = BTreeSet::new();
+    let mut policies = Vec::new();
+    for target in targets {
+        let free = target.names.iter().find(|name| taken.insert((*name).clone()));
+        let Some(name) = free else {
+            report.wrong(format!("{} is asked for twice", target.example));
+            return None;
+        };
+        policies.push(default_policy(name, target, side));
+    }
+    let mut document = Mapping::new();
+    document.insert("policies".into(), policies.into());
+    finished("the default policy", &Value::Mapping(document), targets, report)
+}
+
+fn default_policy(name: &str, target: &Target, side: Side) -> Value {
+    let object = |entries: &[(&str, Value)]| {
+        Value::Mapping(entries.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect())
+    };
+    let list = |items: &[Value]| Value::Sequence(items.to_vec());
+    let mut policy =
+        vec![("name", Value::from(name)), ("match", object(&[("cluster", list(&[target.cluster.clone().into()]))]))];
+    match side {
+        Side::Calls => {
+            let respond = if target.grpc {
+                object(&[("grpc_status", "UNAVAILABLE".into())])
+            } else {
+                let body = object(&[
+                    ("error", format!("{name} is not available").into()),
+                    ("reason", "${reason}".into()),
+                    ("retry_after", "${retry_after}".into()),
+                ]);
+                let headers = object(&[("content-type", "application/json".into())]);
+                object(&[("status", 503.into()), ("headers", headers), ("body", body)])
+            };
+            policy.push(("breaker", object(&[])));
+            policy.push(("retry", object(&[])));
+            if target.steered {
+                policy.push(("outlier", object(&[])));
+            }
+            policy.push(("fallback", list(&[object(&[("on", list(&["open".into()])), ("respond", respond)])])));
+        }
+        Side::Served => policy.push(("throttle", object(&[]))),
+    }
+    object(&policy)
+}
+
+fn finished(name: &str, value: &Value, targets: &[Target], report: &mut Report) -> Option<Policy> {
+    let text = json::pretty(value);
+    // Binding may have made a glob or a list too long; the document as a whole is what the module reads.
+    let document: Document = match config::parse(text.as_bytes()) {
+        Ok(document) => document,
+        Err(errors) => {
+            for error in errors.listed() {
+                report.wrong(format!("{name}, bound to its clusters: {error}"));
+            }
+            return None;
+        }
+    };
+    let ejects = document.policies.iter().any(|policy| policy.outlier.is_some());
+    for target in targets.iter().filter(|target| ejects && !target.steered) {
+        report.note(format!(
+            "{}: hosts are judged, but none can be left out: see the comments in the output",
+            target.example
+        ));
+    }
+    let retries = document.policies.iter().any(|policy| policy.retry.is_some());
+    Some(Policy { text: text + "\n", retries, ejects })
+}

@@ -1,0 +1,354 @@
+//! YAML as it is printed: keys in the order in which they are given, a comment above a key, JSON as a block.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// A value to print.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Yaml {
+    /// As it stands, quoted where it has to be.
+    Text(String),
+    /// A number, a boolean: as it stands.
+    Plain(String),
+    /// Several lines, as a block.
+    Block(String),
+    /// A list.
+    List(Vec<Yaml>),
+    /// An object.
+    Map(Vec<Entry>),
+    /// A small list or object on one line.
+    Line(Box<Yaml>),
+}
+
+/// A key with its value and the comment above it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    key: String,
+    value: Yaml,
+    comment: String,
+}
+
+/// The longest line of a comment, with its indentation.
+const WIDTH: usize = 126;
+
+impl Yaml {
+    /// An empty object.
+    pub fn map() -> Self {
+        Yaml::Map(Vec::new())
+    }
+
+    /// The object with one more key.
+    #[must_use]
+    pub fn with(self, key: &str, value: impl Into<Yaml>) -> Self {
+        self.noted("", key, value)
+    }
+
+    /// The object with one more key if there is a value.
+    #[must_use]
+    pub fn with_some(self, key: &str, value: Option<impl Into<Yaml>>) -> Self {
+        match value {
+            Some(value) => self.with(key, value),
+            None => self,
+        }
+    }
+
+    /// The object with one more key, and a comment above it.
+    #[must_use]
+    pub fn noted(mut self, comment: &str, key: &str, value: impl Into<Yaml>) -> Self {
+        if let Yaml::Map(entries) = &mut self {
+            entries.push(Entry { key: key.to_owned(), value: value.into(), comment: comment.to_owned() });
+        }
+        self
+    }
+
+    /// The value on one line.
+    #[must_use]
+    pub fn line(self) -> Self {
+        Yaml::Line(Box::new(self))
+    }
+
+    /// Whether it is an object without keys.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Yaml::Map(entries) if entries.is_empty())
+    }
+
+    /// The value as a document, which ends in a newline.
+    pub fn document(&self) -> String {
+        let mut out = String::new();
+        self.block(0, &mut out);
+        out
+    }
+
+    /// Writes lines that begin at `indent`; the first one's indentation is written by the caller where `out` does not end a line.
+    fn block(&self, indent: usize, out: &mut String) {
+        match self {
+            Yaml::Map(entries) if !entries.is_empty() => {
+                for entry in entries {
+                    comment(&entry.comment, indent, out);
+                    pad(indent, out);
+                    entry.write(indent, out);
+                }
+            }
+            Yaml::List(items) if !items.is_empty() => {
+                for item in items {
+                    comment(item.first_comment(), indent, out);
+                    pad(indent, out);
+                    out.push('-');
+                    item.after_dash(indent, out);
+                }
+            }
+            other => {
+                pad(indent, out);
+                other.inline(out);
+                out.push('\n');
+            }
+        }
+    }
+
+    fn first_comment(&self) -> &str {
+        match self {
+            Yaml::Map(entries) => entries.first().map_or("", |entry| &entry.comment),
+            _ => "",
+        }
+    }
+
+    fn after_key(&self, indent: usize, out: &mut String) {
+        match self {
+            Yaml::Map(entries) if !entries.is_empty() => {
+                out.push('\n');
+                self.block(indent + 2, out);
+            }
+            // A list stands as deep as its key.
+            Yaml::List(items) if !items.is_empty() => {
+                out.push('\n');
+                self.block(indent, out);
+            }
+            Yaml::Block(text) => {
+                out.push_str(" |\n");
+                for line in text.lines() {
+                    if !line.is_empty() {
+                        pad(indent + 2, out);
+                    }
+                    out.push_str(line);
+                    out.push('\n');
+                }
+            }
+            other => {
+                out.push(' ');
+                other.inline(out);
+                out.push('\n');
+            }
+        }
+    }
+
+    fn after_dash(&self, indent: usize, out: &mut String) {
+        match self {
+            Yaml::Map(entries) if !entries.is_empty() => {
+                // The first key stands behind the dash, its comment above both.
+                for (index, entry) in entries.iter().enumerate() {
+                    if index == 0 {
+                        out.push(' ');
+                    } else {
+                        comment(&entry.comment, indent + 2, out);
+                        pad(indent + 2, out);
+                    }
+                    entry.write(indent + 2, out);
+                }
+            }
+            other => {
+                out.push(' ');
+                other.inline(out);
+                out.push('\n');
+            }
+        }
+    }
+
+    fn inline(&self, out: &mut String) {
+        match self {
+            Yaml::Text(text) | Yaml::Block(text) => out.push_str(&scalar(text)),
+            Yaml::Plain(text) => out.push_str(text),
+            Yaml::Line(value) => value.inline(out),
+            Yaml::List(items) => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    out.push_str(if index == 0 { "" } else { ", " });
+                    item.inline(out);
+                }
+                out.push(']');
+            }
+            Yaml::Map(entries) => {
+                out.push('{');
+                for (index, entry) in entries.iter().enumerate() {
+                    out.push_str(if index == 0 { "" } else { ", " });
+                    out.push_str(&scalar(&entry.key));
+                    out.push_str(": ");
+                    entry.value.inline(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn write(&self, indent: usize, out: &mut String) {
+        out.push_str(&scalar(&self.key));
+        out.push(':');
+        self.value.after_key(indent, out);
+    }
+}
+
+impl From<&str> for Yaml {
+    fn from(text: &str) -> Self {
+        Yaml::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Yaml {
+    fn from(text: String) -> Self {
+        Yaml::Text(text)
+    }
+}
+
+impl From<bool> for Yaml {
+    fn from(value: bool) -> Self {
+        Yaml::Plain(value.to_string())
+    }
+}
+
+impl From<u16> for Yaml {
+    fn from(value: u16) -> Self {
+        Yaml::Plain(value.to_string())
+    }
+}
+
+impl From<u32> for Yaml {
+    fn from(value: u32) -> Self {
+        Yaml::Plain(value.to_string())
+    }
+}
+
+impl From<u64> for Yaml {
+    fn from(value: u64) -> Self {
+        Yaml::Plain(value.to_string())
+    }
+}
+
+impl From<f64> for Yaml {
+    fn from(value: f64) -> Self {
+        Yaml::Plain(value.to_string())
+    }
+}
+
+impl From<Vec<Yaml>> for Yaml {
+    fn from(items: Vec<Yaml>) -> Self {
+        Yaml::List(items)
+    }
+}
+
+/// As protobuf's JSON has it: seconds, with a fraction where there is one.
+impl From<Duration> for Yaml {
+    fn from(value: Duration) -> Self {
+        let nanos = value.subsec_nanos();
+        let mut text = value.as_secs().to_string();
+        if nanos > 0 {
+            let _ = write!(text, ".{nanos:09}");
+            text.truncate(text.trim_end_matches('0').len());
+        }
+        Yaml::Plain(text + "s")
+    }
+}
+
+fn pad(indent: usize, out: &mut String) {
+    out.extend(std::iter::repeat_n(' ', indent));
+}
+
+fn comment(text: &str, indent: usize, out: &mut String) {
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        for word in paragraph.split_whitespace() {
+            if !line.is_empty() && indent + line.chars().count() + word.chars().count() + 3 > WIDTH {
+                pad(indent, out);
+                let _ = writeln!(out, "# {line}");
+                line.clear();
+            }
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+        pad(indent, out);
+        let _ = writeln!(out, "# {line}");
+    }
+}
+
+/// A text as a scalar: plain where YAML 1.1 and 1.2 both read that as the same text, else in double quotes as in JSON.
+fn scalar(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/|:*~".contains(c);
+    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '/');
+    let ends = !text.ends_with(':');
+    let reserved = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
+    let word = reserved.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if starts && ends && !word && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        serde_json::to_string(text).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Yaml {
+        Yaml::map()
+            .with("name", "orders")
+            .noted(
+                "Why it is there.",
+                "list",
+                vec![
+                    Yaml::map().with("a", 1_u32).with("b", Yaml::map().with("c", "no")),
+                    Yaml::from("x: y"),
+                    Yaml::map().with("only", Yaml::List(vec!["1".into(), "two".into()]).line()),
+                ],
+            )
+            .with("json", Yaml::Block("{\n\n  \"a\": 1\n}\n".to_owned()))
+            .with("empty", Yaml::map())
+            .with("time", Duration::from_millis(1500))
+            .with("@type", "type.googleapis.com/x.y.Z")
+            .with("glob", "outbound|8080||orders.shop.svc.cluster.local")
+    }
+
+    #[test]
+    fn a_document_is_laid_out_like_those_that_people_write() {
+        let expected = r#"name: orders
+# Why it is there.
+list:
+- a: 1
+  b:
+    c: "no"
+- "x: y"
+- only: ["1", two]
+json: |
+  {
+
+    "a": 1
+  }
+empty: {}
+time: 1.5s
+"@type": type.googleapis.com/x.y.Z
+glob: outbound|8080||orders.shop.svc.cluster.local
+"#;
+        assert_eq!(sample().document(), expected);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for text in
+            ["", "no", "1", "1.0", "a: b", "#", "'", "\"", "é", "a\nb", "*x", "-", "~", "a:", "outbound|80||*.x", "{}"]
+        {
+            let document = Yaml::map().with("key", text).with(text, "value").document();
+            let value: serde_norway::Value = serde_norway::from_str(&document).unwrap();
+            assert_eq!(value.get("key").and_then(|value| value.as_str()), Some(text), "{document}");
+            assert_eq!(value.get(text).and_then(|value| value.as_str()), Some("value"), "{document}");
+        }
+    }
+}

@@ -44,11 +44,6 @@ impl Document {
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.value.get("metadata")?.get("annotations")?.get(name)?.as_str()
     }
-
-    /// `Service shop/orders`
-    pub fn title(&self) -> String {
-        title(&self.kind, &self.namespace, &self.name)
-    }
 }
 
 fn title(kind: &str, namespace: &str, name: &str) -> String {

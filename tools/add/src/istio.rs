@@ -3,18 +3,21 @@
 pub mod cluster;
 pub mod filter;
 pub mod known;
+pub mod plugin;
+pub mod restated;
 pub mod route;
 pub mod rule;
 pub mod service;
 pub mod traffic;
 
 use cluster::{Clusters, Proxy};
-use filter::Plan;
+use filter::{Form, Plan, Pods};
 use known::Known;
 
 use crate::place::Report;
-use crate::policy::{self, Side, Target};
+use crate::policy::{self, Policy, Side, Target};
 use crate::request::Request;
+use crate::yaml::Yaml;
 
 /// The resources that are asked for, as text; `None` where an error stands in the report.
 pub fn print(request: &Request, report: &mut Report) -> Option<String> {
@@ -23,23 +26,29 @@ pub fn print(request: &Request, report: &mut Report) -> Option<String> {
     if !report.errors.is_empty() {
         return None;
     }
-    let targets: Vec<Target> = services.iter().map(target).collect();
+    let mut targets: Vec<Target> = services.iter().map(|service| target(service, request.proxy)).collect();
+    if request.all {
+        targets.push(everything());
+    }
+    let side = if request.proxy == Proxy::Inbound { Side::Served } else { Side::Calls };
     let policy = match &request.policy {
         Some(file) => policy::from_file(file, &targets, report),
-        None => policy::by_default(&targets, Side::Calls, report),
+        None => policy::by_default(&targets, side, report),
     }?;
     let plan = plan(request, &known, &services, &policy, report)?;
-    known.warn(&services, &policy, report);
-    Some(filter::resource(&plan).document())
+    known.warn(&plan, report);
+    let resources: Vec<Yaml> = plugin::resource(&plan).into_iter().chain(filter::resource(&plan)).collect();
+    Some(resources.iter().map(Yaml::document).collect::<Vec<_>>().join("---\n"))
 }
 
-fn target(clusters: &Clusters) -> Target {
+/// The characters of a policy's name, and at most as many.
+fn word(text: &str) -> String {
+    let good = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c) { c } else { '-' };
+    text.chars().map(good).take(63).collect()
+}
+
+fn target(clusters: &Clusters, proxy: Proxy) -> Target {
     let Clusters { service, port, .. } = clusters;
-    // The characters of a policy's name, and at most as many.
-    let word = |text: &str| {
-        let good = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c) { c } else { '-' };
-        text.chars().map(good).take(63).collect::<String>()
-    };
     let (name, namespace, number) = (&service.name, &service.namespace, port.number);
     let names = [
         name.clone(),
@@ -49,10 +58,21 @@ fn target(clusters: &Clusters) -> Target {
     ];
     Target {
         names: names.iter().map(|name| word(name)).collect(),
-        cluster: clusters.glob(),
-        example: clusters.name(""),
+        cluster: clusters.glob(proxy),
+        example: clusters.name(proxy),
         steered: clusters.steered(),
         grpc: port.protocol == service::PortProtocol::Grpc,
+    }
+}
+
+/// Every service that callers reach, each with a state of its own.
+fn everything() -> Target {
+    Target {
+        names: vec!["services".to_owned()],
+        cluster: "outbound|**".to_owned(),
+        example: "outbound|80||example.default.svc.cluster.local".to_owned(),
+        steered: false,
+        grpc: false,
     }
 }
 
@@ -60,62 +80,96 @@ fn plan<'a>(
     request: &Request,
     known: &Known,
     services: &'a [Clusters],
-    policy: &'a policy::Policy,
+    policy: &'a Policy,
     report: &mut Report,
 ) -> Option<Plan<'a>> {
-    let first = services.first()?;
-    let proxy = if request.gateway { Proxy::Gateway } else { Proxy::Sidecar };
-    let mut labels = request.labels.clone();
-    for service in services {
-        for label in &service.callers {
-            if !labels.contains(label) {
-                labels.push(label.clone());
-            }
+    let (pods, found) = match request.proxy {
+        Proxy::Sidecar => {
+            // Without a service there is a namespace that was asked for.
+            let namespace = services.first().map(|first| first.service.namespace.clone()).unwrap_or_default();
+            (Pods::Labels(callers(request, services)), namespace)
         }
-    }
-    let namespace = request.namespace.clone();
-    let namespace = match proxy {
-        Proxy::Sidecar => namespace.unwrap_or_else(|| first.service.namespace.clone()),
+        Proxy::Inbound => inbound(request, services, report)?,
         Proxy::Gateway => {
-            let (found, selector) = known.gateway(request, report)?;
-            labels.extend(selector);
-            namespace.unwrap_or(found)
+            let (namespace, labels) = known.gateway(request, report)?;
+            (Pods::Labels(labels), namespace)
+        }
+        Proxy::Waypoint => {
+            let (namespace, name) = known.waypoint(request, services, report)?;
+            (Pods::Waypoint(name), namespace)
         }
     };
-    if request.inline && labels.is_empty() {
-        report.wrong(
-            "--inline needs --label KEY=VALUE, a label that pods with the module's file have: another pod would lose the service",
-        );
+    if request.form == Form::Inline && !matches!(&pods, Pods::Labels(labels) if !labels.is_empty()) {
+        let problem = "--inline needs --label KEY=VALUE, a label that pods with the module's file have: a pod without the file loses \
+            the service";
+        report.wrong(problem);
         return None;
     }
-    let name = request.name.clone().unwrap_or_else(|| names(services));
+    let name = request.name.clone().unwrap_or_else(|| name(request.proxy, services));
     if name.len() > 253 {
         report.wrong("the name that follows from the services is too long: give one with --name");
         return None;
     }
     Some(Plan {
         name,
-        namespace,
-        labels,
-        proxy,
+        namespace: request.namespace.clone().unwrap_or(found),
+        pods,
+        proxy: request.proxy,
         services,
         policy,
         module: request.module.clone(),
-        inline: request.inline,
+        form: request.form,
+        request_only: request.request_only,
     })
 }
 
+/// Labels of callers: those asked for, and those that a rule is for.
+fn callers(request: &Request, services: &[Clusters]) -> Vec<(String, String)> {
+    let mut labels = request.labels.clone();
+    for label in services.iter().flat_map(|service| &service.callers) {
+        if !labels.contains(label) {
+            labels.push(label.clone());
+        }
+    }
+    labels
+}
+
+/// The pods of the service itself.
+fn inbound(request: &Request, services: &[Clusters], report: &mut Report) -> Option<(Pods, String)> {
+    let first = &services.first()?.service;
+    if let Some(other) =
+        services.iter().map(|clusters| &clusters.service).find(|other| other.selector != first.selector)
+    {
+        report
+            .wrong(format!("{} and {} have other pods: ask for one at a time with --inbound", first.host, other.host));
+        return None;
+    }
+    let labels = if request.labels.is_empty() { first.selector.clone() } else { request.labels.clone() };
+    if labels.is_empty() {
+        report.wrong(format!(
+            "{}: --inbound needs its pods: a Service with a selector, or --label KEY=VALUE",
+            first.host
+        ));
+        return None;
+    }
+    Some((Pods::Labels(labels), first.namespace.clone()))
+}
+
 /// `holdfast-orders.shop-8080`: no two services have one alike, for a name in Kubernetes has no dot.
-fn names(services: &[Clusters]) -> String {
+fn name(proxy: Proxy, services: &[Clusters]) -> String {
     let one = |clusters: &Clusters| {
         let Clusters { service, port, .. } = clusters;
-        let kubernetes = service.host == format!("{}.{}.svc", service.name, service.namespace)
-            || service.host.starts_with(&format!("{}.{}.svc.", service.name, service.namespace));
-        if kubernetes {
+        if service.host.starts_with(&format!("{}.{}.svc.", service.name, service.namespace)) {
             format!("-{}.{}-{}", service.name, service.namespace, port.number)
         } else {
             format!("-{}-{}", service.host.replace("*.", "any."), port.number)
         }
     };
-    format!("holdfast{}", services.iter().map(one).collect::<String>())
+    let side = match proxy {
+        Proxy::Sidecar | Proxy::Gateway => "",
+        Proxy::Inbound => "-inbound",
+        Proxy::Waypoint => "-waypoint",
+    };
+    let services = services.iter().map(one).collect::<String>();
+    format!("holdfast{side}{}", if services.is_empty() { "-services" } else { &services })
 }

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
     match printed {
         Some(text) if report.errors.is_empty() => {
-            say(io::stdout(), &text);
+            say(io::stdout(), &format!("{}\n{text}", request::again(std::env::args().skip(1))));
             ExitCode::SUCCESS
         }
         _ => {

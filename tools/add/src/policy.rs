@@ -150,7 +150,7 @@ fn default_policy(name: &str, target: &Target, side: Side) -> Value {
     match side {
         Side::Calls => {
             let respond = if target.grpc {
-                object(&[("grpc_status", "UNAVAILABLE".into())])
+                object(&[("status", 503.into()), ("grpc_status", "UNAVAILABLE".into())])
             } else {
                 let body = object(&[
                     ("error", format!("{name} is not available").into()),

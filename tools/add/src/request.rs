@@ -1,9 +1,12 @@
 //! What is asked for on the command line.
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Arg, ArgAction, Command};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgGroup, Command, value_parser};
 
 use crate::envoy::seat::Module;
+use crate::istio::cluster::Proxy;
+use crate::istio::filter::Form;
 
 /// A host and a port of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,16 +26,24 @@ pub struct Request {
     pub files: Vec<String>,
     /// Where the callers, or the gateway, are.
     pub namespace: Option<String>,
-    /// For a gateway.
-    pub gateway: bool,
+    /// Which proxies it is for.
+    pub proxy: Proxy,
+    /// The waypoint's name, where it was given.
+    pub waypoint: Option<String>,
+    /// For every service, whatever there is.
+    pub all: bool,
     /// Labels of the pods that it is for.
     pub labels: Vec<(String, String)>,
     /// The policy document.
     pub policy: Option<String>,
     /// Where the module is.
     pub module: Module,
-    /// In the patches themselves.
-    pub inline: bool,
+    /// How the filters come to the proxies.
+    pub form: Form,
+    /// Without the attempt seat.
+    pub request_only: bool,
+    /// The pods' port, where a Service has a name for it.
+    pub target_port: Option<u16>,
     /// The resource's name.
     pub name: Option<String>,
     /// The cluster's domain.
@@ -56,11 +67,29 @@ pub fn read() -> Request {
             _ => files.push(argument.clone()),
         }
     }
-    if services.is_empty() {
-        command()
-            .error(clap::error::ErrorKind::MissingRequiredArgument, "the first argument must be a HOST:PORT")
-            .exit();
+    let flag = |id: &str| matches.get_flag(id);
+    let wrong = |message: &str| -> ! { command().error(ErrorKind::ArgumentConflict, message).exit() };
+    let all = flag("all");
+    if services.is_empty() && !all {
+        wrong("the first argument must be a HOST:PORT");
     }
+    if all && (!services.is_empty() || !files.is_empty() || text("namespace").is_none()) {
+        wrong(
+            "--all takes no HOST:PORT and no resources, and needs --namespace (the callers' one, or Istio's root namespace for all)",
+        );
+    }
+    let proxy = match (flag("gateway"), flag("inbound"), matches.contains_id("waypoint")) {
+        (true, ..) => Proxy::Gateway,
+        (_, true, _) => Proxy::Inbound,
+        (.., true) => Proxy::Waypoint,
+        _ => Proxy::Sidecar,
+    };
+    let form = match (flag("inline"), flag("wasm-plugin"), flag("traffic-extension")) {
+        (true, ..) => Form::Inline,
+        (_, true, _) => Form::WasmPlugin,
+        (.., true) => Form::TrafficExtension,
+        _ => Form::Discovered,
+    };
     let module = text("module").unwrap_or_else(|| FILE.to_owned());
     let module = if module.contains("://") {
         Module::Remote { uri: module, sha256: text("sha256") }
@@ -71,15 +100,44 @@ pub fn read() -> Request {
         services,
         files,
         namespace: text("namespace"),
-        gateway: matches.get_flag("gateway"),
+        proxy,
+        waypoint: text("waypoint"),
+        all,
         labels: matches.get_many::<(String, String)>("label").into_iter().flatten().cloned().collect(),
         policy: text("policy"),
         module,
-        inline: matches.get_flag("inline"),
+        form,
+        request_only: flag("request-only"),
+        target_port: matches.get_one::<u16>("target-port").copied(),
         name: text("name"),
         domain: text("domain").unwrap_or_default(),
         protocol: text("protocol"),
     }
+}
+
+/// The command with these arguments, as comment lines that a shell takes.
+pub fn again(arguments: impl Iterator<Item = String>) -> String {
+    const WIDTH: usize = 126;
+    let quoted = |argument: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument
+        } else {
+            format!("'{}'", argument.replace('\'', "'\\''").replace('\n', " "))
+        }
+    };
+    let mut out = "# ./build.sh add".to_owned();
+    let mut column = out.len();
+    for argument in arguments.map(quoted) {
+        if column + argument.len() + 1 > WIDTH {
+            out.push_str(" \\\n#  ");
+            column = 3;
+        }
+        out.push(' ');
+        out.push_str(&argument);
+        column += argument.len() + 1;
+    }
+    out
 }
 
 fn command() -> Command {
@@ -96,11 +154,22 @@ fn command() -> Command {
             Arg::new("SERVICE")
                 .value_name("HOST:PORT... [RESOURCES.yaml...")
                 .help("The services, then files with their resources (kubectl get -o yaml), - for standard input")
-                .action(ArgAction::Append)
-                .required(true),
+                .action(ArgAction::Append),
         )
+        .arg(flag(
+            "all",
+            "For every service that callers in a namespace reach: breaker, retry, fallback, without steering",
+        ))
         .arg(value("namespace", "NS", "Where the callers are (or the gateway); else where the service is"))
-        .arg(flag("gateway", "For a gateway instead of sidecars"))
+        .arg(flag("gateway", "For a gateway: its resource is among the files, or its pods have the --label"))
+        .arg(flag("inbound", "For the service's own pods: before the application"))
+        .arg(
+            value("waypoint", "NAME", "For a waypoint; its name, or its Gateway is among the files")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("*"),
+        )
+        .group(ArgGroup::new("proxy").args(["gateway", "inbound", "waypoint", "all"]))
         .arg(
             Arg::new("label")
                 .long("label")
@@ -110,9 +179,26 @@ fn command() -> Command {
                 .value_parser(label),
         )
         .arg(value("policy", "FILE", "The policy document; else one with every default"))
-        .arg(value("module", "FILE", "The module: oci://, https://, or a path in the proxy's container"))
+        .arg(
+            value("module", "FILE", "The module: oci://, https://, or a path in the proxy's container")
+                .value_parser(module),
+        )
         .arg(value("sha256", "DIGEST", "What the module's SHA-256 must be").value_parser(digest))
-        .arg(flag("inline", "The module in the patches themselves: needs --label, of pods that have the file"))
+        .arg(flag(
+            "inline",
+            "The filters in the patches themselves: needs --label, of pods that have the module's file",
+        ))
+        .arg(flag("wasm-plugin", "The request seat as a WasmPlugin"))
+        .arg(flag("traffic-extension", "The request seat as a TrafficExtension"))
+        .group(ArgGroup::new("form").args(["inline", "wasm-plugin", "traffic-extension"]))
+        .arg(flag("request-only", "The request seat alone"))
+        .arg(
+            Arg::new("target-port")
+                .long("target-port")
+                .value_name("PORT")
+                .help("The pods' port for --inbound, where the Service has a name for it")
+                .value_parser(value_parser!(u16).range(1..)),
+        )
         .arg(value("name", "NAME", "The name of the resource"))
         .arg(value("domain", "DOMAIN", "The cluster's domain").default_value("cluster.local"))
         .arg(
@@ -132,6 +218,18 @@ fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("must be KEY=VALUE".to_owned()),
+    }
+}
+
+fn module(text: &str) -> Result<String, String> {
+    let remote = ["oci://", "https://", "http://"]
+        .iter()
+        .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+    if remote || (text.starts_with('/') && !text.contains("://")) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be oci://REGISTRY/NAME:TAG, an http(s) address, or an absolute path in the proxy's container"
+            .to_owned())
     }
 }
 

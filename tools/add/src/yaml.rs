@@ -61,6 +61,15 @@ impl Yaml {
         self
     }
 
+    /// The object with the keys of another one behind its own.
+    #[must_use]
+    pub fn and(mut self, other: Yaml) -> Self {
+        if let (Yaml::Map(entries), Yaml::Map(more)) = (&mut self, other) {
+            entries.extend(more);
+        }
+        self
+    }
+
     /// The value on one line.
     #[must_use]
     pub fn line(self) -> Self {

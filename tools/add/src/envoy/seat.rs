@@ -49,7 +49,7 @@ pub const VM_ID: &str = "holdfast";
 pub fn wasm(seat: Seat<'_>, module: &Module, vm_id: &str) -> Yaml {
     let attempt = (seat == Seat::Attempt).then(|| string("{\"seat\": \"attempt\"}"));
     let vm = Yaml::map()
-        .with("vm_id", vm_id)
+        .with_some("vm_id", (!vm_id.is_empty()).then_some(vm_id))
         .with("runtime", "envoy.wasm.runtime.v8")
         .with("code", code(module))
         .with_some("configuration", attempt);

@@ -1,5 +1,6 @@
 //! What Istio makes of a port of a service: its clusters, their names, and the facts about each.
 
+use super::restated;
 use super::rule::Rule;
 use super::service::{Port, PortProtocol, Resolution, Service};
 use super::traffic::{Choice, Traffic, effective};
@@ -13,6 +14,10 @@ pub enum Proxy {
     Sidecar,
     /// An ingress or egress gateway.
     Gateway,
+    /// Sidecars, for the requests that come to their applications.
+    Inbound,
+    /// A waypoint of an ambient mesh.
+    Waypoint,
 }
 
 /// One cluster.
@@ -20,6 +25,8 @@ pub enum Proxy {
 pub struct Cluster {
     /// Its name in Envoy.
     pub name: String,
+    /// The subset's name; empty for the whole service.
+    pub subset: String,
     /// What a DestinationRule says of it.
     pub traffic: Traffic,
     /// How it is reached and balanced.
@@ -46,14 +53,24 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// The cluster of the whole service.
-    pub fn name(&self, subset: &str) -> String {
-        format!("outbound|{}|{subset}|{}", self.port.number, self.service.host)
+    /// The name of the cluster of the whole service, as these proxies have it.
+    pub fn name(&self, proxy: Proxy) -> String {
+        let (host, port) = (&self.service.host, self.port.number);
+        match proxy {
+            Proxy::Sidecar | Proxy::Gateway => format!("outbound|{port}||{host}"),
+            Proxy::Inbound => format!("inbound|{}||", self.listeners.first().copied().unwrap_or(port)),
+            Proxy::Waypoint => format!("inbound-vip|{port}|http|{host}"),
+        }
     }
 
     /// A glob for all of its clusters, today's and tomorrow's subsets.
-    pub fn glob(&self) -> String {
-        self.name("*")
+    pub fn glob(&self, proxy: Proxy) -> String {
+        let (host, port) = (&self.service.host, self.port.number);
+        match proxy {
+            Proxy::Sidecar | Proxy::Gateway => format!("outbound|{port}|*|{host}"),
+            Proxy::Inbound => self.name(proxy),
+            Proxy::Waypoint => format!("inbound-vip|{port}|http*|{host}"),
+        }
     }
 
     /// Whether one patch does for all of them.
@@ -96,16 +113,28 @@ pub fn clusters(
             steering,
         };
         let weighs = locality != Locality::None;
-        if weighs && upstream.steering.possible() && matches!(service.resolution, Resolution::Dns | Resolution::DnsOne)
-        {
-            let reason = "its DNS hosts are in the cluster, with priorities that Istio makes for each proxy, beside a setting of \
-                localities that Envoy refuses together with override_host";
-            upstream.steering = Steering::Impossible(reason.to_owned());
+        let obstacle = obstacle(service, &traffic).filter(|_| weighs && upstream.steering.possible());
+        if let Some(obstacle) = obstacle {
+            let problem = format!(
+                "its localities weigh by a setting that Envoy refuses beside override_host, and the cluster cannot be stated again \
+                 without it: {obstacle}"
+            );
+            upstream.steering = Steering::Impossible(problem);
         }
         let restated = weighs && upstream.steering.possible();
-        found.push(Cluster { name, traffic, upstream, restated });
+        found.push(Cluster { name, subset, traffic, upstream, restated });
     }
     Some(found)
+}
+
+/// Why a cluster cannot be stated again, if so.
+fn obstacle(service: &Service, traffic: &Traffic) -> Option<&'static str> {
+    match service.resolution {
+        Resolution::Dns | Resolution::DnsOne => {
+            Some("its DNS hosts are in it, with priorities that Istio makes for each proxy")
+        }
+        _ => restated::obstacle(traffic),
+    }
 }
 
 /// HTTP, or an error that says what it is instead.
@@ -205,6 +234,11 @@ fn locality(service: &Service, traffic: &Traffic) -> Locality {
 
 fn steering(service: &Service, traffic: &Traffic, proxy: Proxy) -> Steering {
     let no = |reason: &str| Steering::Impossible(reason.to_owned());
+    match proxy {
+        Proxy::Sidecar | Proxy::Gateway => {}
+        Proxy::Inbound => return no("there is one host, the application"),
+        Proxy::Waypoint => return no("a waypoint reaches hosts by tunnels, whose addresses are its own"),
+    }
     if traffic.balancer.as_ref().is_some_and(|balancer| balancer.choice == Choice::Passthrough) {
         return no("its loadBalancer is PASSTHROUGH: the caller has chosen the host (ORIGINAL_DST)");
     }

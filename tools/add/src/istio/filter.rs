@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::cluster::{Cluster, Clusters, Proxy};
+use super::restated;
 use super::route::Retries;
 use crate::envoy::balancing::steered;
 use crate::envoy::protocol::options;
@@ -19,18 +20,49 @@ pub struct Plan<'a> {
     pub name: String,
     /// Its namespace: that of the callers, or of the gateway.
     pub namespace: String,
-    /// Labels of the pods that it is for; none for all of the namespace.
-    pub labels: Vec<(String, String)>,
+    /// Which pods of the namespace it is for.
+    pub pods: Pods,
     /// Which proxies.
     pub proxy: Proxy,
-    /// The services.
+    /// The services; none for whatever there is.
     pub services: &'a [Clusters],
     /// The policy document.
     pub policy: &'a Policy,
     /// Where the module is.
     pub module: Module,
-    /// Whether the module stands in the patches themselves.
-    pub inline: bool,
+    /// How the filters come to the proxies.
+    pub form: Form,
+    /// Without the attempt seat.
+    pub request_only: bool,
+}
+
+/// Pods that a resource is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pods {
+    /// Those with these labels; none for all.
+    Labels(Vec<(String, String)>),
+    /// A waypoint's, by the name of its Gateway.
+    Waypoint(String),
+}
+
+/// How the filters come to the proxies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Each is a resource of its own, with a default that lets traffic through.
+    Discovered,
+    /// They stand in the patches.
+    Inline,
+    /// The request seat is a WasmPlugin.
+    WasmPlugin,
+    /// The request seat is a TrafficExtension.
+    TrafficExtension,
+}
+
+impl Form {
+    /// Whether a resource of Istio's own has the request seat.
+    pub fn plugin(self) -> bool {
+        matches!(self, Form::WasmPlugin | Form::TrafficExtension)
+    }
 }
 
 impl Plan<'_> {
@@ -38,6 +70,8 @@ impl Plan<'_> {
         match self.proxy {
             Proxy::Sidecar => "SIDECAR_OUTBOUND",
             Proxy::Gateway => "GATEWAY",
+            // A waypoint's listeners count as the inbound ones of a sidecar.
+            Proxy::Inbound | Proxy::Waypoint => "SIDECAR_INBOUND",
         }
     }
 
@@ -46,35 +80,71 @@ impl Plan<'_> {
         format!("holdfast.{}.{}.{}", self.namespace, self.name, seat.name())
     }
 
+    /// The virtual machines' id: Istio gives its plugins none, and both seats have to have the same.
+    fn vm_id(&self) -> &'static str {
+        if self.form.plugin() { "" } else { VM_ID }
+    }
+
     fn seat(&self, seat: Seat<'_>) -> Yaml {
         let name = self.filter_name(seat);
-        if self.inline { inline(&name, wasm(seat, &self.module, VM_ID)) } else { discovered(&name) }
+        match self.form {
+            Form::Inline => inline(&name, wasm(seat, &self.module, self.vm_id())),
+            Form::Discovered | Form::WasmPlugin | Form::TrafficExtension => discovered(&name),
+        }
+    }
+
+    fn request(&self) -> Seat<'_> {
+        Seat::Request(&self.policy.text)
+    }
+
+    /// Whether there is an attempt seat.
+    fn attempts(&self) -> bool {
+        self.proxy != Proxy::Inbound && !self.request_only
     }
 }
 
-/// The resource.
-pub fn resource(plan: &Plan<'_>) -> Yaml {
-    let mut patches = request_seat(plan);
-    for service in plan.services {
-        patches.extend(attempt_seats(plan, service));
+/// The EnvoyFilter; `None` where there is nothing to patch.
+pub fn resource(plan: &Plan<'_>) -> Option<Yaml> {
+    let mut patches = Vec::new();
+    let mut filters = Vec::new();
+    if !plan.form.plugin() {
+        patches.extend(request_seat(plan));
+        filters.push(plan.request());
     }
-    if !plan.inline {
-        patches.extend([Seat::Request(&plan.policy.text), Seat::Attempt].map(|seat| extension(plan, seat)));
+    if plan.attempts() {
+        patches.extend(attempt_seat(plan));
+        filters.push(Seat::Attempt);
     }
-    let spec = selector(&plan.labels).with("configPatches", patches);
+    if plan.form != Form::Inline {
+        patches.extend(filters.iter().enumerate().map(|(index, seat)| extension(plan, *seat, index == 0)));
+    }
+    if patches.is_empty() {
+        return None;
+    }
+    let spec = match &plan.pods {
+        Pods::Labels(labels) if labels.is_empty() => Yaml::map(),
+        Pods::Labels(labels) => Yaml::map().with("workloadSelector", Yaml::map().with("labels", labelled(labels))),
+        Pods::Waypoint(name) => Yaml::map().with("targetRefs", vec![gateway_reference(name)]),
+    };
+    Some(object("networking.istio.io/v1alpha3", "EnvoyFilter", plan).with("spec", spec.with("configPatches", patches)))
+}
+
+/// The head of a resource.
+pub fn object(version: &str, kind: &str, plan: &Plan<'_>) -> Yaml {
     Yaml::map()
-        .with("apiVersion", "networking.istio.io/v1alpha3")
-        .with("kind", "EnvoyFilter")
+        .with("apiVersion", version)
+        .with("kind", kind)
         .with("metadata", Yaml::map().with("name", plan.name.as_str()).with("namespace", plan.namespace.as_str()))
-        .with("spec", spec)
 }
 
-fn selector(labels: &[(String, String)]) -> Yaml {
-    if labels.is_empty() {
-        return Yaml::map();
-    }
-    let labels = labels.iter().fold(Yaml::map(), |map, (key, value)| map.with(key, value.as_str()));
-    Yaml::map().with("workloadSelector", Yaml::map().with("labels", labels))
+/// Labels as an object.
+pub fn labelled(labels: &[(String, String)]) -> Yaml {
+    labels.iter().fold(Yaml::map(), |map, (key, value)| map.with(key, value.as_str()))
+}
+
+/// A Gateway as the target of a resource.
+pub fn gateway_reference(name: &str) -> Yaml {
+    Yaml::map().with("group", "gateway.networking.k8s.io").with("kind", "Gateway").with("name", name)
 }
 
 fn patch(comment: &str, to: &str, matches: Yaml, operation: &str, value: Option<Yaml>) -> Yaml {
@@ -84,38 +154,67 @@ fn patch(comment: &str, to: &str, matches: Yaml, operation: &str, value: Option<
         .with("patch", Yaml::map().with("operation", operation).with_some("value", value))
 }
 
-/// The request seat, just before the router of each listener through which requests come. One filter for all services of a
-/// port: there is one connection manager for them.
-fn request_seat(plan: &Plan<'_>) -> Vec<Yaml> {
+/// The filter chains through which requests come, as matches of listeners.
+fn chains(plan: &Plan<'_>) -> Vec<Yaml> {
     let router = Yaml::map()
         .with("name", "envoy.filters.network.http_connection_manager")
         .with("subFilter", Yaml::map().with("name", "envoy.filters.http.router"));
-    let chain = Yaml::map().with("filter", router);
-    let mut ports: Vec<Option<u16>> = match plan.proxy {
-        Proxy::Sidecar => {
-            plan.services.iter().flat_map(|service| service.listeners.iter().copied().map(Some)).collect()
-        }
-        // A gateway's listeners have the ports of its pods, and routes for any host.
-        Proxy::Gateway => vec![None],
-    };
+    if plan.proxy == Proxy::Waypoint {
+        let chain = |service: &Clusters| {
+            let chain = Yaml::map().with("name", service.name(Proxy::Waypoint)).with("filter", router.clone());
+            Yaml::map().with("name", "main_internal").with("filterChain", chain)
+        };
+        return plan.services.iter().map(chain).collect();
+    }
+    let mut ports: Vec<Option<u16>> =
+        plan.services.iter().flat_map(|service| service.listeners.iter().copied().map(Some)).collect();
+    // A gateway's listeners have the ports of its pods, and routes for any host.
+    if plan.proxy == Proxy::Gateway || ports.is_empty() {
+        ports = vec![None];
+    }
     ports.sort_unstable();
     ports.dedup();
+    let listener = |port: &Option<u16>| {
+        Yaml::map().with_some("portNumber", *port).with("filterChain", Yaml::map().with("filter", router.clone()))
+    };
+    ports.iter().map(listener).collect()
+}
+
+fn in_chains(plan: &Plan<'_>, comment: &str, operation: &str, value: impl Fn() -> Yaml) -> Vec<Yaml> {
+    let one = |(index, chain): (usize, Yaml)| {
+        let matches = Yaml::map().with("context", plan.context()).with("listener", chain);
+        patch(if index == 0 { comment } else { "" }, "HTTP_FILTER", matches, operation, Some(value()))
+    };
+    chains(plan).into_iter().enumerate().map(one).collect()
+}
+
+/// The request seat, just before the router. One filter for all services of a port: there is one connection manager for them.
+fn request_seat(plan: &Plan<'_>) -> Vec<Yaml> {
     let comment = match plan.proxy {
-        Proxy::Sidecar => {
-            "The request seat: it governs what goes to the clusters that its policies name, and nothing else."
-        }
         Proxy::Gateway => {
             "The request seat, in every listener of the gateway: it governs what its policies name, nothing else."
         }
+        Proxy::Inbound => "The request seat, before the application.",
+        Proxy::Sidecar | Proxy::Waypoint => {
+            "The request seat: it governs what goes to the clusters that its policies name, and nothing else."
+        }
     };
-    let seat = |(index, port): (usize, &Option<u16>)| {
-        let listener = Yaml::map().with_some("portNumber", *port).with("filterChain", chain.clone());
-        let matches = Yaml::map().with("context", plan.context()).with("listener", listener);
-        let comment = if index == 0 { comment } else { "" };
-        let value = plan.seat(Seat::Request(&plan.policy.text));
-        patch(comment, "HTTP_FILTER", matches, "INSERT_BEFORE", Some(value))
+    in_chains(plan, comment, "INSERT_BEFORE", || plan.seat(plan.request()))
+}
+
+fn attempt_seat(plan: &Plan<'_>) -> Vec<Yaml> {
+    if plan.proxy != Proxy::Waypoint && !plan.services.is_empty() {
+        return plan.services.iter().flat_map(|service| attempt_seats(plan, service)).collect();
+    }
+    let comment = match plan.proxy {
+        Proxy::Waypoint => "The attempt seat. No patch reaches a waypoint's clusters, so it stands in the router.",
+        _ => "The attempt seat, beside each host of every cluster: it stands in the router, so no cluster is touched.",
     };
-    ports.iter().enumerate().map(seat).collect()
+    in_chains(plan, comment, "MERGE", || {
+        let router = typed("envoy.extensions.filters.http.router.v3.Router")
+            .with("upstream_http_filters", vec![plan.seat(Seat::Attempt), codec()]);
+        Yaml::map().with("name", "envoy.filters.http.router").with("typed_config", router)
+    })
 }
 
 /// The attempt seat, and steering, in a service's clusters: by one patch where they are alike, else by one for each.
@@ -132,13 +231,24 @@ fn attempt_seats(plan: &Plan<'_>, service: &Clusters) -> Vec<Yaml> {
     let one = |cluster: &Cluster| {
         let named = matching(Yaml::map().with("name", cluster.name.as_str()));
         let comment = format!("The attempt seat beside each host of {}. {}", cluster.name, kept(cluster));
-        patch(&comment, "CLUSTER", named, "MERGE", Some(merged(plan, service, cluster)))
+        if cluster.restated {
+            let made = restated::cluster(&service.service, &cluster.subset, port, cluster);
+            let added = Yaml::map().with("context", plan.context());
+            return vec![
+                patch(&comment, "CLUSTER", named, "REMOVE", None),
+                patch("", "CLUSTER", added, "ADD", Some(made.and(merged(plan, service, cluster)))),
+            ];
+        }
+        vec![patch(&comment, "CLUSTER", named, "MERGE", Some(merged(plan, service, cluster)))]
     };
-    service.all.iter().map(one).collect()
+    service.all.iter().flat_map(one).collect()
 }
 
 fn kept(cluster: &Cluster) -> String {
     match &cluster.upstream.steering {
+        Steering::Possible if cluster.restated => "Istio weighs its localities by a setting that Envoy refuses beside override_host \
+            and that a merge cannot take away. So the cluster is made anew, and all else that Istio had made of it is stated again."
+            .to_owned(),
         Steering::Possible => "What Istio has made of the cluster stays: its balancing is the fallback.".to_owned(),
         Steering::Impossible(reason) => format!("No host can be left out here: {reason}."),
     }
@@ -199,14 +309,11 @@ fn retries(retries: &Retries, by_hash: bool) -> Option<Yaml> {
 }
 
 /// A seat's filter as a resource of its own, which Envoy asks for by name.
-fn extension(plan: &Plan<'_>, seat: Seat<'_>) -> Yaml {
-    let comment = match seat {
-        Seat::Request(_) => {
-            "The filters themselves. A proxy that cannot have the module, or whose module refuses the policy, goes on without them."
-        }
-        Seat::Attempt => "",
-    };
-    let value = Yaml::map().with("name", plan.filter_name(seat)).with("typed_config", wasm(seat, &plan.module, VM_ID));
+fn extension(plan: &Plan<'_>, seat: Seat<'_>, first: bool) -> Yaml {
+    let comment = "The filters themselves. A proxy that cannot have the module, or whose module refuses the policy, goes on without \
+        them.";
+    let value =
+        Yaml::map().with("name", plan.filter_name(seat)).with("typed_config", wasm(seat, &plan.module, plan.vm_id()));
     let matches = Yaml::map().with("context", plan.context());
-    patch(comment, "EXTENSION_CONFIG", matches, "ADD", Some(value))
+    patch(if first { comment } else { "" }, "EXTENSION_CONFIG", matches, "ADD", Some(value))
 }

@@ -1,9 +1,11 @@
 //! All that the user's resources say, and what of it is about the services that are asked for.
 
-use super::cluster::{Clusters, Proxy, clusters};
+use super::cluster::{Cluster, Clusters, Proxy, clusters};
+use super::filter::Plan;
 use super::route::{self, Route};
 use super::rule::{self, Rule};
 use super::service::{self, Port, PortProtocol, Resolution, Service, Target};
+use super::traffic::Outlier;
 use crate::documents::{self, Document};
 use crate::place::{Place, Report};
 use crate::policy::Policy;
@@ -23,6 +25,8 @@ pub struct Known {
 /// A gateway's pods.
 #[derive(Debug, Clone)]
 struct Gateway {
+    name: String,
+    waypoint: bool,
     namespace: String,
     labels: Vec<(String, String)>,
     place: Place,
@@ -49,7 +53,8 @@ impl Known {
             ("networking.istio.io", "DestinationRule") => self.rules.extend(rule::read(document, domain, report)),
             ("networking.istio.io", "VirtualService") => self.routes.extend(route::read(document, domain, report)),
             ("networking.istio.io", "Gateway") => self.gateways.extend(istio_gateway(document, report)),
-            ("gateway.networking.k8s.io", "Gateway") => self.gateways.push(kubernetes_gateway(document)),
+            ("gateway.networking.k8s.io", "Gateway") => self.gateways.extend(kubernetes_gateway(document, report)),
+            ("", "Namespace") => {}
             _ => report.warn(&document.place, "is of no matter here and was not read"),
         }
     }
@@ -81,23 +86,30 @@ impl Known {
 
     /// The clusters of each service that is asked for.
     pub fn services(&self, request: &Request, report: &mut Report) -> Vec<Clusters> {
-        let proxy = if request.gateway { Proxy::Gateway } else { Proxy::Sidecar };
+        self.all(request, report).unwrap_or_default()
+    }
+
+    fn all(&self, request: &Request, report: &mut Report) -> Option<Vec<Clusters>> {
+        let proxy = request.proxy;
         let mut found: Vec<Clusters> = Vec::new();
-        for asked in &request.services {
-            let Some(service) = self.service(asked, request, report) else { continue };
-            let Some(port) = port(&service, asked, report) else { continue };
+        for asked in self.asked(request, report) {
+            let Some(service) = self.service(&asked, request, report) else { continue };
+            let Some(port) = port(&service, &asked, report) else { continue };
             if found.iter().any(|other| other.service.host == service.host && other.port.number == port.number) {
                 report.wrong(format!("{}:{} is asked for twice", asked.host, asked.port));
                 continue;
             }
-            let namespace = request
-                .namespace
-                .clone()
-                .unwrap_or_else(|| if request.gateway { rule::ROOT.to_owned() } else { service.namespace.clone() });
+            let namespace = request.namespace.clone().unwrap_or_else(|| {
+                if proxy == Proxy::Gateway { rule::ROOT.to_owned() } else { service.namespace.clone() }
+            });
             let rule = rule::choose(&self.rules, &service, &namespace, report);
             let Some(all) = clusters(&service, &port, rule.as_ref(), proxy, report) else { continue };
+            let listeners = match proxy {
+                Proxy::Inbound => vec![target(&service, &port, request, report)?],
+                _ => route::listeners(&self.routes, &self.services, &service, port.number),
+            };
             found.push(Clusters {
-                listeners: route::listeners(&self.routes, &self.services, &service, port.number),
+                listeners,
                 retries: route::retries_of(&self.routes, &service, port.number),
                 callers: rule.map(|rule| rule.callers).unwrap_or_default(),
                 service,
@@ -106,6 +118,40 @@ impl Known {
             });
         }
         self.strangers(&found, report);
+        Some(found)
+    }
+
+    /// What is asked for; `*.shop.svc.cluster.local:8080` is every service of the resources with that port.
+    fn asked(&self, request: &Request, report: &mut Report) -> Vec<HostPort> {
+        let mut found = Vec::new();
+        for asked in &request.services {
+            let exact = self.services.iter().any(|service| service.host == asked.host);
+            let Some(rest) = asked.host.strip_prefix('*').filter(|_| !exact && self.any) else {
+                found.push(asked.clone());
+                continue;
+            };
+            let fits = |service: &&Service| {
+                let kubernetes = format!("{}.{}", service.name, service.namespace);
+                let named = service.host.ends_with(rest) || kubernetes.ends_with(rest);
+                named && service.ports.iter().any(|port| port.number == asked.port)
+            };
+            let before = found.len();
+            for service in self.services.iter().filter(fits) {
+                let port = service.ports.iter().find(|port| port.number == asked.port);
+                match port.map(|port| port.protocol) {
+                    Some(PortProtocol::Other(name)) => {
+                        report.note(format!("{}: left out, its port {} speaks {name}", service.host, asked.port));
+                    }
+                    _ => found.push(HostPort { host: service.host.clone(), port: asked.port }),
+                }
+            }
+            if found.len() == before {
+                report.wrong(format!(
+                    "{}:{}: no service of these resources has this port with HTTP",
+                    asked.host, asked.port
+                ));
+            }
+        }
         found
     }
 
@@ -162,9 +208,9 @@ impl Known {
     /// The namespace and the labels of the gateway's pods.
     pub fn gateway(&self, request: &Request, report: &mut Report) -> Option<(String, Vec<(String, String)>)> {
         if !request.labels.is_empty() {
-            return Some((rule::ROOT.to_owned(), Vec::new()));
+            return Some((rule::ROOT.to_owned(), request.labels.clone()));
         }
-        let Some(first) = self.gateways.first() else {
+        let Some(first) = self.gateways.iter().find(|gateway| !gateway.waypoint) else {
             report.wrong("--gateway needs the Gateway among the resources, or --label KEY=VALUE of its pods");
             return None;
         };
@@ -177,35 +223,87 @@ impl Known {
         Some((first.namespace.clone(), first.labels.clone()))
     }
 
+    /// The namespace and the name of the waypoint.
+    pub fn waypoint(&self, request: &Request, services: &[Clusters], report: &mut Report) -> Option<(String, String)> {
+        let given = request.waypoint.as_deref().filter(|name| *name != "*");
+        if let Some(name) = given {
+            return Some((services.first()?.service.namespace.clone(), name.to_owned()));
+        }
+        let found: Vec<&Gateway> = self.gateways.iter().filter(|gateway| gateway.waypoint).collect();
+        if let [gateway] = found.as_slice() {
+            return Some((gateway.namespace.clone(), gateway.name.clone()));
+        }
+        report.wrong(
+            "--waypoint needs the waypoint's Gateway among the resources, one of class istio-waypoint, or its name",
+        );
+        None
+    }
+
     /// What works, and not as one might think.
-    pub fn warn(&self, services: &[Clusters], policy: &Policy, report: &mut Report) {
-        for clusters in services {
-            let mut ejects = false;
-            for cluster in &clusters.all {
-                let pool = cluster.traffic.pool.as_ref();
-                if let Some(most) = pool.and_then(|pool| pool.http.max_retries).filter(|_| policy.retries) {
-                    report.note(format!("{}: connectionPool.http.maxRetries lets {most} retries be in flight, whatever the policy's budget says", cluster.name));
-                }
-                if cluster.traffic.retry_budget.is_some() && policy.retries {
-                    report.note(format!(
-                        "{}: its retryBudget limits retries beside the policy's own budget",
-                        cluster.name
-                    ));
-                }
-                ejects |=
-                    policy.ejects && cluster.traffic.outlier.as_ref().is_some_and(super::traffic::Outlier::ejects);
-            }
+    pub fn warn(&self, plan: &Plan<'_>, report: &mut Report) {
+        let policy = plan.policy;
+        if plan.proxy == Proxy::Inbound && (policy.ejects || policy.retries) {
+            report.note("--inbound: there is one host, the application: retry sends a request to it again, and outlier has no one to judge");
+        }
+        if plan.form.plugin() && plan.request_only {
+            report
+                .note("without an attempt seat retries are less exact, and hosts are judged by the last attempt alone");
+        }
+        for clusters in plan.services {
             let host = &clusters.service.host;
-            if ejects {
-                report.note(format!("{host}: outlierDetection ejects hosts beside the policy's outlier: with consecutive5xxErrors: 0 and consecutiveGatewayErrors: 0 it keeps locality failover and ejects nothing"));
-            }
-            if clusters.retries == route::Retries::Various && policy.retries {
-                report.note(format!("{host}: its routes differ in their retries, so each keeps its own wait before a retry, and the longer of that and the policy's counts"));
-            }
             if clusters.port.protocol == PortProtocol::Undeclared {
-                report.note(format!("{host}: port {} says no protocol: Istio looks at what comes, and only requests that look like HTTP are governed", clusters.port.number));
+                let problem = "says no protocol: Istio looks at what comes, and only what looks like HTTP is governed";
+                report.note(format!("{host}: port {} {problem}", clusters.port.number));
+            }
+            if matches!(plan.proxy, Proxy::Sidecar | Proxy::Gateway) {
+                warn_of_clusters(clusters, policy, report);
             }
         }
+    }
+}
+
+fn warn_of_clusters(clusters: &Clusters, policy: &Policy, report: &mut Report) {
+    let host = &clusters.service.host;
+    for cluster in &clusters.all {
+        let pool = cluster.traffic.pool.as_ref();
+        if let Some(most) = pool.and_then(|pool| pool.http.max_retries).filter(|_| policy.retries) {
+            let problem = format!(
+                "connectionPool.http.maxRetries lets {most} retries be in flight, whatever the policy's budget says"
+            );
+            report.note(format!("{}: {problem}", cluster.name));
+        }
+        if cluster.traffic.retry_budget.is_some() && policy.retries {
+            report.note(format!("{}: its retryBudget limits retries beside the policy's own budget", cluster.name));
+        }
+    }
+    let ejects = |cluster: &Cluster| cluster.traffic.outlier.as_ref().is_some_and(Outlier::ejects);
+    if policy.ejects && clusters.all.iter().any(ejects) {
+        let problem = "outlierDetection ejects hosts beside the policy's outlier: with consecutive5xxErrors: 0 and \
+            consecutiveGatewayErrors: 0 it keeps locality failover and ejects nothing";
+        report.note(format!("{host}: {problem}"));
+    }
+    if clusters.retries == route::Retries::Various && policy.retries {
+        let problem = "its routes differ in their retries, so each keeps its own wait before a retry; the longer one of that and the \
+            policy's counts";
+        report.note(format!("{host}: {problem}"));
+    }
+}
+
+/// The port on which the pods listen.
+fn target(service: &Service, port: &Port, request: &Request, report: &mut Report) -> Option<u16> {
+    match (&port.target, request.target_port) {
+        (_, Some(given)) => Some(given),
+        (Some(Target::Number(number)), None) => Some(*number),
+        (Some(Target::Name(name)), None) => {
+            let problem =
+                format!("targetPort {name} is a name that its pods give to a port: say which with --target-port");
+            match &port.place {
+                Some(place) => report.error(&place.field("targetPort"), problem),
+                None => report.wrong(format!("{}: {problem}", service.host)),
+            }
+            None
+        }
+        (None, None) => Some(port.number),
     }
 }
 
@@ -283,10 +381,24 @@ fn istio_gateway(document: &Document, report: &mut Report) -> Option<Gateway> {
     let selector = spec.required("selector", report)?.object(report)?;
     let labels = selector.entries().filter_map(|(key, field)| Some((key.to_owned(), field.value.as_str()?.to_owned())));
     // Its pods may be in any namespace: in Istio's root namespace a resource is for all.
-    Some(Gateway { namespace: rule::ROOT.to_owned(), labels: labels.collect(), place: document.place.clone() })
+    Some(Gateway {
+        name: document.name.clone(),
+        waypoint: false,
+        namespace: rule::ROOT.to_owned(),
+        labels: labels.collect(),
+        place: document.place.clone(),
+    })
 }
 
-fn kubernetes_gateway(document: &Document) -> Gateway {
+fn kubernetes_gateway(document: &Document, report: &mut Report) -> Option<Gateway> {
+    let spec = document.spec(report)?;
+    let class = spec.required("gatewayClassName", report)?.text(report)?;
     let label = ("gateway.networking.k8s.io/gateway-name".to_owned(), document.name.clone());
-    Gateway { namespace: document.namespace.clone(), labels: vec![label], place: document.place.clone() }
+    Some(Gateway {
+        name: document.name.clone(),
+        waypoint: class == "istio-waypoint",
+        namespace: document.namespace.clone(),
+        labels: vec![label],
+        place: document.place.clone(),
+    })
 }

@@ -1,0 +1,86 @@
+//! What stands under `envoy/istio/` is what the program prints. The first lines of each file are the command that makes it.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p holdfast-add` rewrites the files; the diff is then what to review.
+
+// Clippy allows it in test functions only, and not in the helpers that they share.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// Files with a command of the program in their first lines.
+fn samples() -> Vec<PathBuf> {
+    let files = fs::read_dir(root().join("envoy/istio")).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<PathBuf> = files
+        .filter(|file| file.extension().is_some_and(|ext| ext == "yaml"))
+        .filter(|file| command(file).is_some())
+        .collect();
+    found.sort();
+    found
+}
+
+/// The arguments in the first lines of a file; the quoted ones have no space in them.
+fn command(file: &Path) -> Option<Vec<String>> {
+    let text = fs::read_to_string(file).unwrap();
+    let mut lines = text.lines();
+    let mut command = lines.next()?.strip_prefix("# ./build.sh add ")?.to_owned();
+    while let Some(rest) = command.strip_suffix('\\') {
+        command = rest.to_owned() + lines.next()?.strip_prefix('#')?;
+    }
+    Some(command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect())
+}
+
+#[test]
+fn every_sample_is_what_the_program_prints() {
+    let samples = samples();
+    assert!(samples.len() >= 19, "{samples:?}");
+    for file in samples {
+        let arguments = command(&file).unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_holdfast-add")).args(&arguments).current_dir(root()).output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&file, &printed).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), printed, "{}", file.display());
+    }
+}
+
+/// Each is YAML, and each policy in it one that the module takes.
+#[test]
+fn every_sample_holds_a_valid_policy() {
+    for file in samples() {
+        let text = fs::read_to_string(&file).unwrap();
+        let mut policies = 0;
+        for document in serde_norway::Deserializer::from_str(&text) {
+            let value = <serde_norway::Value as serde::Deserialize>::deserialize(document).unwrap();
+            let mut texts = Vec::new();
+            strings(&value, &mut texts);
+            if let Some(policy) =
+                value.get("spec").and_then(|spec| spec.get("wasm").unwrap_or(spec).get("pluginConfig"))
+            {
+                texts.push(serde_json::to_string(policy).unwrap());
+            }
+            for text in texts.iter().filter(|text| text.contains("\"policies\"")) {
+                holdfast_policy::config::parse(text.as_bytes()).unwrap();
+                policies += 1;
+            }
+        }
+        assert!(policies > 0, "{}", file.display());
+    }
+}
+
+fn strings(value: &serde_norway::Value, found: &mut Vec<String>) {
+    match value {
+        serde_norway::Value::String(text) => found.push(text.clone()),
+        serde_norway::Value::Sequence(items) => items.iter().for_each(|item| strings(item, found)),
+        serde_norway::Value::Mapping(entries) => entries.values().for_each(|item| strings(item, found)),
+        _ => {}
+    }
+}

@@ -358,6 +358,8 @@ fn undocumented(asked: &HostPort, request: &Request, report: &mut Report) -> Opt
         resolution: Resolution::Endpoints,
         external: false,
         nearby: None,
+        entry: false,
+        names: Vec::new(),
         selector: Vec::new(),
         place: None,
     })

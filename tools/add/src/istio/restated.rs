@@ -136,7 +136,7 @@ fn transport(service: &Service, subset: &str, port: u16, found: &Cluster) -> Vec
         Some(tls) => match tls.mode {
             TlsMode::Disable => Vec::new(),
             TlsMode::IstioMutual => vec![("transport_socket", socket(istio_mutual(service, Some(tls), &sni, http2)))],
-            TlsMode::Simple | TlsMode::Mutual => vec![("transport_socket", socket(originated(tls, http2)))],
+            TlsMode::Simple | TlsMode::Mutual => vec![("transport_socket", socket(originated(service, tls, http2)))],
         },
     }
 }
@@ -165,7 +165,7 @@ fn exact(names: &[String]) -> Vec<Yaml> {
 }
 
 fn istio_mutual(service: &Service, tls: Option<&Tls>, sni: &str, http2: bool) -> Yaml {
-    let names = tls.map(|tls| tls.names.as_slice()).unwrap_or_default();
+    let names = tls.map(|tls| tls.names.as_slice()).filter(|names| !names.is_empty()).unwrap_or(&service.names);
     // Istio would name the accounts of the pods that it knows; here it is any account of their namespace.
     let namespace = format!("/ns/{}/sa/", service.namespace);
     let names = if names.is_empty() { vec![Yaml::map().with("contains", namespace).line()] } else { exact(names) };
@@ -182,7 +182,7 @@ fn istio_mutual(service: &Service, tls: Option<&Tls>, sni: &str, http2: bool) ->
     typed(TLS).with("sni", sni).with("common_tls_context", common)
 }
 
-fn originated(tls: &Tls, http2: bool) -> Yaml {
+fn originated(service: &Service, tls: &Tls, http2: bool) -> Yaml {
     let mut common = Yaml::map().with("tls_params", versions());
     if http2 {
         common = common.with("alpn_protocols", Yaml::List(vec!["h2".into()]).line());
@@ -196,8 +196,9 @@ fn originated(tls: &Tls, http2: bool) -> Yaml {
     } else {
         let root = format!("file-root:{}", tls.authorities.as_deref().unwrap_or("system"));
         let mut own = Yaml::map();
-        if !tls.names.is_empty() {
-            own = own.with("match_subject_alt_names", exact(&tls.names));
+        let names = if tls.names.is_empty() { &service.names } else { &tls.names };
+        if !names.is_empty() {
+            own = own.with("match_subject_alt_names", exact(names));
         }
         let revoked = tls.revoked.as_deref().map(|file| Yaml::map().with("filename", file).line());
         let validation = Yaml::map()
@@ -210,9 +211,10 @@ fn originated(tls: &Tls, http2: bool) -> Yaml {
 
 /// What Istio's telemetry reads.
 fn metadata(service: &Service, subset: &str, tls: Option<&Tls>) -> Yaml {
+    let name = if service.entry { &service.host } else { &service.name };
     let one = Yaml::map()
         .with("host", service.host.as_str())
-        .with("name", service.name.as_str())
+        .with("name", name.as_str())
         .with("namespace", service.namespace.as_str());
     let originated = tls.is_some_and(|tls| matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual));
     let istio = Yaml::map()

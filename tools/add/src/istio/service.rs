@@ -21,6 +21,10 @@ pub struct Service {
     pub external: bool,
     /// Whether it prefers hosts nearby, which Istio does by priorities and weights of localities.
     pub nearby: Option<Place>,
+    /// Whether it is a ServiceEntry's.
+    pub entry: bool,
+    /// Names that its hosts' certificates are for, where a ServiceEntry says so.
+    pub names: Vec<String>,
     /// Labels of its pods.
     pub selector: Vec<(String, String)>,
     /// Where it was read, if it was.
@@ -145,6 +149,8 @@ pub fn kubernetes(document: &Document, domain: &str, report: &mut Report) -> Opt
         resolution: if headless { Resolution::None } else { Resolution::Endpoints },
         external: false,
         nearby,
+        entry: false,
+        names: Vec::new(),
         selector: selector
             .filter_map(|(key, field)| Some((key.to_owned(), field.value.as_str()?.to_owned())))
             .collect(),
@@ -174,7 +180,7 @@ pub fn entry(document: &Document, report: &mut Report) -> Vec<Service> {
     let Some(spec) = document.spec(report) else { return Vec::new() };
     let found = entry_of(document, &spec, report).unwrap_or_default();
     // Who sees it, and which addresses it has, is no matter here.
-    spec.known(&["addresses", "endpoints", "exportTo", "subjectAltNames"]);
+    spec.known(&["addresses", "endpoints", "exportTo"]);
     spec.finish(report);
     found
 }
@@ -209,14 +215,19 @@ fn entry_of(document: &Document, spec: &Object<'_>, report: &mut Report) -> Opti
     let nearby = document
         .annotation("networking.istio.io/traffic-distribution")
         .map(|_| document.place.root("metadata.annotations"));
+    let names = spec.get("subjectAltNames").map(|field| field.list(report)).unwrap_or_default();
+    let names: Vec<String> = names.iter().filter_map(|field| field.text(report)).map(str::to_owned).collect();
     let service = |host: &str| Service {
         host: host.to_ascii_lowercase(),
-        name: host.trim_start_matches("*.").to_ascii_lowercase(),
+        // Its resource's name is shorter than the host, where it has one host alone.
+        name: if hosts.len() == 1 { document.name.clone() } else { host.trim_start_matches("*.").to_ascii_lowercase() },
         namespace: document.namespace.clone(),
         ports: ports.clone(),
         resolution,
         external,
         nearby: nearby.clone(),
+        entry: true,
+        names: names.clone(),
         selector: selector.clone(),
         place: Some(document.place.clone()),
     };

@@ -8,7 +8,7 @@ use crate::yaml::Yaml;
 const PACKAGE: &str = "envoy.extensions.load_balancing_policies";
 
 /// The header by which the request seat names hosts.
-const HOSTS: &str = "x-holdfast-hosts";
+pub const HOSTS: &str = "x-holdfast-hosts";
 
 /// The cluster's own policy as the fallback of `override_host`.
 pub fn steered(upstream: &Upstream) -> Yaml {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::cluster::{Cluster, Clusters, Proxy};
 use super::restated;
 use super::route::Retries;
-use crate::envoy::balancing::steered;
+use crate::envoy::balancing::{HOSTS, steered};
 use crate::envoy::protocol::options;
 use crate::envoy::seat::{Module, Seat, VM_ID, codec, discovered, inline, wasm};
 use crate::envoy::typed;
@@ -112,6 +112,7 @@ pub fn resource(plan: &Plan<'_>) -> Option<Yaml> {
         filters.push(plan.request());
     }
     if plan.attempts() {
+        patches.extend(no_client_chooses(plan));
         patches.extend(attempt_seat(plan));
         filters.push(Seat::Attempt);
     }
@@ -200,6 +201,17 @@ fn request_seat(plan: &Plan<'_>) -> Vec<Yaml> {
         }
     };
     in_chains(plan, comment, "INSERT_BEFORE", || plan.seat(plan.request()))
+}
+
+/// `override_host` obeys the header whoever has set it, and without the module nobody else takes it away.
+fn no_client_chooses(plan: &Plan<'_>) -> Option<Yaml> {
+    let comment = "No client names hosts: what it says in Holdfast's own header is dropped before any filter, with or without the module.";
+    let steered =
+        plan.services.iter().flat_map(|service| &service.all).any(|cluster| cluster.upstream.steering.possible());
+    let headers = Yaml::map().with("internal_only_headers", vec![HOSTS.into()]);
+    steered.then(|| {
+        patch(comment, "ROUTE_CONFIGURATION", Yaml::map().with("context", plan.context()), "MERGE", Some(headers))
+    })
 }
 
 fn attempt_seat(plan: &Plan<'_>) -> Vec<Yaml> {

@@ -22,6 +22,10 @@ use crate::yaml::Yaml;
 /// The resources that are asked for, as text; `None` where an error stands in the report.
 pub fn print(request: &Request, report: &mut Report) -> Option<String> {
     let known = Known::read(request, report);
+    // What could not be read may be what is asked for.
+    if !report.errors.is_empty() {
+        return None;
+    }
     let services = known.services(request, report);
     if !report.errors.is_empty() {
         return None;

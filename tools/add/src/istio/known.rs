@@ -94,6 +94,10 @@ impl Known {
         let mut found: Vec<Clusters> = Vec::new();
         for asked in self.asked(request, report) {
             let Some(service) = self.service(&asked, request, report) else { continue };
+            if let Some(place) = &service.alias {
+                report.error(place, "ExternalName is an alias: ask for the service that it stands for");
+                continue;
+            }
             let Some(port) = port(&service, &asked, report) else { continue };
             if found.iter().any(|other| other.service.host == service.host && other.port.number == port.number) {
                 report.wrong(format!("{}:{} is asked for twice", asked.host, asked.port));
@@ -361,6 +365,7 @@ fn undocumented(asked: &HostPort, request: &Request, report: &mut Report) -> Opt
         entry: false,
         names: Vec::new(),
         selector: Vec::new(),
+        alias: None,
         place: None,
     })
 }

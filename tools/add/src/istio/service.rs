@@ -27,6 +27,8 @@ pub struct Service {
     pub names: Vec<String>,
     /// Labels of its pods.
     pub selector: Vec<(String, String)>,
+    /// Where it says that it is an alias of another host, if it does.
+    pub alias: Option<Place>,
     /// Where it was read, if it was.
     pub place: Option<Place>,
 }
@@ -122,12 +124,7 @@ pub fn kubernetes(document: &Document, domain: &str, report: &mut Report) -> Opt
     // The API server keeps what it does not know out of a Service, so only what matters here is read.
     let spec = document.spec(report)?;
     let text = |key| spec.get(key).and_then(|field| field.value.as_str().map(|text| (text.to_owned(), field.place)));
-    if let Some((kind, place)) = text("type")
-        && kind == "ExternalName"
-    {
-        report.error(&place, "ExternalName is an alias: ask for the service that it stands for");
-        return None;
-    }
+    let alias = text("type").filter(|(kind, _)| kind == "ExternalName").map(|(_, place)| place);
     let headless = text("clusterIP").is_some_and(|(address, _)| address == "None");
     let nearby = text("trafficDistribution")
         .filter(|(value, _)| ["PreferClose", "PreferSameZone", "PreferSameNode"].contains(&value.as_str()))
@@ -154,6 +151,7 @@ pub fn kubernetes(document: &Document, domain: &str, report: &mut Report) -> Opt
         selector: selector
             .filter_map(|(key, field)| Some((key.to_owned(), field.value.as_str()?.to_owned())))
             .collect(),
+        alias,
         place: Some(document.place.clone()),
     })
 }
@@ -229,6 +227,7 @@ fn entry_of(document: &Document, spec: &Object<'_>, report: &mut Report) -> Opti
         entry: true,
         names: names.clone(),
         selector: selector.clone(),
+        alias: None,
         place: Some(document.place.clone()),
     };
     Some(hosts.iter().filter_map(|field| field.text(report)).map(service).collect())

@@ -376,6 +376,9 @@ fn consistent_hash(field: &Field<'_>, report: &mut Report) -> Option<Choice> {
         Some(found)
     };
     let maglev = size("maglev", "tableSize", report);
+    if maglev == Some(None) {
+        report.error(&field.place.field("maglev.tableSize"), "is missing");
+    }
     let ring = size("ringHash", "minimumRingSize", report);
     if maglev.is_some() && ring.is_some() {
         report.error(&field.place, "must have at most one of ringHash, maglev");

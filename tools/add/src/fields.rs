@@ -169,7 +169,7 @@ impl<'a> Object<'a> {
         for key in self.entries.keys() {
             let name = key.as_str().map_or_else(|| shown(key), str::to_owned);
             if !asked.contains(&name.as_str()) {
-                let known = asked.iter().copied().collect::<Vec<_>>().join(", ");
+                let known = asked.join(", ");
                 report.error(&self.place.field(&name), format!("is not known here (known: {known})"));
             }
         }

@@ -152,13 +152,12 @@ fn default_policy(name: &str, target: &Target, side: Side) -> Value {
             let respond = if target.grpc {
                 object(&[("status", 503.into()), ("grpc_status", "UNAVAILABLE".into())])
             } else {
-                let body = object(&[
-                    ("error", format!("{name} is not available").into()),
-                    ("reason", "${reason}".into()),
-                    ("retry_after", "${retry_after}".into()),
-                ]);
+                // Only a text has variables.
+                let body = format!(
+                    "{{\"error\": \"{name} is not available\", \"reason\": \"${{reason}}\", \"retry_after\": ${{retry_after}}}}\n"
+                );
                 let headers = object(&[("content-type", "application/json".into())]);
-                object(&[("status", 503.into()), ("headers", headers), ("body", body)])
+                object(&[("status", 503.into()), ("headers", headers), ("body", body.into())])
             };
             policy.push(("breaker", object(&[])));
             policy.push(("retry", object(&[])));

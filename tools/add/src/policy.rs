@@ -153,9 +153,7 @@ fn default_policy(name: &str, target: &Target, side: Side) -> Value {
                 object(&[("status", 503.into()), ("grpc_status", "UNAVAILABLE".into())])
             } else {
                 // Only a text has variables.
-                let body = format!(
-                    "{{\"error\": \"{name} is not available\", \"reason\": \"${{reason}}\", \"retry_after\": ${{retry_after}}}}\n"
-                );
+                let body = format!("{{\"error\": \"{name} is not available\", \"retry_after\": ${{retry_after}}}}");
                 let headers = object(&[("content-type", "application/json".into())]);
                 object(&[("status", 503.into()), ("headers", headers), ("body", body.into())])
             };

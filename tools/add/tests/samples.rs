@@ -15,7 +15,9 @@ fn root() -> PathBuf {
 
 /// Files with a command of the program in their first lines.
 fn samples() -> Vec<PathBuf> {
-    let files = fs::read_dir(root().join("envoy/istio")).unwrap().map(|entry| entry.unwrap().path());
+    let directories =
+        ["envoy/istio", "envoy/istio/kustomize"].map(|directory| fs::read_dir(root().join(directory)).unwrap());
+    let files = directories.into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut found: Vec<PathBuf> = files
         .filter(|file| file.extension().is_some_and(|ext| ext == "yaml"))
         .filter(|file| command(file).is_some())
@@ -38,7 +40,7 @@ fn command(file: &Path) -> Option<Vec<String>> {
 #[test]
 fn every_sample_is_what_the_program_prints() {
     let samples = samples();
-    assert!(samples.len() >= 19, "{samples:?}");
+    assert!(samples.len() >= 20, "{samples:?}");
     for file in samples {
         let arguments = command(&file).unwrap();
         let output =
@@ -74,6 +76,20 @@ fn every_sample_holds_a_valid_policy() {
         }
         assert!(policies > 0, "{}", file.display());
     }
+}
+
+/// The base that people change has what the resource had.
+#[test]
+fn kustomize_puts_in_what_the_sample_has() {
+    let base = root().join("envoy/istio/kustomize");
+    let read = |name: &str| fs::read_to_string(base.join(name)).unwrap();
+    let value: serde_norway::Value = serde_norway::from_str(&read("holdfast.yaml")).unwrap();
+    let mut texts = Vec::new();
+    strings(&value, &mut texts);
+    assert!(texts.contains(&read("policy.json")));
+    let module = read("settings.env");
+    let module = module.trim_end().strip_prefix("module=").unwrap();
+    assert_eq!(texts.iter().filter(|text| *text == module).count(), 2);
 }
 
 fn strings(value: &serde_norway::Value, found: &mut Vec<String>) {

@@ -9,6 +9,7 @@ pub mod route;
 pub mod rule;
 pub mod service;
 pub mod traffic;
+pub mod values;
 
 use cluster::{Clusters, Proxy};
 use filter::{Form, Plan, Pods};
@@ -41,6 +42,9 @@ pub fn print(request: &Request, report: &mut Report) -> Option<String> {
     }?;
     let plan = plan(request, &known, &services, &policy, report)?;
     known.warn(&plan, report);
+    if request.helm {
+        return Some(values::values(&plan).document());
+    }
     let resources: Vec<Yaml> = plugin::resource(&plan).into_iter().chain(filter::resource(&plan)).collect();
     Some(resources.iter().map(Yaml::document).collect::<Vec<_>>().join("---\n"))
 }

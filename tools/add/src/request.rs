@@ -42,6 +42,8 @@ pub struct Request {
     pub form: Form,
     /// Without the attempt seat.
     pub request_only: bool,
+    /// As values for the Helm chart.
+    pub helm: bool,
     /// The pods' port, where a Service has a name for it.
     pub target_port: Option<u16>,
     /// The resource's name.
@@ -108,6 +110,7 @@ pub fn read() -> Request {
         module,
         form,
         request_only: flag("request-only"),
+        helm: flag("helm"),
         target_port: matches.get_one::<u16>("target-port").copied(),
         name: text("name"),
         domain: text("domain").unwrap_or_default(),
@@ -192,6 +195,13 @@ fn command() -> Command {
         .arg(flag("traffic-extension", "The request seat as a TrafficExtension"))
         .group(ArgGroup::new("form").args(["inline", "wasm-plugin", "traffic-extension"]))
         .arg(flag("request-only", "The request seat alone"))
+        .arg(flag("helm", "Print the values of the chart envoy/helm/holdfast instead").conflicts_with_all([
+            "waypoint",
+            "all",
+            "wasm-plugin",
+            "traffic-extension",
+            "request-only",
+        ]))
         .arg(
             Arg::new("target-port")
                 .long("target-port")

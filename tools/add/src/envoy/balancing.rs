@@ -14,16 +14,22 @@ pub const HOSTS: &str = "x-holdfast-hosts";
 pub fn steered(upstream: &Upstream) -> Yaml {
     let config = typed(&format!("{PACKAGE}.override_host.v3.OverrideHost"))
         .with("override_host_sources", vec![Yaml::map().with("header", HOSTS)])
-        .with("fallback_policy", one("", own(upstream)));
-    one("", ("override_host", config))
+        .with("fallback_policy", one(own(upstream)));
+    one(("override_host", config))
 }
 
 /// A list of one policy.
-fn one(comment: &str, (name, config): (&str, Yaml)) -> Yaml {
-    let extension = Yaml::map()
-        .noted(comment, "name", format!("envoy.load_balancing_policies.{name}"))
-        .with("typed_config", config);
-    Yaml::map().with("policies", vec![Yaml::map().with("typed_extension_config", extension)])
+fn one(policy: (&str, Yaml)) -> Yaml {
+    Yaml::map().with("policies", vec![Yaml::map().with("typed_extension_config", extension(policy))])
+}
+
+fn extension((name, config): (&str, Yaml)) -> Yaml {
+    Yaml::map().with("name", format!("envoy.load_balancing_policies.{name}")).with("typed_config", config)
+}
+
+/// The cluster's own policy, by itself.
+pub fn fallback(upstream: &Upstream) -> Yaml {
+    extension(own(upstream))
 }
 
 /// What balances without Holdfast.

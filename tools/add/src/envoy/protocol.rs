@@ -10,6 +10,11 @@ pub const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOption
 /// `typed_extension_protocol_options` with the attempt seat. A patch replaces this entry as a whole, so all that the
 /// cluster had is in it.
 pub fn options(upstream: &Upstream, filters: Vec<Yaml>, retries: Option<Yaml>) -> Yaml {
+    Yaml::map().with(OPTIONS, filled(upstream, Some(filters), retries))
+}
+
+/// The options themselves, without filters where there are none.
+pub fn filled(upstream: &Upstream, filters: Option<Vec<Yaml>>, retries: Option<Yaml>) -> Yaml {
     let mut options = typed(OPTIONS)
         .with_some("common_http_protocol_options", connections(&upstream.connections))
         .with_some("upstream_http_protocol_options", names(upstream.names));
@@ -27,8 +32,7 @@ pub fn options(upstream: &Upstream, filters: Vec<Yaml>, retries: Option<Yaml>) -
             options.with("use_downstream_protocol_config", both)
         }
     };
-    options = options.with("http_filters", filters).with_some("retry_policy", retries);
-    Yaml::map().with(OPTIONS, options)
+    options.with_some("http_filters", filters).with_some("retry_policy", retries)
 }
 
 fn connections(connections: &Connections) -> Option<Yaml> {

@@ -93,6 +93,14 @@ impl Plan<'_> {
         }
     }
 
+    /// The listeners through which requests come, by their ports.
+    pub fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.services.iter().flat_map(|service| service.listeners.iter().copied()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
     fn request(&self) -> Seat<'_> {
         Seat::Request(&self.policy.text)
     }
@@ -167,14 +175,11 @@ fn chains(plan: &Plan<'_>) -> Vec<Yaml> {
         };
         return plan.services.iter().map(chain).collect();
     }
-    let mut ports: Vec<Option<u16>> =
-        plan.services.iter().flat_map(|service| service.listeners.iter().copied().map(Some)).collect();
+    let mut ports: Vec<Option<u16>> = plan.ports().into_iter().map(Some).collect();
     // A gateway's listeners have the ports of its pods, and routes for any host.
     if plan.proxy == Proxy::Gateway || ports.is_empty() {
         ports = vec![None];
     }
-    ports.sort_unstable();
-    ports.dedup();
     let listener = |port: &Option<u16>| {
         Yaml::map().with_some("portNumber", *port).with("filterChain", Yaml::map().with("filter", router.clone()))
     };
@@ -270,9 +275,14 @@ fn kept(cluster: &Cluster) -> String {
 fn merged(plan: &Plan<'_>, service: &Clusters, cluster: &Cluster) -> Yaml {
     let upstream = &cluster.upstream;
     let balancing = upstream.steering.possible().then(|| steered(upstream));
-    let retries = plan.policy.retries.then(|| retries(&service.retries, upstream.balancing.by_hash())).flatten();
+    let retries = retry_policy(plan, service, cluster);
     let options = options(upstream, vec![plan.seat(Seat::Attempt), codec()], retries);
     Yaml::map().with_some("load_balancing_policy", balancing).with("typed_extension_protocol_options", options)
+}
+
+/// The cluster's retry policy, where a policy of Holdfast retries.
+pub fn retry_policy(plan: &Plan<'_>, service: &Clusters, cluster: &Cluster) -> Option<Yaml> {
+    plan.policy.retries.then(|| retries(&service.retries, cluster.upstream.balancing.by_hash())).flatten()
 }
 
 /// The cluster's retry policy, which takes the place of the routes': what they say, with a wait that leaves the waiting to the

@@ -49,10 +49,7 @@ fn traffic(plan: &Plan<'_>) -> Option<Vec<Yaml>> {
         Proxy::Inbound => "SERVER",
         Proxy::Gateway | Proxy::Waypoint => return None,
     };
-    let mut ports: Vec<u16> = plan.services.iter().flat_map(|service| service.listeners.iter().copied()).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let ports: Vec<Yaml> = ports.iter().map(|port| Yaml::map().with("number", *port)).collect();
+    let ports: Vec<Yaml> = plan.ports().into_iter().map(|port| Yaml::map().with("number", port)).collect();
     Some(vec![Yaml::map().with("mode", mode).with_some("ports", (!ports.is_empty()).then_some(ports))])
 }
 

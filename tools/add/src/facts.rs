@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Upstream {
     /// What is spoken to its hosts.
     pub protocol: Protocol,
+    /// Whether HTTP/1.1 keeps the case of header names.
+    pub header_case: bool,
     /// What holds for connections of any version of HTTP.
     pub connections: Connections,
     /// Whether TLS takes its names from the request.

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod filter;
 pub mod known;
+pub mod mesh;
 pub mod plugin;
 pub mod restated;
 pub mod route;

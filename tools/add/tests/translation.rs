@@ -23,10 +23,30 @@ struct Case {
     name: String,
     port: &'static str,
     rule: String,
+    /// MeshConfig, on one line.
+    mesh: &'static str,
     gateway: bool,
 }
 
 impl Case {
+    /// The mesh's settings as the generator takes them, which has no mutual TLS of Istio's by itself.
+    fn mesh(&self) -> String {
+        let rest = self.mesh.strip_prefix('{').unwrap();
+        if self.mesh.contains("enableAutoMtls") {
+            self.mesh.to_owned()
+        } else {
+            format!("{{enableAutoMtls: true, {rest}")
+        }
+    }
+
+    /// The mesh's settings as a user has them. Istio's own mutual TLS is on, as it is by default.
+    fn config_map(&self) -> String {
+        let mesh = self.mesh;
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n    {mesh}\n"
+        )
+    }
+
     fn resources(&self) -> String {
         let service = format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: orders, namespace: shop}}\nspec:\n  clusterIP: 10.0.0.1\n  \
@@ -96,6 +116,14 @@ const WEIGHED: &[&str] = &[
      subjectAltNames: [x.y]}",
     "loadBalancer: {zoneAwareLbSetting: {}}, tls: {mode: DISABLE}",
 ];
+/// What a mesh says of every cluster.
+const MESHES: &[&str] = &[
+    "{h2UpgradePolicy: UPGRADE}",
+    "{defaultConfig: {proxyHeaders: {preserveHttp1HeaderCase: true}}, h2UpgradePolicy: UPGRADE}",
+    "{localityLbSetting: {failover: [{from: r1, to: r2}]}, defaultTrafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}, \
+      connectionPool: {http: {idleTimeout: 11s}}}}",
+    "{localityLbSetting: {distribute: [{from: 'r1/*', to: {'r1/*': 80, 'r2/*': 20}}]}, connectTimeout: 3s, enableAutoMtls: false}",
+];
 const LEVELS: &str = "trafficPolicy:
     loadBalancer: {simple: RANDOM}
     connectionPool: {http: {idleTimeout: 7s}}
@@ -116,7 +144,7 @@ fn cases() -> Vec<Case> {
     for gateway in [false, true] {
         let mut add = |port: &'static str, rule: String| {
             let side = if gateway { "gateway" } else { "sidecar" };
-            cases.push(Case { name: format!("{side}, {port}: {rule}"), port, rule, gateway });
+            cases.push(Case { name: format!("{side}, {port}: {rule}"), port, rule, mesh: "{}", gateway });
         };
         for port in ["http", "http2", "grpc", "web"] {
             add(port, String::new());
@@ -130,6 +158,16 @@ fn cases() -> Vec<Case> {
         add("http", LEVELS.to_owned());
         add("https", "trafficPolicy: {tls: {mode: SIMPLE}}".to_owned());
     }
+    for (index, mesh) in MESHES.iter().enumerate() {
+        let rules = ["", "trafficPolicy: {loadBalancer: {simple: RANDOM}}", LEVELS];
+        for (port, rule) in ["http", "http2", "web"].into_iter().flat_map(|port| rules.map(|rule| (port, rule))) {
+            for gateway in [false, true] {
+                let side = if gateway { "gateway" } else { "sidecar" };
+                let name = format!("{side}, mesh {index}, {port}: {rule}");
+                cases.push(Case { name, port, rule: rule.to_owned(), mesh, gateway });
+            }
+        }
+    }
     cases
 }
 
@@ -140,8 +178,6 @@ impl Scratch {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("holdfast-add-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
-        // Istio's own mutual TLS, which a cluster made anew has to have again.
-        fs::write(path.join("mesh.yaml"), "enableAutoMtls: true\n").unwrap();
         Scratch(path)
     }
 
@@ -158,9 +194,10 @@ impl Drop for Scratch {
     }
 }
 
-fn add(case: &Case, resources: &Path) -> String {
+fn add(case: &Case, scratch: &Scratch, resources: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-add"));
-    command.args(["--istio", "orders.shop:8080"]).arg(resources).args(["--module", "/holdfast.wasm"]);
+    command.args(["--istio", "orders.shop:8080"]).arg(resources).arg(scratch.write("istio.yaml", &case.config_map()));
+    command.args(["--module", "/holdfast.wasm"]);
     if case.gateway {
         command.args(["--gateway", "--label", "istio=ingressgateway", "--namespace", "shop"]);
     }
@@ -172,7 +209,7 @@ fn add(case: &Case, resources: &Path) -> String {
 /// The clusters of the service that Istio makes of these files, by name; `None` where an older Istio does not know a field.
 fn istio(program: &Path, case: &Case, scratch: &Scratch, files: &[&Path]) -> Option<BTreeMap<String, Value>> {
     let mut command = Command::new(program);
-    command.args(["generate", "--namespace", "shop", "--mesh"]).arg(scratch.0.join("mesh.yaml"));
+    command.args(["generate", "--namespace", "shop", "--mesh"]).arg(scratch.write("mesh.yaml", &case.mesh()));
     command.args(["--node", if case.gateway { "gateway" } else { "sidecar" }]).args(files);
     let output = command.output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -399,7 +436,7 @@ fn nothing_that_istio_makes_of_a_cluster_is_lost() {
     let mut anew = 0;
     for case in &cases {
         let resources = scratch.write("resources.yaml", &case.resources());
-        let text = add(case, &resources);
+        let text = add(case, &scratch, &resources);
         let clusters = &known[&case.name];
         assert!(clusters.contains_key(CLUSTER), "{}", case.name);
         for (name, cluster) in clusters {
@@ -422,7 +459,10 @@ fn nothing_that_istio_makes_of_a_cluster_is_lost() {
             applied(program, case, &scratch, &resources, &text, &before);
         }
     }
-    assert_eq!(anew, 4 * WEIGHED.len());
+    let weighed =
+        known.values().flat_map(BTreeMap::values).filter(|cluster| cluster.get("common_lb_config").is_some()).count();
+    assert!(weighed >= 4 * WEIGHED.len());
+    assert_eq!(anew, weighed);
 }
 
 /// Istio applies what is printed: each cluster still is there, with all that was not to be touched.

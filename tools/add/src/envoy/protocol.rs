@@ -19,7 +19,9 @@ pub fn filled(upstream: &Upstream, filters: Option<Vec<Yaml>>, retries: Option<Y
         .with_some("common_http_protocol_options", connections(&upstream.connections))
         .with_some("upstream_http_protocol_options", names(upstream.names));
     options = match &upstream.protocol {
-        Protocol::Http1 => options.with("explicit_http_config", Yaml::map().with("http_protocol_options", Yaml::map())),
+        Protocol::Http1 => {
+            options.with("explicit_http_config", Yaml::map().with("http_protocol_options", http1(upstream)))
+        }
         Protocol::Http2 { max_concurrent_streams, keepalive } => {
             let http2 = Yaml::map()
                 .with_some("max_concurrent_streams", *max_concurrent_streams)
@@ -28,11 +30,20 @@ pub fn filled(upstream: &Upstream, filters: Option<Vec<Yaml>>, retries: Option<Y
         }
         Protocol::Client => {
             let both =
-                Yaml::map().with("http_protocol_options", Yaml::map()).with("http2_protocol_options", Yaml::map());
+                Yaml::map().with("http_protocol_options", http1(upstream)).with("http2_protocol_options", Yaml::map());
             options.with("use_downstream_protocol_config", both)
         }
     };
     options.with_some("http_filters", filters).with_some("retry_policy", retries)
+}
+
+fn http1(upstream: &Upstream) -> Yaml {
+    if !upstream.header_case {
+        return Yaml::map();
+    }
+    let config = typed("envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig");
+    let formatter = Yaml::map().with("name", "preserve_case").with("typed_config", config);
+    Yaml::map().with("header_key_format", Yaml::map().with("stateful_formatter", formatter))
 }
 
 fn connections(connections: &Connections) -> Option<Yaml> {

@@ -1,9 +1,10 @@
 //! What Istio makes of a port of a service: its clusters, their names, and the facts about each.
 
+use super::mesh::Mesh;
 use super::restated;
 use super::rule::Rule;
 use super::service::{Port, PortProtocol, Resolution, Service};
-use super::traffic::{Choice, Traffic, effective};
+use super::traffic::{Choice, LocalitySetting, Traffic, effective};
 use crate::facts::{Balancing, Connections, Locality, Names, Protocol, Steering, Upstream, Warmup};
 use crate::place::Report;
 
@@ -48,6 +49,8 @@ pub struct Clusters {
     pub all: Vec<Cluster>,
     /// Labels of the callers that the rule is for; none for all.
     pub callers: Vec<(String, String)>,
+    /// What holds for all of the mesh.
+    pub mesh: Mesh,
     /// What the routes do about retries, where all of them do the same.
     pub retries: super::route::Retries,
 }
@@ -91,6 +94,7 @@ pub fn clusters(
     port: &Port,
     rule: Option<&Rule>,
     proxy: Proxy,
+    mesh: &Mesh,
     report: &mut Report,
 ) -> Option<Vec<Cluster>> {
     let policy = rule.and_then(|rule| rule.policy.as_ref());
@@ -99,12 +103,13 @@ pub fn clusters(
     let subsets = subsets.map(|subset| (subset.name.clone(), subset.policy.as_ref()));
     let mut found = Vec::new();
     for (subset, own) in whole.chain(subsets) {
-        let traffic = effective(policy, own, port.number);
+        let traffic = effective(policy, own, port.number, mesh);
         let name = format!("outbound|{}|{subset}|{}", port.number, service.host);
-        let protocol = protocol(port, &traffic, proxy, report)?;
+        let protocol = protocol(port, &traffic, proxy, mesh, report)?;
         let steering = steering(service, &traffic, proxy);
-        let locality = locality(service, &traffic);
+        let locality = locality(service, &traffic, mesh);
         let mut upstream = Upstream {
+            header_case: mesh.header_case && matches!(port.protocol, PortProtocol::Http | PortProtocol::Undeclared),
             protocol,
             connections: connections(&traffic),
             names: names(&traffic),
@@ -138,7 +143,7 @@ fn obstacle(service: &Service, traffic: &Traffic) -> Option<&'static str> {
 }
 
 /// HTTP, or an error that says what it is instead.
-fn protocol(port: &Port, traffic: &Traffic, proxy: Proxy, report: &mut Report) -> Option<Protocol> {
+fn protocol(port: &Port, traffic: &Traffic, proxy: Proxy, mesh: &Mesh, report: &mut Report) -> Option<Protocol> {
     let http = traffic.pool.as_ref().map(|pool| pool.http.clone()).unwrap_or_default();
     let http2 = || Protocol::Http2 { max_concurrent_streams: http.max_streams, keepalive: http.keepalive.clone() };
     let originates = || {
@@ -178,7 +183,13 @@ fn protocol(port: &Port, traffic: &Traffic, proxy: Proxy, report: &mut Report) -
     if http.client_protocol {
         return Some(Protocol::Client);
     }
-    Some(if http.upgrade == Some(true) && !sniffed { http2() } else { declared })
+    let plain = matches!(port.protocol, PortProtocol::Http | PortProtocol::Undeclared);
+    // Istio upgrades no cluster that has options for HTTP/1.1 already.
+    let upgraded = match http.upgrade {
+        Some(upgrade) => upgrade,
+        None => mesh.upgrade && port.protocol == PortProtocol::Http,
+    };
+    Some(if upgraded && !sniffed && !(plain && mesh.header_case) { http2() } else { declared })
 }
 
 fn connections(traffic: &Traffic) -> Connections {
@@ -219,17 +230,27 @@ fn balancing(traffic: &Traffic) -> Balancing {
 }
 
 /// What Istio sets beside priorities. Source: istio/istio, loadbalancer.go, `ApplyToCluster` and `GetEffectiveLbSetting`.
-fn locality(service: &Service, traffic: &Traffic) -> Locality {
+fn locality(service: &Service, traffic: &Traffic, mesh: &Mesh) -> Locality {
     let balancer = traffic.balancer.as_ref();
     if let Some(zones) = balancer.and_then(|balancer| balancer.zones.as_ref()) {
         return Locality::ZoneAware { min_cluster_size: zones.min_cluster_size, enabled: zones.enabled };
     }
     if let Some(setting) = balancer.and_then(|balancer| balancer.locality.as_ref()) {
-        let fails_over = traffic.outlier.is_some() && setting.failover;
-        let weighs = setting.enabled && (setting.distribute || fails_over);
-        return if weighs { Locality::Weighted } else { Locality::None };
+        return weighs(setting, traffic);
     }
-    if service.nearby.is_some() { Locality::Weighted } else { Locality::None }
+    if service.nearby.is_some() {
+        return Locality::Weighted;
+    }
+    if let Some(zones) = &mesh.zones {
+        return Locality::ZoneAware { min_cluster_size: zones.min_cluster_size, enabled: zones.enabled };
+    }
+    mesh.locality.as_ref().map_or(Locality::None, |setting| weighs(setting, traffic))
+}
+
+fn weighs(setting: &LocalitySetting, traffic: &Traffic) -> Locality {
+    let fails_over = traffic.outlier.is_some() && setting.failover;
+    let weighs = setting.enabled && (setting.distribute || fails_over);
+    if weighs { Locality::Weighted } else { Locality::None }
 }
 
 fn steering(service: &Service, traffic: &Traffic, proxy: Proxy) -> Steering {

@@ -249,7 +249,7 @@ fn attempt_seats(plan: &Plan<'_>, service: &Clusters) -> Vec<Yaml> {
         let named = matching(Yaml::map().with("name", cluster.name.as_str()));
         let comment = format!("The attempt seat beside each host of {}. {}", cluster.name, kept(cluster));
         if cluster.restated {
-            let made = restated::cluster(&service.service, &cluster.subset, port, cluster);
+            let made = restated::cluster(service, cluster);
             let added = Yaml::map().with("context", plan.context());
             return vec![
                 patch(&comment, "CLUSTER", named, "REMOVE", None),

@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Clusters, Proxy, clusters};
 use super::filter::Plan;
+use super::mesh::{self, Mesh};
 use super::route::{self, Route};
 use super::rule::{self, Rule};
 use super::service::{self, Port, PortProtocol, Resolution, Service, Target};
@@ -18,6 +19,7 @@ pub struct Known {
     rules: Vec<Rule>,
     routes: Vec<Route>,
     gateways: Vec<Gateway>,
+    mesh: Mesh,
     /// Whether any resource was given.
     any: bool,
 }
@@ -54,6 +56,11 @@ impl Known {
             ("networking.istio.io", "VirtualService") => self.routes.extend(route::read(document, domain, report)),
             ("networking.istio.io", "Gateway") => self.gateways.extend(istio_gateway(document, report)),
             ("gateway.networking.k8s.io", "Gateway") => self.gateways.extend(kubernetes_gateway(document, report)),
+            ("", "ConfigMap") if mesh::holds(document) => {
+                if let Some(mesh) = mesh::read(document, report) {
+                    self.mesh = mesh;
+                }
+            }
             ("", "Namespace") => {}
             _ => report.warn(&document.place, "is of no matter here and was not read"),
         }
@@ -107,14 +114,15 @@ impl Known {
                 if proxy == Proxy::Gateway { rule::ROOT.to_owned() } else { service.namespace.clone() }
             });
             let rule = rule::choose(&self.rules, &service, &namespace, report);
-            let Some(all) = clusters(&service, &port, rule.as_ref(), proxy, report) else { continue };
+            let Some(all) = clusters(&service, &port, rule.as_ref(), proxy, &self.mesh, report) else { continue };
             let listeners = match proxy {
                 Proxy::Inbound => vec![target(&service, &port, request, report)?],
                 _ => route::listeners(&self.routes, &self.services, &service, port.number),
             };
             found.push(Clusters {
                 listeners,
-                retries: route::retries_of(&self.routes, &service, port.number),
+                retries: route::retries_of(&self.routes, &service, port.number, &self.mesh.retries),
+                mesh: self.mesh.clone(),
                 callers: rule.map(|rule| rule.callers).unwrap_or_default(),
                 service,
                 port,

@@ -4,15 +4,13 @@
 
 use std::time::Duration;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Clusters};
 use super::service::Service;
 use super::traffic::{Outlier, Pool, RetryBudget, Tls, TlsMode, Traffic};
 use crate::envoy::typed;
 use crate::facts::Protocol;
 use crate::yaml::Yaml;
 
-/// What Istio takes where nobody says otherwise. Source: its MeshConfig's defaults.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const NO_LIMIT: u32 = u32::MAX;
 
 const TLS: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
@@ -30,7 +28,8 @@ pub fn obstacle(traffic: &Traffic) -> Option<&'static str> {
 }
 
 /// The cluster without what Envoy refuses. Holdfast's own parts come to it as to any other.
-pub fn cluster(service: &Service, subset: &str, port: u16, found: &Cluster) -> Yaml {
+pub fn cluster(clusters: &Clusters, found: &Cluster) -> Yaml {
+    let Clusters { service, port, mesh, .. } = clusters;
     let traffic = &found.traffic;
     let ads = Yaml::map()
         .with("ads", Yaml::map())
@@ -44,15 +43,15 @@ pub fn cluster(service: &Service, subset: &str, port: u16, found: &Cluster) -> Y
         .with("alt_stat_name", format!("{};", found.name))
         .with("type", "EDS")
         .with("eds_cluster_config", Yaml::map().with("service_name", found.name.as_str()).with("eds_config", ads))
-        .with("connect_timeout", pool.tcp.connect_timeout.unwrap_or(CONNECT_TIMEOUT))
+        .with("connect_timeout", pool.tcp.connect_timeout.unwrap_or(mesh.connect_timeout))
         .with("circuit_breakers", circuit_breakers(&pool, traffic.retry_budget.as_ref()))
         .with_some("upstream_connection_options", keepalive(&pool))
         .with("common_lb_config", panic_threshold(traffic.outlier.as_ref()))
         .with_some("outlier_detection", traffic.outlier.as_ref().map(outlier));
-    for (key, value) in transport(service, subset, port, found) {
+    for (key, value) in transport(service, port.number, mesh.auto_mtls, found) {
         cluster = cluster.with(key, value);
     }
-    cluster.with("metadata", metadata(service, subset, traffic.tls.as_ref()))
+    cluster.with("metadata", metadata(service, &found.subset, traffic.tls.as_ref()))
 }
 
 fn circuit_breakers(pool: &Pool, budget: Option<&RetryBudget>) -> Yaml {
@@ -115,12 +114,12 @@ fn outlier(outlier: &Outlier) -> Yaml {
     out
 }
 
-fn transport(service: &Service, subset: &str, port: u16, found: &Cluster) -> Vec<(&'static str, Yaml)> {
+fn transport(service: &Service, port: u16, auto_mtls: bool, found: &Cluster) -> Vec<(&'static str, Yaml)> {
     let http2 = matches!(found.upstream.protocol, Protocol::Http2 { .. });
     let socket = |context: Yaml| Yaml::map().with("name", "envoy.transport_sockets.tls").with("typed_config", context);
-    let sni = format!("outbound_.{port}_.{subset}_.{}", service.host);
+    let sni = format!("outbound_.{port}_.{}_.{}", found.subset, service.host);
     match &found.traffic.tls {
-        None if service.external => Vec::new(),
+        None if service.external || !auto_mtls => Vec::new(),
         None => {
             // Istio's mutual TLS where the other side has it, plain text where it has not.
             let mesh = Yaml::map()

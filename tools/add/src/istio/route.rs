@@ -84,7 +84,8 @@ fn objects<'a>(object: &Object<'a>, key: &'static str, report: &mut Report) -> V
     items.iter().filter_map(|field| field.object(report)).collect()
 }
 
-fn retries(field: &Field<'_>, report: &mut Report) -> Option<Retries> {
+/// Reads retries of a route, or the mesh's default.
+pub fn retries(field: &Field<'_>, report: &mut Report) -> Option<Retries> {
     let object = field.object(report)?;
     let attempts = object.get("attempts").and_then(|field| field.small(report)).unwrap_or(0);
     let on = object.get("retryOn").and_then(|field| field.text(report)).unwrap_or_default();
@@ -130,8 +131,9 @@ fn leads(route: &Route, service: &Service, port: u16) -> bool {
 }
 
 /// What the routes to a port of a service do about retries.
-pub fn retries_of(routes: &[Route], service: &Service, port: u16) -> Retries {
-    let mut found = routes.iter().filter(|route| leads(route, service, port)).map(|route| &route.retries);
-    let Some(first) = found.next() else { return Retries::Default };
+pub fn retries_of(routes: &[Route], service: &Service, port: u16, mesh: &Retries) -> Retries {
+    let found = routes.iter().filter(|route| leads(route, service, port)).map(|route| &route.retries);
+    let mut found = found.map(|retries| if *retries == Retries::Default { mesh } else { retries });
+    let Some(first) = found.next() else { return mesh.clone() };
     if found.all(|other| other == first) { first.clone() } else { Retries::Various }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::mesh::Mesh;
 use crate::facts::Keepalive;
 use crate::fields::{Field, Object};
 use crate::place::{Place, Report};
@@ -267,7 +268,8 @@ fn time(object: &Object<'_>, key: &'static str, report: &mut Report) -> Option<D
     object.get(key)?.duration(report)
 }
 
-fn pool(field: &Field<'_>, report: &mut Report) -> Option<Pool> {
+/// Reads a block of a `trafficPolicy`, or the mesh's default for it.
+pub fn pool(field: &Field<'_>, report: &mut Report) -> Option<Pool> {
     let object = field.object(report)?;
     let tcp = object.get("tcp").and_then(|field| tcp(&field, report)).unwrap_or_default();
     let http = object.get("http").and_then(|field| http(&field, report)).unwrap_or_default();
@@ -403,7 +405,8 @@ fn warmup(field: &Field<'_>, report: &mut Report) -> Option<Warmup> {
     Some(Warmup { duration: duration?, aggression, minimum })
 }
 
-fn locality(field: &Field<'_>, report: &mut Report) -> Option<LocalitySetting> {
+/// Reads a block of a `trafficPolicy`, or the mesh's default for it.
+pub fn locality(field: &Field<'_>, report: &mut Report) -> Option<LocalitySetting> {
     let object = field.object(report)?;
     let mut some = |key: &'static str| object.get(key).is_some_and(|field| !field.list(report).is_empty());
     let (distribute, failover, priority) = (some("distribute"), some("failover"), some("failoverPriority"));
@@ -412,7 +415,8 @@ fn locality(field: &Field<'_>, report: &mut Report) -> Option<LocalitySetting> {
     Some(LocalitySetting { enabled, distribute, failover: failover || priority })
 }
 
-fn zones(field: &Field<'_>, report: &mut Report) -> Option<ZoneSetting> {
+/// Reads a block of a `trafficPolicy`, or the mesh's default for it.
+pub fn zones(field: &Field<'_>, report: &mut Report) -> Option<ZoneSetting> {
     let object = field.object(report)?;
     let enabled = object.get("enabled").and_then(|field| field.boolean(report)).unwrap_or(true);
     let min_cluster_size = object.get("minClusterSize").and_then(|field| field.small(report)).map(u64::from);
@@ -422,7 +426,8 @@ fn zones(field: &Field<'_>, report: &mut Report) -> Option<ZoneSetting> {
     Some(ZoneSetting { enabled, min_cluster_size })
 }
 
-fn outlier(field: &Field<'_>, report: &mut Report) -> Option<Outlier> {
+/// Reads a block of a `trafficPolicy`, or the mesh's default for it.
+pub fn outlier(field: &Field<'_>, report: &mut Report) -> Option<Outlier> {
     let object = field.object(report)?;
     let number = |key: &'static str, report: &mut Report| object.get(key)?.small(report);
     let outlier = Outlier {
@@ -492,13 +497,20 @@ impl Policy {
 
 /// What holds for a port of a service, or of its subset: block by block the subset's, unless it is a port's own, which takes
 /// the place of all of them.
-pub fn effective(rule: Option<&Policy>, subset: Option<&Policy>, port: u16) -> Traffic {
-    let base = rule.map(|policy| policy.of(port).0.clone()).unwrap_or_default();
-    let Some((own, whole)) = subset.map(|policy| policy.of(port)) else { return base };
-    if rule.is_none() {
-        return own.clone();
-    }
+pub fn effective(rule: Option<&Policy>, subset: Option<&Policy>, port: u16, mesh: &Mesh) -> Traffic {
+    let base = rule.map(|policy| policy.of(port).0.clone());
+    let fills = mesh.pool.is_some() || mesh.outlier.is_some();
+    let base = if base.is_some() || fills {
+        let mut base = base.unwrap_or_default();
+        base.pool = base.pool.or_else(|| mesh.pool.clone());
+        base.outlier = base.outlier.or_else(|| mesh.outlier.clone());
+        Some(base)
+    } else {
+        None
+    };
+    let Some((own, whole)) = subset.map(|policy| policy.of(port)) else { return base.unwrap_or_default() };
     let own = own.clone();
+    let Some(base) = base else { return own };
     Traffic {
         pool: if whole { own.pool } else { own.pool.or(base.pool) },
         balancer: if whole { own.balancer } else { own.balancer.or(base.balancer) },

@@ -47,9 +47,7 @@ fn values_of(plan: &Plan<'_>, service: &Clusters) -> Yaml {
     let found: Vec<&Cluster> = service.all.iter().take(if alike { 1 } else { usize::MAX }).collect();
     let one = |cluster: &&Cluster| {
         let upstream = &cluster.upstream;
-        let anew = cluster
-            .restated
-            .then(|| restated::cluster(&service.service, &cluster.subset, service.port.number, cluster));
+        let anew = cluster.restated.then(|| restated::cluster(service, cluster));
         Yaml::map()
             .with_some("name", (!alike).then_some(cluster.name.as_str()))
             .with_some("fallback", upstream.steering.possible().then(|| fallback(upstream)))

@@ -109,8 +109,8 @@ fn plan<'a>(
         }
     };
     if request.form == Form::Inline && !matches!(&pods, Pods::Labels(labels) if !labels.is_empty()) {
-        let problem = "--inline needs --label KEY=VALUE, a label that pods with the module's file have: a pod without the file loses \
-            the service";
+        let problem = "--inline needs --label KEY=VALUE, a label that pods with the module's file have: a pod without the file \
+            loses the service";
         report.wrong(problem);
         return None;
     }

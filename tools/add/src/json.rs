@@ -67,7 +67,9 @@ mod tests {
 
     #[test]
     fn what_fits_a_line_stands_on_one_and_nothing_is_lost() {
-        let text = r#"{"policies":[{"name":"a","on":["x","y"],"deep":{"z":1,"a":[{"b":1.50},null,true]},"long":["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"],"e":[],"o":{}}]}"#;
+        let text = r#"{"policies":[{"name":"a","on":["x","y"],"deep":{"z":1,"a":[{"b":1.50},null,true]},
+            "long":["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"],
+            "e":[],"o":{}}]}"#;
         let value: Value = serde_json::from_str(text).unwrap();
         let pretty = pretty(&value);
         let expected = r#"{

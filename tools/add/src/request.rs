@@ -77,7 +77,7 @@ pub fn read() -> Request {
     }
     if all && (!services.is_empty() || !files.is_empty() || text("namespace").is_none()) {
         wrong(
-            "--all takes no HOST:PORT and no resources, and needs --namespace (the callers' one, or Istio's root namespace for all)",
+            "--all takes no HOST:PORT and no resources, and needs --namespace (the callers' one, or the root namespace)",
         );
     }
     let proxy = match (flag("gateway"), flag("inbound"), matches.contains_id("waypoint")) {

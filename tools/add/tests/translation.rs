@@ -1,4 +1,4 @@
-//! What a patch replaces in a cluster, it states again: beside what Istio's own generator makes of the same resources, nothing is lost.
+//! What a patch replaces in a cluster, it states again: nothing is lost of what Istio's own generator makes of the resources.
 //!
 //! `istio-clusters.json` has the clusters that Istio makes without Holdfast. The program of `tests/istio` renews it:
 //! `HOLDFAST_ISTIO=PATH UPDATE_GOLDEN=1 cargo test -p holdfast-add --test translation`. With `HOLDFAST_ISTIO` alone the test also
@@ -57,7 +57,8 @@ impl Case {
             return service;
         }
         format!(
-            "{service}---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: orders, namespace: shop}}\n\
+            "{service}---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+             metadata: {{name: orders, namespace: shop}}\n\
              spec:\n  host: orders.shop.svc.cluster.local\n  {}\n",
             self.rule
         )
@@ -104,9 +105,10 @@ const TLS: &[&str] = &[
 const WEIGHED: &[&str] = &[
     "loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r2}]}}, outlierDetection: {consecutive5xxErrors: 0}",
     "loadBalancer: {localityLbSetting: {distribute: [{from: 'r1/*', to: {'r1/*': 80, 'r2/*': 20}}]}, simple: ROUND_ROBIN}",
-    "loadBalancer: {localityLbSetting: {failoverPriority: [topology.kubernetes.io/region]}, consistentHash: {useSourceIp: true}}, \
-     outlierDetection: {consecutive5xxErrors: 7, consecutiveGatewayErrors: 3, interval: 5s, baseEjectionTime: 1m, \
-     maxEjectionPercent: 50, minHealthPercent: 30, splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 4}",
+    "loadBalancer: {localityLbSetting: {failoverPriority: [topology.kubernetes.io/region]}, consistentHash: \
+     {useSourceIp: true}}, outlierDetection: {consecutive5xxErrors: 7, consecutiveGatewayErrors: 3, interval: 5s, \
+     baseEjectionTime: 1m, maxEjectionPercent: 50, minHealthPercent: 30, splitExternalLocalOriginErrors: true, \
+     consecutiveLocalOriginFailures: 4}",
     "loadBalancer: {zoneAwareLbSetting: {minClusterSize: 3}}, connectionPool: {tcp: {maxConnections: 7, connectTimeout: 2s, \
      tcpKeepalive: {probes: 3, time: 10s, interval: 5s}}, http: {http2MaxRequests: 9, maxRetries: 2, idleTimeout: 4s}}",
     "loadBalancer: {zoneAwareLbSetting: {enabled: false}}, retryBudget: {percent: 30, minRetryConcurrency: 5}",
@@ -122,7 +124,8 @@ const MESHES: &[&str] = &[
     "{defaultConfig: {proxyHeaders: {preserveHttp1HeaderCase: true}}, h2UpgradePolicy: UPGRADE}",
     "{localityLbSetting: {failover: [{from: r1, to: r2}]}, defaultTrafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}, \
       connectionPool: {http: {idleTimeout: 11s}}}}",
-    "{localityLbSetting: {distribute: [{from: 'r1/*', to: {'r1/*': 80, 'r2/*': 20}}]}, connectTimeout: 3s, enableAutoMtls: false}",
+    "{localityLbSetting: {distribute: [{from: 'r1/*', to: {'r1/*': 80, 'r2/*': 20}}]}, connectTimeout: 3s, \
+      enableAutoMtls: false}",
 ];
 const LEVELS: &str = "trafficPolicy:
     loadBalancer: {simple: RANDOM}
@@ -293,7 +296,8 @@ fn without(value: &Value, keys: &[&str]) -> Value {
 
 /// The protocol options, without Holdfast's parts and without what says nothing.
 fn options(cluster: &Value) -> Value {
-    let nothing = json!({"@type": format!("type.googleapis.com/{OPTIONS}"), "explicit_http_config": {"http_protocol_options": {}}});
+    let kind = format!("type.googleapis.com/{OPTIONS}");
+    let nothing = json!({"@type": kind, "explicit_http_config": {"http_protocol_options": {}}});
     let found = &cluster["typed_extension_protocol_options"][OPTIONS];
     let found = if found.is_null() { &nothing } else { found };
     let found = without(found, &["http_filters", "retry_policy"]);

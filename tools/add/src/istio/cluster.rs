@@ -121,8 +121,8 @@ pub fn clusters(
         let obstacle = obstacle(service, &traffic).filter(|_| weighs && upstream.steering.possible());
         if let Some(obstacle) = obstacle {
             let problem = format!(
-                "its localities weigh by a setting that Envoy refuses beside override_host, and the cluster cannot be stated again \
-                 without it: {obstacle}"
+                "its localities weigh by a setting that Envoy refuses beside override_host, and the cluster cannot be stated \
+                 again without it: {obstacle}"
             );
             upstream.steering = Steering::Impossible(problem);
         }
@@ -166,8 +166,8 @@ fn protocol(port: &Port, traffic: &Traffic, proxy: Proxy, mesh: &Mesh, report: &
         PortProtocol::Https if originates() => (Protocol::Http1, false),
         PortProtocol::Https => {
             let problem = format!(
-                "port {} is HTTPS, made by the application: Envoy sees no requests in it. A DestinationRule with tls.mode SIMPLE makes \
-                 TLS of HTTP",
+                "port {} is HTTPS, made by the application: Envoy sees no requests in it. A DestinationRule with tls.mode \
+                 SIMPLE makes TLS of HTTP",
                 port.number
             );
             return wrong(problem, report);

@@ -210,7 +210,8 @@ fn request_seat(plan: &Plan<'_>) -> Vec<Yaml> {
 
 /// `override_host` obeys the header whoever has set it, and without the module nobody else takes it away.
 fn no_client_chooses(plan: &Plan<'_>) -> Option<Yaml> {
-    let comment = "No client names hosts: what it says in Holdfast's own header is dropped before any filter, with or without the module.";
+    let comment =
+        "No client names hosts: what it says in Holdfast's own header is dropped, with or without the module.";
     let steered =
         plan.services.iter().flat_map(|service| &service.all).any(|cluster| cluster.upstream.steering.possible());
     let headers = Yaml::map().with("internal_only_headers", vec![HOSTS.into()]);
@@ -263,8 +264,9 @@ fn attempt_seats(plan: &Plan<'_>, service: &Clusters) -> Vec<Yaml> {
 
 fn kept(cluster: &Cluster) -> String {
     match &cluster.upstream.steering {
-        Steering::Possible if cluster.restated => "Istio weighs its localities by a setting that Envoy refuses beside override_host \
-            and that a merge cannot take away. So the cluster is made anew, and all else that Istio had made of it is stated again."
+        Steering::Possible if cluster.restated => "Istio weighs its localities by a setting that Envoy refuses beside \
+            override_host and that a merge cannot take away. So the cluster is made anew, and all else that Istio had made \
+            of it is stated again."
             .to_owned(),
         Steering::Possible => "What Istio has made of the cluster stays: its balancing is the fallback.".to_owned(),
         Steering::Impossible(reason) => format!("No host can be left out here: {reason}."),
@@ -332,8 +334,8 @@ fn retries(retries: &Retries, by_hash: bool) -> Option<Yaml> {
 
 /// A seat's filter as a resource of its own, which Envoy asks for by name.
 fn extension(plan: &Plan<'_>, seat: Seat<'_>, first: bool) -> Yaml {
-    let comment = "The filters themselves. A proxy that cannot have the module, or whose module refuses the policy, goes on without \
-        them.";
+    let comment = "The filters themselves. A proxy that cannot have the module, or whose module refuses the policy, goes on \
+        without them.";
     let value =
         Yaml::map().with("name", plan.filter_name(seat)).with("typed_config", wasm(seat, &plan.module, plan.vm_id()));
     let matches = Yaml::map().with("context", plan.context());

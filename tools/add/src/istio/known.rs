@@ -255,7 +255,9 @@ impl Known {
     pub fn warn(&self, plan: &Plan<'_>, report: &mut Report) {
         let policy = plan.policy;
         if plan.proxy == Proxy::Inbound && (policy.ejects || policy.retries) {
-            report.note("--inbound: there is one host, the application: retry sends a request to it again, and outlier has no one to judge");
+            let problem =
+                "there is one host, the application: retry sends a request to it again, and outlier judges nobody";
+            report.note(format!("--inbound: {problem}"));
         }
         if plan.form.plugin() && plan.request_only {
             report
@@ -295,8 +297,8 @@ fn warn_of_clusters(clusters: &Clusters, policy: &Policy, report: &mut Report) {
         report.note(format!("{host}: {problem}"));
     }
     if clusters.retries == route::Retries::Various && policy.retries {
-        let problem = "its routes differ in their retries, so each keeps its own wait before a retry; the longer one of that and the \
-            policy's counts";
+        let problem = "its routes differ in their retries, so each keeps its own wait before a retry; the longer one of that \
+            and the policy's counts";
         report.note(format!("{host}: {problem}"));
     }
 }
@@ -337,8 +339,8 @@ fn fits(service: &Service, host: &str, request: &Request) -> bool {
 fn undocumented(asked: &HostPort, request: &Request, report: &mut Report) -> Option<Service> {
     let HostPort { host, port } = asked;
     let Some(protocol) = &request.protocol else {
-        let problem = "give its resources (kubectl get service,destinationrule,virtualservice -o yaml), so that nothing that they say \
-            is lost, or --protocol if there are none";
+        let problem = "give its resources (kubectl get service,destinationrule,virtualservice -o yaml), so that nothing that \
+            they say is lost, or --protocol if there are none";
         report.wrong(format!("{host}:{port}: {problem}"));
         return None;
     };

@@ -13,8 +13,8 @@ pub fn resource(plan: &Plan<'_>) -> Option<Yaml> {
         Module::File(path) => (format!("file://{path}"), None),
         Module::Remote { uri, sha256 } => (uri.clone(), sha256.as_deref()),
     };
-    let fail = "Should the agent not get the module, Istio lets traffic through with FAIL_OPEN, and denies all of it otherwise. Should \
-        the module crash, FAIL_OPEN leaves it out until the proxy starts anew.";
+    let fail = "Should the agent not get the module, Istio lets traffic through with FAIL_OPEN, and denies all of it \
+        otherwise. Should the module crash, FAIL_OPEN leaves it out until the proxy starts anew.";
     let plugin = Yaml::map().with("url", url).with_some("sha256", sha256).with("pluginName", "holdfast").noted(
         fail,
         "failStrategy",

@@ -11,6 +11,7 @@ mod harness;
 mod harness_hosts;
 mod heartbeat;
 mod hostile;
+mod istio;
 mod limits;
 mod load;
 mod operator;

@@ -288,6 +288,11 @@ impl Envoy {
         *self.listeners.get(name).unwrap_or_else(|| panic!("no listener {name} in {:?}", self.listeners))
     }
 
+    /// The listeners there were at the start, by name.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.listeners.iter().map(|(name, addr)| (name.as_str(), *addr))
+    }
+
     /// The address of the admin interface.
     #[must_use]
     pub fn admin_addr(&self) -> SocketAddr {

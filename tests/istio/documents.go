@@ -29,6 +29,9 @@ type document struct {
 	raw   []byte // JSON
 }
 
+// The domain of a cluster, by which Istio completes a short host name.
+const domain = "cluster.local"
+
 // What holds other documents rather than being one (`kubectl get -o yaml` prints it).
 const list = "List"
 
@@ -136,7 +139,7 @@ func (d document) config(of resource.Schema) (config.Config, error) {
 		}
 		return spec, config.ApplyJSONStrict(spec, text)
 	}
-	read, err := crd.ConvertObjectInternal(of, &object, "", strict)
+	read, err := crd.ConvertObjectInternal(of, &object, domain, strict)
 	if err != nil {
 		return config.Config{}, fmt.Errorf("%s: spec: %w", d.place, err)
 	}

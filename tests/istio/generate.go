@@ -154,12 +154,21 @@ func trees(packed []*anypb.Any) ([]any, error) {
 		trees = append(trees, tree)
 	}
 	slices.SortStableFunc(trees, byName)
+	walk(trees, func(members map[string]any) {
+		if hosts, _ := members["lb_endpoints"].([]any); hosts != nil {
+			slices.SortStableFunc(hosts, byAddress)
+		}
+	})
 	return trees, nil
 }
 
-// Istio's order of resources of a type is that of a map here and there.
+// Istio's order of resources of a type, and of the hosts of a locality, is that of a map here and there.
 func byName(one, other any) int {
 	return compare(name(one), name(other))
+}
+
+func byAddress(one, other any) int {
+	return compare(fmt.Sprint(one), fmt.Sprint(other))
 }
 
 func compare(one, other string) int {

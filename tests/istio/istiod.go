@@ -39,10 +39,8 @@ func readResources(files []string, inAmbient bool) (resources, error) {
 			if err != nil {
 				return resources{}, err
 			}
-			if warnings, err := schema.ValidateConfig(read); err != nil {
+			if _, err := schema.ValidateConfig(read); err != nil {
 				return resources{}, fmt.Errorf("%s: %w", document.place, err)
-			} else if warnings != nil {
-				fmt.Fprintf(os.Stderr, "holdfast-istio: %s: warning: %v\n", document.place, warnings)
 			}
 			read.CreationTimestamp = applied.Add(time.Duration(index) * time.Second)
 			all.configs = append(all.configs, read)

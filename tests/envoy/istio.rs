@@ -4,7 +4,6 @@
 use holdfast_tests::{Action, Backend, Client, IstioCase, Mesh, Records};
 use std::net::SocketAddr;
 
-use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::outlying::{NOTICED, SETTLED};
@@ -29,8 +28,6 @@ const HTTP1: IstioCase = IstioCase {
 async fn a_sidecar_over_http1() {
     let hosts = hosts().await;
     let mesh = Mesh::start(HTTP1, &hosts).await;
-    let cluster = mesh.cluster(OUTBOUND).await;
-    println!("{cluster:#}");
     Story::new(&mesh, &hosts).whole().await;
 }
 
@@ -91,7 +88,8 @@ impl<'a> Story<'a> {
         for host in self.hosts {
             host.always(Action::status(500));
         }
-        let failed = self.client.drive(2, 60, "/failing").await;
+        // More than the good answers that are still in the window.
+        let failed = self.client.drive(2, 300, "/failing").await;
         assert!(failed.count(500) >= 10, "{:?}", failed.statuses());
         sleep(SETTLED).await;
         let before: u64 = self.hosts.iter().map(Backend::requests).sum();
@@ -99,12 +97,17 @@ impl<'a> Story<'a> {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert_eq!(answer.json()["reason"], "open", "{answer:?}");
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
-        assert_eq!(self.hosts.iter().map(Backend::requests).sum::<u64>(), before, "an open breaker lets nothing through");
+        assert_eq!(
+            self.hosts.iter().map(Backend::requests).sum::<u64>(),
+            before,
+            "an open breaker lets nothing through"
+        );
         assert_eq!(self.metric("breaker_opened.failure_rate").await, 1);
     }
 
     async fn metric(&self, name: &str) -> u64 {
-        let key = format!("cluster={}", self.mesh.name(&self.cluster));
+        // As names of metrics have it.
+        let key = format!("cluster={}", self.mesh.name(&self.cluster)).replace('|', "_");
         self.mesh.metric_of(POLICY, &key, name).await
     }
 }
@@ -113,9 +116,4 @@ impl<'a> Story<'a> {
 fn served(records: &Records) {
     let errors: Vec<_> = records.errors().collect();
     assert_eq!(records.count(200), records.0.len(), "{:?} {errors:?}", records.statuses());
-}
-
-#[allow(dead_code)]
-fn at<'a>(tree: &'a Value, pointer: &str) -> &'a Value {
-    tree.pointer(pointer).unwrap_or(&Value::Null)
 }

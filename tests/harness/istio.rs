@@ -131,8 +131,7 @@ impl Mesh {
     pub async fn with(case: IstioCase, hosts: &[Backend], options: MeshOptions) -> Self {
         let dir = TempDir::with_prefix("holdfast-istio-").expect("a directory can be made");
         let module = options.module.unwrap_or_else(|| wasm_module().expect("the module is named"));
-        let mut ports: BTreeMap<u16, u16> =
-            (FIRST_HOST..).zip(hosts.iter().map(|host| host.addr().port())).collect();
+        let mut ports: BTreeMap<u16, u16> = (FIRST_HOST..).zip(hosts.iter().map(|host| host.addr().port())).collect();
         renew(&case, dir.path());
         let (bootstrap, source) = if let Some(binary) = generator() {
             ports.extend(case.ports.iter().map(|port| (*port, free_port())));
@@ -242,7 +241,8 @@ impl Mesh {
         let dump: Value = serde_json::from_str(&dump).expect("the dump is JSON");
         let mut found = Vec::new();
         walk(&dump, &mut |object| {
-            let is_cluster = object.get("@type").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("cluster.v3.Cluster"));
+            let is_cluster =
+                object.get("@type").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("cluster.v3.Cluster"));
             if is_cluster && object.get("name").and_then(Value::as_str) == Some(name.as_str()) {
                 found.push(Value::Object(object.clone()));
             }
@@ -318,7 +318,9 @@ fn put_policy(tree: &mut Value, policy: &Value) {
         if !is_request {
             return;
         }
-        if let Some(value) = object.get_mut("typed_config").and_then(|seat| seat.pointer_mut("/config/configuration/value")) {
+        if let Some(value) =
+            object.get_mut("typed_config").and_then(|seat| seat.pointer_mut("/config/configuration/value"))
+        {
             *value = json!(policy.to_string());
             changed.set(changed.get() + 1);
         }
@@ -452,13 +454,12 @@ impl Discovered {
     /// Points every `ads` at a file.
     fn with_files(mut self) -> Self {
         let dir = self.dir.clone();
-        let file = |kind: &str, name: &str| {
-            json!({"path_config_source": {"path": resource_file(&dir, kind, name)}, "resource_api_version": "V3"})
-        };
+        let file = |kind: &str, name: &str| json!({"path_config_source": {"path": resource_file(&dir, kind, name)}, "resource_api_version": "V3"});
         for part in ["clusters", "listeners"] {
             change_objects(&mut self.made[part], &|object| {
                 if object.get("type").and_then(Value::as_str) == Some("EDS") {
-                    let name = object["eds_cluster_config"]["service_name"].as_str().or_else(|| object["name"].as_str());
+                    let name =
+                        object["eds_cluster_config"]["service_name"].as_str().or_else(|| object["name"].as_str());
                     let source = file("endpoints", name.unwrap_or_default());
                     object["eds_cluster_config"]["eds_config"] = source;
                 }

@@ -39,6 +39,12 @@ target_build() {
   build_module
 }
 
+#: image            packs the module into an OCI image, without a container engine: dist/image/ and dist/holdfast-image.tar; prints its digest
+target_image() {
+  build_module
+  cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-image -- "$module" "$dist/image" "$dist/holdfast-image.tar"
+}
+
 #: demo [ARG...]    shows breaker, fallback, retries and ejection on a real Envoy, with and without Holdfast; writes dist/demo.html
 target_demo() {
   build_module

@@ -33,6 +33,8 @@ source "$root/scripts/fuzz.sh"
 source "$root/scripts/lint.sh"
 # shellcheck source=scripts/bench.sh
 source "$root/scripts/bench.sh"
+# shellcheck source=scripts/istio-agent.sh
+source "$root/scripts/istio-agent.sh"
 
 #: build            makes dist/holdfast.wasm
 target_build() {

@@ -3,6 +3,7 @@
 // A test may stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod agent;
 mod breaker;
 mod chains;
 mod configuration;
@@ -11,6 +12,7 @@ mod harness;
 mod harness_hosts;
 mod heartbeat;
 mod hostile;
+mod inputs;
 mod istio;
 mod limits;
 mod load;

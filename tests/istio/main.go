@@ -19,6 +19,7 @@ const usage = `usage: holdfast-istio COMMAND [FLAG...] FILE.yaml...
   serve      serves an Envoy over ADS, prints the address, and takes up files that change
   validate   judges every document as Istio's admission webhook does
   node       prints the node, as it stands in an Envoy's bootstrap, as JSON
+  agent      does with the extension configurations in a FILE.json of generate what the sidecar's agent does, and prints them
 
 A file holds Istio's and Kubernetes' resources in any order, several documents or a List (as kubectl get -o yaml prints it).
 holdfast-istio COMMAND -h lists its flags.
@@ -55,10 +56,11 @@ func run(arguments []string, out io.Writer) error {
 		"serve":    serve,
 		"validate": validate,
 		"node":     printNode,
+		"agent":    agent,
 	}
 	command, known := commands[arguments[0]]
 	if !known {
-		return fmt.Errorf("%q is not a command: it is generate, serve, validate or node", arguments[0])
+		return fmt.Errorf("%q is not a command: it is generate, serve, validate, node or agent", arguments[0])
 	}
 	if err := quieten(); err != nil {
 		return err

@@ -35,6 +35,8 @@ source "$root/scripts/lint.sh"
 source "$root/scripts/bench.sh"
 # shellcheck source=scripts/istio-agent.sh
 source "$root/scripts/istio-agent.sh"
+# shellcheck source=scripts/gateway.sh
+source "$root/scripts/gateway.sh"
 
 #: build            makes dist/holdfast.wasm
 target_build() {
@@ -87,6 +89,11 @@ target_check() {
 target_add() {
   cd "$caller_dir" # a relative path is the caller's
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-add -- "$@"
+}
+
+#: gateway          makes the fixtures of tests/gateway/ anew by Envoy Gateway's own translators (needs Go)
+target_gateway() {
+  gateway_fixtures
 }
 
 #: lint             format, layers, clippy, documentation and dependencies, warnings are errors: native code, the module, fuzz/, shell scripts

@@ -8,6 +8,8 @@ mod breaker;
 mod chains;
 mod configuration;
 mod fallback;
+mod gateway;
+mod gateway_fixture;
 mod harness;
 mod harness_hosts;
 mod heartbeat;

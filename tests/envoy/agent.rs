@@ -74,7 +74,10 @@ impl Sidecar {
         assert!(discovery["config_source"]["ads"].is_object(), "{discovery}");
         let path = self.folder.path().join(format!("{name}.json"));
         discovery["config_source"] = json!({"path_config_source": {"path": path}, "resource_api_version": "V3"});
-        discovery["type_urls"].as_array_mut().unwrap().extend(self.more_types.iter().map(|kind| json!(kind)));
+        // Before 1.40 Envoy knows that filter before the router only.
+        if kind == "listeners" {
+            discovery["type_urls"].as_array_mut().unwrap().extend(self.more_types.iter().map(|kind| json!(kind)));
+        }
         filter
     }
 

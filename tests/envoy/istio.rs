@@ -106,8 +106,7 @@ impl<'a> Story<'a> {
     }
 
     async fn metric(&self, name: &str) -> u64 {
-        // As names of metrics have it.
-        let key = format!("cluster={}", self.mesh.name(&self.cluster)).replace('|', "_");
+        let key = format!("cluster={}", self.mesh.name(&self.cluster));
         self.mesh.metric_of(POLICY, &key, name).await
     }
 }

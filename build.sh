@@ -35,6 +35,8 @@ source "$root/scripts/lint.sh"
 source "$root/scripts/bench.sh"
 # shellcheck source=scripts/istio-agent.sh
 source "$root/scripts/istio-agent.sh"
+# shellcheck source=scripts/istio.sh
+source "$root/scripts/istio.sh"
 # shellcheck source=scripts/gateway.sh
 source "$root/scripts/gateway.sh"
 
@@ -89,6 +91,11 @@ target_check() {
 target_add() {
   cd "$caller_dir" # a relative path is the caller's
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-add -- "$@"
+}
+
+#: istio            proves Istio's resources over its own generator, two versions, and makes the fixtures of tests/istio/ anew (needs Go)
+target_istio() {
+  istio_proof
 }
 
 #: gateway          makes the fixtures of tests/gateway/ anew by Envoy Gateway's own translators (needs Go)

@@ -30,10 +30,9 @@ gateway_fixtures() {
 
 # Its first line names what else goes in.
 gateway_inputs() { # CASE
-  local input
-  for input in $(sed -n '1s/^# inputs: //p' "$1"); do
-    printf '%s\n' "$root/$input"
-  done
+  local inputs=()
+  read -ra inputs < <(sed -n '1s/^# inputs: //p' "$1") || true
+  ((${#inputs[@]} == 0)) || printf '%s\n' "${inputs[@]/#/"$root/"}"
   printf '%s\n' "$1"
 }
 

@@ -95,8 +95,13 @@ impl<'a> Story<'a> {
         let before: u64 = self.hosts.iter().map(Backend::requests).sum();
         let answer = self.client.get("/open").await.unwrap();
         assert_eq!(answer.status, 503, "{answer:?}");
-        assert_eq!(answer.json()["reason"], "open", "{answer:?}");
-        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+        assert_eq!(
+            answer.header("x-holdfast-fallback").as_deref(),
+            Some("static; reason=open; policy=orders"),
+            "{answer:?}"
+        );
+        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert_eq!(answer.json()["retry_after"], wait, "the fallback's text is filled in: {answer:?}");
         assert_eq!(
             self.hosts.iter().map(Backend::requests).sum::<u64>(),
             before,

@@ -1,0 +1,57 @@
+# shellcheck shell=bash disable=SC2154,SC2034 # build.sh shares its variables with these files
+# The proof of Istio's resources: Istio's own generator, built from its source in the newest version and the oldest that can be had,
+# judges them, serves them to the real Envoy, and writes the fixtures that `./build.sh test` runs without Go.
+
+# Each with its go.mod in tests/istio/; the last one writes the fixtures.
+readonly istio_versions=(oldest newest)
+
+istio_generator= # the program of a version, once ensured
+
+istio_proof() {
+  local version
+  have go || die "istio builds Istio's own generator: install Go 1.26 or later (apt-get install golang)"
+  build_module
+  target_image >/dev/null
+  ensure_envoy
+  for version in "${istio_versions[@]}"; do
+    ensure_istio_generator "$version"
+    istio_resources_are_valid "$version"
+    if [[ $version == newest ]]; then
+      export HOLDFAST_ISTIO_RENEW=1
+      istio_agent "$istio_generator" fixture
+    else
+      istio_agent "$istio_generator"
+    fi
+    say "istio: driving Envoy behind Istio's $version generator"
+    (cd "$root" && HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_ISTIO=$istio_generator \
+      RUST_TEST_THREADS=${RUST_TEST_THREADS:-2} cargo test -p holdfast-tests --test envoy istio::) ||
+      die "what Istio's $version generator makes does not do in Envoy what it should"
+  done
+  unset HOLDFAST_ISTIO_RENEW
+  say "istio: both versions passed; git diff tests/istio/fixtures shows what has changed"
+}
+
+# Istio's own validation of whatever people copy. Fragments of resources are not among them.
+istio_resources_are_valid() { # VERSION
+  local file files=()
+  for file in "$root"/envoy/istio/*.yaml; do
+    [[ $(basename -- "$file") == pod-* || $(basename -- "$file") == mesh-config.yaml ]] || files+=("$file")
+  done
+  say "istio: $1 judges ${#files[@]} files"
+  "$istio_generator" validate "${files[@]}" || die "Istio's $1 validation refuses them"
+}
+
+# Built again where its source has changed.
+ensure_istio_generator() { # newest|oldest
+  local mod=go.mod seal sources
+  [[ $1 == newest ]] || mod=$1.mod
+  istio_generator=$cache/istio/holdfast-istio-$1
+  seal=$istio_generator.seal
+  sources=$(cat -- "$root"/tests/istio/*.go "$root/tests/istio/$mod" | sha256sum)
+  [[ ! -x $istio_generator || $sources != "$(cat -- "$seal" 2>/dev/null)" ]] || return 0
+  mkdir -p "$cache/istio"
+  say "istio: building the $1 version of Istio's generator (the first time ten minutes)"
+  (cd "$root/tests/istio" && quietly "istio-build-$1" nice go build -trimpath -modfile "$mod" -o "$istio_generator" .) ||
+    die "Istio's generator could not be built"
+  printf '%s\n' "$sources" >"$seal"
+}

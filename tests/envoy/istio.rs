@@ -1,9 +1,15 @@
 //! What Istio makes of Holdfast's resources, run by the real Envoy and driven: one table of cases, for Istio's generator as it
 //! runs (`./build.sh istio`) and for its fixtures.
 
-use holdfast_tests::{Action, Backend, Client, IstioCase, Mesh, Records};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use holdfast_tests::{
+    Action, Backend, Client, HOSTS, IstioCase, Mesh, MeshOptions, Records, drive_all, envoy_version, eventually,
+    with_header,
+};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::outlying::{NOTICED, SETTLED};
@@ -16,19 +22,341 @@ const OUTBOUND: &str = "outbound|8080||orders.shop.svc.cluster.local";
 const POLICY: &str = "orders";
 
 const SIDECAR: &str = "--node sidecar --namespace shop";
+const SIDECAR_IN_EU: &str = "--node sidecar --namespace shop --locality eu/eu-1";
+
+/// Three hosts of a service, by the name of its port.
+const HTTP_HOSTS: &str = "tests/istio/cases/hosts.yaml";
+/// The same with labels and localities.
+const WORKLOADS: &str = "tests/istio/cases/workloads.yaml";
 
 const HTTP1: IstioCase = IstioCase {
     name: "sidecar-http1",
     proxy: SIDECAR,
-    files: &["envoy/istio/sample/http1.yaml", "tests/istio/cases/hosts.yaml", "envoy/istio/sidecar-http1.yaml"],
+    files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/sidecar-http1.yaml"],
+    ports: &[8080],
+};
+
+const HTTP2: IstioCase = IstioCase {
+    name: "sidecar-http2",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/http2.yaml", "tests/istio/cases/hosts-http2.yaml", "envoy/istio/sidecar-http2.yaml"],
+    ports: &[8080],
+};
+
+const GRPC: IstioCase = IstioCase {
+    name: "sidecar-grpc",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/grpc.yaml", "tests/istio/cases/hosts-grpc.yaml", "envoy/istio/sidecar-grpc.yaml"],
+    ports: &[9090],
+};
+
+const SETTINGS: IstioCase = IstioCase {
+    name: "sidecar-settings",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/settings.yaml", WORKLOADS, "envoy/istio/sidecar-settings.yaml"],
+    ports: &[8080],
+};
+
+const FAILOVER: IstioCase = IstioCase {
+    name: "sidecar-failover",
+    proxy: SIDECAR_IN_EU,
+    files: &["envoy/istio/sample/failover.yaml", WORKLOADS, "envoy/istio/sidecar-failover.yaml"],
+    ports: &[8080],
+};
+
+const FAILOVER_EXPLICIT: IstioCase = IstioCase {
+    name: "sidecar-failover-explicit",
+    proxy: SIDECAR_IN_EU,
+    files: &[
+        "tests/istio/cases/failover-explicit-plain.yaml",
+        WORKLOADS,
+        "tests/istio/cases/failover-explicit-plain.holdfast.yaml",
+    ],
+    ports: &[8080],
+};
+
+const GATEWAY: IstioCase = IstioCase {
+    name: "gateway",
+    proxy: "--node gateway --namespace shop",
+    files: &["envoy/istio/sample/gateway.yaml", HTTP_HOSTS, "envoy/istio/gateway.yaml"],
+    ports: &[80],
+};
+
+const INLINE: IstioCase = IstioCase {
+    name: "sidecar-inline",
+    proxy: "--node sidecar --namespace shop --labels holdfast=mounted",
+    files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/sidecar-inline.yaml"],
+    ports: &[8080],
+};
+
+const WASM_PLUGIN: IstioCase = IstioCase {
+    name: "wasm-plugin-both-seats",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/wasm-plugin-both-seats.yaml"],
+    ports: &[8080],
+};
+
+const WASM_PLUGIN_ALONE: IstioCase = IstioCase {
+    name: "wasm-plugin",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/wasm-plugin.yaml"],
     ports: &[8080],
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sidecar_over_http1() {
+    if is_older_than_the_resources() {
+        return;
+    }
     let hosts = hosts().await;
     let mesh = Mesh::start(HTTP1, &hosts).await;
+    let cluster = mesh.cluster(OUTBOUND).await;
+    assert_eq!(fallback(&cluster), "LeastRequest", "Istio's own balancing");
     Story::new(&mesh, &hosts).whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_over_http2() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(HTTP2, &hosts).await;
+    Story::new(&mesh, &hosts).whole().await;
+    assert!(http2_connections(&mesh).await > 0, "the port is still HTTP/2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_over_a_grpc_port() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(GRPC, &hosts).await;
+    let client = Client::http2(mesh.listener_of(9090)).authority(ORDERS);
+    let cluster = "outbound|9090||orders.shop.svc.cluster.local".to_owned();
+    let story = Story { client, cluster, is_grpc: true, ..Story::new(&mesh, &hosts) };
+    story.whole().await;
+    assert!(http2_connections(&mesh).await > 0, "the port is still HTTP/2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_a_destination_rule_says_stays() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(SETTINGS, &hosts).await;
+    for (cluster, balancing) in [
+        (OUTBOUND, "RoundRobin"),
+        ("outbound|8080|v1|orders.shop.svc.cluster.local", "RoundRobin"),
+        ("outbound|8080|v2|orders.shop.svc.cluster.local", "RingHash"),
+    ] {
+        let cluster = mesh.cluster(cluster).await;
+        assert_eq!(fallback(&cluster), balancing, "{cluster}");
+        assert_eq!(cluster["connect_timeout"], "2s");
+        let limits = &cluster["circuit_breakers"]["thresholds"][0];
+        assert_eq!((&limits["max_connections"], &limits["max_requests"]), (&json!(100), &json!(500)), "{limits}");
+        let options =
+            &cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+        let common = &options["common_http_protocol_options"];
+        assert_eq!((&common["idle_timeout"], &common["max_requests_per_connection"]), (&json!("300s"), &json!(1000)));
+        assert_eq!(options["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"], 50);
+    }
+    let balancing = &mesh.cluster(OUTBOUND).await["load_balancing_policy"]["policies"][0]["typed_extension_config"];
+    let warmup = &balancing["typed_config"]["fallback_policy"]["policies"][0]["typed_extension_config"]["typed_config"];
+    let warmup = &warmup["slow_start_config"];
+    assert_eq!((&warmup["slow_start_window"], &warmup["min_weight_percent"]["value"]), (&json!("30s"), &json!(20)));
+    Story::new(&mesh, &hosts).whole().await;
+    assert!(http2_connections(&mesh).await > 0, "h2UpgradePolicy stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failover_by_istios_default_stays() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(FAILOVER, &hosts).await;
+    local_hosts_serve(&mesh, &hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failover_that_is_written_down_stays() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(FAILOVER_EXPLICIT, &hosts).await;
+    let cluster = mesh.cluster(OUTBOUND).await;
+    assert_eq!(cluster["common_lb_config"]["locality_weighted_lb_config"], Value::Null, "Envoy would refuse it");
+    local_hosts_serve(&mesh, &hosts).await;
+}
+
+/// Two hosts are in the proxy's region, the third is in another: that serves only when these cannot be had.
+async fn local_hosts_serve(mesh: &Mesh, hosts: &[Backend; 3]) {
+    let story = Story { sharing: 1..2, ..Story::new(mesh, hosts) };
+    served(&story.client.drive(4, 60, "/").await);
+    let counts: Vec<u64> = hosts.iter().map(Backend::requests).collect();
+    assert!(counts[0] > 0 && counts[1] > 0 && counts[2] == 0, "{counts:?}");
+    story.whole().await;
+    let outliers = &mesh.cluster(OUTBOUND).await["outlier_detection"];
+    assert!(outliers.is_object(), "without it Istio makes no priorities");
+    // Envoy's own view: two endpoints of priority 0 and one of priority 1.
+    let listing = mesh.admin_get("/clusters?format=json").await.unwrap();
+    let listing: Value = serde_json::from_str(&listing).unwrap();
+    let clusters = listing["cluster_statuses"].as_array().unwrap().iter();
+    let mine = clusters.filter(|cluster| cluster["name"] == mesh.name(OUTBOUND).as_str());
+    let mut priorities: Vec<u64> = mine
+        .flat_map(|cluster| cluster["host_statuses"].as_array().unwrap())
+        .map(|host| host["priority"].as_u64().unwrap_or(0))
+        .collect();
+    priorities.sort_unstable();
+    assert_eq!(priorities, [0, 0, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ingress_gateway() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(GATEWAY, &hosts).await;
+    let mut story = Story::new(&mesh, &hosts);
+    story.client = mesh.client.clone().authority("shop.example");
+    story.whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_inline_form() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(INLINE, &hosts).await;
+    Story::new(&mesh, &hosts).whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wasm_plugin_beside_the_attempt_seat() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(WASM_PLUGIN, &hosts).await;
+    Story::new(&mesh, &hosts).whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wasm_plugin_alone() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(WASM_PLUGIN_ALONE, &hosts).await;
+    let story = Story::new(&mesh, &hosts);
+    served(&story.client.drive(4, 40, "/meet").await);
+    story.the_breaker_opens().await;
+}
+
+// What must not go wrong.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_module_traffic_goes_as_without_holdfast_and_no_client_names_a_host() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    for case in [HTTP1, GATEWAY] {
+        let hosts = hosts().await;
+        let options =
+            MeshOptions { module: Some(PathBuf::from("/nonexistent/holdfast.wasm")), ..MeshOptions::default() };
+        let mesh = Mesh::with(case, &hosts, options).await;
+        let authority = if case.ports == [80] { "shop.example" } else { ORDERS };
+        let client = mesh.client.clone().authority(authority);
+        served(&client.drive(2, 40, "/").await);
+        hosts.iter().for_each(Backend::reset_counters);
+        for _ in 0..30 {
+            let asks = with_header(Client::request("/named"), HOSTS, hosts[0].addr().to_string());
+            assert_eq!(client.send(asks).await.unwrap().status, 200);
+        }
+        let counts: Vec<u64> = hosts.iter().map(Backend::requests).collect();
+        assert!(counts.iter().all(|count| *count > 0), "{}: the client's choice does not count: {counts:?}", case.name);
+        assert!(mesh.extension_stats("config_fail").await + mesh.extension_stats("update_rejected").await > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_policy_on_a_fresh_proxy_takes_nothing_down() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let wrong = json!({"policies": [{"name": "orders", "breaker": {"failure_rate": 140}}]});
+    let options = MeshOptions { policy: Some(wrong), ..MeshOptions::default() };
+    let mut mesh = Mesh::with(HTTP1, &hosts, options).await;
+    let client = mesh.client.clone().authority(ORDERS);
+    served(&client.drive(2, 40, "/").await);
+    assert!(mesh.log().contains("must be within 0..=100, was 140"), "the log says why");
+    mesh.set_policy(&json!({"policies": [{"name": POLICY, "breaker": {}}]})).await;
+    eventually(Duration::from_secs(30), || async {
+        served(&client.drive(2, 10, "/").await);
+        let requests = Story::new(&mesh, &hosts).metric("requests").await;
+        if requests > 0 { Ok(()) } else { Err("nothing is governed yet") }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_updates_under_load_lose_no_request_and_close_no_connection() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mut mesh = Mesh::start(HTTP1, &hosts).await;
+    let client = mesh.client.clone().authority(ORDERS);
+    served(&client.drive(4, 40, "/").await);
+    let connections = |stats: &std::collections::BTreeMap<String, u64>, name: &str| -> u64 {
+        stats.iter().filter(|(stat, _)| stat.starts_with("http.") && stat.ends_with(name)).map(|(_, count)| count).sum()
+    };
+    let before = mesh.stats().await.unwrap();
+    let load = tokio::spawn({
+        let client = client.clone();
+        async move { drive_all(&[client], 4, 6000, "/load").await }
+    });
+    for number in 0..10 {
+        let policy = json!({"policies": [{"name": POLICY, "breaker": {"min_requests": 20 + number}, "retry": {}}]});
+        mesh.set_policy(&policy).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    served(&load.await.unwrap());
+    let after = mesh.stats().await.unwrap();
+    assert_eq!(connections(&after, ".downstream_cx_drain_close"), connections(&before, ".downstream_cx_drain_close"));
+    let of = |stats| connections(stats, ".downstream_cx_destroy");
+    // The admin's own connections come and go; those of the load stay.
+    let admin = |stats: &std::collections::BTreeMap<String, u64>| {
+        stats.get("http.admin.downstream_cx_destroy").copied().unwrap_or_default()
+    };
+    assert_eq!(of(&after) - admin(&after), of(&before) - admin(&before), "no connection was closed");
+}
+
+/// A cluster has a `retry_policy` from Envoy 1.37 on, which is Istio 1.29: the resources need it.
+fn is_older_than_the_resources() -> bool {
+    envoy_version() < (1, 37)
+}
+
+/// The policy that balances where no host is named.
+fn fallback(cluster: &Value) -> String {
+    let steering = &cluster["load_balancing_policy"]["policies"][0]["typed_extension_config"]["typed_config"];
+    assert!(steering["@type"].as_str().is_some_and(|kind| kind.ends_with("OverrideHost")), "{cluster}");
+    let policy = &steering["fallback_policy"]["policies"][0]["typed_extension_config"]["typed_config"];
+    policy["@type"].as_str().and_then(|kind| kind.rsplit('.').next()).unwrap_or_default().to_owned()
+}
+
+async fn http2_connections(mesh: &Mesh) -> u64 {
+    let stats = mesh.stats().await.unwrap();
+    let mine = |stat: &str| stat.starts_with("cluster.outbound") && stat.ends_with("upstream_cx_http2_total");
+    stats.iter().filter(|(stat, _)| mine(stat)).map(|(_, count)| count).sum()
 }
 
 /// 127.0.0.11 and the two after it, as the files say.
@@ -46,12 +374,16 @@ struct Story<'a> {
     hosts: &'a [Backend],
     client: Client,
     cluster: String,
+    /// Which hosts share the requests when the first is out.
+    sharing: std::ops::Range<usize>,
+    /// Whether the fallback is for gRPC.
+    is_grpc: bool,
 }
 
 impl<'a> Story<'a> {
     fn new(mesh: &'a Mesh, hosts: &'a [Backend]) -> Self {
         let client = mesh.client.clone().authority(ORDERS);
-        Self { mesh, hosts, client, cluster: OUTBOUND.to_owned() }
+        Self { mesh, hosts, client, cluster: OUTBOUND.to_owned(), sharing: 1..hosts.len(), is_grpc: false }
     }
 
     async fn whole(self) {
@@ -68,16 +400,18 @@ impl<'a> Story<'a> {
     }
 
     async fn a_host_is_ejected(&self) {
-        let [bad, rest @ ..] = self.hosts else { panic!("a case has hosts") };
+        let (bad, rest) = (&self.hosts[0], &self.hosts[self.sharing.clone()]);
         bad.always(Action::status(503));
-        served(&self.client.drive(2, 60, "/ejected").await);
+        // One at a time: of two hosts Envoy's least_request prefers the one with nothing in flight, which is the one that fails.
+        served(&self.client.drive(1, 60, "/ejected").await);
         assert!(bad.requests_to("/ejected") >= 5, "it failed {} times", bad.requests_to("/ejected"));
         sleep(SETTLED).await;
         let before = bad.requests();
         served(&self.client.drive(2, 60, "/without").await);
         assert_eq!(bad.requests(), before, "a host that is out gets nothing");
         assert_eq!(self.metric("hosts_ejected").await, 1);
-        assert!(self.metric("retries_recovered").await >= 5);
+        // Five failures at least; a request may have two of them, where the predicate finds no other host in its five tries.
+        assert!(self.metric("retries_recovered").await >= 3);
         for host in rest {
             assert!(host.requests_to("/without") > 0, "the others share");
             assert!(host.seen().iter().all(|seen| seen.header("x-holdfast-hosts").is_none()), "no host is told");
@@ -93,6 +427,12 @@ impl<'a> Story<'a> {
         assert!(failed.count(500) >= 10, "{:?}", failed.statuses());
         sleep(SETTLED).await;
         let before: u64 = self.hosts.iter().map(Backend::requests).sum();
+        if self.is_grpc {
+            let answer = self.client.send(Client::grpc_request("/orders.Orders/Get")).await.unwrap();
+            assert_eq!((answer.status, answer.grpc_status()), (200, Some(14)), "{answer:?}");
+            assert_eq!(self.hosts.iter().map(Backend::requests).sum::<u64>(), before, "nothing is let through");
+            return;
+        }
         let answer = self.client.get("/open").await.unwrap();
         assert_eq!(answer.status, 503, "{answer:?}");
         assert_eq!(

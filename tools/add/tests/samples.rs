@@ -1,4 +1,4 @@
-//! What stands under `envoy/istio/` is what the program prints. The first lines of each file are the command that makes it.
+//! What stands under `envoy/istio/`, and beside the cases of `tests/istio/`, is what the program prints. The first lines of each file are the command that makes it.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p holdfast-add` rewrites the files; the diff is then what to review.
 
@@ -15,8 +15,8 @@ fn root() -> PathBuf {
 
 /// Files with a command of the program in their first lines.
 fn samples() -> Vec<PathBuf> {
-    let directories =
-        ["envoy/istio", "envoy/istio/kustomize"].map(|directory| fs::read_dir(root().join(directory)).unwrap());
+    let directories = ["envoy/istio", "envoy/istio/kustomize", "tests/istio/cases"]
+        .map(|directory| fs::read_dir(root().join(directory)).unwrap());
     let files = directories.into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut found: Vec<PathBuf> = files
         .filter(|file| file.extension().is_some_and(|ext| ext == "yaml"))

@@ -103,6 +103,62 @@ const WASM_PLUGIN_ALONE: IstioCase = IstioCase {
     ports: &[8080],
 };
 
+const TRAFFIC_EXTENSION: IstioCase = IstioCase {
+    name: "traffic-extension",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/traffic-extension.yaml"],
+    ports: &[8080],
+};
+
+const NAMESPACE: IstioCase = IstioCase {
+    name: "sidecar-namespace",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/namespace.yaml", HTTP_HOSTS, "envoy/istio/sidecar-namespace.yaml"],
+    ports: &[8080],
+};
+
+const ALL_SERVICES: IstioCase = IstioCase {
+    name: "sidecar-all-services",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/sidecar-all-services.yaml"],
+    ports: &[8080],
+};
+
+/// Two resources of two teams, whose services have one port and so one chain of filters.
+const TWO_SERVICES: IstioCase = IstioCase {
+    name: "two-services",
+    proxy: SIDECAR,
+    files: &[
+        "envoy/istio/sample/http1.yaml",
+        HTTP_HOSTS,
+        "tests/istio/cases/stock.yaml",
+        "envoy/istio/sidecar-http1.yaml",
+        "tests/istio/cases/stock.holdfast.yaml",
+    ],
+    ports: &[8080],
+};
+
+const HEADLESS: IstioCase = IstioCase {
+    name: "sidecar-headless",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/headless.yaml", HTTP_HOSTS, "envoy/istio/sidecar-headless.yaml"],
+    ports: &[8080],
+};
+
+const RESOLUTION_NONE: IstioCase = IstioCase {
+    name: "sidecar-resolution-none",
+    proxy: SIDECAR,
+    files: &["envoy/istio/sample/external-none.yaml", "envoy/istio/sidecar-resolution-none.yaml"],
+    ports: &[8080],
+};
+
+const INBOUND: IstioCase = IstioCase {
+    name: "inbound",
+    proxy: "--node sidecar --namespace shop --address 127.0.0.11 --labels app=orders",
+    files: &["envoy/istio/sample/http1.yaml", "tests/istio/cases/ingress-only.yaml", "envoy/istio/inbound.yaml"],
+    ports: &[8080],
+};
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sidecar_over_http1() {
     if is_older_than_the_resources() {
@@ -259,6 +315,103 @@ async fn a_wasm_plugin_alone() {
     story.the_breaker_opens().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_traffic_extension_beside_the_attempt_seat() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(TRAFFIC_EXTENSION, &hosts).await;
+    Story::new(&mesh, &hosts).whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_services_of_a_namespace_in_one_resource() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(NAMESPACE, &hosts).await;
+    Story::new(&mesh, &hosts).whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_resources_on_one_port_leave_each_other_alone() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(TWO_SERVICES, &hosts).await;
+    Story::new(&mesh, &hosts).whole().await;
+    assert!(!mesh.log().contains("does not govern"), "no two policies match one request");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_services_without_a_patch_of_any_cluster() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(ALL_SERVICES, &hosts).await;
+    assert_eq!(mesh.cluster(OUTBOUND).await["load_balancing_policy"], Value::Null, "nothing of a cluster is touched");
+    let story = Story { policy: "services", ..Story::new(&mesh, &hosts) };
+    story.seats_meet().await;
+    hosts[0].always(Action::status(503));
+    served(&story.client.drive(1, 30, "/retried").await);
+    assert!(story.metric("retries_recovered").await > 0, "the attempt seat has each judged");
+    for host in &hosts {
+        host.always(Action::status(500));
+    }
+    let before: u64 = hosts.iter().map(Backend::requests).sum();
+    story.client.drive(2, 300, "/failing").await;
+    let sent = hosts.iter().map(Backend::requests).sum::<u64>() - before;
+    assert!(sent < 300, "the breaker has opened: {sent} of 300 requests came to a host");
+    assert_eq!(story.metric("breaker_opened.failure_rate").await, 1);
+}
+
+/// Callers choose the host there, so nothing is steered. Where a vanilla Envoy has no original destination to go to, the request seat
+/// shows that it governs by what it answers itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_callers_choose_the_host_the_seats_work_and_nothing_is_steered() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    for (case, authority, name, cluster) in [
+        (HEADLESS, ORDERS, POLICY, OUTBOUND),
+        (RESOLUTION_NONE, "partner.example", "partner", "outbound|8080||partner.example"),
+    ] {
+        let policy = json!({"policies": [{
+            "name": name, "match": {"cluster": ["outbound|**"]}, "breaker": {"state": "forced_open"},
+        }]});
+        let options = MeshOptions { policy: Some(policy), ..MeshOptions::default() };
+        let mesh = Mesh::with(case, &[], options).await;
+        let made = mesh.cluster(cluster).await;
+        assert_eq!((&made["type"], &made["load_balancing_policy"]), (&json!("ORIGINAL_DST"), &Value::Null), "{made}");
+        assert!(made.to_string().contains(".attempt"), "the attempt seat is there: {made}");
+        let answer = mesh.client.clone().authority(authority).get("/").await.unwrap();
+        let why = answer.header("x-holdfast-reject");
+        assert_eq!((answer.status, why), (503, Some(format!("open; policy={name}"))), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_inbound_side_sheds_load_before_its_application() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(INBOUND, &hosts).await;
+    let client = mesh.client.clone().authority(ORDERS);
+    served(&client.drive(2, 20, "/").await);
+    hosts[0].always(Action::status(503));
+    hosts[0].reset_counters();
+    client.drive(2, 400, "/failing").await;
+    let story = Story { cluster: "inbound|8080||".to_owned(), ..Story::new(&mesh, &hosts) };
+    let (sent, shed) = (hosts[0].requests(), story.metric("rejected.throttled").await);
+    assert_eq!(sent + shed, 400, "each comes to the application or is shed");
+    assert!(shed > 100, "{shed} of 400");
+}
+
 // What must not go wrong.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -378,12 +531,21 @@ struct Story<'a> {
     sharing: std::ops::Range<usize>,
     /// Whether the fallback is for gRPC.
     is_grpc: bool,
+    policy: &'a str,
 }
 
 impl<'a> Story<'a> {
     fn new(mesh: &'a Mesh, hosts: &'a [Backend]) -> Self {
         let client = mesh.client.clone().authority(ORDERS);
-        Self { mesh, hosts, client, cluster: OUTBOUND.to_owned(), sharing: 1..hosts.len(), is_grpc: false }
+        Self {
+            mesh,
+            hosts,
+            client,
+            cluster: OUTBOUND.to_owned(),
+            sharing: 1..hosts.len(),
+            is_grpc: false,
+            policy: POLICY,
+        }
     }
 
     async fn whole(self) {
@@ -452,7 +614,7 @@ impl<'a> Story<'a> {
 
     async fn metric(&self, name: &str) -> u64 {
         let key = format!("cluster={}", self.mesh.name(&self.cluster));
-        self.mesh.metric_of(POLICY, &key, name).await
+        self.mesh.metric_of(self.policy, &key, name).await
     }
 }
 

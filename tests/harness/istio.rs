@@ -488,6 +488,12 @@ impl Discovered {
             let port = address["port_value"].as_u64().and_then(|port| u16::try_from(port).ok());
             if port.is_some_and(|port| case.ports.contains(&port)) {
                 *address = json!({"address": "127.0.0.1", "port_value": 0});
+                // An inbound chain is for its port, which is another one here.
+                change_objects(&mut listener, &|object| {
+                    if let Some(matching) = object.get_mut("filter_chain_match").and_then(Value::as_object_mut) {
+                        matching.remove("destination_port");
+                    }
+                });
                 listeners.push(listener);
             }
         }

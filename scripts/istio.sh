@@ -6,6 +6,7 @@
 readonly istio_versions=(oldest newest)
 
 istio_generator= # the program of a version, once ensured
+helm= # Helm's own program, once ensured
 
 istio_proof() {
   local version
@@ -28,6 +29,9 @@ istio_proof() {
       die "what Istio's $version generator makes does not do in Envoy what it should"
   done
   unset HOLDFAST_ISTIO_RENEW
+  ensure_helm
+  say "istio: Helm lints and renders envoy/helm"
+  (cd "$root" && HOLDFAST_HELM=$helm cargo test -q -p holdfast-add --test chart) || die "the chart does not make what add prints"
   say "istio: both versions passed; git diff tests/istio/fixtures shows what has changed"
 }
 
@@ -54,4 +58,17 @@ ensure_istio_generator() { # newest|oldest
   (cd "$root/tests/istio" && quietly "istio-build-$1" nice go build -trimpath -modfile "$mod" -o "$istio_generator" .) ||
     die "Istio's generator could not be built"
   printf '%s\n' "$sources" >"$seal"
+}
+
+# Built from its source, by the version in tests/helm/go.mod.
+ensure_helm() {
+  local seal
+  helm=$cache/helm/helm
+  seal=$(sha256sum <"$root/tests/helm/go.mod")
+  [[ ! -x $helm || $seal != "$(cat -- "$helm.seal" 2>/dev/null)" ]] || return 0
+  mkdir -p "$cache/helm"
+  say "istio: building Helm (the first time five minutes)"
+  (cd "$root/tests/helm" && quietly helm-build nice go build -trimpath -o "$helm" helm.sh/helm/v4/cmd/helm) ||
+    die "Helm could not be built"
+  printf '%s\n' "$seal" >"$helm.seal"
 }

@@ -87,6 +87,7 @@ target_check() {
 }
 
 #: add --istio HOST:PORT... [RESOURCES.yaml...]  prints the resources that put Holdfast before a service, from those that it has
+#: add --envoy-gateway HOST:PORT... RESOURCES.yaml...  the same for Envoy Gateway
 #: add --help       lists what else it takes: --namespace, --gateway, --policy, --module
 target_add() {
   cd "$caller_dir" # a relative path is the caller's

@@ -264,6 +264,12 @@ fn renew(case: &IstioCase, dir: &Path) {
     command.arg("generate").args(case.proxy.split_whitespace()).arg(file);
     let mut made: Value = serde_json::from_str(&output_of(command)).expect("the generator prints JSON");
     made["inputs"] = json!(case.fingerprint());
+    // The moment at which the generator read a WasmPlugin.
+    change_objects(&mut made, &|object| {
+        if let Some(version) = object.get_mut("ISTIO_META_WASM_PLUGIN_RESOURCE_VERSION") {
+            *version = json!("1");
+        }
+    });
     let text = serde_json::to_string_pretty(&made).expect("a value is JSON") + "\n";
     // Beside it under a name of its own first: several tests may run the same case at the same time.
     let unique = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -5,6 +5,7 @@ mod documents;
 mod envoy;
 mod facts;
 mod fields;
+mod gateway;
 mod istio;
 mod json;
 mod place;
@@ -16,11 +17,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use place::Report;
+use request::Platform;
 
 fn main() -> ExitCode {
     let request = request::read();
     let mut report = Report::default();
-    let printed = istio::print(&request, &mut report);
+    let printed = match request.platform {
+        Platform::Istio => istio::print(&request, &mut report),
+        Platform::EnvoyGateway => gateway::print(&request, &mut report),
+    };
     for line in &report.warnings {
         say(io::stderr(), &format!("warning: {line}\n"));
     }

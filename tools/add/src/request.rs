@@ -17,9 +17,20 @@ pub struct HostPort {
     pub port: u16,
 }
 
+/// Whose resources are read and printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// Istio's.
+    Istio,
+    /// Envoy Gateway's.
+    EnvoyGateway,
+}
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// Whose resources.
+    pub platform: Platform,
     /// The services.
     pub services: Vec<HostPort>,
     /// The user's resources.
@@ -99,6 +110,7 @@ pub fn read() -> Request {
         Module::File(module)
     };
     Request {
+        platform: if flag("envoy-gateway") { Platform::EnvoyGateway } else { Platform::Istio },
         services,
         files,
         namespace: text("namespace"),
@@ -152,7 +164,12 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Prints the resources that put Holdfast before a service")
         .after_help("Exit codes: 0 printed (warnings included), 1 an error and nothing printed, 2 wrong usage.")
-        .arg(flag("istio", "Istio's resources").required(true))
+        .arg(flag("istio", "Istio's resources"))
+        .arg(flag(
+            "envoy-gateway",
+            "Envoy Gateway's resources: a Gateway, routes and their policies are among the files",
+        ))
+        .group(ArgGroup::new("platform").args(["istio", "envoy-gateway"]).required(true))
         .arg(
             Arg::new("SERVICE")
                 .value_name("HOST:PORT... [RESOURCES.yaml...")

@@ -12,10 +12,19 @@ pub const HOSTS: &str = "x-holdfast-hosts";
 
 /// The cluster's own policy as the fallback of `override_host`.
 pub fn steered(upstream: &Upstream) -> Yaml {
-    let config = typed(&format!("{PACKAGE}.override_host.v3.OverrideHost"))
+    one(("override_host", overriding(own(upstream))))
+}
+
+/// `override_host` by itself, with a fallback that is to be replaced by the policy that is there.
+pub fn override_host() -> Yaml {
+    let placeholder = ("round_robin", typed(&format!("{PACKAGE}.round_robin.v3.RoundRobin")));
+    Yaml::map().with("typed_extension_config", extension(("override_host", overriding(placeholder))))
+}
+
+fn overriding(fallback: (&str, Yaml)) -> Yaml {
+    typed(&format!("{PACKAGE}.override_host.v3.OverrideHost"))
         .with("override_host_sources", vec![Yaml::map().with("header", HOSTS)])
-        .with("fallback_policy", one(own(upstream)));
-    one(("override_host", config))
+        .with("fallback_policy", one(fallback))
 }
 
 /// A list of one policy.

@@ -88,12 +88,17 @@ fn code(module: &Module) -> Yaml {
 /// A filter that Envoy is told of later, under `name`. Until then, and where the module cannot be had or refuses its
 /// policy, a filter that does nothing is in its place.
 pub fn discovered(name: &str) -> Yaml {
-    let types = [WASM, NOTHING].map(|name| Yaml::from(format!("type.googleapis.com/{name}")));
     let source = Yaml::map()
         .with("ads", Yaml::map())
         .with("initial_fetch_timeout", Duration::ZERO)
         .with("resource_api_version", "V3")
         .line();
+    discovered_from(name, source)
+}
+
+/// The same, told by this `config_source`.
+pub fn discovered_from(name: &str, source: Yaml) -> Yaml {
+    let types = [WASM, NOTHING].map(|name| Yaml::from(format!("type.googleapis.com/{name}")));
     let discovery = Yaml::map()
         .with("config_source", source)
         .with("type_urls", types.to_vec())

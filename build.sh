@@ -35,6 +35,8 @@ source "$root/scripts/lint.sh"
 source "$root/scripts/bench.sh"
 # shellcheck source=scripts/istio-agent.sh
 source "$root/scripts/istio-agent.sh"
+# shellcheck source=scripts/istio-newcomer.sh
+source "$root/scripts/istio-newcomer.sh"
 # shellcheck source=scripts/istio.sh
 source "$root/scripts/istio.sh"
 # shellcheck source=scripts/gateway.sh

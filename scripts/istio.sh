@@ -32,6 +32,7 @@ istio_proof() {
   ensure_helm
   say "istio: Helm lints and renders envoy/helm"
   (cd "$root" && HOLDFAST_HELM=$helm cargo test -q -p holdfast-add --test chart) || die "the chart does not make what add prints"
+  istio_newcomer
   say "istio: both versions passed; git diff tests/istio/fixtures shows what has changed"
 }
 

@@ -32,6 +32,7 @@ const WORKLOADS: &str = "tests/istio/cases/workloads.yaml";
 const HTTP1: IstioCase = IstioCase {
     name: "sidecar-http1",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/sidecar-http1.yaml"],
     ports: &[8080],
 };
@@ -39,6 +40,7 @@ const HTTP1: IstioCase = IstioCase {
 const HTTP2: IstioCase = IstioCase {
     name: "sidecar-http2",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/http2.yaml", "tests/istio/cases/hosts-http2.yaml", "envoy/istio/sidecar-http2.yaml"],
     ports: &[8080],
 };
@@ -46,6 +48,7 @@ const HTTP2: IstioCase = IstioCase {
 const GRPC: IstioCase = IstioCase {
     name: "sidecar-grpc",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/grpc.yaml", "tests/istio/cases/hosts-grpc.yaml", "envoy/istio/sidecar-grpc.yaml"],
     ports: &[9090],
 };
@@ -53,6 +56,7 @@ const GRPC: IstioCase = IstioCase {
 const SETTINGS: IstioCase = IstioCase {
     name: "sidecar-settings",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/settings.yaml", WORKLOADS, "envoy/istio/sidecar-settings.yaml"],
     ports: &[8080],
 };
@@ -60,6 +64,7 @@ const SETTINGS: IstioCase = IstioCase {
 const FAILOVER: IstioCase = IstioCase {
     name: "sidecar-failover",
     proxy: SIDECAR_IN_EU,
+    mesh: None,
     files: &["envoy/istio/sample/failover.yaml", WORKLOADS, "envoy/istio/sidecar-failover.yaml"],
     ports: &[8080],
 };
@@ -67,6 +72,7 @@ const FAILOVER: IstioCase = IstioCase {
 const FAILOVER_EXPLICIT: IstioCase = IstioCase {
     name: "sidecar-failover-explicit",
     proxy: SIDECAR_IN_EU,
+    mesh: None,
     files: &[
         "tests/istio/cases/failover-explicit-plain.yaml",
         WORKLOADS,
@@ -78,6 +84,7 @@ const FAILOVER_EXPLICIT: IstioCase = IstioCase {
 const GATEWAY: IstioCase = IstioCase {
     name: "gateway",
     proxy: "--node gateway --namespace shop",
+    mesh: None,
     files: &["envoy/istio/sample/gateway.yaml", HTTP_HOSTS, "envoy/istio/gateway.yaml"],
     ports: &[80],
 };
@@ -85,6 +92,7 @@ const GATEWAY: IstioCase = IstioCase {
 const INLINE: IstioCase = IstioCase {
     name: "sidecar-inline",
     proxy: "--node sidecar --namespace shop --labels holdfast=mounted",
+    mesh: None,
     files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/sidecar-inline.yaml"],
     ports: &[8080],
 };
@@ -92,6 +100,7 @@ const INLINE: IstioCase = IstioCase {
 const WASM_PLUGIN: IstioCase = IstioCase {
     name: "wasm-plugin-both-seats",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/wasm-plugin-both-seats.yaml"],
     ports: &[8080],
 };
@@ -99,6 +108,7 @@ const WASM_PLUGIN: IstioCase = IstioCase {
 const WASM_PLUGIN_ALONE: IstioCase = IstioCase {
     name: "wasm-plugin",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/wasm-plugin.yaml"],
     ports: &[8080],
 };
@@ -106,6 +116,7 @@ const WASM_PLUGIN_ALONE: IstioCase = IstioCase {
 const TRAFFIC_EXTENSION: IstioCase = IstioCase {
     name: "traffic-extension",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/traffic-extension.yaml"],
     ports: &[8080],
 };
@@ -113,6 +124,7 @@ const TRAFFIC_EXTENSION: IstioCase = IstioCase {
 const NAMESPACE: IstioCase = IstioCase {
     name: "sidecar-namespace",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/namespace.yaml", HTTP_HOSTS, "envoy/istio/sidecar-namespace.yaml"],
     ports: &[8080],
 };
@@ -120,6 +132,7 @@ const NAMESPACE: IstioCase = IstioCase {
 const ALL_SERVICES: IstioCase = IstioCase {
     name: "sidecar-all-services",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/http1.yaml", HTTP_HOSTS, "envoy/istio/sidecar-all-services.yaml"],
     ports: &[8080],
 };
@@ -128,6 +141,7 @@ const ALL_SERVICES: IstioCase = IstioCase {
 const TWO_SERVICES: IstioCase = IstioCase {
     name: "two-services",
     proxy: SIDECAR,
+    mesh: None,
     files: &[
         "envoy/istio/sample/http1.yaml",
         HTTP_HOSTS,
@@ -141,6 +155,7 @@ const TWO_SERVICES: IstioCase = IstioCase {
 const HEADLESS: IstioCase = IstioCase {
     name: "sidecar-headless",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/headless.yaml", HTTP_HOSTS, "envoy/istio/sidecar-headless.yaml"],
     ports: &[8080],
 };
@@ -148,13 +163,28 @@ const HEADLESS: IstioCase = IstioCase {
 const RESOLUTION_NONE: IstioCase = IstioCase {
     name: "sidecar-resolution-none",
     proxy: SIDECAR,
+    mesh: None,
     files: &["envoy/istio/sample/external-none.yaml", "envoy/istio/sidecar-resolution-none.yaml"],
+    ports: &[8080],
+};
+
+const TELEMETRY: IstioCase = IstioCase {
+    name: "telemetry",
+    proxy: SIDECAR,
+    mesh: Some("envoy/istio/mesh-config.yaml"),
+    files: &[
+        "envoy/istio/sample/http1.yaml",
+        HTTP_HOSTS,
+        "envoy/istio/sidecar-http1.yaml",
+        "envoy/istio/telemetry.yaml",
+    ],
     ports: &[8080],
 };
 
 const INBOUND: IstioCase = IstioCase {
     name: "inbound",
     proxy: "--node sidecar --namespace shop --address 127.0.0.11 --labels app=orders",
+    mesh: None,
     files: &["envoy/istio/sample/http1.yaml", "tests/istio/cases/ingress-only.yaml", "envoy/istio/inbound.yaml"],
     ports: &[8080],
 };
@@ -410,6 +440,31 @@ async fn the_inbound_side_sheds_load_before_its_application() {
     let (sent, shed) = (hosts[0].requests(), story.metric("rejected.throttled").await);
     assert_eq!(sent + shed, 400, "each comes to the application or is shed");
     assert!(shed > 100, "{shed} of 400");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_access_log_says_what_holdfast_decided() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let hosts = hosts().await;
+    let mesh = Mesh::start(TELEMETRY, &hosts).await;
+    Story::new(&mesh, &hosts).whole().await;
+    let key = format!("policy=orders; key=cluster={}; decision=", mesh.name(OUTBOUND));
+    eventually(Duration::from_secs(30), || async {
+        let log = mesh.log();
+        let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let said = |wanted: &str| {
+            lines
+                .iter()
+                .any(|line| line["holdfast"].as_str().is_some_and(|said| said.starts_with(&format!("{key}{wanted}"))))
+        };
+        let all = ["admitted", "admitted; attempts=", "admitted; hosts_out=1/3", "fallback; reason=open; kind=static"];
+        let missing: Vec<_> = all.iter().filter(|wanted| !said(wanted)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} in {:?}", lines.last())) }
+    })
+    .await
+    .unwrap();
 }
 
 // What must not go wrong.

@@ -38,6 +38,8 @@ pub struct IstioCase {
     pub name: &'static str,
     /// The proxy, as flags of the generator: `--node sidecar --namespace shop`.
     pub proxy: &'static str,
+    /// A file with settings of the mesh, below `meshConfig` as in values of Istio's chart.
+    pub mesh: Option<&'static str>,
     /// What Istio gets: files by their paths from the root of the repository.
     pub files: &'static [&'static str],
     /// The ports the proxy listens on; the first is what a test's client asks.
@@ -64,10 +66,29 @@ impl IstioCase {
         all
     }
 
+    /// The settings of the mesh.
+    fn mesh_config(&self) -> Option<Value> {
+        let text = read(&root().join(self.mesh?));
+        let values: Value = serde_norway::from_str(&text).expect("the mesh's settings are YAML");
+        Some(values["meshConfig"].clone())
+    }
+
+    /// The same as flags of the generator, with a file in this directory.
+    fn mesh_flags(&self, dir: &Path) -> Vec<String> {
+        let Some(config) = self.mesh_config() else { return Vec::new() };
+        let file = dir.join("mesh.json");
+        fs::write(&file, config.to_string()).expect("a file can be written");
+        vec!["--mesh".to_owned(), file.display().to_string()]
+    }
+
     /// Of the proxy and of all that Istio gets. Comments in the files do not count.
     fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(json!([self.proxy, self.resources()]).to_string());
+        let inputs = match self.mesh_config() {
+            Some(mesh) => json!([self.proxy, self.resources(), mesh]),
+            None => json!([self.proxy, self.resources()]),
+        };
+        hash.update(inputs.to_string());
         hash.finalize().iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
@@ -261,7 +282,7 @@ fn renew(case: &IstioCase, dir: &Path) {
     let file = dir.join("as-they-stand.json");
     fs::write(&file, list(case.resources()).to_string()).expect("a file can be written");
     let mut command = Command::new(binary);
-    command.arg("generate").args(case.proxy.split_whitespace()).arg(file);
+    command.arg("generate").args(case.proxy.split_whitespace()).args(case.mesh_flags(dir)).arg(file);
     let mut made: Value = serde_json::from_str(&output_of(command)).expect("the generator prints JSON");
     made["inputs"] = json!(case.fingerprint());
     // The moment at which the generator read a WasmPlugin.
@@ -351,6 +372,7 @@ impl Istiod {
         if case.proxy.contains("waypoint") {
             command.arg("--ambient");
         }
+        command.args(case.mesh_flags(file.parent().expect("it is in a directory")));
         let stderr = File::create(&log).expect("a file can be made");
         command.arg(file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("the generator starts");

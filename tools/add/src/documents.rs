@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::{self, Read};
 
-use serde::Deserialize;
-use serde_norway::{Deserializer, Value};
+use holdfast_yaml::{Kind, Node};
+use serde_norway::Value;
 
 use crate::fields::{Field, Object};
 use crate::place::{Origin, Place, Report};
@@ -50,6 +50,11 @@ fn title(kind: &str, namespace: &str, name: &str) -> String {
     format!("{kind} {namespace}/{name}")
 }
 
+/// The documents of all files, in order.
+pub fn all(files: &[String], report: &mut Report) -> Vec<Document> {
+    files.iter().flat_map(|file| read(file, report)).collect()
+}
+
 /// Reads a file, or standard input for `-`.
 pub fn read(file: &str, report: &mut Report) -> Vec<Document> {
     let name = if file == "-" { "standard input" } else { file };
@@ -71,47 +76,46 @@ pub fn read(file: &str, report: &mut Report) -> Vec<Document> {
 /// The documents of a text, in order.
 pub fn parse(file: &str, text: &str, report: &mut Report) -> Vec<Document> {
     let mut documents = Vec::new();
-    for (index, deserializer) in Deserializer::from_str(text).enumerate() {
-        let number = index + 1;
-        let place = Place::of(Origin { file: file.to_owned(), number, title: String::new() });
-        match Value::deserialize(deserializer) {
-            Ok(Value::Null) => {}
-            Ok(value) => resource(value, &place, file, number, &mut documents, report),
-            Err(error) => {
-                report.error(&place, format!("is no YAML: {error}"));
-                // What comes behind a syntax error is not to be relied on.
-                break;
+    match holdfast_yaml::parse(text) {
+        Ok(found) => {
+            for (index, document) in found.into_iter().enumerate() {
+                if let Some(root) = document.root.filter(|root| !root.is_null()) {
+                    resource(root, file, index + 1, &mut documents, report);
+                }
             }
         }
+        // What stands beside a syntax error is not to be relied on.
+        Err(error) => report.wrong(format!("{file}:{}: is no YAML: {}", error.at, error.problem)),
     }
     documents
 }
 
-fn resource(value: Value, place: &Place, file: &str, number: usize, to: &mut Vec<Document>, report: &mut Report) {
+fn resource(root: Node, file: &str, number: usize, to: &mut Vec<Document>, report: &mut Report) {
+    let value = root.value();
     let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let metadata = |key: &str| value.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
+    let origin = |title: String, root: Node| Place::of(Origin { file: file.to_owned(), number, title, root });
     let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        report.error(place, "is no Kubernetes resource: apiVersion and kind are missing");
+        report.error(&origin(String::new(), root), "is no Kubernetes resource: apiVersion and kind are missing");
         return;
     };
-    if kind == "List" || (kind.ends_with("List") && value.get("items").is_some()) {
-        let Some(Value::Sequence(items)) = value.get("items").cloned() else {
-            report.error(&place.field("items"), "is missing");
+    if kind == "List" || (kind.ends_with("List") && root.get("items").is_some()) {
+        let Some(Kind::List(items)) = root.get("items").map(|items| items.kind.clone()) else {
+            report.error(&origin(String::new(), root).field("items"), "is missing");
             return;
         };
-        // The entries of a list count as documents; their places say which of the list they are.
-        for (index, item) in items.into_iter().enumerate() {
-            resource(item, &place.field("items").entry(index), file, number, to, report);
+        // The entries of a list are documents like others.
+        for item in items {
+            resource(item, file, number, to, report);
         }
         return;
     }
-    let metadata = |key: &str| value.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
     let Some(name) = metadata("name").map(str::to_owned) else {
-        report.error(&place.field("metadata.name"), "is missing");
+        report.error(&origin(String::new(), root).field("metadata.name"), "is missing");
         return;
     };
     let namespace = metadata("namespace").unwrap_or("default").to_owned();
     let group = version.rsplit_once('/').map_or(String::new(), |(group, _)| group.to_owned());
-    let title = title(&kind, &namespace, &name);
-    let place = Place::of(Origin { file: file.to_owned(), number, title });
+    let place = origin(title(&kind, &namespace, &name), root);
     to.push(Document { group, kind, name, namespace, place, value });
 }

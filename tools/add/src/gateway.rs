@@ -7,11 +7,9 @@ use known::{Known, Upstream};
 use patches::Plan;
 
 use crate::envoy::seat::Module;
-use crate::istio::cluster::Proxy;
-use crate::istio::filter::Form;
 use crate::place::Report;
 use crate::policy::{self, Side, Target};
-use crate::request::{self, Request};
+use crate::request::{self, Form, Proxy, Request};
 
 /// Where a proxy has the module, by the volume that the printed EnvoyProxy mounts.
 const MODULE: &str = "/etc/holdfast/module/holdfast.wasm";
@@ -94,7 +92,7 @@ fn refuse_what_is_istios(request: &Request, report: &mut Report) {
 fn targets(upstream: &Upstream) -> Vec<Target> {
     let Upstream { service, rules, route } = upstream;
     let target = |cluster: String, example: String, names: Vec<String>| Target {
-        names: names.iter().map(|name| word(name)).collect(),
+        names: names.iter().map(|name| policy::word(name)).collect(),
         cluster,
         example,
         steered: true,
@@ -112,10 +110,4 @@ fn targets(upstream: &Upstream) -> Vec<Target> {
         target(cluster.clone(), cluster, names.to_vec())
     };
     upstream.clusters().into_iter().enumerate().map(of_cluster).collect()
-}
-
-/// The characters of a policy's name, and at most as many.
-fn word(text: &str) -> String {
-    let good = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c) { c } else { '-' };
-    text.chars().map(good).take(63).collect()
 }

@@ -8,18 +8,18 @@ pub mod plugin;
 pub mod restated;
 pub mod route;
 pub mod rule;
-pub mod service;
 pub mod traffic;
 pub mod values;
 
-use cluster::{Clusters, Proxy};
-use filter::{Form, Plan, Pods};
+use cluster::Clusters;
+use filter::{Plan, Pods};
 use known::Known;
 
 use crate::place::Report;
 use crate::policy::{self, Policy, Side, Target};
-use crate::request::Request;
-use crate::yaml::Yaml;
+use crate::request::{Form, Proxy, Request};
+use crate::service::PortProtocol;
+use holdfast_yaml::Yaml;
 
 /// The resources that are asked for, as text; `None` where an error stands in the report.
 pub fn print(request: &Request, report: &mut Report) -> Option<String> {
@@ -50,12 +50,6 @@ pub fn print(request: &Request, report: &mut Report) -> Option<String> {
     Some(resources.iter().map(Yaml::document).collect::<Vec<_>>().join("---\n"))
 }
 
-/// The characters of a policy's name, and at most as many.
-fn word(text: &str) -> String {
-    let good = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c) { c } else { '-' };
-    text.chars().map(good).take(63).collect()
-}
-
 fn target(clusters: &Clusters, proxy: Proxy) -> Target {
     let Clusters { service, port, .. } = clusters;
     let (name, namespace, number) = (&service.name, &service.namespace, port.number);
@@ -66,11 +60,11 @@ fn target(clusters: &Clusters, proxy: Proxy) -> Target {
         format!("{name}-{namespace}-{number}"),
     ];
     Target {
-        names: names.iter().map(|name| word(name)).collect(),
+        names: names.iter().map(|name| policy::word(name)).collect(),
         cluster: clusters.glob(proxy),
         example: clusters.name(proxy),
         steered: clusters.steered(),
-        grpc: port.protocol == service::PortProtocol::Grpc,
+        grpc: port.protocol == PortProtocol::Grpc,
     }
 }
 

@@ -1,52 +1,7 @@
-//! Prints the resources that put Holdfast before a service: it reads those that the service has already, so that nothing that
-//! they say is lost where a patch replaces it.
+//! The command by itself.
 
-mod documents;
-mod envoy;
-mod facts;
-mod fields;
-mod gateway;
-mod istio;
-mod json;
-mod place;
-mod policy;
-mod request;
-mod yaml;
-
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use place::Report;
-use request::Platform;
-
 fn main() -> ExitCode {
-    let request = request::read();
-    let mut report = Report::default();
-    let printed = match request.platform {
-        Platform::Istio => istio::print(&request, &mut report),
-        Platform::EnvoyGateway => gateway::print(&request, &mut report),
-    };
-    for line in &report.warnings {
-        say(io::stderr(), &format!("warning: {line}\n"));
-    }
-    for line in &report.errors {
-        say(io::stderr(), &format!("{line}\n"));
-    }
-    match printed {
-        Some(text) if report.errors.is_empty() => {
-            say(io::stdout(), &format!("{}\n{text}", request::again(std::env::args().skip(1))));
-            ExitCode::SUCCESS
-        }
-        _ => {
-            let count = report.errors.len();
-            let noun = if count == 1 { "error" } else { "errors" };
-            say(io::stderr(), &format!("{count} {noun}, nothing printed\n"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Writes all of `text`. A reader that has gone away (`| head`) is no error of ours.
-fn say(mut to: impl Write, text: &str) {
-    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+    holdfast_add::run(&std::env::args_os().collect::<Vec<_>>())
 }

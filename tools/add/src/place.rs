@@ -3,6 +3,8 @@
 use std::fmt;
 use std::rc::Rc;
 
+use holdfast_yaml::Node;
+
 /// A document of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -12,6 +14,8 @@ pub struct Origin {
     pub number: usize,
     /// Its kind, namespace and name, as far as it has them.
     pub title: String,
+    /// Its value.
+    pub root: Node,
 }
 
 /// A field of a document.
@@ -46,8 +50,8 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Origin { file, number, title } = &*self.origin;
-        write!(f, "{file}: document {number}")?;
+        let Origin { file, number, title, root } = &*self.origin;
+        write!(f, "{file}:{}: document {number}", root.find(&self.path))?;
         if !title.is_empty() {
             write!(f, " ({title})")?;
         }

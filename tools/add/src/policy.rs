@@ -37,6 +37,12 @@ pub struct Policy {
     pub ejects: bool,
 }
 
+/// The characters of a policy's name, and at most as many.
+pub fn word(text: &str) -> String {
+    let good = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c) { c } else { '-' };
+    text.chars().map(good).take(63).collect()
+}
+
 /// What the document is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {

@@ -1,12 +1,12 @@
 //! What is asked for on the command line.
 
+use std::ffi::OsString;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, Command, value_parser};
 
 use crate::envoy::seat::Module;
-use crate::istio::cluster::Proxy;
-use crate::istio::filter::Form;
 
 /// A host and a port of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,39 @@ pub enum Platform {
     Istio,
     /// Envoy Gateway's.
     EnvoyGateway,
+}
+
+/// Which proxies the resources are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxy {
+    /// Sidecars, for the requests of their applications.
+    Sidecar,
+    /// An ingress or egress gateway.
+    Gateway,
+    /// Sidecars, for the requests that come to their applications.
+    Inbound,
+    /// A waypoint of an ambient mesh.
+    Waypoint,
+}
+
+/// How the filters come to the proxies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Each is a resource of its own, with a default that lets traffic through.
+    Discovered,
+    /// They stand in the patches.
+    Inline,
+    /// The request seat is a WasmPlugin.
+    WasmPlugin,
+    /// The request seat is a TrafficExtension.
+    TrafficExtension,
+}
+
+impl Form {
+    /// Whether a resource of Istio's own has the request seat.
+    pub fn plugin(self) -> bool {
+        matches!(self, Form::WasmPlugin | Form::TrafficExtension)
+    }
 }
 
 /// What is asked for.
@@ -65,12 +98,15 @@ pub struct Request {
     pub protocol: Option<String>,
 }
 
+/// What the command is called in the program that has all of them.
+pub const NAME: &str = "holdfast add";
+
 /// The path at which a volume would have the module.
 pub const FILE: &str = "/etc/holdfast/holdfast.wasm";
 
 /// Reads the command line; leaves the process where that cannot be.
-pub fn read() -> Request {
-    let matches = command().get_matches();
+pub fn read(arguments: &[OsString]) -> Request {
+    let matches = command().get_matches_from(arguments);
     let text = |id: &str| matches.get_one::<String>(id).cloned();
     let mut services = Vec::new();
     let mut files = Vec::new();
@@ -130,8 +166,8 @@ pub fn read() -> Request {
     }
 }
 
-/// The command with these arguments, as comment lines that a shell takes.
-pub fn again(arguments: impl Iterator<Item = String>) -> String {
+/// The command with these arguments, of which the first is its name, as comment lines that a shell takes.
+pub fn again(arguments: &[OsString]) -> String {
     const WIDTH: usize = 126;
     let quoted = |argument: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
@@ -141,9 +177,11 @@ pub fn again(arguments: impl Iterator<Item = String>) -> String {
             format!("'{}'", argument.replace('\'', "'\\''").replace('\n', " "))
         }
     };
-    let mut out = "# ./build.sh add".to_owned();
+    let name =
+        arguments.first().and_then(|name| name.to_str()).filter(|name| *name == NAME).unwrap_or("./build.sh add");
+    let mut out = format!("# {name}");
     let mut column = out.len();
-    for argument in arguments.map(quoted) {
+    for argument in arguments.iter().skip(1).map(|argument| quoted(argument.to_string_lossy().into_owned())) {
         if column + argument.len() + 1 > WIDTH {
             out.push_str(" \\\n#  ");
             column = 3;

@@ -7,31 +7,19 @@
 // Clippy allows it in test functions only, and not in the helpers that they share.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::{command, root};
 use serde_norway::Value;
 use sha2::{Digest, Sha256};
 
 const CHART: &str = "envoy/helm/holdfast";
 const NOTES: &str = "tests/helm/rendered.json";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-/// The arguments in the first lines of a sample; the quoted ones have no space in them.
-fn command(text: &str) -> Option<Vec<String>> {
-    let mut lines = text.lines();
-    let mut command = lines.next()?.strip_prefix("# ./build.sh add ")?.to_owned();
-    while let Some(rest) = command.strip_suffix('\\') {
-        command = rest.to_owned() + lines.next()?.strip_prefix('#')?;
-    }
-    Some(command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect())
-}
 
 /// Each sample that can be said in values: its name, its text, and the values.
 fn samples() -> Vec<(String, String, String)> {

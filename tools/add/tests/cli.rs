@@ -32,13 +32,22 @@ fn run(arguments: &[&str], input: &str) -> Run {
     }
 }
 
+/// The lines without the line and column behind the file's name.
+fn without_positions(lines: &str) -> String {
+    const NAME: &str = "standard input:";
+    let behind = |part: &str| part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':').to_owned();
+    let mut parts = lines.split(NAME);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + NAME + &behind(part))
+}
+
 /// Exactly these lines, no output, and exit code 1.
 #[track_caller]
 fn refused(arguments: &[&str], input: &str, lines: &[&str]) {
     let run = run(arguments, input);
     let noun = if lines.len() == 1 { "error" } else { "errors" };
     let expected = format!("{}\n{} {noun}, nothing printed\n", lines.join("\n"), lines.len());
-    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", expected.as_str()));
+    assert_eq!((run.stdout.as_str(), without_positions(&run.stderr).as_str()), ("", expected.as_str()));
     assert_eq!(run.code, Some(1));
 }
 
@@ -47,7 +56,7 @@ fn refused(arguments: &[&str], input: &str, lines: &[&str]) {
 fn printed(arguments: &[&str], input: &str, warnings: &[&str]) -> String {
     let run = run(arguments, input);
     let expected = warnings.iter().map(|line| format!("warning: {line}\n")).collect::<String>();
-    assert_eq!(run.stderr, expected);
+    assert_eq!(without_positions(&run.stderr), expected);
     assert_eq!(run.code, Some(0));
     run.stdout
 }
@@ -74,6 +83,30 @@ const RULE: &str = "standard input: document 2 (DestinationRule shop/orders): sp
 fn refused_rule(spec: &str, field: &str, problem: &str) {
     let input = service("name: http") + &rule("orders", spec);
     refused(ORDERS, &input, &[&format!("{RULE}{field}: {problem}")]);
+}
+
+/// Where an editor goes to: the value that is wrong, or the last part of the path to it that is there.
+#[test]
+fn every_line_names_the_line_and_column() {
+    let lines = |input: &str| run(ORDERS, input).stderr;
+    let rule = rule("orders", "\n  host: orders\n  trafficPolicy:\n    loadBalancer: {simple: FAST}\n    tls: {}");
+    let found = lines(&(service("name: http") + &rule));
+    assert!(found.contains("standard input:16:20: document 2 (DestinationRule shop/orders): spec.trafficPolicy.loadBalancer.simple: must"), "{found}");
+    let found = lines(&(service("name: http") + &rule.replace("host: orders\n", "hosts: x\n")));
+    assert!(
+        found.contains("standard input:13:1: document 2 (DestinationRule shop/orders): spec.host: is missing"),
+        "{found}"
+    );
+    // In a list, as kubectl prints it, each has its own.
+    let list = service("name: http")
+        .replace("port: 8080, name: http", "port: 0")
+        .trim_end_matches("---\n")
+        .replace('\n', "\n  ");
+    let found = lines(&format!("apiVersion: v1\nkind: List\nitems:\n- {list}"));
+    assert!(
+        found.contains("standard input:11:8: document 1 (Service shop/orders): spec.ports[0].port: must"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -172,7 +205,7 @@ fn what_is_no_resource_is_refused() {
         &["standard input: document 1: is no Kubernetes resource: apiVersion and kind are missing"],
     );
     let run = run(ORDERS, "a: [\n");
-    assert!(run.stderr.starts_with("standard input: document 1: is no YAML: "), "{}", run.stderr);
+    assert!(run.stderr.starts_with("standard input:2:1: is no YAML: "), "{}", run.stderr);
     let line = "no-such-file.yaml: cannot be read: No such file or directory (os error 2)";
     refused(&["orders.shop:8080", "no-such-file.yaml"], "", &[line]);
 }

@@ -4,25 +4,18 @@
 // Clippy allows it in test functions only, and not in the helpers that they share.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
+use common::{documents, root};
 use serde_norway::Value;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
 
 fn add(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-add"));
     command.arg("--envoy-gateway").args(arguments).current_dir(root()).output().unwrap()
-}
-
-fn documents(text: &str) -> Vec<Value> {
-    let documents = serde_norway::Deserializer::from_str(text);
-    let read = documents.map(|document| <Value as serde::Deserialize>::deserialize(document).unwrap());
-    read.filter(|value| !value.is_null()).collect()
 }
 
 fn shipped(name: &str) -> Vec<Value> {

@@ -5,13 +5,13 @@
 // Clippy allows it in test functions only, and not in the helpers that they share.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
+use common::{command, documents, root};
 
 /// Files with a command of the program in their first lines.
 fn samples() -> Vec<PathBuf> {
@@ -20,21 +20,10 @@ fn samples() -> Vec<PathBuf> {
     let files = directories.into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut found: Vec<PathBuf> = files
         .filter(|file| file.extension().is_some_and(|ext| ext == "yaml"))
-        .filter(|file| command(file).is_some())
+        .filter(|file| command(&fs::read_to_string(file).unwrap()).is_some())
         .collect();
     found.sort();
     found
-}
-
-/// The arguments in the first lines of a file; the quoted ones have no space in them.
-fn command(file: &Path) -> Option<Vec<String>> {
-    let text = fs::read_to_string(file).unwrap();
-    let mut lines = text.lines();
-    let mut command = lines.next()?.strip_prefix("# ./build.sh add ")?.to_owned();
-    while let Some(rest) = command.strip_suffix('\\') {
-        command = rest.to_owned() + lines.next()?.strip_prefix('#')?;
-    }
-    Some(command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect())
 }
 
 #[test]
@@ -42,7 +31,7 @@ fn every_sample_is_what_the_program_prints() {
     let samples = samples();
     assert!(samples.len() >= 20, "{samples:?}");
     for file in samples {
-        let arguments = command(&file).unwrap();
+        let arguments = command(&fs::read_to_string(&file).unwrap()).unwrap();
         let output =
             Command::new(env!("CARGO_BIN_EXE_holdfast-add")).args(&arguments).current_dir(root()).output().unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
@@ -60,8 +49,7 @@ fn every_sample_holds_a_valid_policy() {
     for file in samples() {
         let text = fs::read_to_string(&file).unwrap();
         let mut policies = 0;
-        for document in serde_norway::Deserializer::from_str(&text) {
-            let value = <serde_norway::Value as serde::Deserialize>::deserialize(document).unwrap();
+        for value in documents(&text) {
             let mut texts = Vec::new();
             strings(&value, &mut texts);
             if let Some(policy) =

@@ -2,7 +2,7 @@
 
 use super::typed;
 use crate::facts::{Balancing, Locality, Upstream, Warmup};
-use crate::yaml::Yaml;
+use holdfast_yaml::Yaml;
 
 /// The package of all these policies.
 const PACKAGE: &str = "envoy.extensions.load_balancing_policies";

@@ -2,7 +2,7 @@
 
 use super::typed;
 use crate::facts::{Connections, Keepalive, Names, Protocol, Upstream};
-use crate::yaml::Yaml;
+use holdfast_yaml::Yaml;
 
 /// The key and the type of these options.
 pub const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::typed;
-use crate::yaml::Yaml;
+use super::{from_control_plane, typed};
+use holdfast_yaml::Yaml;
 
 /// Where Envoy finds the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,12 +88,7 @@ fn code(module: &Module) -> Yaml {
 /// A filter that Envoy is told of later, under `name`. Until then, and where the module cannot be had or refuses its
 /// policy, a filter that does nothing is in its place.
 pub fn discovered(name: &str) -> Yaml {
-    let source = Yaml::map()
-        .with("ads", Yaml::map())
-        .with("initial_fetch_timeout", Duration::ZERO)
-        .with("resource_api_version", "V3")
-        .line();
-    discovered_from(name, source)
+    discovered_from(name, from_control_plane())
 }
 
 /// The same, told by this `config_source`.

@@ -7,10 +7,10 @@ use std::fmt;
 
 use crate::documents::{self, Document};
 use crate::fields::{Field, Object};
-use crate::istio::service::{self, Service};
 use crate::place::{Place, Report};
 use crate::policy::Policy;
 use crate::request::{HostPort, Request};
+use crate::service::{self, Service};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
@@ -178,10 +178,8 @@ impl Known {
     /// Reads all files.
     pub fn read(request: &Request, report: &mut Report) -> Self {
         let mut known = Known::default();
-        for file in &request.files {
-            for document in documents::read(file, report) {
-                known.take(&document, &request.domain, report);
-            }
+        for document in documents::all(&request.files, report) {
+            known.take(&document, &request.domain, report);
         }
         known
     }
@@ -240,14 +238,7 @@ impl Known {
             is_asked(&Named { namespace: service.namespace.clone(), name: service.name.clone() }, asked, domain)
         };
         for service in self.services.iter().filter(named) {
-            if service.ports.iter().all(|port| port.number != asked.port) {
-                let ports = service.ports.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
-                let problem = format!("has no port {} (it has {ports})", asked.port);
-                match &service.place {
-                    Some(place) => report.error(&place.root("spec.ports"), problem),
-                    None => report.wrong(format!("{}: {problem}", service.host)),
-                }
-            }
+            service.port(asked.port, report);
         }
     }
 
@@ -369,13 +360,8 @@ impl Backend {
     }
 }
 
-/// `orders`, `orders.shop`, `orders.shop.svc` or the whole name.
 fn is_asked(named: &Named, asked: &HostPort, domain: &str) -> bool {
-    let short = format!("{}.{}", named.name, named.namespace);
-    asked.host == named.name
-        || asked.host == short
-        || asked.host == format!("{short}.svc")
-        || asked.host == format!("{short}.svc.{domain}")
+    service::is_name_of(&asked.host, &named.name, &named.namespace, domain)
 }
 
 fn listeners(gateway: &Gateway, parent: &Parent, route: &Route, retries: bool, entry: &mut Entry, report: &mut Report) {

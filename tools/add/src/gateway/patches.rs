@@ -1,11 +1,12 @@
 //! What is printed: the policies as a ConfigMap, the proxies' volumes as an EnvoyProxy, and the patches.
 
 use super::known::{Entry, Gateway};
-use crate::envoy::balancing::override_host;
+use crate::envoy::balancing::{HOSTS, override_host};
+use crate::envoy::retries::{HOST_ATTEMPTS, hardly_any_wait, previous_hosts};
 use crate::envoy::seat::{Module, Seat, VM_ID, codec, discovered_from, wasm};
 use crate::envoy::typed;
 use crate::policy::Policy;
-use crate::yaml::Yaml;
+use holdfast_yaml::Yaml;
 
 /// Where the proxies have the files of the ConfigMap.
 const FOLDER: &str = "/etc/holdfast/policy";
@@ -208,14 +209,10 @@ fn seats(listener: &str, comments: bool) -> Vec<Yaml> {
 
 fn routing(routes: &str, retries: bool, comments: bool) -> Vec<Yaml> {
     let comment = |text| if comments { text } else { "" };
-    let wait = || Yaml::map().with("base_interval", "0.001s").with("max_interval", "0.001s").line();
-    let predicate = Yaml::map()
-        .with("name", "envoy.retry_host_predicates.previous_hosts")
-        .with("typed_config", typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"));
     let policy = Yaml::map()
-        .with("retry_back_off", wait())
-        .with("host_selection_retry_max_attempts", 5_u32)
-        .with("retry_host_predicate", vec![predicate]);
+        .with("retry_back_off", hardly_any_wait())
+        .with("host_selection_retry_max_attempts", HOST_ATTEMPTS)
+        .with("retry_host_predicate", vec![previous_hosts()]);
     let each = |json_path: &str, path: &str, value: Yaml| {
         Yaml::map().with("op", "add").with("jsonPath", json_path).with("path", path).with("value", value)
     };
@@ -224,7 +221,7 @@ fn routing(routes: &str, retries: bool, comments: bool) -> Vec<Yaml> {
             comment("No client may choose a host."),
             ROUTES,
             routes,
-            add(("path", "/internal_only_headers"), Yaml::List(vec!["x-holdfast-hosts".into()]).line()),
+            add(("path", "/internal_only_headers"), Yaml::List(vec![HOSTS.into()]).line()),
         ),
         patch(
             comment(
@@ -241,7 +238,7 @@ fn routing(routes: &str, retries: bool, comments: bool) -> Vec<Yaml> {
             comment("A route with a retry of its own keeps it, but for the wait."),
             ROUTES,
             routes,
-            each("..routes[*].route.retry_policy", "retry_back_off", wait()),
+            each("..routes[*].route.retry_policy", "retry_back_off", hardly_any_wait()),
         ));
     }
     patches

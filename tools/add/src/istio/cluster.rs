@@ -3,23 +3,11 @@
 use super::mesh::Mesh;
 use super::restated;
 use super::rule::Rule;
-use super::service::{Port, PortProtocol, Resolution, Service};
 use super::traffic::{Choice, LocalitySetting, Traffic, effective};
 use crate::facts::{Balancing, Connections, Locality, Names, Protocol, Steering, Upstream, Warmup};
 use crate::place::Report;
-
-/// Which proxies the resources are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proxy {
-    /// Sidecars, for the requests of their applications.
-    Sidecar,
-    /// An ingress or egress gateway.
-    Gateway,
-    /// Sidecars, for the requests that come to their applications.
-    Inbound,
-    /// A waypoint of an ambient mesh.
-    Waypoint,
-}
+use crate::request::Proxy;
+use crate::service::{Port, PortProtocol, Resolution, Service};
 
 /// One cluster.
 #[derive(Debug, Clone, PartialEq)]

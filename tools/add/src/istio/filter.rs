@@ -1,17 +1,17 @@
 //! The EnvoyFilter: both seats, and the cluster's own settings around them.
 
-use std::time::Duration;
-
-use super::cluster::{Cluster, Clusters, Proxy};
+use super::cluster::{Cluster, Clusters};
 use super::restated;
 use super::route::Retries;
 use crate::envoy::balancing::{HOSTS, steered};
 use crate::envoy::protocol::options;
+use crate::envoy::retries::{HOST_ATTEMPTS, hardly_any_wait, previous_hosts};
 use crate::envoy::seat::{Module, Seat, VM_ID, codec, discovered, inline, wasm};
 use crate::envoy::typed;
 use crate::facts::Steering;
 use crate::policy::Policy;
-use crate::yaml::Yaml;
+use crate::request::{Form, Proxy};
+use holdfast_yaml::Yaml;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -43,26 +43,6 @@ pub enum Pods {
     Labels(Vec<(String, String)>),
     /// A waypoint's, by the name of its Gateway.
     Waypoint(String),
-}
-
-/// How the filters come to the proxies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Each is a resource of its own, with a default that lets traffic through.
-    Discovered,
-    /// They stand in the patches.
-    Inline,
-    /// The request seat is a WasmPlugin.
-    WasmPlugin,
-    /// The request seat is a TrafficExtension.
-    TrafficExtension,
-}
-
-impl Form {
-    /// Whether a resource of Istio's own has the request seat.
-    pub fn plugin(self) -> bool {
-        matches!(self, Form::WasmPlugin | Form::TrafficExtension)
-    }
 }
 
 impl Plan<'_> {
@@ -293,17 +273,9 @@ fn retries(retries: &Retries, by_hash: bool) -> Option<Yaml> {
     // What Istio does by default; with hashing a retry stays with its host.
     // Source: istio/istio, pilot/pkg/networking/core/route/retry.
     const ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
-    let wait = |base: Duration| {
-        Yaml::map().with("base_interval", base).with("max_interval", base.max(Duration::from_millis(1))).line()
-    };
-    let soon = wait(Duration::from_millis(1));
-    let previous = |policy: Yaml| {
-        let predicate = typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate");
-        let predicate =
-            Yaml::map().with("name", "envoy.retry_host_predicates.previous_hosts").with("typed_config", predicate);
-        policy.with("retry_host_predicate", vec![predicate])
-    };
-    let most = |policy: Yaml| policy.with("host_selection_retry_max_attempts", 5_u32);
+    let soon = hardly_any_wait();
+    let previous = |policy: Yaml| policy.with("retry_host_predicate", vec![previous_hosts()]);
+    let most = |policy: Yaml| policy.with("host_selection_retry_max_attempts", HOST_ATTEMPTS);
     match retries {
         Retries::Various => None,
         Retries::Off => Some(previous(most(Yaml::map().with("retry_back_off", soon)))),

@@ -1,16 +1,16 @@
 //! All that the user's resources say, and what of it is about the services that are asked for.
 
-use super::cluster::{Cluster, Clusters, Proxy, clusters};
+use super::cluster::{Cluster, Clusters, clusters};
 use super::filter::Plan;
 use super::mesh::{self, Mesh};
 use super::route::{self, Route};
 use super::rule::{self, Rule};
-use super::service::{self, Port, PortProtocol, Resolution, Service, Target};
 use super::traffic::Outlier;
 use crate::documents::{self, Document};
 use crate::place::{Place, Report};
 use crate::policy::Policy;
-use crate::request::{HostPort, Request};
+use crate::request::{HostPort, Proxy, Request};
+use crate::service::{self, Port, PortProtocol, Resolution, Service, Target};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -38,10 +38,8 @@ impl Known {
     /// Reads all files.
     pub fn read(request: &Request, report: &mut Report) -> Self {
         let mut known = Known::default();
-        for file in &request.files {
-            for document in documents::read(file, report) {
-                known.take(&document, &request.domain, report);
-            }
+        for document in documents::all(&request.files, report) {
+            known.take(&document, &request.domain, report);
         }
         known.any = !request.files.is_empty();
         known.contradictions(report);
@@ -105,7 +103,7 @@ impl Known {
                 report.error(place, "ExternalName is an alias: ask for the service that it stands for");
                 continue;
             }
-            let Some(port) = port(&service, &asked, report) else { continue };
+            let Some(port) = service.port(asked.port, report).cloned() else { continue };
             if found.iter().any(|other| other.service.host == service.host && other.port.number == port.number) {
                 report.wrong(format!("{}:{} is asked for twice", asked.host, asked.port));
                 continue;
@@ -326,13 +324,8 @@ fn fits(service: &Service, host: &str, request: &Request) -> bool {
     if service.host == host {
         return true;
     }
-    let kubernetes = service.host == format!("{}.{}.svc.{}", service.name, service.namespace, request.domain);
-    let short = [
-        service.name.clone(),
-        format!("{}.{}", service.name, service.namespace),
-        format!("{}.{}.svc", service.name, service.namespace),
-    ];
-    kubernetes && short.iter().any(|short| short == host)
+    let kubernetes = service.host == service::full_name(&service.name, &service.namespace, &request.domain);
+    kubernetes && service::is_name_of(host, &service.name, &service.namespace, &request.domain)
 }
 
 /// A service of which nothing was given but its name and what it speaks.
@@ -378,19 +371,6 @@ fn undocumented(asked: &HostPort, request: &Request, report: &mut Report) -> Opt
         alias: None,
         place: None,
     })
-}
-
-fn port(service: &Service, asked: &HostPort, report: &mut Report) -> Option<Port> {
-    let found = service.ports.iter().find(|port| port.number == asked.port).cloned();
-    if found.is_none() {
-        let ports = service.ports.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
-        let problem = format!("has no port {} (it has {ports})", asked.port);
-        match &service.place {
-            Some(place) => report.error(&place.root("spec.ports"), problem),
-            None => report.wrong(format!("{}: {problem}", service.host)),
-        }
-    }
-    found
 }
 
 fn istio_gateway(document: &Document, report: &mut Report) -> Option<Gateway> {

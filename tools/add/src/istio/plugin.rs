@@ -2,10 +2,10 @@
 
 use serde_norway::Value;
 
-use super::cluster::Proxy;
-use super::filter::{Form, Plan, Pods, gateway_reference, labelled, object};
+use super::filter::{Plan, Pods, gateway_reference, labelled, object};
 use crate::envoy::seat::Module;
-use crate::yaml::Yaml;
+use crate::request::{Form, Proxy};
+use holdfast_yaml::Yaml;
 
 /// The resource; `None` where the EnvoyFilter has the request seat.
 pub fn resource(plan: &Plan<'_>) -> Option<Yaml> {

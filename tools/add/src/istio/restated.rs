@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use super::cluster::{Cluster, Clusters};
-use super::service::Service;
 use super::traffic::{Outlier, Pool, RetryBudget, Tls, TlsMode, Traffic};
-use crate::envoy::typed;
+use crate::envoy::{from_control_plane, typed};
 use crate::facts::Protocol;
-use crate::yaml::Yaml;
+use crate::service::Service;
+use holdfast_yaml::Yaml;
 
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -31,11 +31,7 @@ pub fn obstacle(traffic: &Traffic) -> Option<&'static str> {
 pub fn cluster(clusters: &Clusters, found: &Cluster) -> Yaml {
     let Clusters { service, port, mesh, .. } = clusters;
     let traffic = &found.traffic;
-    let ads = Yaml::map()
-        .with("ads", Yaml::map())
-        .with("initial_fetch_timeout", Duration::ZERO)
-        .with("resource_api_version", "V3")
-        .line();
+    let ads = from_control_plane();
     let pool = traffic.pool.clone().unwrap_or_default();
     let mut cluster = Yaml::map()
         .with("name", found.name.as_str())

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::rule::full;
-use super::service::Service;
 use crate::documents::Document;
 use crate::fields::{Field, Object};
 use crate::place::{Place, Report};
+use crate::service::Service;
 
 /// An HTTP route of a VirtualService.
 #[derive(Debug, Clone, PartialEq)]

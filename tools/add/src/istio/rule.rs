@@ -1,9 +1,9 @@
 //! DestinationRules: which one is for a host, and its subsets.
 
-use super::service::Service;
 use super::traffic::{self, Policy};
 use crate::documents::Document;
 use crate::place::{Place, Report};
+use crate::service::Service;
 
 /// A DestinationRule.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,12 +1,13 @@
 //! The same as values of the Helm chart, which makes the resource of them.
 
-use super::cluster::{Cluster, Clusters, Proxy};
-use super::filter::{Form, Plan, Pods, labelled, retry_policy};
+use super::cluster::{Cluster, Clusters};
+use super::filter::{Plan, Pods, labelled, retry_policy};
 use super::restated;
 use crate::envoy::balancing::fallback;
 use crate::envoy::protocol::filled;
 use crate::envoy::seat::Module;
-use crate::yaml::Yaml;
+use crate::request::{Form, Proxy};
+use holdfast_yaml::Yaml;
 
 /// The values.
 pub fn values(plan: &Plan<'_>) -> Yaml {

@@ -33,6 +33,35 @@ pub struct Service {
     pub place: Option<Place>,
 }
 
+impl Service {
+    /// The port with this number; where there is none, the report says which there are.
+    pub fn port(&self, number: u16, report: &mut Report) -> Option<&Port> {
+        let found = self.ports.iter().find(|port| port.number == number);
+        if found.is_none() {
+            let ports = self.ports.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
+            let problem = format!("has no port {number} (it has {ports})");
+            match &self.place {
+                Some(place) => report.error(&place.root("spec.ports"), problem),
+                None => report.wrong(format!("{}: {problem}", self.host)),
+            }
+        }
+        found
+    }
+}
+
+/// A Kubernetes Service's name in full. `domain` is the cluster's, without a dot before it.
+pub fn full_name(name: &str, namespace: &str, domain: &str) -> String {
+    format!("{name}.{namespace}.svc.{domain}")
+}
+
+/// Whether `host` is a name of a Kubernetes Service: `orders`, `orders.shop`, `orders.shop.svc` or the whole name.
+pub fn is_name_of(host: &str, name: &str, namespace: &str, domain: &str) -> bool {
+    let full = full_name(name, namespace, domain);
+    let short =
+        [name.len(), name.len() + 1 + namespace.len(), name.len() + 1 + namespace.len() + ".svc".len(), full.len()];
+    short.iter().any(|end| full.get(..*end) == Some(host))
+}
+
 /// A port of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
@@ -139,7 +168,7 @@ pub fn kubernetes(document: &Document, domain: &str, report: &mut Report) -> Opt
     let selector = spec.get("selector").and_then(|field| field.object(report));
     let selector = selector.iter().flat_map(|object| object.entries());
     Some(Service {
-        host: format!("{}.{}.svc.{domain}", document.name, document.namespace),
+        host: full_name(&document.name, &document.namespace, domain),
         name: document.name.clone(),
         namespace: document.namespace.clone(),
         ports,

@@ -1,0 +1,54 @@
+//! Prints the resources that put Holdfast before a service: it reads those that the service has already, so that nothing that
+//! they say is lost where a patch replaces it.
+
+mod documents;
+mod envoy;
+mod facts;
+mod fields;
+mod gateway;
+mod istio;
+mod json;
+mod place;
+mod policy;
+mod request;
+mod service;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use place::Report;
+use request::Platform;
+
+/// Runs the command with these arguments; the first one is the name that it is called by.
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    let request = request::read(arguments);
+    let mut report = Report::default();
+    let printed = match request.platform {
+        Platform::Istio => istio::print(&request, &mut report),
+        Platform::EnvoyGateway => gateway::print(&request, &mut report),
+    };
+    for line in &report.warnings {
+        say(io::stderr(), &format!("warning: {line}\n"));
+    }
+    for line in &report.errors {
+        say(io::stderr(), &format!("{line}\n"));
+    }
+    match printed {
+        Some(text) if report.errors.is_empty() => {
+            say(io::stdout(), &format!("{}\n{text}", request::again(arguments)));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let count = report.errors.len();
+            let noun = if count == 1 { "error" } else { "errors" };
+            say(io::stderr(), &format!("{count} {noun}, nothing printed\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes all of `text`. A reader that has gone away (`| head`) is no error of ours.
+fn say(mut to: impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}

@@ -88,6 +88,7 @@ target_check() {
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"
 }
 
+#: add ENVOY.yaml... --cluster NAME [--policy FILE] [--write]  puts Holdfast into an Envoy configuration, and shows a diff
 #: add --istio HOST:PORT... [RESOURCES.yaml...]  prints the resources that put Holdfast before a service, from those that it has
 #: add --envoy-gateway HOST:PORT... RESOURCES.yaml...  the same for Envoy Gateway
 #: add --help       lists what else it takes: --namespace, --gateway, --policy, --module

@@ -10,7 +10,7 @@ use holdfast_yaml::Node;
 pub struct Origin {
     /// The file's name as it was given.
     pub file: String,
-    /// The document's number in the file, from 1.
+    /// The document's number in the file, from 1; 0 in a file that has one alone.
     pub number: usize,
     /// Its kind, namespace and name, as far as it has them.
     pub title: String,
@@ -29,6 +29,11 @@ impl Place {
     /// The document as a whole.
     pub fn of(origin: Origin) -> Self {
         Place { origin: Rc::new(origin), path: String::new() }
+    }
+
+    /// The way to it from the document's root.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// The field `key` of what stands here.
@@ -51,7 +56,10 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Origin { file, number, title, root } = &*self.origin;
-        write!(f, "{file}:{}: document {number}", root.find(&self.path))?;
+        write!(f, "{file}:{}", root.find(&self.path))?;
+        if *number > 0 {
+            write!(f, ": document {number}")?;
+        }
         if !title.is_empty() {
             write!(f, " ({title})")?;
         }

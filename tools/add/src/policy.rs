@@ -6,6 +6,7 @@ use std::fs;
 use holdfast_policy::config;
 use holdfast_policy::document::Document;
 use holdfast_policy::glob::Glob;
+use holdfast_yaml::Position;
 use serde_norway::{Mapping, Value};
 
 use crate::json;
@@ -52,28 +53,79 @@ pub enum Side {
     Served,
 }
 
-/// The document of a file, each policy that names no cluster bound to the targets' clusters.
+/// The document of a file, JSON or YAML, each policy that names no cluster bound to the targets' clusters.
 pub fn from_file(file: &str, targets: &[Target], report: &mut Report) -> Option<Policy> {
-    let bytes = match fs::read(file) {
-        Ok(bytes) => bytes,
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
         Err(error) => {
             report.wrong(format!("{file}: cannot be read: {error}"));
             return None;
         }
     };
-    if let Err(errors) = config::parse(&bytes) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let root = match holdfast_yaml::parse(text) {
+        Ok(documents) => documents.into_iter().find_map(|document| document.root),
+        Err(error) => {
+            report.wrong(format!("{file}:{}: is neither JSON nor YAML: {}", error.at, error.problem));
+            return None;
+        }
+    };
+    let start = Position { line: 1, column: 1 };
+    let within = |path: &str| format!("{file}:{}: ", root.as_ref().map_or(start, |root| root.find(path)));
+    let json = match root.as_ref().filter(|_| serde_json::from_str::<serde_json::Value>(text).is_err()) {
+        Some(root) => json::pretty(&root.value()),
+        None => text.to_owned(),
+    };
+    let mut value = valid(&json, &within, report)?;
+    bind(file, &mut value, targets, report);
+    finished(file, &value, targets, report)
+}
+
+/// The document's value, if the module takes it. `within` says where a path of it stands, for a report.
+fn valid(text: &str, within: &dyn Fn(&str) -> String, report: &mut Report) -> Option<Value> {
+    if let Err(errors) = config::parse(text.as_bytes()) {
         for error in errors.listed() {
-            report.wrong(format!("{file}: {error}"));
+            report.wrong(format!("{}{error}", within(&error.path)));
         }
         if errors.unlisted() > 0 {
-            report.wrong(format!("{file}: and {} more", errors.unlisted()));
+            report.wrong(format!("{}and {} more", within(""), errors.unlisted()));
         }
         return None;
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let mut value: Value = serde_json::from_slice(bytes).ok()?;
-    bind(file, &mut value, targets, report);
-    finished(file, &value, targets, report)
+    serde_json::from_str(text).ok()
+}
+
+/// A document that is in use, with a policy behind its others for each target that none of them governs.
+pub fn extended(
+    text: &str,
+    targets: &[Target],
+    within: &dyn Fn(&str) -> String,
+    report: &mut Report,
+) -> Option<Policy> {
+    let mut value = valid(text, within, report)?;
+    let policies = value.get_mut("policies").and_then(Value::as_sequence_mut)?;
+    let governed = |policies: &[Value], target: &Target| {
+        policies.iter().filter_map(Value::as_mapping).any(|policy| governs(policy, std::slice::from_ref(target)))
+    };
+    let names = |policies: &[Value]| -> BTreeSet<String> {
+        policies.iter().filter_map(|policy| Some(policy.get("name")?.as_str()?.to_owned())).collect()
+    };
+    let mut same = true;
+    for target in targets {
+        if !governed(policies, target) {
+            let taken = names(policies);
+            let numbered =
+                (2..100).map(|number| format!("{}-{number}", target.names.first().map_or("policy", String::as_str)));
+            let Some(name) = target.names.iter().cloned().chain(numbered).find(|name| !taken.contains(name)) else {
+                continue;
+            };
+            policies.push(default_policy(&name, target, Side::Calls));
+            same = false;
+        }
+    }
+    let finished = finished(&within("policies"), &value, targets, report)?;
+    // What nothing is added to keeps its words.
+    Some(if same { Policy { text: text.to_owned(), ..finished } } else { finished })
 }
 
 fn bind(file: &str, value: &mut Value, targets: &[Target], report: &mut Report) {
@@ -123,7 +175,11 @@ fn put_behind(policy: &mut Mapping, before: &str, key: &str, value: Value) {
     *policy = out;
 }
 
+/// Whether a policy is for one of the targets; one that names no cluster is for all.
 fn governs(policy: &Mapping, targets: &[Target]) -> bool {
+    if policy.get("match").and_then(|found| found.get("cluster")).is_none() {
+        return true;
+    }
     let globs = policy.get("match").and_then(|found| found.get("cluster")).and_then(Value::as_sequence);
     let globs = globs.into_iter().flatten().filter_map(|glob| Glob::new(glob.as_str()?, None).ok());
     globs.into_iter().any(|glob| targets.iter().any(|target| glob.matches(target.example.as_bytes())))

@@ -24,6 +24,8 @@ pub enum Platform {
     Istio,
     /// Envoy Gateway's.
     EnvoyGateway,
+    /// None: an Envoy's own files.
+    Envoy,
 }
 
 /// Which proxies the resources are for.
@@ -68,6 +70,12 @@ pub struct Request {
     pub services: Vec<HostPort>,
     /// The user's resources.
     pub files: Vec<String>,
+    /// The clusters of Envoy's own files.
+    pub clusters: Vec<String>,
+    /// Whether the files are changed in their place.
+    pub write: bool,
+    /// Where the changed file goes instead.
+    pub output: Option<String>,
     /// Where the callers, or the gateway, are.
     pub namespace: Option<String>,
     /// Which proxies it is for.
@@ -82,6 +90,8 @@ pub struct Request {
     pub policy: Option<String>,
     /// Where the module is.
     pub module: Module,
+    /// Whether that was said.
+    pub module_given: bool,
     /// How the filters come to the proxies.
     pub form: Form,
     /// Without the attempt seat.
@@ -108,18 +118,29 @@ pub const FILE: &str = "/etc/holdfast/holdfast.wasm";
 pub fn read(arguments: &[OsString]) -> Request {
     let matches = command().get_matches_from(arguments);
     let text = |id: &str| matches.get_one::<String>(id).cloned();
+    let flag = |id: &str| matches.get_flag(id);
+    let wrong = |message: &str| -> ! { command().error(ErrorKind::ArgumentConflict, message).exit() };
+    let clusters: Vec<String> = matches.get_many::<String>("cluster").into_iter().flatten().cloned().collect();
+    let platform = match (flag("istio"), flag("envoy-gateway")) {
+        (true, _) => Platform::Istio,
+        (_, true) => Platform::EnvoyGateway,
+        _ if !clusters.is_empty() => Platform::Envoy,
+        _ => wrong("say --cluster NAME for an Envoy's own configuration, or --istio, or --envoy-gateway"),
+    };
     let mut services = Vec::new();
     let mut files = Vec::new();
     for argument in matches.get_many::<String>("SERVICE").into_iter().flatten() {
         match host_port(argument) {
-            Some(service) if files.is_empty() => services.push(service),
+            Some(service) if files.is_empty() && platform != Platform::Envoy => services.push(service),
             _ => files.push(argument.clone()),
         }
     }
-    let flag = |id: &str| matches.get_flag(id);
-    let wrong = |message: &str| -> ! { command().error(ErrorKind::ArgumentConflict, message).exit() };
     let all = flag("all");
-    if services.is_empty() && !all {
+    if platform == Platform::Envoy {
+        if files.is_empty() {
+            wrong("give the Envoy configuration, such as envoy.yaml");
+        }
+    } else if services.is_empty() && !all {
         wrong("the first argument must be a HOST:PORT");
     }
     if all && (!services.is_empty() || !files.is_empty() || text("namespace").is_none()) {
@@ -139,6 +160,7 @@ pub fn read(arguments: &[OsString]) -> Request {
         (.., true) => Form::TrafficExtension,
         _ => Form::Discovered,
     };
+    let module_given = matches.contains_id("module");
     let module = text("module").unwrap_or_else(|| FILE.to_owned());
     let module = if module.contains("://") {
         Module::Remote { uri: module, sha256: text("sha256") }
@@ -146,7 +168,10 @@ pub fn read(arguments: &[OsString]) -> Request {
         Module::File(module)
     };
     Request {
-        platform: if flag("envoy-gateway") { Platform::EnvoyGateway } else { Platform::Istio },
+        platform,
+        clusters,
+        write: flag("write"),
+        output: text("output"),
         services,
         files,
         namespace: text("namespace"),
@@ -156,6 +181,7 @@ pub fn read(arguments: &[OsString]) -> Request {
         labels: matches.get_many::<(String, String)>("label").into_iter().flatten().cloned().collect(),
         policy: text("policy"),
         module,
+        module_given,
         form,
         request_only: flag("request-only"),
         helm: flag("helm"),
@@ -200,19 +226,36 @@ fn command() -> Command {
     let flag = |id: &'static str, help: &'static str| Arg::new(id).long(id).help(help).action(ArgAction::SetTrue);
     Command::new("holdfast-add")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Prints the resources that put Holdfast before a service")
-        .after_help("Exit codes: 0 printed (warnings included), 1 an error and nothing printed, 2 wrong usage.")
+        .about("Puts Holdfast into an Envoy configuration, or prints the resources that put it before a service")
+        .after_help("Exit codes: 0 done (warnings included), 1 an error and nothing printed or written, 2 wrong usage.")
         .arg(flag("istio", "Istio's resources"))
         .arg(flag(
             "envoy-gateway",
             "Envoy Gateway's resources: a Gateway, routes and their policies are among the files",
         ))
-        .group(ArgGroup::new("platform").args(["istio", "envoy-gateway"]).required(true))
+        .group(ArgGroup::new("platform").args(["istio", "envoy-gateway"]).multiple(false))
         .arg(
             Arg::new("SERVICE")
-                .value_name("HOST:PORT... [RESOURCES.yaml...")
-                .help("The services, then files with their resources (kubectl get -o yaml), - for standard input")
+                .value_name("ENVOY.yaml... | HOST:PORT... [RESOURCES.yaml...")
+                .help(
+                    "Envoy's own configuration with --cluster; else services, then files with their resources (kubectl get -o \
+                     yaml). - for standard input",
+                )
                 .action(ArgAction::Append),
+        )
+        .arg(
+            value("cluster", "NAME", "Before this cluster of an Envoy's own configuration; may be given several times")
+                .action(ArgAction::Append)
+                .conflicts_with_all([
+                    "istio", "envoy-gateway", "namespace", "proxy", "label", "form", "sha256", "helm", "target-port", "name",
+                    "protocol",
+                ]),
+        )
+        .arg(flag("write", "Change the Envoy configuration in its place; else a diff is shown").requires("cluster"))
+        .arg(
+            value("output", "FILE", "Write the changed Envoy configuration there, - for standard output")
+                .requires("cluster")
+                .conflicts_with("write"),
         )
         .arg(flag(
             "all",

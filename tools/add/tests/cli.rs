@@ -205,7 +205,7 @@ fn what_is_no_resource_is_refused() {
         &["standard input: document 1: is no Kubernetes resource: apiVersion and kind are missing"],
     );
     let run = run(ORDERS, "a: [\n");
-    assert!(run.stderr.starts_with("standard input:2:1: is no YAML: "), "{}", run.stderr);
+    assert!(run.stderr.starts_with("standard input:1:4: is no YAML: "), "{}", run.stderr);
     let line = "no-such-file.yaml: cannot be read: No such file or directory (os error 2)";
     refused(&["orders.shop:8080", "no-such-file.yaml"], "", &[line]);
 }
@@ -298,7 +298,7 @@ impl Drop for Policy {
 #[test]
 fn a_wrong_policy_is_refused_as_check_does() {
     let policy = Policy::new("wrong", r#"{"policies": [{"name": "a", "breaker": {"failure_rate": 140}}]}"#);
-    let line = format!("{}: policies[0].breaker.failure_rate: must be within 0..=100, was 140", policy.path());
+    let line = format!("{}:1:41: policies[0].breaker.failure_rate: must be within 0..=100, was 140", policy.path());
     refused(&["orders.shop:8080", "-", "--policy", policy.path()], &service("name: http"), &[&line]);
 }
 

@@ -124,7 +124,7 @@ fn what_cannot_work_is_refused_with_file_document_and_field_and_nothing_is_print
     assert!(said.contains("orders.shop:8080: no HTTPRoute or GRPCRoute of these resources has it"), "{said}");
     assert!(said.contains("orders.shop:9090"), "what there is: {said}");
     let said = refused(|text| text.replace("protocol: HTTP,", "protocol: TCP,"), &[]);
-    assert!(said.contains("shop.yaml: document 2 (HTTPRoute shop/orders): spec.parentRefs[0]"), "{said}");
+    assert!(said.contains("shop.yaml:14:16: document 2 (HTTPRoute shop/orders): spec.parentRefs[0]"), "{said}");
     assert!(said.contains("fits no HTTP listener of Gateway shop/eg (it has http (TCP))"), "{said}");
     let said = refused(|text| text.replace("parentRefs: [{ name: eg }]", "parentRefs: [{ name: other }]"), &[]);
     assert!(said.contains("spec.parentRefs: names another one than Gateway shop/eg"), "{said}");

@@ -200,9 +200,9 @@ impl Edit<'_> {
             return;
         }
         let several = self.on_lines(node);
-        let mut with = if several { format!(",\n{}", " ".repeat(self.indent_of(first))) } else { ", ".to_owned() };
+        let mut with = if several { format!(",\n{}", " ".repeat(self.indent_within(first))) } else { ", ".to_owned() };
         with.push_str(&self.flow_key(&entry.key));
-        self.flow(&entry.value, if several { Some(self.indent_of(first)) } else { None }, &mut with);
+        self.flow(&entry.value, several.then(|| self.indent_within(first)), &mut with);
         let at = value.span.end;
         self.splice(at..at, with);
     }
@@ -276,10 +276,10 @@ impl Edit<'_> {
         }
         let several = self.on_lines(list);
         let mut with = String::new();
-        self.flow(new, several.then(|| self.indent_of(item)), &mut with);
+        self.flow(new, several.then(|| self.indent_within(item)), &mut with);
         with.push_str(if several { ",\n" } else { ", " });
         if several {
-            pad(self.indent_of(item), &mut with);
+            pad(self.indent_within(item), &mut with);
         }
         self.splice(item.span.start..item.span.start, with);
     }
@@ -295,8 +295,8 @@ impl Edit<'_> {
             return;
         }
         let several = self.on_lines(list);
-        let mut with = if several { format!(",\n{}", " ".repeat(self.indent_of(first))) } else { ", ".to_owned() };
-        self.flow(new, several.then(|| self.indent_of(first)), &mut with);
+        let mut with = if several { format!(",\n{}", " ".repeat(self.indent_within(first))) } else { ", ".to_owned() };
+        self.flow(new, several.then(|| self.indent_within(first)), &mut with);
         self.splice(last.span.end..last.span.end, with);
     }
 
@@ -433,6 +433,13 @@ impl Edit<'_> {
         line.len() - line.trim_start_matches(' ').len()
     }
 
+    /// The indentation of what stands in braces beside a node.
+    fn indent_within(&self, node: &Node) -> usize {
+        let before = self.text.get(self.line_start(node.span.start)..node.span.start).unwrap_or_default();
+        let step = if before.trim().is_empty() { 0 } else { self.layout.step };
+        self.indent_of(node) + step
+    }
+
     fn line_start(&self, at: usize) -> usize {
         self.text.get(..at).and_then(|text| text.rfind('\n')).map_or(0, |end| end + 1)
     }
@@ -472,12 +479,11 @@ impl Edit<'_> {
     }
 }
 
-/// Which items stay: those that are equal, or have the same name, in the same order.
+/// Which items stay: those that are equal, or are called the same, in the same order.
 fn paired(items: &[Node], want: &[Yaml]) -> Vec<(usize, usize)> {
     let old: Vec<Value> = items.iter().map(Node::value).collect();
     let new: Vec<Value> = want.iter().map(Yaml::value).collect();
-    let name = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
-    let same = |old: &Value, new: &Value| old == new || name(old).is_some_and(|found| name(new) == Some(found));
+    let same = |old: &Value, new: &Value| old == new || called(old).is_some_and(|name| called(new) == Some(name));
     let mut pairs = Vec::new();
     let mut from = 0;
     for (index, value) in old.iter().enumerate() {
@@ -487,9 +493,20 @@ fn paired(items: &[Node], want: &[Yaml]) -> Vec<(usize, usize)> {
             from = at + 1;
         }
     }
-    // Items without a name, changed in their place.
-    if old.len() == new.len() && pairs.len() < old.len() {
+    // As many of the same kinds: changed in their place, their names too.
+    if old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| kind(old) == kind(new)) {
         return (0..old.len()).map(|index| (index, index)).collect();
     }
     pairs
+}
+
+/// What an entry of a list is called in the files that this is for: by its name, or by that of what it holds.
+fn called(value: &Value) -> Option<&str> {
+    value.get("name").and_then(Value::as_str).or_else(|| kind(value))
+}
+
+/// What an entry of a list holds.
+fn kind(value: &Value) -> Option<&str> {
+    let extension = || value.get("typed_extension_config")?.get("name")?.as_str();
+    extension().or_else(|| value.get("@type")?.as_str())
 }

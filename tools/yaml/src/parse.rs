@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::node::{Kind, Node, Position, Style};
 
@@ -59,7 +59,7 @@ pub fn parse(text: &str) -> Result<Vec<Document>, Syntax> {
             problem: error.info().to_owned(),
         })?;
         match event {
-            Event::DocumentStart(_) => {
+            Event::DocumentStart(..) => {
                 root = None;
                 builder.anchors.clear();
             }
@@ -150,7 +150,7 @@ impl Builder<'_> {
                 self.anchor(anchor, &node);
                 self.put(node)
             }
-            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+            Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
                 if self.open.len() >= MOST_DEPTH {
                     return fail("nests deeper than 200");
                 }
@@ -279,7 +279,7 @@ pub(crate) fn behind(text: &str, from: usize, sign: char) -> Option<usize> {
 
 /// A tag `!!str` or `!`: a text whatever it looks like.
 fn is_text(tag: Option<&Tag>) -> bool {
-    tag.is_some_and(|tag| (tag.is_yaml_core_schema() && tag.suffix == "str") || tag.suffix.is_empty())
+    tag.is_some_and(|tag| (tag.is_yaml_core_schema() && tag.suffix() == "str") || tag.suffix().is_empty())
 }
 
 fn share(node: &mut Node) {

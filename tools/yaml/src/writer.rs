@@ -175,6 +175,18 @@ impl Yaml {
         }
     }
 
+    /// Gives an object a new key with this value, behind the last of `keys` that it has, else at its end.
+    pub fn set_behind(&mut self, keys: &[&str], comment: &str, key: &str, value: impl Into<Yaml>) {
+        if let Yaml::Line(inner) = self {
+            return inner.set_behind(keys, comment, key, value);
+        }
+        if let Yaml::Map(entries) = self {
+            let at =
+                entries.iter().rposition(|entry| keys.contains(&entry.key.as_str())).map_or(entries.len(), |at| at + 1);
+            entries.insert(at, Entry { key: key.to_owned(), value: value.into(), comment: comment.to_owned() });
+        }
+    }
+
     /// Takes a key out of an object.
     pub fn remove(&mut self, key: &str) -> Option<Yaml> {
         match self {

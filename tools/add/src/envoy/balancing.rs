@@ -15,6 +15,25 @@ pub fn steered(upstream: &Upstream) -> Yaml {
     one(("override_host", overriding(own(upstream))))
 }
 
+/// A policy of Envoy's with its configuration.
+pub fn policy(name: &'static str, message: &str, config: Yaml) -> Yaml {
+    let config = typed(&format!("{PACKAGE}.{name}.v3.{message}")).and(config);
+    Yaml::map().with("typed_extension_config", extension((name, config)))
+}
+
+/// A `load_balancing_policy` that follows the header, and without it these policies.
+pub fn around(policies: Vec<Yaml>) -> Yaml {
+    around_all(Yaml::List(policies))
+}
+
+/// The same, of a list as it stands in a file.
+pub fn around_all(policies: Yaml) -> Yaml {
+    let config = typed(&format!("{PACKAGE}.override_host.v3.OverrideHost"))
+        .with("override_host_sources", vec![Yaml::map().with("header", HOSTS)])
+        .with("fallback_policy", Yaml::map().with("policies", policies));
+    Yaml::map().with("policies", vec![Yaml::map().with("typed_extension_config", extension(("override_host", config)))])
+}
+
 /// `override_host` by itself, with a fallback that is to be replaced by the policy that is there.
 pub fn override_host() -> Yaml {
     let placeholder = ("round_robin", typed(&format!("{PACKAGE}.round_robin.v3.RoundRobin")));

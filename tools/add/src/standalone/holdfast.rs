@@ -1,0 +1,180 @@
+//! Holdfast's own filters in a chain: finding them, and putting them in.
+
+use holdfast_yaml::Yaml;
+
+use super::Changes;
+use super::file::{At, File};
+use super::found::Manager;
+use crate::envoy::seat::{Module, Seat, VM_ID, codec, wasm};
+use crate::place::Report;
+use crate::policy::{self, Policy, Target};
+
+/// What a filter of ours is called where it is new.
+const NAME: &str = "holdfast";
+
+/// A request seat that is there already.
+#[derive(Debug, Clone)]
+pub struct Present<'a> {
+    filter: At<'a>,
+    /// Where it has the module from, if that is a file.
+    pub module: Option<Module>,
+}
+
+/// Whether a filter is Holdfast, in whatever seat.
+fn is_ours(filter: &At<'_>) -> bool {
+    let by_name = filter.get("config_discovery").is_some()
+        && filter.text("name").is_some_and(|name| name.split(['.', '-']).next() == Some(NAME));
+    let config = filter.get("typed_config").filter(|config| config.is("Wasm")).and_then(|config| config.get("config"));
+    let by_config = config.is_some_and(|config| {
+        let vm_id = config.get("vm_config").and_then(|vm| vm.text("vm_id"));
+        [config.text("root_id"), config.text("name"), vm_id].contains(&Some(NAME))
+    });
+    by_name || by_config
+}
+
+/// The manager's request seat.
+pub fn request_seat<'a>(manager: &Manager<'a>) -> Option<Present<'a>> {
+    let filter = manager.at.list("http_filters").into_iter().find(is_ours)?;
+    let file = filter.at(&["typed_config", "config", "vm_config", "code", "local"]);
+    let module = file.and_then(|local| local.text("filename")).map(|path| Module::File(path.to_owned()));
+    Some(Present { filter, module })
+}
+
+impl Present<'_> {
+    /// Its policy document, with a policy for each target that it does not govern yet.
+    pub fn updated(&self, files: &[File], targets: &[Target], report: &mut Report) -> Option<Policy> {
+        let file = files.get(self.filter.file)?;
+        let configuration = self.filter.at(&["typed_config", "config", "configuration"]);
+        let Some(value) = configuration.as_ref().filter(|at| at.is("StringValue")).and_then(|at| at.get("value"))
+        else {
+            let problem = if self.filter.get("config_discovery").is_some() {
+                "its policy comes by discovery: change the file that it follows, and leave this filter as it is"
+            } else {
+                "its policy cannot be read here: write it as a StringValue, or give another one with --policy"
+            };
+            report.error(&file.place(&self.filter.path), problem);
+            return None;
+        };
+        let text = value.node.text()?;
+        let documents = holdfast_yaml::parse(text).unwrap_or_default();
+        let root = documents.first().and_then(|document| document.root.as_ref());
+        let place = file.place(&value.path);
+        let within = |path: &str| {
+            let inner = root.map(|root| root.find(path));
+            let at = inner.map_or(value.node.start, |at| value.node.inner(&file.text, at.line, at.column));
+            format!("{}:{at}: {}: ", file.name, place.path())
+        };
+        policy::extended(text, targets, &within, report)
+    }
+}
+
+/// Puts the request seat just before the router, or brings it up to date.
+pub fn put_request_seat(
+    manager: &Manager<'_>,
+    policy: &Policy,
+    module: &Module,
+    files: &[File],
+    changes: &mut Changes,
+    report: &mut Report,
+) {
+    let filters = manager.at.list("http_filters");
+    let (Some(list), Some(router)) = (manager.at.get("http_filters"), filters.iter().position(is_router)) else {
+        let problem = "has no router, before which Holdfast stands";
+        match files.get(manager.at.file) {
+            Some(file) => report.error(&file.place(&manager.at.path).field("http_filters"), problem),
+            None => report.wrong(problem),
+        }
+        return;
+    };
+    let present = filters.iter().position(is_ours);
+    let config = wasm(Seat::Request(&policy.text), module, VM_ID);
+    let document = policy.text.clone();
+    changes.at(&list, move |list| {
+        let Some(list) = list.items_mut() else { return };
+        let mut seat = match present.filter(|index| *index < list.len()) {
+            Some(index) => list.remove(index),
+            None => Yaml::map().noted(
+                "Holdfast, the request seat: just before the router, so that it judges only what would have reached the service.",
+                "name",
+                NAME,
+            ),
+        };
+        brought_up_to_date(&mut seat, config, Some(&document));
+        let before = if present.is_some_and(|index| index < router) { router - 1 } else { router };
+        list.insert(before.min(list.len()), seat);
+    });
+}
+
+/// Whether a filter is the router.
+pub fn is_router(filter: &At<'_>) -> bool {
+    filter.text("name") == Some("envoy.filters.http.router")
+        || filter.get("typed_config").is_some_and(|config| config.is("Router"))
+}
+
+/// Puts the attempt seat into a list of upstream filters, last before the codec; makes the list where there is none.
+pub fn put_attempt_seat(filters: &mut Yaml, module: &Module) {
+    const COMMENT: &str =
+        "Holdfast, the attempt seat: it judges each attempt and its host, and decides on the next one.";
+    let config = wasm(Seat::Attempt, module, VM_ID);
+    let Some(list) = filters.items_mut() else {
+        let seat = Yaml::map().noted(COMMENT, "name", NAME).with("typed_config", config);
+        *filters = vec![seat, codec()].into();
+        return;
+    };
+    let ours = |filter: &Yaml| {
+        let config = filter.get("typed_config").and_then(|config| config.get("config"));
+        let id = |key: &str| config.and_then(|config| config.get(key)).map(Yaml::value);
+        [id("root_id"), id("name")].into_iter().flatten().any(|value| value.as_str() == Some(NAME))
+    };
+    if let Some(seat) = list.iter_mut().find(|filter| ours(filter)) {
+        brought_up_to_date(seat, config, None);
+        return;
+    }
+    let seat = Yaml::map().noted(COMMENT, "name", NAME).with("typed_config", config);
+    list.insert(list.len().saturating_sub(1), seat);
+}
+
+/// A filter with all that Holdfast needs. What else it has stays, and so does a module that it has from a file, and a policy
+/// that says the same in other words.
+fn brought_up_to_date(filter: &mut Yaml, config: Yaml, policy: Option<&str>) {
+    let Some(present) = filter.get_mut("typed_config").and_then(|typed| typed.get_mut("config")) else {
+        filter.set("", "typed_config", config);
+        return;
+    };
+    let Some(wanted) = config.get("config") else { return };
+    for entry in wanted.entries() {
+        match entry.key.as_str() {
+            "vm_config" => {
+                for part in entry.value.entries() {
+                    let same = present.get("vm_config").and_then(|vm| vm.get(&part.key)).map(Yaml::value);
+                    if same.as_ref() == Some(&part.value.value())
+                        || (part.key == "configuration" && is_attempt(same.as_ref()))
+                    {
+                        continue;
+                    }
+                    if present.get("vm_config").is_none() {
+                        present.set("", "vm_config", Yaml::map());
+                    }
+                    if let Some(vm) = present.get_mut("vm_config") {
+                        vm.set("", &part.key, part.value.clone());
+                    }
+                }
+            }
+            "configuration" if policy.is_some_and(|policy| says_the_same(present, policy)) => {}
+            key => present.set("", key, entry.value.clone()),
+        }
+    }
+}
+
+fn is_attempt(configuration: Option<&serde_norway::Value>) -> bool {
+    let text = configuration.and_then(|configuration| configuration.get("value")).and_then(serde_norway::Value::as_str);
+    let value = text.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    value.and_then(|value| Some(value.get("seat")?.as_str()? == "attempt")).unwrap_or(false)
+}
+
+fn says_the_same(config: &Yaml, policy: &str) -> bool {
+    let value = config.get("configuration").map(Yaml::value);
+    let text = value.as_ref().and_then(|value| value.get("value")).and_then(serde_norway::Value::as_str);
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    text.and_then(read).is_some_and(|present| Some(present) == read(policy))
+}

@@ -1,0 +1,268 @@
+//! `add` on an Envoy's own files: what it changes, what it leaves, and what it refuses. That the result runs as the original does
+//! is shown on the real Envoy (`tests/envoy/added.rs`).
+
+// Clippy allows it in test functions only, and not in the helpers that they share.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::root;
+use serde_norway::Value;
+
+fn add(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_holdfast-add")).args(arguments).current_dir(root()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The configurations in a folder of `tests/add/`.
+fn configurations(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("tests/add").join(folder)).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|ext| ext != "md")).collect();
+    files.sort();
+    assert!(files.len() >= 8, "{files:?}");
+    files
+}
+
+/// What becomes of a configuration of `tests/add/shapes/`.
+fn added(name: &str, more: &[&str]) -> (String, Value) {
+    let file = format!("tests/add/shapes/{name}");
+    let output = add(&[&[file.as_str(), "--cluster", "orders", "--output", "-"], more].concat());
+    assert!(output.status.success(), "{name}: {}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let value = holdfast_yaml::parse(&text).unwrap()[0].root.as_ref().unwrap().value();
+    (text, value)
+}
+
+fn cluster(value: &Value) -> &Value {
+    let clusters = value["static_resources"]["clusters"].as_sequence().unwrap();
+    clusters.iter().find(|cluster| cluster["name"] == "orders").unwrap()
+}
+
+/// The policy that balances where no hosts are named: its short name and its configuration.
+fn fallback(cluster: &Value) -> (&str, &Value) {
+    let outer = &cluster["load_balancing_policy"]["policies"][0]["typed_extension_config"];
+    assert_eq!(outer["name"], "envoy.load_balancing_policies.override_host");
+    let inner = &outer["typed_config"]["fallback_policy"]["policies"][0]["typed_extension_config"];
+    (inner["name"].as_str().unwrap().rsplit('.').next().unwrap(), &inner["typed_config"])
+}
+
+fn options(cluster: &Value) -> &Value {
+    &cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
+}
+
+#[test]
+fn what_is_there_stays_as_it_is_written() {
+    for file in configurations("shapes") {
+        let before = fs::read_to_string(&file).unwrap();
+        let (after, _) = added(file.file_name().unwrap().to_str().unwrap(), &[]);
+        let comments = |text: &str| text.lines().filter(|line| line.trim_start().starts_with('#')).count();
+        assert!(comments(&after) >= comments(&before), "{}", file.display());
+        // Lines that go are those of the cluster's balancing and protocol, which are said in other words, and of an older Holdfast.
+        let mut rest = after.lines();
+        let gone: Vec<&str> = before.lines().filter(|line| !rest.clone().any(|other| other == *line)).collect();
+        assert!(gone.len() <= 25, "{}: {gone:#?}", file.display());
+        assert!(rest.next().is_some());
+    }
+}
+
+#[test]
+fn twice_is_as_good_as_once() {
+    let directory = tempfile::tempdir().unwrap();
+    for file in configurations("shapes") {
+        let copy = directory.path().join(file.file_name().unwrap());
+        fs::copy(&file, &copy).unwrap();
+        let copy_name = copy.to_str().unwrap();
+        assert!(add(&[copy_name, "--cluster", "orders", "--write"]).status.success(), "{}", file.display());
+        let once = fs::read_to_string(&copy).unwrap();
+        let again = add(&[copy_name, "--cluster", "orders", "--write"]);
+        assert_eq!(
+            String::from_utf8(again.stdout).unwrap(),
+            "Nothing to change: Holdfast is there.\n",
+            "{}",
+            file.display()
+        );
+        assert_eq!(fs::read_to_string(&copy).unwrap(), once);
+    }
+}
+
+#[test]
+fn every_way_to_balance_becomes_the_fallback() {
+    let found = |name: &str| {
+        let (_, value) = added(name, &[]);
+        let cluster = cluster(&value).clone();
+        let (kind, config) = fallback(&cluster);
+        (kind.to_owned(), config.clone(), cluster)
+    };
+    let (kind, config, cluster) = found("ring-hash.yaml");
+    assert_eq!(kind, "ring_hash");
+    assert!(config.get("minimum_ring_size").is_some() && cluster.get("ring_hash_lb_config").is_none(), "{config:?}");
+    let (kind, config, _) = found("maglev.yaml");
+    assert_eq!(kind, "maglev");
+    assert!(config.get("table_size").is_some(), "{config:?}");
+    let (kind, config, _) = found("least-request.yaml");
+    assert_eq!(kind, "least_request");
+    assert!(config.get("choice_count").is_some(), "{config:?}");
+    let (kind, config, _) = found("round-robin-slow-start.yaml");
+    assert_eq!(kind, "round_robin");
+    assert!(config.get("slow_start_config").is_some(), "{config:?}");
+    assert_eq!(found("random.yaml").0, "random");
+    let (kind, config, cluster) = found("subsets.yaml");
+    assert_eq!((kind.as_str(), &config["fallback_policy"]), ("subset", &Value::from("DEFAULT_SUBSET")));
+    assert!(config.get("subset_lb_policy").is_some() && cluster.get("lb_subset_config").is_none());
+    let (_, config, cluster) = found("locality-weighted.yaml");
+    assert!(config["locality_lb_config"].get("locality_weighted_lb_config").is_some(), "{config:?}");
+    assert!(cluster["common_lb_config"].get("locality_weighted_lb_config").is_none());
+    let (_, config, _) = found("zone-aware.yaml");
+    assert!(config["locality_lb_config"].get("zone_aware_lb_config").is_some(), "{config:?}");
+    let (_, config, _) = found("bounded-load.yaml");
+    assert!(config.get("consistent_hashing_lb_config").is_some(), "{config:?}");
+}
+
+#[test]
+fn the_protocol_to_the_hosts_stays() {
+    let found = |name: &str| {
+        let (_, value) = added(name, &[]);
+        options(cluster(&value)).clone()
+    };
+    let http2 = |options: &Value| options["explicit_http_config"].get("http2_protocol_options").is_some();
+    assert!(http2(&found("http2-explicit.yaml")) && http2(&found("http2-deprecated-field.yaml")));
+    assert!(found("tls-auto-config.yaml").get("auto_config").is_some());
+    for name in ["downstream-protocol.yaml", "downstream-protocol-deprecated.yaml"] {
+        assert!(found(name).get("use_downstream_protocol_config").is_some(), "{name}");
+    }
+    assert!(found("strict-dns.yaml")["explicit_http_config"].get("http_protocol_options").is_some());
+    // Filters that are there stay before the seat, the codec behind it.
+    let filters = found("options-with-filters.yaml")["http_filters"].clone();
+    let names: Vec<&str> =
+        filters.as_sequence().unwrap().iter().map(|filter| filter["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["team-header", "holdfast", "envoy.filters.http.upstream_codec"]);
+}
+
+#[test]
+fn the_seat_goes_into_a_router_that_has_filters_for_all_clusters() {
+    let (_, value) = added("router-filters.yaml", &[]);
+    assert!(cluster(&value).get("typed_extension_protocol_options").is_none());
+    let text = serde_json::to_string(&value).unwrap();
+    let at = |part: &str| text.find(part).unwrap();
+    assert!(at("router-header") < at("{\\\"seat\\\": \\\"attempt\\\"}"), "{text}");
+}
+
+#[test]
+fn an_older_holdfast_is_brought_up_to_date() {
+    let (text, value) = added("older-holdfast.yaml", &[]);
+    assert_eq!(text.matches("name: envoy.filters.http.router").count(), 1);
+    assert_eq!(text.matches("root_id: holdfast").count(), 2, "one for each seat: {text}");
+    let manager = &value["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let filters = manager["http_filters"].as_sequence().unwrap();
+    let names: Vec<&str> = filters.iter().map(|filter| filter["name"].as_str().unwrap()).collect();
+    assert_eq!(names[names.len() - 2..], ["holdfast", "envoy.filters.http.router"]);
+    // A policy that is there stays; a cluster that none governs gets one.
+    let (text, _) = added("older-holdfast-both-seats.yaml", &[]);
+    assert!(text.contains("\"name\": \"billing\"") && text.contains("\"name\": \"orders\""), "{text}");
+}
+
+#[test]
+fn a_policy_of_ones_own_takes_the_place_of_the_default_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policy.yaml");
+    // YAML is as good as JSON.
+    fs::write(&file, "policies:\n- name: mine\n  breaker: {failure_rate: 40}\n").unwrap();
+    let policy = ["--policy", file.to_str().unwrap()];
+    let (text, value) = added("strict-dns.yaml", &policy);
+    assert!(text.contains(r#""match": {"cluster": ["orders"]}"#) && text.contains(r#""failure_rate": 40"#), "{text}");
+    // Without retry and outlier there is nothing for the cluster to do.
+    assert!(cluster(&value).get("load_balancing_policy").is_none());
+    assert!(cluster(&value).get("typed_extension_protocol_options").is_none());
+    fs::write(&file, "policies:\n- name: mine\n  breaker:\n    failure_rate: 140\n").unwrap();
+    let wrong = add(&["tests/add/shapes/strict-dns.yaml", "--cluster", "orders", "--policy", policy[1]]);
+    let expected =
+        format!("{}:4:5: policies[0].breaker.failure_rate: must be within 0..=100, was 140\n", file.display());
+    assert!(stderr(&wrong).starts_with(&expected), "{}", stderr(&wrong));
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_its_place_and_nothing_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    for file in configurations("refused") {
+        let copy = directory.path().join(file.file_name().unwrap());
+        fs::copy(&file, &copy).unwrap();
+        let output = add(&[copy.to_str().unwrap(), "--cluster", "orders", "--write"]);
+        assert_eq!(output.status.code(), Some(1), "{}", file.display());
+        let said = stderr(&output);
+        assert!(said.starts_with(copy.to_str().unwrap()) && said.ends_with("1 error, nothing written\n"), "{said}");
+        assert_eq!(fs::read(&copy).unwrap(), fs::read(&file).unwrap());
+    }
+    let reason = |name: &str, part: &str| {
+        let output = add(&[&format!("tests/add/refused/{name}"), "--cluster", "orders"]);
+        assert!(stderr(&output).contains(part), "{name}: {}", stderr(&output));
+    };
+    reason(
+        "original-dst.yaml",
+        ":29:5: static_resources.clusters[0]: type ORIGINAL_DST: the client has chosen the host",
+    );
+    reason("aggregate.yaml", "an aggregate cluster hands no header on to its clusters");
+    reason("no-such-cluster.yaml", "no cluster orders is in these files (they have order)");
+    // Nothing is left beside the files.
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), configurations("refused").len());
+}
+
+#[test]
+fn the_request_seat_alone_needs_nothing_of_the_cluster() {
+    let output =
+        add(&["tests/add/refused/original-dst.yaml", "--cluster", "orders", "--request-only", "--output", "-"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("root_id: holdfast") && !text.contains("\"outlier\"") && !text.contains("override_host"),
+        "{text}"
+    );
+}
+
+#[test]
+fn several_files_change_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = |from: &str, to: &str| {
+        let file = directory.path().join(to);
+        fs::copy(root().join("tests/add/shapes").join(from), &file).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (bootstrap, routes) = (copy("rds-from-file.yaml", "envoy.yaml"), copy("files/rds.yaml", "rds.yaml"));
+    let alone = add(&[&bootstrap, "--cluster", "orders"]);
+    assert!(stderr(&alone).contains("the routes shop are not among the files"), "{}", stderr(&alone));
+    let output = add(&[&bootstrap, &routes, "--cluster", "orders", "--write"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let read = |file: &str| fs::read_to_string(Path::new(file)).unwrap();
+    assert!(
+        read(&routes).contains("internal_only_headers: [x-holdfast-hosts]")
+            && read(&bootstrap).contains("root_id: holdfast")
+    );
+    // One that cannot be written leaves the others as they were.
+    let before = read(&bootstrap);
+    let missing = add(&[&bootstrap, "no-such-file.yaml", "--cluster", "orders", "--write"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(read(&bootstrap), before);
+}
+
+#[test]
+fn a_diff_is_shown_unless_told_otherwise() {
+    let file = "tests/add/shapes/strict-dns.yaml";
+    let output = add(&[file, "--cluster", "orders"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with(&format!("--- {file}\n+++ {file} with Holdfast\n@@ ")), "{text}");
+    let wrong = |arguments: &[&str], part: &str| {
+        let output = add(arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    };
+    wrong(&[file], "say --cluster NAME");
+    wrong(&["--cluster", "orders"], "give the Envoy configuration");
+    wrong(&[file, "--cluster", "orders", "--istio"], "cannot be used with");
+}

@@ -3,6 +3,8 @@
 // A test may stop at the first broken expectation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod added;
+mod added_config;
 mod agent;
 mod breaker;
 mod chains;
@@ -32,6 +34,7 @@ mod retry_routes;
 mod retrying;
 mod seats;
 mod series;
+mod shape;
 mod standalone_config;
 mod steering;
 mod throttle_differential;

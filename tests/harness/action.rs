@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 /// What the server does with a request.
 #[derive(Clone, Debug)]
@@ -179,6 +179,8 @@ pub struct SeenRequest {
     pub index: u64,
     /// When its headers had arrived.
     pub at: Instant,
+    /// The protocol that the request came in.
+    pub version: Version,
     /// The method.
     pub method: Method,
     /// The path with its query.

@@ -392,7 +392,15 @@ impl Shared {
         let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
         let open = self.counted(|counts| &mut counts.open_streams);
         let (index, _in_flight) = self.arrive(&path);
-        let mut seen = SeenRequest { index, at, method: head.method, path, headers: head.headers, body: Bytes::new() };
+        let mut seen = SeenRequest {
+            index,
+            at,
+            version: head.version,
+            method: head.method,
+            path,
+            headers: head.headers,
+            body: Bytes::new(),
+        };
         let script = Arc::clone(&self.script_at_headers.read().unwrap_or_else(PoisonError::into_inner));
         let action = if let Some(action) = script(&seen) {
             self.remember(seen);

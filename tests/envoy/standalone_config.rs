@@ -1,5 +1,5 @@
-//! The configuration that people copy, `envoy/envoy.yaml`, runs as it is: only addresses, ports and the module's path
-//! are replaced.
+//! The configurations that people copy, `envoy/envoy.yaml` and `envoy/minimal.yaml`, run as they are: only addresses, ports
+//! and the module's path are replaced.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 
 const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
 
-fn text() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/envoy.yaml")).unwrap()
+fn text(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy").join(name)).unwrap()
+}
+
+fn parsed(name: &str) -> Value {
+    serde_norway::from_str(&text(name)).unwrap_or_else(|error| panic!("{name} is not YAML: {error}"))
 }
 
 fn shipped() -> Value {
-    serde_norway::from_str(&text()).expect("envoy.yaml is YAML")
+    parsed("envoy.yaml")
 }
 
 /// The host of the cluster, as the file writes it.
@@ -36,7 +40,7 @@ fn placed(hosts: &[SocketAddr], module: &str) -> String {
         (HOST, hosts.iter().map(host).collect()),
         ("filename: /etc/envoy/holdfast.wasm", format!("filename: {module}")),
     ];
-    replacements.iter().fold(text(), |text, (from, to)| {
+    replacements.iter().fold(text("envoy.yaml"), |text, (from, to)| {
         let expected = if from.starts_with("filename") { 2 } else { 1 };
         assert_eq!(text.matches(from).count(), expected, "envoy.yaml says {from:?} so often");
         text.replace(from, to)
@@ -175,4 +179,58 @@ async fn a_host_that_fails_is_left_out() {
     for host in &hosts {
         assert!(host.seen().iter().all(|request| request.header(HOSTS).is_none()), "no host sees the header");
     }
+}
+
+/// The file itself, with one host.
+fn minimal(host: SocketAddr) -> String {
+    let module = wasm_module().unwrap();
+    let replacements = [
+        ("address: 127.0.0.1, port_value: 9901", "address: 127.0.0.1, port_value: 0".to_owned()),
+        ("address: 0.0.0.0, port_value: 8080", "address: 127.0.0.1, port_value: 0".to_owned()),
+        ("address: orders.internal, port_value: 8080", format!("address: {}, port_value: {}", host.ip(), host.port())),
+        ("/etc/envoy/holdfast.wasm }", format!("{} }}", module.display())),
+    ];
+    replacements.iter().fold(text("minimal.yaml"), |text, (from, to)| {
+        assert_eq!(text.matches(from).count(), 1, "minimal.yaml says {from:?} once");
+        text.replace(from, to)
+    })
+}
+
+#[test]
+fn the_minimal_one_is_short_and_a_part_of_the_whole_one() {
+    let lines = text("minimal.yaml").lines().count();
+    assert!(lines < 60, "{lines} lines");
+    let (whole, mut minimal) = (shipped(), parsed("minimal.yaml"));
+    for same in ["/admin", "/stats_config"] {
+        assert_eq!(minimal.pointer(same), whole.pointer(same), "{same}");
+    }
+    // The policies differ, and nothing else of the request seat.
+    let policy = minimal.pointer_mut(FILTERS).unwrap()[0]["typed_config"]["config"]["configuration"]["value"].take();
+    let mut seat = whole.pointer(FILTERS).unwrap()[0].clone();
+    seat["typed_config"]["config"]["configuration"]["value"].take();
+    assert_eq!(minimal.pointer(FILTERS).unwrap()[0], seat);
+    let policy: Value = serde_json::from_str(policy.as_str().unwrap()).expect("the policy is JSON");
+    let blocks: Vec<&String> = policy["policies"][0].as_object().unwrap().keys().collect();
+    assert_eq!(blocks, ["breaker", "fallback", "match", "name"], "what the request seat alone is for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_minimal_one_opens_the_breaker_and_falls_back() {
+    let host = Backend::start().await.unwrap();
+    let envoy = Envoy::start(EnvoyOptions::new().bootstrap(minimal(host.addr()))).await.unwrap();
+    let client = Client::http1(envoy.addr());
+    assert_eq!(client.get("/").await.unwrap().text(), "ok");
+
+    host.always(Action::status(503));
+    let falls_back = || async { client.get("/").await.unwrap().header("x-holdfast-fallback") };
+    let is_open = || async { falls_back().await.filter(|fallback| fallback.contains("reason=open")) };
+    let fallback = eventually(PATIENCE, is_open).await.expect("the breaker opens");
+    assert_eq!(fallback, "static; reason=open; policy=orders");
+    let before = host.requests();
+    let answer = client.get("/").await.unwrap();
+    assert_eq!((answer.status, answer.json()), (200, json!({"items": []})));
+    assert_eq!(host.requests(), before, "the host is left alone");
+    let series = r#"breaker_state{policy="orders",key="cluster=orders"} 2"#;
+    let is_told = || async { envoy.prometheus().await.unwrap().lines().any(|line| line.ends_with(series)) };
+    eventually(PATIENCE, is_told).await.expect("the policy and the key are labels");
 }

@@ -159,7 +159,12 @@ fn the_seat_goes_into_a_router_that_has_filters_for_all_clusters() {
 fn an_older_holdfast_is_brought_up_to_date() {
     let (text, value) = added("older-holdfast.yaml", &[]);
     assert_eq!(text.matches("name: envoy.filters.http.router").count(), 1);
-    assert_eq!(text.matches("root_id: holdfast").count(), 2, "one for each seat: {text}");
+    assert_eq!(
+        text.matches("root_id: holdfast").count(),
+        1,
+        "its policy has nothing for an attempt seat to do: {text}"
+    );
+    assert!(text.contains("failure_policy: FAIL_RELOAD"), "{text}");
     let manager = &value["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
     let filters = manager["http_filters"].as_sequence().unwrap();
     let names: Vec<&str> = filters.iter().map(|filter| filter["name"].as_str().unwrap()).collect();

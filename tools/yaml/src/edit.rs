@@ -479,23 +479,63 @@ impl Edit<'_> {
     }
 }
 
-/// Which items stay: those that are equal, or are called the same, in the same order.
+/// Which items stay, in their order: as many as can, and rather those that are equal than those that only have the same name.
 fn paired(items: &[Node], want: &[Yaml]) -> Vec<(usize, usize)> {
     let old: Vec<Value> = items.iter().map(Node::value).collect();
     let new: Vec<Value> = want.iter().map(Yaml::value).collect();
-    let same = |old: &Value, new: &Value| old == new || called(old).is_some_and(|name| called(new) == Some(name));
-    let mut pairs = Vec::new();
-    let mut from = 0;
-    for (index, value) in old.iter().enumerate() {
-        let found = new.iter().enumerate().skip(from).find(|(_, other)| same(value, other));
-        if let Some((at, _)) = found {
-            pairs.push((index, at));
-            from = at + 1;
+    // As many of the same kinds, some with names that were not there: changed in their place, their names too.
+    let in_place = |(old_one, new_one): (&Value, &Value)| {
+        let renamed = called(new_one).is_none_or(|name| !old.iter().any(|other| called(other) == Some(name)));
+        called(old_one) == called(new_one) || (kind(old_one) == kind(new_one) && renamed)
+    };
+    if old.len() == new.len() && old.iter().zip(&new).all(in_place) {
+        return (0..old.len()).map(|index| (index, index)).collect();
+    }
+    // What both begin and end with is left out of the search.
+    let head = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+    let rest = old.len().min(new.len()) - head;
+    let tail = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(old, new)| old == new).count();
+    let (last_old, last_new) = (old.len() - tail, new.len() - tail);
+    let (old_middle, new_middle) =
+        (old.get(head..last_old).unwrap_or_default(), new.get(head..last_new).unwrap_or_default());
+    let middle = heaviest(old_middle, new_middle).into_iter().map(|(old, new)| (head + old, head + new));
+    let begin = (0..head).map(|index| (index, index));
+    let end = (0..tail).map(|index| (last_old + index, last_new + index));
+    begin.chain(middle).chain(end).collect()
+}
+
+/// The longest common subsequence, where equal items count twice as much as those of one name.
+fn heaviest(old: &[Value], new: &[Value]) -> Vec<(usize, usize)> {
+    let weight = |old: &Value, new: &Value| match (old == new, called(old)) {
+        (true, _) => 2_usize,
+        (false, Some(name)) if called(new) == Some(name) => 1,
+        _ => 0,
+    };
+    // Each cell has the best weight from there on, and whether its two items are a pair of it.
+    let width = new.len() + 1;
+    let mut best = vec![(0, false); (old.len() + 1) * width];
+    let at =
+        |best: &[(usize, bool)], row: usize, column: usize| best.get(row * width + column).copied().unwrap_or_default();
+    for (row, old) in old.iter().enumerate().rev() {
+        for (column, new) in new.iter().enumerate().rev() {
+            let without = at(&best, row + 1, column).0.max(at(&best, row, column + 1).0);
+            let weight = weight(old, new);
+            let with = if weight == 0 { 0 } else { weight + at(&best, row + 1, column + 1).0 };
+            if let Some(cell) = best.get_mut(row * width + column) {
+                *cell = if with > without { (with, true) } else { (without, false) };
+            }
         }
     }
-    // As many of the same kinds: changed in their place, their names too.
-    if old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| kind(old) == kind(new)) {
-        return (0..old.len()).map(|index| (index, index)).collect();
+    let (mut row, mut column, mut pairs) = (0, 0, Vec::new());
+    while row < old.len() && column < new.len() {
+        if at(&best, row, column).1 {
+            pairs.push((row, column));
+            (row, column) = (row + 1, column + 1);
+        } else if at(&best, row + 1, column).0 >= at(&best, row, column + 1).0 {
+            row += 1;
+        } else {
+            column += 1;
+        }
     }
     pairs
 }

@@ -9,7 +9,9 @@ use holdfast_tests::{Action, Client, Envoy, HOSTS, PATIENCE, Response, envoy_ver
 use http::{HeaderMap, Request, Version};
 use serde_json::{Value, json};
 
-use crate::added_config::{balancing, difference, http_options, orders, request_seats, rest};
+use crate::added_config::{
+    balancing, difference, http_options, orders, request_seats, rest, router_filters as filters_of_router,
+};
 use crate::shape::{Hosts, add, added, file, files_in};
 
 /// Requests of each kind where chance decides, and where it does not.
@@ -71,7 +73,7 @@ struct Proof {
     shape: String,
     /// What balances while no host is out.
     balancing: Vec<Value>,
-    /// The cluster's HTTP options.
+    /// The cluster's HTTP options; null where the seat is in the router.
     http: Value,
     shares: Shares,
     /// The protocol that the hosts are spoken to in, where it is one.
@@ -276,8 +278,16 @@ fn same_configuration(proof: &Proof, before: &Value, after: &Value) {
     assert_eq!(difference("", &rest(before), &rest(after)), None, "{name}: the rest is as it was");
     let cluster = orders(after);
     assert_eq!(balancing(cluster), proof.balancing, "{name}: what balances while no host is out");
-    let (options, seats) = http_options(cluster);
-    assert_eq!((options, seats), (proof.http.clone(), 1), "{name}: the HTTP options");
+    if proof.http.is_null() {
+        // The router has filters for all clusters, which one in the cluster would take away from it.
+        assert_eq!(cluster.get("typed_extension_protocol_options"), None, "{name}: the HTTP options");
+        let names: Vec<Value> = filters_of_router(after).iter().map(|filter| filter["name"].clone()).collect();
+        let were: Vec<Value> = filters_of_router(before).iter().map(|filter| filter["name"].clone()).collect();
+        assert_eq!(names, [vec![json!("holdfast")], were].concat(), "{name}: the router's upstream filters");
+    } else {
+        let (options, seats) = http_options(cluster);
+        assert_eq!((options, seats), (proof.http.clone(), 1), "{name}: the HTTP options");
+    }
     for (prefix, seats) in request_seats(after) {
         let wanted = usize::from(!proof.spared.contains(&prefix.as_str()));
         assert_eq!(seats, wanted, "{name}: the request seats of {prefix}");
@@ -439,7 +449,7 @@ proofs! {
     options_with_filters: |proof| proof.asks([ASK, to("/billing")]).http(HTTP1, json!({
         "explicit_http_config": {"http_protocol_options": {"accept_http_10": true}},
     }));
-    router_filters: |proof| proof;
+    router_filters: |proof| Proof { http: Value::Null, ..proof };
 
     // Discovery.
     logical_dns: |proof| proof.alone();

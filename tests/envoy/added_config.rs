@@ -41,6 +41,9 @@ pub fn rest(bootstrap: &Value) -> Value {
                 filters.retain(|filter| !is_holdfast(filter));
             }
         }
+        if object.contains_key("upstream_http_filters") {
+            without(object, "upstream_http_filters", &is_holdfast);
+        }
         if object.contains_key("virtual_hosts") {
             without(object, "internal_only_headers", &|header| header == "x-holdfast-hosts");
         }
@@ -153,6 +156,15 @@ fn plain(policy: &Value) -> Value {
         fields.insert("subset_lb_policy".to_owned(), inner);
     }
     json!({name: fields})
+}
+
+/// The upstream filters of a connection manager's router.
+pub fn router_filters(bootstrap: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    for_each_object(&mut bootstrap.clone(), &mut |object| {
+        found.extend(object.get("upstream_http_filters").and_then(Value::as_array).cloned().unwrap_or_default());
+    });
+    found
 }
 
 /// How many request seats each connection manager has, by its prefix for statistics.

@@ -154,15 +154,16 @@ fn asked<'a>(found: &Found<'a>, files: &[File], request: &Request, report: &mut 
         let Some((name, at)) = found.clusters.iter().find(|(known, _)| known == name) else {
             let known = found.clusters.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
             let known = if known.is_empty() { "they have none".to_owned() } else { format!("they have {known}") };
-            let elsewhere = if found.more_clusters {
-                "; clusters come by CDS as well: give the file that they stand in too"
-            } else {
-                ""
-            };
-            report.wrong(format!(
-                "{}: no cluster {name} is in these files ({known}){elsewhere}",
-                request.files.join(", ")
-            ));
+            let elsewhere = found
+                .more_clusters
+                .as_ref()
+                .map(|from| format!("; more clusters come from {from}: give that file too"));
+            let problem = format!("no cluster {name} is in these files ({known}){}", elsewhere.unwrap_or_default());
+            match found.bootstraps.first().and_then(|bootstrap| Some(files.get(bootstrap.file)?.place(&bootstrap.path)))
+            {
+                Some(place) => report.error(&place.field("static_resources.clusters"), problem),
+                None => report.wrong(format!("{}: {problem}", request.files.join(", "))),
+            }
             continue;
         };
         if asked.iter().any(|other| other.name == *name) {
@@ -173,10 +174,13 @@ fn asked<'a>(found: &Found<'a>, files: &[File], request: &Request, report: &mut 
         let ways: Vec<_> = ways.filter(|(_, ways)| ways.named || ways.open).collect();
         if ways.is_empty() {
             let place = files.get(at.file).map(|file| file.place(&at.path));
-            let problem = if found.managers.is_empty() {
-                "no HTTP connection manager is in these files: give the file with the listeners too (Holdfast works on HTTP alone)"
-            } else {
-                "no route of these files goes to it"
+            let problem = match &found.more_listeners {
+                _ if !found.managers.is_empty() => "no route of these files goes to it".to_owned(),
+                Some(from) => {
+                    format!("no route of these files goes to it; listeners come from {from}: give that file too")
+                }
+                None => "no route goes to it: these files have no HTTP connection manager, and Holdfast works on HTTP"
+                    .to_owned(),
             };
             match place {
                 Some(place) => report.error(&place, problem),

@@ -139,11 +139,11 @@ fn the_protocol_to_the_hosts_stays() {
         assert!(found(name).get("use_downstream_protocol_config").is_some(), "{name}");
     }
     assert!(found("strict-dns.yaml")["explicit_http_config"].get("http_protocol_options").is_some());
-    // Filters that are there stay before the seat, the codec behind it.
+    // Filters that are there stay behind the seat, the codec last.
     let filters = found("options-with-filters.yaml")["http_filters"].clone();
     let names: Vec<&str> =
         filters.as_sequence().unwrap().iter().map(|filter| filter["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["team-header", "holdfast", "envoy.filters.http.upstream_codec"]);
+    assert_eq!(names, ["holdfast", "team-header", "envoy.filters.http.upstream_codec"]);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn the_seat_goes_into_a_router_that_has_filters_for_all_clusters() {
     assert!(cluster(&value).get("typed_extension_protocol_options").is_none());
     let text = serde_json::to_string(&value).unwrap();
     let at = |part: &str| text.find(part).unwrap();
-    assert!(at("router-header") < at("{\\\"seat\\\": \\\"attempt\\\"}"), "{text}");
+    assert!(at("router-header") > at("{\\\"seat\\\": \\\"attempt\\\"}"), "{text}");
 }
 
 #[test]

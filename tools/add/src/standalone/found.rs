@@ -13,8 +13,10 @@ pub struct Found<'a> {
     pub managers: Vec<Manager<'a>>,
     /// Route configurations that stand by themselves.
     pub routes: Vec<At<'a>>,
-    /// Whether clusters come from elsewhere too.
-    pub more_clusters: bool,
+    /// Where more clusters come from, if they do: a file, or `a management server`.
+    pub more_clusters: Option<String>,
+    /// Where more listeners come from.
+    pub more_listeners: Option<String>,
 }
 
 /// An HTTP connection manager.
@@ -44,7 +46,8 @@ pub fn found(files: &[File]) -> Found<'_> {
         clusters: Vec::new(),
         managers: Vec::new(),
         routes: Vec::new(),
-        more_clusters: false,
+        more_clusters: None,
+        more_listeners: None,
     };
     for (index, file) in files.iter().enumerate() {
         let root = file.at(index);
@@ -56,8 +59,8 @@ pub fn found(files: &[File]) -> Found<'_> {
             for one in root.at(&["static_resources"]).map(|all| all.list("clusters")).unwrap_or_default() {
                 found.clusters.push((one.text("name").unwrap_or_default(), one));
             }
-            let sources = ["cds_config", "ads_config"];
-            found.more_clusters |= sources.iter().any(|key| root.at(&["dynamic_resources", key]).is_some());
+            found.more_clusters = found.more_clusters.or_else(|| elsewhere(&root, "cds_config"));
+            found.more_listeners = found.more_listeners.or_else(|| elsewhere(&root, "lds_config"));
             found.bootstraps.push(root);
         } else {
             for one in root.list("resources") {
@@ -74,6 +77,13 @@ pub fn found(files: &[File]) -> Found<'_> {
         }
     }
     found
+}
+
+/// Where a bootstrap's dynamic resources of a kind come from.
+fn elsewhere(bootstrap: &At<'_>, key: &str) -> Option<String> {
+    let source = bootstrap.at(&["dynamic_resources", key])?;
+    let path = source.get("path_config_source").and_then(|file| file.text("path")).or_else(|| source.text("path"));
+    Some(path.unwrap_or("a management server").to_owned())
 }
 
 fn managers<'a>(listener: &At<'a>, to: &mut Vec<Manager<'a>>) {

@@ -111,7 +111,8 @@ pub fn is_router(filter: &At<'_>) -> bool {
         || filter.get("typed_config").is_some_and(|config| config.is("Router"))
 }
 
-/// Puts the attempt seat into a list of upstream filters, last before the codec; makes the list where there is none.
+/// Puts the attempt seat into a list of upstream filters; makes the list where there is none. It stands first: what it takes off a
+/// request no other filter has signed, and its wait comes before what others do for an attempt.
 pub fn put_attempt_seat(filters: &mut Yaml, module: &Module) {
     const COMMENT: &str =
         "Holdfast, the attempt seat: it judges each attempt and its host, and decides on the next one.";
@@ -131,7 +132,7 @@ pub fn put_attempt_seat(filters: &mut Yaml, module: &Module) {
         return;
     }
     let seat = Yaml::map().noted(COMMENT, "name", NAME).with("typed_config", config);
-    list.insert(list.len().saturating_sub(1), seat);
+    list.insert(0, seat);
 }
 
 /// A filter with all that Holdfast needs. What else it has stays, and so does a module that it has from a file, and a policy

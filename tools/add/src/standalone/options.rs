@@ -13,12 +13,13 @@ use crate::envoy::seat::Module;
 use crate::envoy::typed;
 
 /// Older keys of a cluster that say what the options say.
-const OLDER: [&str; 5] = [
+const OLDER: [&str; 6] = [
     "upstream_http_protocol_options",
     "common_http_protocol_options",
     "http_protocol_options",
     "http2_protocol_options",
     "protocol_selection",
+    "max_requests_per_connection",
 ];
 
 /// Where attempt seats go.
@@ -141,8 +142,18 @@ fn older(cluster: &At<'_>) -> Yaml {
             .with("http_protocol_options", or_default("http_protocol_options"))
             .with("http2_protocol_options", or_default("http2_protocol_options"))
     };
+    let common = match (own("common_http_protocol_options"), own("max_requests_per_connection")) {
+        (common, None) => common,
+        (common, Some(most)) => {
+            let mut common = common.unwrap_or_else(Yaml::map);
+            if common.get("max_requests_per_connection").is_none() {
+                common.set("", "max_requests_per_connection", most);
+            }
+            Some(common)
+        }
+    };
     let options = typed(OPTIONS)
-        .with_some("common_http_protocol_options", own("common_http_protocol_options"))
+        .with_some("common_http_protocol_options", common)
         .with_some("upstream_http_protocol_options", own("upstream_http_protocol_options"));
     let http2 = cluster.node.get("http2_protocol_options").is_some();
     match cluster.text("protocol_selection") {

@@ -67,7 +67,8 @@ fn limit(cluster: &At<'_>, files: &[File], changes: &mut Changes, report: &mut R
     }
 }
 
-/// Settings for the virtual host, where all its routes are for clusters that are asked for; else for each of its routes.
+/// Settings for the virtual host, where all routes that have its retry policy are for clusters that are asked for; else for each
+/// of its routes. A route with a policy of its own has none of its virtual host's.
 fn virtual_host(name: &str, host: &At<'_>, asked: &[&str], files: &[File], changes: &mut Changes, report: &mut Report) {
     const COMMENT: &str =
         "Holdfast: how Envoy executes retries. Without `retry_on` it makes none by itself. The attempt seat waits.";
@@ -76,20 +77,20 @@ fn virtual_host(name: &str, host: &At<'_>, asked: &[&str], files: &[File], chang
     if ours.peek().is_none() {
         return;
     }
-    let all = actions
-        .iter()
-        .all(|action| action.get("retry_policy").is_none() && asked.iter().any(|name| goes_to(action, name)));
     let here = host.get("retry_policy").map(|policy| Yaml::from(policy.node));
-    if all {
-        // The first of several clusters has seen to it.
-        if asked.iter().find(|name| actions.iter().any(|action| goes_to(action, name))) == Some(&name) {
-            settle(host, here, COMMENT, files, changes, report);
-        }
-        return;
+    let own = |action: &At<'_>| action.get("retry_policy").map(|policy| Yaml::from(policy.node));
+    let heirs: Vec<&At<'_>> = actions.iter().filter(|action| own(action).is_none()).collect();
+    let all = !heirs.is_empty() && heirs.iter().all(|action| asked.iter().any(|name| goes_to(action, name)));
+    // The first of several clusters sees to it.
+    if all && asked.iter().find(|name| heirs.iter().any(|action| goes_to(action, name))) == Some(&name) {
+        settle(host, here.clone(), COMMENT, files, changes, report);
     }
     for action in ours {
-        let own = action.get("retry_policy").map(|policy| Yaml::from(policy.node));
-        settle(action, own.or_else(|| here.clone()), COMMENT, files, changes, report);
+        match own(action) {
+            Some(own) => settle(action, Some(own), COMMENT, files, changes, report),
+            None if !all => settle(action, here.clone(), COMMENT, files, changes, report),
+            None => {}
+        }
     }
 }
 

@@ -97,6 +97,12 @@ target_add() {
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-add -- "$@"
 }
 
+#: wrap POLICY --output FILE  wraps a policy document for an Envoy that follows it from a file, as envoy/live/ does
+target_wrap() {
+  cd "$caller_dir" # a relative path is the caller's
+  cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-cli -- wrap "$@"
+}
+
 #: istio            proves Istio's resources over its own generator, two versions, and makes the fixtures of tests/istio/ anew (needs Go)
 target_istio() {
   istio_proof

@@ -13,6 +13,7 @@ mod policy;
 mod request;
 mod service;
 mod standalone;
+pub mod wrap;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -12,7 +12,7 @@ struct Tool {
     run: fn(&[OsString]) -> ExitCode,
 }
 
-const TOOLS: [Tool; 2] = [
+const TOOLS: [Tool; 3] = [
     Tool {
         name: "add",
         about: "Puts Holdfast into an Envoy configuration, or prints what to apply for Istio or Envoy Gateway",
@@ -22,6 +22,11 @@ const TOOLS: [Tool; 2] = [
         name: "check",
         about: "Says whether policy documents are valid, what is wrong with them, and what they will do",
         run: holdfast_check::run,
+    },
+    Tool {
+        name: "wrap",
+        about: "Wraps a policy document for an Envoy that follows it from a file",
+        run: holdfast_add::wrap::run,
     },
 ];
 

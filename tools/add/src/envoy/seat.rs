@@ -68,6 +68,14 @@ pub fn wasm(seat: Seat<'_>, module: &Module, vm_id: &str) -> Yaml {
     typed(WASM).with("config", config)
 }
 
+/// What Envoy reads in a file that it follows: a discovery response with the seat's filter.
+pub fn response(name: &str, seat: Seat<'_>, module: &Module, version: &str) -> Yaml {
+    let filter = typed("envoy.config.core.v3.TypedExtensionConfig")
+        .with("name", name)
+        .with("typed_config", wasm(seat, module, VM_ID));
+    Yaml::map().with("version_info", version).with("resources", vec![filter])
+}
+
 fn string(text: &str) -> Yaml {
     typed("google.protobuf.StringValue").with("value", text)
 }

@@ -3,8 +3,7 @@
 use super::known::{Entry, Gateway};
 use crate::envoy::balancing::{HOSTS, override_host};
 use crate::envoy::retries::{HOST_ATTEMPTS, hardly_any_wait, previous_hosts};
-use crate::envoy::seat::{Module, Seat, VM_ID, codec, discovered_from, wasm};
-use crate::envoy::typed;
+use crate::envoy::seat::{Module, Seat, codec, discovered_from, response};
 use crate::policy::Policy;
 use holdfast_yaml::Yaml;
 
@@ -63,10 +62,7 @@ impl Plan<'_> {
 
     /// What Envoy reads in a file: a discovery response with the seat's filter.
     fn resource(&self, seat: Seat<'_>) -> String {
-        let filter = typed("envoy.config.core.v3.TypedExtensionConfig")
-            .with("name", filter_name(seat))
-            .with("typed_config", wasm(seat, &self.module, VM_ID));
-        Yaml::map().with("version_info", "1").with("resources", vec![filter]).document()
+        response(&filter_name(seat), seat, &self.module, "1").document()
     }
 
     fn envoy_proxy(&self) -> Yaml {

@@ -34,6 +34,8 @@ pub struct Policy {
     pub text: String,
     /// Whether a policy of it has `retry`.
     pub retries: bool,
+    /// Whether one of these is more than shadow.
+    pub enforces_retries: bool,
     /// Whether a policy of it has `outlier`.
     pub ejects: bool,
 }
@@ -251,5 +253,8 @@ fn finished(name: &str, value: &Value, targets: &[Target], report: &mut Report) 
         ));
     }
     let retries = document.policies.iter().any(|policy| policy.retry.is_some());
-    Some(Policy { text: text + "\n", retries, ejects })
+    let enforces_retries = document.policies.iter().any(|policy| {
+        policy.retry.as_ref().is_some_and(|retry| retry.mode == holdfast_policy::document::Mode::Enforce)
+    });
+    Some(Policy { text: text + "\n", retries, enforces_retries, ejects })
 }

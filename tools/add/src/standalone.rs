@@ -114,7 +114,9 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
             }
         }
     }
-    if attempts && policy.retries {
+    if attempts && policy.retries && !policy.enforces_retries {
+        report.note("`retry` is in shadow, so Envoy's own settings of retries stay: run `add` again when it decides");
+    } else if attempts && policy.retries {
         let names: Vec<&str> = asked.iter().map(|cluster| cluster.name).collect();
         for cluster in &asked {
             retries::put(cluster.name, &cluster.at, &cluster.ways, &names, files, &mut changes, report);
@@ -143,7 +145,7 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
             "no bootstrap is among the files: two stats_tags in it make labels of policy and key (docs/envoy.md)",
         );
     }
-    warn(&asked, files, &policy, report);
+    warn(&asked, &found, files, &policy, report);
     report.errors.is_empty().then_some(changes)
 }
 
@@ -261,10 +263,20 @@ fn put_balancing(cluster: &At<'_>, policy: Yaml, changes: &mut Changes) {
 }
 
 /// What works, and less than somebody might think.
-fn warn(asked: &[Asked<'_>], files: &[File], policy: &Policy, report: &mut Report) {
+fn warn(asked: &[Asked<'_>], found: &Found<'_>, files: &[File], policy: &Policy, report: &mut Report) {
+    let zones = found.bootstraps.iter().find_map(|bootstrap| bootstrap.at(&["cluster_manager", "local_cluster_name"]));
     for Asked { name, at, ways } in asked {
         let Some(file) = files.get(at.file) else { continue };
         if policy.ejects {
+            let weighted = at.at(&["common_lb_config", "locality_weighted_lb_config"]).is_some();
+            if let (Some(zones), Some(file)) = (&zones, zones.as_ref().and_then(|zones| files.get(zones.file)))
+                && !weighted
+            {
+                let problem = format!(
+                    "routing by zones needs Envoy 1.39 beside {HOSTS}: an earlier one does not tell override_host's fallback its own zone"
+                );
+                report.warn(&file.place(&zones.path), problem);
+            }
             let mut note = |key: &str, problem: &str| {
                 if at.get(key).is_some() {
                     let mut path = at.path.clone();

@@ -193,6 +193,22 @@ fn a_policy_of_ones_own_takes_the_place_of_the_default_one() {
     assert!(stderr(&wrong).starts_with(&expected), "{}", stderr(&wrong));
 }
 
+/// In shadow the user's own retries go on as they are. Run again for a policy that decides, `add` does the rest.
+#[test]
+fn in_shadow_envoys_own_retries_keep_their_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policy.json");
+    let host = |mode: &str| {
+        fs::write(&file, format!(r#"{{"policies": [{{"name": "a", "mode": "{mode}", "retry": {{}}}}]}}"#)).unwrap();
+        let (_, value) = added("retries.yaml", &["--policy", file.to_str().unwrap()]);
+        let manager = &value["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+        manager["route_config"]["virtual_hosts"][0]["retry_policy"].clone()
+    };
+    let shadow = host("shadow");
+    assert!(shadow.get("retry_back_off").is_none() && shadow.get("retry_host_predicate").is_none(), "{shadow:?}");
+    assert!(host("enforce").get("retry_back_off").is_some());
+}
+
 #[test]
 fn what_cannot_work_is_refused_with_its_place_and_nothing_is_written() {
     let directory = tempfile::tempdir().unwrap();

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 
-use holdfast_policy::config::table::{Absent, Form, GRPC_STATUS, Key, Kind, STATUS, Section, Segments, Word, sections};
-use holdfast_policy::config::{MAX_LISTED, duration};
+use holdfast_policy::config::MAX_LISTED;
+use holdfast_policy::config::prose::{accepted, default_of, number, range, type_of, words_of};
+use holdfast_policy::config::table::{Block, GRPC_STATUS, Key, STATUS, Section, Word, sections};
 use holdfast_policy::glob::Glob;
 
 /// Columns after which a line is continued on the next.
 const WIDTH: usize = 120;
-/// Longer lists of words do not fit into a table.
-const FEW_WORDS: usize = 5;
 /// What the path of everything in a policy begins with, which the reference leaves out.
 const POLICY: &str = "policies[]";
 
@@ -79,9 +78,13 @@ fn body(section: &Section, sections: &[Section], told: &mut HashSet<*const Word>
     page.push_str(&wrapped("", &about(section)));
     page.push_str(&format!("\n```json\n{}\n```\n\n", section.block.example.as_str()));
     page.push_str("| key | type | without it | accepted |\n|---|---|---|---|\n");
+    let keys_of = |block: &'static Block| {
+        let section = sections.iter().find(|section| std::ptr::eq(section.block, block));
+        section.map(|section| format!("[its keys](#{})", anchor(&title(section)))).unwrap_or_default()
+    };
     for key in section.block.keys {
         let (kind, default) = (type_of(&key.kind, false), default_of(&key.default));
-        let accepted = cell(&accepted(key, sections));
+        let accepted = cell(&accepted(key, &keys_of));
         page.push_str(&format!("| `{}` | {kind} | {default} | {accepted} |\n", path(section, key)));
     }
     page.push('\n');
@@ -156,136 +159,6 @@ fn within_policy(path: &str) -> &str {
     path.strip_prefix('.').unwrap_or(path)
 }
 
-/// What a value is, `many` of it or one.
-fn type_of(kind: &Kind, many: bool) -> String {
-    let (one, more) = match kind {
-        Kind::Boolean => ("boolean", "booleans"),
-        Kind::Duration(_) => ("duration", "durations"),
-        Kind::Percent { .. } | Kind::PositivePercent => ("percentage", "percentages"),
-        Kind::Number(_) => ("number", "numbers"),
-        Kind::Whole(_) => ("whole number", "whole numbers"),
-        Kind::Word(_) => ("word", "words"),
-        Kind::Status => ("status", "statuses"),
-        Kind::GrpcStatus => ("gRPC status", "gRPC statuses"),
-        Kind::Body(_) => ("string, or any other JSON value", "bodies"),
-        Kind::Object(_) => ("object", "objects"),
-        Kind::Globs(_) => ("glob, or list of globs", "lists of globs"),
-        Kind::String(Form::Name { .. } | Form::Cluster) => ("name", "names"),
-        Kind::String(Form::Glob(_)) => ("glob", "globs"),
-        Kind::String(Form::HeaderName) => ("header name", "header names"),
-        Kind::String(Form::HeaderValue) => ("text", "texts"),
-        Kind::String(Form::Method) => ("method", "methods"),
-        Kind::String(Form::Path) => ("path", "paths"),
-        Kind::String(Form::Host) => ("address and port", "addresses and ports"),
-        Kind::List { of, .. } => return format!("list of {}", type_of(of, true)),
-        Kind::Headers { of, .. } => return format!("object of header names and {}", type_of(of, true)),
-        Kind::OneOf(kinds) => {
-            let kinds: Vec<String> = kinds.iter().map(|kind| type_of(kind, many)).collect();
-            return kinds.join(if many { " and " } else { ", or " });
-        }
-    };
-    if many { more } else { one }.to_owned()
-}
-
-fn default_of(default: &Absent) -> String {
-    match default {
-        Absent::Required => "required".to_owned(),
-        Absent::Means(text) => text.as_str().to_owned(),
-        _ => default.spelled().map(|text| format!("`{text}`")).unwrap_or_default(),
-    }
-}
-
-fn accepted(key: &Key, sections: &[Section]) -> String {
-    let mut parts = accepted_by(&key.kind, sections);
-    if !key.limit.as_str().is_empty() {
-        parts.push(key.limit.as_str().to_owned());
-    }
-    parts.join("; ")
-}
-
-fn accepted_by(kind: &Kind, sections: &[Section]) -> Vec<String> {
-    let text = match kind {
-        Kind::Boolean => "`true`, `false`".to_owned(),
-        Kind::Duration(range) => format!("`{}` to `{}`", duration::text(*range.start()), duration::text(*range.end())),
-        Kind::Percent { min } => range(min, 100),
-        Kind::PositivePercent => "above 0, to 100".to_owned(),
-        Kind::Number(numbers) | Kind::Whole(numbers) => range(numbers.start(), numbers.end()),
-        Kind::Word(words) if words.len() <= FEW_WORDS => {
-            let words: Vec<String> = words.iter().map(|word| format!("`{}`", word.name)).collect();
-            words.join(", ")
-        }
-        Kind::Word(_) => "the words below".to_owned(),
-        Kind::Globs(segments) => format!("at least one; {}", segments_of(*segments)),
-        Kind::String(Form::Glob(segments)) => segments_of(*segments),
-        Kind::String(Form::Name { most }) => format!("1 to {most} of `a-z`, `0-9`, `_` and `-`"),
-        Kind::String(Form::HeaderName) => "any case; no pseudo header".to_owned(),
-        Kind::String(Form::HeaderValue) => "printable ASCII, no space at its ends".to_owned(),
-        Kind::String(Form::Method) => "case counts".to_owned(),
-        Kind::String(Form::Path) => "begins with `/`; visible ASCII".to_owned(),
-        Kind::String(Form::Cluster) => "not empty".to_owned(),
-        Kind::String(Form::Host) => "`10.0.0.1:8080`, `[2001:db8::1]:8080`".to_owned(),
-        Kind::Status => range(STATUS.start(), STATUS.end()),
-        Kind::GrpcStatus => format!("names, {}", range(GRPC_STATUS.start(), GRPC_STATUS.end())),
-        Kind::List { of, empty, most } => {
-            let count = match (empty, most) {
-                (true, None) => "may be empty".to_owned(),
-                (true, Some(most)) => format!("at most {}", number(*most)),
-                (false, None) => "at least one".to_owned(),
-                (false, Some(most)) => range(1, most),
-            };
-            return [vec![count], accepted_by(of, sections)].concat();
-        }
-        Kind::Headers { of, most } => {
-            return [vec![format!("at most {}", number(*most))], accepted_by(of, sections)].concat();
-        }
-        Kind::Body(body) => {
-            let mebibytes = body.bytes / (1024 * 1024);
-            format!("at most {mebibytes} MiB; at most {} variables in a string", body.most)
-        }
-        Kind::Object(block) => {
-            let section = sections.iter().find(|section| std::ptr::eq(section.block, *block));
-            section.map(|section| format!("[its keys](#{})", anchor(&title(section)))).unwrap_or_default()
-        }
-        Kind::OneOf(kinds) => return kinds.iter().flat_map(|kind| accepted_by(kind, sections)).collect(),
-    };
-    vec![text]
-}
-
-fn segments_of(segments: Segments) -> String {
-    let ends = segments.separator.map(|byte| format!("segments end at `{}`", char::from(byte)));
-    let ends = ends.unwrap_or_else(|| "one segment".to_owned());
-    if segments.case { ends } else { format!("{ends}; case does not count") }
-}
-
-/// The lists of words that a key takes, variables of a template included.
-fn words_of(kind: &Kind) -> Vec<&'static [Word]> {
-    match kind {
-        Kind::Word(words) => vec![words],
-        Kind::Body(body) => vec![body.variables],
-        Kind::List { of, .. } | Kind::Headers { of, .. } => words_of(of),
-        Kind::OneOf(kinds) => kinds.iter().flat_map(words_of).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// `1 to 1,000,000`.
-fn range(first: impl ToString, last: impl ToString) -> String {
-    format!("{} to {}", number(first), number(last))
-}
-
-/// A number with commas between its thousands.
-fn number(number: impl ToString) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A text that does not end a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
@@ -333,12 +206,6 @@ mod tests {
         let text = format!("{} `n - 1` is {}", "a".repeat(WIDTH - 8), "b".repeat(WIDTH - 12));
         let (a, b) = ("a".repeat(WIDTH - 8), "b".repeat(WIDTH - 12));
         assert_eq!(wrapped("* ", &text), format!("* {a}\n  `n - 1` is\n  {b}\n"));
-    }
-
-    #[test]
-    fn numbers_have_commas_between_their_thousands() {
-        assert_eq!(range(1, 1_000_000), "1 to 1,000,000");
-        assert_eq!(["0", "100", "1024"].map(number), ["0", "100", "1,024"]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod mode;
 mod outcome;
 mod outlier;
 mod policy;
+#[cfg(any(test, feature = "reference"))]
+pub mod prose;
 mod reader;
 mod respond;
 mod retry;

@@ -83,6 +83,7 @@ target_bench() {
 
 #: check FILE...    says whether policy documents are valid, and what is wrong with them
 #: check --reference  prints the reference of all keys of a policy, which is docs/policy.md
+#: check --schema   prints the JSON Schema of policy documents, which is docs/policy.schema.json
 target_check() {
   cd "$caller_dir" # a relative FILE is the caller's
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"

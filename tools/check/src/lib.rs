@@ -1,5 +1,5 @@
 //! Compiles policy documents natively, exactly as the module does, and says what is wrong or what they will do. With
-//! `--reference` it prints which keys there are.
+//! `--reference` it prints which keys there are, with `--schema` their JSON Schema.
 
 mod reference;
 mod summary;
@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, Command, value_parser};
-use holdfast_policy::config::{self, Errors};
+use holdfast_policy::config::{self, Errors, schema};
 
 /// What became of a file; the worst one is the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,8 @@ enum Outcome {
 
 /// The option that prints the reference.
 const REFERENCE: &str = "reference";
+/// The option that prints the JSON Schema.
+const SCHEMA: &str = "schema";
 
 /// Runs the command with these arguments; the first one is the name that it is called by.
 pub fn run(arguments: &[OsString]) -> ExitCode {
@@ -35,7 +37,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
                 .help("Policy documents (JSON), - for standard input")
                 .value_parser(value_parser!(OsString))
                 .action(ArgAction::Append)
-                .required_unless_present(REFERENCE),
+                .required_unless_present_any([REFERENCE, SCHEMA]),
         )
         .arg(
             Arg::new(REFERENCE)
@@ -44,9 +46,20 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
                 .action(ArgAction::SetTrue)
                 .exclusive(true),
         )
+        .arg(
+            Arg::new(SCHEMA)
+                .long(SCHEMA)
+                .help("Print the JSON Schema of policy documents, for editors and validators")
+                .action(ArgAction::SetTrue)
+                .exclusive(true),
+        )
         .get_matches_from(arguments);
     if arguments.get_flag(REFERENCE) {
         say(io::stdout(), &reference::reference());
+        return ExitCode::SUCCESS;
+    }
+    if arguments.get_flag(SCHEMA) {
+        say(io::stdout(), &schema::json_schema());
         return ExitCode::SUCCESS;
     }
     let files = arguments.get_many::<OsString>("FILE").into_iter().flatten();

@@ -63,17 +63,32 @@ pub(super) fn value(item: &Item<'_>, report: &mut Report) -> Result<String, Repo
     }
 }
 
+const OF_THE_BODY: &str = "may not be set: it follows from the body";
+const OF_THE_CONNECTION: &str = "may not be set: it belongs to the connection";
+
+/// What a response of ours may not set, and why.
+pub(super) const RESERVED: [(&str, &str); 9] = [
+    ("content-length", OF_THE_BODY),
+    ("transfer-encoding", OF_THE_BODY),
+    // Source: RFC 9110, section 7.6.1, and RFC 9113, section 8.2.2.
+    ("connection", OF_THE_CONNECTION),
+    ("keep-alive", OF_THE_CONNECTION),
+    ("proxy-connection", OF_THE_CONNECTION),
+    ("te", OF_THE_CONNECTION),
+    ("trailer", OF_THE_CONNECTION),
+    ("upgrade", OF_THE_CONNECTION),
+    ("grpc-status", "may not be set: use grpc_status beside status"),
+];
+
+/// What the names of Holdfast's own headers begin with, which a response may not set either.
+pub(super) const OWN_PREFIX: &str = "x-holdfast-";
+
 /// Why a response of ours may not set the header of this (lower-case) name.
 pub(super) fn reserved(name: &str) -> Option<&'static str> {
-    match name {
-        "content-length" | "transfer-encoding" => Some("may not be set: it follows from the body"),
-        // Source: RFC 9110, section 7.6.1, and RFC 9113, section 8.2.2.
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "upgrade" => {
-            Some("may not be set: it belongs to the connection")
-        }
-        "grpc-status" => Some("may not be set: use grpc_status beside status"),
-        _ if name.starts_with("x-holdfast-") => Some("may not be set: x-holdfast- headers are Holdfast's own"),
-        _ => None,
+    match RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+        Some((_, why)) => Some(*why),
+        None if name.starts_with(OWN_PREFIX) => Some("may not be set: x-holdfast- headers are Holdfast's own"),
+        None => None,
     }
 }
 

@@ -24,6 +24,8 @@ pub mod prose;
 mod reader;
 mod respond;
 mod retry;
+#[cfg(any(test, feature = "reference"))]
+pub mod schema;
 mod scope;
 mod spelling;
 pub mod table;

@@ -1,4 +1,4 @@
-//! What the tables say about a value, in words: for the reference.
+//! What the tables say about a value, in words: for the reference, and for the JSON Schema's descriptions.
 
 use super::duration;
 use super::table::{Absent, Block, Form, GRPC_STATUS, Key, Kind, STATUS, Segments, Word};
@@ -78,7 +78,7 @@ fn accepted_by(kind: &Kind, keys_of: &dyn Fn(&'static Block) -> String) -> Vec<S
         Kind::String(Form::Host) => "`10.0.0.1:8080`, `[2001:db8::1]:8080`".to_owned(),
         Kind::Status => range(STATUS.start(), STATUS.end()),
         Kind::GrpcStatus => format!("names, {}", range(GRPC_STATUS.start(), GRPC_STATUS.end())),
-        Kind::List { of, empty, most } => {
+        Kind::List { of, empty, most, .. } => {
             let count = match (empty, most) {
                 (true, None) => "may be empty".to_owned(),
                 (true, Some(most)) => format!("at most {}", number(*most)),

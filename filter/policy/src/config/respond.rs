@@ -8,6 +8,8 @@ use super::{header, outcome, template};
 use crate::document::{Escape, StaticResponse, TemplatePart};
 
 const CONTENT_TYPE: &str = "content-type";
+/// Statuses of responses without a body. Source: RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
+pub(super) const BARE: [u32; 3] = [204, 205, 304];
 /// The type of a body that is a string, unless `headers` say another.
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The type of a body that is any other JSON value.
@@ -21,8 +23,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<StaticRespons
     let body = fields.or(body_key, Vec::new(), report, |item, report| {
         let body = body(item, report)?;
         match status {
-            // Source: RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
-            Ok(bare @ (204 | 205 | 304)) if !body.is_empty() => {
+            Ok(bare) if BARE.contains(&bare) && !body.is_empty() => {
                 Err(report.add(&item.path, format!("must not be there: a response with status {bare} has no body")))
             }
             _ => Ok(body),

@@ -8,7 +8,8 @@ use super::{duration, header, outcome};
 use crate::document::{Backoff, Budget, Jitter, Mode, Retry, RetryAfter, RetryOn, RetryWord, WordSet};
 
 /// The methods whose case people get wrong. Source: RFC 9110, section 9.3, and RFC 5789.
-const STANDARD_METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+pub(super) const STANDARD_METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Retry, Reported> {
     let fields = item.object(keys!(RETRY), report)?;

@@ -15,7 +15,7 @@ mod outlier;
 mod policy;
 mod retry;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod throttle;
 
 use core::num::{NonZeroU16, NonZeroU32};
@@ -107,6 +107,8 @@ pub enum Kind {
         of: &'static Kind,
         /// Whether it may hold nothing.
         empty: bool,
+        /// Whether it may hold nothing twice.
+        unique: bool,
         /// How many it may hold.
         most: Option<usize>,
     },

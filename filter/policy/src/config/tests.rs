@@ -1,7 +1,10 @@
-//! Whole documents: what they compile to, and what is said when they do not.
+//! Whole documents: what they compile to, and what is said when they do not; and that the JSON Schema says the same.
 
 use core::time::Duration;
 
+// In Node there is no validator: the schema is held against the parser natively only.
+#[cfg(not(target_arch = "wasm32"))]
+use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
     BreakerControl, Detector, Dimension, Escape, FallbackKind, Jitter, Match, Mode, Outlier, Policy, Reason, Retry,

@@ -7,7 +7,7 @@ pub static FALLBACK: Block = Block {
     keys: &[
         Key::new(
             "on",
-            Kind::List { of: &Kind::Word(&REASONS), empty: false, most: None },
+            Kind::List { of: &Kind::Word(&REASONS), empty: false, unique: true, most: None },
             Absent::Required,
         )
         .limit("no reason twice, and none that the policy's features never give")

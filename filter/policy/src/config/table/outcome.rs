@@ -5,8 +5,8 @@ use core::time::Duration;
 use super::{Absent, Block, Key, Kind, Text};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const STATUSES: Kind = Kind::List { of: &Kind::Status, empty: true, most: None };
-const GRPC_STATUSES: Kind = Kind::List { of: &Kind::GrpcStatus, empty: true, most: None };
+const STATUSES: Kind = Kind::List { of: &Kind::Status, empty: true, unique: false, most: None };
+const GRPC_STATUSES: Kind = Kind::List { of: &Kind::GrpcStatus, empty: true, unique: false, most: None };
 
 /// What counts as what.
 pub static OUTCOME: Block = Block {

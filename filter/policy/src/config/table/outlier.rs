@@ -123,7 +123,7 @@ pub static OUTLIER: Block = Block {
             .envoy("`slow_start_config.slow_start_window`."),
         Key::new(
             "hosts",
-            Kind::List { of: &Kind::String(Form::Host), empty: true, most: Some(1000) },
+            Kind::List { of: &Kind::String(Form::Host), empty: true, unique: true, most: Some(1000) },
             Absent::Strings(&[]),
         )
         .limit("none twice")
@@ -334,7 +334,7 @@ pub static HEARTBEAT: Block = Block {
             .envoy("`health_checks.healthy_threshold`."),
         Key::new(
             "status",
-            Kind::List { of: &Kind::Status, empty: false, most: None },
+            Kind::List { of: &Kind::Status, empty: false, unique: false, most: None },
             Absent::Statuses(&[200..=299]),
         )
         .does("The statuses that are good.")

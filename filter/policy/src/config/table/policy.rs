@@ -9,7 +9,7 @@ use super::{
 pub static DOCUMENT: Block = Block {
     keys: &[Key::new(
         "policies",
-        Kind::List { of: &Kind::Object(&POLICY), empty: true, most: Some(1000) },
+        Kind::List { of: &Kind::Object(&POLICY), empty: true, unique: false, most: Some(1000) },
         Absent::Required,
     )
     .does("The policies, in order. The first one whose `match` holds governs a request; a request that none matches passes through.")
@@ -65,6 +65,7 @@ pub static POLICY: Block = Block {
             Kind::List {
                 of: &Kind::OneOf(&[Kind::Word(&SCOPES), Kind::Object(&SCOPE)]),
                 empty: true,
+                unique: true,
                 most: Some(8),
             },
             Absent::Strings(&["cluster"]),
@@ -131,7 +132,7 @@ pub static POLICY: Block = Block {
             .envoy("`outlier_detection`. Do not use both for one cluster."),
         Key::new(
             "fallback",
-            Kind::List { of: &Kind::Object(&FALLBACK), empty: true, most: None },
+            Kind::List { of: &Kind::Object(&FALLBACK), empty: true, unique: false, most: None },
             Absent::Strings(&[]),
         )
         .does("What the client gets instead, by reason. The first entry whose `on` names the reason serves.")

@@ -23,7 +23,7 @@ pub static RETRY: Block = Block {
             .envoy("`num_retries`, 1 unless set."),
         Key::new(
             "on",
-            Kind::List { of: &Kind::OneOf(&[Kind::Word(&WORDS), Kind::Status]), empty: false, most: None },
+            Kind::List { of: &Kind::OneOf(&[Kind::Word(&WORDS), Kind::Status]), empty: false, unique: false, most: None },
             Absent::Strings(&["connect-failure", "refused-stream", "reset", "gateway-error"]),
         )
         .limit("no word twice")
@@ -35,7 +35,7 @@ pub static RETRY: Block = Block {
         .envoy("`retry_on`, `retriable_status_codes`."),
         Key::new(
             "methods",
-            Kind::List { of: &Kind::String(Form::Method), empty: false, most: Some(100) },
+            Kind::List { of: &Kind::String(Form::Method), empty: false, unique: true, most: Some(100) },
             // Those that RFC 9110, section 9.2.2, calls idempotent.
             Absent::Strings(&["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]),
         )

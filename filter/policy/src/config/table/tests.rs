@@ -1,8 +1,13 @@
 //! That the parser does what the tables say: every key of every block, in the block's own example.
 
 use super::*;
+use crate::config::Errors;
 use crate::config::json::Node;
-use crate::config::{Errors, parse};
+#[cfg(target_arch = "wasm32")]
+use crate::config::parse;
+// In Node there is no validator: the schema is held against the parser natively only.
+#[cfg(not(target_arch = "wasm32"))]
+use crate::config::schema::agreement::parse;
 use crate::document::{Detector, Dimension, Document, Reason, RetryWord};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -47,7 +52,7 @@ impl Place {
 }
 
 /// The block's example with a key of the object at `path` changed, and the path of that key.
-fn edited(block: &Block, path: &str, name: &str, value: Option<&str>) -> (String, String) {
+pub(in crate::config) fn edited(block: &Block, path: &str, name: &str, value: Option<&str>) -> (String, String) {
     let mut root = Node::parse(block.example.as_str().as_bytes()).expect("an example is JSON");
     let (mut node, mut place) = (&mut root, String::new());
     for step in path.split('.').filter(|step| !step.is_empty()) {

@@ -1,0 +1,125 @@
+//! Regular expressions for what a document writes as a string.
+//!
+//! They use what every engine has that validators stand on (ECMAScript, RE2, Rust's `regex`): no look-around, no classes with
+//! names. Each is anchored at both ends, and reads a text once: no part of it can be read in two ways.
+
+use core::ops::RangeInclusive;
+
+use super::tree::Schema;
+use crate::config::header::{OWN_PREFIX, RESERVED};
+use crate::config::retry::STANDARD_METHODS;
+use crate::config::table::{Body, STATUS, Word};
+use crate::glob::Glob;
+
+/// A string that matches `pattern`, and what editors say of one that does not.
+pub(super) fn string(pattern: &str, must: &str) -> Schema {
+    Schema::of_type("string").and(matching(pattern, must))
+}
+
+fn matching(pattern: &str, must: &str) -> Schema {
+    Schema::any().with("pattern", pattern).with("patternErrorMessage", format!("must be {must}"))
+}
+
+/// Numbers with a unit, the longer units first.
+pub(super) fn duration(within: &str) -> Schema {
+    let units: String = ["h", "m", "s", "ms", "us", "ns"].map(|unit| format!("([0-9]+(\\.[0-9]+)?{unit})?")).concat();
+    // Every unit may be absent, but not all of them.
+    let must = format!("a duration {within} such as \"250ms\", \"10s\" or \"1m30s\"");
+    string(&format!("^{units}$"), &must).with("minLength", 1u32)
+}
+
+/// The name of a policy.
+pub(super) fn name(most: usize) -> Schema {
+    string(&format!("^[a-z0-9_-]{{1,{most}}}$"), &format!("1 to {most} characters of a-z, 0-9, _ and -"))
+}
+
+/// The keywords of a glob, without the type: at most two stars in a row.
+pub(super) fn glob() -> Schema {
+    matching(r"^(\*{0,2}[^*])*\*{0,2}$", "a glob with at most two stars in a row")
+        .with("minLength", 1u32)
+        .with("maxLength", Glob::MAX_LEN)
+}
+
+/// What a token is made of. Source: RFC 9110, section 5.6.2.
+const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
+
+/// The name of a header.
+pub(super) fn header_name() -> Schema {
+    string(&format!("^{TOKEN}$"), "a header name (letters, digits, \"-\")")
+}
+
+/// The name of a header that a response of ours may have.
+pub(super) fn response_header_name() -> Schema {
+    let names: Vec<String> = RESERVED.iter().map(|(name, _)| any_case(name)).collect();
+    let reserved = format!("^(({})$|{})", names.join("|"), any_case(OWN_PREFIX));
+    header_name()
+        .with("not", Schema::any().with("pattern", reserved))
+        .with("errorMessage", "may not be set: it belongs to the body, the connection, gRPC or Holdfast itself")
+}
+
+/// The value of a header: printable ASCII, no space at its ends.
+pub(super) fn header_value() -> Schema {
+    string("^([!-~]([ -~]*[!-~])?)?$", "a text of printable ASCII characters, with no space at its ends")
+}
+
+/// A method. A standard one in another case is a mistake.
+pub(super) fn method() -> Schema {
+    let standard: Vec<String> = STANDARD_METHODS.iter().map(|method| any_case(method)).collect();
+    let misspelt = Schema::any().with("pattern", format!("^({})$", standard.join("|")));
+    let must = "an HTTP method such as \"GET\", whose case counts";
+    let other =
+        string(&format!("^{TOKEN}$"), must).with("not", misspelt).with("errorMessage", format!("must be {must}"));
+    let standard = Schema::of_type("string").with("enum", STANDARD_METHODS.to_vec());
+    Schema::any_of(vec![standard, other])
+}
+
+/// What a request of our own asks for.
+pub(super) fn path() -> Schema {
+    string("^/[!-~]*$", "a path that begins with \"/\", of visible ASCII characters")
+}
+
+/// An address and a port. That the groups of an IPv6 address are right is left to the parser: a pattern that says it is longer
+/// than anybody reads.
+pub(super) fn host() -> Schema {
+    let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+    let port = "0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
+    let pattern = format!(r"^(({octet}\.){{3}}{octet}|\[[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%0+)?\]):{port}$");
+    string(&pattern, "an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"")
+}
+
+/// The keywords of a status or a range of them that is written as a string, without the type.
+pub(super) fn status() -> Schema {
+    let one = three_digits(&STATUS);
+    matching(&format!("^{one}(-{one})?$"), "a status like 503 or a range like \"500-599\"")
+}
+
+/// Numbers of three digits whose first is in the range: each of our ranges holds whole hundreds.
+fn three_digits(range: &RangeInclusive<u32>) -> String {
+    format!("[{}-{}][0-9]{{2}}", range.start() / 100, range.end() / 100)
+}
+
+/// The keywords of a body that is a template, which bind strings only.
+pub(super) fn template(body: &Body) -> Schema {
+    let names: Vec<String> = body.variables.iter().map(variable).collect();
+    let variable = format!(r"\$\{{({})\}}", names.join("|"));
+    // `$${` is a literal `${`, and a `$` before anything else is itself.
+    let literal = r"([^$]|\$+[^${]|\$\$+\{)";
+    let accepted: Vec<&str> = body.variables.iter().map(|word| word.name).collect();
+    let must = format!("a text with no variables but {}; write $${{ for a literal ${{", accepted.join(", "));
+    matching(&format!(r"^({literal}*{variable}){{0,{}}}{literal}*\$*$", body.most), &must).with("maxLength", body.bytes)
+}
+
+/// What stands between the braces of a variable.
+fn variable(word: &Word) -> String {
+    let name = word.name.trim_start_matches("${").trim_end_matches('}');
+    name.replace('.', r"\.").replace("NAME", TOKEN)
+}
+
+/// A text in any case.
+fn any_case(text: &str) -> String {
+    let both = |letter: char| match letter.is_ascii_alphabetic() {
+        true => format!("[{}{}]", letter.to_ascii_uppercase(), letter.to_ascii_lowercase()),
+        false => letter.to_string(),
+    };
+    text.chars().map(both).collect()
+}

@@ -48,12 +48,17 @@ fn object(block: &'static Block, path: &str) -> Schema {
         block.keys.iter().map(|key| (key.name, described(key, block, &format!("{parent}{}", key.name)))).collect();
     let required: Vec<&str> =
         block.keys.iter().filter(|key| matches!(key.default, Absent::Required)).map(|key| key.name).collect();
-    let rules = rules::of(block);
-    Schema::of_type("object")
+    let own = Schema::any()
         .with("properties", properties(keys))
         .with_some("required", (!required.is_empty()).then_some(required))
-        .with("additionalProperties", false)
-        .with_some("allOf", (!rules.is_empty()).then_some(rules))
+        .with("additionalProperties", false);
+    let rules = rules::of(block);
+    let object = Schema::of_type("object");
+    if rules.is_empty() {
+        return object.and(own);
+    }
+    // The keys come first: editors take what they offer from the first schema that has a key, and conditions name keys too.
+    object.with("allOf", core::iter::once(own).chain(rules).collect::<Vec<_>>())
 }
 
 /// The value of a key, with what there is to say about it.
@@ -131,7 +136,7 @@ fn of(kind: &'static Kind, path: &str) -> Schema {
             pattern::duration(&format!("from {first} to {last}"))
         }
         // Three decimals count, and a share that is rounded to nothing is refused.
-        Kind::Percent { min: 0 } => number(0.0, 100.0).and(rules::nothing_that_rounds_to_none()),
+        Kind::Percent { min: 0 } => number(0.0, 100.0).with("allOf", vec![rules::nothing_that_rounds_to_none()]),
         Kind::Percent { min } => number(f64::from(*min), 100.0),
         Kind::PositivePercent => number(rules::ROUNDS_TO_NONE, 100.0),
         Kind::Number(range) => number(f64::from(*range.start()), f64::from(*range.end())),

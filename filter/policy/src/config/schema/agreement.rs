@@ -150,25 +150,33 @@ pub(super) fn is_valid(node: &Node) -> bool {
 struct Told {
     /// As the parser writes it.
     path: String,
-    /// Within what it may stand for an error at another place: in a value that fits none of several alternatives, in a list
-    /// with the same item twice, in the object of a condition between keys.
-    within: Option<String>,
+    /// Whether the value fits none of several alternatives, or is a list with the same item twice: the parser says in which
+    /// part of it.
+    is_of_whole: bool,
+    /// The object of the condition between keys that it is of. Where a key is wrong by itself the parser judges none.
+    condition: Option<String>,
     #[expect(dead_code, reason = "shown when an assertion fails")]
     problem: String,
 }
 
 impl Told {
-    /// Whether it may be what the parser says.
+    /// Whether it is what the parser says.
     fn covers(&self, error: &Error) -> bool {
-        self.path == error.path || self.within.as_ref().is_some_and(|within| is_within(&error.path, within))
+        self.path == error.path
+            || (self.is_of_whole && is_within(&error.path, &self.path))
+            // A condition finds fault with a key where the parser may do so with the object.
+            || (self.condition.is_some() && is_within(&self.path, &error.path))
     }
 
     /// Whether the parser's error is why there is this one.
     fn follows_from(&self, error: &Error) -> bool {
-        let place = self.within.as_ref().unwrap_or(&self.path);
-        // That a key is missing beside one of a later version is no second problem to the parser.
-        let is_of_later = error.problem == "not supported yet" && parent(place) == parent(&error.path);
-        place == "document" || is_within(place, &error.path) || self.covers(error) || is_of_later
+        // Where the parser stops it looks at nothing deeper.
+        self.covers(error)
+            || self.path == "document"
+            || is_within(&self.path, &error.path)
+            || self.condition.as_ref().is_some_and(|object| is_within(&error.path, object))
+            // That a key is missing beside one of a later version is no second problem to the parser.
+            || (error.problem == "not supported yet" && parent(&self.path) == parent(&error.path))
     }
 }
 
@@ -178,13 +186,8 @@ fn told(node: &Node) -> Vec<Told> {
     for error in VALIDATOR.iter_errors(&value) {
         let pointer = error.instance_path().as_str();
         let place = path(pointer, &value);
-        let within = match error.kind() {
-            _ if error.schema_path().as_str().contains("/allOf/") => {
-                Some(path(&holder(error.schema_path().as_str(), pointer), &value))
-            }
-            ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::UniqueItems => Some(place.clone()),
-            _ => None,
-        };
+        let condition = holder(error.schema_path().as_str(), pointer).map(|holder| path(&holder, &value));
+        let is_of_whole = matches!(error.kind(), ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::UniqueItems);
         let problem: String = error.to_string().chars().take(200).collect();
         let keys: Vec<String> = match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected } => unexpected.clone(),
@@ -194,22 +197,21 @@ fn told(node: &Node) -> Vec<Told> {
             }
             _ => Vec::new(),
         };
-        if keys.is_empty() {
-            all.push(Told { path: place, within, problem });
-        } else {
-            let of =
-                |key: &String| Told { path: key_in(&place, key), within: within.clone(), problem: problem.clone() };
-            all.extend(keys.iter().map(of));
+        let at = |path| Told { path, is_of_whole, condition: condition.clone(), problem: problem.clone() };
+        match keys.as_slice() {
+            [] => all.push(at(place)),
+            keys => all.extend(keys.iter().map(|key| at(key_in(&place, key)))),
         }
     }
     all
 }
 
-/// The pointer to the object whose `allOf` an error at `pointer` is of.
-fn holder(schema_path: &str, pointer: &str) -> String {
-    let above = schema_path.split("/allOf/").next().unwrap_or_default();
+/// The pointer to the object with the condition between keys that an error at `pointer` is of, if it is of one.
+fn holder(schema_path: &str, pointer: &str) -> Option<String> {
+    let branch = ["/then/", "/else/"].iter().filter_map(|branch| schema_path.find(branch)).min()?;
+    let above = schema_path.get(..branch).unwrap_or_default();
     let depth = above.matches("/properties/").count() + above.matches("/items").count();
-    pointer.split('/').take(depth + 1).collect::<Vec<_>>().join("/")
+    Some(pointer.split('/').take(depth + 1).collect::<Vec<_>>().join("/"))
 }
 
 fn key_in(path: &str, key: &str) -> String {

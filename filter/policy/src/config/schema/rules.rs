@@ -2,8 +2,13 @@
 //!
 //! It can compare a value with a constant, and not with another value: that `open_max` is at least `open_for` is for the parser
 //! alone.
+//!
+//! Each rule finds fault with a value where the parser does, and has words for it that editors show. They have none of their
+//! own for most keywords: `const` and `enum` are among the few for which all of them take a message from the schema. So where
+//! a value is wrong because of others, the rule names what could stand there instead.
 
 use super::tree::{Schema, properties};
+use crate::config::json::Node;
 use crate::config::respond::BARE;
 use crate::config::table::{
     BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, key,
@@ -36,20 +41,33 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
 /// Neither 0 nor near to it.
 pub(super) fn nothing_that_rounds_to_none() -> Schema {
     let gap = Schema::of_type("number").with("exclusiveMinimum", 0u32).with("exclusiveMaximum", ROUNDS_TO_NONE);
-    Schema::any().with("not", gap)
+    Schema::any().with("not", gap).with("errorMessage", "must be 0 or at least 0.001")
 }
 
-fn constant(value: impl Into<crate::config::json::Node>) -> Schema {
+fn constant(value: impl Into<Node>) -> Schema {
     Schema::any().with("const", value)
+}
+
+/// Nothing but this, and what is wrong with anything else.
+fn only(value: impl Into<Node>, message: impl Into<Node>) -> Schema {
+    constant(value).with("errorMessage", message)
+}
+
+fn not(schema: Schema) -> Schema {
+    Schema::any().with("not", schema)
+}
+
+fn all(schemas: Vec<Schema>) -> Schema {
+    Schema::any().with("allOf", schemas)
+}
+
+/// What holds for the value of a key where the key is there.
+fn at(key: &str, schema: Schema) -> Schema {
+    Schema::any().with("properties", properties(vec![(key, schema)]))
 }
 
 fn above_none() -> Schema {
     Schema::of_type("number").with("exclusiveMinimum", 0u32)
-}
-
-/// Holds for every object that has not the key with another value.
-fn unless_other(name: &str, schema: Schema) -> Schema {
-    Schema::of_type("object").with("properties", properties(vec![(name, schema)]))
 }
 
 /// The word that stands for a value.
@@ -62,108 +80,105 @@ fn off() -> Schema {
 }
 
 fn slow_rate_needs_slow_after() -> Schema {
-    let slow_rate = Schema::having(vec![(key!(BREAKER.percent("slow_rate")).name, above_none())]);
     let slow_after = Schema::any().with("required", vec![key!(OUTCOME.optional_duration("slow_after")).name]);
-    let outcome = *key!(POLICY.object("outcome"));
-    let then =
-        Schema::any().with("required", vec![outcome]).with("properties", properties(vec![(outcome, slow_after)]));
-    let then = then.with("errorMessage", "breaker.slow_rate needs outcome.slow_after, which says what is slow");
-    Schema::when(Schema::having(vec![(key!(POLICY.object("breaker")), slow_rate)]), then)
+    let is_said = Schema::having(vec![(key!(POLICY.object("outcome")), slow_after)]);
+    let none = only(0u32, "needs outcome.slow_after, which says what is slow");
+    Schema::unless(is_said, at(key!(POLICY.object("breaker")), at(key!(BREAKER.percent("slow_rate")).name, none)))
 }
 
 fn it_can_open() -> Schema {
-    let failure_rate = key!(BREAKER.percent("failure_rate")).name;
-    let slow_rate = key!(BREAKER.percent("slow_rate")).name;
-    let consecutive = key!(BREAKER.whole("consecutive_failures")).name;
-    let state = key!(BREAKER.word("state", &BreakerControl::WORDS)).name;
+    let failure_rate = key!(BREAKER.percent("failure_rate"));
+    let others = [key!(BREAKER.percent("slow_rate")).name, key!(BREAKER.whole("consecutive_failures")).name];
+    let opens = others.map(|name| Schema::having(vec![(name, above_none())]));
     let decides = constant(word(&BreakerControl::WORDS, &BreakerControl::Auto));
-    let never = Schema::having(vec![(failure_rate, constant(0u32))]).with("allOf", vec![unless_other(state, decides)]);
-    let others = [slow_rate, consecutive].map(|name| Schema::having(vec![(name, above_none())]));
-    Schema::when(never, Schema::any_of(others.to_vec()))
+    let never = all(vec![
+        Schema::having(vec![(failure_rate.name, constant(0u32))]),
+        at(key!(BREAKER.word("state", &BreakerControl::WORDS)).name, decides),
+        not(Schema::any_of(opens.to_vec())),
+    ]);
+    let message = "nothing can open the breaker: failure_rate, slow_rate and consecutive_failures are all 0; give one of them, \
+                   or set state";
+    Schema::when(never, at(failure_rate.name, only(failure_rate.default.millis() / 1000, message)))
 }
 
 fn hedging_needs_per_try_timeout() -> Schema {
-    let hedge = Schema::having(vec![(key!(RETRY.boolean("hedge_on_per_try_timeout")).name, constant(true))]);
-    let limit = key!(RETRY.optional_duration("per_try_timeout")).name;
-    Schema::when(hedge, Schema::any().with("required", vec![limit]))
+    let is_limited = Schema::any().with("required", vec![key!(RETRY.optional_duration("per_try_timeout")).name]);
+    let none = only(false, "needs per_try_timeout, which says when an attempt is too slow");
+    Schema::unless(is_limited, at(key!(RETRY.boolean("hedge_on_per_try_timeout")).name, none))
 }
 
 fn it_allows_something() -> Schema {
-    let none = Schema::having(vec![(key!(BUDGET.percent("ratio")).name, constant(0u32))]);
-    let some = vec![(key!(BUDGET.number("min_per_second")).name, above_none())];
-    Schema::when(none, Schema::any().with("properties", properties(some)))
+    let (ratio, rate) = (key!(BUDGET.percent("ratio")), key!(BUDGET.number("min_per_second")));
+    let none = Schema::having(vec![(ratio.name, constant(0u32)), (rate.name, constant(0u32))]);
+    let message =
+        "the budget allows no retry: ratio and min_per_second are both 0; give one of them, or set mode to off";
+    Schema::when(none, at(rate.name, only(rate.default / 1000, message)))
 }
 
 fn no_rate_rounds_to_none() -> Schema {
-    let rate = vec![(key!(BUDGET.number("min_per_second")).name, nothing_that_rounds_to_none())];
-    Schema::any().with("properties", properties(rate))
+    at(key!(BUDGET.number("min_per_second")).name, nothing_that_rounds_to_none())
 }
 
 fn no_body_where_none_may_be() -> Schema {
     let status = Schema::any().with("enum", BARE.to_vec());
-    let body = constant("").with("errorMessage", "must not be there: a response with this status has no body");
-    let body = properties(vec![(key!(RESPOND.body("body")).name, body)]);
     let bare = Schema::having(vec![(key!(RESPOND.whole_range("status")).name, status)]);
-    Schema::when(bare, Schema::any().with("properties", body))
+    let none = only("", "must not be there: a response with this status has no body");
+    Schema::when(bare, at(key!(RESPOND.body("body")).name, none))
 }
 
 /// What the policy has, and has not switched off alone, can give its reasons.
 fn reasons_can_happen() -> Vec<Schema> {
-    let mode = key!(POLICY.word("mode", &Mode::WORDS)).name;
     let features = [
         (Reason::Open, *key!(POLICY.object("breaker"))),
         (Reason::Concurrency, *key!(POLICY.object("concurrency"))),
         (Reason::Throttled, *key!(POLICY.object("throttle"))),
         (Reason::RetriesExhausted, *key!(POLICY.object("retry"))),
     ];
+    let mode = key!(POLICY.word("mode", &Mode::WORDS)).name;
     let rules = features.map(|(reason, feature)| {
-        let named = Schema::of_type("array").with("contains", constant(reason.name()));
-        let entry = Schema::having(vec![(key!(FALLBACK.required("on")), named)]);
-        let entries = Schema::of_type("array").with("contains", entry);
-        let asked = || Schema::having(vec![(key!(POLICY.strings("fallback")).name, entries.clone())]);
-        let message =
-            format!("fallback is for \"{}\", which can never happen: the policy has no {feature}", reason.name());
-        let there = Schema::any().with("required", vec![feature]).with("errorMessage", message);
-        let acts = unless_other(mode, Schema::any().with("not", off()));
-        let message = format!("fallback is for \"{}\", which can never happen: {feature} is off", reason.name());
-        let on = Schema::any().with("not", off()).with("errorMessage", message);
-        let on = properties(vec![(feature, Schema::any().with("properties", properties(vec![(mode, on)])))]);
+        let is_off = Schema::having(vec![(feature, Schema::having(vec![(mode, off())]))]);
+        let alone = all(vec![is_off, at(mode, not(off()))]);
+        let (there, name) = (Schema::any().with("required", vec![feature]), reason.name());
         [
-            Schema::when(asked(), there),
-            Schema::when(asked().with("allOf", vec![acts]), Schema::any().with("properties", on)),
+            Schema::unless(there, without(reason, format!("\"{name}\" can never happen: the policy has no {feature}"))),
+            Schema::when(alone, without(reason, format!("\"{name}\" can never happen: the policy's {feature} is off"))),
         ]
     });
     rules.into_iter().flatten().collect()
 }
 
+/// A policy none of whose fallbacks is for a reason.
+fn without(reason: Reason, message: String) -> Schema {
+    let others: Vec<&str> = Reason::ALL.map(Reason::name).into_iter().filter(|name| *name != reason.name()).collect();
+    let others = Schema::any().with("enum", others).with("errorMessage", message);
+    let items = |schema: Schema| Schema::any().with("items", schema);
+    let entry = at(key!(FALLBACK.required("on")), items(Schema::when(constant(reason.name()), others)));
+    at(key!(POLICY.strings("fallback")).name, items(entry))
+}
+
 /// Of a block of outliers that acts.
 fn a_detector_is_on() -> Schema {
     let mode = *key!(OUTLIER.mode("mode"));
+    let default = key!(OUTLIER.whole("consecutive_failures"));
     let switched_off = || Schema::having(vec![(mode, off())]);
     let none = || Schema::having(vec![(key!(CONSECUTIVE.whole("threshold")).name, constant(0u32))]);
     let row = || Schema::any_of(vec![constant(0u32), none(), switched_off()]);
-    let detectors = vec![
-        (key!(OUTLIER.whole("consecutive_failures")).name, row()),
+    let others = properties(vec![
         (key!(OUTLIER.whole("consecutive_gateway_failures")).name, row()),
         (key!(OUTLIER.whole("consecutive_local_failures")).name, row()),
         (key!(OUTLIER.object("failure_rate")), switched_off()),
         (key!(OUTLIER.object("success_rate")), switched_off()),
         (key!(OUTLIER.object("latency")), switched_off()),
         (key!(OUTLIER.object("heartbeat")), switched_off()),
-    ];
-    // The one that is on where nothing is said.
-    let given = vec![key!(OUTLIER.whole("consecutive_failures")).name];
-    let judges_none = Schema::of_type("object").with("required", given).with("properties", properties(detectors));
+    ]);
     let outlier = *key!(POLICY.object("outlier"));
-    let own_mode = Schema::any().with("required", vec![mode]);
-    let has_own_mode = Schema::having(vec![(outlier, own_mode)]);
-    let message = "judges no host: every detector is off; give one of them, or set mode to \"off\"";
-    let own = properties(vec![(
-        outlier,
-        Schema::any().with("properties", properties(vec![(mode, off().with("errorMessage", message))])),
-    )]);
-    let policys = Schema::having(vec![(key!(POLICY.word("mode", &Mode::WORDS)).name, off())]);
-    let then = Schema::unless(has_own_mode.clone(), policys.with("errorMessage", format!("outlier {message}")));
-    let then = then.with("then", Schema::any().with("properties", own));
-    Schema::when(Schema::having(vec![(outlier, judges_none)]), then)
+    // This one is on where nothing is said of it.
+    let judges_none = all(vec![Schema::having(vec![(default.name, row())]), Schema::any().with("properties", others)]);
+    let has_mode = Schema::having(vec![(outlier, Schema::any().with("required", vec![mode]))]);
+    let is_off = Schema::having(vec![(outlier, switched_off())]);
+    let takes_off_over = all(vec![not(has_mode), switched_off()]);
+    let acts = not(Schema::any_of(vec![is_off, takes_off_over]));
+    let message = "judges no host: every detector is off; give one of them, or set mode to off";
+    let fault = at(outlier, at(default.name, only(default.default, message)));
+    Schema::when(all(vec![Schema::having(vec![(outlier, judges_none)]), acts]), fault)
 }

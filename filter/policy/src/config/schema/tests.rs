@@ -35,7 +35,7 @@ fn within<'a>(schema: &'a Node, path: &str) -> &'a Node {
     let mut node = schema;
     for step in path.split('.').filter(|step| !step.is_empty()) {
         let (key, in_list) = step.strip_suffix("[]").map_or((step, false), |key| (key, true));
-        node = child(child(node, "properties"), key);
+        node = child(child(keys_of(node), "properties"), key);
         if in_list {
             node = child(node, "items");
             // A part of `scope` may be a word as well.
@@ -46,7 +46,16 @@ fn within<'a>(schema: &'a Node, path: &str) -> &'a Node {
             }
         }
     }
-    child(node, "properties")
+    child(keys_of(node), "properties")
+}
+
+/// Where the keys of an object stand: in it, or in the first of its conditions.
+fn keys_of(node: &Node) -> &Node {
+    let Node::Object(entries) = node else { panic!("{node:?}") };
+    match entries.iter().find(|(name, _)| name == "allOf") {
+        Some((_, Node::Array(all))) => all.first().unwrap(),
+        _ => node,
+    }
 }
 
 fn child<'a>(node: &'a Node, key: &str) -> &'a Node {
@@ -72,8 +81,10 @@ fn every_key_is_explained() {
                     look(schema, keys);
                     *keys += 1;
                 }
-            } else if ["items", "anyOf"].contains(&name.as_str()) {
+            } else if ["items", "anyOf", "allOf"].contains(&name.as_str()) {
                 match value {
+                    // The others are conditions.
+                    Node::Array(all) if name == "allOf" => look(all.first().unwrap(), keys),
                     Node::Array(items) => items.iter().for_each(|item| look(item, keys)),
                     item => look(item, keys),
                 }

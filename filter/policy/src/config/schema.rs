@@ -4,9 +4,9 @@
 //! what a schema can tell to be wrong, and never what the parser takes. What the parser alone can tell (how two durations
 //! compare, whether a name is unique) is listed in the tests.
 //!
-//! The dialect is draft-07: every editor and validator has it, and nothing here needs more. In the later ones the language
-//! servers that the tests drive do the same, but not the schema support of older editors. There is no `$id`: it would be an
-//! address, and the schema has none; an editor is told the file.
+//! The dialect is draft-07, which every editor and validator has, and nothing here needs more: under 2020-12 the language
+//! servers that the tests drive answer the same. There is no `$id`: it would be an address, and the schema has none; an editor
+//! is told the file.
 //!
 //! Beside the dialect's own keywords there are those that the language servers of VS Code (JSON) and Red Hat (YAML) know, and
 //! that others pass over: `markdownDescription`, `enumDescriptions`, `markdownEnumDescriptions`, `patternErrorMessage` and
@@ -48,22 +48,18 @@ fn object(block: &'static Block, path: &str) -> Schema {
         block.keys.iter().map(|key| (key.name, described(key, block, &format!("{parent}{}", key.name)))).collect();
     let required: Vec<&str> =
         block.keys.iter().filter(|key| matches!(key.default, Absent::Required)).map(|key| key.name).collect();
-    let own = Schema::any()
+    let rules = rules::of(block);
+    Schema::of_type("object")
         .with("properties", properties(keys))
         .with_some("required", (!required.is_empty()).then_some(required))
-        .with("additionalProperties", false);
-    let rules = rules::of(block);
-    let object = Schema::of_type("object");
-    if rules.is_empty() {
-        return object.and(own);
-    }
-    // The keys come first: editors take what they offer from the first schema that has a key, and conditions name keys too.
-    object.with("allOf", core::iter::once(own).chain(rules).collect::<Vec<_>>())
+        .with("additionalProperties", false)
+        .with_some("allOf", (!rules.is_empty()).then_some(rules))
 }
 
 /// The value of a key, with what there is to say about it.
 fn described(key: &'static Key, block: &'static Block, path: &str) -> Schema {
     Schema::any()
+        .with("title", within_policy(path))
         .with("description", description(key, false))
         .with("markdownDescription", description(key, true))
         .with_some("default", key.default.spelled().and_then(|text| Node::parse(text.as_bytes()).ok()))
@@ -136,7 +132,7 @@ fn of(kind: &'static Kind, path: &str) -> Schema {
             pattern::duration(&format!("from {first} to {last}"))
         }
         // Three decimals count, and a share that is rounded to nothing is refused.
-        Kind::Percent { min: 0 } => number(0.0, 100.0).with("allOf", vec![rules::nothing_that_rounds_to_none()]),
+        Kind::Percent { min: 0 } => number(0.0, 100.0).and(rules::nothing_that_rounds_to_none()),
         Kind::Percent { min } => number(f64::from(*min), 100.0),
         Kind::PositivePercent => number(rules::ROUNDS_TO_NONE, 100.0),
         Kind::Number(range) => number(f64::from(*range.start()), f64::from(*range.end())),
@@ -183,13 +179,19 @@ fn of(kind: &'static Kind, path: &str) -> Schema {
 
 /// An item of a list. One that is an object says what it is.
 fn titled(kind: &'static Kind, path: &str) -> Schema {
-    match kind {
-        Kind::Object(block) => {
-            let about = block.about.as_str();
-            Schema::any().with("description", about).with("markdownDescription", about).and(object(block, path))
-        }
-        _ => of(kind, path),
-    }
+    let Kind::Object(block) = kind else { return of(kind, path) };
+    let title = match path {
+        "policies[]" => "A policy",
+        path => within_policy(path),
+    };
+    let about = block.about.as_str();
+    let head = Schema::any().with("title", title).with("description", about).with("markdownDescription", about);
+    head.and(object(block, path))
+}
+
+/// The path as the reference writes it.
+fn within_policy(path: &str) -> &str {
+    path.strip_prefix("policies[].").unwrap_or(path)
 }
 
 /// Numbers within a range that holds its ends.

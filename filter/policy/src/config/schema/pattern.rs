@@ -51,10 +51,11 @@ pub(super) fn header_name() -> Schema {
 /// The name of a header that a response of ours may have.
 pub(super) fn response_header_name() -> Schema {
     let names: Vec<String> = RESERVED.iter().map(|(name, _)| any_case(name)).collect();
-    let reserved = format!("^(({})$|{})", names.join("|"), any_case(OWN_PREFIX));
-    header_name()
-        .with("not", Schema::any().with("pattern", reserved))
-        .with("errorMessage", "may not be set: it belongs to the body, the connection, gRPC or Holdfast itself")
+    let reserved = Schema::any().with("pattern", format!("^(({})$|{})", names.join("|"), any_case(OWN_PREFIX)));
+    // None of them is empty.
+    let message = "may not be set: it belongs to the body, the connection, gRPC or Holdfast itself";
+    let never = Schema::any().with("pattern", "^$").with("patternErrorMessage", message);
+    header_name().and(Schema::when(reserved, never))
 }
 
 /// The value of a header: printable ASCII, no space at its ends.
@@ -65,12 +66,10 @@ pub(super) fn header_value() -> Schema {
 /// A method. A standard one in another case is a mistake.
 pub(super) fn method() -> Schema {
     let standard: Vec<String> = STANDARD_METHODS.iter().map(|method| any_case(method)).collect();
-    let misspelt = Schema::any().with("pattern", format!("^({})$", standard.join("|")));
+    let any_case = Schema::any().with("pattern", format!("^({})$", standard.join("|")));
     let must = "an HTTP method such as \"GET\", whose case counts";
-    let other =
-        string(&format!("^{TOKEN}$"), must).with("not", misspelt).with("errorMessage", format!("must be {must}"));
-    let standard = Schema::of_type("string").with("enum", STANDARD_METHODS.to_vec());
-    Schema::any_of(vec![standard, other])
+    let right = Schema::any().with("enum", STANDARD_METHODS.to_vec()).with("errorMessage", format!("must be {must}"));
+    string(&format!("^{TOKEN}$"), must).and(Schema::when(any_case, right)).with("examples", STANDARD_METHODS.to_vec())
 }
 
 /// What a request of our own asks for.

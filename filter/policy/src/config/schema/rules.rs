@@ -7,7 +7,7 @@
 //! own for most keywords: `const` and `enum` are among the few for which all of them take a message from the schema. So where
 //! a value is wrong because of others, the rule names what could stand there instead.
 
-use super::tree::{Schema, properties};
+use super::tree::Schema;
 use crate::config::json::Node;
 use crate::config::respond::BARE;
 use crate::config::table::{
@@ -38,10 +38,10 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
     }
 }
 
-/// Neither 0 nor near to it.
+/// 0, or not near to it.
 pub(super) fn nothing_that_rounds_to_none() -> Schema {
     let gap = Schema::of_type("number").with("exclusiveMinimum", 0u32).with("exclusiveMaximum", ROUNDS_TO_NONE);
-    Schema::any().with("not", gap).with("errorMessage", "must be 0 or at least 0.001")
+    Schema::when(gap, only(0u32, "must be 0 or at least 0.001"))
 }
 
 fn constant(value: impl Into<Node>) -> Schema {
@@ -63,7 +63,7 @@ fn all(schemas: Vec<Schema>) -> Schema {
 
 /// What holds for the value of a key where the key is there.
 fn at(key: &str, schema: Schema) -> Schema {
-    Schema::any().with("properties", properties(vec![(key, schema)]))
+    Schema::where_there(vec![(key, schema)])
 }
 
 fn above_none() -> Schema {
@@ -163,7 +163,7 @@ fn a_detector_is_on() -> Schema {
     let switched_off = || Schema::having(vec![(mode, off())]);
     let none = || Schema::having(vec![(key!(CONSECUTIVE.whole("threshold")).name, constant(0u32))]);
     let row = || Schema::any_of(vec![constant(0u32), none(), switched_off()]);
-    let others = properties(vec![
+    let others = Schema::where_there(vec![
         (key!(OUTLIER.whole("consecutive_gateway_failures")).name, row()),
         (key!(OUTLIER.whole("consecutive_local_failures")).name, row()),
         (key!(OUTLIER.object("failure_rate")), switched_off()),
@@ -173,7 +173,7 @@ fn a_detector_is_on() -> Schema {
     ]);
     let outlier = *key!(POLICY.object("outlier"));
     // This one is on where nothing is said of it.
-    let judges_none = all(vec![Schema::having(vec![(default.name, row())]), Schema::any().with("properties", others)]);
+    let judges_none = all(vec![Schema::having(vec![(default.name, row())]), others]);
     let has_mode = Schema::having(vec![(outlier, Schema::any().with("required", vec![mode]))]);
     let is_off = Schema::having(vec![(outlier, switched_off())]);
     let takes_off_over = all(vec![not(has_mode), switched_off()]);

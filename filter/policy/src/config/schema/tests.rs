@@ -35,7 +35,7 @@ fn within<'a>(schema: &'a Node, path: &str) -> &'a Node {
     let mut node = schema;
     for step in path.split('.').filter(|step| !step.is_empty()) {
         let (key, in_list) = step.strip_suffix("[]").map_or((step, false), |key| (key, true));
-        node = child(child(keys_of(node), "properties"), key);
+        node = child(child(node, "properties"), key);
         if in_list {
             node = child(node, "items");
             // A part of `scope` may be a word as well.
@@ -46,16 +46,7 @@ fn within<'a>(schema: &'a Node, path: &str) -> &'a Node {
             }
         }
     }
-    child(keys_of(node), "properties")
-}
-
-/// Where the keys of an object stand: in it, or in the first of its conditions.
-fn keys_of(node: &Node) -> &Node {
-    let Node::Object(entries) = node else { panic!("{node:?}") };
-    match entries.iter().find(|(name, _)| name == "allOf") {
-        Some((_, Node::Array(all))) => all.first().unwrap(),
-        _ => node,
-    }
+    child(node, "properties")
 }
 
 fn child<'a>(node: &'a Node, key: &str) -> &'a Node {
@@ -81,10 +72,8 @@ fn every_key_is_explained() {
                     look(schema, keys);
                     *keys += 1;
                 }
-            } else if ["items", "anyOf", "allOf"].contains(&name.as_str()) {
+            } else if ["items", "anyOf"].contains(&name.as_str()) {
                 match value {
-                    // The others are conditions.
-                    Node::Array(all) if name == "allOf" => look(all.first().unwrap(), keys),
                     Node::Array(items) => items.iter().for_each(|item| look(item, keys)),
                     item => look(item, keys),
                 }

@@ -22,7 +22,14 @@ impl Schema {
     /// Objects with these keys, whose values have these schemas.
     pub(super) fn having(keys: Vec<(&str, Schema)>) -> Self {
         let names: Vec<Node> = keys.iter().map(|(name, _)| Node::from(*name)).collect();
-        Schema::of_type("object").with("required", names).with("properties", properties(keys))
+        Schema::of_type("object").with("required", names).and(Schema::where_there(keys))
+    }
+
+    /// Values whose keys have these schemas where they are there. The keys are patterns because editors offer what stands in
+    /// `properties`, and a condition is nothing to offer.
+    pub(super) fn where_there(keys: Vec<(&str, Schema)>) -> Self {
+        let patterns = keys.into_iter().map(|(name, schema)| (format!("^{name}$"), schema.into())).collect();
+        Schema::any().with("patternProperties", Node::Object(patterns))
     }
 
     /// What holds for a value for which `condition` does.

@@ -27,6 +27,8 @@ source "$root/scripts/prometheus.sh"
 source "$root/scripts/tests.sh"
 # shellcheck source=scripts/wasm-tests.sh
 source "$root/scripts/wasm-tests.sh"
+# shellcheck source=scripts/editor.sh
+source "$root/scripts/editor.sh"
 # shellcheck source=scripts/fuzz.sh
 source "$root/scripts/fuzz.sh"
 # shellcheck source=scripts/lint.sh
@@ -62,7 +64,8 @@ target_demo() {
     --module "$module" --envoy "$envoy" --out "$dist/demo.html" "$@"
 }
 
-#: test [PART...]   runs every test, or these parts: unit, host (the module in process), envoy (on a real one), wasm (unit tests in Node)
+#: test [PART...]   runs every test, or these parts: unit, host (the module in process), envoy (on a real one), wasm (unit tests in Node),
+#:                  editor (language servers with the JSON Schema)
 target_test() {
   test_parts "$@"
 }

@@ -70,7 +70,7 @@ timed() { # NAME COMMAND...
   took[$name]=$((SECONDS - start))
 }
 
-# Sums the closing lines of the test binaries in a log.
+# Sums the closing lines of the test binaries in a log, and of Node's test runner.
 passed_in() { # LOG
-  awk '/^test result: ok\./ { n += $4 } END { print n + 0 }' "$1"
+  awk '/^test result: ok\./ { n += $4 } /^# pass / { n += $3 } END { print n + 0 }' "$1"
 }

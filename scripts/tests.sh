@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # build.sh shares its variables with these files
 # Runs the tests, part by part, and says what became of each.
 
-readonly all_parts=(unit host envoy wasm)
+readonly all_parts=(unit host envoy wasm editor)
 
 test_parts() { # PART...
   local part parts=() lines=()

@@ -33,6 +33,9 @@ export function good() {
   return documents;
 }
 
+/** The document in YAML that the page about editors shows; it names the schema beside it. */
+export const ofPage = text('docs/editor.md').match(/^```yaml\n([^]*?)^```$/m)[1];
+
 /** A document with mistakes: `written` stands in it once, and a part of `said` is said of it. */
 export const mistakes = [
   { written: 'braker', said: 'braker is not allowed' },

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { after, before } from 'node:test';
 
-import { bad, good, keysAt, marked, mistakes, within } from './documents.mjs';
+import { bad, good, keysAt, marked, mistakes, ofPage, within } from './documents.mjs';
 import { require } from './packages.mjs';
 import { Server } from './server.mjs';
 
@@ -22,7 +22,9 @@ let files = 0;
 before(async () => {
   directory = mkdtempSync(join(tmpdir(), 'holdfast-editor-'));
   copyFileSync(new URL('../../docs/policy.schema.json', import.meta.url), join(directory, 'holdfast.schema.json'));
-  server = await Server.started({ schemas: { [join(directory, 'holdfast.schema.json')]: '*.holdfast.yaml' } });
+  // As docs/editor.md has it for Visual Studio Code.
+  const schemas = { [join(directory, 'holdfast.schema.json')]: '*.holdfast.yaml' };
+  server = await Server.started({ schemas, disableDefaultProperties: true });
 });
 
 after(() => {
@@ -54,6 +56,19 @@ test('a file whose name the settings give to the schema needs no line of its own
   const text = 'policies:\n  - name: orders\n    braker: {}\n';
   const diagnostics = await server.open(join(directory, 'orders.holdfast.yaml'), text);
   assert.deepEqual(diagnostics.map(({ message }) => message), ['Property braker is not allowed.']);
+});
+
+test('the document of the page about editors names the schema, and is good', async () => {
+  assert.ok(ofPage.startsWith(MODELINE), ofPage);
+  assert.deepEqual(await server.open(join(directory, 'page.yaml'), ofPage), []);
+  const wrong = await server.open(join(directory, 'wrong.yaml'), ofPage.replace('open_for:', 'open_four:'));
+  assert.deepEqual(wrong.map(({ message }) => message), ['Property open_four is not allowed.']);
+});
+
+test('a block that is chosen comes without all of its defaults', async () => {
+  const items = await server.completions(...(await at('policies:\n  - name: a\n    |\n')));
+  const { insertText, textEdit } = items.find(({ label }) => label === 'breaker');
+  assert.match(textEdit?.newText ?? insertText, /^breaker:\s*(\{\}|\$1)?\s*$/);
 });
 
 test('every mistake is marked where it stands and told', async () => {

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use holdfast_policy::config;
 use serde_json::{Map, Value, json};
 
 use crate::contained::{anywhere, object_in};
+use crate::documents::refusal;
 
 /// Blocks of a policy, each a mark for an example of what stands in it.
 const BLOCKS: [&str; 7] = ["outcome", "breaker", "concurrency", "throttle", "retry", "outlier", "fallback"];
@@ -28,6 +28,7 @@ pub struct Shipped<'a> {
 /// | `json outlier`, and so for each block | what stands in that block of a policy |
 /// | `json listing` | what an endpoint of `discover` answers |
 /// | `json seat` | the configuration of a VM |
+/// | `yaml` | a whole policy document |
 /// | `yaml envoy` | a part of the shipped configuration, which must say the same |
 /// | `yaml extra` | a part of a configuration that the shipped one lacks |
 /// | `sh` | commands; those of `build.sh` must be targets of it |
@@ -38,6 +39,10 @@ pub fn fault(info: &str, text: &str, shipped: Shipped<'_>) -> Option<String> {
     match marks.as_slice() {
         ["json"] => document(text),
         ["json", mark] => json(mark, text),
+        ["yaml"] => match serde_norway::from_str::<Value>(text) {
+            Ok(value) => document(&value.to_string()),
+            Err(error) => Some(format!("is no YAML: {error}")),
+        },
         ["yaml", "envoy"] => yaml(text, |part| {
             let is_there = anywhere(shipped.configuration, part);
             (!is_there).then(|| "the shipped configuration does not say this".to_owned())
@@ -55,14 +60,10 @@ pub fn fault(info: &str, text: &str, shipped: Shipped<'_>) -> Option<String> {
 
 fn document(text: &str) -> Option<String> {
     match object_in(text) {
-        Some(object) if object.get("policies").is_some() => refusal(text.as_bytes()),
+        Some(object) if object.get("policies").is_some() => refusal(text),
         Some(_) => Some("is no policy document: a fragment needs a mark behind `json`".to_owned()),
         None => Some("is no JSON object".to_owned()),
     }
-}
-
-fn refusal(document: &[u8]) -> Option<String> {
-    config::parse(document).err().map(|errors| errors.to_string())
 }
 
 fn json(mark: &str, text: &str) -> Option<String> {
@@ -71,7 +72,7 @@ fn json(mark: &str, text: &str) -> Option<String> {
         Err(error) => return Some(format!("is no JSON: {error}")),
     };
     match mark {
-        "policy" => refusal(json!({"policies": [value]}).to_string().as_bytes()),
+        "policy" => refusal(&json!({"policies": [value]}).to_string()),
         "listing" => listing(&value),
         "seat" => {
             let seats = [json!({"seat": "request"}), json!({"seat": "attempt"})];
@@ -84,7 +85,7 @@ fn json(mark: &str, text: &str) -> Option<String> {
             policy.insert("name".to_owned(), json!("example"));
             policy.insert("concurrency".to_owned(), json!({"max_requests": 1}));
             policy.insert(block.to_owned(), value);
-            refusal(json!({"policies": [policy]}).to_string().as_bytes())
+            refusal(&json!({"policies": [policy]}).to_string())
         }
         _ => Some(format!("has the unknown mark `json {mark}`")),
     }
@@ -115,7 +116,7 @@ fn yaml(text: &str, fault: impl FnOnce(&Value) -> Option<String>) -> Option<Stri
 fn policies_in(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => {
-            object_in(text).filter(|object| object.get("policies").is_some()).and_then(|_| refusal(text.as_bytes()))
+            object_in(text).filter(|object| object.get("policies").is_some()).and_then(|_| refusal(text))
         }
         Value::Object(fields) => fields.values().find_map(policies_in),
         Value::Array(items) => items.iter().find_map(policies_in),
@@ -151,6 +152,7 @@ mod tests {
             ("json fallback", r#"[{"on": ["open", "retries_exhausted"], "respond": {"status": 503}}]"#),
             ("json listing", r#"{"clusters": {"orders": ["10.0.0.1:8080", "[2001:db8::1]:8080"]}}"#),
             ("json seat", r#"{"seat": "attempt"}"#),
+            ("yaml", "policies:\n  - name: orders\n    breaker: {open_for: 10s}\n"),
             ("yaml envoy", "name: orders"),
             ("yaml extra", "name: users"),
             ("sh", "./build.sh test unit   # the quick ones\nls $(./build.sh test)\n./build.sh"),
@@ -175,6 +177,9 @@ mod tests {
             ("json listing", r#"{"clusters": {"orders": ["orders.internal:80"]}}"#, "no hosts"),
             ("json listing", "{}", "no hosts"),
             ("json seat", r#"{"seat": "back"}"#, "no seat"),
+            ("yaml", "policies:\n  - name: orders\n    braker: {}\n", "braker"),
+            ("yaml", "name: orders", "no policy document"),
+            ("yaml", "a: b: c", "no YAML"),
             ("yaml envoy", "name: users", "does not say this"),
             ("yaml envoy", "a: b: c", "no YAML"),
             ("yaml envoy", "orders", "no part"),

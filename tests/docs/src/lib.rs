@@ -3,6 +3,7 @@
 //! An example says in its fence what it is, so that it can be loaded: see [`example::fault`] for the marks.
 
 pub mod contained;
+pub mod documents;
 pub mod example;
 pub mod link;
 pub mod page;

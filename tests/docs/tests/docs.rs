@@ -6,7 +6,8 @@
 use std::fs;
 
 use holdfast_docs_tests::example::{self, Shipped};
-use holdfast_docs_tests::{Page, link, pages, root};
+use holdfast_docs_tests::{Page, documents, link, pages, root};
+use holdfast_policy::config;
 use serde_json::Value;
 
 fn all() -> Vec<Page> {
@@ -37,6 +38,19 @@ fn every_example_can_be_loaded() {
     }
 
     none(faults);
+}
+
+/// Of those that the parser takes: what the parser's own tests refuse is held against the schema there.
+#[test]
+fn the_schema_takes_every_document_of_the_repository_that_the_parser_takes() {
+    let documents = documents::documents(&root()).unwrap();
+    let taken = documents.iter().filter(|(_, text)| config::parse(text.as_bytes()).is_ok());
+    let faults: Vec<_> =
+        taken.clone().filter_map(|(path, text)| Some((path, documents::refusal(text)?, text))).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    let (in_source, in_files) =
+        taken.partition::<Vec<_>, _>(|(path, _)| path.extension().is_some_and(|end| end == "rs"));
+    assert!(in_source.len() > 40 && in_files.len() > 20, "{} in source, {} in files", in_source.len(), in_files.len());
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn introduction() -> String {
         "Paths begin within a policy: `breaker.open_for` is `policies[0].breaker.open_for` in a message about the first one. \
          For each key the table of its block has the type, what holds without the key, and what is accepted. Below it stands \
          what the key does, why one would change it, and Envoy's own nearest setting, where there is one. What the seats are, \
-         says [envoy.md](envoy.md); which metrics there are, [observability.md](observability.md).",
+         says [envoy.md](envoy.md); which metrics there are, [observability.md](observability.md). Editors complete and explain \
+         keys by the JSON Schema of the same tables: [editor.md](editor.md).",
     ];
     for paragraph in paragraphs {
         page.push_str(&wrapped("", paragraph));

@@ -8,6 +8,10 @@ use core::time::Duration;
 use std::fs;
 use std::path::Path;
 
+use proptest::collection;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
 use super::agreement::{UNTOLD, is_valid, parse};
 use super::*;
 use crate::config::table::tests::edited;
@@ -260,6 +264,61 @@ fn schema_and_parser_agree_on_every_key() {
         }
     }
     assert!(taken > 500 && refused > 3000, "{taken} taken, {refused} refused");
+}
+
+/// A document with every block, of which the properties below change some keys.
+const WHOLE: &str = r#"{"policies": [{
+    "name": "a", "match": {"path": "/a/**", "header": {"x-a": "*"}}, "scope": ["route", {"header": "x-tenant"}],
+    "outcome": {"failure": {"status": [429]}, "ignore": {"status": [404]}, "slow_after": "1s"},
+    "breaker": {"slow_rate": 80, "half_open": {"probes": 3}}, "concurrency": {"max_requests": 10}, "throttle": {},
+    "retry": {"on": [503], "per_try_timeout": "1s", "backoff": {}, "retry_after": {}, "budget": {}},
+    "outlier": {"consecutive_failures": {"threshold": 3}, "consecutive_gateway_failures": {}, "failure_rate": {},
+                "consecutive_local_failures": {}, "success_rate": {}, "latency": {}, "heartbeat": {}, "probe": {},
+                "discover": {"cluster": "a", "path": "/"}},
+    "fallback": [{"on": ["open", "failure"], "respond": {"status": 503, "headers": {"x-a": "b"}, "body": "${reason}"}}]
+}]}"#;
+
+/// Gives a key of the object at `path` a value, or takes the key away; nothing where there is no such object any more.
+fn change(root: &mut Node, path: &str, name: &str, value: Option<Node>) {
+    let mut node = root;
+    for step in path.split('.').filter(|step| !step.is_empty()) {
+        let Node::Object(entries) = node else { return };
+        let key = step.trim_end_matches("[]");
+        let Some((_, child)) = entries.iter_mut().find(|(name, _)| name == key) else { return };
+        node = child;
+        if step.ends_with("[]") {
+            let Node::Array(items) = node else { return };
+            let Some(item) = items.iter_mut().find(|item| matches!(item, Node::Object(_))) else { return };
+            node = item;
+        }
+    }
+    let Node::Object(entries) = node else { return };
+    entries.retain(|(other, _)| other != name);
+    entries.extend(value.map(|value| (name.to_owned(), value)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Errors beside each other, and conditions whose keys are wrong themselves.
+    #[test]
+    fn schema_and_parser_agree_on_several_keys_at_once(
+        changes in collection::vec((any::<Index>(), any::<Index>(), prop::bool::weighted(0.3)), 1..8),
+    ) {
+        let places = sections().into_iter().flat_map(|section| {
+            let of_path = |path: String| section.block.keys.iter().map(move |key| (path.clone(), key));
+            section.paths.into_iter().flat_map(of_path)
+        });
+        let places: Vec<(String, &Key)> = places.collect();
+        let mut document = Node::parse(WHOLE.as_bytes()).unwrap();
+        for (place, value, is_taken_away) in changes {
+            let (path, key) = place.get(&places);
+            let value = (!is_taken_away).then(|| Node::parse(value.get(&values(&key.kind)).as_bytes()).unwrap());
+            change(&mut document, path, key.name, value);
+        }
+        // It says itself where they do not.
+        let _ = parse(document.to_text().as_bytes());
+    }
 }
 
 /// Conditions between keys, from both sides.

@@ -106,16 +106,32 @@ ensure_sysroot() {
   mv "$work/sysroot" "$debian_sysroot"
 }
 
-# Runs a command in the chosen compiler's environment; flags meant for native code stay outside.
+# Runs a command in the chosen compiler's environment; flags meant for native code stay outside. A compiler that works by increments
+# makes other bytes, whatever the profile says of code units.
 with_wasm_toolchain() { # COMMAND...
   choose_toolchain
+  name_sources
   if [[ $wasm_toolchain == debian ]]; then
-    env CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc CARGO_TARGET_DIR="$wasm_target_dir" \
+    env CARGO_INCREMENTAL=0 CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc CARGO_TARGET_DIR="$wasm_target_dir" \
       CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$debian_linker" \
-      CARGO_ENCODED_RUSTFLAGS="--sysroot"$'\x1f'"$debian_sysroot" "$@"
+      CARGO_ENCODED_RUSTFLAGS="--sysroot"$'\x1f'"$debian_sysroot"$'\x1f'"$source_names" "$@"
   else
-    env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS "$@"
+    env CARGO_INCREMENTAL=0 CARGO_ENCODED_RUSTFLAGS="$source_names" "$@"
   fi
+}
+
+# A panic says in which file, so the files' names are in what is built. They are given names that every machine has: two
+# builds of a commit are equal, and nothing tells whose folders they stood in. (Cargo's own `trim-paths` is not stable.)
+source_names= # rustc's flags for it, as CARGO_ENCODED_RUSTFLAGS has them
+name_sources() {
+  local sources
+  [[ -z $source_names ]] || return 0
+  (cd "$root" && quietly cargo-fetch cargo fetch --target "$wasm_target") || die "the crates of Cargo.lock could not be had"
+  # The last one that fits counts. Each registry has a folder of its own for sources, named by where it is.
+  source_names=--remap-path-prefix=$root=/holdfast$'\x1f'--remap-path-prefix=$target_dir=/target
+  for sources in "$(realpath -m -- "${CARGO_HOME:-$HOME/.cargo}")"/registry/src/*/; do
+    source_names+=$'\x1f'--remap-path-prefix=${sources%/}=/crates
+  done
 }
 
 # cargo for wasm32, from the project's directory.

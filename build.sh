@@ -19,6 +19,12 @@ source "$root/scripts/common.sh"
 source "$root/scripts/toolchain.sh"
 # shellcheck source=scripts/module.sh
 source "$root/scripts/module.sh"
+# shellcheck source=scripts/program.sh
+source "$root/scripts/program.sh"
+# shellcheck source=scripts/dist.sh
+source "$root/scripts/dist.sh"
+# shellcheck source=scripts/cyclonedx.sh
+source "$root/scripts/cyclonedx.sh"
 # shellcheck source=scripts/envoy.sh
 source "$root/scripts/envoy.sh"
 # shellcheck source=scripts/prometheus.sh
@@ -55,6 +61,15 @@ target_image() {
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-image -- "$module" "$dist/image" "$dist/holdfast-image.tar"
 }
 
+#: dist [--verify]  makes what is released, in dist/release/; --verify makes it twice, in two places, and compares
+target_dist() {
+  case ${1-} in
+    '') make_release ;;
+    --verify) verify_release ;;
+    *) die "dist takes --verify or nothing, not '$1'" ;;
+  esac
+}
+
 #: demo [ARG...]    shows breaker, fallback, retries and ejection on a real Envoy, with and without Holdfast; writes dist/demo.html
 target_demo() {
   build_module
@@ -65,7 +80,7 @@ target_demo() {
 }
 
 #: test [PART...]   runs every test, or these parts: unit, host (the module in process), envoy (on a real one), wasm (unit tests in Node),
-#:                  editor (language servers with the JSON Schema)
+#:                  editor (language servers with the JSON Schema), dist (the release, made twice)
 target_test() {
   test_parts "$@"
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # build.sh shares its variables with these files
 # Runs the tests, part by part, and says what became of each.
 
-readonly all_parts=(unit host envoy wasm editor)
+readonly all_parts=(unit host envoy wasm editor dist)
 
 test_parts() { # PART...
   local part parts=() lines=()
@@ -48,13 +48,13 @@ native_tests() { # NAME THREADS ARG...
   (($(passed_in "$log") > 0)) || die "no test ran: cargo test ${*:3}"
 }
 
-# Whatever is neither of the two below.
+# Whatever is none of the three below.
 unit_tests() {
   local name names targets=(--lib --bins --examples)
   names=$(test_targets)
-  [[ $names == *host* && $names == *envoy* ]] || die "cargo metadata does not name the tests host and envoy"
+  [[ $names == *host* && $names == *envoy* && $names == *dist* ]] || die "cargo metadata does not name the tests host, envoy and dist"
   for name in $names; do
-    [[ $name == host || $name == envoy ]] || targets+=(--test "$name")
+    [[ $name == host || $name == envoy || $name == dist ]] || targets+=(--test "$name")
   done
   native_tests unit "$(nproc)" "${targets[@]}"
   native_tests unit-doc "$(nproc)" --doc
@@ -74,4 +74,12 @@ host_tests() {
 envoy_tests() {
   HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_PROMETHEUS=$prometheus \
     native_tests envoy "$((4 * $(nproc)))" --test envoy
+}
+
+# The release is made twice, and read. Helm judges the chart where it has been built.
+dist_tests() {
+  [[ ! -x $cache/helm/helm ]] || export HOLDFAST_HELM=$cache/helm/helm
+  verify_release
+  ensure_cyclonedx
+  HOLDFAST_RELEASE=$release HOLDFAST_CYCLONEDX=$cyclonedx native_tests dist "$(nproc)" --test dist
 }

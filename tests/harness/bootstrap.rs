@@ -730,6 +730,7 @@ impl Files {
 /// The module as the HTTP filter of the request seat.
 #[must_use]
 pub fn holdfast_filter(wasm: &Path, policy: &Policy) -> Value {
+    holdfast_schema_tests::assert_no_stricter(policy.text());
     let mut filter = wasm_filter(wasm);
     filter["typed_config"]["config"]["configuration"] = text(policy.text());
     filter

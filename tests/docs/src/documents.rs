@@ -1,11 +1,8 @@
-//! The policy documents in the repository, and whether the JSON Schema takes them as the parser does.
+//! The policy documents in the repository.
 
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::{fs, io};
 
-use holdfast_policy::config::{self, schema};
-use jsonschema::Validator;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,24 +10,6 @@ use crate::contained::object_in;
 
 /// Where none are: what is built, what is downloaded, and the schema itself.
 const NOT_OURS: [&str; 5] = [".git", ".cache", "dist", "target", "policy.schema.json"];
-
-static VALIDATOR: LazyLock<Result<Validator, String>> = LazyLock::new(|| {
-    let schema: Value = serde_json::from_str(&schema::json_schema()).map_err(|error| error.to_string())?;
-    jsonschema::draft7::new(&schema).map_err(|error| error.to_string())
-});
-
-/// What is wrong with a document: what the parser says, or, where that has nothing to say, the schema.
-#[must_use]
-pub fn refusal(document: &str) -> Option<String> {
-    if let Err(errors) = config::parse(document.as_bytes()) {
-        return Some(errors.to_string());
-    }
-    let value: Value = serde_json::from_str(document).ok()?;
-    match &*VALIDATOR {
-        Ok(validator) => validator.validate(&value).err().map(|error| format!("the schema refuses it: {error}")),
-        Err(error) => Some(format!("the schema is none: {error}")),
-    }
-}
 
 /// The documents in configurations and in source, each with its file.
 ///
@@ -110,11 +89,5 @@ mod tests {
         let value =
             serde_json::json!({"a": ["{\"policies\": []}", {"policies": [{"name": 1}]}], "policies": [{"typed": 1}]});
         assert_eq!(in_value(&value), ["{\"policies\": []}", r#"{"policies":[{"name":1}]}"#]);
-    }
-
-    #[test]
-    fn what_either_refuses_is_told() {
-        assert_eq!(refusal(r#"{"policies": [{"name": "a"}]}"#), None);
-        assert!(refusal(r#"{"policies": [{"name": "A"}]}"#).is_some_and(|said| said.contains("policies[0].name")));
     }
 }

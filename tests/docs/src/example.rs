@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use holdfast_schema_tests::refusal;
 use serde_json::{Map, Value, json};
 
 use crate::contained::{anywhere, object_in};
-use crate::documents::refusal;
 
 /// Blocks of a policy, each a mark for an example of what stands in it.
 const BLOCKS: [&str; 7] = ["outcome", "breaker", "concurrency", "throttle", "retry", "outlier", "fallback"];

@@ -8,6 +8,7 @@ use std::fs;
 use holdfast_docs_tests::example::{self, Shipped};
 use holdfast_docs_tests::{Page, documents, link, pages, root};
 use holdfast_policy::config;
+use holdfast_schema_tests::refusal;
 use serde_json::Value;
 
 fn all() -> Vec<Page> {
@@ -45,8 +46,7 @@ fn every_example_can_be_loaded() {
 fn the_schema_takes_every_document_of_the_repository_that_the_parser_takes() {
     let documents = documents::documents(&root()).unwrap();
     let taken = documents.iter().filter(|(_, text)| config::parse(text.as_bytes()).is_ok());
-    let faults: Vec<_> =
-        taken.clone().filter_map(|(path, text)| Some((path, documents::refusal(text)?, text))).collect();
+    let faults: Vec<_> = taken.clone().filter_map(|(path, text)| Some((path, refusal(text)?, text))).collect();
     assert!(faults.is_empty(), "{faults:#?}");
     let (in_source, in_files) =
         taken.partition::<Vec<_>, _>(|(path, _)| path.extension().is_some_and(|end| end == "rs"));

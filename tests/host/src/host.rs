@@ -261,6 +261,9 @@ impl Host {
             self.note_crash(Thread::Canary, seat, trap);
             false
         });
+        if accepted && seat == Seat::Request {
+            holdfast_schema_tests::assert_no_stricter(configuration);
+        }
         let lines = || self.inner.log.borrow()[first_line..].iter().map(|line| line.text.clone()).collect();
         if accepted { Ok(()) } else { Err(Refused { lines: lines() }) }
     }

@@ -72,7 +72,8 @@ host_tests() {
 
 # These mostly wait, for an Envoy or for a time to pass: four at a time keep a core at work.
 envoy_tests() {
-  HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_PROMETHEUS=$prometheus \
+  cargo build -q --manifest-path "$root/Cargo.toml" -p holdfast-cli
+  HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_PROMETHEUS=$prometheus HOLDFAST_PROGRAM=$target_dir/debug/holdfast \
     native_tests envoy "$((4 * $(nproc)))" --test envoy
 }
 

@@ -19,6 +19,7 @@ mod hostile;
 mod inputs;
 mod istio;
 mod limits;
+mod live;
 mod load;
 mod operator;
 mod outcomes;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use holdfast_tests::{Backend, Envoy, EnvoyOptions, SeenRequest, wasm_module};
+use holdfast_tests::{Backend, Envoy, EnvoyOptions, SeenRequest, holdfast_program, wasm_module};
 use regex::{Captures, Regex};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -33,13 +33,9 @@ pub fn file(kind: &str, name: &str) -> PathBuf {
 }
 
 /// Runs `holdfast add FILE --cluster orders` with more arguments.
-///
-/// # Panics
-/// When `HOLDFAST_PROGRAM` does not name the program.
 pub fn add(file: &Path, arguments: &[&str]) -> Output {
-    let program = std::env::var_os("HOLDFAST_PROGRAM").filter(|program| !program.is_empty());
-    let program = program.expect("HOLDFAST_PROGRAM names the program `holdfast`: ./build.sh test sets it");
-    Command::new(program).arg("add").arg(file).args(["--cluster", "orders"]).args(arguments).output().unwrap()
+    let mut command = Command::new(holdfast_program().unwrap());
+    command.arg("add").arg(file).args(["--cluster", "orders"]).args(arguments).output().unwrap()
 }
 
 /// What `add` makes of a file with this policy, as text.

@@ -70,6 +70,14 @@ pub fn wasm_module() -> Result<PathBuf, StartError> {
     from_environment("HOLDFAST_WASM", "the built module")
 }
 
+/// The program `holdfast` that `HOLDFAST_PROGRAM` names.
+///
+/// # Errors
+/// When the variable is not set; the message says what to run.
+pub fn holdfast_program() -> Result<PathBuf, StartError> {
+    from_environment("HOLDFAST_PROGRAM", "the program `holdfast`")
+}
+
 pub(crate) fn from_environment(variable: &str, what: &str) -> Result<PathBuf, StartError> {
     let path = std::env::var_os(variable).filter(|path| !path.is_empty()).ok_or_else(|| {
         StartError::before(format!("{variable} is not set (it names {what}): run ./build.sh test, which sets it"))

@@ -9,8 +9,8 @@
 //! * [`Prometheus`] is a real one that scrapes Envoys.
 //! * [`eventually`] waits for a condition, patiently.
 //!
-//! Environment variables name the parts: `HOLDFAST_ENVOY` (the Envoy binary), `HOLDFAST_WASM` (the module) and
-//! `HOLDFAST_PROMETHEUS` (the Prometheus binary). `./build.sh test` sets them. Without them everything that needs them fails
+//! Environment variables name the parts: `HOLDFAST_ENVOY` (the Envoy binary), `HOLDFAST_WASM` (the module),
+//! `HOLDFAST_PROGRAM` (the program `holdfast`) and `HOLDFAST_PROMETHEUS` (the Prometheus binary). `./build.sh test` sets them. Without them everything that needs them fails
 //! and says so: a test that was skipped looks like one that passed.
 //!
 //! ```no_run
@@ -68,7 +68,9 @@ pub use bootstrap::{
     upstream_codec,
 };
 pub use client::{Client, OpenRequest, Record, Records, Response, SendError, Template, body_of, with_header};
-pub use envoy::{AccessLogEntry, Envoy, StartError, Update, envoy_binary, envoy_version, wasm_module};
+pub use envoy::{
+    AccessLogEntry, Envoy, StartError, Update, envoy_binary, envoy_version, holdfast_program, wasm_module,
+};
 pub use fragile::fatal_request;
 pub use interruption::interruption;
 pub use istio::{IstioCase, Mesh, MeshOptions};

@@ -111,7 +111,8 @@ fn wrap(matches: &ArgMatches) -> Result<String, Failure> {
     };
     let seat = policy.as_deref().map_or(Seat::Attempt, Seat::Request);
     let name = text("name").map_or_else(|| format!("holdfast-{}", seat.name()), str::to_owned);
-    let version = version(policy.as_deref().unwrap_or_default());
+    // The attempt seat's never changes with the policies.
+    let version = policy.as_deref().map_or_else(|| "1".to_owned(), version);
     let made = response(&name, seat, &Module::File(text("module").unwrap_or(MODULE).to_owned()), &version);
     let Some(output) = matches.get_one::<PathBuf>("output") else { return Ok(made.document()) };
     let made = match output.extension().and_then(|ending| ending.to_str()) {

@@ -94,6 +94,7 @@ fn the_attempt_seat_has_no_document() {
     let folder = folder();
     let arguments = ["--seat", "attempt", "--module", "/opt/h.wasm", "--name", "seat-2", "--output", "attempt.yaml"];
     assert_eq!(wrap(folder.path(), &arguments).code, Some(0));
+    assert_eq!(read(&folder, "attempt.yaml")["version_info"], "1");
     let filter = read(&folder, "attempt.yaml")["resources"][0].clone();
     assert_eq!(filter["name"], "seat-2");
     let config = &filter["typed_config"]["config"];

@@ -157,6 +157,12 @@ target_prometheus() {
   printf '%s\n' "$prometheus"
 }
 
+#: alertmanager     gets the Alertmanager that the tests send alerts to, and prints its path (ALERTMANAGER=PATH)
+target_alertmanager() {
+  ensure_alertmanager
+  printf '%s\n' "$alertmanager"
+}
+
 #: clean [--all]    removes what was built; --all also what was downloaded
 target_clean() {
   case ${1-} in

@@ -18,7 +18,7 @@ test_parts() { # PART...
   fi
   if [[ " ${parts[*]} " == *" envoy "* ]]; then
     timed fetching ensure_servers
-    lines[0]+=", Envoy and Prometheus in ${took[fetching]} s"
+    lines[0]+=", Envoy, Prometheus and Alertmanager in ${took[fetching]} s"
   fi
   for part in "${parts[@]}"; do
     timed "$part" "${part}_tests"
@@ -33,6 +33,7 @@ test_parts() { # PART...
 ensure_servers() {
   ensure_envoy
   ensure_prometheus
+  ensure_alertmanager
 }
 
 log_of() { # PART
@@ -73,7 +74,8 @@ host_tests() {
 # These mostly wait, for an Envoy or for a time to pass: four at a time keep a core at work.
 envoy_tests() {
   cargo build -q --manifest-path "$root/Cargo.toml" -p holdfast-cli
-  HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_PROMETHEUS=$prometheus HOLDFAST_PROGRAM=$target_dir/debug/holdfast \
+  HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_PROGRAM=$target_dir/debug/holdfast \
+    HOLDFAST_PROMETHEUS=$prometheus HOLDFAST_PROMTOOL=$promtool HOLDFAST_ALERTMANAGER=$alertmanager HOLDFAST_AMTOOL=$amtool \
     native_tests envoy "$((4 * $(nproc)))" --test envoy
 }
 

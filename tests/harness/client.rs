@@ -204,6 +204,12 @@ impl Client {
         legacy::Client::builder(TokioExecutor::new()).http2_only(version == Version::HTTP_2).build(Dial(addr))
     }
 
+    /// The address that it asks.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Asks for this authority (`host` or `:authority`) instead of the address.
     #[must_use]
     pub fn authority(mut self, authority: &str) -> Self {

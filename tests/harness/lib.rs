@@ -6,11 +6,13 @@
 //! * [`Client`] sends single requests, bursts and loads, and keeps every answer; [`Traffic`] and [`drive_all`] send through
 //!   several clients at once.
 //! * [`Scene`] is an Envoy with Holdfast in it, with what its tests ask for again and again.
-//! * [`Prometheus`] is a real one that scrapes Envoys.
+//! * [`Prometheus`] is a real one that scrapes Envoys; [`Alertmanager`] one that it sends alerts to.
 //! * [`eventually`] waits for a condition, patiently.
 //!
 //! Environment variables name the parts: `HOLDFAST_ENVOY` (the Envoy binary), `HOLDFAST_WASM` (the module),
-//! `HOLDFAST_PROGRAM` (the program `holdfast`) and `HOLDFAST_PROMETHEUS` (the Prometheus binary). `./build.sh test` sets them. Without them everything that needs them fails
+//! `HOLDFAST_PROGRAM` (the program `holdfast`), `HOLDFAST_PROMETHEUS` and `HOLDFAST_ALERTMANAGER` (their binaries, which have their
+//! tools beside them, or `HOLDFAST_PROMTOOL` and `HOLDFAST_AMTOOL`). `./build.sh test` sets them. Without them everything that needs
+//! them fails
 //! and says so: a test that was skipped looks like one that passed.
 //!
 //! ```no_run
@@ -42,6 +44,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod action;
+mod alertmanager;
 mod alone;
 mod attempts;
 mod backend;
@@ -54,12 +57,14 @@ mod istio;
 mod metric_name;
 mod prometheus;
 mod scene;
+mod server;
 mod stream_reset;
 mod traffic;
 mod wait;
 mod watchdog;
 
 pub use action::{Action, SeenRequest, gaps};
+pub use alertmanager::{Alertmanager, Received, amtool};
 pub use alone::{Alone, alone};
 pub use attempts::{Attempt, attempts};
 pub use backend::{Backend, seen_by_all};
@@ -75,7 +80,7 @@ pub use fragile::fatal_request;
 pub use interruption::interruption;
 pub use istio::{IstioCase, Mesh, MeshOptions};
 pub use metric_name::{metric_name, stats_tags};
-pub use prometheus::{Prometheus, Sample};
+pub use prometheus::{Alert, Prometheus, PrometheusOptions, Sample, Series, promtool};
 pub use scene::Scene;
 pub use traffic::{Traffic, drive_all};
 pub use wait::{Condition, PATIENCE, TICK, TimedOut, eventually};

@@ -59,9 +59,18 @@ fetch_program() { # PACKAGE NAME NAME_OF_OWN
     (cd "$work" && quietly "$1" apt-get download "$1") || no_program "$2" "$3"
     dpkg-deb -x "$work/$1"_*.deb "$work/package"
   fi
-  "$work/package/usr/bin/$2" --version >/dev/null 2>&1 || no_program "$2" "$3"
   mkdir -p "$cache/$1"
+  [[ $2 != prometheus-alertmanager ]] || bring_templates "$work/package" "$cache/$1"
+  "$work/package/usr/bin/$2" --version >/dev/null 2>&1 || no_program "$2" "$3"
   mv -- "$work/package/usr/bin/$2" "$cache/$1/$2"
+}
+
+# Debian's Alertmanager reads its templates where the package installs them, and does not start without. The copy that is kept
+# reads them in the directory that it is started in, by a path of the same number of bytes. The tests put them there.
+bring_templates() { # PACKAGE_DIR TO
+  local installed=/usr/share/prometheus/alertmanager here=././././././././././././././././././
+  LC_ALL=C sed -i "s#$installed\([^/]\)#${here:0:${#installed}}\1#g" "$1/usr/bin/prometheus-alertmanager"
+  cp -- "$1$installed"/*.tmpl "$2/"
 }
 
 no_program() { # NAME NAME_OF_OWN

@@ -6,6 +6,7 @@
 mod added;
 mod added_config;
 mod agent;
+mod alerting;
 mod breaker;
 mod chains;
 mod configuration;

@@ -43,7 +43,11 @@ impl Alertmanager {
             // No gossip.
             "--cluster.listen-address=",
         ];
-        Ok(Self { server: Server::start(&binary, &args, &[("alertmanager.yml", config)]).await? })
+        // Debian's reads these in the directory that it is started in (scripts/prometheus.sh); others have them inside.
+        let template = |name| std::fs::read_to_string(binary.with_file_name(name)).unwrap_or_default();
+        let (default, email) = (template("default.tmpl"), template("email.tmpl"));
+        let files = [("alertmanager.yml", config), ("default.tmpl", &default), ("email.tmpl", &email)];
+        Ok(Self { server: Server::start(&binary, &args, &files).await? })
     }
 
     /// Where it listens.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_tests::{
-    Action, Alertmanager, Backend, Client, Cluster, EnvoyOptions, Prometheus, PrometheusOptions, Received, Route,
-    Scene, Seats, Traffic, amtool, eventually,
+    Action, Alert, Alertmanager, Backend, Client, Cluster, EnvoyOptions, Prometheus, PrometheusOptions, Received,
+    Route, Scene, Seats, Traffic, amtool, eventually, fatal_request,
 };
 use serde_json::{Value, json};
 
@@ -163,4 +163,47 @@ async fn an_outage_calls_somebody_once_and_is_over_when_it_is_over() {
 
     let chat: BTreeSet<_> = told(&receivers).into_iter().filter(|(receiver, ..)| receiver == "/chat").collect();
     assert_eq!(chat, BTreeSet::new(), "fallbacks and hosts that are out were no news, neither then nor afterwards");
+}
+
+/// The alerts on an Envoy itself, each where there is a reason for it and nowhere else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_one_envoy_is_said_of_that_one() {
+    let host = Backend::start().await.unwrap();
+    let policy = json!({"policies": [{"name": "orders", "breaker": {}}]});
+    let drops = json!({"exclusion_list": {"patterns": [{"prefix": "wasmcustom.holdfast."}]}});
+    let well = Scene::with(Scene::of(&host).policy(&policy)).await;
+    let blind = Scene::with(Scene::of(&host).stats_matcher(drops).policy(&policy)).await;
+    let crashing = Scene::with(Scene::of(&host).fragile().concurrency(1).policy(&policy)).await.with_faults();
+    let rules = [RECORDING, ALERTING].map(|file| hurried(&text(file))).to_vec();
+    let options = PrometheusOptions { rules, ..PrometheusOptions::default() };
+    let all = [well.admin_addr(), blind.admin_addr(), crashing.admin_addr()];
+    let prometheus = Prometheus::with(&all, &options).await.unwrap();
+    // That it was never reloaded must have been seen once.
+    eventually(LONG, || async {
+        prometheus.query("envoy_wasm_holdfast_vm_reload_success == 0").await.unwrap().len() == 3
+    })
+    .await
+    .expect("all three are scraped");
+
+    assert!(crashing.client.send(fatal_request("/")).await.unwrap().status >= 500, "the module crashes");
+    for scene in [&well, &blind, &crashing] {
+        eventually(LONG, || async { scene.client.get("/").await.unwrap().status == 200 }).await.expect("and is back");
+    }
+
+    let expected = BTreeSet::from([
+        ("HoldfastMetricsMissing".to_owned(), blind.admin_addr().to_string()),
+        ("HoldfastModuleReloaded".to_owned(), crashing.admin_addr().to_string()),
+    ]);
+    eventually(LONG, || async {
+        let alerts = prometheus.alerts().await.unwrap();
+        let label = |alert: &Alert, name: &str| alert.labels.get(name).cloned().unwrap_or_default();
+        let found: BTreeSet<(String, String)> = alerts
+            .iter()
+            .filter(|alert| alert.fires)
+            .map(|alert| (label(alert, "alertname"), label(alert, "instance")))
+            .collect();
+        if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await
+    .expect("each of these alerts fires for its Envoy");
 }

@@ -10,6 +10,7 @@ mod alerting;
 mod breaker;
 mod chains;
 mod configuration;
+mod dashboard;
 mod fallback;
 mod gateway;
 mod gateway_fixture;

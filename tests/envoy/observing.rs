@@ -52,27 +52,40 @@ fn well() -> Action {
     Action::ok().after(Duration::from_millis(20))
 }
 
-/// The cluster `orders` of these hosts, with every feature that the shipped files look at, and its breaker soon open.
+/// The cluster `orders` of these hosts, with every feature that the shipped files look at, and its breaker soon open. What goes to
+/// `/shadow` has all of that in shadow mode.
 fn options(hosts: &[Backend; 3]) -> EnvoyOptions {
     let steered = hosts.iter().fold(Cluster::new("orders").steered(), |cluster, host| cluster.endpoint(host.addr()));
-    EnvoyOptions::new().cluster(steered).seats(Seats::Both).route(Route::to("/", "orders")).policy(
-        json!({"policies": [{
-            "name": "orders",
-            "match": {"cluster": ["orders"]},
-            "outcome": {"slow_after": "10s"},
-            "breaker": {
-                "window": 20, "min_requests": 20, "failure_rate": 50,
-                "open_for": "8s", "open_jitter": 0, "open_growth": 1, "half_open": {"probes": 2},
-            },
-            "retry": {"max_retries": 1, "backoff": {"base": "1ms", "max": "1ms"}},
-            "concurrency": {"max_requests": 1000},
-            // Too generous to reject anything here.
+    let orders = json!({
+        "name": "orders",
+        "match": {"cluster": ["orders"]},
+        "outcome": {"slow_after": "10s"},
+        "breaker": {
+            "window": 20, "min_requests": 20, "failure_rate": 50,
+            "open_for": "8s", "open_jitter": 0, "open_growth": 1, "half_open": {"probes": 2},
+        },
+        "retry": {"max_retries": 1, "backoff": {"base": "1ms", "max": "1ms"}},
+        "concurrency": {"max_requests": 1000},
+        // Too generous to reject anything here.
         "throttle": {"success_rate": 10},
-            // One host is out at most, and stays it.
-            "outlier": {"consecutive_failures": 3, "latency": {}, "base_ejection_time": "5m", "max_ejected": 34},
-            "fallback": [{"on": ["open"], "respond": {"status": 200, "body": {"items": []}}}],
-        }]}),
-    )
+        // One host is out at most, and stays it.
+        "outlier": {
+            "consecutive_failures": 3, "consecutive_gateway_failures": 100, "consecutive_local_failures": 100,
+            "failure_rate": {}, "success_rate": {}, "latency": {}, "base_ejection_time": "5m", "max_ejected": 34,
+        },
+        "fallback": [{"on": ["open"], "respond": {"status": 200, "body": {"items": []}}}],
+    });
+    let mut shadow = orders.clone();
+    shadow["name"] = json!("shadow");
+    shadow["mode"] = json!("shadow");
+    shadow["match"] = json!({"path": ["/shadow"]});
+    shadow["outlier"]["heartbeat"] = json!({"path": "/healthz"});
+    EnvoyOptions::new()
+        .cluster(steered)
+        .seats(Seats::Both)
+        .dynamic_listeners()
+        .route(Route::to("/", "orders"))
+        .policy(json!({"policies": [shadow, orders]}))
 }
 
 /// An Envoy before three hosts, that a Prometheus scrapes.
@@ -130,7 +143,8 @@ impl Observed {
         found.await.unwrap()
     }
 
-    fn all(&self, action: &Action) {
+    /// Has all hosts do the same.
+    pub fn all(&self, action: &Action) {
         for host in &self.hosts {
             host.always(action.clone());
         }
@@ -165,7 +179,7 @@ impl Observed {
         for _ in 0..20 {
             self.send(&mut counted).await;
         }
-        counted.attempts = self.hosts.iter().map(Backend::requests).sum();
+        counted.attempts = self.hosts.iter().map(|host| host.requests_to("/")).sum();
         // With the one before.
         let sent = counted.requests as f64 + 1.0;
         self.becomes("holdfast_requests", |requests| requests == sent).await;

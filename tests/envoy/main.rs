@@ -43,3 +43,4 @@ mod shape;
 mod standalone_config;
 mod steering;
 mod throttle_differential;
+mod tracing;

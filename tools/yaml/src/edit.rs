@@ -171,7 +171,7 @@ impl Edit<'_> {
             return self.replace(node, &all, key);
         };
         for index in (0..entries.len()).filter(|index| !kept.contains(index)) {
-            self.remove(node, entries, index, kept.last().copied().unwrap_or(0));
+            self.remove(node, entries, index, &kept);
         }
         // A new key stands behind the one that it follows.
         let mut behind = *first;
@@ -207,8 +207,9 @@ impl Edit<'_> {
         self.splice(at..at, with);
     }
 
-    fn remove(&mut self, node: &Node, entries: &[(Node, Node)], index: usize, last: usize) {
+    fn remove(&mut self, node: &Node, entries: &[(Node, Node)], index: usize, kept: &[usize]) {
         let Some((key, value)) = entries.get(index) else { return };
+        let last = kept.last().copied().unwrap_or(0);
         let next = entries.get(index + 1);
         let from = key.span.start;
         let to = value.span.end.max(key.span.end);
@@ -217,9 +218,14 @@ impl Edit<'_> {
             let alone = self.text.get(line..from).is_some_and(|prefix| prefix.trim().is_empty());
             match next {
                 _ if alone => self.splice(line..self.line_end(to), String::new()),
-                // It stands behind a dash: the next key takes its place.
-                Some((next, _)) => self.splice(from..next.span.start, String::new()),
-                None => self.splice(from..to, "{}".to_owned()),
+                // It stands behind a dash: the next key that stays takes its place.
+                _ => {
+                    let stays = kept.iter().find(|stays| **stays > index).and_then(|stays| entries.get(*stays));
+                    match stays {
+                        Some((stays, _)) => self.splice(from..stays.span.start, String::new()),
+                        None => self.splice(from..to, "{}".to_owned()),
+                    }
+                }
             }
             return;
         }
@@ -336,8 +342,11 @@ impl Edit<'_> {
             let before = self.text.get(self.line_start(node.span.start)..node.span.start).unwrap_or_default();
             let mut with = String::new();
             if node.style == Style::Block || self.text.get(..node.span.start).is_some_and(|text| text.ends_with("- ")) {
-                // Behind a dash, or the document as a whole.
-                want.after_dash(before.chars().count().saturating_sub(2), self.layout, &mut with);
+                match before.chars().count().checked_sub(2) {
+                    Some(indent) => want.after_dash(indent, self.layout, &mut with),
+                    // No dash is before it: the document as a whole.
+                    None => want.block(before.chars().count(), self.layout, &mut with),
+                }
                 let with = with.trim_start_matches(' ').trim_end_matches('\n').to_owned();
                 return self.splice(node.span.clone(), with);
             }

@@ -192,6 +192,20 @@ fn an_alias_is_written_out_where_it_changes() {
     assert!(error.starts_with("1:") || error.starts_with("2:"), "{error}");
 }
 
+#[test]
+fn the_first_keys_of_an_item_go_together() {
+    becomes(
+        "- a: 1\n  b: {x: 1} # both go\n  # Stays.\n  c: 3\n  d: 4\n  e: 5\n",
+        |root| {
+            let first = &mut root.items_mut().unwrap()[0];
+            for key in ["a", "b", "d"] {
+                first.remove(key);
+            }
+        },
+        "- c: 3\n  e: 5\n",
+    );
+}
+
 /// Any change that a tree can take is written, or refused; what is written is what was wanted (`edit` reads it again itself).
 #[test]
 fn many_changes_in_many_layouts() {
@@ -200,6 +214,7 @@ fn many_changes_in_many_layouts() {
         "{\"a\": [{\"name\": \"x\", \"v\": {}}, {\"name\": \"y\"}], \"b\": null}",
         "a:\n    - - 1\n      - 2\n    -\n        k: v\n        l: [\n          1,\n          2 ]\nb: >\n  folded\n  text\nc: |+\n  kept\n\nd: 'x'\n",
         "- a: 1\n- b: {c: {d: e}}\n-\n- f\n",
+        "k:\n-   a: 1\n    b: 2\n    # of c\n    c: [3]\n    d: 4\n",
     ];
     let mut state = 1_u64;
     let mut random = |below: usize| {

@@ -105,6 +105,8 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
     }
     for cluster in asked.iter().filter(|_| steer) {
         let source = files.get(cluster.at.file).map(|file| file.text.as_str()).unwrap_or_default();
+        // Places are counted behind the mark of the encoding.
+        let source = source.strip_prefix('\u{feff}').unwrap_or(source);
         match balancing::steering(&cluster.at, source) {
             balancing::Steering::There => {}
             balancing::Steering::Put(policy) => put_balancing(&cluster.at, policy, &mut changes),

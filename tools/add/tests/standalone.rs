@@ -74,6 +74,21 @@ fn what_is_there_stays_as_it_is_written() {
 }
 
 #[test]
+fn line_ends_and_a_mark_of_the_encoding_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let foreign = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    // JSON has no such mark.
+    for file in configurations("shapes").iter().filter(|file| file.extension().is_some_and(|ext| ext == "yaml")) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let copy = directory.path().join(name);
+        fs::write(&copy, foreign(&fs::read_to_string(file).unwrap())).unwrap();
+        let output = add(&[copy.to_str().unwrap(), "--cluster", "orders", "--output", "-"]);
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), foreign(&added(name, &[]).0), "{name}");
+    }
+}
+
+#[test]
 fn twice_is_as_good_as_once() {
     let directory = tempfile::tempdir().unwrap();
     for file in configurations("shapes") {

@@ -379,6 +379,9 @@ impl Edit<'_> {
             return self.splice(colon..end + rest.len(), with);
         }
         let with = with.to_owned();
+        // Spaces behind the old value would become a part of a text after `|`.
+        let line = self.text.get(end..self.line_end(end)).unwrap_or_default().trim_end_matches('\n');
+        let end = if line.trim().is_empty() { end + line.len() } else { end };
         self.splice(colon..end, with);
     }
 

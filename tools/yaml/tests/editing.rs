@@ -193,6 +193,15 @@ fn an_alias_is_written_out_where_it_changes() {
 }
 
 #[test]
+fn spaces_behind_a_value_go_with_it() {
+    becomes(
+        "a: \"old\"  \nb: 1\n",
+        |root| *root.get_mut("a").unwrap() = Yaml::Block("two\nlines\n".into()),
+        "a: |\n  two\n  lines\nb: 1\n",
+    );
+}
+
+#[test]
 fn the_first_keys_of_an_item_go_together() {
     becomes(
         "- a: 1\n  b: {x: 1} # both go\n  # Stays.\n  c: 3\n  d: 4\n  e: 5\n",

@@ -9,7 +9,8 @@ ensure_cyclonedx() {
   local work
   [[ ! -d $cyclonedx ]] || return 0
   have python3 || die "validating the bills of materials needs python3"
-  python3 -m pip --version >/dev/null 2>&1 || die "getting CycloneDX's validator needs pip for python3: apt-get install python3-pip"
+  python3 -m pip --version >/dev/null 2>&1 ||
+    die "getting CycloneDX's validator needs pip for python3: apt-get install python3-pip"
   say "dist: getting CycloneDX's validator $cyclonedx_version"
   work=$(scratch_dir cyclonedx)
   quietly cyclonedx python3 -m pip install --disable-pip-version-check --target "$work/packages" \

@@ -42,10 +42,12 @@ read_release() {
   local chart=$root/envoy/helm/holdfast/Chart.yaml
   release_version=$(sed -n '/^\[workspace\.package\]/,/^\[[^w]/s/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml")
   [[ -n $release_version ]] || die "Cargo.toml has no version below [workspace.package]"
-  grep -qx "version: $release_version" "$chart" || die "envoy/helm/holdfast/Chart.yaml: version must be $release_version, as in Cargo.toml"
+  grep -qx "version: $release_version" "$chart" ||
+    die "envoy/helm/holdfast/Chart.yaml: version must be $release_version, as in Cargo.toml"
   grep -qx "appVersion: \"$release_version\"" "$chart" ||
     die "envoy/helm/holdfast/Chart.yaml: appVersion must be \"$release_version\", as in Cargo.toml"
-  grep -q "^## \[$release_version\]" "$root/CHANGELOG.md" || die "CHANGELOG.md must have a section ## [$release_version], as in Cargo.toml"
+  grep -q "^## \[$release_version\]" "$root/CHANGELOG.md" ||
+    die "CHANGELOG.md must have a section ## [$release_version], as in Cargo.toml"
   if in_git; then
     release_epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}
     [[ -z $(git -C "$root" status --porcelain) ]] || say "release: there are changes that are not committed, and they are in it"
@@ -105,7 +107,11 @@ pack_archive() { # WORK RELEASE
 }
 
 write_sums() { # RELEASE
-  (cd "$1" && find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum -- >"$scratch/SHA256SUMS" && mv "$scratch/SHA256SUMS" .)
+  (
+    cd "$1" || exit
+    find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum -- >"$scratch/SHA256SUMS"
+    mv -- "$scratch/SHA256SUMS" .
+  )
 }
 
 # The bills of materials of module and program, and the licences of both.
@@ -120,7 +126,8 @@ release_bills() { # WORK RELEASE
   program_build=(--build "$program_package" "$program_target" "$1/program.messages" "$1/program.packages")
   mapfile -t module_linked < <(linked_options < <(standard_library "$compiler"))
   mapfile -t program_linked < <(linked_options < <(standard_library rustc && program_libraries))
-  tools=(--tool rustc "$(rustc_field "$compiler" release)" --tool wasm-opt "$(wasm-opt --version | sed 's/^wasm-opt version \([0-9]*\).*/\1/')")
+  tools=(--tool rustc "$(rustc_field "$compiler" release)"
+    --tool wasm-opt "$(wasm-opt --version | sed 's/^wasm-opt version \([0-9]*\).*/\1/')")
   sbom bom --artefact "$2/$name.wasm" --name holdfast.wasm --type library --lock "$root/Cargo.lock" \
     "${module_build[@]}" "${module_linked[@]}" "${tools[@]}" >"$2/$name.wasm.cdx.json"
   tools=(--tool rustc "$(rustc_field rustc release)")

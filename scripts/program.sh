@@ -76,7 +76,8 @@ program_libraries() {
     [[ -n $version ]] || die "the library for $program_target does not say which version of musl it is"
     printf '%s\n' musl "$version" "pkg:generic/musl@$version" MIT 'Copyright 2005-2020 Rich Felker, et al.'
     version=$(rustc_field rustc 'LLVM version')
-    printf '%s\n' libunwind "$version" "pkg:generic/libunwind@$version" 'Apache-2.0 WITH LLVM-exception' "Copyright the LLVM Project's contributors"
+    printf '%s\n' libunwind "$version" "pkg:generic/libunwind@$version" 'Apache-2.0 WITH LLVM-exception' \
+      "Copyright the LLVM Project's contributors"
   else
     version=$(getconf GNU_LIBC_VERSION | sed 's/^glibc //')
     printf '%s\n' glibc "$version" "pkg:generic/glibc@$version" LGPL-2.1-or-later 'Copyright Free Software Foundation, Inc.'
@@ -88,7 +89,8 @@ program_libraries() {
 
 # It comes with the compiler's standard library and is told nowhere but there.
 musl_version() {
-  local found
-  mapfile -t found < <(grep -aoE '\b1\.[0-9]+\.[0-9]+\b' "$(rustc --print target-libdir --target "$program_target")/self-contained/libc.a")
+  local found library
+  library=$(rustc --print target-libdir --target "$program_target")/self-contained/libc.a
+  mapfile -t found < <(grep -aoE '\b1\.[0-9]+\.[0-9]+\b' "$library")
   printf '%s\n' "${found[0]-}"
 }

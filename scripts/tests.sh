@@ -53,7 +53,8 @@ native_tests() { # NAME THREADS ARG...
 unit_tests() {
   local name names targets=(--lib --bins --examples)
   names=$(test_targets)
-  [[ $names == *host* && $names == *envoy* && $names == *dist* ]] || die "cargo metadata does not name the tests host, envoy and dist"
+  [[ $names == *host* && $names == *envoy* && $names == *dist* ]] ||
+    die "cargo metadata does not name the tests host, envoy and dist"
   for name in $names; do
     [[ $name == host || $name == envoy || $name == dist ]] || targets+=(--test "$name")
   done

@@ -38,7 +38,7 @@ istio_proof() {
 
 # Istio's own validation of whatever people copy. Fragments of resources are not among them.
 istio_resources_are_valid() { # VERSION
-  local file files=()
+  local file files=("$root/envoy/observability/istio-telemetry.yaml")
   for file in "$root"/envoy/istio/*.yaml; do
     [[ $(basename -- "$file") == pod-* || $(basename -- "$file") == mesh-config.yaml ]] || files+=("$file")
   done

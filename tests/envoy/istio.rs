@@ -1,6 +1,7 @@
 //! What Istio makes of Holdfast's resources, run by the real Envoy and driven: one table of cases, for Istio's generator as it
 //! runs (`./build.sh istio`) and for its fixtures.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::outlying::{NOTICED, SETTLED};
+use crate::tracing::{spans, tag};
 
 /// The service of most cases.
 const ORDERS: &str = "orders.shop.svc.cluster.local";
@@ -177,6 +179,20 @@ const TELEMETRY: IstioCase = IstioCase {
         HTTP_HOSTS,
         "envoy/istio/sidecar-http1.yaml",
         "envoy/istio/telemetry.yaml",
+    ],
+    ports: &[8080],
+};
+
+const TRACES: IstioCase = IstioCase {
+    name: "traces",
+    proxy: SIDECAR,
+    mesh: Some("envoy/observability/istio-mesh-config.yaml"),
+    files: &[
+        "envoy/istio/sample/http1.yaml",
+        HTTP_HOSTS,
+        "tests/istio/cases/collector.yaml",
+        "envoy/istio/sidecar-http1.yaml",
+        "envoy/observability/istio-telemetry.yaml",
     ],
     ports: &[8080],
 };
@@ -466,6 +482,30 @@ async fn the_access_log_says_what_holdfast_decided() {
         let all = ["admitted", "admitted; attempts=", "admitted; hosts_out=1/3", "fallback; reason=open; kind=static"];
         let missing: Vec<_> = all.iter().filter(|wanted| !said(wanted)).collect();
         if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} in {:?}", lines.last())) }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_span_says_what_holdfast_decided() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let mut hosts = Vec::from(hosts().await);
+    hosts.push(Backend::start().await.unwrap());
+    let [first, _, _, collector] = hosts.as_slice() else { panic!("three hosts and a collector") };
+    let mesh = Mesh::start(TRACES, &hosts).await;
+    let client = mesh.client.clone().authority(ORDERS);
+    // Never so often in a row that it is ejected. A tenth of the requests is sampled.
+    first.every(2, Action::status(503));
+    let wanted = format!("policy=orders; key=cluster={}; decision=admitted; attempts=", mesh.name(OUTBOUND));
+
+    eventually(Duration::from_secs(60), || async {
+        client.drive(1, 40, "/").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let tags: BTreeSet<String> = spans(collector).iter().filter_map(|span| tag(span, "holdfast")).collect();
+        if tags.iter().any(|tag| tag.starts_with(&wanted)) { Ok(()) } else { Err(format!("{tags:?}")) }
     })
     .await
     .unwrap();

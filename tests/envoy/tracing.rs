@@ -56,7 +56,7 @@ fn options(orders: &Backend, collector: &Backend, tagged: bool) -> EnvoyOptions 
 }
 
 /// All spans that a collector was sent.
-fn spans(collector: &Backend) -> Vec<Span> {
+pub fn spans(collector: &Backend) -> Vec<Span> {
     let mut spans = Vec::new();
     for request in collector.seen() {
         assert_eq!(
@@ -70,7 +70,8 @@ fn spans(collector: &Backend) -> Vec<Span> {
     spans
 }
 
-fn tag(span: &Span, name: &str) -> Option<String> {
+/// A tag of a span, which is text.
+pub fn tag(span: &Span, name: &str) -> Option<String> {
     let found = span.attributes.iter().find(|attribute| attribute.key == name)?;
     match found.value.as_ref()?.value.as_ref()? {
         any_value::Value::StringValue(value) => Some(value.clone()),

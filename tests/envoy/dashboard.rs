@@ -1,4 +1,4 @@
-//! The dashboard of `envoy/observability/`: it is one that Grafana can draw, and a real Prometheus has data for each of its queries.
+//! The dashboard of `envoy/observability/`: its parts are in order, and a real Prometheus has data for each of its queries.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

@@ -8,8 +8,8 @@ use holdfast_tests::{
 };
 use serde_json::json;
 
-/// What is called a minute in the shipped files is so many times as long as in a hurried test. These are meant for a Prometheus that
-/// scrapes every 15 seconds, and that of the tests does so every second.
+/// What is called a minute in the shipped files is so many times as long as in a hurried test. These are meant for a Prometheus
+/// that scrapes every 15 seconds, and that of the tests does so every second.
 const HASTE: u64 = 15;
 
 pub fn path(name: &str) -> PathBuf {
@@ -52,8 +52,8 @@ fn well() -> Action {
     Action::ok().after(Duration::from_millis(20))
 }
 
-/// The cluster `orders` of these hosts, with every feature that the shipped files look at, and its breaker soon open. What goes to
-/// `/shadow` has all of that in shadow mode.
+/// The cluster `orders` of these hosts, with every feature that the shipped files look at, and its breaker soon open. What goes
+/// to `/shadow` has all of that in shadow mode.
 fn options(hosts: &[Backend; 3]) -> EnvoyOptions {
     let steered = hosts.iter().fold(Cluster::new("orders").steered(), |cluster, host| cluster.endpoint(host.addr()));
     let orders = json!({
@@ -111,8 +111,8 @@ pub struct Counted {
 }
 
 impl Observed {
-    /// With these rules, hosts that answer well, and one request that has been scraped: so every counter is there, at what it then
-    /// was, before anything is counted.
+    /// With these rules, hosts that answer well, and one request that has been scraped: so every counter is there, at what it
+    /// then was, before anything is counted.
     pub async fn start(rules: Vec<String>) -> Self {
         let hosts = [Backend::start().await.unwrap(), Backend::start().await.unwrap(), Backend::start().await.unwrap()];
         for host in &hosts {

@@ -1,4 +1,4 @@
-//! The rules of `envoy/observability/`: promtool has nothing to say, and a real Prometheus makes of a real outage what the outage was.
+//! The rules of `envoy/observability/`: promtool has nothing to say, and a real Prometheus makes of a real outage what it was.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -39,6 +39,13 @@ fn promtool_has_nothing_to_say_of_the_rules() {
 }
 
 #[test]
+fn promtool_has_nothing_to_say_of_the_example() {
+    let args = ["check", "config"].map(PathBuf::from).to_vec();
+    let output = promtool(&[args, vec![path("envoy/observability/prometheus.yaml")]].concat()).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn the_unit_tests_of_the_rules_pass() {
     let args = ["test", "rules"].map(PathBuf::from).to_vec();
     let output = promtool(&[args, unit_tests()].concat()).unwrap();
@@ -57,6 +64,15 @@ fn every_rule_has_a_unit_test() {
         // A rate is tested where a share is made of it, and so is whatever else a rule here reads.
         let read = |rule: &Value| rule["expr"].as_str().is_some_and(|expression| expression.contains(&record));
         assert!(tests.contains(&record) || rules(RECORDING).iter().any(read), "{TESTS} looks at {record}");
+    }
+}
+
+#[test]
+fn the_page_lists_every_alert() {
+    let page = text("envoy/observability/README.md");
+    for rule in rules(ALERTING) {
+        let (name, severity) = (rule["alert"].as_str().unwrap(), rule["labels"]["severity"].as_str().unwrap());
+        assert!(page.contains(&format!("| `{name}` | {severity} |")), "{name}, which is {severity}");
     }
 }
 
@@ -84,8 +100,8 @@ fn every_alert_says_how_bad_it_is_and_what_to_do() {
     }
 }
 
-/// Whether a rule's value is what the traffic makes it. Prometheus extrapolates a rate to the ends of its window, a little further
-/// for one counter than for another, so it is not the same to the last digit.
+/// Whether a rule's value is what the traffic makes it. Prometheus extrapolates a rate to the ends of its window, a little
+/// further for one counter than for another, so it is not the same to the last digit.
 async fn is(observed: &Observed, rule: &str, wanted: f64) {
     observed.becomes(rule, |value| (value - wanted).abs() <= 0.01 * wanted.max(1.0)).await;
 }

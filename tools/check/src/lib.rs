@@ -1,25 +1,28 @@
-//! Compiles policy documents natively, exactly as the module does, and says what is wrong or what they will do. With
-//! `--reference` it prints which keys there are, with `--schema` their JSON Schema.
+//! Compiles policy documents natively, exactly as the module does, wherever they stand, looks at the configuration around
+//! them, and says what is wrong or what they will do. With `--reference` it prints which keys there are, with `--schema` their
+//! JSON Schema.
 
+mod documents;
+mod finding;
+mod json;
+mod position;
 mod reference;
+mod report;
+mod sources;
 mod summary;
+mod texts;
 mod warnings;
+mod wasm;
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::{fs, str};
 
 use clap::{Arg, ArgAction, Command, value_parser};
-use holdfast_policy::config::{self, Errors, schema};
+use holdfast_policy::config::schema;
 
-/// What became of a file; the worst one is the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Outcome {
-    Valid = 0,
-    Invalid = 1,
-    Unreadable = 2,
-}
+use report::{Outcome, Report};
 
 /// The option that prints the reference.
 const REFERENCE: &str = "reference";
@@ -30,15 +33,30 @@ const SCHEMA: &str = "schema";
 pub fn run(arguments: &[OsString]) -> ExitCode {
     let arguments = Command::new("holdfast-check")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Checks Holdfast policy documents and says in plain words what they will do")
-        .after_help("Exit codes: 0 valid (warnings included), 1 invalid, 2 unreadable.")
+        .about("Checks Holdfast policy documents, and the configurations that they stand in")
+        .after_help(
+            "A file is a policy document (JSON or YAML), or has some in it: an Envoy configuration, files of its\n\
+             discovery, EnvoyFilter, WasmPlugin, TrafficExtension, EnvoyExtensionPolicy, ConfigMap. Files of one\n\
+             Envoy's discovery are looked at together.\n\n\
+             Exit codes: 0 valid (warnings included), 1 errors, 2 unreadable.",
+        )
         .arg(
             Arg::new("FILE")
-                .help("Policy documents (JSON), - for standard input")
+                .help("What to check, - for standard input")
                 .value_parser(value_parser!(OsString))
                 .action(ArgAction::Append)
                 .required_unless_present_any([REFERENCE, SCHEMA]),
         )
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .help("How to say it: text, or json for machines")
+                .value_parser(["text", "json"])
+                .default_value("text"),
+        )
+        .arg(Arg::new("strict").long("strict").help("Exit with 1 for warnings too").action(ArgAction::SetTrue))
+        .arg(Arg::new("verbose").long("verbose").short('v').help("Print hints too").action(ArgAction::SetTrue))
         .arg(
             Arg::new(REFERENCE)
                 .long(REFERENCE)
@@ -63,49 +81,29 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let files = arguments.get_many::<OsString>("FILE").into_iter().flatten();
-    let worst = files.map(|file| check(file)).max().unwrap_or(Outcome::Valid);
-    ExitCode::from(worst as u8)
-}
-
-fn check(file: &OsStr) -> Outcome {
-    let (name, bytes) = if file == "-" {
-        ("standard input".to_owned(), from_stdin())
+    let files = files.map(|file| {
+        if file == "-" {
+            ("standard input".to_owned(), from_stdin())
+        } else {
+            (file.to_string_lossy().into_owned(), fs::read(file))
+        }
+    });
+    let report = Report::of(files.collect());
+    if arguments.get_one::<String>("format").is_some_and(|format| format == "json") {
+        say(io::stdout(), &report.json());
     } else {
-        (file.to_string_lossy().into_owned(), fs::read(file))
-    };
-    match bytes.map(|bytes| config::parse(&bytes)) {
-        Ok(Ok(document)) => {
-            say(io::stdout(), &summary::summary(&name, &document));
-            Outcome::Valid
-        }
-        Ok(Err(errors)) => {
-            say(io::stderr(), &complaint(&name, &errors));
-            Outcome::Invalid
-        }
-        Err(error) => {
-            say(io::stderr(), &format!("{name}: cannot be read: {error}\n"));
-            Outcome::Unreadable
-        }
+        let (out, error) = report.text(arguments.get_flag("verbose"));
+        say(io::stdout(), &out);
+        say(io::stderr(), &error);
     }
+    let strict = arguments.get_flag("strict") && report.has_warnings();
+    ExitCode::from(report.outcome().max(if strict { Outcome::Invalid } else { Outcome::Valid }) as u8)
 }
 
 fn from_stdin() -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// One line per error, as compilers write them, then their count.
-fn complaint(name: &str, errors: &Errors) -> String {
-    let mut text = String::new();
-    for error in errors.listed() {
-        text.push_str(&format!("{name}: {error}\n"));
-    }
-    if errors.unlisted() > 0 {
-        text.push_str(&format!("{name}: and {} more\n", errors.unlisted()));
-    }
-    let noun = if errors.total() == 1 { "error" } else { "errors" };
-    text + &format!("{name}: {} {noun}\n", errors.total())
 }
 
 /// Writes all of `text`. A reader that has gone away (`| head`) is no error of ours.

@@ -12,8 +12,6 @@ use holdfast_policy::document::{
 };
 use holdfast_policy::glob::Glob;
 
-use crate::warnings::warnings;
-
 /// Column at which a line's text begins.
 const INDENT: usize = 16;
 /// Columns after which a line is continued on the next.
@@ -25,29 +23,19 @@ const PERIODS_SHOWN: usize = 5;
 /// A failure that has no status.
 const NO_ANSWER: &str = "no answer from the host (connect failure, reset, time-out)";
 
-/// What the document in the file `name` will do, ending in a newline.
-pub fn summary(name: &str, document: &Document) -> String {
-    let warnings = warnings(document);
+/// What the document will do, policy by policy, ending in a newline.
+pub fn summary(document: &Document) -> String {
     let policies = &document.policies;
-    let mut out = format!("{name}: valid, {}, {}\n", count(policies.len(), "policy", "policies"), {
-        count(warnings.len(), "warning", "warnings")
-    });
-    if policies.is_empty() {
-        out.push_str("Every request passes through.\n");
+    let mut out = if policies.is_empty() {
+        "Every request passes through.\n".to_owned()
     } else {
-        out.push_str("The first policy that matches a request governs it; where none does, it passes through.\n");
-    }
+        "The first policy that matches a request governs it; where none does, it passes through.\n".to_owned()
+    };
     for (index, policy) in policies.iter().enumerate() {
         out.push_str(&format!("\npolicies[{index}] \"{}\"{}\n", policy.name, mark(policy.mode)));
         for (label, text) in lines(policy) {
             out.push_str(&wrapped(label, &text));
         }
-    }
-    if !warnings.is_empty() {
-        out.push('\n');
-    }
-    for warning in &warnings {
-        out.push_str(&format!("warning: {warning}\n"));
     }
     out
 }
@@ -68,7 +56,8 @@ fn wrapped(label: &str, text: &str) -> String {
     out + line.trim_end() + "\n"
 }
 
-fn count(number: usize, one: &str, many: &str) -> String {
+/// `no policies`, `1 policy`, `2 policies`.
+pub fn count(number: usize, one: &str, many: &str) -> String {
     match number {
         0 => format!("no {many}"),
         1 => format!("1 {one}"),

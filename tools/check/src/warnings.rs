@@ -9,17 +9,27 @@ use holdfast_policy::document::{
 };
 use holdfast_policy::glob::Glob;
 
-/// Warnings about a document, each with the JSON path it is about.
-pub fn warnings(document: &Document) -> Vec<String> {
+/// Something legal that most likely was not meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The JSON path it is about.
+    pub path: String,
+    /// What it is.
+    pub problem: String,
+}
+
+/// Warnings about a document.
+pub fn warnings(document: &Document) -> Vec<Warning> {
     let mut found = Vec::new();
     for (index, policy) in document.policies.iter().enumerate() {
         let path = format!("policies[{index}]");
         let earlier = document.policies.iter().take(index).enumerate();
         if let Some((at, problem)) = earlier.filter_map(|(at, other)| Some((at, hides(other, policy)?))).next() {
-            found.push(format!("{path}: can never govern a request: policies[{at}] {problem}"));
+            let problem = format!("can never govern a request: policies[{at}] {problem}");
+            found.push(Warning { path: path.clone(), problem });
         }
         for (key, problem) in about(policy) {
-            found.push(format!("{path}{key}: {problem}"));
+            found.push(Warning { path: format!("{path}{key}"), problem });
         }
     }
     found

@@ -88,12 +88,26 @@ fn standard_input_is_read_for_a_dash() {
 }
 
 #[test]
-fn yaml_is_a_syntax_error_with_its_place() {
-    let run = run(&["-"], b"policies:\n- name: a\n");
+fn a_document_may_be_yaml() {
+    let run = run(&["-"], b"policies:\n- name: a\n  breaker: {failure_rate: 140}\n");
     assert_eq!(run.code, Some(1));
-    let expected =
-        "standard input: document: not valid JSON at line 1, column 1: expected value\nstandard input: 1 error\n";
+    let expected = "standard input:3:13: policies[0].breaker.failure_rate: must be within 0..=100, was 140\n\
+                    standard input: 1 error\n";
     assert_eq!(run.stderr, expected);
+}
+
+#[test]
+fn what_is_no_json_or_yaml_has_its_place() {
+    let first = |text: &[u8]| run(&["-"], text).stderr.lines().next().unwrap().to_owned();
+    assert_eq!(first(b"{\"policies\": [\n],}"), "standard input:2:3: document: not valid JSON: trailing comma");
+    let later = first("{\"\u{e9}\": 1 2}".as_bytes());
+    assert_eq!(later, "standard input:1:9: document: not valid JSON: expected `,` or `}`");
+    let yaml = first(b"policies:\n- a: b: c\n");
+    assert!(yaml.starts_with("standard input:2:"), "{yaml}");
+    assert_eq!(first(b"policies:\n  \xff"), "standard input:2:3: is not UTF-8");
+    let nothing = "standard input: has no policy document, and no filter or resource with the module; ";
+    assert!(first(b"kind: Deployment\napiVersion: apps/v1\n").starts_with(nothing));
+    assert!(first(b"# nothing\n").starts_with(nothing));
 }
 
 #[test]

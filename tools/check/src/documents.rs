@@ -1,0 +1,179 @@
+//! Policy documents: compiled natively, exactly as the module does, with the place of everything that is wrong.
+
+use holdfast_policy::config;
+use holdfast_policy::document::Document;
+use holdfast_yaml::{Node, Position};
+
+use crate::finding::{Finding, Severity};
+use crate::json;
+use crate::position;
+use crate::sources::{Form, Source};
+use crate::texts::{At, Texts, joined};
+use crate::warnings::warnings;
+
+/// A policy document that was read.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    /// Where it stands.
+    pub at: At<'a>,
+    /// It, if it is valid.
+    pub document: Option<Document>,
+    /// Its tree, with the place of every value in its own text.
+    tree: Option<Node>,
+    /// Whether its text is held by a scalar.
+    held: bool,
+    /// Whether its places are known at all.
+    placed: bool,
+}
+
+impl Checked<'_> {
+    /// Where a path of the document stands in the file.
+    pub fn position(&self, texts: &Texts, path: &str) -> Position {
+        let path = path.strip_prefix("document").map_or(path, |rest| rest.strip_prefix('.').unwrap_or(rest));
+        match &self.tree {
+            Some(tree) if self.placed => self.outer(texts, position::find(tree, path)),
+            _ => texts.position(&self.at),
+        }
+    }
+
+    fn outer(&self, texts: &Texts, at: Position) -> Position {
+        if !self.placed {
+            texts.position(&self.at)
+        } else if self.held {
+            texts.place(self.at.text, position::outer(self.at.node, texts.text(&self.at), at))
+        } else {
+            texts.place(self.at.text, at)
+        }
+    }
+
+    /// A finding about a path of it.
+    pub fn finding(
+        &self,
+        texts: &Texts,
+        rule: &'static str,
+        severity: Severity,
+        path: &str,
+        problem: String,
+    ) -> Finding {
+        Finding {
+            severity,
+            rule,
+            file: texts.file(&self.at),
+            at: Some(self.position(texts, path)),
+            path: joined(&texts.path(&self.at), path),
+            label: joined(&texts.label(&self.at), path),
+            problem,
+            cure: String::new(),
+            count: 1,
+        }
+    }
+}
+
+/// Reads a document; what is wrong with it is added.
+pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>) -> Checked<'a> {
+    let Source { at, form } = source;
+    let (text, tree, held, placed) = match &form {
+        Form::Json => (texts.text(&at).as_bytes().to_vec(), Some(at.node.clone()), false, true),
+        Form::Text => {
+            let text = at.node.text().unwrap_or_default();
+            (text.as_bytes().to_vec(), json::tree(text), true, true)
+        }
+        Form::Bytes(bytes) => (bytes.clone(), None, true, false),
+        Form::Yaml | Form::Kubernetes => {
+            let text = match json::text(at.node) {
+                Ok(text) => text,
+                Err((place, problem)) => {
+                    let mut finding = about(texts, &at, "policy", "", problem);
+                    finding.at = Some(texts.place(at.text, place));
+                    findings.push(finding);
+                    return Checked { at, document: None, tree: None, held: false, placed: true };
+                }
+            };
+            (text.into_bytes(), Some(at.node.clone()), false, true)
+        }
+    };
+    let mut checked = Checked { at, document: None, tree, held, placed };
+    if form == Form::Kubernetes {
+        boolean_keys(texts, &checked, findings);
+    }
+    match config::parse(&text) {
+        Ok(document) => {
+            for warning in warnings(&document) {
+                let (path, problem) = (warning.path, warning.problem);
+                findings.push(checked.finding(texts, "policy-doubtful", Severity::Warning, &path, problem));
+            }
+            checked.document = Some(document);
+        }
+        Err(errors) => {
+            for error in errors.listed() {
+                findings.push(match in_text(&error.problem).filter(|_| checked.tree.is_none()) {
+                    Some((inner, problem)) => {
+                        let inner = characters(&text, inner);
+                        let mut finding = checked.finding(texts, "policy", Severity::Error, "document", problem);
+                        finding.at = Some(checked.outer(texts, inner));
+                        finding
+                    }
+                    None => checked.finding(texts, "policy", Severity::Error, &error.path, error.problem.clone()),
+                });
+            }
+            if errors.unlisted() > 0 {
+                let problem = format!("and {} more", errors.unlisted());
+                let mut finding = checked.finding(texts, "policy", Severity::Error, "", problem);
+                (finding.at, finding.count) = (None, errors.unlisted());
+                findings.push(finding);
+            }
+        }
+    }
+    checked
+}
+
+fn about(texts: &Texts, at: &At<'_>, rule: &'static str, path: &str, problem: String) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        rule,
+        file: texts.file(at),
+        at: Some(texts.position(at)),
+        path: joined(&texts.path(at), path),
+        label: joined(&texts.label(at), path),
+        problem,
+        cure: String::new(),
+        count: 1,
+    }
+}
+
+/// The place that the module's reader names where a text is no JSON, and the problem without it.
+pub fn in_text(problem: &str) -> Option<(Position, String)> {
+    let (line, rest) = problem.strip_prefix("not valid JSON at line ")?.split_once(", column ")?;
+    let (column, cause) = rest.split_once(": ")?;
+    let at = Position { line: line.parse().ok()?, column: column.parse::<usize>().ok()?.max(1) };
+    Some((at, format!("not valid JSON: {cause}")))
+}
+
+/// The place in characters, of one that counts bytes as the module's reader does.
+pub fn characters(text: &[u8], at: Position) -> Position {
+    let line = text.split(|byte| *byte == b'\n').nth(at.line - 1).unwrap_or_default();
+    let before = line.get(..(at.column - 1).min(line.len())).unwrap_or_default();
+    Position { line: at.line, column: String::from_utf8_lossy(before).chars().count() + 1 }
+}
+
+/// Keys that Kubernetes' tools read as booleans: YAML 1.1 has `on` as true.
+fn boolean_keys(texts: &Texts, checked: &Checked<'_>, findings: &mut Vec<Finding>) {
+    fn walk(node: &Node, found: &mut Vec<Position>) {
+        for (key, value) in node.entries() {
+            if key.style == holdfast_yaml::Style::Plain && key.text() == Some("on") {
+                found.push(key.start);
+            }
+            walk(value, found);
+        }
+        node.items().iter().for_each(|item| walk(item, found));
+    }
+    let mut found = Vec::new();
+    walk(checked.at.node, &mut found);
+    for place in found {
+        let problem = "the key on without quotes is the boolean true to YAML 1.1, as which Kubernetes' tools read it";
+        let mut finding = about(texts, &checked.at, "yaml-on", "", problem.to_owned());
+        finding.at = Some(texts.place(checked.at.text, place));
+        finding.cure = "write \"on\" in quotes".to_owned();
+        findings.push(finding);
+    }
+}

@@ -4,9 +4,10 @@ use holdfast_policy::config;
 use holdfast_policy::document::Document;
 use holdfast_yaml::{Node, Position};
 
-use crate::finding::{Finding, Severity};
+use crate::finding::Finding;
 use crate::json;
 use crate::position;
+use crate::rules::{self, Rule};
 use crate::sources::{Form, Source};
 use crate::texts::{At, Texts, joined};
 use crate::warnings::warnings;
@@ -47,17 +48,10 @@ impl Checked<'_> {
     }
 
     /// A finding about a path of it.
-    pub fn finding(
-        &self,
-        texts: &Texts,
-        rule: &'static str,
-        severity: Severity,
-        path: &str,
-        problem: String,
-    ) -> Finding {
+    pub fn finding(&self, texts: &Texts, rule: &'static Rule, path: &str, problem: String) -> Finding {
         Finding {
-            severity,
-            rule,
+            severity: rule.severity,
+            rule: rule.id,
             file: texts.file(&self.at),
             at: Some(self.position(texts, path)),
             path: joined(&texts.path(&self.at), path),
@@ -83,7 +77,7 @@ pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>)
             let text = match json::text(at.node) {
                 Ok(text) => text,
                 Err((place, problem)) => {
-                    let mut finding = about(texts, &at, "policy", "", problem);
+                    let mut finding = about(texts, &at, &rules::POLICY, problem);
                     finding.at = Some(texts.place(at.text, place));
                     findings.push(finding);
                     return Checked { at, document: None, tree: None, held: false, placed: true };
@@ -100,7 +94,7 @@ pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>)
         Ok(document) => {
             for warning in warnings(&document) {
                 let (path, problem) = (warning.path, warning.problem);
-                findings.push(checked.finding(texts, "policy-doubtful", Severity::Warning, &path, problem));
+                findings.push(checked.finding(texts, &rules::POLICY_DOUBTFUL, &path, problem));
             }
             checked.document = Some(document);
         }
@@ -109,16 +103,16 @@ pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>)
                 findings.push(match in_text(&error.problem).filter(|_| checked.tree.is_none()) {
                     Some((inner, problem)) => {
                         let inner = characters(&text, inner);
-                        let mut finding = checked.finding(texts, "policy", Severity::Error, "document", problem);
+                        let mut finding = checked.finding(texts, &rules::POLICY, "document", problem);
                         finding.at = Some(checked.outer(texts, inner));
                         finding
                     }
-                    None => checked.finding(texts, "policy", Severity::Error, &error.path, error.problem.clone()),
+                    None => checked.finding(texts, &rules::POLICY, &error.path, error.problem.clone()),
                 });
             }
             if errors.unlisted() > 0 {
                 let problem = format!("and {} more", errors.unlisted());
-                let mut finding = checked.finding(texts, "policy", Severity::Error, "", problem);
+                let mut finding = checked.finding(texts, &rules::POLICY, "", problem);
                 (finding.at, finding.count) = (None, errors.unlisted());
                 findings.push(finding);
             }
@@ -127,14 +121,14 @@ pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>)
     checked
 }
 
-fn about(texts: &Texts, at: &At<'_>, rule: &'static str, path: &str, problem: String) -> Finding {
+fn about(texts: &Texts, at: &At<'_>, rule: &'static Rule, problem: String) -> Finding {
     Finding {
-        severity: Severity::Error,
-        rule,
+        severity: rule.severity,
+        rule: rule.id,
         file: texts.file(at),
         at: Some(texts.position(at)),
-        path: joined(&texts.path(at), path),
-        label: joined(&texts.label(at), path),
+        path: texts.path(at),
+        label: texts.label(at),
         problem,
         cure: String::new(),
         count: 1,
@@ -171,9 +165,9 @@ fn boolean_keys(texts: &Texts, checked: &Checked<'_>, findings: &mut Vec<Finding
     walk(checked.at.node, &mut found);
     for place in found {
         let problem = "the key on without quotes is the boolean true to YAML 1.1, as which Kubernetes' tools read it";
-        let mut finding = about(texts, &checked.at, "yaml-on", "", problem.to_owned());
+        let mut finding = about(texts, &checked.at, &rules::YAML_ON, problem.to_owned());
         finding.at = Some(texts.place(checked.at.text, place));
-        finding.cure = "write \"on\" in quotes".to_owned();
+        finding.cure = rules::YAML_ON.cure.to_owned();
         findings.push(finding);
     }
 }

@@ -2,22 +2,25 @@
 //! them, and says what is wrong or what they will do. With `--reference` it prints which keys there are, with `--schema` their
 //! JSON Schema.
 
+mod assembly;
 mod documents;
 mod finding;
 mod json;
 mod position;
 mod reference;
 mod report;
+mod rules;
 mod sources;
 mod summary;
 mod texts;
+mod units;
 mod warnings;
 mod wasm;
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
-use std::{fs, str};
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use holdfast_policy::config::schema;
@@ -28,6 +31,8 @@ use report::{Outcome, Report};
 const REFERENCE: &str = "reference";
 /// The option that prints the JSON Schema.
 const SCHEMA: &str = "schema";
+/// The option that prints the rules.
+const RULES: &str = "rules";
 
 /// Runs the command with these arguments; the first one is the name that it is called by.
 pub fn run(arguments: &[OsString]) -> ExitCode {
@@ -45,7 +50,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
                 .help("What to check, - for standard input")
                 .value_parser(value_parser!(OsString))
                 .action(ArgAction::Append)
-                .required_unless_present_any([REFERENCE, SCHEMA]),
+                .required_unless_present_any([REFERENCE, SCHEMA, RULES]),
         )
         .arg(
             Arg::new("format")
@@ -71,7 +76,18 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
                 .action(ArgAction::SetTrue)
                 .exclusive(true),
         )
+        .arg(
+            Arg::new(RULES)
+                .long(RULES)
+                .help("Print all rules as a table in Markdown")
+                .action(ArgAction::SetTrue)
+                .exclusive(true),
+        )
         .get_matches_from(arguments);
+    if arguments.get_flag(RULES) {
+        say(io::stdout(), &rules::table());
+        return ExitCode::SUCCESS;
+    }
     if arguments.get_flag(REFERENCE) {
         say(io::stdout(), &reference::reference());
         return ExitCode::SUCCESS;

@@ -9,10 +9,13 @@ use holdfast_policy::config;
 use holdfast_policy::document::Document;
 use holdfast_yaml::Position;
 
+use crate::assembly;
 use crate::documents;
 use crate::finding::{Finding, Severity};
+use crate::rules;
 use crate::sources::{self, Sources};
 use crate::texts::Texts;
+use crate::units::Units;
 
 /// What became of the files; the worst is the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +57,7 @@ impl Report {
         let (mut unreadable, mut findings) = (Vec::new(), Vec::new());
         for (name, bytes) in files {
             match bytes {
-                Ok(bytes) => findings.extend(texts.add(&name, bytes).err()),
+                Ok(bytes) => findings.extend(texts.add(&name, bytes)),
                 Err(error) => {
                     unreadable.push((texts.files.len(), error));
                     texts.files.push(name);
@@ -64,20 +67,25 @@ impl Report {
         let mut read = Vec::new();
         broken_json(&texts, &mut findings, &mut read);
         let mut checked = Vec::new();
-        let mut empty = vec![true; texts.files.len()];
-        for text in texts.all.iter().filter(|text| text.json && text.roots.is_empty()) {
-            empty.get_mut(text.file).into_iter().for_each(|empty| *empty = false);
-        }
+        let mut units = Units::default();
         for root in texts.roots() {
             let Sources { documents, filters, plugins } = sources::sources(&texts, &root);
-            if !(documents.is_empty() && filters.is_empty() && plugins.is_empty()) {
-                empty.get_mut(texts.file(&root)).into_iter().for_each(|empty| *empty = false);
-            }
             let within = filters.iter().filter_map(sources::of_filter);
             let made = plugins.iter().filter_map(sources::of_plugin);
+            let alone = !documents.is_empty();
             for source in documents.into_iter().chain(within).chain(made) {
                 checked.push(documents::check(&texts, source, &mut findings));
             }
+            units.add(&texts, root, filters, plugins, alone);
+        }
+        let discovered = units.discovered();
+        for unit in units.all() {
+            findings.extend(assembly::check(&texts, unit, &checked, &discovered));
+        }
+        let mut empty = vec![true; texts.files.len()];
+        let broken = texts.all.iter().filter(|text| text.json && text.roots.is_empty()).map(|text| text.file);
+        for file in broken.chain(units.files_with_holdfast(&texts)) {
+            empty.get_mut(file).into_iter().for_each(|empty| *empty = false);
         }
         for (file, _) in empty.iter().enumerate().filter(|(_, empty)| **empty) {
             let unread = unreadable.iter().any(|(number, _)| *number == file);
@@ -128,14 +136,14 @@ impl Report {
 /// A file without anything of Holdfast's.
 fn nothing(file: usize) -> Finding {
     Finding {
-        severity: Severity::Error,
-        rule: "no-policy",
+        severity: rules::NO_POLICY.severity,
+        rule: rules::NO_POLICY.id,
         file,
         at: None,
         path: String::new(),
         label: String::new(),
         problem: "has no policy document, and no filter or resource with the module".to_owned(),
-        cure: "give a policy document {\"policies\": [...]}, or the file that has one in it".to_owned(),
+        cure: rules::NO_POLICY.cure.to_owned(),
         count: 1,
     }
 }
@@ -151,8 +159,8 @@ fn broken_json(texts: &Texts, findings: &mut Vec<Finding>, read: &mut Vec<Read>)
                 });
             let path = texts.outer_path(index);
             findings.push(Finding {
-                severity: Severity::Error,
-                rule: "policy",
+                severity: rules::POLICY.severity,
+                rule: rules::POLICY.id,
                 file: text.file,
                 at: Some(texts.place(index, at)),
                 path: crate::texts::joined(&path, "document"),

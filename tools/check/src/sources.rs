@@ -128,8 +128,14 @@ fn filters<'a>(at: &At<'a>, found: &mut Vec<Wasm<'a>>) {
         found.push(wasm);
         return;
     }
+    let before = found.len();
     at.items().iter().for_each(|item| filters(item, found));
     at.entries().iter().for_each(|(_, value)| filters(value, found));
+    // A name and a configuration are what discovery gives.
+    let own = at.get("typed_config").map(|config| config.key());
+    for wasm in found.iter_mut().skip(before).filter(|wasm| Some(wasm.at.key()) == own) {
+        wasm.extension = at.text("name");
+    }
 }
 
 fn plugins<'a>(resource: &At<'a>, found: &mut Vec<Plugin<'a>>) {

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use holdfast_yaml::{Node, Position};
 
-use crate::finding::{Finding, Severity};
+use crate::finding::Finding;
 use crate::json;
 use crate::position;
+use crate::rules;
 
 /// A text with the documents in it.
 #[derive(Debug)]
@@ -41,30 +42,34 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Adds a file; the error says why it cannot be read as documents.
-    pub fn add(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), Finding> {
+    /// Adds a file; gives back why it cannot be read as documents, if it cannot.
+    pub fn add(&mut self, name: &str, bytes: Vec<u8>) -> Option<Finding> {
         let file = self.files.len();
         self.files.push(name.to_owned());
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
-            let before = String::from_utf8_lossy(error.as_bytes().get(..good).unwrap_or_default()).into_owned();
-            syntax(file, position::of_byte(&before, good), "is not UTF-8")
-        })?;
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let good = error.utf8_error().valid_up_to();
+                let before = String::from_utf8_lossy(error.as_bytes().get(..good).unwrap_or_default()).into_owned();
+                return Some(syntax(file, position::of_byte(&before, good), "is not UTF-8"));
+            }
+        };
         let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
         let yaml = [".yaml", ".yml"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
         let json = name.to_ascii_lowercase().ends_with(".json") || (!yaml && text.trim_start().starts_with(['{', '[']));
         // What is wrong with JSON the module's own reader says.
-        let roots = match json.then(|| json::tree(&text)) {
-            Some(root) => root.into_iter().collect(),
-            None => {
-                let documents = holdfast_yaml::parse(&text).map_err(|error| syntax(file, error.at, &error.problem))?;
-                documents.into_iter().filter_map(|document| document.root).collect()
+        let roots = if json {
+            json::tree(&text).into_iter().collect()
+        } else {
+            match holdfast_yaml::parse(&text) {
+                Ok(documents) => documents.into_iter().filter_map(|document| document.root).collect(),
+                Err(error) => return Some(syntax(file, error.at, &error.problem)),
             }
         };
         let first = self.all.len();
         self.all.push(Text { file, text, roots, json, outer: None });
         self.unfold(first);
-        Ok(())
+        None
     }
 
     /// Adds the documents that the data of ConfigMaps hold.
@@ -172,8 +177,8 @@ pub fn joined(outer: &str, inner: &str) -> String {
 
 fn syntax(file: usize, at: Position, problem: &str) -> Finding {
     Finding {
-        severity: Severity::Error,
-        rule: "syntax",
+        severity: rules::SYNTAX.severity,
+        rule: rules::SYNTAX.id,
         file,
         at: Some(at),
         path: String::new(),

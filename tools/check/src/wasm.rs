@@ -70,6 +70,8 @@ pub struct Wasm<'a> {
     pub configuration: Held<'a>,
     /// What the VM is configured with: the seat.
     pub vm_configuration: Held<'a>,
+    /// The name under which discovery gives it, if it does.
+    pub extension: Option<&'a str>,
 }
 
 impl<'a> Wasm<'a> {
@@ -88,6 +90,7 @@ impl<'a> Wasm<'a> {
             configuration: Held::of(config.get("configuration")),
             vm_configuration: Held::of(config.at(&["vm_config", "configuration"])),
             config,
+            extension: None,
         };
         wasm.is_ours().then_some(wasm)
     }

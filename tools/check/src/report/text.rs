@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use super::{Read, Report};
 use crate::finding::{Finding, Severity};
+use crate::rules;
 use crate::summary::{count, summary};
 
 /// Rules about the document itself, whose problems say what is accepted.
-const UNNAMED: [&str; 3] = ["policy", "policy-doubtful", "syntax"];
+const UNNAMED: [&str; 3] = [rules::POLICY.id, rules::POLICY_DOUBTFUL.id, rules::SYNTAX.id];
 
 impl Report {
     /// What goes to standard output, and what to standard error.
@@ -49,7 +50,7 @@ impl Report {
         for one in read {
             let Some(document) = &one.document else { continue };
             if !one.path.is_empty() {
-                let _ = writeln!(out, "\n{name}:{}: {}", one.at, one.label);
+                let _ = writeln!(out, "\n{}, line {}:", one.label, one.at.line);
             }
             out.push_str(&summary(document));
         }

@@ -1,0 +1,107 @@
+//! Every rule finds what it is for, at its place, in a configuration that has nothing else wrong.
+//!
+//! The findings are committed beside the configurations. `UPDATE_GOLDEN=1 cargo test -p holdfast-check` rewrites them.
+
+// Clippy allows it in test functions only, and not in the helpers that they share.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "common/edited.rs"]
+mod edited;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Rules about files and documents, whose findings do not name them.
+const UNNAMED: [&str; 3] = ["syntax", "policy", "policy-doubtful"];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rules")
+}
+
+fn check(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast-check"))
+        .args(arguments)
+        .current_dir(folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// The lines about findings.
+fn findings(output: &Output) -> Vec<String> {
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let files = text.lines().filter(|line| line.starts_with("standard input:") || line.contains(".yaml:"));
+    // The others say how many there are.
+    let counts = |line: &str| line.contains(": valid, ") || line.contains(" error");
+    files.filter(|line| !counts(line)).map(str::to_owned).collect()
+}
+
+fn rules() -> Vec<(String, String)> {
+    let table = String::from_utf8(check(&["--rules"], "").stdout).unwrap();
+    let rows = table.lines().skip(2).map(|row| row.split(" | ").take(2).collect::<Vec<_>>());
+    rows.map(|row| (row[0].trim_matches(['|', ' ', '`']).to_owned(), row[1].to_owned())).collect()
+}
+
+/// What was found in each configuration that breaks a rule.
+fn broken() -> Vec<(String, Vec<String>, Option<i32>)> {
+    let mut all: Vec<_> = edited::all(&folder())
+        .into_iter()
+        .map(|one| {
+            let output = check(&["--verbose", "-"], &one.text);
+            (one.rule, findings(&output), output.status.code())
+        })
+        .collect();
+    for entry in fs::read_dir(folder()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(rule) = name.strip_suffix(".yaml").filter(|rule| *rule != "base") {
+            let output = check(&["--verbose", &name], "");
+            all.push((rule.to_owned(), findings(&output), output.status.code()));
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn nothing_is_wrong_with_the_base() {
+    let output = check(&["--verbose", "base.yaml"], "");
+    assert_eq!((output.status.code(), findings(&output)), (Some(0), Vec::new()), "{output:?}");
+}
+
+#[test]
+fn every_rule_finds_what_it_is_for_and_nothing_else_is_found() {
+    let broken = broken();
+    let text: String = broken.iter().map(|(rule, lines, _)| format!("{rule}\n{}\n\n", lines.join("\n"))).collect();
+    let golden = folder().join("findings.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &text).unwrap();
+    }
+    let expected = fs::read_to_string(&golden).unwrap();
+    assert!(text == expected, "findings.txt should be:\n{expected}\nbut is:\n{text}");
+
+    let rules = rules();
+    for (rule, severity) in &rules {
+        let Some((_, lines, code)) = broken.iter().find(|(broken, _, _)| broken == rule) else {
+            panic!("no configuration breaks {rule}");
+        };
+        let named = lines.iter().any(|line| line.ends_with(&format!("[{rule}]")));
+        assert!(named || (UNNAMED.contains(&rule.as_str()) && lines.len() == 1), "{rule}: {lines:?}");
+        assert_eq!(*code, Some(i32::from(severity == "error")), "{rule}: {lines:?}");
+    }
+    for (rule, _, _) in &broken {
+        assert!(rules.iter().any(|(known, _)| known == rule), "{rule} is no rule");
+    }
+}
+
+#[test]
+fn the_page_has_the_table_of_the_rules() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/check.md")).unwrap();
+    let table = String::from_utf8(check(&["--rules"], "").stdout).unwrap();
+    assert!(page.contains(&table), "docs/check.md is behind ./build.sh check --rules");
+}

@@ -145,9 +145,16 @@ pub fn in_text(problem: &str) -> Option<(Position, String)> {
 
 /// The place in characters, of one that counts bytes as the module's reader does.
 pub fn characters(text: &[u8], at: Position) -> Position {
-    let line = text.split(|byte| *byte == b'\n').nth(at.line - 1).unwrap_or_default();
-    let before = line.get(..(at.column - 1).min(line.len())).unwrap_or_default();
-    Position { line: at.line, column: String::from_utf8_lossy(before).chars().count() + 1 }
+    let text = String::from_utf8_lossy(text);
+    let lines: Vec<&str> = text.trim_end().split('\n').collect();
+    match lines.get(at.line - 1) {
+        Some(line) => {
+            let before = line.as_bytes().get(..(at.column - 1).min(line.len())).unwrap_or_default();
+            Position { line: at.line, column: String::from_utf8_lossy(before).chars().count() + 1 }
+        }
+        // The end is where the last line ends.
+        None => Position { line: lines.len(), column: lines.last().map_or(0, |line| line.chars().count()) + 1 },
+    }
 }
 
 /// Keys that Kubernetes' tools read as booleans: YAML 1.1 has `on` as true.

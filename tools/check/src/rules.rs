@@ -109,7 +109,7 @@ rules! {
          with an `outlier`, which cannot steer it",
         "take `outlier` and `override_host` off it; of an aggregate cluster, match those within";
     CLUSTER_PROVIDED = "cluster-provided", Error,
-        "`cluster_provided` is the fallback of `override_host`; Envoy 1.40 crashes", "take another fallback, such as \
+        "`cluster_provided` is the fallback of `override_host`; Envoy crashes", "take another fallback, such as \
          `least_request`";
     LB_POLICY = "lb-policy", Warning,
         "`lb_policy` or its settings beside `load_balancing_policy`, which takes their place",

@@ -96,9 +96,12 @@ pub fn sources<'a>(texts: &Texts, root: &At<'a>) -> Sources<'a> {
             }
             filters(root, &mut found.filters);
         }
-        Kind::Other if json => {
+        Kind::Other => {
             filters(root, &mut found.filters);
             if found.filters.is_empty() {
+                held(root, &mut found.documents);
+            }
+            if found.filters.is_empty() && found.documents.is_empty() && json {
                 found.documents.push(Source { at: root.clone(), form: Form::Json });
             }
         }
@@ -136,6 +139,16 @@ fn filters<'a>(at: &At<'a>, found: &mut Vec<Wasm<'a>>) {
     for wasm in found.iter_mut().skip(before).filter(|wasm| Some(wasm.at.key()) == own) {
         wasm.extension = at.text("name");
     }
+}
+
+/// Texts that are policy documents, as those among the values of a Helm chart.
+fn held<'a>(at: &At<'a>, found: &mut Vec<Source<'a>>) {
+    let text = at.node.text().unwrap_or_default();
+    if text.trim_start().starts_with('{') && text.contains("\"policies\"") {
+        found.push(Source { at: at.clone(), form: Form::Text });
+    }
+    at.items().iter().for_each(|item| held(item, found));
+    at.entries().iter().for_each(|(_, value)| held(value, found));
 }
 
 fn plugins<'a>(resource: &At<'a>, found: &mut Vec<Plugin<'a>>) {

@@ -196,7 +196,9 @@ fn named(root: &Node, steps: &[Step]) -> Vec<String> {
     let resource = |node: &Node, parts: &mut Vec<String>| {
         if let (Some(kind), Some(_)) = (text(node, "kind"), node.get("apiVersion")) {
             let name = node.get("metadata").and_then(|data| text(data, "name")).unwrap_or_default();
-            parts.push(format!("{kind} {name}").trim_end().to_owned());
+            if kind != "List" {
+                parts.push(format!("{kind} {name}").trim_end().to_owned());
+            }
         }
     };
     resource(root, &mut parts);
@@ -223,7 +225,14 @@ fn named(root: &Node, steps: &[Step]) -> Vec<String> {
                     "http_filters" | "httpFilters" | "upstream_http_filters" | "upstreamHttpFilters" => "filter",
                     "virtual_hosts" | "virtualHosts" => "virtual host",
                     "routes" => "route",
-                    "resources" => "resource",
+                    "resources" => {
+                        match item.get("@type").and_then(Node::text).unwrap_or_default().rsplit('.').next() {
+                            Some("Listener") => "listener",
+                            Some("Cluster") => "cluster",
+                            Some("RouteConfiguration") => "route configuration",
+                            _ => "resource",
+                        }
+                    }
                     "configPatches" | "jsonPatches" | "wasm" | "items" => "",
                     _ => {
                         node = item;

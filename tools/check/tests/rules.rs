@@ -13,6 +13,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use edited::Fate;
+
 /// Rules about files and documents, whose findings do not name them.
 const UNNAMED: [&str; 3] = ["syntax", "policy", "policy-doubtful"];
 
@@ -44,8 +46,12 @@ fn findings(output: &Output) -> Vec<String> {
 
 fn rules() -> Vec<(String, String)> {
     let table = String::from_utf8(check(&["--rules"], "").stdout).unwrap();
-    let rows = table.lines().skip(2).map(|row| row.split(" | ").take(2).collect::<Vec<_>>());
-    rows.map(|row| (row[0].trim_matches(['|', ' ', '`']).to_owned(), row[1].to_owned())).collect()
+    let rows = table.lines().skip(2).map(|row| row.split(" | "));
+    rows.map(|mut cells| {
+        let rule = cells.next().unwrap().trim_matches(['|', ' ', '`']).to_owned();
+        (rule, cells.next().unwrap().to_owned())
+    })
+    .collect()
 }
 
 /// What was found in each configuration that breaks a rule.
@@ -96,6 +102,15 @@ fn every_rule_finds_what_it_is_for_and_nothing_else_is_found() {
     }
     for (rule, _, _) in &broken {
         assert!(rules.iter().any(|(known, _)| known == rule), "{rule} is no rule");
+    }
+}
+
+#[test]
+fn what_envoy_refuses_is_an_error() {
+    let rules = rules();
+    for one in edited::all(&folder()).iter().filter(|one| one.fate != Fate::Taken) {
+        let severity = rules.iter().find(|(rule, _)| *rule == one.rule).map(|(_, severity)| severity.as_str());
+        assert_eq!(severity, Some("error"), "{}", one.rule);
     }
 }
 

@@ -4,7 +4,6 @@ use holdfast_policy::seat::Seat;
 
 use super::Assembly;
 use crate::rules;
-use crate::sources::{Kind, kind};
 use crate::texts::At;
 use crate::wasm::{Held, Wasm};
 
@@ -118,8 +117,8 @@ impl<'a> Assembly<'a, '_> {
         if let Some(at) = config.get("allow_on_headers_stop_iteration").filter(|at| is_true(at)) {
             self.add(&rules::HEADERS_STOP, &at, "allow_on_headers_stop_iteration is true");
         }
-        let plain = self.unit.roots.iter().all(|root| matches!(kind(root), Kind::Bootstrap | Kind::Resources));
-        if let Some(at) = wasm.code().and_then(|code| code.get("remote")).filter(|_| plain) {
+        // Beside a control plane's proxy there is an agent that fetches it.
+        if let Some(at) = wasm.code().and_then(|code| code.get("remote")).filter(|_| !self.bootstraps.is_empty()) {
             self.add(&rules::REMOTE_CODE, &at, "Envoy itself fetches the module");
         }
     }

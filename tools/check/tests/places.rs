@@ -1,0 +1,184 @@
+//! Policy documents are found wherever they stand, and what is wrong with them has its place in the file.
+
+// Clippy allows it in test functions only, and not in the helpers that they share.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+/// Runs the program over files with these texts, in a folder of their own.
+fn check(arguments: &[&str], files: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let names = files.iter().map(|(name, _)| name);
+    let program = env!("CARGO_BIN_EXE_holdfast-check");
+    Command::new(program).args(arguments).args(names).current_dir(folder.path()).output().unwrap()
+}
+
+/// The lines of errors, without the count.
+fn errors(files: &[(&str, &str)]) -> Vec<String> {
+    let output = check(&[], files);
+    let text = String::from_utf8(output.stderr).unwrap();
+    text.lines().filter(|line| !line.ends_with(" error") && !line.ends_with(" errors")).map(str::to_owned).collect()
+}
+
+fn report(files: &[(&str, &str)]) -> Value {
+    serde_json::from_slice(&check(&["--format", "json"], files).stdout).unwrap()
+}
+
+const FILTER: &str = r#"
+    "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+    config:
+      name: holdfast
+      root_id: holdfast
+      failure_policy: FAIL_RELOAD
+      vm_config: {vm_id: holdfast, code: {local: {filename: /etc/envoy/holdfast.wasm}}}
+"#;
+
+/// A discovery response with the filter and this configuration.
+fn response(configuration: &str) -> String {
+    let type_ = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+    format!(
+        "resources:\n- \"@type\": {type_}\n  name: orders\n  typed_config:{FILTER}      configuration: {configuration}\n"
+    )
+}
+
+#[test]
+fn a_document_in_quotes_has_its_places() {
+    let wrong = r#"{"@type": type.googleapis.com/google.protobuf.StringValue, value: "{\"policies\": [{\"name\": \"a\", \"breaker\": {\"failure_rate\": 140}}]}"}"#;
+    let lines = errors(&[("ecds.yaml", &response(wrong))]);
+    let column = "      configuration: ".len() + wrong.find(r#"\"failure_rate"#).unwrap() + 1;
+    let place = format!(
+        "ecds.yaml:11:{column}: resource orders: policies[0].breaker.failure_rate: must be within 0..=100, was 140"
+    );
+    assert_eq!(lines, [place]);
+
+    let single = wrong.replace(r#"value: ""#, "value: '").replace(r#"}]}"}"#, "}]}'}").replace(r#"\""#, "\"");
+    let lines = errors(&[("ecds.yaml", &response(&single))]);
+    let column = "      configuration: ".len() + single.find("\"failure_rate").unwrap() + 1;
+    assert!(lines.first().unwrap().starts_with(&format!("ecds.yaml:11:{column}: ")), "{lines:?}");
+}
+
+#[test]
+fn what_breaks_json_has_its_place_in_the_file() {
+    let text = "\n        \"@type\": type.googleapis.com/google.protobuf.StringValue\n        value: |\n          {\"policies\": [\n            {\"name\": \"a\"},\n          ]}";
+    let lines = errors(&[("ecds.yaml", &response(text))]);
+    assert_eq!(lines, ["ecds.yaml:16:11: resource orders: document: not valid JSON: trailing comma"]);
+}
+
+#[test]
+fn bytes_are_read_too() {
+    // {"policies": [{"name": "A"}]}
+    let bytes =
+        "{\"@type\": type.googleapis.com/google.protobuf.BytesValue, value: eyJwb2xpY2llcyI6IFt7Im5hbWUiOiAiQSJ9XX0=}";
+    let lines = errors(&[("ecds.yaml", &response(bytes))]);
+    let column = "      configuration: ".len() + bytes.find("eyJ").unwrap() + 1;
+    assert_eq!(lines.len(), 1);
+    let start = format!("ecds.yaml:11:{column}: resource orders: policies[0].name: must be 1 to 63 characters");
+    assert!(lines.first().unwrap().starts_with(&start), "{lines:?}");
+}
+
+#[test]
+fn a_config_map_holds_documents() {
+    let inner: String =
+        response("{\"@type\": type.googleapis.com/google.protobuf.StringValue, value: '{\"policies\": 1}'}")
+            .lines()
+            .map(|line| format!("    {line}\n"))
+            .collect();
+    let map = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: edge}}\ndata:\n  envoy.yaml: |\n{inner}  policy.json: |\n    {{\"policies\": []\n"
+    );
+    let lines = errors(&[("map.yaml", &map)]);
+    let [first, second] = lines.as_slice() else { panic!("{lines:?}") };
+    assert!(first.starts_with("map.yaml:16:"), "{first}");
+    assert!(first.contains(": data[\"envoy.yaml\"], resource orders: policies: must be a list of policies"), "{first}");
+    assert!(second.starts_with("map.yaml:18:20:"), "{second}");
+    assert!(second.contains(": data[\"policy.json\"]: document: not valid JSON: EOF"), "{second}");
+}
+
+#[test]
+fn several_documents_of_a_file_are_all_found() {
+    let plugin = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: NAME}\nspec:\n  pluginName: holdfast\n  pluginConfig: {policies: [{name: NAME, breaker: {}}]}\n";
+    let first = plugin.replace("NAME", "one");
+    let second = plugin.replace("NAME", "TWO");
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\n";
+    let lines = errors(&[("all.yaml", &format!("{service}---\n{first}---\n{second}"))]);
+    assert_eq!(lines.len(), 1);
+    assert!(lines.first().unwrap().starts_with("all.yaml:17:30: WasmPlugin TWO: policies[0].name: "), "{lines:?}");
+
+    let output = check(&[], &[("all.yaml", &format!("{service}---\n{first}---\n{}", plugin.replace("NAME", "two")))]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.starts_with("all.yaml: valid, 2 policies in 2 documents, no warnings\n\nWasmPlugin one, line 10:\n"),
+        "{text}"
+    );
+    assert!(text.contains("\nWasmPlugin two, line 17:\n"), "{text}");
+
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n- {}", plugin.replace("NAME", "X").replace('\n', "\n  "));
+    let lines = errors(&[("list.yaml", &list)]);
+    assert!(lines.first().unwrap().starts_with("list.yaml:9:32: WasmPlugin X: policies[0].name: "), "{lines:?}");
+}
+
+#[test]
+fn a_bootstrap_may_be_json_and_in_camel_case() {
+    let wasm = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+        "config": {"rootId": "holdfast", "failurePolicy": "FAIL_OPEN", "vmConfig": {"vmId": "holdfast"}, "configuration": {
+            "@type": "type.googleapis.com/google.protobuf.StringValue", "value": "{\"policies\": [{\"name\": \"a\", \"breaker\": {}}]}"}},
+    });
+    let router = json!({"name": "envoy.filters.http.router"});
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "httpFilters": [router, {"name": "holdfast", "typedConfig": wasm}],
+    });
+    let filters = json!([{"filters": [{"typedConfig": manager}]}]);
+    let bootstrap = json!({"staticResources": {"listeners": [{"name": "in", "filterChains": filters}]}});
+    let report = report(&[("envoy.json", &serde_json::to_string_pretty(&bootstrap).unwrap())]);
+    let findings = report["files"][0]["findings"].as_array().unwrap();
+    let rules: Vec<&str> = findings.iter().map(|finding| finding["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, ["stats-tags", "request-seat-order", "failure-policy"]);
+    assert_eq!(report["files"][0]["documents"][0]["policies"], 1);
+}
+
+#[test]
+fn files_of_discovery_are_looked_at_together() {
+    let base = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rules/base.yaml")).unwrap();
+    let (listeners, clusters) = base.split_once("  clusters:\n").unwrap();
+    let typed = |name: &str| format!("\"@type\": type.googleapis.com/envoy.config.{name}");
+    let bootstrap = format!(
+        "{listeners}dynamic_resources:\n  cds_config: {{path_config_source: {{path: cds.yaml}}, resource_api_version: V3}}\n"
+    );
+    let clusters =
+        clusters.replacen("  - name: orders\n", &format!("  - {}\n    name: orders\n", typed("cluster.v3.Cluster")), 1);
+    let good = format!("resources:\n{clusters}");
+    let both = |cds: &str| report(&[("envoy.yaml", &bootstrap), ("cds.yaml", cds)]);
+    assert_eq!(both(&good)["errors"], 0, "{:#}", both(&good));
+    assert_eq!(both(&good)["warnings"], 0, "{:#}", both(&good));
+
+    let other = both(&good.replace("vm_id: holdfast", "vm_id: other"));
+    assert_eq!(other["files"][1]["findings"][0]["rule"], "vm-id");
+    let renamed = both(&good.replace("name: orders", "name: order"));
+    let rules: Vec<&Value> =
+        renamed["files"][0]["findings"].as_array().unwrap().iter().map(|one| &one["rule"]).collect();
+    assert_eq!(rules, ["match-cluster"]);
+    // Without the file nothing is said of clusters.
+    assert_eq!(report(&[("envoy.yaml", &bootstrap)])["files"][0]["findings"], json!([]));
+}
+
+#[test]
+fn strict_and_unreadable_files_have_their_exit_codes() {
+    let doubtful = r#"{"policies": [{"name": "a"}]}"#;
+    assert_eq!(check(&[], &[("a.json", doubtful)]).status.code(), Some(0));
+    assert_eq!(check(&["--strict"], &[("a.json", doubtful)]).status.code(), Some(1));
+    assert_eq!(check(&["--strict"], &[("a.json", r#"{"policies": []}"#)]).status.code(), Some(0));
+    let output = check(&["--format", "json", "none.yaml"], &[("a.json", "{}")]);
+    assert_eq!(output.status.code(), Some(2));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["files"][0]["unreadable"].as_str().unwrap().contains("No such file"), "{report}");
+    assert_eq!(report["files"][1]["findings"][0]["path"], "policies");
+    assert_eq!((&report["errors"], &report["warnings"]), (&json!(1), &json!(0)));
+}

@@ -85,5 +85,6 @@ dist_tests() {
   [[ ! -x $cache/helm/helm ]] || export HOLDFAST_HELM=$cache/helm/helm
   verify_release
   ensure_cyclonedx
-  HOLDFAST_RELEASE=$release HOLDFAST_CYCLONEDX=$cyclonedx native_tests dist "$(nproc)" --test dist
+  ensure_envoy
+  HOLDFAST_RELEASE=$release HOLDFAST_CYCLONEDX=$cyclonedx HOLDFAST_ENVOY=$envoy native_tests dist "$(nproc)" --test dist
 }

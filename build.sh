@@ -99,9 +99,10 @@ target_bench() {
   esac
 }
 
-#: check FILE...    says whether policy documents are valid, and what is wrong with them
+#: check FILE...    says whether policy documents are valid, by themselves or in a configuration, and what is wrong around them
 #: check --reference  prints the reference of all keys of a policy, which is docs/policy.md
 #: check --schema   prints the JSON Schema of policy documents, which is docs/policy.schema.json
+#: check --rules    prints the table of what else is looked at, which is in docs/check.md
 target_check() {
   cd "$caller_dir" # a relative FILE is the caller's
   cargo run -q --manifest-path "$root/Cargo.toml" -p holdfast-check -- "$@"

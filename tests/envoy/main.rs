@@ -9,8 +9,11 @@ mod agent;
 mod alerting;
 mod breaker;
 mod chains;
+mod checked;
 mod configuration;
 mod dashboard;
+#[path = "../../tools/check/tests/common/edited.rs"]
+mod edited;
 mod fallback;
 mod gateway;
 mod gateway_fixture;

@@ -25,9 +25,9 @@ async fn envoy_takes_the_configuration_with_nothing_wrong() {
 async fn envoy_refuses_what_is_said_to_be_refused() {
     let mut refused = 0;
     for one in edited::all(&folder()).iter().filter(|one| one.fate != Fate::Taken) {
-        let error = Envoy::validate(placed(&one.text)).await.expect_err(&one.rule);
+        let error = Envoy::validate(placed(&one.text)).await.expect_err(&one.name);
         let said = error.log.contains("error initializing configuration");
-        assert_eq!(said, one.fate == Fate::Refused, "{}: {}", one.rule, error.log);
+        assert_eq!(said, one.fate == Fate::Refused, "{}: {}", one.name, error.log);
         refused += 1;
     }
     assert!(refused >= 14, "{refused}");

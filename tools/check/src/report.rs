@@ -79,7 +79,7 @@ impl Report {
             units.add(&texts, root, filters, plugins, alone);
         }
         let discovered = units.discovered();
-        for unit in units.all() {
+        for unit in units.with_holdfast() {
             findings.extend(assembly::check(&texts, unit, &checked, &discovered));
         }
         let mut empty = vec![true; texts.files.len()];
@@ -103,7 +103,15 @@ impl Report {
             });
         }
         findings.sort_by_key(|finding| (finding.file, finding.at.is_none(), finding.at));
-        findings.dedup();
+        // Two ways to a cluster find the same.
+        let mut once: Vec<Finding> = Vec::new();
+        for finding in findings {
+            let same_place = once.iter().rev().take_while(|other| (other.file, other.at) == (finding.file, finding.at));
+            if !same_place.into_iter().any(|other| *other == finding) {
+                once.push(finding);
+            }
+        }
+        let findings = once;
         Report { files: texts.files, unreadable, documents: read, findings }
     }
 

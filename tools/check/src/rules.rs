@@ -96,7 +96,7 @@ rules! {
         "put `override_host` around the cluster's load balancing policy";
     STEERING_HEADER = "steering-header", Error,
         "`override_host` does not follow the header `x-holdfast-hosts`",
-        "write `override_host_sources: [{header: x-holdfast-hosts}]`, as the first source";
+        "write `override_host_sources: [{header: x-holdfast-hosts}]`";
     STEERING_ORDER = "steering-order", Error,
         "`override_host` is not the first of the policies, and Envoy takes the first that it knows",
         "put it first, with the others in its `fallback_policy`";

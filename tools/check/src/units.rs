@@ -63,15 +63,19 @@ impl<'a> Units<'a> {
         filters.filter_map(|wasm| Some((wasm.extension?, wasm.clone()))).collect()
     }
 
+    /// Those that have the module somewhere.
+    pub fn with_holdfast(&self) -> impl Iterator<Item = &Unit<'a>> {
+        self.all().filter(|unit| !unit.filters.is_empty() || !unit.plugins.is_empty() || discovers(unit))
+    }
+
     /// The units.
-    pub fn all(&self) -> impl Iterator<Item = &Unit<'a>> {
+    fn all(&self) -> impl Iterator<Item = &Unit<'a>> {
         self.bootstraps.iter().chain(std::iter::once(&self.resources)).chain(self.files.iter().map(|(_, unit)| unit))
     }
 
     /// The files that are about Holdfast: policy documents, and all of a unit that has the module somewhere.
     pub fn files_with_holdfast(&self, texts: &Texts) -> Vec<usize> {
-        let has = |unit: &&Unit<'a>| !unit.filters.is_empty() || !unit.plugins.is_empty() || discovers(unit);
-        let files = self.all().filter(has).flat_map(|unit| unit.roots.iter().map(|root| texts.file(root)));
+        let files = self.with_holdfast().flat_map(|unit| unit.roots.iter().map(|root| texts.file(root)));
         files.chain(self.alone.iter().copied()).collect()
     }
 }

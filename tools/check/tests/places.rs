@@ -30,6 +30,9 @@ fn report(files: &[(&str, &str)]) -> Value {
     serde_json::from_slice(&check(&["--format", "json"], files).stdout).unwrap()
 }
 
+/// The type of a configuration that is a text.
+const STRING: &str = "type.googleapis.com/google.protobuf.StringValue";
+
 const FILTER: &str = r#"
     "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
     config:
@@ -49,7 +52,9 @@ fn response(configuration: &str) -> String {
 
 #[test]
 fn a_document_in_quotes_has_its_places() {
-    let wrong = r#"{"@type": type.googleapis.com/google.protobuf.StringValue, value: "{\"policies\": [{\"name\": \"a\", \"breaker\": {\"failure_rate\": 140}}]}"}"#;
+    let document = r#"{\"policies\": [{\"name\": \"a\", \"breaker\": {\"failure_rate\": 140}}]}"#;
+    let wrong = format!("{{\"@type\": {STRING}, value: \"{document}\"}}");
+    let wrong = wrong.as_str();
     let lines = errors(&[("ecds.yaml", &response(wrong))]);
     let column = "      configuration: ".len() + wrong.find(r#"\"failure_rate"#).unwrap() + 1;
     let place = format!(
@@ -65,8 +70,9 @@ fn a_document_in_quotes_has_its_places() {
 
 #[test]
 fn what_breaks_json_has_its_place_in_the_file() {
-    let text = "\n        \"@type\": type.googleapis.com/google.protobuf.StringValue\n        value: |\n          {\"policies\": [\n            {\"name\": \"a\"},\n          ]}";
-    let lines = errors(&[("ecds.yaml", &response(text))]);
+    let document = "          {\"policies\": [\n            {\"name\": \"a\"},\n          ]}";
+    let text = format!("\n        \"@type\": {STRING}\n        value: |\n{document}");
+    let lines = errors(&[("ecds.yaml", &response(&text))]);
     assert_eq!(lines, ["ecds.yaml:16:11: resource orders: document: not valid JSON: trailing comma"]);
 }
 
@@ -90,7 +96,8 @@ fn a_config_map_holds_documents() {
             .map(|line| format!("    {line}\n"))
             .collect();
     let map = format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: edge}}\ndata:\n  envoy.yaml: |\n{inner}  policy.json: |\n    {{\"policies\": []\n"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: edge}}\ndata:\n  envoy.yaml: |\n\
+         {inner}  policy.json: |\n    {{\"policies\": []\n"
     );
     let lines = errors(&[("map.yaml", &map)]);
     let [first, second] = lines.as_slice() else { panic!("{lines:?}") };
@@ -102,7 +109,8 @@ fn a_config_map_holds_documents() {
 
 #[test]
 fn several_documents_of_a_file_are_all_found() {
-    let plugin = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: NAME}\nspec:\n  pluginName: holdfast\n  pluginConfig: {policies: [{name: NAME, breaker: {}}]}\n";
+    let plugin = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: NAME}\n\
+                  spec:\n  pluginName: holdfast\n  pluginConfig: {policies: [{name: NAME, breaker: {}}]}\n";
     let first = plugin.replace("NAME", "one");
     let second = plugin.replace("NAME", "TWO");
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\n";
@@ -128,7 +136,7 @@ fn a_bootstrap_may_be_json_and_in_camel_case() {
     let wasm = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
         "config": {"rootId": "holdfast", "failurePolicy": "FAIL_OPEN", "vmConfig": {"vmId": "holdfast"}, "configuration": {
-            "@type": "type.googleapis.com/google.protobuf.StringValue", "value": "{\"policies\": [{\"name\": \"a\", \"breaker\": {}}]}"}},
+            "@type": STRING, "value": "{\"policies\": [{\"name\": \"a\", \"breaker\": {}}]}"}},
     });
     let router = json!({"name": "envoy.filters.http.router"});
     let manager = json!({

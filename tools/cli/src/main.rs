@@ -20,7 +20,7 @@ const TOOLS: [Tool; 3] = [
     },
     Tool {
         name: "check",
-        about: "Says whether policy documents are valid, what is wrong with them, and what they will do",
+        about: "Says what is wrong with policy documents and with the configuration around them, or what they will do",
         run: holdfast_check::run,
     },
     Tool {

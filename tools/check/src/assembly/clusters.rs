@@ -80,9 +80,8 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// Whether the first source of an `override_host` is Holdfast's header.
+/// Whether an `override_host` has Holdfast's header among its sources.
 pub fn follows(policy: &At<'_>) -> bool {
     let sources = policy.list("override_host_sources");
-    let header = sources.first().and_then(|source| source.text("header"));
-    header.is_some_and(|header| header.eq_ignore_ascii_case(HOSTS))
+    sources.iter().filter_map(|source| source.text("header")).any(|header| header.eq_ignore_ascii_case(HOSTS))
 }

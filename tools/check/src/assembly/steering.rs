@@ -26,7 +26,12 @@ impl<'a> Assembly<'a, '_> {
                     let problem = format!("no override_host for outlier of policy {name}");
                     found.push((&rules::STEERING_MISSING, cluster.at.clone(), problem));
                 }
-                None => {}
+                None => {
+                    if let Some(steering) = cluster.override_host().filter(|steering| !follows(steering)) {
+                        let problem = format!("does not follow {HOSTS}");
+                        found.push((&rules::STEERING_HEADER, sources(&steering), problem));
+                    }
+                }
             }
             if let Some(own) = cluster.at.get("outlier_detection").filter(|own| !is_switched_off(own)) {
                 let problem = format!("outlier_detection beside outlier of policy {name}");
@@ -48,11 +53,11 @@ impl<'a> Assembly<'a, '_> {
     fn balancing(&mut self, cluster: &Cluster<'a>) {
         let Some(steering) = cluster.override_host() else { return };
         if !follows(&steering) {
-            let at = steering.get("override_host_sources").unwrap_or_else(|| steering.clone());
             // Another header is another's business where Holdfast has no seat.
-            if cluster.seat().is_some() || self.unit.plugins.len() + self.unit.filters.len() > 0 {
-                self.add(&rules::STEERING_HEADER, &at, format!("does not follow {HOSTS} first"));
+            if cluster.seat().is_none() {
+                return;
             }
+            self.add(&rules::STEERING_HEADER, &sources(&steering), format!("does not follow {HOSTS}"));
         }
         if !cluster.balancing().first().is_some_and(|first| first.is("OverrideHost")) {
             self.add(&rules::STEERING_ORDER, &steering, "override_host is not the first policy");
@@ -105,6 +110,11 @@ impl<'a> Assembly<'a, '_> {
             }
         }
     }
+}
+
+/// Where a policy has its headers from.
+fn sources<'a>(steering: &At<'a>) -> At<'a> {
+    steering.get("override_host_sources").unwrap_or_else(|| steering.clone())
 }
 
 /// Whether a check of Holdfast's own has to reach its host.

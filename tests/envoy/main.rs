@@ -12,6 +12,7 @@ mod chains;
 mod checked;
 mod configuration;
 mod dashboard;
+#[allow(dead_code, reason = "the tests of `check` read the rest of it")]
 #[path = "../../tools/check/tests/common/edited.rs"]
 mod edited;
 mod fallback;

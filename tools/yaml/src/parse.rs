@@ -1,5 +1,6 @@
 //! Reading a text into values with places.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
@@ -43,17 +44,15 @@ const MOST_DEPTH: usize = 200;
 ///
 /// The first place at which it is no YAML, has a key twice, or nests deeper than 200.
 pub fn parse(text: &str) -> Result<Vec<Document>, Syntax> {
-    let mut builder = Builder {
-        text,
-        offsets: offsets(text),
-        open: Vec::new(),
-        anchors: HashMap::new(),
-        aliased: Vec::new(),
-        nodes: 0,
+    let (read, offsets) = match one_escape_each(text) {
+        Some((read, offsets)) => (Cow::Owned(read), Some(offsets)),
+        None => (Cow::Borrowed(text), offsets(text)),
     };
+    let mut builder =
+        Builder { text, offsets, open: Vec::new(), anchors: HashMap::new(), aliased: Vec::new(), nodes: 0 };
     let mut documents = Vec::new();
     let mut root: Option<Node> = None;
-    for event in Parser::new_from_str(text) {
+    for event in Parser::new_from_str(&read) {
         let (event, span) = event.map_err(|error| Syntax {
             at: position(&Span::empty(*error.marker())),
             problem: error.info().to_owned(),
@@ -82,6 +81,38 @@ pub fn parse(text: &str) -> Result<Vec<Document>, Syntax> {
 
 fn position(span: &Span) -> Position {
     Position { line: span.start.line(), column: span.start.col() + 1 }
+}
+
+/// JSON writes a character outside of the basic plane as two escapes, which YAML has no word for. Gives the text with one YAML escape
+/// in place of each such pair, and for each of its characters the byte of `text` that it comes from; none where there is no pair.
+fn one_escape_each(text: &str) -> Option<(String, Vec<usize>)> {
+    if !text.contains("\\ud") && !text.contains("\\uD") {
+        return None;
+    }
+    let unit = |at: usize| {
+        let hex = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(hex, 16).ok()
+    };
+    let (mut read, mut offsets, mut at) = (String::with_capacity(text.len()), Vec::with_capacity(text.len()), 0);
+    let mut escaped = false;
+    while let Some(next) = text.get(at..).and_then(|rest| rest.chars().next()) {
+        let pair = unit(at).zip(unit(at + 6)).filter(|_| !escaped);
+        let pair =
+            pair.and_then(|(high, low)| char::decode_utf16([high, low]).next()?.ok().filter(|c| c.len_utf16() == 2));
+        if let Some(c) = pair {
+            let escape = format!("\\U{:08X}", u32::from(c));
+            offsets.extend(std::iter::repeat_n(at, escape.len()));
+            read.push_str(&escape);
+            at += 12;
+            continue;
+        }
+        escaped = next == '\\' && !escaped;
+        offsets.push(at);
+        read.push(next);
+        at += next.len_utf8();
+    }
+    offsets.push(text.len());
+    Some((read, offsets))
 }
 
 /// The byte at which each character begins, and the end: the parser counts characters.

@@ -90,3 +90,14 @@ fn a_place_in_a_document_within_is_one_of_the_file() {
     assert_eq!(inner(&["a", "folded"], 1, 1), "6:11");
     assert_eq!(inner(&["a", "quoted"], 1, 2), "8:11");
 }
+
+#[test]
+fn json_may_write_a_character_as_two_escapes() {
+    let text = r#"{"a": "x\ud83d\uDE00y", "b": "\\ud83d\\ude00", "c": "\u00e9"}"#;
+    let node = root(text);
+    let expected: serde_norway::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(node.value(), expected);
+    assert_eq!(node.get("a").unwrap().text(), Some("x\u{1f600}y"));
+    let bytes = |key: &str| text.get(node.get(key).unwrap().span.clone()).unwrap();
+    assert_eq!((bytes("a"), bytes("c")), (r#""x\ud83d\uDE00y""#, r#""\u00e9""#));
+}

@@ -114,6 +114,15 @@ fn what_envoy_refuses_is_an_error() {
 }
 
 #[test]
+fn the_page_shows_a_report_as_it_is() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/check.md")).unwrap();
+    let edits = edited::all(&folder());
+    let one = edits.iter().find(|one| one.name == "outlier-detection").unwrap();
+    let report = String::from_utf8(check(&["--format", "json", "-"], &one.text).stdout).unwrap();
+    assert!(page.contains(&report.replace("standard input", "envoy.yaml")), "{report}");
+}
+
+#[test]
 fn the_page_has_the_table_of_the_rules() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/check.md")).unwrap();
     let table = String::from_utf8(check(&["--rules"], "").stdout).unwrap();

@@ -158,6 +158,9 @@ rules! {
         "`internal_address_config` covers all addresses: every client counts as internal, and may send \
          `x-holdfast-hosts` and `x-envoy-*`",
         "list the addresses of your own proxies alone";
+    MIRROR = "mirror", Hint,
+        "a mirror gets `x-holdfast-hosts` too, unless its cluster has an attempt seat, which takes it off",
+        "give the mirror's cluster an attempt seat";
     STATS_MATCHER = "stats-matcher", Warning,
         "the `stats_matcher` drops `wasmcustom.holdfast.*`: no metrics, and workers learn of changes late",
         "let the prefix `wasmcustom.holdfast.` through";

@@ -2,7 +2,8 @@
 
 use super::Assembly;
 use super::clusters::HOSTS;
-use super::managers::reach;
+use super::managers::{leads_to, reach};
+use super::seats::has_attempt_seat;
 use crate::rules;
 use crate::rules::Rule;
 use crate::texts::At;
@@ -26,6 +27,19 @@ impl<'a> Assembly<'a, '_> {
                 let listed = routes.list("internal_only_headers");
                 if !listed.iter().any(|name| name.node.text().is_some_and(|name| name.eq_ignore_ascii_case(HOSTS))) {
                     found.push((&rules::INTERNAL_ONLY_HEADERS, routes.clone(), format!("clients may send {HOSTS}")));
+                }
+            }
+            for (host, action) in manager.actions() {
+                let leads = steered.iter().any(|name| leads_to(&action, name));
+                for mirror in action.list("request_mirror_policies").iter().chain(&host.list("request_mirror_policies"))
+                {
+                    let name = mirror.text("cluster").unwrap_or_default();
+                    let bare = self.clusters.iter().any(|cluster| {
+                        cluster.name == name && !has_attempt_seat(cluster, manager) && manager.seats().next().is_some()
+                    });
+                    if leads && bare {
+                        found.push((&rules::MIRROR, mirror.clone(), format!("the hosts of {name} get {HOSTS}")));
+                    }
                 }
             }
             let addresses = manager.at.get("internal_address_config");

@@ -1,6 +1,7 @@
 //! Prints the resources that put Holdfast before a service: it reads those that the service has already, so that nothing that
 //! they say is lost where a patch replaces it.
 
+mod document;
 mod documents;
 mod envoy;
 mod facts;
@@ -14,6 +15,7 @@ mod request;
 mod service;
 mod standalone;
 pub mod wrap;
+mod written;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

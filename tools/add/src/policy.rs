@@ -1,14 +1,13 @@
 //! The policy document: the user's, or one with every default; bound to the clusters that the resources are about.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use holdfast_policy::config;
 use holdfast_policy::document::Document;
 use holdfast_policy::glob::Glob;
-use holdfast_yaml::Position;
 use serde_norway::{Mapping, Value};
 
+use crate::document::{self, Failure};
 use crate::json;
 use crate::place::Report;
 
@@ -57,28 +56,17 @@ pub enum Side {
 
 /// The document of a file, JSON or YAML, each policy that names no cluster bound to the targets' clusters.
 pub fn from_file(file: &str, targets: &[Target], report: &mut Report) -> Option<Policy> {
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => {
-            report.wrong(format!("{file}: cannot be read: {error}"));
+    let mut value: Value = match document::read(file) {
+        Ok(json) => serde_json::from_str(&json).ok()?,
+        Err(Failure::Invalid(lines)) => {
+            lines.into_iter().for_each(|line| report.wrong(line));
+            return None;
+        }
+        Err(Failure::Inaccessible(line)) => {
+            report.wrong(line);
             return None;
         }
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let root = match holdfast_yaml::parse(text) {
-        Ok(documents) => documents.into_iter().find_map(|document| document.root),
-        Err(error) => {
-            report.wrong(format!("{file}:{}: is neither JSON nor YAML: {}", error.at, error.problem));
-            return None;
-        }
-    };
-    let start = Position { line: 1, column: 1 };
-    let within = |path: &str| format!("{file}:{}: ", root.as_ref().map_or(start, |root| root.find(path)));
-    let json = match root.as_ref().filter(|_| serde_json::from_str::<serde_json::Value>(text).is_err()) {
-        Some(root) => json::pretty(&root.value()),
-        None => text.to_owned(),
-    };
-    let mut value = valid(&json, &within, report)?;
     bind(file, &mut value, targets, report);
     finished(file, &value, targets, report)
 }

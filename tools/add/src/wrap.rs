@@ -2,35 +2,24 @@
 //! checked first.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, value_parser};
-use holdfast_policy::config;
-use holdfast_yaml::Node;
-use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
+use crate::document::{self, Failure};
 use crate::envoy::seat::{Module, Seat, response};
-use crate::say;
+use crate::{say, written};
 
 /// Where the module is unless another place is said.
 const MODULE: &str = "/etc/envoy/holdfast.wasm";
 
 /// How much of the document's SHA-256 is its version: as many hexadecimal digits as nobody mistakes.
 const VERSION: usize = 16;
-
-/// What became of it.
-enum Failure {
-    /// The document is wrong: what is wrong with it, a line each.
-    Invalid(Vec<String>),
-    /// A file could not be read or written.
-    Inaccessible(String),
-}
 
 /// Runs the command with these arguments; the first one is the name that it is called by.
 pub fn run(arguments: &[OsString]) -> ExitCode {
@@ -107,7 +96,7 @@ fn wrap(matches: &ArgMatches) -> Result<String, Failure> {
             let message = "the request seat needs the file with its POLICY";
             command().error(ErrorKind::MissingRequiredArgument, message).exit()
         }
-        (_, file) => file.map(document).transpose()?,
+        (_, file) => file.map(document::read).transpose()?,
     };
     let seat = policy.as_deref().map_or(Seat::Attempt, Seat::Request);
     let name = text("name").map_or_else(|| format!("holdfast-{}", seat.name()), str::to_owned);
@@ -124,8 +113,7 @@ fn wrap(matches: &ArgMatches) -> Result<String, Failure> {
             return Err(Failure::Inaccessible(format!("{}: {problem}", output.display())));
         }
     };
-    replace(output, &made)
-        .map_err(|error| Failure::Inaccessible(format!("{}: cannot be written: {error}", output.display())))?;
+    written::all(&[(&output.to_string_lossy(), &made)]).map_err(Failure::Inaccessible)?;
     Ok(format!("{}: written, version {version}\n", output.display()))
 }
 
@@ -133,87 +121,4 @@ fn wrap(matches: &ArgMatches) -> Result<String, Failure> {
 fn version(document: &str) -> String {
     let digest = Sha256::digest(document);
     digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().chars().take(VERSION).collect()
-}
-
-/// The document of a file, valid and as JSON.
-fn document(file: &str) -> Result<String, Failure> {
-    let (name, bytes) = if file == "-" {
-        let mut bytes = Vec::new();
-        ("standard input", io::stdin().read_to_end(&mut bytes).map(|_| bytes))
-    } else {
-        (file, fs::read(file))
-    };
-    let bytes = bytes.map_err(|error| Failure::Inaccessible(format!("{name}: cannot be read: {error}")))?;
-    let wrong = |line: String| Failure::Invalid(vec![line]);
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-        wrong(format!("{name}:{line}: is not UTF-8 text"))
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-
-    let parsed = holdfast_yaml::parse(text);
-    let (json, root) = match (serde_json::from_str::<IgnoredAny>(text), parsed) {
-        // As it stands there, so that whoever reads Envoy's configuration finds it again.
-        (Ok(_), parsed) => (text.to_owned(), parsed.map(|documents| documents.into_iter().find_map(|one| one.root))),
-        (Err(error), Err(_)) if text.trim_start().starts_with('{') => {
-            let problem = error.to_string();
-            let problem = problem.split(" at line ").next().unwrap_or_default();
-            let column = error.column().max(1);
-            return Err(wrong(format!("{name}:{}:{column}: document: {problem}", error.line())));
-        }
-        (Err(_), parsed) => {
-            let root = only(parsed.map_err(|error| wrong(format!("{name}:{error}")))?, name)?;
-            (serde_json::to_string_pretty(&root.value()).unwrap_or_default(), Ok(Some(root)))
-        }
-    };
-    let place = |path: &str| match &root {
-        Ok(Some(root)) => format!(":{}", root.find(path)),
-        // JSON may have a key twice. What else is no YAML says nothing of the policies.
-        Err(error) if error.problem.starts_with("the key ") => format!(":{}", error.at),
-        _ => String::new(),
-    };
-    let errors = match config::parse(json.as_bytes()) {
-        Ok(_) => return Ok(json),
-        Err(errors) => errors,
-    };
-    let listed = errors.listed().iter();
-    let mut lines: Vec<String> = listed.map(|error| format!("{name}{}: {error}", place(&error.path))).collect();
-    if errors.unlisted() > 0 {
-        lines.push(format!("{name}: and {} more", errors.unlisted()));
-    }
-    Err(Failure::Invalid(lines))
-}
-
-/// The one document of a file.
-fn only(documents: Vec<holdfast_yaml::Document>, name: &str) -> Result<Node, Failure> {
-    let mut roots = documents.into_iter().filter_map(|document| document.root);
-    match (roots.next(), roots.next()) {
-        (Some(root), None) => Ok(root),
-        (None, _) => Err(Failure::Invalid(vec![format!("{name}:1:1: holds no document")])),
-        (_, Some(second)) => {
-            Err(Failure::Invalid(vec![format!("{name}:{}: is a second document, where one is taken", second.start)]))
-        }
-    }
-}
-
-/// Puts `text` in the place of what `path` holds: whoever reads the file finds the one or the other, and nothing between.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(".new");
-    let fresh = path.with_file_name(hidden);
-    let written = || {
-        let mut file = File::create(&fresh)?;
-        if let Ok(before) = fs::metadata(path) {
-            file.set_permissions(before.permissions())?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    written().inspect_err(|_| {
-        let _ = fs::remove_file(&fresh);
-    })
 }

@@ -3,7 +3,9 @@
 // Clippy allows it in test functions only, and not in the helpers that they share.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn run(arguments: &[&str], input: &str) -> Output {
@@ -40,4 +42,23 @@ fn help_is_the_programs_or_the_commands() {
     let wrong = run(&["chek"], "");
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8(wrong.stderr).unwrap().contains("chek"));
+}
+
+/// What one command makes the other one takes, whatever configuration it began with.
+#[test]
+fn check_finds_nothing_wrong_with_what_add_makes() {
+    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/add/shapes");
+    let mut seen = 0;
+    for entry in fs::read_dir(&shapes).unwrap() {
+        let file = entry.unwrap().path();
+        if !file.extension().is_some_and(|ext| ext == "yaml" || ext == "json") {
+            continue;
+        }
+        let added = run(&["add", file.to_str().unwrap(), "--cluster", "orders", "--output", "-"], "");
+        assert!(added.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&added.stderr));
+        let checked = run(&["check", "-"], &String::from_utf8(added.stdout).unwrap());
+        assert_eq!(checked.status.code(), Some(0), "{}: {}", file.display(), String::from_utf8_lossy(&checked.stderr));
+        seen += 1;
+    }
+    assert!(seen >= 60, "{seen}");
 }

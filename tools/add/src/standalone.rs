@@ -82,7 +82,12 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
     let managers = reached(&asked);
     let present = managers.iter().find_map(holdfast::request_seat);
     let policy = match (&request.policy, &present) {
-        (Some(file), _) => policy::from_file(file, &targets, report),
+        (Some(file), present) => {
+            if let Some(seat) = present {
+                seat.takes_policy(files, report);
+            }
+            policy::from_file(file, &targets, report)
+        }
         (None, Some(seat)) => seat.updated(files, &targets, report),
         (None, None) => policy::by_default(&targets, Side::Calls, report),
     }?;

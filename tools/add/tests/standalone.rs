@@ -189,6 +189,25 @@ fn an_older_holdfast_is_brought_up_to_date() {
     assert!(text.contains("\"name\": \"billing\"") && text.contains("\"name\": \"orders\""), "{text}");
 }
 
+/// A seat that Envoy is told of later has its policy elsewhere.
+#[test]
+fn seats_that_come_by_discovery_stay_as_they_are() {
+    let output = add(&["envoy/live/envoy.yaml", "--cluster", "orders"]);
+    assert_eq!(
+        String::from_utf8(output.stdout.clone()).unwrap(),
+        "Nothing to change: Holdfast is there.\n",
+        "{}",
+        stderr(&output)
+    );
+    assert!(stderr(&output).contains("its policy comes by discovery and stays as it is"), "{}", stderr(&output));
+    let output = add(&["envoy/live/envoy.yaml", "--cluster", "orders", "--policy", "envoy/live/policy.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("so leave out --policy"), "{}", stderr(&output));
+    // A configuration that has all of it already is left alone too.
+    let output = add(&["envoy/envoy.yaml", "--cluster", "orders"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "Nothing to change: Holdfast is there.\n");
+}
+
 #[test]
 fn a_policy_of_ones_own_takes_the_place_of_the_default_one() {
     let directory = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use super::file::{At, File};
 use super::found::Manager;
 use crate::envoy::seat::{Module, Seat, VM_ID, codec, wasm};
 use crate::place::Report;
-use crate::policy::{self, Policy, Target};
+use crate::policy::{self, Policy, Side, Target};
 
 /// What a filter of ours is called where it is new.
 const NAME: &str = "holdfast";
@@ -41,17 +41,32 @@ pub fn request_seat<'a>(manager: &Manager<'a>) -> Option<Present<'a>> {
 }
 
 impl Present<'_> {
+    /// Whether Envoy is told of it later.
+    fn discovered(&self) -> bool {
+        self.filter.get("config_discovery").is_some()
+    }
+
+    /// A policy of another file cannot be put into it, if it is discovered.
+    pub fn takes_policy(&self, files: &[File], report: &mut Report) {
+        if let Some(file) = files.get(self.filter.file).filter(|_| self.discovered()) {
+            let problem = "its policy comes by discovery: `holdfast wrap` writes it into the file that Envoy follows, so leave out --policy";
+            report.error(&file.place(&self.filter.path), problem);
+        }
+    }
+
     /// Its policy document, with a policy for each target that it does not govern yet.
     pub fn updated(&self, files: &[File], targets: &[Target], report: &mut Report) -> Option<Policy> {
         let file = files.get(self.filter.file)?;
+        if self.discovered() {
+            let problem = "its policy comes by discovery and stays as it is: see to it that it governs these clusters";
+            report.warn(&file.place(&self.filter.path), problem);
+            return policy::by_default(targets, Side::Calls, report);
+        }
         let configuration = self.filter.at(&["typed_config", "config", "configuration"]);
         let Some(value) = configuration.as_ref().filter(|at| at.is("StringValue")).and_then(|at| at.get("value"))
         else {
-            let problem = if self.filter.get("config_discovery").is_some() {
-                "its policy comes by discovery: change the file that it follows, and leave this filter as it is"
-            } else {
-                "its policy cannot be read here: write it as a StringValue, or give another one with --policy"
-            };
+            let problem =
+                "its policy cannot be read here: write it as a StringValue, or give another one with --policy";
             report.error(&file.place(&self.filter.path), problem);
             return None;
         };
@@ -123,6 +138,9 @@ pub fn put_attempt_seat(filters: &mut Yaml, module: &Module) {
         return;
     };
     let ours = |filter: &Yaml| {
+        if is_discovered(filter) {
+            return true;
+        }
         let config = filter.get("typed_config").and_then(|config| config.get("config"));
         let id = |key: &str| config.and_then(|config| config.get(key)).map(Yaml::value);
         [id("root_id"), id("name")].into_iter().flatten().any(|value| value.as_str() == Some(NAME))
@@ -138,6 +156,9 @@ pub fn put_attempt_seat(filters: &mut Yaml, module: &Module) {
 /// A filter with all that Holdfast needs. What else it has stays, and so does a module that it has from a file, and a policy
 /// that says the same in other words.
 fn brought_up_to_date(filter: &mut Yaml, config: Yaml, policy: Option<&str>) {
+    if is_discovered(filter) {
+        return;
+    }
     let Some(present) = filter.get_mut("typed_config").and_then(|typed| typed.get_mut("config")) else {
         filter.set("", "typed_config", config);
         return;
@@ -165,6 +186,14 @@ fn brought_up_to_date(filter: &mut Yaml, config: Yaml, policy: Option<&str>) {
             key => present.set("", key, entry.value.clone()),
         }
     }
+}
+
+/// Whether it is one of ours that Envoy is told of later.
+fn is_discovered(filter: &Yaml) -> bool {
+    let name = filter.get("name").map(Yaml::value);
+    let ours = name.as_ref().and_then(serde_norway::Value::as_str).and_then(|name| name.split(['.', '-']).next())
+        == Some(NAME);
+    ours && filter.get("config_discovery").is_some()
 }
 
 fn is_attempt(configuration: Option<&serde_norway::Value>) -> bool {

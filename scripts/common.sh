@@ -33,6 +33,15 @@ scratch_dir() { # NAME
   printf '%s\n' "$scratch/$1"
 }
 
+# Whether a program was built from these sources. `seal` notes that it was.
+is_sealed() { # PROGRAM SOURCES
+  [[ -x $1 && $2 == "$(cat -- "$1.seal" 2>/dev/null)" ]]
+}
+
+seal() { # PROGRAM SOURCES
+  printf '%s\n' "$2" >"$1.seal"
+}
+
 # The program that the variable of this name names: looked up on the path; a relative path is the caller's.
 own_program() { # VARIABLE
   local found

@@ -38,18 +38,18 @@ gateway_inputs() { # CASE
 
 # A program of ours within a copy of Envoy Gateway's source: what it calls is internal there.
 ensure_gateway_translator() {
-  local source=$cache/gateway-$gateway_version/source seal
+  local source=$cache/gateway-$gateway_version/source sources
   have go || die "gateway builds Envoy Gateway's translators: install Go 1.26 or later (apt-get install golang)"
   gateway_translator=$cache/gateway-$gateway_version/holdfast-translate
-  seal=$gateway_translator.seal
-  [[ ! -x $gateway_translator || $(sha256sum <"$root/tests/gateway/translate/main.go") != $(cat "$seal" 2>/dev/null) ]] || return 0
+  sources=$(sha256sum <"$root/tests/gateway/translate/main.go")
+  ! is_sealed "$gateway_translator" "$sources" || return 0
   [[ -d $source ]] || fetch_gateway_source "$source"
   mkdir -p "$source/cmd/holdfast-translate"
   cp -- "$root/tests/gateway/translate/main.go" "$source/cmd/holdfast-translate/"
   say "gateway: building the translators of Envoy Gateway $gateway_version (the first time ten minutes)"
   (cd "$source" && quietly gateway-build nice go build -o "$gateway_translator" ./cmd/holdfast-translate) ||
     die "the translators could not be built"
-  sha256sum <"$root/tests/gateway/translate/main.go" >"$seal"
+  seal "$gateway_translator" "$sources"
 }
 
 fetch_gateway_source() { # FOLDER

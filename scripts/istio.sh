@@ -9,7 +9,7 @@ istio_generator= # the program of a version, once ensured
 helm= # Helm's own program, once ensured
 
 istio_proof() {
-  local version
+  local version renew
   have go || die "istio builds Istio's own generator: install Go 1.26 or later (apt-get install golang)"
   build_module
   target_image >/dev/null
@@ -17,18 +17,18 @@ istio_proof() {
   for version in "${istio_versions[@]}"; do
     ensure_istio_generator "$version"
     istio_resources_are_valid "$version"
+    renew=
     if [[ $version == newest ]]; then
-      export HOLDFAST_ISTIO_RENEW=1
+      renew=1
       istio_agent "$istio_generator" fixture
     else
       istio_agent "$istio_generator"
     fi
     say "istio: driving Envoy behind Istio's $version generator"
-    (cd "$root" && HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_ISTIO=$istio_generator \
+    (cd "$root" && HOLDFAST_WASM=$module HOLDFAST_ENVOY=$envoy HOLDFAST_ISTIO=$istio_generator HOLDFAST_ISTIO_RENEW=$renew \
       RUST_TEST_THREADS=${RUST_TEST_THREADS:-2} cargo test -p holdfast-tests --test envoy istio::) ||
       die "what Istio's $version generator makes does not do in Envoy what it should"
   done
-  unset HOLDFAST_ISTIO_RENEW
   ensure_helm
   say "istio: Helm lints and renders envoy/helm"
   (cd "$root" && HOLDFAST_HELM=$helm cargo test -q -p holdfast-add --test chart) || die "the chart does not make what add prints"
@@ -48,28 +48,27 @@ istio_resources_are_valid() { # VERSION
 
 # Built again where its source has changed.
 ensure_istio_generator() { # newest|oldest
-  local mod=go.mod seal sources
+  local mod=go.mod sources
   [[ $1 == newest ]] || mod=$1.mod
   istio_generator=$cache/istio/holdfast-istio-$1
-  seal=$istio_generator.seal
   sources=$(cat -- "$root"/tests/istio/*.go "$root/tests/istio/$mod" | sha256sum)
-  [[ ! -x $istio_generator || $sources != "$(cat -- "$seal" 2>/dev/null)" ]] || return 0
+  ! is_sealed "$istio_generator" "$sources" || return 0
   mkdir -p "$cache/istio"
   say "istio: building the $1 version of Istio's generator (the first time ten minutes)"
   (cd "$root/tests/istio" && quietly "istio-build-$1" nice go build -trimpath -modfile "$mod" -o "$istio_generator" .) ||
     die "Istio's generator could not be built"
-  printf '%s\n' "$sources" >"$seal"
+  seal "$istio_generator" "$sources"
 }
 
 # Built from its source, by the version in tests/helm/go.mod.
 ensure_helm() {
-  local seal
+  local sources
   helm=$cache/helm/helm
-  seal=$(sha256sum <"$root/tests/helm/go.mod")
-  [[ ! -x $helm || $seal != "$(cat -- "$helm.seal" 2>/dev/null)" ]] || return 0
+  sources=$(sha256sum <"$root/tests/helm/go.mod")
+  ! is_sealed "$helm" "$sources" || return 0
   mkdir -p "$cache/helm"
   say "istio: building Helm (the first time five minutes)"
   (cd "$root/tests/helm" && quietly helm-build nice go build -trimpath -o "$helm" helm.sh/helm/v4/cmd/helm) ||
     die "Helm could not be built"
-  printf '%s\n' "$seal" >"$helm.seal"
+  seal "$helm" "$sources"
 }

@@ -275,7 +275,7 @@ impl Mesh {
 
 /// Writes the fixture, where that is asked for: what the generator makes of the files as they stand.
 fn renew(case: &IstioCase, dir: &Path) {
-    if std::env::var_os("HOLDFAST_ISTIO_RENEW").is_none() {
+    if std::env::var_os("HOLDFAST_ISTIO_RENEW").is_none_or(|renew| renew.is_empty()) {
         return;
     }
     let binary = generator().expect("HOLDFAST_ISTIO_RENEW needs HOLDFAST_ISTIO");

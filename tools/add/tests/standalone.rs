@@ -282,6 +282,21 @@ fn the_request_seat_alone_needs_nothing_of_the_cluster() {
 }
 
 #[test]
+fn keys_in_camel_case_are_refused_rather_than_overlooked() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("envoy.yaml");
+    let text = fs::read_to_string(root().join("tests/add/shapes/ring-hash.yaml")).unwrap();
+    fs::write(&file, text.replace("lb_policy:", "lbPolicy:")).unwrap();
+    let output = add(&[file.to_str().unwrap(), "--cluster", "orders"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains(": lbPolicy: keys in this form are not read here: write lb_policy"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn several_files_change_together() {
     let directory = tempfile::tempdir().unwrap();
     let copy = |from: &str, to: &str| {

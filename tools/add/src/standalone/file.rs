@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read};
 
-use holdfast_yaml::{Node, Yaml, edit, parse};
+use holdfast_yaml::{Node, Position, Yaml, edit, parse};
 
 use crate::place::{Origin, Place, Report};
 
@@ -159,7 +159,41 @@ fn one(given: &str, report: &mut Report) -> Option<File> {
         report.wrong(format!("{name}:{}: {problem}", second.start));
         return None;
     }
+    if let Some((at, key)) = camel(&root) {
+        let cure: String = key
+            .chars()
+            .map(|c| if c.is_ascii_uppercase() { format!("_{}", c.to_ascii_lowercase()) } else { c.to_string() })
+            .collect();
+        report.wrong(format!(
+            "{name}:{at}: {key}: keys in this form are not read here: write {cure}, and so for all of them"
+        ));
+        return None;
+    }
     let want = Yaml::from(&root);
     let place = Place::of(Origin { file: name.clone(), number: 0, title: String::new(), root: root.clone() });
     Some(File { name, text, root, want, document, place })
+}
+
+/// The first key that is written in Envoy's other form, and where. With some in the one form and some in the other, settings that are
+/// there would be taken for absent.
+fn camel(node: &Node) -> Option<(Position, &str)> {
+    // Words that stand nowhere else than on the way to clusters, filters and routes.
+    const KEYS: [&str; 12] = [
+        "staticResources",
+        "dynamicResources",
+        "filterChains",
+        "defaultFilterChain",
+        "typedConfig",
+        "httpFilters",
+        "routeConfig",
+        "virtualHosts",
+        "lbPolicy",
+        "loadBalancingPolicy",
+        "loadAssignment",
+        "typedExtensionProtocolOptions",
+    ];
+    let own =
+        node.entries().iter().filter_map(|(key, _)| Some((key.start, key.text()?))).find(|(_, key)| KEYS.contains(key));
+    let within = || node.entries().iter().find_map(|(_, value)| camel(value));
+    own.or_else(within).or_else(|| node.items().iter().find_map(camel))
 }

@@ -78,6 +78,7 @@ async fn expect_rejected(client: &Client, host: &Backend) {
     let response = client.get("/").await.unwrap();
     assert_eq!(response.status, 503);
     assert_eq!(response.header("x-holdfast-reject").as_deref(), Some("open; policy=orders"));
+    assert_eq!(response.header("cache-control").as_deref(), Some("no-store"), "no cache in front keeps it");
     assert_eq!(host.requests(), before, "the host is left alone");
 }
 

@@ -42,7 +42,7 @@ fn origin(response: &Response) -> Option<String> {
 async fn a_json_body_is_sent_as_it_was_written() {
     let host = Backend::start().await.unwrap();
     let policy = open(
-        r#"[{"on": ["open"], "respond": {"status": 200, "headers": {"X-Degraded": "yes", "cache-control": "no-store"},
+        r#"[{"on": ["open"], "respond": {"status": 200, "headers": {"X-Degraded": "yes"},
             "body": {"zebra": 1, "apple": [true, null, -2.5e3, "é\n\"${reason}\""], "mango": {}}}}]"#,
     );
     let scene = Scene::start(&host, policy).await;
@@ -58,7 +58,7 @@ async fn a_json_body_is_sent_as_it_was_written() {
     assert_eq!(response.header("content-type").as_deref(), Some("application/json"));
     assert_eq!(response.header("content-length").unwrap(), response.body.len().to_string());
     assert_eq!(response.header("x-degraded").as_deref(), Some("yes"));
-    assert_eq!(response.header("cache-control").as_deref(), Some("no-store"));
+    assert_eq!(response.header("cache-control").as_deref(), Some("no-store"), "no cache in front keeps it");
     assert_eq!(origin(&response).as_deref(), Some("static; reason=open; policy=orders"));
     assert_eq!(response.header("x-holdfast-reject"), None, "it is no plain rejection");
     assert!(response.header("retry-after").is_some(), "a client may still want to know when to come back");
@@ -70,7 +70,7 @@ async fn a_json_body_is_sent_as_it_was_written() {
 async fn a_text_body_is_a_template() {
     let host = Backend::start().await.unwrap();
     let policy = open(
-        r#"[{"on": ["open"], "respond": {"status": 503,
+        r#"[{"on": ["open"], "respond": {"status": 503, "headers": {"Cache-Control": "max-age=5"},
             "body": "${reason}|${policy}|${retry_after}|${path}|${header.X-Id}|${header.x-none}|$${path}|$5|é"}}]"#,
     );
     let scene = Scene::start(&host, policy).await;
@@ -84,6 +84,7 @@ async fn a_text_body_is_a_template() {
     expected.extend_from_slice(">||${path}|$5|é".as_bytes());
     assert_eq!(response.body, expected, "plain text takes bytes as they came: {}", response.text());
     assert_eq!(response.header("content-type").as_deref(), Some("text/plain; charset=utf-8"));
+    assert_eq!(response.header("cache-control").as_deref(), Some("max-age=5"), "the document's word holds");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

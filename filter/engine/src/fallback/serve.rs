@@ -87,6 +87,7 @@ fn plain_rejection(policy: &Policy, context: &ReplyContext) -> Reply {
     let reason = context.reason.name();
     let mut headers = vec![(REJECT_HEADER.to_owned(), format!("{reason}; policy={}", policy.name))];
     push_retry_after(&mut headers, context);
+    push_no_store(&mut headers);
     Reply {
         status: if context.grpc { 200 } else { 503 },
         headers,
@@ -115,6 +116,7 @@ fn static_reply(
     };
     headers.push((FALLBACK_HEADER.to_owned(), format!("static; reason={reason}; policy={}", policy.name)));
     push_retry_after(&mut headers, context);
+    push_no_store(&mut headers);
     if context.grpc {
         return Reply {
             status: 200,
@@ -132,6 +134,14 @@ fn push_retry_after(headers: &mut Vec<(String, String)>, context: &ReplyContext)
         && !headers.iter().any(|(name, _)| name == "retry-after")
     {
         headers.push(("retry-after".to_owned(), retry_after_seconds(left).to_string()));
+    }
+}
+
+/// No cache in front keeps what stands in for the service: it would serve that when the service is well again. A status such as
+/// 200 or 404 may be kept without being asked for. Source: RFC 9111, section 4.2.2.
+fn push_no_store(headers: &mut Vec<(String, String)>) {
+    if !headers.iter().any(|(name, _)| name == "cache-control" || name == "expires") {
+        headers.push(("cache-control".to_owned(), "no-store".to_owned()));
     }
 }
 
@@ -215,6 +225,22 @@ mod tests {
         assert_eq!(header(&reply, "content-type"), Some("application/json"));
         assert_eq!(header(&reply, FALLBACK_HEADER), Some("static; reason=open; policy=orders"));
         assert_eq!(header(&reply, "retry-after"), Some("31"), "30.001 s are not over after 30");
+    }
+
+    #[test]
+    fn no_cache_keeps_a_reply_unless_the_document_says_so() {
+        let with = |headers: &str| {
+            let text = format!(r#"[{{"on":["open"],"respond":{{"status":200,"headers":{headers},"body":"x"}}}}]"#);
+            reply(&policy(&text), &open(false), b"")
+        };
+        assert_eq!(header(&with("{}"), "cache-control"), Some("no-store"));
+        let own = with(r#"{"cache-control":"max-age=5"}"#);
+        assert_eq!(own.headers.iter().filter(|(name, _)| name == "cache-control").count(), 1);
+        assert_eq!(header(&own, "cache-control"), Some("max-age=5"));
+        assert_eq!(header(&with(r#"{"expires":"Sun, 09 Sep 2001 01:46:40 GMT"}"#), "cache-control"), None);
+        for grpc in [false, true] {
+            assert_eq!(header(&plain_rejection(&policy("[]"), &open(grpc)), "cache-control"), Some("no-store"));
+        }
     }
 
     #[test]

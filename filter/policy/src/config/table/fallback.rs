@@ -66,8 +66,11 @@ pub static RESPOND: Block = Block {
         .limit(
             "not `content-length`, `transfer-encoding`, those of the connection, `grpc-status` and `x-holdfast-*`",
         )
-        .does("Header names and values. `retry-after` is added to a rejection unless it is given.")
-        .change("Give `cache-control: no-store` where a cache stands in front, and what your clients read."),
+        .does(
+            "Header names and values. `retry-after` is added to a rejection unless it is given, and `cache-control: no-store` \
+             unless `cache-control` or `expires` is given: no cache in front keeps what stands in for the service.",
+        )
+        .change("Give what your clients read."),
         Key::new(
             "body",
             Kind::Body(Body { bytes: 1024 * 1024, variables: &VARIABLES, most: 64 }),
@@ -102,7 +105,7 @@ pub static RESPOND: Block = Block {
       "on": ["open"],
       "respond": {
         "status": 503,
-        "headers": {"content-type": "application/problem+json", "cache-control": "no-store"},
+        "headers": {"content-type": "application/problem+json"},
         "body": "{\"title\": \"orders are closed\", \"instance\": \"${path}\", \"retry\": ${retry_after}}",
         "grpc_status": "UNAVAILABLE"
       }

@@ -1,6 +1,7 @@
 //! What is legal and yet most likely not what was meant.
 
 mod outlier;
+mod spelling;
 
 use holdfast_policy::config::{defaults, duration};
 use holdfast_policy::document::{
@@ -60,7 +61,7 @@ fn everything(matches: &Match) -> bool {
 
 /// Warnings about one policy: the rest of the path and the problem.
 fn about(policy: &Policy) -> Vec<(String, String)> {
-    let mut found = Vec::new();
+    let mut found = spelling::about(policy);
     let mut warn = |key: &str, problem: &str| found.push((key.to_owned(), problem.to_owned()));
 
     for (index, glob) in policy.matches.path.iter().enumerate() {

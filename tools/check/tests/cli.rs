@@ -64,6 +64,31 @@ fn a_suspicious_document_is_valid_with_warnings() {
     assert_golden("suspicious.txt", &run.stdout);
 }
 
+/// Other tools take ratios and regular expressions there.
+#[test]
+fn what_was_most_likely_written_for_another_tool_is_a_warning() {
+    let text = br#"{"policies": [{"name": "a", "match": {"cluster": ["^orders-.+$"], "path": ["/api/.*", "/v1/**"]},
+        "breaker": {"failure_rate": 0.5}, "retry": {"budget": {"ratio": 0.2}}, "outlier": {"max_ejected": 1}}]}"#;
+    let run = run(&["-"], text);
+    assert_eq!(run.code, Some(0));
+    for (at, line) in [
+        ("2:21", "policies[0].breaker.failure_rate: is 0.5 of 100 percent: if a ratio of 0.5 is meant, write 50"),
+        ("2:64", "policies[0].retry.budget.ratio: is 0.2 of 100 percent: if a ratio of 0.2 is meant, write 20"),
+        (
+            "1:51",
+            "policies[0].match.cluster[0]: \"^orders-.+$\" looks like a regular expression: in a glob only * and ** are special",
+        ),
+        (
+            "1:76",
+            "policies[0].match.path[0]: \"/api/.*\" looks like a regular expression: in a glob only * and ** are special",
+        ),
+    ] {
+        let expected = format!("standard input:{at}: warning: {line}");
+        assert!(run.stdout.lines().any(|found| found == expected), "{expected}: {}", run.stdout);
+    }
+    assert_eq!(run.stdout.matches("warning: ").count(), 4, "{}", run.stdout);
+}
+
 #[test]
 fn all_errors_of_a_bad_document_are_told_at_once() {
     let run = run(&["bad.json"], b"");

@@ -27,7 +27,7 @@ pub struct Target {
 }
 
 /// A document that is ready to be printed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// Its text, in lines.
     pub text: String,

@@ -77,20 +77,11 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
     };
     let asked = asked(&found, files, request, report)?;
     let module = module(request);
-    // The policy: the one that is asked for, the one that is there, or one with every default.
     let targets: Vec<Target> = asked.iter().map(|cluster| target(cluster, request)).collect();
     let managers = reached(&asked);
     let present = managers.iter().find_map(holdfast::request_seat);
-    let policy = match (&request.policy, &present) {
-        (Some(file), present) => {
-            if let Some(seat) = present {
-                seat.takes_policy(files, report);
-            }
-            policy::from_file(file, &targets, report)
-        }
-        (None, Some(seat)) => seat.updated(files, &targets, report),
-        (None, None) => policy::by_default(&targets, Side::Calls, report),
-    }?;
+    let policies = policies(&managers, files, &targets, request, report)?;
+    let policy = Needs::of(&policies);
     let module = module.or_else(|| present.as_ref().and_then(|seat| seat.module.clone()));
     let module = module.unwrap_or_else(|| Module::File(MODULE.to_owned()));
     let mut changes = Changes::default();
@@ -105,8 +96,8 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
         options::into_cluster(cluster, &module, &mut changes);
     }
     // Behind the routers' changes: the filter before it moves the router.
-    for manager in &managers {
-        holdfast::put_request_seat(manager, &policy, &module, files, &mut changes, report);
+    for (manager, policy) in managers.iter().zip(&policies) {
+        holdfast::put_request_seat(manager, policy, &module, files, &mut changes, report);
     }
     for cluster in asked.iter().filter(|_| steer) {
         let source = files.get(cluster.at.file).map(|file| file.text.as_str()).unwrap_or_default();
@@ -154,6 +145,47 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
     }
     warn(&asked, &found, files, &policy, report);
     report.errors.is_empty().then_some(changes)
+}
+
+/// The policy of each manager: the one that is asked for, the one that is there, or one with every default. Managers that have a
+/// document of their own keep it; a new seat gets that of the first one.
+fn policies(
+    managers: &[Manager<'_>],
+    files: &[File],
+    targets: &[Target],
+    request: &Request,
+    report: &mut Report,
+) -> Option<Vec<Policy>> {
+    let present: Vec<_> = managers.iter().map(holdfast::request_seat).collect();
+    if let Some(file) = &request.policy {
+        present.iter().flatten().for_each(|seat| seat.takes_policy(files, report));
+        let policy = policy::from_file(file, targets, report)?;
+        return Some(vec![policy; managers.len()]);
+    }
+    let own: Vec<_> =
+        present.iter().map(|seat| seat.as_ref().map(|seat| seat.updated(files, targets, report))).collect();
+    let new = match own.iter().flatten().next() {
+        Some(first) => first.clone(),
+        None => policy::by_default(targets, Side::Calls, report),
+    };
+    own.into_iter().map(|own| own.unwrap_or_else(|| new.clone())).collect()
+}
+
+/// What the policies need of clusters and routes.
+struct Needs {
+    retries: bool,
+    enforces_retries: bool,
+    ejects: bool,
+}
+
+impl Needs {
+    fn of(policies: &[Policy]) -> Self {
+        Needs {
+            retries: policies.iter().any(|policy| policy.retries),
+            enforces_retries: policies.iter().any(|policy| policy.enforces_retries),
+            ejects: policies.iter().any(|policy| policy.ejects),
+        }
+    }
 }
 
 /// The clusters that are asked for, with the managers before them.
@@ -270,7 +302,7 @@ fn put_balancing(cluster: &At<'_>, policy: Yaml, changes: &mut Changes) {
 }
 
 /// What works, and less than somebody might think.
-fn warn(asked: &[Asked<'_>], found: &Found<'_>, files: &[File], policy: &Policy, report: &mut Report) {
+fn warn(asked: &[Asked<'_>], found: &Found<'_>, files: &[File], policy: &Needs, report: &mut Report) {
     let zones = found.bootstraps.iter().find_map(|bootstrap| bootstrap.at(&["cluster_manager", "local_cluster_name"]));
     for Asked { name, at, ways } in asked {
         let Some(file) = files.get(at.file) else { continue };

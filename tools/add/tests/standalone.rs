@@ -189,6 +189,26 @@ fn an_older_holdfast_is_brought_up_to_date() {
     assert!(text.contains("\"name\": \"billing\"") && text.contains("\"name\": \"orders\""), "{text}");
 }
 
+/// Two listeners whose seats have documents of their own: each keeps its own.
+#[test]
+fn no_listener_gets_the_document_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("envoy.yaml");
+    let policy = directory.path().join("policy.json");
+    fs::write(&policy, r#"{"policies": [{"name": "first", "breaker": {"failure_rate": 41}}]}"#).unwrap();
+    let shape = "tests/add/shapes/two-managers.yaml";
+    let path = file.to_str().unwrap();
+    let made = add(&[shape, "--cluster", "orders", "--policy", policy.to_str().unwrap(), "--output", path]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches("\"failure_rate\": 41").count(), 2, "a seat in each: {text}");
+    let (before, after) = text.rsplit_once("\"failure_rate\": 41").unwrap();
+    let other = format!("{before}\"failure_rate\": 43{after}");
+    fs::write(&file, &other).unwrap();
+    let again = add(&[path, "--cluster", "orders"]);
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), "Nothing to change: Holdfast is there.\n");
+}
+
 /// A seat that Envoy is told of later has its policy elsewhere.
 #[test]
 fn seats_that_come_by_discovery_stay_as_they_are() {

@@ -189,6 +189,25 @@ fn an_older_holdfast_is_brought_up_to_date() {
     assert!(text.contains("\"name\": \"billing\"") && text.contains("\"name\": \"orders\""), "{text}");
 }
 
+/// The first seat whose policy matches governs.
+#[test]
+fn several_seats_in_a_chain_keep_their_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("envoy.yaml");
+    let (text, _) = added("strict-dns.yaml", &[]);
+    let router = "          - name: envoy.filters.http.router";
+    let other = "          - name: holdfast-team-b\n            typed_config:\n              \
+        \"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n              config: {root_id: holdfast}\n";
+    fs::write(&file, text.replacen(router, &format!("{other}{router}"), 1)).unwrap();
+    let output = add(&[file.to_str().unwrap(), "--cluster", "orders"]);
+    assert_eq!(
+        String::from_utf8(output.stdout.clone()).unwrap(),
+        "Nothing to change: Holdfast is there.\n",
+        "{}",
+        stderr(&output)
+    );
+}
+
 /// Two listeners whose seats have documents of their own: each keeps its own.
 #[test]
 fn no_listener_gets_the_document_of_another() {

@@ -102,6 +102,9 @@ pub fn put_request_seat(
         return;
     };
     let present = filters.iter().position(is_ours);
+    // Other seats of Holdfast may stand before the router: the first that matches governs, so their order stays.
+    let seats = filters.iter().take(router).rev().take_while(|filter| is_ours(filter)).count();
+    let first = router - seats;
     let config = wasm(Seat::Request(&policy.text), module, VM_ID);
     let document = policy.text.clone();
     changes.at(&list, move |list| {
@@ -115,8 +118,12 @@ pub fn put_request_seat(
             ),
         };
         brought_up_to_date(&mut seat, config, Some(&document));
-        let before = if present.is_some_and(|index| index < router) { router - 1 } else { router };
-        list.insert(before.min(list.len()), seat);
+        let at = match present {
+            Some(index) if (first..router).contains(&index) => index,
+            Some(index) if index < router => first - 1,
+            _ => router,
+        };
+        list.insert(at.min(list.len()), seat);
     });
 }
 

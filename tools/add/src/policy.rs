@@ -175,6 +175,13 @@ fn governs(policy: &Mapping, targets: &[Target]) -> bool {
     globs.into_iter().any(|glob| targets.iter().any(|target| glob.matches(target.example.as_bytes())))
 }
 
+/// Whether a policy of this document is for one of the targets.
+pub fn governs_any(text: &str, targets: &[Target]) -> bool {
+    let value: Option<Value> = serde_json::from_str(text).ok();
+    let policies = value.as_ref().and_then(|value| value.get("policies")).and_then(Value::as_sequence);
+    policies.into_iter().flatten().filter_map(Value::as_mapping).any(|policy| governs(policy, targets))
+}
+
 /// A policy for each target, with every default, and a fallback while its breaker is open.
 pub fn by_default(targets: &[Target], side: Side, report: &mut Report) -> Option<Policy> {
     let mut taken = BTreeSet::new();

@@ -79,7 +79,7 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
     let module = module(request);
     let targets: Vec<Target> = asked.iter().map(|cluster| target(cluster, request)).collect();
     let managers = reached(&asked);
-    let present = managers.iter().find_map(holdfast::request_seat);
+    let present = managers.iter().find_map(|manager| holdfast::request_seat(manager, &targets));
     let policies = policies(&managers, files, &targets, request, report)?;
     let policy = Needs::of(&policies);
     let module = module.or_else(|| present.as_ref().and_then(|seat| seat.module.clone()));
@@ -97,7 +97,7 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
     }
     // Behind the routers' changes: the filter before it moves the router.
     for (manager, policy) in managers.iter().zip(&policies) {
-        holdfast::put_request_seat(manager, policy, &module, files, &mut changes, report);
+        holdfast::put_request_seat(manager, &targets, policy, &module, files, &mut changes, report);
     }
     for cluster in asked.iter().filter(|_| steer) {
         let source = files.get(cluster.at.file).map(|file| file.text.as_str()).unwrap_or_default();
@@ -156,7 +156,7 @@ fn policies(
     request: &Request,
     report: &mut Report,
 ) -> Option<Vec<Policy>> {
-    let present: Vec<_> = managers.iter().map(holdfast::request_seat).collect();
+    let present: Vec<_> = managers.iter().map(|manager| holdfast::request_seat(manager, targets)).collect();
     if let Some(file) = &request.policy {
         present.iter().flatten().for_each(|seat| seat.takes_policy(files, report));
         let policy = policy::from_file(file, targets, report)?;

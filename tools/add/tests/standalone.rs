@@ -208,6 +208,29 @@ fn several_seats_in_a_chain_keep_their_order() {
     );
 }
 
+/// What another seat of the chain governs already gets no second policy.
+#[test]
+fn the_seat_that_governs_the_cluster_is_the_one_that_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("envoy.yaml");
+    let (text, _) = added("strict-dns.yaml", &[]);
+    let seat = "          - name: holdfast-team-a\n            typed_config:\n              \
+        \"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n              \
+        config:\n                root_id: holdfast\n                configuration:\n                  \
+        \"@type\": type.googleapis.com/google.protobuf.StringValue\n                  \
+        value: '{\"policies\": [{\"name\": \"billing\", \"match\": {\"cluster\": [\"billing\"]}, \"breaker\": {}}]}'\n";
+    let first = "          # Holdfast, the request seat";
+    assert!(text.contains(first));
+    fs::write(&file, text.replacen(first, &format!("{seat}{first}"), 1)).unwrap();
+    let output = add(&[file.to_str().unwrap(), "--cluster", "orders"]);
+    assert_eq!(
+        String::from_utf8(output.stdout.clone()).unwrap(),
+        "Nothing to change: Holdfast is there.\n",
+        "{}",
+        stderr(&output)
+    );
+}
+
 /// Two listeners whose seats have documents of their own: each keeps its own.
 #[test]
 fn no_listener_gets_the_document_of_another() {

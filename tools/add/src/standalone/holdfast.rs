@@ -16,6 +16,7 @@ const NAME: &str = "holdfast";
 #[derive(Debug, Clone)]
 pub struct Present<'a> {
     filter: At<'a>,
+    index: usize,
     /// Where it has the module from, if that is a file.
     pub module: Option<Module>,
 }
@@ -32,12 +33,19 @@ fn is_ours(filter: &At<'_>) -> bool {
     by_name || by_config
 }
 
-/// The manager's request seat.
-pub fn request_seat<'a>(manager: &Manager<'a>) -> Option<Present<'a>> {
-    let filter = manager.at.list("http_filters").into_iter().find(is_ours)?;
+/// The manager's request seat: of several the first one that governs a target, else the first.
+pub fn request_seat<'a>(manager: &Manager<'a>, targets: &[Target]) -> Option<Present<'a>> {
+    let governs = |filter: &At<'_>| {
+        let value = filter.at(&["typed_config", "config", "configuration", "value"]);
+        value.and_then(|value| value.node.text()).is_some_and(|text| policy::governs_any(text, targets))
+    };
+    let mut seats = manager.at.list("http_filters").into_iter().enumerate().filter(|(_, filter)| is_ours(filter));
+    let first = seats.next()?;
+    let (index, filter) =
+        if governs(&first.1) { first } else { seats.find(|(_, seat)| governs(seat)).unwrap_or(first) };
     let file = filter.at(&["typed_config", "config", "vm_config", "code", "local"]);
     let module = file.and_then(|local| local.text("filename")).map(|path| Module::File(path.to_owned()));
-    Some(Present { filter, module })
+    Some(Present { filter, index, module })
 }
 
 impl Present<'_> {
@@ -86,6 +94,7 @@ impl Present<'_> {
 /// Puts the request seat just before the router, or brings it up to date.
 pub fn put_request_seat(
     manager: &Manager<'_>,
+    targets: &[Target],
     policy: &Policy,
     module: &Module,
     files: &[File],
@@ -101,7 +110,7 @@ pub fn put_request_seat(
         }
         return;
     };
-    let present = filters.iter().position(is_ours);
+    let present = request_seat(manager, targets).map(|seat| seat.index);
     // Other seats of Holdfast may stand before the router: the first that matches governs, so their order stays.
     let seats = filters.iter().take(router).rev().take_while(|filter| is_ours(filter)).count();
     let first = router - seats;

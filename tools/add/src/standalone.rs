@@ -238,7 +238,7 @@ fn asked<'a>(found: &Found<'a>, files: &[File], request: &Request, report: &mut 
 fn reached<'a>(asked: &[Asked<'a>]) -> Vec<Manager<'a>> {
     let mut managers: Vec<Manager<'a>> = Vec::new();
     for (manager, _) in asked.iter().flat_map(|cluster| &cluster.ways) {
-        if !managers.iter().any(|other| other.at.file == manager.at.file && other.at.path == manager.at.path) {
+        if !managers.iter().any(|other| other.at.is_same(&manager.at)) {
             managers.push(manager.clone());
         }
     }
@@ -249,7 +249,7 @@ fn reached<'a>(asked: &[Asked<'a>]) -> Vec<Manager<'a>> {
 fn configurations<'a>(asked: &[Asked<'a>]) -> Vec<At<'a>> {
     let mut all: Vec<At<'a>> = Vec::new();
     for one in asked.iter().flat_map(|cluster| &cluster.ways).flat_map(|(_, ways)| &ways.configurations) {
-        if !all.iter().any(|other| other.file == one.file && other.path == one.path) {
+        if !all.iter().any(|other| other.is_same(one)) {
             all.push(one.clone());
         }
     }

@@ -74,6 +74,11 @@ impl<'a> At<'a> {
         self.get(key).map(|list| list.items().collect()).unwrap_or_default()
     }
 
+    /// Whether both are one and the same value of a file.
+    pub fn is_same(&self, other: &At<'_>) -> bool {
+        self.file == other.file && self.path == other.path
+    }
+
     /// The text under a key.
     pub fn text(&self, key: &str) -> Option<&'a str> {
         self.node.get(key)?.text()

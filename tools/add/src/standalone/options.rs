@@ -37,9 +37,9 @@ pub fn seats<'a>(asked: &[Asked<'a>], managers: &[Manager<'a>], found: &Found<'a
     for cluster in asked {
         let by_router = cluster.ways.iter().any(|(manager, _)| upstream_filters(manager).is_some());
         if by_router && filters(&cluster.at).is_none() {
-            let here = |manager: &&Manager<'a>| cluster.ways.iter().any(|(way, _)| same(&way.at, &manager.at));
+            let here = |manager: &&Manager<'a>| cluster.ways.iter().any(|(way, _)| way.at.is_same(&manager.at));
             for manager in managers.iter().filter(here) {
-                if !seats.routers.iter().any(|other| same(&other.at, &manager.at)) {
+                if !seats.routers.iter().any(|other| other.at.is_same(&manager.at)) {
                     seats.routers.push(manager.clone());
                 }
             }
@@ -59,12 +59,8 @@ pub fn seats<'a>(asked: &[Asked<'a>], managers: &[Manager<'a>], found: &Found<'a
     seats
 }
 
-fn same(one: &At<'_>, other: &At<'_>) -> bool {
-    one.file == other.file && one.path == other.path
-}
-
 fn push<'a>(to: &mut Vec<At<'a>>, at: &At<'a>) {
-    if !to.iter().any(|other| same(other, at)) {
+    if !to.iter().any(|other| other.is_same(at)) {
         to.push(at.clone());
     }
 }

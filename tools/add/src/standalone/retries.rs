@@ -25,7 +25,7 @@ pub fn put(
     limit(cluster, files, changes, report);
     let mut done: Vec<&At<'_>> = Vec::new();
     for routes in ways.iter().flat_map(|(_, ways)| &ways.configurations) {
-        if done.iter().any(|other| other.file == routes.file && other.path == routes.path) {
+        if done.iter().any(|other| other.is_same(routes)) {
             continue;
         }
         done.push(routes);

@@ -18,6 +18,7 @@ mod edited;
 mod fallback;
 mod gateway;
 mod gateway_fixture;
+mod grpc_web;
 mod harness;
 mod harness_hosts;
 mod heartbeat;

@@ -9,7 +9,7 @@ use holdfast_policy::document::OutcomeRules;
 pub enum Answer {
     /// The host answered with this HTTP status.
     Http(u16),
-    /// The host answered a gRPC call with this HTTP status and this gRPC status (any number the host sent).
+    /// The host answered a gRPC or gRPC-web call with this gRPC status (any number the host sent).
     Grpc(u32),
     /// No answer from the host: connect failure, reset, no healthy host.
     NoAnswer,
@@ -137,6 +137,12 @@ pub fn is_grpc_content_type(value: &[u8]) -> bool {
         Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
         None => false,
     }
+}
+
+/// Whether a content type makes a message gRPC-web, binary or text: `application/grpc-web`, however it goes on.
+/// Source: gRPC-web (PROTOCOL-WEB), "Protocol differences", Content-Type.
+pub fn is_grpc_web_content_type(value: &[u8]) -> bool {
+    value.starts_with(b"application/grpc-web")
 }
 
 /// The number in a `grpc-status` value. Something that is no number reads as UNKNOWN (2), as gRPC clients read it.

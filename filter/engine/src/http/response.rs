@@ -14,6 +14,8 @@ pub struct ResponseHead {
     pub status: u16,
     /// Whether the content type is gRPC's.
     pub grpc: bool,
+    /// Whether the content type is gRPC-web's.
+    pub grpc_web: bool,
     /// `grpc-status`, which stands in the headers when there is no body.
     pub grpc_status: Option<u32>,
     /// How long the host asks to be left alone.
@@ -47,7 +49,10 @@ impl ResponseHead {
         for (name, value) in headers::read(serialized) {
             match name {
                 b":status" => head.status = number(value).unwrap_or(0),
-                b"content-type" => head.grpc = outcome::is_grpc_content_type(value),
+                b"content-type" => {
+                    head.grpc = outcome::is_grpc_content_type(value);
+                    head.grpc_web = outcome::is_grpc_web_content_type(value);
+                }
                 b"grpc-status" => head.grpc_status = Some(outcome::grpc_status(value)),
                 b"retry-after" if wants_retry_after => head.retry_after = outcome::retry_after(value, now),
                 b"grpc-retry-pushback-ms" if wants_retry_after => head.pushback = Some(pushback(value)),
@@ -89,8 +94,12 @@ impl ResponseHead {
     }
 
     /// What the host answered; `None` when that stands in the trailers still to come.
+    ///
+    /// A gRPC-web status that is not in the headers stands in the body, which is not read. Such an answer is judged as HTTP.
     pub fn answer(&self, ended: bool) -> Option<Answer> {
         match (self.grpc, self.grpc_status) {
+            // Source: gRPC-web (PROTOCOL-WEB), "Message framing": trailers may be sent with the headers, without a message.
+            (false, Some(status)) if self.grpc_web && self.status == 200 => Some(Answer::Grpc(status)),
             (true, Some(status)) => Some(Answer::Grpc(status)),
             // Source: gRPC over HTTP/2, "Responses": only a 200 goes on to trailers.
             (true, None) if !ended && self.status == 200 => None,
@@ -160,6 +169,29 @@ mod tests {
         assert_eq!(head(&[(":status", "200"), grpc, ("grpc-status", "14")]).answer(true), Some(Answer::Grpc(14)));
         assert_eq!(head(&[(":status", "200"), grpc]).answer(true), Some(Answer::Grpc(2)));
         assert_eq!(head(&[(":status", "503"), grpc]).answer(false), Some(Answer::Http(503)));
+    }
+
+    #[test]
+    fn grpc_web_is_judged_by_a_status_in_its_headers_and_as_http_without_one() {
+        for kind in
+            ["grpc-web", "grpc-web+proto", "grpc-web-text", "grpc-web-text+proto", "grpc-web+json; charset=utf-8"]
+        {
+            let content_type = format!("application/{kind}");
+            let head = |pairs: &[(&str, &str)]| head(&[pairs, &[("content-type", &content_type)]].concat());
+            for ended in [false, true] {
+                let unavailable = head(&[(":status", "200"), ("grpc-status", "14")]);
+                assert_eq!(unavailable.answer(ended), Some(Answer::Grpc(14)), "{kind}");
+                assert_eq!(head(&[(":status", "200"), ("grpc-status", "0")]).answer(ended), Some(Answer::Grpc(0)));
+                assert_eq!(head(&[(":status", "200"), ("grpc-status", "x")]).answer(ended), Some(Answer::Grpc(2)));
+                let in_body = head(&[(":status", "200")]);
+                assert_eq!(in_body.answer(ended), Some(Answer::Http(200)), "the body is not read: {kind}");
+                let by_http = head(&[(":status", "503"), ("grpc-status", "0")]);
+                assert_eq!(by_http.answer(ended), Some(Answer::Http(503)), "{kind}");
+            }
+            assert!(!head(&[(":status", "200")]).grpc, "no trailers are waited for: {kind}");
+        }
+        let other = head(&[(":status", "200"), ("content-type", "application/json"), ("grpc-status", "14")]);
+        assert_eq!(other.answer(false), Some(Answer::Http(200)), "neither gRPC nor gRPC-web");
     }
 
     #[test]

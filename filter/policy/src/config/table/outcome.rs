@@ -35,8 +35,8 @@ pub static OUTCOME: Block = Block {
     not_yet: &[],
     about: Text::new(
         "One set of rules for the breaker, its probes, the throttle, fallbacks and the hosts. A request is judged by `:status`, \
-         a gRPC call by its status in headers or trailers. Never an outcome: replies of Holdfast or of other filters, \
-         direct responses, Envoy's own overflow, and a client that leaves.",
+         a gRPC call by its status in headers or trailers, a gRPC-web call by its status in headers. Never an outcome: replies \
+         of Holdfast or of other filters, direct responses, Envoy's own overflow, and a client that leaves.",
     ),
     example: Text::new(
         r#"{
@@ -66,7 +66,10 @@ pub static FAILURE: Block = Block {
             GRPC_STATUSES,
             Absent::Strings(&["UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"]),
         )
-        .does("gRPC statuses that are failures, for `application/grpc`.")
+        .does(
+            "gRPC statuses that are failures, for `application/grpc` and `application/grpc-web*`. A gRPC-web status that is not \
+             in the headers stands in the body, which is not read: that response is judged by `status`.",
+        )
         .change(
             "Add `RESOURCE_EXHAUSTED` where the service sheds load by it. Leave out `UNKNOWN` where the service uses it for \
              errors of the caller, and `DEADLINE_EXCEEDED` where clients set deadlines that nobody can keep.",

@@ -8,6 +8,7 @@ mod added_config;
 mod agent;
 mod alerting;
 mod breaker;
+mod bypass;
 mod chains;
 mod checked;
 mod configuration;

@@ -29,6 +29,7 @@ mod istio;
 mod limits;
 mod live;
 mod load;
+mod mirror;
 mod observing;
 mod operator;
 mod outcomes;

@@ -45,6 +45,8 @@ pub struct Assembly<'a, 'c> {
     discovered: Vec<(&'a str, Wasm<'a>)>,
     bootstraps: Vec<At<'a>>,
     managers: Vec<Manager<'a>>,
+    /// Route configurations that stand by themselves.
+    routes: Vec<At<'a>>,
     clusters: Vec<Cluster<'a>>,
     /// Whether clusters come from elsewhere too.
     more_clusters: bool,
@@ -96,6 +98,7 @@ pub fn check<'a>(
         discovered: discovered.to_vec(),
         bootstraps: Vec::new(),
         managers: Vec::new(),
+        routes: Vec::new(),
         clusters: Vec::new(),
         more_clusters: false,
         more_listeners: false,
@@ -164,6 +167,7 @@ impl<'a, 'c> Assembly<'a, 'c> {
         for cluster in &mut self.clusters {
             cluster.find_seat(discovered);
         }
+        self.routes = routes;
     }
 
     fn add(&mut self, rule: &'static Rule, at: &At<'a>, problem: impl Into<String>) {

@@ -152,15 +152,17 @@ rules! {
         "`discover.cluster` names no cluster of the configuration", "add the cluster, or name one that is there";
 
     INTERNAL_ONLY_HEADERS = "internal-only-headers", Warning,
-        "clients may send `x-holdfast-hosts`, and so choose hosts, on routes where the request seat is off",
+        "clients may send `x-holdfast-hosts`, and so choose hosts, on routes where the request seat is off, or on a listener \
+         without one",
         "write `internal_only_headers: [x-holdfast-hosts]` in the route configuration";
     INTERNAL_ADDRESSES = "internal-addresses", Warning,
         "`internal_address_config` covers all addresses: every client counts as internal, and may send \
          `x-holdfast-hosts` and `x-envoy-*`",
         "list the addresses of your own proxies alone";
-    MIRROR = "mirror", Hint,
-        "a mirror gets `x-holdfast-hosts` too, unless its cluster has an attempt seat, which takes it off",
-        "give the mirror's cluster an attempt seat";
+    MIRROR = "mirror", Warning,
+        "while a host is out, a mirror gets `x-holdfast-hosts` with the addresses of the others",
+        "give the mirror's cluster an attempt seat, or the mirror's policy \
+         `request_headers_mutations: [{remove: x-holdfast-hosts}]`";
     STATS_MATCHER = "stats-matcher", Warning,
         "the `stats_matcher` drops `wasmcustom.holdfast.*`: no metrics, and workers learn of changes late",
         "let the prefix `wasmcustom.holdfast.` through";

@@ -105,6 +105,26 @@ fn every_rule_finds_what_it_is_for_and_nothing_else_is_found() {
 }
 
 #[test]
+fn mirrors_that_get_no_header_are_not_mentioned() {
+    for one in edited::all(&folder()).iter().filter(|one| one.rule == "mirror") {
+        let copied = "{cluster: copy}";
+        let taken_off = "{cluster: copy, request_headers_mutations: [{remove: X-Holdfast-Hosts}]}";
+        assert_eq!(
+            findings(&check(&["--verbose", "-"], &one.text.replace(copied, taken_off))),
+            [""; 0],
+            "{}",
+            one.name
+        );
+        // The nearest list holds, and that cluster has an attempt seat.
+        let own = "route: {request_mirror_policies: [{cluster: orders}], cluster: orders";
+        let nearer = one.text.replace("route: {cluster: orders", own);
+        if one.name != "mirror" {
+            assert_eq!(findings(&check(&["--verbose", "-"], &nearer)), [""; 0], "{}", one.name);
+        }
+    }
+}
+
+#[test]
 fn what_envoy_refuses_is_an_error() {
     let rules = rules();
     for one in edited::all(&folder()).iter().filter(|one| one.fate != Fate::Taken) {

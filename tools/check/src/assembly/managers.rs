@@ -63,14 +63,17 @@ impl<'a> Manager<'a> {
         self.filters.iter().filter(|filter| filter.ours)
     }
 
-    /// The actions of its routes, each with its virtual host.
-    pub fn actions(&self) -> Vec<(At<'a>, At<'a>)> {
-        let hosts = self.routes.iter().flat_map(|configuration| configuration.list("virtual_hosts"));
-        let actions = hosts.flat_map(|host| {
-            let actions = host.list("routes").into_iter().filter_map(|route| route.get("route"));
-            actions.map(|action| (host.clone(), action)).collect::<Vec<_>>()
-        });
-        actions.collect()
+    /// The actions of its routes, each with what holds where it says nothing itself: the virtual host, then the route
+    /// configuration.
+    pub fn actions(&self) -> Vec<([At<'a>; 2], At<'a>)> {
+        let mut found = Vec::new();
+        for configuration in &self.routes {
+            for host in configuration.list("virtual_hosts") {
+                let actions = host.list("routes").into_iter().filter_map(|route| route.get("route"));
+                found.extend(actions.map(|action| ([host.clone(), configuration.clone()], action)));
+            }
+        }
+        found
     }
 }
 

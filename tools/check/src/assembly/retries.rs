@@ -26,7 +26,7 @@ impl<'a> Assembly<'a, '_> {
                 // Then Envoy's wait is the only one, and its predicates do all.
                 continue;
             }
-            for (host, action) in governed.manager.actions() {
+            for ([host, _], action) in governed.manager.actions() {
                 if !leads_to(&action, cluster.name) {
                     continue;
                 }

@@ -120,9 +120,10 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
             retries::put(cluster.name, &cluster.at, &cluster.ways, &names, files, &mut changes, report);
         }
     }
-    for configuration in configurations(&asked) {
+    for configuration in configurations(&asked, &found) {
         let list = configuration.get("internal_only_headers");
-        let there = list.is_some_and(|list| list.node.items().iter().any(|name| name.text() == Some(HOSTS)));
+        let is_it = |name: &str| name.eq_ignore_ascii_case(HOSTS);
+        let there = list.is_some_and(|list| list.node.items().iter().any(|name| name.text().is_some_and(is_it)));
         if !there {
             changes.at(&configuration, |routes| {
                 if routes.get("internal_only_headers").is_none() {
@@ -245,12 +246,15 @@ fn reached<'a>(asked: &[Asked<'a>]) -> Vec<Manager<'a>> {
     managers
 }
 
-/// Their route configurations, each once.
-fn configurations<'a>(asked: &[Asked<'a>]) -> Vec<At<'a>> {
+/// All route configurations that lead to the clusters, each once: a client could name a host on any of them.
+fn configurations<'a>(asked: &[Asked<'a>], found: &Found<'a>) -> Vec<At<'a>> {
     let mut all: Vec<At<'a>> = Vec::new();
-    for one in asked.iter().flat_map(|cluster| &cluster.ways).flat_map(|(_, ways)| &ways.configurations) {
-        if !all.iter().any(|other| other.is_same(one)) {
-            all.push(one.clone());
+    for cluster in asked {
+        let of_managers = cluster.ways.iter().flat_map(|(_, ways)| ways.configurations.iter().cloned());
+        for one in of_managers.chain(found.routes_of_others(cluster.name)) {
+            if !all.iter().any(|other| other.is_same(&one)) {
+                all.push(one);
+            }
         }
     }
     all

@@ -384,6 +384,80 @@ fn several_files_change_together() {
 }
 
 #[test]
+fn no_client_chooses_a_host_on_any_route_that_leads_to_the_cluster() {
+    for (shape, configurations, leading) in
+        [("several-listeners.yaml", 4, 3), ("two-managers.yaml", 2, 2), ("scoped-routes.yaml", 2, 1)]
+    {
+        let (text, _) = added(shape, &[]);
+        let of_all = text.matches("virtual_hosts:").count();
+        let kept = text.matches("internal_only_headers: [x-holdfast-hosts]").count();
+        assert_eq!((of_all, kept), (configurations, leading), "{shape}");
+    }
+
+    // Routes of a listener that comes from elsewhere, and routes that lead elsewhere.
+    let directory = tempfile::tempdir().unwrap();
+    let shapes = root().join("tests/add/shapes");
+    let (bootstrap, routes) = (directory.path().join("envoy.yaml"), directory.path().join("rds.yaml"));
+    fs::copy(shapes.join("rds-from-file.yaml"), &bootstrap).unwrap();
+    let more = |name: &str, cluster: &str| {
+        format!(
+            "- \"@type\": type.googleapis.com/envoy.config.route.v3.RouteConfiguration\n  name: {name}\n  virtual_hosts:\n  \
+             - {{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, route: {{ cluster: {cluster} }} }}] }}\n"
+        )
+    };
+    let text = fs::read_to_string(shapes.join("files/rds.yaml")).unwrap();
+    fs::write(&routes, text + &more("partners", "orders") + &more("billing", "billing")).unwrap();
+    let files = [bootstrap.to_str().unwrap(), routes.to_str().unwrap()];
+    let output = add(&[&files[..], &["--cluster", "orders", "--write"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let written: Value = serde_norway::from_str(&fs::read_to_string(&routes).unwrap()).unwrap();
+    let kept: Vec<_> = written["resources"]
+        .as_sequence()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            let headers = one["internal_only_headers"].as_sequence();
+            (one["name"].as_str().unwrap(), headers.is_some_and(|names| names.contains(&"x-holdfast-hosts".into())))
+        })
+        .collect();
+    assert_eq!(kept, [("shop", true), ("partners", true), ("billing", false)]);
+}
+
+#[test]
+fn a_mirror_gets_the_seat_wherever_it_is_named_unless_its_policy_takes_the_header_off() {
+    let text = fs::read_to_string(root().join("tests/add/shapes/mirror.yaml")).unwrap();
+    let (named, policy) =
+        ("                  request_mirror_policies:\n                  - cluster: shadow\n", "cluster: shadow\n");
+    assert!(text.contains(named));
+    let line = |indent: usize| format!("{:indent$}request_mirror_policies: [{{ cluster: shadow }}]\n", "");
+    let fraction =
+        "                    runtime_fraction: { default_value: { numerator: 100, denominator: HUNDRED } }\n";
+    let elsewhere = |behind: &str, indent| {
+        text.replace(&format!("{named}{fraction}"), "").replace(behind, &format!("{behind}{}", line(indent)))
+    };
+    let taken_off =
+        format!("{policy}                    request_headers_mutations: [{{ remove: x-holdfast-hosts }}]\n");
+    let directory = tempfile::tempdir().unwrap();
+    for (text, has_seat) in [
+        (text.clone(), true),
+        (elsewhere("domains: [\"*\"]\n", 14), true),
+        (elsewhere("name: routes\n", 12), true),
+        (text.replace("cluster: orders\n                  r", "cluster_header: x-service\n                  r"), true),
+        (text.replacen(policy, &taken_off, 1), false),
+    ] {
+        let (file, output) = (directory.path().join("envoy.yaml"), directory.path().join("added.yaml"));
+        fs::write(&file, &text).unwrap();
+        let ran = add(&[file.to_str().unwrap(), "--cluster", "orders", "--output", output.to_str().unwrap()]);
+        assert!(ran.status.success(), "{}", stderr(&ran));
+        let made: Value = serde_norway::from_str(&fs::read_to_string(&output).unwrap()).unwrap();
+        let clusters = made["static_resources"]["clusters"].as_sequence().unwrap();
+        let shadow = clusters.iter().find(|cluster| cluster["name"] == "shadow").unwrap();
+        let seats = serde_norway::to_string(shadow).unwrap().matches("root_id: holdfast").count();
+        assert_eq!(seats, usize::from(has_seat), "{text}");
+    }
+}
+
+#[test]
 fn a_diff_is_shown_unless_told_otherwise() {
     let file = "tests/add/shapes/strict-dns.yaml";
     let output = add(&[file, "--cluster", "orders"]);

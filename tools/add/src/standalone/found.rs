@@ -1,6 +1,7 @@
 //! What stands in Envoy's files that matters here: clusters, connection managers, and the routes between them.
 
 use super::file::{At, File};
+use crate::envoy::balancing::HOSTS;
 
 /// Everything that was found.
 #[derive(Debug)]
@@ -131,18 +132,40 @@ impl<'a> Found<'a> {
         ways
     }
 
-    /// Clusters that get copies of the requests that go to a cluster.
-    pub fn mirrors(&self, configuration: &At<'a>, cluster: &str) -> Vec<&'a str> {
-        let default = |at: &At<'a>| -> Vec<&'a str> {
-            at.list("request_mirror_policies").iter().filter_map(|policy| policy.text("cluster")).collect()
+    /// Route configurations of listeners that are not among the files, as far as they lead to a cluster.
+    pub fn routes_of_others(&self, cluster: &str) -> Vec<At<'a>> {
+        let of_known = |routes: &At<'a>| {
+            let ways = self.managers.iter().map(|manager| self.ways(manager, cluster));
+            ways.into_iter().any(|ways| ways.configurations.iter().any(|one| one.is_same(routes)))
         };
+        let leads = |routes: &&At<'a>| {
+            let reach = reach(routes.node, cluster);
+            reach.named || reach.open || routes.get("vhds").is_some()
+        };
+        self.routes.iter().filter(leads).filter(|routes| !of_known(routes)).cloned().collect()
+    }
+
+    /// Clusters that get copies of the requests that go, or may go, to a cluster, with all that these requests say.
+    pub fn mirrors(&self, configuration: &At<'a>, cluster: &str) -> Vec<&'a str> {
+        let takes_it_off = |policy: &At<'a>| {
+            let mutations = policy.list("request_headers_mutations");
+            mutations.iter().any(|one| one.text("remove").is_some_and(|name| name.eq_ignore_ascii_case(HOSTS)))
+        };
+        let list = |at: &At<'a>| at.list("request_mirror_policies");
         let mut found = Vec::new();
         for host in configuration.list("virtual_hosts") {
             for route in host.list("routes") {
-                let Some(action) = route.get("route").filter(|action| goes_to(action, cluster)) else { continue };
+                let Some(action) = route.get("route") else { continue };
+                let reach = reach(action.node, cluster);
+                if !reach.named && !reach.open {
+                    continue;
+                }
                 // The nearest list holds.
-                let lists = [default(&action), default(&host), default(configuration)];
-                found.extend(lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default());
+                let lists = [list(&action), list(&host), list(configuration)];
+                let nearest = lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default();
+                found.extend(
+                    nearest.iter().filter(|policy| !takes_it_off(policy)).filter_map(|policy| policy.text("cluster")),
+                );
             }
         }
         found.sort_unstable();

@@ -338,6 +338,25 @@ fn what_stands_beside_holdfast_is_said() {
 }
 
 #[test]
+fn a_mirror_without_an_attempt_seat_is_said() {
+    let copies = "copy.shop.svc.cluster.local gets copies of these requests, and while a host is out their x-holdfast-hosts with \
+        the addresses of the others: ask for it too, and its clusters get an attempt seat, which takes that off";
+    let copy = service("name: http").replace("name: orders", "name: copy");
+    for mirror in ["mirror: {host: copy}", "mirrors: [{destination: {host: copy, port: {number: 8080}}}]"] {
+        let route = format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: x, namespace: shop}}\nspec:\n  hosts: [orders]\n  \
+             http:\n  - route: [{{destination: {{host: orders}}}}]\n    {mirror}\n"
+        );
+        let input = service("name: http") + &copy + &route;
+        let warning = format!("standard input: document 3 (VirtualService shop/x): spec.http[0]: {copies}");
+        printed(ORDERS, &input, &[&warning]);
+        printed(&["orders.shop:8080", "--request-only", "-"], &input, &[]);
+        let text = printed(&["orders.shop:8080", "copy.shop:8080", "-"], &input, &[]);
+        assert_eq!(text.matches("applyTo: CLUSTER").count(), 2);
+    }
+}
+
+#[test]
 fn a_list_is_read_like_its_items() {
     let items = service("name: http");
     let text = printed(ORDERS, &items, &[]);

@@ -7,6 +7,7 @@ use super::route::{self, Route};
 use super::rule::{self, Rule};
 use super::traffic::Outlier;
 use crate::documents::{self, Document};
+use crate::envoy::balancing::HOSTS;
 use crate::place::{Place, Report};
 use crate::policy::Policy;
 use crate::request::{HostPort, Proxy, Request};
@@ -269,6 +270,23 @@ impl Known {
             }
             if matches!(plan.proxy, Proxy::Sidecar | Proxy::Gateway) {
                 warn_of_clusters(clusters, policy, report);
+                if policy.ejects && !plan.request_only {
+                    self.warn_of_mirrors(clusters, plan, report);
+                }
+            }
+        }
+    }
+
+    /// A copy of a request is made behind the request seat. Without an attempt seat in the other cluster it leaves with the header.
+    fn warn_of_mirrors(&self, clusters: &Clusters, plan: &Plan<'_>, report: &mut Report) {
+        let seated = |host: &str| plan.services.iter().any(|other| other.service.host == host);
+        for (host, route) in route::mirrors_of(&self.routes, &clusters.service, clusters.port.number) {
+            if !seated(host) {
+                let problem = format!(
+                    "{host} gets copies of these requests, and while a host is out their {HOSTS} with the addresses of the \
+                     others: ask for it too, and its clusters get an attempt seat, which takes that off"
+                );
+                report.warn(&route.place, problem);
             }
         }
     }

@@ -17,6 +17,8 @@ pub struct Route {
     pub ports: Vec<u16>,
     /// Where it goes: hosts in full, and ports where they are said.
     pub destinations: Vec<(String, Option<u16>)>,
+    /// Where copies of its requests go, in the same form.
+    pub mirrors: Vec<(String, Option<u16>)>,
     /// Its retries.
     pub retries: Retries,
     /// Where it stands.
@@ -68,15 +70,28 @@ fn route(field: &Field<'_>, hosts: &[String], namespace: &str, domain: &str, rep
     let object = field.object(report)?;
     let matches = objects(&object, "match", report);
     let ports = matches.iter().filter_map(|one| one.get("port")?.port(report)).collect();
-    let mut destinations = Vec::new();
-    for one in objects(&object, "route", report) {
-        let Some(destination) = one.get("destination").and_then(|field| field.object(report)) else { continue };
-        let Some(host) = destination.required("host", report).and_then(|field| field.text(report)) else { continue };
-        let port = destination.get("port").and_then(|field| field.object(report)?.get("number")?.port(report));
-        destinations.push((full(host, namespace, domain), port));
-    }
+    let mut destinations_of = |key: &'static str| -> Vec<(String, Option<u16>)> {
+        let all = objects(&object, key, report);
+        let all: Vec<_> =
+            all.iter().filter_map(|one| one.get("destination").and_then(|field| field.object(report))).collect();
+        all.iter().filter_map(|one| destination(one, namespace, domain, report)).collect()
+    };
+    let (destinations, mut mirrors) = (destinations_of("route"), destinations_of("mirrors"));
+    let mirror = object.get("mirror").and_then(|field| field.object(report));
+    mirrors.extend(mirror.and_then(|one| destination(&one, namespace, domain, report)));
     let retries = object.get("retries").map_or(Some(Retries::Default), |field| retries(&field, report))?;
-    Some(Route { hosts: hosts.to_vec(), ports, destinations, retries, place: field.place.clone() })
+    Some(Route { hosts: hosts.to_vec(), ports, destinations, mirrors, retries, place: field.place.clone() })
+}
+
+fn destination(
+    object: &Object<'_>,
+    namespace: &str,
+    domain: &str,
+    report: &mut Report,
+) -> Option<(String, Option<u16>)> {
+    let host = object.required("host", report).and_then(|field| field.text(report))?;
+    let port = object.get("port").and_then(|field| field.object(report)?.get("number")?.port(report));
+    Some((full(host, namespace, domain), port))
 }
 
 fn objects<'a>(object: &Object<'a>, key: &'static str, report: &mut Report) -> Vec<Object<'a>> {
@@ -128,6 +143,12 @@ pub fn listeners(routes: &[Route], services: &[Service], service: &Service, port
 
 fn leads(route: &Route, service: &Service, port: u16) -> bool {
     route.destinations.iter().any(|(host, to)| *host == service.host && to.is_none_or(|to| to == port))
+}
+
+/// The hosts of services that get copies of requests to a port of a service, each with the route that says so.
+pub fn mirrors_of<'a>(routes: &'a [Route], service: &Service, port: u16) -> Vec<(&'a str, &'a Route)> {
+    let ours = routes.iter().filter(|route| leads(route, service, port));
+    ours.flat_map(|route| route.mirrors.iter().map(move |(host, _)| (host.as_str(), route))).collect()
 }
 
 /// What the routes to a port of a service do about retries.

@@ -211,3 +211,30 @@ fn tenants_have_their_own_states_and_those_that_were_seen_once_make_room() {
     assert!(!ask(0, "i").has_passed(), "h and i share the overflow key");
     host.assert_no_trap();
 }
+
+/// Whenever the workers have said what they have used: those that were seen once are worth no more than new ones, and go first.
+#[test]
+fn tenants_that_come_by_turns_do_not_take_each_others_places() {
+    let document =
+        format!(r#"{{"policies":[{{"name":"orders","scope":[{{"header":"x-tenant"}}],"max_keys":64,{BREAKER}}}]}}"#);
+    for told in [0, 2100, 2900, 5000] {
+        let host = Host::with(&document).workers(2).start();
+        let ask = |worker: usize, tenant: &str| host.request(worker, Request::get("/").header("x-tenant", tenant));
+        for number in 0..80 {
+            ask(number % 2, &format!("stray-{number}")).passed().respond(Response::status(200));
+        }
+        host.advance(millis(told));
+        let mut cut_off = 0;
+        for number in 0..20 {
+            let failing = ask(number % 2, "failing");
+            if failing.has_passed() {
+                failing.passed().respond(Response::status(500));
+            } else {
+                cut_off += 1;
+            }
+            ask(number % 2, "well").passed().respond(Response::status(200));
+        }
+        assert_eq!(cut_off, 17, "three failures of its own open its breaker, {told} ms after the strays");
+        host.assert_no_trap();
+    }
+}

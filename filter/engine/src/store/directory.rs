@@ -233,6 +233,14 @@ impl Record for Directory {
     }
 }
 
+/// How often this worker has used an occupant since it last said so.
+#[derive(Debug, Clone, Copy, Default)]
+struct Uses {
+    all: u16,
+    /// How many of them stand in the directory already: the first of an occupant that was given its place here.
+    said: u16,
+}
+
 /// One worker's copy of a directory.
 #[derive(Debug)]
 pub struct DirectoryView {
@@ -240,8 +248,8 @@ pub struct DirectoryView {
     fingerprint: u64,
     most: u16,
     known: Directory,
-    /// What this worker has used since it last said so.
-    uses: Vec<u16>,
+    /// What this worker has used, by number.
+    uses: Vec<Uses>,
     /// When it did.
     upkept: Timestamp,
     /// When a new one was last turned away.
@@ -333,6 +341,9 @@ impl DirectoryView {
             }
             self.know(directory);
             self.refused = given.is_none().then_some(now);
+            if let Some(uses) = given.and_then(|given| self.uses_of(given.index)) {
+                *uses = Uses { all: 0, said: 1 };
+            }
             return given.map(|given| (given, true));
         }
         store.note_contention();
@@ -354,13 +365,17 @@ impl DirectoryView {
 
     /// Notes that an occupant is used.
     pub fn use_once(&mut self, occupant: Occupant) {
-        let index = usize::from(occupant.index);
+        if let Some(uses) = self.uses_of(occupant.index) {
+            uses.all = uses.all.saturating_add(1);
+        }
+    }
+
+    fn uses_of(&mut self, index: u16) -> Option<&mut Uses> {
+        let index = usize::from(index);
         if self.uses.len() <= index {
-            self.uses.resize(index.saturating_add(1), 0);
+            self.uses.resize(index.saturating_add(1), Uses::default());
         }
-        if let Some(uses) = self.uses.get_mut(index) {
-            *uses = uses.saturating_add(1);
-        }
+        self.uses.get_mut(index)
     }
 
     /// Looks who has lost a place, where places are given away and something has changed since the last look: who came to a state
@@ -395,7 +410,7 @@ impl DirectoryView {
                 self.has_lost = true;
                 // They were the other one's.
                 if let Some(uses) = self.uses.get_mut(index) {
-                    *uses = 0;
+                    *uses = Uses::default();
                 }
             }
         }
@@ -422,15 +437,19 @@ impl DirectoryView {
     }
 
     fn say_what_was_used(&mut self, store: &mut dyn Store, now: Timestamp, is_kept: &mut dyn FnMut(Occupant) -> bool) {
-        let used = |(index, uses): (usize, &u16)| {
+        let used = |(index, uses): (usize, &Uses)| {
             let occupant = self.known.occupant(u16::try_from(index).ok()?)?;
-            (*uses > 0).then(|| (occupant, *uses, is_kept(occupant)))
+            (uses.all > 0).then(|| (occupant, uses.all.saturating_sub(uses.said), is_kept(occupant)))
         };
-        let used: Vec<_> = self.uses.iter().enumerate().filter_map(used).collect();
+        // Who was used no more than when it came is none the more used now, nor used later.
+        let is_news = |(_, uses, is_kept): &(Occupant, u16, bool)| *uses > 0 || *is_kept;
+        let used: Vec<_> = self.uses.iter().enumerate().filter_map(used).filter(is_news).collect();
         let updated = update(store, &self.path, self.fingerprint, |old: Option<&Directory>| {
             let mut directory = old.cloned().unwrap_or_default();
             for (occupant, uses, is_kept) in &used {
-                directory.note(*occupant, now, |before| before.saturating_add(*uses));
+                if *uses > 0 {
+                    directory.note(*occupant, now, |before| before.saturating_add(*uses));
+                }
                 if *is_kept {
                     directory.keep(*occupant, now);
                 }
@@ -440,7 +459,7 @@ impl DirectoryView {
         // What could not be said is said the next time.
         if let Ok(updated) = updated {
             self.upkept = now;
-            self.uses.fill(0);
+            self.uses.fill(Uses::default());
             self.know(updated.record.unwrap_or_default());
         }
     }
@@ -462,6 +481,7 @@ mod tests {
         DirectoryView::new("places".to_owned(), 7, most)
     }
 
+    /// Uses the place of a name.
     fn index(
         directory: &mut DirectoryView,
         store: &mut MemoryStore,
@@ -469,7 +489,9 @@ mod tests {
         now: Timestamp,
         worth: Worth,
     ) -> Option<Occupant> {
-        directory.assign(store, name, 20, now, &mut |_, _| worth).map(|(occupant, _)| occupant)
+        let (occupant, _) = directory.assign(store, name, 20, now, &mut |_, _| worth)?;
+        directory.use_once(occupant);
+        Some(occupant)
     }
 
     #[test]
@@ -494,6 +516,51 @@ mod tests {
         one.upkeep(&mut store, later, &mut |_| false);
         let sixth = index(&mut one, &mut store, 6, later, Worth::Little(0));
         assert_eq!(sixth, Some(Occupant { index: 0, tenancy: 1 }));
+    }
+
+    #[test]
+    fn new_ones_do_not_take_each_others_places_while_others_were_used_no_more() {
+        // Two workers; each says what it has used every two seconds, however long ago the last of a hundred strays came.
+        for told_at in [t(1), t(2), t(8)] {
+            let mut store = MemoryStore::default();
+            let mut workers = [directory(100), directory(100)];
+            let mut given = 0;
+            let mut ask = |worker: &mut DirectoryView, store: &mut MemoryStore, name: u64, now| {
+                let found = worker.assign(store, name, 20, now, &mut |_, _| Worth::Little(1));
+                let (occupant, is_new) = found.expect("nobody must stay");
+                worker.use_once(occupant);
+                given += u32::from(is_new);
+            };
+            for name in 0..150 {
+                ask(&mut workers[name as usize % 2], &mut store, name, t(0));
+            }
+            workers.iter_mut().for_each(|worker| {
+                worker.upkeep(&mut store, told_at, &mut |_| false);
+            });
+            for round in 0..30 {
+                for name in [1000, 1001] {
+                    ask(&mut workers[round % 2], &mut store, name, told_at);
+                }
+            }
+            assert_eq!(given, 150 + 2, "each new one is given one place and keeps it");
+        }
+    }
+
+    #[test]
+    fn who_was_used_once_and_must_stay_is_not_looked_at_each_time() {
+        let mut store = MemoryStore::default();
+        let mut one = directory(8);
+        for name in 0..8 {
+            index(&mut one, &mut store, name, t(0), Worth::Little(0)).unwrap();
+        }
+        // All but the last have said that they must stay.
+        one.upkeep(&mut store, t(2), &mut |occupant| occupant.index < 7);
+        let mut looked_at = 0;
+        let given = one.assign(&mut store, 9, 20, t(3), &mut |_, _| {
+            looked_at += 1;
+            Worth::Little(0)
+        });
+        assert_eq!((given.map(|(occupant, _)| occupant.index), looked_at), (Some(7), 1));
     }
 
     #[test]

@@ -134,6 +134,10 @@ impl RootHost for BenchHost {
 
     fn tick_every(&self, _period: Duration) {}
 
+    fn wake_soon(&self) -> bool {
+        true
+    }
+
     fn define_metric(&self, _kind: MetricKind, _name: &str) -> Option<u32> {
         self.metrics.set(self.metrics.get().wrapping_add(1));
         Some(self.metrics.get())
@@ -201,4 +205,6 @@ impl Host for BenchHost {
     }
 
     fn remove_header(&self, _map: Headers, _name: &str) {}
+
+    fn set_response_body(&self, _body: &[u8]) {}
 }

@@ -24,7 +24,7 @@ const BACKOFF: Duration = Duration::from_millis(1);
 /// How long a worker relies on what it knows of the attempt seat.
 const SEAT_IS_KNOWN: Duration = Duration::from_secs(1);
 
-/// How the host names an attempt's stream: one ends before the next begins.
+/// How the host names a stream: one ends before the next begins.
 const STREAM: u32 = 7;
 
 pub(crate) struct Scene {
@@ -166,7 +166,7 @@ impl Scene {
     fn end(&mut self, worker: usize, state: RequestState, headers: &Rc<HeaderMap>) -> bool {
         let Some(plugin) = self.workers.get(worker) else { return false };
         self.host.respond(headers);
-        let (state, effect) = state.on_response_headers(plugin, &mut self.store, &*self.host, true);
+        let (state, effect) = state.on_response_headers(plugin, &mut self.store, &*self.host, STREAM, true);
         let is_over = matches!((&state, effect), (RequestState::Over, RequestEffect::Continue));
         state.on_end(plugin, &mut self.store, &*self.host);
         is_over

@@ -67,6 +67,10 @@ impl<S: HttpContext> HttpContext for Stream<S> {
         self.seat.as_mut().map_or(Action::Continue, |seat| seat.on_http_response_headers(headers, end_of_stream))
     }
 
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.seat.as_mut().map_or(Action::Continue, |seat| seat.on_http_response_body(size, end_of_stream))
+    }
+
     fn on_http_response_trailers(&mut self, trailers: usize) -> Action {
         self.seat.as_mut().map_or(Action::Continue, |seat| seat.on_http_response_trailers(trailers))
     }

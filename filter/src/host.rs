@@ -38,6 +38,10 @@ impl RootHost for WasmHost {
         hostcalls::tick_every(period);
     }
 
+    fn wake_soon(&self) -> bool {
+        hostcalls::wake_soon()
+    }
+
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
         let kind = match kind {
             MetricKind::Counter => MetricType::Counter,
@@ -86,6 +90,10 @@ impl Host for WasmHost {
 
     fn remove_header(&self, map: Headers, name: &str) {
         let _ = hostcalls::remove_header(number(map), name);
+    }
+
+    fn set_response_body(&self, body: &[u8]) {
+        let _ = hostcalls::set_response_body(body);
     }
 }
 

@@ -41,6 +41,8 @@ unsafe extern "C" {
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     // The SDK's panics where there is no stream, which Envoy answers with 1.
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
+    // The SDK's panics where there is no such buffer, which Envoy answers with 2.
+    fn proxy_set_buffer_bytes(kind: u32, start: usize, size: usize, value: *const u8, value_size: usize) -> u32;
     // The SDK's have no details, and a status for gRPC only with the HTTP status 200.
     fn proxy_send_local_response(
         status: u32,
@@ -122,6 +124,23 @@ pub fn remove_header(map: MapType, name: &str) -> Result<(), Refusal> {
     checked(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
 }
 
+thread_local! {
+    /// This VM's queue. The time tells VMs apart; where two are equal, one of them is woken by its next tick.
+    static QUEUE: String = format!("holdfast/wake/{:x}", now());
+}
+
+/// Has the root context of the current one called back as soon as what the host has received now is dealt with. Envoy posts the news
+/// of a queue to the thread of who has registered it last, at once (proxy-wasm-cpp-host, `SharedQueue::enqueue`).
+pub fn wake_soon() -> bool {
+    let queue = QUEUE.with(|name| hostcalls::register_shared_queue(name));
+    queue.and_then(|queue| hostcalls::enqueue_shared_queue(queue, None)).is_ok()
+}
+
+/// Takes the news out of the queue that has called back.
+pub fn end_wake(queue: u32) {
+    let _ = hostcalls::dequeue_shared_queue(queue);
+}
+
 /// Makes the calls that follow concern this context, which must be alive.
 pub fn act_for(context: u32) -> Result<(), Status> {
     hostcalls::set_effective_context(context)
@@ -130,6 +149,19 @@ pub fn act_for(context: u32) -> Result<(), Status> {
 /// Lets the paused request of the context go on.
 pub fn resume_request() -> Result<(), Status> {
     hostcalls::resume_http_request()
+}
+
+/// Lets the paused response of the context go on.
+pub fn resume_response() -> Result<(), Status> {
+    hostcalls::resume_http_response()
+}
+
+/// Puts bytes in the place of what is there of the response's body, in the body's callback.
+pub fn set_response_body(body: &[u8]) -> Result<(), Refusal> {
+    // SAFETY: the pointer and size are those of `body`.
+    checked(unsafe {
+        proxy_set_buffer_bytes(BufferType::HttpResponseBody as u32, 0, usize::MAX, body.as_ptr(), body.len())
+    })
 }
 
 /// All headers of a map in one call, which costs less than two single ones, as [`holdfast_engine::http::headers`] reads them.

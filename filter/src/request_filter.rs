@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::host::RootHost;
 use holdfast_engine::request::{RequestEffect, RequestPlugin, RequestState};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -14,13 +16,14 @@ use crate::shared_data::SharedData;
 pub struct RequestFilter {
     /// Without a plugin everything passes.
     plugin: Option<(Rc<RequestPlugin>, SharedData)>,
+    context: u32,
     state: RequestState,
 }
 
 impl RequestFilter {
     /// A context of a plugin and its store.
-    pub fn new(plugin: Option<(Rc<RequestPlugin>, SharedData)>) -> Self {
-        RequestFilter { plugin, state: RequestState::default() }
+    pub fn new(plugin: Option<(Rc<RequestPlugin>, SharedData)>, context: u32) -> Self {
+        RequestFilter { plugin, context, state: RequestState::default() }
     }
 
     /// Has an event take the request further.
@@ -35,15 +38,46 @@ impl RequestFilter {
     }
 }
 
-/// Does what the event has led to.
-fn act(effect: Option<RequestEffect>) -> Action {
-    let Some(RequestEffect::Reply(local)) = effect else { return Action::Continue };
-    let (reply, details) = (&local.reply, local.details());
-    match hostcalls::reply(reply.status, &details, &reply.headers, &reply.body, reply.grpc_status) {
-        Ok(()) => Action::Pause,
-        // Better the host's answer than none.
-        Err(_) => Action::Continue,
+/// Does what an event has led to.
+fn act(effect: RequestEffect) -> Action {
+    match effect {
+        RequestEffect::Continue => Action::Continue,
+        RequestEffect::Hold => Action::Pause,
+        RequestEffect::Resume => {
+            let _ = hostcalls::resume_response();
+            Action::Continue
+        }
+        RequestEffect::Reply(local) => {
+            let (reply, details) = (&local.reply, local.details());
+            let grpc_status = reply.grpc.map(|grpc| grpc.code);
+            match hostcalls::reply(reply.status, &details, &reply.headers, &reply.body, grpc_status) {
+                Ok(()) => Action::Pause,
+                // Better the host's answer than none.
+                Err(_) => Action::Continue,
+            }
+        }
     }
+}
+
+/// Looks at the answers that are held back, at a tick or a wake-up. Afterwards host calls may concern one of theirs: then it gives
+/// the time.
+pub fn look_at_held(plugin: &RequestPlugin, is_wake: bool) -> Option<Timestamp> {
+    if !plugin.holds() {
+        return None;
+    }
+    let now = WasmHost.now();
+    for held in plugin.take_held(is_wake, now) {
+        // A context that is gone has no answer to let go.
+        if hostcalls::act_for(held.stream).is_ok() {
+            let effect = plugin.wake(&WasmHost, held, now);
+            let replies = matches!(effect, RequestEffect::Reply(_));
+            if act(effect) == Action::Continue && replies {
+                // The reply was refused, and nobody looks at the answer again.
+                let _ = hostcalls::resume_response();
+            }
+        }
+    }
+    Some(now)
 }
 
 impl Context for RequestFilter {}
@@ -53,16 +87,28 @@ impl HttpContext for RequestFilter {
         if self.plugin.is_none() {
             RequestState::without_plugin(&WasmHost);
         }
-        act(self.step(|_, plugin, shared| RequestState::on_request_headers(plugin, shared, &WasmHost, ended)))
+        let step = self.step(|_, plugin, shared| RequestState::on_request_headers(plugin, shared, &WasmHost, ended));
+        step.map_or(Action::Continue, act)
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, ended: bool) -> Action {
-        act(self.step(|state, plugin, shared| state.on_response_headers(plugin, shared, &WasmHost, ended)))
+        let context = self.context;
+        let step =
+            self.step(|state, plugin, shared| state.on_response_headers(plugin, shared, &WasmHost, context, ended));
+        step.map_or(Action::Continue, act)
+    }
+
+    /// Every piece of every response comes by here, and nearly all are of no interest.
+    fn on_http_response_body(&mut self, size: usize, ended: bool) -> Action {
+        if self.state.wants_body() {
+            return act(self.state.on_response_body(&WasmHost, size, ended));
+        }
+        Action::Continue
     }
 
     fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
-        self.step(|state, plugin, shared| (state.on_response_trailers(plugin, shared, &WasmHost), ()));
-        Action::Continue
+        let step = self.step(|state, plugin, shared| state.on_response_trailers(plugin, shared, &WasmHost));
+        step.map_or(Action::Continue, act)
     }
 
     fn on_log(&mut self) {

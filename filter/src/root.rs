@@ -17,7 +17,7 @@ use crate::attempt_filter::{self, AttemptFilter};
 use crate::contexts::{self, Stream};
 use crate::host::WasmHost;
 use crate::hostcalls;
-use crate::request_filter::RequestFilter;
+use crate::request_filter::{self, RequestFilter};
 use crate::shared_data::SharedData;
 use crate::vm::Vm;
 
@@ -129,6 +129,10 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         match self.plugin.clone() {
             Some(Plugin::Request(plugin, mut shared)) => {
+                if request_filter::look_at_held(&plugin, false).is_some() {
+                    // What follows is this context's own.
+                    let _ = hostcalls::act_for(self.context);
+                }
                 plugin.on_tick(&mut shared, &mut |active, call| self.make(active, call));
             }
             Some(Plugin::Attempt(plugin, shared)) => attempt_filter::on_tick(&plugin, shared),
@@ -136,15 +140,26 @@ impl RootContext for Root {
         }
     }
 
+    /// The wake-up that was asked for.
+    fn on_queue_ready(&mut self, queue: u32) {
+        hostcalls::end_wake(queue);
+        let Some(Plugin::Request(plugin, _)) = &self.plugin else { return };
+        if let Some(now) = request_filter::look_at_held(plugin, true) {
+            // What follows is this context's own.
+            let _ = hostcalls::act_for(self.context);
+            plugin.end_wake(now);
+        }
+    }
+
     fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
         Some(match &self.plugin {
             Some(Plugin::Request(plugin, shared)) => {
-                Stream::begin(context, RequestFilter::new(Some((Rc::clone(plugin), *shared))))
+                Stream::begin(context, RequestFilter::new(Some((Rc::clone(plugin), *shared)), context))
             }
             Some(Plugin::Attempt(plugin, shared)) => {
                 Stream::begin(context, AttemptFilter::new(Rc::clone(plugin), *shared, context))
             }
-            None => Stream::begin(context, RequestFilter::new(None)),
+            None => Stream::begin(context, RequestFilter::new(None, context)),
         })
     }
 

@@ -320,6 +320,8 @@ pub struct Listener {
     policy: Option<Policy>,
     routes: Vec<Route>,
     filters: Vec<Value>,
+    filters_behind: Vec<Value>,
+    raw_seat: Patches,
     raw_virtual_host: Patches,
     raw_hcm: Patches,
 }
@@ -333,6 +335,8 @@ impl Listener {
             policy: None,
             routes: Vec::new(),
             filters: Vec::new(),
+            filters_behind: Vec::new(),
+            raw_seat: Patches::default(),
             raw_virtual_host: Patches::default(),
             raw_hcm: Patches::default(),
         }
@@ -366,6 +370,20 @@ impl Listener {
         self
     }
 
+    /// Adds an HTTP filter between Holdfast and the router.
+    #[must_use]
+    pub fn filter_behind(mut self, filter: Value) -> Self {
+        self.filters_behind.push(filter);
+        self
+    }
+
+    /// Merges `patch` into Holdfast's own filter.
+    #[must_use]
+    pub fn raw_seat(mut self, patch: Value) -> Self {
+        self.raw_seat.0.push(patch);
+        self
+    }
+
     /// Leaves out the retry policy that an attempt seat would bring with it.
     #[must_use]
     pub fn without_retry_policy(self) -> Self {
@@ -392,7 +410,9 @@ impl Listener {
         let routes: Vec<&Value> = self.routes.iter().map(|route| &route.rendered).collect();
         let mut virtual_host = json!({"name": "all", "domains": ["*"], "routes": routes});
         if let Some(policy) = &self.policy {
-            filters.push(holdfast_filter(&files.wasm, policy));
+            let mut seat = holdfast_filter(&files.wasm, policy);
+            self.raw_seat.apply(&mut seat);
+            filters.push(seat);
             if seats != Seats::Request {
                 virtual_host["retry_policy"] = retry_policy();
             }
@@ -400,6 +420,7 @@ impl Listener {
                 router["upstream_http_filters"] = json!([attempt_seat_filter(&files.wasm), upstream_codec()]);
             }
         }
+        filters.extend(self.filters_behind.iter().cloned());
         filters.push(json!({"name": "envoy.filters.http.router", "typed_config": router}));
         self.raw_virtual_host.apply(&mut virtual_host);
         let mut hcm = json!({
@@ -579,6 +600,18 @@ impl EnvoyOptions {
     #[must_use]
     pub fn filter(self, filter: Value) -> Self {
         self.first(|listener| listener.filter(filter))
+    }
+
+    /// Adds an HTTP filter between Holdfast and the router of the first listener.
+    #[must_use]
+    pub fn filter_behind(self, filter: Value) -> Self {
+        self.first(|listener| listener.filter_behind(filter))
+    }
+
+    /// Merges `patch` into Holdfast's own filter in the first listener.
+    #[must_use]
+    pub fn raw_seat(self, patch: Value) -> Self {
+        self.first(|listener| listener.raw_seat(patch))
     }
 
     /// Leaves the retry policy that an attempt seat would bring with it out of the first listener.

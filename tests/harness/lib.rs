@@ -3,6 +3,7 @@
 //! * [`Envoy`] renders a bootstrap from [`EnvoyOptions`], runs the binary, and reads what it says: statistics, log,
 //!   access log, processor time. It is killed when dropped, and does not outlive this process.
 //! * [`Backend`] is an HTTP/1.1 and HTTP/2 server that misbehaves on request and counts what it sees.
+//! * [`RawHost`] writes its answers byte for byte.
 //! * [`Client`] sends single requests, bursts and loads, and keeps every answer; [`Traffic`] and [`drive_all`] send through
 //!   several clients at once.
 //! * [`Scene`] is an Envoy with Holdfast in it, with what its tests ask for again and again.
@@ -56,6 +57,7 @@ mod interruption;
 mod istio;
 mod metric_name;
 mod prometheus;
+mod raw_host;
 mod scene;
 mod server;
 mod stream_reset;
@@ -81,6 +83,7 @@ pub use interruption::interruption;
 pub use istio::{IstioCase, Mesh, MeshOptions};
 pub use metric_name::{metric_name, stats_tags};
 pub use prometheus::{Alert, Prometheus, PrometheusOptions, Sample, Series, promtool};
+pub use raw_host::{RawHost, Then};
 pub use scene::Scene;
 pub use traffic::{Traffic, drive_all};
 pub use wait::{Condition, PATIENCE, TICK, TimedOut, eventually};

@@ -38,6 +38,10 @@ pub trait RootHost {
     /// Asks for a tick every so often, in whole milliseconds; zero ends it.
     fn tick_every(&self, period: core::time::Duration);
 
+    /// Asks for one wake-up as soon as what the host has received now is dealt with, which is sooner than any tick. Whether it will
+    /// come, if nothing goes wrong.
+    fn wake_soon(&self) -> bool;
+
     /// Defines a metric and gives its id; `None` where the host refuses it. To be done once for each name.
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32>;
 
@@ -77,6 +81,9 @@ pub trait Host: RootHost {
 
     /// Removes all values of a header, if the host does.
     fn remove_header(&self, map: Headers, name: &str);
+
+    /// Puts these bytes in the place of what has come of the response's body and has not gone on, in the body's callback.
+    fn set_response_body(&self, body: &[u8]);
 }
 
 /// A property that is a number of 64 bits.

@@ -23,7 +23,11 @@ pub struct MemoryHost {
     headers: RefCell<HashMap<Headers, HeaderPairs>>,
     /// Whether another filter holds the names of the properties that are set here.
     refuses: Cell<bool>,
+    /// The piece of the response's body that is in its callback.
+    response_body: RefCell<Vec<u8>>,
     contentions: Cell<u32>,
+    /// How many wake-ups were asked for.
+    wakes: Cell<u32>,
 }
 
 /// What all streams and VMs of a host share.
@@ -57,6 +61,11 @@ impl MemoryHost {
     /// How often it was asked for ticks; zero for never.
     pub fn tick(&self) -> Duration {
         self.tick.get()
+    }
+
+    /// How many wake-ups were asked for since this was last asked.
+    pub fn take_wakes(&self) -> u32 {
+        self.wakes.take()
     }
 
     /// Forgets headers and properties: those of another stream follow.
@@ -94,6 +103,16 @@ impl MemoryHost {
         self.headers.borrow_mut().remove(&map).unwrap_or_default()
     }
 
+    /// A piece of a response's body comes.
+    pub fn put_response_body(&self, piece: &[u8]) {
+        *self.response_body.borrow_mut() = piece.to_owned();
+    }
+
+    /// Takes the piece as it has become.
+    pub fn take_response_body(&self) -> Vec<u8> {
+        self.response_body.take()
+    }
+
     /// The value of a header as text.
     pub fn text(&self, map: Headers, name: &str) -> Option<String> {
         self.header(map, name).map(|value| String::from_utf8_lossy(&value).into_owned())
@@ -129,6 +148,11 @@ impl RootHost for MemoryHost {
 
     fn tick_every(&self, period: Duration) {
         self.tick.set(period);
+    }
+
+    fn wake_soon(&self) -> bool {
+        self.wakes.set(self.wakes.get().saturating_add(1));
+        true
     }
 
     fn define_metric(&self, _kind: MetricKind, name: &str) -> Option<u32> {
@@ -197,5 +221,9 @@ impl Host for MemoryHost {
         if let Some(headers) = self.headers.borrow_mut().get_mut(&map) {
             headers.retain(|(known, _)| known != name);
         }
+    }
+
+    fn set_response_body(&self, body: &[u8]) {
+        *self.response_body.borrow_mut() = body.to_owned();
     }
 }

@@ -13,6 +13,8 @@ use holdfast_engine::memory_host::MemoryHost;
 use holdfast_engine::request::{Configuration, RequestEffect, RequestPlugin, RequestState, RequestVm};
 use holdfast_engine::store::memory::MemoryStore;
 
+/// How the host names the request.
+const STREAM: u32 = 1;
 const HOST: &str = "10.0.0.1:80";
 const RETRY: &str = r#""retry":{"max_retries":2,"backoff":{"base":"100ms","max":"100ms","jitter":"none"}}"#;
 
@@ -133,7 +135,7 @@ impl Stream<'_> {
         self.scene.host.put_property("response\0code_details", Some(details.as_bytes()));
         let state = std::mem::take(&mut self.request);
         let (state, effect) =
-            state.on_response_headers(&self.scene.request, &mut self.scene.store, &*self.scene.host, true);
+            state.on_response_headers(&self.scene.request, &mut self.scene.store, &*self.scene.host, STREAM, true);
         self.request = state;
         effect
     }
@@ -159,7 +161,8 @@ fn an_outcome_is_reported_once_however_many_events_follow() {
     let _ = stream.responds("via_upstream");
     let _ = stream.responds("via_upstream");
     let state = std::mem::take(&mut stream.request);
-    stream.request = state.on_response_trailers(&stream.scene.request, &mut stream.scene.store, &*stream.scene.host);
+    (stream.request, _) =
+        state.on_response_trailers(&stream.scene.request, &mut stream.scene.store, &*stream.scene.host);
     stream.end();
     assert_eq!((scene.metric("failure"), scene.metric("ignored")), (1, 0));
 }
@@ -194,14 +197,19 @@ fn a_grpc_response_is_judged_by_its_trailers_or_where_it_breaks_off() {
         stream.scene.host.put_headers(Headers::Response, &headers);
         stream.scene.host.put_property("response\0code_details", Some(b"via_upstream"));
         let state = std::mem::take(&mut stream.request);
-        let (state, effect) =
-            state.on_response_headers(&stream.scene.request, &mut stream.scene.store, &*stream.scene.host, false);
+        let (state, effect) = state.on_response_headers(
+            &stream.scene.request,
+            &mut stream.scene.store,
+            &*stream.scene.host,
+            STREAM,
+            false,
+        );
         assert_eq!(effect, RequestEffect::Continue);
         stream.request = state;
         if let Some(status) = trailers {
             stream.scene.host.put_headers(Headers::ResponseTrailers, &[("grpc-status", status)]);
             let state = std::mem::take(&mut stream.request);
-            stream.request =
+            (stream.request, _) =
                 state.on_response_trailers(&stream.scene.request, &mut stream.scene.store, &*stream.scene.host);
         } else {
             // Envoy's flag for a host that reset the stream.
@@ -365,7 +373,7 @@ fn what_a_request_seat_before_this_one_governs_is_left_alone_and_that_is_said_on
             "the router hears nothing from here"
         );
         scene.host.put_headers(Headers::Response, &[(":status", "503")]);
-        let (state, effect) = state.on_response_headers(&scene.request, &mut scene.store, &*scene.host, true);
+        let (state, effect) = state.on_response_headers(&scene.request, &mut scene.store, &*scene.host, STREAM, true);
         assert_eq!(effect, RequestEffect::Continue);
         state.on_end(&scene.request, &mut scene.store, &*scene.host);
         assert_eq!(scene.log(), "policy=first; key=all; decision=admitted");

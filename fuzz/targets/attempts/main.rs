@@ -19,7 +19,7 @@ use world::World;
 
 fuzz_target!(|input: Input<'_>| {
     let shape = &SHAPES[usize::from(input.policy) % SHAPES.len()];
-    let mut world = World::new(shape, input.signalled, input.seed);
+    let mut world = World::new(shape, input.signalled, input.sees_held_bodies, input.seed);
     for step in &input.steps {
         world.step(step);
     }

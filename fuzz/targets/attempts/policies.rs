@@ -59,6 +59,8 @@ pub static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
                 "failure_rate": {"min_requests": 2, "min_hosts": 1}, "latency": {"min_requests": 2, "min_hosts": 2},
                 "hosts": ["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"], "probe": {"requests": 2},
                 "heartbeat": {"path": "/healthz"}, "discover": {"cluster": "admin", "path": "/clusters"}}},
+        {"name": "bare", "scope": [], "concurrency": {"max_requests": 9},
+            "fallback": [{"on": ["failure"], "respond": {"status": 204}}]},
         {"name": "judge", "match": {"method": ["GET", "POST"]}, "outlier": {"consecutive_failures": 1, "base_ejection_time": "1s"}}
     ]}"#;
     let texts = config::policy_texts(document);

@@ -32,6 +32,12 @@ pub struct Request {
     pub is_answered: bool,
     /// Whether that response is still without its end.
     pub is_open: bool,
+    /// How the host names it.
+    pub stream: u32,
+    /// What the request seat holds back of that response.
+    pub held: Option<Held>,
+    /// The pieces of its body that have gone to the client.
+    pub passed: Vec<Vec<u8>>,
     /// Whether it counts in flight.
     pub is_held: bool,
     /// Replies by each of the seats.
@@ -42,6 +48,17 @@ pub struct Request {
     pub replaced: bool,
     /// Whether the attempt seat cannot know of its first attempt: the route retried what was neither judged nor remembered.
     pub is_unseen: bool,
+}
+
+/// What is held back of a response.
+pub struct Held {
+    pub since: Timestamp,
+    /// What has come of its body meanwhile.
+    pub kept: Vec<u8>,
+    /// Whether that was the end of it.
+    pub has_ended: bool,
+    /// The trailers that have come: the gRPC status in them, if any.
+    pub trailers: Option<Option<Vec<u8>>>,
 }
 
 #[derive(Debug, Default)]

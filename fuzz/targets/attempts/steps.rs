@@ -7,6 +7,8 @@ pub struct Input<'a> {
     pub policy: u8,
     pub signalled: bool,
     pub seed: u64,
+    /// Whether bodies come by while their headers are held.
+    pub sees_held_bodies: bool,
     pub steps: Vec<Step<'a>>,
 }
 
@@ -44,6 +46,16 @@ pub enum Step<'a> {
         cluster: u8,
         requests: u8,
     },
+    /// A request comes whose one attempt fails, or that Envoy replies to. The rest of its answer comes in pieces, and milliseconds
+    /// pass after each. At last the client leaves, the body ends, or trailers come. Pieces are so many bytes.
+    Pieces {
+        worker: u8,
+        cluster: u8,
+        seated: bool,
+        local: bool,
+        pieces: Vec<(u8, u8)>,
+        ended: Option<bool>,
+    },
     /// Milliseconds pass, and every worker has its ticks.
     Pass(u16),
     /// The router begins an attempt, if it wants one.
@@ -69,6 +81,12 @@ pub enum Step<'a> {
         connection: Connection,
         flags: u64,
         named: bool,
+    },
+    /// A piece of the body of the response that went to the client: so many bytes.
+    Body {
+        request: u8,
+        piece: u8,
+        ended: bool,
     },
     /// The trailers of the response that went to the client.
     Trailers {

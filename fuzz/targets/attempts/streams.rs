@@ -15,12 +15,15 @@ use holdfast_engine::seats::retry_context::{Next, RetryContext};
 use holdfast_engine::store::memory::MemoryStore;
 
 use crate::checks::Change;
-use crate::request::{Attempt, Phase, Replies, Request, Router};
+use crate::request::{Attempt, Held, Phase, Replies, Request, Router};
 use crate::steps::{self, AnyHost, Connection, Local, Name, Order, RequestHead, mostly_first};
 use crate::world::{World, at_work};
 
 /// How Envoy's response flags say that the client has closed its connection or its stream.
 pub const CLIENT_LEFT: [u64; 2] = [1 << 14, 1 << 28];
+
+/// How they say that there was no connection.
+const CONNECTION_FAILURE: u64 = 1 << 5;
 
 impl World<'_> {
     pub fn put_flags(&self, request: usize, flags: u64) {
@@ -44,6 +47,7 @@ impl World<'_> {
         let router = Router::new(&host, head);
         let is_admitted = matches!(state, RequestState::Admitted(_));
         self.governed += u64::from(is_admitted || effect != RequestEffect::Continue);
+        let stream = self.next_name();
         self.requests.push(Request {
             worker,
             plugin,
@@ -56,6 +60,9 @@ impl World<'_> {
             is_refused: head.refuses,
             is_answered: false,
             is_open: false,
+            stream,
+            held: None,
+            passed: Vec::new(),
             is_held: is_admitted && self.shape.counts_in_flight(),
             replies: Replies::default(),
             sent: 0,
@@ -77,10 +84,12 @@ impl World<'_> {
                 let status = [(":status".to_owned(), reply.status.to_string())];
                 request.host.put_headers(Headers::Response, &[&status[..], &reply.headers].concat());
                 let again = self.on_request(number, |state, plugin, store, host| {
-                    state.on_response_headers(plugin, store, host, reply.body.is_empty())
+                    state.on_response_headers(plugin, store, host, stream, reply.body.is_empty())
                 });
                 assert_eq!(again, RequestEffect::Continue, "a reply to a reply");
+                assert!(!self.requests[number].state.wants_body(), "its body is ours");
             }
+            RequestEffect::Hold | RequestEffect::Resume => panic!("there is no response"),
         }
     }
 
@@ -110,6 +119,25 @@ impl World<'_> {
         let (headers, flags) = (Vec::new(), 0);
         let response = steps::Response { status, headers, ended: true, timed: true, named: false, lasts: false, flags };
         if self.requests[number].attempts.first().is_some_and(|one| one.phase == Phase::Sent) {
+            self.respond(number, 0, &response);
+        }
+        number
+    }
+
+    /// Such a request whose answer has begun, and is a failure: of a host, or Envoy's own.
+    pub fn begin_failing(&mut self, worker: usize, cluster: u8, seated: bool, local: bool) -> usize {
+        let number = self.get(worker, cluster, seated);
+        self.requests[number].router.retries_left = 0;
+        self.begin(number, steps::Attempt::default());
+        let (status, flags, ended) = (steps::Status::Unavailable, 0, false);
+        if local && self.requests[number].is_waited_for() {
+            let details = steps::Details::Bytes(b"upstream_reset_before_response_started{connection_failure}");
+            let flags = CONNECTION_FAILURE;
+            let reply = Local { status, headers: Vec::new(), details, flags, ended };
+            self.local_reply(number, &reply, Order::AttemptsFirst);
+        } else if self.requests[number].attempts.first().is_some_and(|one| one.phase == Phase::Sent) {
+            let headers = Vec::new();
+            let response = steps::Response { status, headers, ended, timed: true, named: false, lasts: true, flags };
             self.respond(number, 0, &response);
         }
         number
@@ -348,26 +376,143 @@ impl World<'_> {
         request.host.put_headers(Headers::Response, headers);
         request.host.put_property("response\0code_details", details);
         let is_governed = matches!(request.state, RequestState::Admitted(_));
-        let effect =
-            self.on_request(number, |state, plugin, store, host| state.on_response_headers(plugin, store, host, ended));
+        let (stream, now) = (request.stream, self.now);
+        let effect = self.on_request(number, |state, plugin, store, host| {
+            state.on_response_headers(plugin, store, host, stream, ended)
+        });
         self.check_in_flight();
         if is_governed {
             self.check_answer(&self.requests[number]);
         }
-        if let RequestEffect::Reply(local) = effect {
-            let request = &mut self.requests[number];
-            request.replies.request_seat += 1;
-            assert_eq!(request.replies.request_seat, 1, "one reply");
-            assert!(is_governed && !local.details().is_empty());
-            // The reply takes the place of the rest.
-            request.is_open = false;
+        match effect {
+            RequestEffect::Continue => {}
+            RequestEffect::Hold => {
+                assert!(is_governed && !ended, "what has ended is not held");
+                let held = Held { since: now, kept: Vec::new(), has_ended: false, trailers: None };
+                self.requests[number].held = Some(held);
+            }
+            RequestEffect::Resume => panic!("it was not held"),
+            RequestEffect::Reply(local) => {
+                assert!(is_governed && !local.details().is_empty());
+                self.take_the_place(number);
+            }
+        }
+    }
+
+    /// The request seat's reply takes the place of the response, of which the client has nothing.
+    fn take_the_place(&mut self, number: usize) {
+        let request = &mut self.requests[number];
+        request.replies.request_seat += 1;
+        assert_eq!(request.replies.request_seat, 1, "one reply");
+        (request.is_open, request.held) = (false, None);
+        self.end_attempts(number);
+    }
+
+    /// The request seat has let a response go at a tick, or replies in its place.
+    pub fn let_go(&mut self, stream: u32, effect: RequestEffect) {
+        let Some(number) = self.requests.iter().position(|request| request.stream == stream) else {
+            panic!("nothing has happened since")
+        };
+        match effect {
+            RequestEffect::Continue | RequestEffect::Hold => {}
+            RequestEffect::Reply(_) => {
+                assert!(self.requests[number].held.is_some(), "a reply after the response was let go");
+                self.take_the_place(number);
+            }
+            RequestEffect::Resume => {
+                let Held { kept, has_ended, trailers, .. } =
+                    self.requests[number].held.take().expect("what is let go was held");
+                assert!(has_ended || trailers.is_some(), "it is complete");
+                self.pass_body(number, kept, has_ended);
+                if let Some(trailers) = trailers {
+                    self.pass_trailers(number, trailers.as_deref());
+                }
+            }
+        }
+    }
+
+    /// A piece of a response's body comes to the request seat, or is kept where that holds the response.
+    pub fn body(&mut self, number: usize, piece: &[u8], ended: bool) {
+        if ended {
+            self.complete(number);
+        }
+        let sees_held_bodies = self.sees_held_bodies;
+        let request = &mut self.requests[number];
+        let mut whole = piece.to_vec();
+        if let Some(held) = &mut request.held {
+            held.kept.extend_from_slice(piece);
+            held.has_ended = ended;
+            if !sees_held_bodies {
+                return;
+            }
+            whole = mem::take(&mut held.kept);
+        }
+        self.pass_body(number, whole, ended);
+    }
+
+    /// The host's answer is complete.
+    fn complete(&mut self, number: usize) {
+        let request = &mut self.requests[number];
+        request.is_open = false;
+        request.host.put_property("response\0backend_latency", Some(&1_u64.to_le_bytes()));
+    }
+
+    /// An empty piece comes by only where it is the last.
+    fn pass_body(&mut self, number: usize, piece: Vec<u8>, ended: bool) {
+        if piece.is_empty() && !ended {
+            return;
+        }
+        let mut effect = RequestEffect::Continue;
+        self.requests[number].host.put_response_body(&piece);
+        if self.requests[number].state.wants_body() {
+            effect = self.on_request(number, |state, _, _, host| {
+                let effect = state.on_response_body(host, piece.len(), ended);
+                (state, effect)
+            });
+        }
+        let request = &mut self.requests[number];
+        let passes = request.host.take_response_body();
+        match effect {
+            RequestEffect::Continue => {
+                request.held = None;
+                request.passed.push(passes);
+            }
+            RequestEffect::Hold => {
+                assert!(!ended, "nothing else comes");
+                request.held.as_mut().expect("its headers are held").kept = passes;
+            }
+            RequestEffect::Resume => panic!("a callback of its own lets it go"),
+            RequestEffect::Reply(_) => {
+                assert!(request.held.is_some(), "a reply after the response was let go");
+                return self.take_the_place(number);
+            }
+        }
+        if ended {
             self.end_attempts(number);
+            self.check_new_body(number);
+        }
+    }
+
+    /// The client has the whole response: what stands in for a host's has one body, which is ours.
+    fn check_new_body(&self, number: usize) {
+        let request = &self.requests[number];
+        if !request.state.wants_body() {
+            return;
+        }
+        let pieces: Vec<_> = request.passed.iter().filter(|piece| !piece.is_empty()).collect();
+        let name = self.shape.policy.name.as_bytes();
+        let is_ours = |piece: &&&Vec<u8>| piece.windows(name.len()).any(|part| part == name);
+        assert_eq!(pieces.iter().filter(is_ours).count(), pieces.len(), "nothing of the host's: {pieces:?}");
+        assert!(pieces.len() <= 1, "once: {pieces:?}");
+        if let Some(length) = request.host.text(Headers::Response, "content-length") {
+            assert_eq!(length, request.passed.iter().map(Vec::len).sum::<usize>().to_string());
         }
     }
 
     pub fn trailers(&mut self, number: usize, grpc_status: Option<&[u8]>) {
+        self.complete(number);
+        let sees_held_bodies = self.sees_held_bodies;
         let request = &mut self.requests[number];
-        request.is_open = false;
         let trailers: Vec<_> = grpc_status.map(|status| ("grpc-status", status)).into_iter().collect();
         request.host.put_headers(Headers::ResponseTrailers, &trailers);
         if request.seated {
@@ -380,7 +525,33 @@ impl World<'_> {
                 self.requests[number].attempts[one].state = self.on_attempt(number, seen).0;
             }
         }
-        self.on_request(number, |state, plugin, store, host| (state.on_response_trailers(plugin, store, host), ()));
+        match &mut self.requests[number].held {
+            Some(held) if !sees_held_bodies => held.trailers = Some(grpc_status.map(<[u8]>::to_vec)),
+            _ => self.pass_trailers(number, grpc_status),
+        }
+    }
+
+    fn pass_trailers(&mut self, number: usize, grpc_status: Option<&[u8]>) {
+        let trailers: Vec<_> = grpc_status.map(|status| ("grpc-status", status)).into_iter().collect();
+        self.requests[number].host.put_headers(Headers::ResponseTrailers, &trailers);
+        let effect =
+            self.on_request(number, |state, plugin, store, host| state.on_response_trailers(plugin, store, host));
+        let request = &mut self.requests[number];
+        match effect {
+            RequestEffect::Continue => {
+                let left = request.host.take_headers(Headers::ResponseTrailers);
+                assert!(left.is_empty() || !request.state.wants_body(), "nothing of the host's: {left:?}");
+                request.passed.extend(request.held.take().map(|held| held.kept));
+                if request.passed.iter().any(|piece| !piece.is_empty()) {
+                    self.check_new_body(number);
+                }
+            }
+            RequestEffect::Hold | RequestEffect::Resume => panic!("nothing else comes"),
+            RequestEffect::Reply(_) => {
+                assert!(request.held.is_some(), "a reply after the response was let go");
+                self.take_the_place(number);
+            }
+        }
     }
 
     /// Envoy, or another filter, replies in place of what was still to come.
@@ -398,16 +569,21 @@ impl World<'_> {
 
     /// What comes after the outcome is known changes nothing.
     pub fn again(&mut self, number: usize, headers: &[(Name<'_>, &str)]) {
-        if matches!(self.requests[number].state, RequestState::Admitted(_)) {
+        let request = &self.requests[number];
+        if matches!(request.state, RequestState::Admitted(_)) || request.state.wants_body() {
             return;
         }
+        let stream = request.stream;
         let host = &self.requests[number].host;
         let kept = host.take_headers(Headers::Response);
         host.put_headers(Headers::Response, &response_headers(steps::Status::Unavailable, headers));
-        let effect =
-            self.on_request(number, |state, plugin, store, host| state.on_response_headers(plugin, store, host, true));
+        let effect = self.on_request(number, |state, plugin, store, host| {
+            state.on_response_headers(plugin, store, host, stream, true)
+        });
         assert_eq!(effect, RequestEffect::Continue, "the request has its reply");
-        self.on_request(number, |state, plugin, store, host| (state.on_response_trailers(plugin, store, host), ()));
+        let effect =
+            self.on_request(number, |state, plugin, store, host| state.on_response_trailers(plugin, store, host));
+        assert_eq!(effect, RequestEffect::Continue, "the request has its reply");
         self.requests[number].host.put_headers(Headers::Response, &kept);
         self.check_in_flight();
     }

@@ -7,10 +7,13 @@ use std::rc::Rc;
 
 use holdfast_engine::attempt::{AttemptEffect, AttemptPlugin, AttemptVm};
 use holdfast_engine::base::time::{SKEW, Timestamp};
+use holdfast_engine::fallback::PATIENCE;
 use holdfast_engine::host::RootHost;
 use holdfast_engine::memory_host::MemoryHost;
 use holdfast_engine::outlier::calls::CallResponse;
-use holdfast_engine::request::{ActivePolicy, Call, Configuration, RequestPlugin, RequestState, RequestVm};
+use holdfast_engine::request::{
+    ActivePolicy, Call, Configuration, RequestEffect, RequestPlugin, RequestState, RequestVm,
+};
 use holdfast_engine::retry::{Denial, Eligibility};
 use holdfast_engine::seats::retry_context::{Next, PROPERTY};
 use holdfast_engine::store::Store;
@@ -59,6 +62,8 @@ pub struct World<'s> {
     /// Each from its first use on.
     pub workers: [Option<Worker>; 3],
     pub requests: Vec<Request>,
+    /// Whether bodies come by while their headers are held.
+    pub sees_held_bodies: bool,
     pub began: Timestamp,
     pub now: Timestamp,
     pub doubts: Doubts,
@@ -78,7 +83,7 @@ pub struct World<'s> {
 }
 
 impl<'s> World<'s> {
-    pub fn new(shape: &'s Shape, signalled: bool, seed: u64) -> Self {
+    pub fn new(shape: &'s Shape, signalled: bool, sees_held_bodies: bool, seed: u64) -> Self {
         let now = Timestamp::from_secs(1_700_000_000);
         World {
             shape,
@@ -86,6 +91,7 @@ impl<'s> World<'s> {
             root: Rc::new(MemoryHost::at(now)),
             workers: [const { None }; 3],
             requests: Vec::new(),
+            sees_held_bodies,
             began: now,
             now,
             doubts: Doubts::default(),
@@ -183,13 +189,24 @@ impl<'s> World<'s> {
                     self.finish(number, Order::AttemptsFirst);
                 }
             }
-            Step::Pass(millis) => {
-                self.set_clock(self.now.plus(Duration::from_millis(millis.into())));
-                for worker in self.all_started() {
-                    self.tick_attempt_seat(worker);
-                    self.tick_request_seat(worker);
+            Step::Pieces { worker, cluster, seated, local, ref pieces, ended } => {
+                let worker = self.started(worker);
+                let number = self.begin_failing(worker, cluster, seated, local);
+                for (piece, millis) in pieces {
+                    if self.requests[number].is_open {
+                        self.body(number, &host_bytes(*piece), false);
+                    }
+                    self.pass((*millis).into());
                 }
+                match ended.filter(|_| self.requests[number].is_open) {
+                    Some(true) => self.body(number, b"end", true),
+                    Some(false) => self.trailers(number, Some(b"2")),
+                    None => {}
+                }
+                self.pass(25);
+                self.finish(number, Order::AttemptsFirst);
             }
+            Step::Pass(millis) => self.pass(millis),
             Step::Begin { request, attempt } => {
                 if let Some(request) = pick(request) {
                     self.begin(request, attempt);
@@ -208,6 +225,11 @@ impl<'s> World<'s> {
             Step::Silence { request, one, connection, flags, named } => {
                 if let Some((request, one)) = self.one(pick(request), one, |phase| phase != Phase::Answered) {
                     self.silence(request, one, connection, flags, named);
+                }
+            }
+            Step::Body { request, piece, ended } => {
+                if let Some(request) = pick(request).filter(|request| self.requests[*request].is_open) {
+                    self.body(request, &host_bytes(piece), ended);
                 }
             }
             Step::Trailers { request, grpc_status } => {
@@ -310,6 +332,14 @@ impl<'s> World<'s> {
         }
     }
 
+    fn pass(&mut self, millis: u16) {
+        self.set_clock(self.now.plus(Duration::from_millis(millis.into())));
+        for worker in self.all_started() {
+            self.tick_attempt_seat(worker);
+            self.tick_request_seat(worker);
+        }
+    }
+
     fn set_clock(&mut self, now: Timestamp) {
         self.doubts.clock |= now < self.now;
         self.now = now;
@@ -374,13 +404,49 @@ impl<'s> World<'s> {
         (done, change)
     }
 
+    /// The plugins of a worker's request seat: one that was replaced is there until its last request is over.
+    fn request_plugins(&self, worker: usize) -> Vec<Rc<RequestPlugin>> {
+        let mut plugins = vec![Rc::clone(&self.at_work(worker).request)];
+        for request in self.requests.iter().filter(|request| request.worker == worker) {
+            if !plugins.iter().any(|known| Rc::ptr_eq(known, &request.plugin)) {
+                plugins.push(Rc::clone(&request.plugin));
+            }
+        }
+        plugins
+    }
+
     fn tick_request_seat(&mut self, number: usize) {
-        let World { store, workers, names, .. } = self;
-        let Worker { request, calls, .. } = at_work(workers, number);
-        let plugin = Rc::clone(request);
-        plugin.on_tick(store, &mut |policy, call| make(calls, names, &plugin, policy, call));
+        for plugin in self.request_plugins(number) {
+            let effects = self.wake_held(&plugin);
+            let World { store, workers, names, .. } = self;
+            let Worker { calls, .. } = at_work(workers, number);
+            plugin.on_tick(store, &mut |policy, call| make(calls, names, &plugin, policy, call));
+            // When the tick is over.
+            effects.into_iter().for_each(|(stream, effect)| self.let_go(stream, effect));
+        }
+        self.check_nothing_is_held_too_long(number);
         self.check_log();
         self.check_in_flight();
+    }
+
+    /// Looks at the answers that a plugin holds, and says what is to be done with each.
+    fn wake_held(&mut self, plugin: &RequestPlugin) -> Vec<(u32, RequestEffect)> {
+        let mut effects = Vec::new();
+        for held in plugin.take_held(true, self.now) {
+            let stream = held.stream;
+            // Envoy does not know the context of one that is over.
+            let Some(request) = self.requests.iter().find(|request| request.stream == stream) else { continue };
+            effects.push((stream, plugin.wake(&request.host, held, self.now)));
+        }
+        effects
+    }
+
+    /// No answer is held for much longer than it may be, where ticks come.
+    fn check_nothing_is_held_too_long(&self, worker: usize) {
+        for request in self.requests.iter().filter(|request| request.worker == worker) {
+            let held_for = request.held.as_ref().map_or(Duration::ZERO, |held| self.now.since(held.since));
+            assert!(held_for < PATIENCE + PATIENCE / 4, "held for {held_for:?}");
+        }
     }
 
     fn answer_call(&mut self, number: usize, one: u8, headers: &[(&str, &[u8])], body: &[u8]) {
@@ -482,6 +548,8 @@ impl<'s> World<'s> {
         while !self.requests.is_empty() {
             self.finish(0, Order::AttemptsFirst);
         }
+        // Ticks that came for held answers have left what was counted for its time.
+        self.set_clock(self.now.plus(COUNTS_WAIT));
         for worker in self.all_started() {
             self.tick_attempt_seat(worker);
             self.tick_request_seat(worker);
@@ -509,6 +577,9 @@ pub fn at_work(workers: &mut [Option<Worker>], number: usize) -> &mut Worker {
     workers[number].as_mut().expect("it has begun")
 }
 
+/// How long the request seat may wait before it tells what it has counted.
+const COUNTS_WAIT: Duration = Duration::from_millis(100);
+
 /// A hedge that may not be sent looks again that soon.
 const HOLDS_FOR: Duration = Duration::from_millis(5);
 
@@ -527,6 +598,11 @@ fn make(
         calls.push(MadeCall { plugin, policy, call, token: *names });
         *names
     })
+}
+
+/// What a host sends: so many bytes.
+fn host_bytes(count: u8) -> Vec<u8> {
+    vec![b'x'; count.into()]
 }
 
 /// Bytes with the head that belongs there, or without one.

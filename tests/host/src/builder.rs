@@ -26,6 +26,7 @@ pub struct Builder {
     pub(crate) shares_metrics: bool,
     pub(crate) router_headers: bool,
     pub(crate) attempt_seat: bool,
+    pub(crate) sees_held_bodies: bool,
     pub(crate) route: Route,
     pub(crate) balance: Balance,
     pub(crate) clusters: Vec<Cluster>,
@@ -47,6 +48,7 @@ impl Builder {
             shares_metrics: true,
             router_headers: true,
             attempt_seat: false,
+            sees_held_bodies: false,
             route: Route::new(),
             balance: Balance::in_turn(&HOSTS),
             clusters: Vec::new(),
@@ -72,6 +74,12 @@ impl Builder {
     /// configuration, which [`Host::send`] takes every attempt through.
     pub fn attempt_seat(mut self) -> Self {
         self.attempt_seat = true;
+        self
+    }
+
+    /// The plugin has `allow_on_headers_stop_iteration`: it sees bodies whose headers it holds.
+    pub fn seeing_held_bodies(mut self) -> Self {
+        self.sees_held_bodies = true;
         self
     }
 

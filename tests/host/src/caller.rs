@@ -1,13 +1,14 @@
 //! Who waits for an answer of the router: a client, whose request came by the request seat, or the module itself.
 
-use crate::exchange::{Answer, By, answer, failed, go_on, local_reply, replace, status_of};
+use crate::delivery::{Delivery, Progress};
+use crate::exchange::{Answer, By, answer, failed, local_reply, nothing, replace, status_of};
 use crate::headers::Headers;
 use crate::host::Host;
 use crate::seat::Seat;
 use crate::stream::LocalReply;
 use crate::stream_info::SharedInfo;
 use crate::thread::Thread;
-use crate::vm::{Step, Trap, Vm};
+use crate::vm::{Trap, Vm};
 
 /// Who waits.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct Client {
     pub(crate) context: u32,
     /// The VM that has the context; when that has died, nobody is told of this request any more.
     pub(crate) incarnation: u64,
+    pub(crate) delivery: Delivery,
 }
 
 impl Client {
@@ -32,6 +34,18 @@ impl Client {
             return None;
         }
         host.run(self.thread, Seat::Request, |vm| step(vm, self.context))
+    }
+
+    /// Takes the response further; `None` if the VM has died.
+    fn deliver(
+        &mut self,
+        host: &Host,
+        step: impl FnOnce(&mut Delivery, &mut Vm, u32) -> Result<Progress, Trap>,
+    ) -> Option<Progress> {
+        let mut delivery = std::mem::take(&mut self.delivery);
+        let progress = self.run(host, |vm, id| step(&mut delivery, vm, id));
+        self.delivery = delivery;
+        progress
     }
 }
 
@@ -57,50 +71,62 @@ pub(crate) struct CallAnswer {
 
 impl Caller {
     /// The headers of the response that was chosen; `None` if the VM they were for has died.
-    pub(crate) fn response_headers(&mut self, host: &Host, headers: Headers, ends: bool) -> Option<Step> {
+    pub(crate) fn response_headers(&mut self, host: &Host, headers: Headers, ends: bool) -> Option<Progress> {
         match self {
-            Caller::Client(client) => client.run(host, |vm, id| vm.response_headers(id, headers, ends)),
+            Caller::Client(client) => client.deliver(host, |delivery, vm, id| delivery.headers(vm, id, headers, ends)),
             Caller::Module(asking) => {
                 asking.answer.headers = headers;
-                Some(Step::Continue)
+                Some(if ends { Progress::Whole } else { Progress::Open })
             }
         }
     }
 
-    pub(crate) fn response_body(&mut self, host: &Host, body: Vec<u8>, ends: bool) -> Option<()> {
+    pub(crate) fn response_body(&mut self, host: &Host, body: Vec<u8>, ends: bool) -> Option<Progress> {
         match self {
-            Caller::Client(client) => client.run(host, |vm, id| vm.response_body(id, &body, ends).map(go_on)),
+            Caller::Client(client) => client.deliver(host, |delivery, vm, id| delivery.body(vm, id, &body, ends)),
             Caller::Module(asking) => {
                 asking.answer.body = body;
-                Some(())
+                Some(if ends { Progress::Whole } else { Progress::Open })
             }
         }
     }
 
-    pub(crate) fn response_trailers(&mut self, host: &Host, trailers: Headers) -> Option<()> {
+    pub(crate) fn response_trailers(&mut self, host: &Host, trailers: Headers) -> Option<Progress> {
         match self {
-            Caller::Client(client) => client.run(host, |vm, id| vm.response_trailers(id, trailers).map(go_on)),
+            Caller::Client(client) => client.deliver(host, |delivery, vm, id| delivery.trailers(vm, id, trailers)),
             Caller::Module(asking) => {
                 asking.answer.trailers = Some(trailers);
-                Some(())
+                Some(Progress::Whole)
             }
         }
+    }
+
+    /// The request seat lets the response go that it has held.
+    pub(crate) fn resume(&mut self, host: &Host) -> Option<Progress> {
+        match self {
+            Caller::Client(client) => client.deliver(host, Delivery::resume),
+            Caller::Module(_) => panic!("a call does not come by the request seat"),
+        }
+    }
+
+    /// Whether the request seat holds the response.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self, Caller::Client(client) if client.delivery.is_held())
     }
 
     /// The whole response, when the last of it has come.
-    pub(crate) fn responded(&self, host: &Host) -> Answer {
-        let (headers, body) = match self {
+    pub(crate) fn responded(&mut self, host: &Host) -> Answer {
+        match self {
             Caller::Client(client) => {
-                let whole = client.run(host, |vm, id| {
-                    let stream = vm.stream(id);
-                    Ok((stream.response_headers(), std::mem::take(&mut stream.response_body)))
-                });
-                let Some(whole) = whole else { return failed() };
-                whole
+                let mut delivery = std::mem::take(&mut client.delivery);
+                let whole = client.run(host, |vm, id| Ok(delivery.answer(vm, id, By::Upstream, "via_upstream")));
+                whole.unwrap_or_else(failed)
             }
-            Caller::Module(asking) => (asking.answer.headers.clone(), asking.answer.body.clone()),
-        };
-        answer(By::Upstream, status_of(&headers), headers, body, "via_upstream")
+            Caller::Module(asking) => {
+                let (headers, body) = (asking.answer.headers.clone(), asking.answer.body.clone());
+                answer(By::Upstream, status_of(&headers), headers, body, "via_upstream")
+            }
+        }
     }
 
     /// The request seat's reply takes the place of the response.
@@ -127,6 +153,9 @@ impl Caller {
 
     /// What there is when it breaks off: a client may have the headers of a response, the module is told of nothing.
     pub(crate) fn so_far(&mut self, host: &Host, details: &str) -> Answer {
+        if self.is_held() {
+            return nothing(details);
+        }
         let headers = match self {
             Caller::Client(client) => client.run(host, |vm, id| Ok(vm.stream(id).response_headers())),
             Caller::Module(asking) => {
@@ -136,7 +165,7 @@ impl Caller {
         };
         let headers = headers.unwrap_or_default();
         if headers.is_empty() {
-            return answer(By::Nobody, 0, headers, Vec::new(), details);
+            return nothing(details);
         }
         answer(By::Upstream, status_of(&headers), headers, Vec::new(), details)
     }

@@ -1,14 +1,19 @@
 //! One request from the client's first byte to the end.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use crate::calls::Calls;
+use crate::delivery::{Delivery, Progress};
 use crate::flags;
 use crate::headers::Headers;
 use crate::host::Host;
 use crate::message::{Local, Request, Response};
 use crate::seat::Seat;
-use crate::stream::{LocalReply, Stream};
+use crate::stream::{Direction, LocalReply, Stream};
 use crate::thread::Thread;
-use crate::vm::{Step, Trap, Vm};
+use crate::vm::{Action, Step, Trap, Vm};
 
 /// Who made an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub struct Answer {
     pub headers: Headers,
     /// The body that the client got.
     pub body: Vec<u8>,
+    /// The trailers that the client got.
+    pub trailers: Headers,
     /// Envoy's `response.code_details`.
     pub details: String,
     /// Envoy's `response.flags`.
@@ -135,6 +142,7 @@ pub(crate) fn failed() -> Answer {
         status: 503,
         headers: [(":status", "503")].into_iter().collect(),
         body: Vec::new(),
+        trailers: Headers::default(),
         details: FAIL_STREAM.to_owned(),
         flags: 0,
         access_log: None,
@@ -144,7 +152,8 @@ pub(crate) fn failed() -> Answer {
 
 pub(crate) fn answer(by: By, status: u16, headers: Headers, body: Vec<u8>, details: &str) -> Answer {
     let details = details.to_owned();
-    Answer { by, status, headers, body, details, flags: 0, access_log: None, calls: Calls::default() }
+    let (trailers, calls) = (Headers::default(), Calls::default());
+    Answer { by, status, headers, body, trailers, details, flags: 0, access_log: None, calls }
 }
 
 /// Sends the module's reply to a request: it comes by the module again, as a response.
@@ -161,45 +170,20 @@ pub(crate) fn local_reply(vm: &mut Vm, id: u32, reply: &LocalReply, flags: u64, 
     info.details = Some(reply.details.clone());
     info.flags |= flags;
     drop(info);
-    respond(vm, id, headers, body, None, by, &reply.details)
+    let (mut delivery, ends) = (Delivery::default(), body.is_empty());
+    let mut progress = delivery.headers(vm, id, headers, ends)?;
+    if progress == Progress::Open {
+        progress = delivery.body(vm, id, &body, true)?;
+    }
+    Ok(match progress {
+        Progress::Whole => delivery.answer(vm, id, by, &reply.details),
+        Progress::Replied(reply) => replace(vm, id, &reply),
+        Progress::Open | Progress::Held => panic!("the module holds a reply, which is complete: {reply:?}"),
+    })
 }
 
 pub(crate) fn status_of(headers: &Headers) -> u16 {
     headers.get(":status").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()).unwrap_or(0)
-}
-
-/// A whole response passes the module.
-fn respond(
-    vm: &mut Vm,
-    id: u32,
-    headers: Headers,
-    body: Vec<u8>,
-    trailers: Option<Headers>,
-    by: By,
-    details: &str,
-) -> Result<Answer, Trap> {
-    let ends_with_headers = body.is_empty() && trailers.is_none();
-    if let Some(replaced) = response_headers(vm, id, headers, ends_with_headers)? {
-        return Ok(replaced);
-    }
-    go_on(vm.response_body(id, &body, trailers.is_none())?);
-    if let Some(trailers) = trailers {
-        go_on(vm.response_trailers(id, trailers)?);
-    }
-    let stream = vm.stream(id);
-    // The module may have changed them.
-    let (headers, body) = (stream.response_headers(), std::mem::take(&mut stream.response_body));
-    Ok(answer(by, status_of(&headers), headers, body, details))
-}
-
-/// Response headers pass the module, which may replace the whole response: that neither comes by it again nor by any
-/// filter that is still to come.
-fn response_headers(vm: &mut Vm, id: u32, headers: Headers, ends: bool) -> Result<Option<Answer>, Trap> {
-    match vm.response_headers(id, headers, ends)? {
-        Step::Continue => Ok(None),
-        Step::Reply(reply) => Ok(Some(replace(vm, id, &reply))),
-        Step::Pause => panic!("the module holds a response, which this host cannot resume"),
-    }
 }
 
 /// The module's reply takes the place of a response.
@@ -257,8 +241,13 @@ impl Pending {
         self.host.run(Thread::Worker(self.worker), Seat::Request, |vm| step(vm, self.id))
     }
 
+    /// Whether it has this context.
+    fn is(&self, thread: Thread, incarnation: u64, context: u32) -> bool {
+        thread == Thread::Worker(self.worker) && incarnation == self.incarnation && context == self.id
+    }
+
     /// Logs and ends it; what the client has got, it has got.
-    fn finish(self, answer: Answer) -> Answer {
+    fn finish(&self, answer: Answer) -> Answer {
         match self.run(Vm::finish) {
             Some(stream) => {
                 let info = stream.info.borrow();
@@ -268,9 +257,9 @@ impl Pending {
         }
     }
 
-    /// The host answers.
+    /// The host answers. Where the module holds the answer back, time passes until the client has it.
     pub fn respond(self, response: Response) -> Answer {
-        self.begin_response(&response).rest(response.body, response.trailers)
+        self.begin_response(&response).rest(&response.body, response.trailers)
     }
 
     /// The host answers a gRPC call with this status in its trailers.
@@ -282,6 +271,7 @@ impl Pending {
     pub fn headers(self, response: Response) -> Streaming {
         let mut streaming = self.begin_response(&Response { body: b"more".to_vec(), ..response });
         streaming.has_body = true;
+        streaming.settle();
         streaming
     }
 
@@ -291,19 +281,16 @@ impl Pending {
             headers.set("x-envoy-upstream-service-time", "5");
         }
         let code = response.code();
-        let ends = response.body.is_empty() && response.trailers.is_none();
-        let begun = self.run(|vm, id| {
-            let stream = vm.stream(id);
-            let mut info = stream.info.borrow_mut();
+        self.run(|vm, id| {
+            let mut info = vm.stream(id).info.borrow_mut();
             (info.code, info.details) = (code, Some("via_upstream".to_owned()));
-            drop(info);
-            response_headers(vm, id, headers, ends)
+            Ok(())
         });
-        let answered = match begun {
-            None => Some(failed()),
-            Some(replaced) => replaced,
-        };
-        Streaming { pending: self, answered, has_body: false }
+        let host = self.host.clone();
+        let delivering = Delivering::new(self);
+        host.note_delivering(&delivering);
+        delivering.borrow_mut().step(|delivery, vm, id| delivery.headers(vm, id, headers, response.has_only_headers()));
+        Streaming { delivering, has_body: false }
     }
 
     /// Envoy answers in place of the host.
@@ -338,52 +325,197 @@ impl Pending {
     }
 }
 
-/// A response whose headers have passed.
+/// A request whose response is on its way.
+#[derive(Debug)]
+pub(crate) struct Delivering {
+    pending: Pending,
+    delivery: Delivery,
+    /// What the client has got, when it is over.
+    answer: Option<Answer>,
+}
+
+pub(crate) type SharedDelivering = Rc<RefCell<Delivering>>;
+
+impl Delivering {
+    fn new(pending: Pending) -> SharedDelivering {
+        let delivery = Delivery::new(pending.host.sees_held_bodies());
+        Rc::new(RefCell::new(Delivering { pending, delivery, answer: None }))
+    }
+
+    /// Whether it is the response of this context.
+    pub(crate) fn is(&self, thread: Thread, incarnation: u64, context: u32) -> bool {
+        self.answer.is_none() && self.pending.is(thread, incarnation, context)
+    }
+
+    /// Takes the response further, unless it is over.
+    fn step(&mut self, step: impl FnOnce(&mut Delivery, &mut Vm, u32) -> Result<Progress, Trap>) {
+        if self.answer.is_some() {
+            return;
+        }
+        let Delivering { pending, delivery, .. } = self;
+        let answered = pending.run(|vm, id| {
+            Ok(match step(delivery, vm, id)? {
+                Progress::Open | Progress::Held => None,
+                Progress::Whole => Some(delivery.answer(vm, id, By::Upstream, "via_upstream")),
+                Progress::Replied(reply) => Some(replace(vm, id, &reply)),
+            })
+        });
+        match answered {
+            Some(None) => {}
+            Some(Some(answered)) => self.finish(answered),
+            // Nobody lets go what a dead VM holds.
+            None if self.delivery.is_held() => {}
+            None => self.finish(failed()),
+        }
+    }
+
+    fn finish(&mut self, answered: Answer) {
+        self.answer = Some(self.pending.finish(answered));
+    }
+
+    /// The module has let it go, or replied to it, outside of its own callbacks.
+    pub(crate) fn act(&mut self, action: Action) {
+        self.step(|delivery, vm, id| match action {
+            Action::Resume(Direction::Response) => delivery.resume(vm, id),
+            Action::Reply(reply) => Ok(Progress::Replied(reply)),
+            Action::Resume(Direction::Request) => panic!("the request has gone on"),
+        });
+    }
+
+    /// The host's answer is complete.
+    fn complete(&self) {
+        if self.answer.is_some() {
+            return;
+        }
+        self.pending.run(|vm, id| {
+            vm.stream(id).info.borrow_mut().backend_latency = Some(BACKEND_LATENCY);
+            Ok(())
+        });
+    }
+
+    /// It ends before it is whole.
+    fn stops(&mut self, flags: u64) {
+        if self.answer.is_some() {
+            return;
+        }
+        let is_held = self.delivery.is_held();
+        let Delivering { pending, delivery, .. } = self;
+        let answered = pending.run(|vm, id| {
+            vm.stream(id).info.borrow_mut().flags |= flags;
+            Ok(delivery.answer(vm, id, By::Upstream, "via_upstream"))
+        });
+        let answered = if is_held { nothing("via_upstream") } else { answered.unwrap_or_else(failed) };
+        self.finish(answered);
+    }
+}
+
+/// The client gets nothing at all.
+pub(crate) fn nothing(details: &str) -> Answer {
+    answer(By::Nobody, 0, Headers::default(), Vec::new(), details)
+}
+
+/// How long a host takes, in nanoseconds.
+pub(crate) const BACKEND_LATENCY: u64 = 5_000_000;
+
+/// What is held for longer is held for ever.
+const LONGEST_HELD: Duration = Duration::from_secs(1);
+
+/// A response that has begun.
 #[derive(Debug)]
 #[must_use = "a response that is dropped never ends"]
 pub struct Streaming {
-    pending: Pending,
-    /// Set when the response was replaced, or the VM is dead.
-    answered: Option<Answer>,
+    delivering: SharedDelivering,
     has_body: bool,
 }
 
 impl Streaming {
+    /// What the module is called back for as soon as all that has come is dealt with.
+    fn settle(&self) {
+        let (host, worker) = {
+            let delivering = self.delivering.borrow();
+            (delivering.pending.host.clone(), delivering.pending.worker)
+        };
+        host.settle(Thread::Worker(worker));
+    }
+
     /// Whether the module has put its own answer in the response's place.
     pub fn is_replaced(&self) -> bool {
-        self.answered.is_some()
+        let delivering = self.delivering.borrow();
+        let is_rewritten = || delivering.pending.run(|vm, id| Ok(vm.stream(id).is_rewritten)).unwrap_or(false);
+        delivering.answer.is_some() || is_rewritten()
+    }
+
+    /// Whether the module holds it back: the client has nothing of it.
+    pub fn is_held(&self) -> bool {
+        let delivering = self.delivering.borrow();
+        delivering.answer.is_none() && delivering.delivery.is_held()
+    }
+
+    /// What the client has got, if it is over.
+    pub fn answer(&self) -> Option<Answer> {
+        self.delivering.borrow().answer.clone()
+    }
+
+    /// The host calls made so far for this request.
+    pub fn calls(&self) -> Calls {
+        let delivering = self.delivering.borrow();
+        delivering.answer.as_ref().map_or_else(|| delivering.pending.calls(), |answer| answer.calls.clone())
+    }
+
+    /// A piece of the body comes.
+    pub fn piece(&self, piece: impl AsRef<[u8]>) {
+        self.delivering.borrow_mut().step(|delivery, vm, id| delivery.body(vm, id, piece.as_ref(), false));
+        self.settle();
+    }
+
+    /// The rest of it comes, and nothing after it.
+    pub fn completes(&self, body: impl AsRef<[u8]>, trailers: Option<&[(&str, &str)]>) {
+        self.complete(body.as_ref(), trailers.map(|trailers| trailers.iter().copied().collect()));
+        self.settle();
+    }
+
+    fn complete(&self, body: &[u8], trailers: Option<Headers>) {
+        let mut delivering = self.delivering.borrow_mut();
+        delivering.complete();
+        let ends = trailers.is_none();
+        if ends || !body.is_empty() {
+            delivering.step(|delivery, vm, id| delivery.body(vm, id, body, ends));
+        }
+        if let Some(trailers) = trailers {
+            delivering.step(|delivery, vm, id| delivery.trailers(vm, id, trailers));
+        }
     }
 
     /// The rest of it, and the end.
-    fn rest(self, body: Vec<u8>, trailers: Option<Headers>) -> Answer {
-        if let Some(answered) = self.answered {
-            return self.pending.finish(answered);
-        }
-        let answered = self.pending.run(|vm, id| {
-            go_on(vm.response_body(id, &body, trailers.is_none())?);
-            if let Some(trailers) = trailers {
-                go_on(vm.response_trailers(id, trailers)?);
-            }
-            let stream = vm.stream(id);
-            let (headers, body) = (stream.response_headers(), std::mem::take(&mut stream.response_body));
-            Ok(answer(By::Upstream, status_of(&headers), headers, body, "via_upstream"))
-        });
-        let answered = answered.unwrap_or_else(failed);
-        self.pending.finish(answered)
+    fn rest(self, body: &[u8], trailers: Option<Headers>) -> Answer {
+        self.complete(body, trailers);
+        self.ended()
+    }
+
+    /// What the client has got in the end. Time passes until then; of what a dead VM holds it gets nothing.
+    fn ended(self) -> Answer {
+        self.settle();
+        let host = self.delivering.borrow().pending.host.clone();
+        let is_over = || self.answer().is_some() || self.delivering.borrow().pending.is_lost();
+        host.advance_until(LONGEST_HELD, is_over);
+        self.answer().unwrap_or_else(|| {
+            assert!(self.delivering.borrow().pending.is_lost(), "the module holds the response for ever");
+            self.stops(0)
+        })
     }
 
     /// The body and these trailers come.
     pub fn trailers(self, trailers: &[(&str, &str)]) -> Answer {
         let body = if self.has_body { b"more".to_vec() } else { Vec::new() };
-        self.rest(body, Some(trailers.iter().copied().collect()))
+        self.rest(&body, Some(trailers.iter().copied().collect()))
     }
 
     /// The body comes, without trailers.
     pub fn ends(self) -> Answer {
-        self.rest(b"more".to_vec(), None)
+        self.rest(b"more", None)
     }
 
-    /// It breaks off: the host resets the stream.
+    /// It breaks off: the host resets the stream. Of a response that is held the client gets nothing.
     pub fn breaks_off(self) -> Answer {
         self.stops(flags::UPSTREAM_REMOTE_RESET)
     }
@@ -394,16 +526,8 @@ impl Streaming {
     }
 
     fn stops(self, flags: u64) -> Answer {
-        if let Some(answered) = self.answered {
-            return self.pending.finish(answered);
-        }
-        let answered = self.pending.run(|vm, id| {
-            let stream = vm.stream(id);
-            stream.info.borrow_mut().flags |= flags;
-            let headers = stream.response_headers();
-            Ok(answer(By::Upstream, status_of(&headers), headers, Vec::new(), "via_upstream"))
-        });
-        let answered = answered.unwrap_or_else(failed);
-        self.pending.finish(answered)
+        let mut delivering = self.delivering.borrow_mut();
+        delivering.stops(flags);
+        delivering.answer.clone().expect("it is over")
     }
 }

@@ -16,6 +16,7 @@ use crate::caller::{Asking, Caller, Client};
 use crate::calls::Calls;
 use crate::clock::nanos;
 use crate::clusters::Overrides;
+use crate::delivery::{Delivery, Progress};
 use crate::exchange::{Answer, By, FAIL_STREAM, failed, go_on, reply_to_request, status_of};
 use crate::flags;
 use crate::headers::Headers;
@@ -51,13 +52,15 @@ pub(crate) enum Phase {
 struct Rest {
     body: Vec<u8>,
     trailers: Option<Headers>,
+    /// Whether there is a body although that is empty.
+    has_body: bool,
     /// Whether it is there already, or the test says when.
     has_come: bool,
 }
 
 impl Rest {
     fn is_empty(&self) -> bool {
-        self.body.is_empty() && self.trailers.is_none()
+        self.body.is_empty() && self.trailers.is_none() && !self.has_body
     }
 }
 
@@ -128,9 +131,14 @@ impl Flow {
         });
         let (context, headers, info, step) = match begun {
             Some((id, headers, info, step)) => (id, headers, info, Some(step)),
-            None => (0, SharedHeaders::default(), StreamInfo::new(request), None),
+            None => {
+                let headers = SharedHeaders::default();
+                let info = StreamInfo::new(request, &headers);
+                (0, headers, info, None)
+            }
         };
-        let client = Client { thread, context, incarnation: host.incarnation(worker) };
+        let delivery = Delivery::new(host.sees_held_bodies());
+        let client = Client { thread, context, incarnation: host.incarnation(worker), delivery };
         let (place, cluster) = host.cluster_of(request.cluster.as_deref());
         let mut flow = Flow {
             number: 0,
@@ -274,6 +282,12 @@ impl Flow {
     /// Whether an attempt of it has this context in the attempt seat.
     pub(crate) fn has_try(&self, thread: Thread, incarnation: u64, context: u32) -> bool {
         thread == self.thread && self.position(context, incarnation).is_some()
+    }
+
+    /// Whether this is its context in the request seat.
+    pub(crate) fn has_client(&self, thread: Thread, incarnation: u64, context: u32) -> bool {
+        let is_it = |client: &Client| client.incarnation == incarnation && client.context == context;
+        thread == self.thread && matches!(&self.caller, Caller::Client(client) if is_it(client))
     }
 
     fn position(&self, context: u32, incarnation: u64) -> Option<usize> {
@@ -460,8 +474,8 @@ impl Flow {
 
     /// An attempt's host answers; with `is_whole` body and trailers come too.
     pub(crate) fn responds(&mut self, host: &Host, index: usize, response: Response, is_whole: bool) {
-        let Response { headers, body, trailers } = response;
-        let rest = Rest { body, trailers, has_come: is_whole };
+        let Response { headers, body, trailers, has_body } = response;
+        let rest = Rest { body, trailers, has_body, has_come: is_whole };
         let ends = rest.is_empty() && is_whole;
         (self.tries[index].rest, self.tries[index].reaction) = (rest, None);
         self.info.borrow_mut().details = Some("via_upstream".to_owned());
@@ -530,7 +544,17 @@ impl Flow {
         self.break_off(host, "cancelled");
     }
 
-    // What the attempt seat does outside of an attempt's own callbacks.
+    // What the seats do outside of a request's or an attempt's own callbacks.
+
+    /// The request seat lets the response go, or replies in its place.
+    pub(crate) fn act_for_client(&mut self, host: &Host, action: Action) {
+        let progress = match action {
+            Action::Resume(Direction::Response) => self.caller.resume(host),
+            Action::Reply(reply) => Some(Progress::Replied(reply)),
+            Action::Resume(Direction::Request) => panic!("the request has gone on"),
+        };
+        self.delivered(host, progress);
+    }
 
     /// The attempt seat lets an attempt go on, or replies to it.
     pub(crate) fn act(&mut self, host: &Host, context: u32, action: Action) {
@@ -580,19 +604,40 @@ impl Flow {
         if ends {
             self.end_try(host, index);
         }
-        match self.caller.response_headers(host, headers, ends) {
-            None => self.finish(host, failed()),
-            Some(Step::Continue) if ends => self.finish_upstream(host),
-            Some(Step::Continue) if self.tries[index].rest.has_come => self.rest(host, index),
-            Some(Step::Continue) => {}
-            Some(Step::Reply(reply)) => {
+        let progress = self.caller.response_headers(host, headers, ends);
+        if progress.is_none() {
+            return self.finish(host, failed());
+        }
+        if self.delivered(host, progress) && self.tries[index].rest.has_come {
+            self.rest(host, index);
+        }
+    }
+
+    /// A part of the response has come to the request seat. Whether more of it can come.
+    fn delivered(&mut self, host: &Host, progress: Option<Progress>) -> bool {
+        match progress {
+            Some(Progress::Open | Progress::Held) => return true,
+            Some(Progress::Whole) => self.finish_upstream(host),
+            Some(Progress::Replied(reply)) => {
                 self.info.borrow_mut().details = Some(reply.details.clone());
                 self.end_tries(host);
                 let answered = self.caller.replaced(host, &reply);
                 self.finish(host, answered);
             }
-            Some(Step::Pause) => panic!("the request seat holds a response, which this host cannot resume"),
+            // Nobody lets go what a dead VM holds, and what still comes of it is kept.
+            None if self.caller.is_held() => return true,
+            None => self.break_off(host, FAIL_STREAM),
         }
+        false
+    }
+
+    /// The host's answer is complete, and with it the router's work.
+    fn complete(&mut self, host: &Host, index: usize) {
+        let sent = self.tries[index].sent.as_ref().map_or(Duration::ZERO, |(sent, _)| *sent);
+        self.info.borrow_mut().backend_latency = Some(nanos(host.elapsed() - sent));
+        self.end_try(host, index);
+        let others = self.router().stop();
+        assert!(others.is_empty(), "the one that answers is the only one: {others:?}");
     }
 
     /// Body and trailers of an attempt's response go on to the request seat.
@@ -606,10 +651,11 @@ impl Flow {
             });
             let Some(passed) = passed else { return self.fail_stream(host) };
             if ends {
-                self.end_try(host, index);
+                self.complete(host, index);
             }
-            if self.caller.response_body(host, passed.unwrap_or(body), ends).is_none() {
-                return self.break_off(host, FAIL_STREAM);
+            let progress = self.caller.response_body(host, passed.unwrap_or(body), ends);
+            if !self.delivered(host, progress) {
+                return;
             }
         }
         if let Some(trailers) = trailers {
@@ -619,12 +665,10 @@ impl Flow {
                 Ok(vm.stream(id).trailers.headers.borrow().clone())
             });
             let Some(passed) = passed else { return self.fail_stream(host) };
-            self.end_try(host, index);
-            if self.caller.response_trailers(host, passed.unwrap_or(trailers)).is_none() {
-                return self.break_off(host, FAIL_STREAM);
-            }
+            self.complete(host, index);
+            let progress = self.caller.response_trailers(host, passed.unwrap_or(trailers));
+            self.delivered(host, progress);
         }
-        self.finish_upstream(host);
     }
 
     fn finish_upstream(&mut self, host: &Host) {

@@ -10,13 +10,14 @@ use crate::builder::{Builder, Refused};
 use crate::caller::Asking;
 use crate::clock::{Clock, nanos};
 use crate::clusters::{Cluster, Clusters};
-use crate::exchange::Exchange;
+use crate::exchange::{Delivering, Exchange, SharedDelivering};
 use crate::faults::{Call, Fault, Rule};
 use crate::flow::{Call as Outgoing, Flow};
 use crate::http_call::HttpCall;
 use crate::message::Request;
 use crate::metrics::Metrics;
 use crate::module::{self, Loaded};
+use crate::queues::{Queues, Registrant};
 use crate::reaction::{Arrival, React, Reaction};
 use crate::route::Route;
 use crate::routed::Routed;
@@ -107,6 +108,7 @@ pub(crate) struct Inner {
     configurations: RefCell<Vec<Rc<str>>>,
     vm_configuration: Vec<u8>,
     has_attempt_seat: bool,
+    sees_held_bodies: bool,
     shares_metrics: bool,
     router_headers: bool,
     route: Route,
@@ -117,6 +119,9 @@ pub(crate) struct Inner {
     served: RefCell<BTreeMap<String, usize>>,
     /// Requests that have gone on to the router, and calls of the module, that are not over.
     schedule: RefCell<Schedule>,
+    /// Responses without a router that are on their way.
+    delivering: RefCell<Vec<Weak<RefCell<Delivering>>>>,
+    queues: RefCell<Queues>,
     /// A VM or root context has gone since calls were looked at.
     has_lost_callers: Cell<bool>,
 }
@@ -150,6 +155,7 @@ impl Inner {
             configurations: RefCell::new(vec![builder.policy.into()]),
             vm_configuration: builder.vm_configuration.into_bytes(),
             has_attempt_seat: builder.attempt_seat,
+            sees_held_bodies: builder.sees_held_bodies,
             shares_metrics: builder.shares_metrics,
             router_headers: builder.router_headers,
             route: builder.route,
@@ -157,6 +163,8 @@ impl Inner {
             reactions: RefCell::new([builder.tries, builder.calls]),
             served: RefCell::default(),
             schedule: RefCell::new(Schedule::new(builder.workers)),
+            delivering: RefCell::default(),
+            queues: RefCell::default(),
             has_lost_callers: Cell::new(false),
         })
     }
@@ -360,6 +368,11 @@ impl Host {
         self.inner.has_attempt_seat
     }
 
+    /// Whether the plugin has `allow_on_headers_stop_iteration`.
+    pub(crate) fn sees_held_bodies(&self) -> bool {
+        self.inner.sees_held_bodies
+    }
+
     /// Whether metrics of the same name are one over both seats.
     pub(crate) fn shares_metrics(&self) -> bool {
         self.inner.shares_metrics
@@ -434,16 +447,15 @@ impl Host {
         result
     }
 
-    /// What the attempt seat has asked for outside of an attempt's own callbacks, answers to the module's calls, and timers that
-    /// are due by now.
-    fn settle(&self, thread: Thread) {
+    /// What the seats have asked for outside of a stream's own callbacks, answers to the module's calls, and timers that are due by
+    /// now.
+    pub(crate) fn settle(&self, thread: Thread) {
         self.give_up_lost_calls();
         loop {
-            if let Some((context, action)) = self.next_action(thread) {
-                let incarnation = self.incarnation_on(thread, Seat::Attempt);
-                if let Some(flow) = self.flow(|flow| flow.has_try(thread, incarnation, context)) {
-                    self.step(&flow, |flow, host| flow.act(host, context, action));
-                }
+            if let Some((seat, context, action)) = self.next_action(thread) {
+                self.act(thread, seat, context, action);
+            } else if let Some((registrant, token)) = self.next_news(thread) {
+                self.run(thread, registrant.seat, |vm| vm.queue_ready(registrant.root, token));
             } else if let Some(answered) = self.next_answer(thread) {
                 self.tell(thread, answered);
             } else if let Some((_, flow)) = self.next_timer(thread).filter(|(due, _)| *due <= self.steady_nanos())
@@ -456,12 +468,56 @@ impl Host {
         }
     }
 
+    fn next_news(&self, thread: Thread) -> Option<(Registrant, u32)> {
+        if self.slots(thread).is_stalled.get() { None } else { self.queues_mut().take_news(thread) }
+    }
+
+    pub(crate) fn queues_mut(&self) -> RefMut<'_, Queues> {
+        self.inner.queues.borrow_mut()
+    }
+
+    /// How many items wait in queues.
+    pub fn queued(&self) -> usize {
+        self.queues_mut().len()
+    }
+
     fn under_way(&self, number: u64) -> Option<SharedFlow> {
         self.inner.schedule.borrow().get(number)
     }
 
-    fn next_action(&self, thread: Thread) -> Option<(u32, Action)> {
-        if self.has_attempt_seat() { self.slot(thread, Seat::Attempt).vm.as_mut()?.take_action() } else { None }
+    fn next_action(&self, thread: Thread) -> Option<(Seat, u32, Action)> {
+        [Seat::Request, Seat::Attempt].into_iter().find_map(|seat| {
+            let mut slot = self.slots(thread).of(seat).try_borrow_mut().ok()?;
+            let (context, action) = slot.vm.as_mut()?.take_action()?;
+            Some((seat, context, action))
+        })
+    }
+
+    /// A seat lets a stream go on, or replies to it.
+    fn act(&self, thread: Thread, seat: Seat, context: u32, action: Action) {
+        let incarnation = self.incarnation_on(thread, seat);
+        if seat == Seat::Attempt {
+            if let Some(flow) = self.flow(|flow| flow.has_try(thread, incarnation, context)) {
+                self.step(&flow, |flow, host| flow.act(host, context, action));
+            }
+        } else if let Some(flow) = self.flow(|flow| flow.has_client(thread, incarnation, context)) {
+            self.step(&flow, |flow, host| flow.act_for_client(host, action));
+        } else if let Some(delivering) = self.delivering(thread, incarnation, context) {
+            delivering.borrow_mut().act(action);
+        }
+    }
+
+    /// A response without a router is on its way.
+    pub(crate) fn note_delivering(&self, delivering: &SharedDelivering) {
+        let mut all = self.inner.delivering.borrow_mut();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Rc::downgrade(delivering));
+    }
+
+    fn delivering(&self, thread: Thread, incarnation: u64, context: u32) -> Option<SharedDelivering> {
+        let all = self.inner.delivering.borrow();
+        let is_it = |one: &SharedDelivering| one.try_borrow().is_ok_and(|one| one.is(thread, incarnation, context));
+        all.iter().filter_map(Weak::upgrade).find(is_it)
     }
 
     fn next_answer(&self, thread: Thread) -> Option<Asking> {
@@ -624,8 +680,19 @@ impl Host {
     /// Lets time pass; every tick and every timer of the router that falls into it runs, ticks first.
     pub fn advance(&self, duration: Duration) {
         let end = self.inner.clock.steady() + nanos(duration);
+        self.run_until(end, || false);
+        self.inner.clock.run(end - self.inner.clock.steady());
+    }
+
+    /// Lets time pass until this is so, but no longer than that.
+    pub(crate) fn advance_until(&self, longest: Duration, is_over: impl Fn() -> bool) {
+        self.run_until(self.inner.clock.steady() + nanos(longest), is_over);
+    }
+
+    /// Runs the ticks and timers that are due until then, unless this is so before.
+    fn run_until(&self, end: u64, is_over: impl Fn() -> bool) {
         self.give_up_lost_calls();
-        loop {
+        while !is_over() {
             let timer = self.threads().filter_map(|thread| self.next_timer(thread)).min();
             let (tick, timer_due) = (self.next_tick(), timer.map(|(due, _)| due));
             let tick_due = tick.map(|(due, ..)| due);
@@ -646,7 +713,6 @@ impl Host {
                 (_, None) => {}
             }
         }
-        self.inner.clock.run(end - self.inner.clock.steady());
     }
 
     /// When the next tick is due, and whose it is.
@@ -657,7 +723,8 @@ impl Host {
 
     fn next_tick_of(&self, thread: Thread, seat: Seat) -> Option<u64> {
         let slots = self.slots(thread);
-        if slots.is_stalled.get() { None } else { slots.ticks[seat as usize].get() }
+        // A thread that runs right now, with a rule that lets time pass, ticks later.
+        if slots.is_stalled.get() || slots.is_running() { None } else { slots.ticks[seat as usize].get() }
     }
 
     /// Somebody sets the wall clock forward. Timers do not notice.

@@ -13,6 +13,7 @@ use crate::faults::{Call, Fault};
 use crate::flow::Call as Outgoing;
 use crate::headers::Headers;
 use crate::metrics::{self, Kind};
+use crate::queues::Registrant;
 use crate::seat::Seat;
 use crate::status;
 use crate::stream::{Direction, LocalReply, Map, Stream};
@@ -44,11 +45,9 @@ type Host<'a> = Caller<'a, VmData>;
 type Answer = Result<u32, Error>;
 
 /// Functions of the ABI that no code of the module calls yet. The SDK links them whether they are called or not.
-const NOT_PLAYED: [&str; 14] = [
+const NOT_PLAYED: [&str; 11] = [
     "proxy_call_foreign_function",
     "proxy_close_stream",
-    "proxy_dequeue_shared_queue",
-    "proxy_enqueue_shared_queue",
     "proxy_get_buffer_status",
     "proxy_get_header_map_size",
     "proxy_get_status",
@@ -57,7 +56,6 @@ const NOT_PLAYED: [&str; 14] = [
     "proxy_grpc_close",
     "proxy_grpc_send",
     "proxy_grpc_stream",
-    "proxy_register_shared_queue",
     "proxy_resolve_shared_queue",
 ];
 
@@ -116,6 +114,9 @@ played! {
     "proxy_set_property" => set_property,
     "proxy_get_shared_data" => get_shared_data,
     "proxy_set_shared_data" => set_shared_data,
+    "proxy_register_shared_queue" => register_shared_queue,
+    "proxy_enqueue_shared_queue" => enqueue_shared_queue,
+    "proxy_dequeue_shared_queue" => dequeue_shared_queue,
     "proxy_send_local_response" => send_local_response,
     "proxy_continue_stream" => continue_stream,
     "proxy_define_metric" => define_metric,
@@ -283,10 +284,40 @@ fn set_buffer_bytes(mut host: Host<'_>, kind: u32, start: u32, length: u32, at: 
     Ok(status::OK)
 }
 
+/// The map of the response's headers.
+const RESPONSE: u32 = 2;
+
+fn register_shared_queue(mut host: Host<'_>, at: u32, size: u32, token_at: u32) -> Answer {
+    let name = bytes!(host, at, size);
+    enter!(host, "register_shared_queue", "");
+    let data = host.data_mut();
+    let (thread, seat) = (data.thread, data.seat);
+    let Some((root, _)) = data.root() else { return Ok(status::NOT_FOUND) };
+    let token = data.host().queues_mut().register(&name, Registrant { thread, seat, root });
+    Ok(put(&mut host, token_at, &token.to_le_bytes()))
+}
+
+fn enqueue_shared_queue(mut host: Host<'_>, token: u32, at: u32, size: u32) -> Answer {
+    let item = bytes!(host, at, size);
+    enter!(host, "enqueue_shared_queue", "");
+    let is_there = host.data().host().queues_mut().enqueue(token, item);
+    Ok(if is_there { status::OK } else { status::NOT_FOUND })
+}
+
+fn dequeue_shared_queue(mut host: Host<'_>, token: u32, pointer_at: u32, size_at: u32) -> Answer {
+    enter!(host, "dequeue_shared_queue", "");
+    let item = host.data().host().queues_mut().dequeue(token);
+    match item {
+        None => Ok(status::NOT_FOUND),
+        Some(None) => Ok(status::EMPTY),
+        Some(Some(item)) => give(&mut host, &item, pointer_at, size_at),
+    }
+}
+
 fn map_of(stream: &Stream, kind: u32) -> Option<&Map> {
     match kind {
         0 => Some(&stream.request),
-        2 => Some(&stream.response),
+        RESPONSE => Some(&stream.response),
         3 => Some(&stream.trailers),
         _ => None,
     }
@@ -365,7 +396,11 @@ fn replace_header_map_value(
 ) -> Answer {
     let (name, value) = (bytes!(host, at, size), bytes!(host, value_at, value_size));
     enter!(host, "replace_header_map_value", &text(&name));
-    Ok(change(&mut host, kind, |headers| headers.set(&name, &value)))
+    let changed = change(&mut host, kind, |headers| headers.set(&name, &value));
+    if let Some(stream) = host.data_mut().stream().filter(|_| changed == status::OK) {
+        stream.is_rewritten |= kind == RESPONSE && name == b":status";
+    }
+    Ok(changed)
 }
 
 fn remove_header_map_value(mut host: Host<'_>, kind: u32, at: u32, size: u32) -> Answer {

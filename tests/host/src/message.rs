@@ -12,6 +12,8 @@ pub struct Request {
     pub(crate) cluster: Option<String>,
     pub(crate) route: Option<String>,
     pub(crate) filter_state: Vec<(String, Vec<u8>)>,
+    pub(crate) protocol: String,
+    pub(crate) is_translated: bool,
     pub(crate) listener: Listener,
 }
 
@@ -32,6 +34,8 @@ impl Request {
             cluster: Some("orders".to_owned()),
             route: None,
             filter_state: Vec::new(),
+            protocol: "HTTP/1.1".to_owned(),
+            is_translated: false,
             listener: Listener::default(),
         }
     }
@@ -43,7 +47,8 @@ impl Request {
 
     /// A unary gRPC call.
     pub fn grpc(path: &str) -> Self {
-        Request::new("POST", path).header("content-type", "application/grpc").header("te", "trailers")
+        let request = Request::new("POST", path).protocol("HTTP/2");
+        request.header("content-type", "application/grpc").header("te", "trailers")
     }
 
     /// Sets a header; its value is any bytes.
@@ -62,6 +67,18 @@ impl Request {
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
         self
+    }
+
+    /// The version of HTTP that the client speaks, as `request.protocol` names it.
+    pub fn protocol(mut self, protocol: &str) -> Self {
+        self.protocol = protocol.to_owned();
+        self
+    }
+
+    /// A filter has made it of a client's request that was not gRPC, and translates the answer.
+    pub fn transcoded(self) -> Self {
+        let request = self.header("x-envoy-original-method", "GET");
+        Request { is_translated: true, ..request }
     }
 
     /// The cluster it is routed to.
@@ -94,8 +111,10 @@ impl Request {
         self
     }
 
+    /// Whether Envoy's own replies to it are gRPC: it looks at what the client sent.
     pub(crate) fn is_grpc(&self) -> bool {
-        self.headers.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+        let is_grpc = |value: &[u8]| value.starts_with(b"application/grpc");
+        !self.is_translated && self.headers.get("content-type").is_some_and(is_grpc)
     }
 }
 
@@ -105,6 +124,8 @@ pub struct Response {
     pub(crate) headers: Headers,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Option<Headers>,
+    /// Whether it has a body although that is empty.
+    pub(crate) has_body: bool,
 }
 
 impl Response {
@@ -114,6 +135,7 @@ impl Response {
             headers: [(":status", status.to_string())].into_iter().collect(),
             body: b"upstream".to_vec(),
             trailers: None,
+            has_body: false,
         }
     }
 
@@ -156,6 +178,18 @@ impl Response {
         self
     }
 
+    /// It has an empty body, and that shows only when that ends.
+    pub fn empty_body(mut self) -> Self {
+        self.body.clear();
+        self.has_body = true;
+        self
+    }
+
+    /// Whether its end comes with its headers.
+    pub(crate) fn has_only_headers(&self) -> bool {
+        self.body.is_empty() && self.trailers.is_none() && !self.has_body
+    }
+
     pub(crate) fn code(&self) -> Option<u16> {
         std::str::from_utf8(self.headers.get(":status")?).ok()?.parse().ok()
     }
@@ -183,6 +217,11 @@ pub struct Local {
 const UNAVAILABLE: u32 = 14;
 
 impl Local {
+    /// `response.code_details` of it.
+    pub fn details(&self) -> &'static str {
+        self.details
+    }
+
     /// The connection could not be made.
     pub fn connect_failure() -> Self {
         Local {

@@ -10,6 +10,8 @@ pub const BAD_ARGUMENT: u32 = 2;
 pub const SERIALIZATION_FAILURE: u32 = 3;
 /// A pointer or size leaves the module's memory.
 pub const INVALID_MEMORY_ACCESS: u32 = 6;
+/// There is nothing in it.
+pub const EMPTY: u32 = 7;
 /// Another writer was faster.
 pub const CAS_MISMATCH: u32 = 8;
 /// Something else went wrong in the host.
@@ -30,7 +32,10 @@ pub fn refusals(call: &str) -> &'static [u32] {
         | "get_current_time_nanoseconds"
         | "log"
         | "set_tick_period_milliseconds"
+        | "register_shared_queue"
         | "continue_stream" => &[],
+        "enqueue_shared_queue" => &[NOT_FOUND],
+        "dequeue_shared_queue" => &[NOT_FOUND, EMPTY],
         "get_buffer_bytes" | "get_shared_data" | "record_metric" => &[NOT_FOUND],
         "get_metric" | "increment_metric" => &[NOT_FOUND, BAD_ARGUMENT],
         "http_call" => &[BAD_ARGUMENT, INTERNAL_FAILURE],

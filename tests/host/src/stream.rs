@@ -85,6 +85,8 @@ pub(crate) struct Stream {
     pub(crate) held: Option<Direction>,
     /// What the module has let go on, when the running callback has returned.
     pub(crate) resumed: Option<Direction>,
+    /// Whether the module has written the response's status.
+    pub(crate) is_rewritten: bool,
     pub(crate) calls: Calls,
 }
 
@@ -92,7 +94,8 @@ impl Stream {
     /// A request of a client.
     pub(crate) fn new(root: u32, request: &Request) -> Self {
         let headers = Rc::new(RefCell::new(request.headers.clone()));
-        Stream::of(root, headers, request.body.clone(), request.is_grpc(), StreamInfo::new(request))
+        let info = StreamInfo::new(request, &headers);
+        Stream::of(root, headers, request.body.clone(), request.is_grpc(), info)
     }
 
     /// A request, or an attempt of one with the same headers and facts.
@@ -110,6 +113,7 @@ impl Stream {
             has_replied: false,
             held: None,
             resumed: None,
+            is_rewritten: false,
             calls: Calls::default(),
         }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::message::Request;
+use crate::stream::SharedHeaders;
 
 /// One request's facts, shared by its context and those of its attempts.
 pub(crate) type SharedInfo = Rc<RefCell<StreamInfo>>;
@@ -25,6 +26,8 @@ pub(crate) struct Upstream {
 pub(crate) struct StreamInfo {
     cluster: Option<String>,
     route: Option<String>,
+    protocol: Option<String>,
+    request: SharedHeaders,
     /// The status of the response, once it goes to the client.
     pub(crate) code: Option<u16>,
     pub(crate) details: Option<String>,
@@ -33,14 +36,18 @@ pub(crate) struct StreamInfo {
     /// How many attempts have started.
     pub(crate) attempts: u64,
     pub(crate) upstream: Option<Rc<RefCell<Upstream>>>,
+    /// How long the host has taken, once its answer is complete; in nanoseconds.
+    pub(crate) backend_latency: Option<u64>,
 }
 
 impl StreamInfo {
-    pub(crate) fn new(request: &Request) -> SharedInfo {
+    /// The facts of a client's request, whose headers are these by now.
+    pub(crate) fn new(request: &Request, headers: &SharedHeaders) -> SharedInfo {
         let (cluster, route) = (request.cluster.clone(), request.route.clone());
         let set = request.filter_state.iter();
         let filter_state = set.map(|(name, bytes)| (name.clone().into_bytes(), bytes.clone())).collect();
-        Rc::new(RefCell::new(StreamInfo { cluster, route, filter_state, ..StreamInfo::default() }))
+        let (protocol, request) = (Some(request.protocol.clone()), Rc::clone(headers));
+        Rc::new(RefCell::new(StreamInfo { cluster, route, protocol, request, filter_state, ..StreamInfo::default() }))
     }
 
     /// The facts of a call that the module makes itself: it has no route and no filter state.
@@ -52,7 +59,11 @@ impl StreamInfo {
     pub(crate) fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
         let text = |value: &Option<String>| value.as_ref().map(|value| value.clone().into_bytes());
         let upstream = || self.upstream.as_ref().map(|upstream| upstream.borrow());
+        let header = |name: &[u8]| self.request.borrow().get(name).map(<[u8]>::to_vec);
         match path {
+            b"request\0method" => header(b":method"),
+            b"request\0protocol" => text(&self.protocol),
+            b"response\0backend_latency" => self.backend_latency.map(|nanos| nanos.to_le_bytes().to_vec()),
             b"xds\0cluster_name" => text(&self.cluster),
             b"xds\0route_name" => text(&self.route),
             b"response\0code" => self.code.map(|code| u64::from(code).to_le_bytes().to_vec()),
@@ -64,7 +75,10 @@ impl StreamInfo {
                 upstream().and_then(|upstream| text(&upstream.transport_failure_reason))
             }
             b"upstream\0request_attempt_count" => Some(self.attempts.to_le_bytes().to_vec()),
-            _ => self.filter_state.get(path).cloned(),
+            _ => match path.strip_prefix(b"request\0headers\0") {
+                Some(name) => header(name),
+                None => self.filter_state.get(path).cloned(),
+            },
         }
     }
 

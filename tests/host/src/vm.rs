@@ -132,6 +132,7 @@ struct Exports {
     done: Option<TypedFunc<i32, i32>>,
     delete: Option<TypedFunc<i32, ()>>,
     http_call_response: Option<TypedFunc<Told, ()>>,
+    queue_ready: Option<TypedFunc<(i32, i32), ()>>,
 }
 
 /// A callback, for a context that need not be there.
@@ -239,6 +240,7 @@ impl Vm {
             done: export(&instance, &store, "proxy_on_done"),
             delete: export(&instance, &store, "proxy_on_delete"),
             http_call_response: export(&instance, &store, "proxy_on_http_call_response"),
+            queue_ready: export(&instance, &store, "proxy_on_queue_ready"),
         };
         Ok(Vm { store, exports, next_context: 1 })
     }
@@ -338,9 +340,9 @@ impl Vm {
         Ok(())
     }
 
-    /// Runs the ticks that are due.
+    /// Runs the first of the ticks that are due.
     pub(crate) fn tick(&mut self, now: u64) -> Result<(), Trap> {
-        for id in self.ticking(|_, due| due <= now) {
+        if let Some(id) = self.ticking(|_, due| due <= now).first().copied() {
             self.call_tick(id)?;
             if let Some(Root { tick: Some((period, due)), .. }) = self.data().roots.get_mut(&id) {
                 *due = now + *period;
@@ -354,6 +356,15 @@ impl Vm {
         let roots = self.data().roots.iter();
         let wanted = roots.filter(|(_, root)| root.tick.is_some_and(|(period, due)| is_wanted(period, due)));
         wanted.map(|(id, _)| *id).collect()
+    }
+
+    /// Calls a root context back for an item of a queue, if both are there.
+    pub(crate) fn queue_ready(&mut self, root: u32, token: u32) -> Result<(), Trap> {
+        let is_there = self.data().roots.contains_key(&root);
+        match self.exports.queue_ready {
+            Some(ready) if is_there => self.call(root, ready, (root as i32, token as i32)),
+            _ => Ok(()),
+        }
     }
 
     fn call_tick(&mut self, root: u32) -> Result<(), Trap> {
@@ -384,7 +395,11 @@ impl Vm {
         match (stream.reply.take(), action) {
             // A reply stops the iteration, whatever the callback returned.
             (Some(reply), _) => Step::Reply(reply),
-            (None, 0) => Step::Continue,
+            (None, 0) => {
+                // What it kept until this callback goes on with it.
+                stream.held.take_if(|held| *held == direction);
+                Step::Continue
+            }
             (None, _) => {
                 stream.held = Some(direction);
                 Step::Pause
@@ -450,7 +465,9 @@ impl Vm {
 
     pub(crate) fn response_body(&mut self, id: u32, body: &[u8], ends: bool) -> Result<Step, Trap> {
         self.stream(id).response_body = body.to_vec();
-        let Some(callback) = self.exports.response_body.filter(|_| !body.is_empty()) else { return Ok(Step::Continue) };
+        // An empty piece comes by only where it is the last.
+        let is_seen = ends || !body.is_empty();
+        let Some(callback) = self.exports.response_body.filter(|_| is_seen) else { return Ok(Step::Continue) };
         let action = self.call(id, callback, (id as i32, body.len() as i32, i32::from(ends)))?;
         Ok(self.step(id, Direction::Response, action))
     }

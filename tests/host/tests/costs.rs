@@ -38,6 +38,13 @@ fn turned_away(host: &Host) -> Answer {
     host.get(0).answered()
 }
 
+/// The host fails, and a fallback stands in.
+fn replaced(host: &Host, response: Response) -> Answer {
+    let answer = host.get(0).passed().respond(response);
+    assert!(answer.is_holdfasts() && answer.status == 200, "{answer:?}");
+    answer
+}
+
 /// Enough requests on worker 0 that it alone has `min_requests`, and some on the others.
 fn warm(host: &Host) {
     for number in 0..100 {
@@ -55,6 +62,7 @@ fn warm_and_open(host: &Host) {
 
 fn cases() -> Vec<Case> {
     let fallback = r#""fallback":[{"on":["open","failure"],"respond":{"status":200,"body":{"items":[]}}}]"#;
+    let with_fallback = format!("{BREAKER},{fallback}");
     let inserting = r#""fallback":[{"on":["failure"],"respond":{"status":200,"body":"${path} ${header.x-id}"}}]"#;
     let case = |name, features: &str, prepare, request| Case { name, document: one(features), prepare, request };
     vec![
@@ -72,7 +80,27 @@ fn cases() -> Vec<Case> {
         case("breaker, gRPC", BREAKER, warm, |host| {
             host.request(0, Request::grpc("/orders.v1.Orders/Get")).passed().grpc(0)
         }),
-        case("breaker + fallback, success", &format!("{BREAKER},{fallback}"), warm, well),
+        case("breaker + fallback, success", &with_fallback, warm, well),
+        case("breaker + fallback, failure that is rewritten when it is complete", &with_fallback, warm, |host| {
+            let answer = replaced(host, Response::status(503));
+            well(host);
+            answer
+        }),
+        case("breaker + fallback, failure with a long body, rewritten at once", &with_fallback, warm, |host| {
+            let answer = replaced(host, Response::status(503).header("content-length", "100000"));
+            well(host);
+            answer
+        }),
+        case("breaker + fallback, failure without a body, replied to", &with_fallback, warm, |host| {
+            let answer = replaced(host, Response::status(503).without_body());
+            well(host);
+            answer
+        }),
+        case("breaker + fallback, failure that never ends, replied to after 100 ms", &with_fallback, warm, |host| {
+            let failing = host.get(0).passed().headers(Response::status(503));
+            host.advance(seconds(1));
+            failing.answer().expect("it is replied to")
+        }),
         case("breaker + fallback that inserts, success", &format!("{BREAKER},{inserting}"), warm, well),
         case(
             "breaker + concurrency, success",

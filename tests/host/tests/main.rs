@@ -15,6 +15,7 @@ mod foreign_bytes;
 mod fuzz;
 mod half_open;
 mod http_call;
+mod in_place;
 mod limits;
 mod outage;
 mod outlier_bytes;

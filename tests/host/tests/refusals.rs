@@ -5,8 +5,11 @@ use holdfast_host_tests::{By, Exchange, Fault, Host, Local, Request, Response, s
 use crate::support::{passing, seconds};
 
 /// Every host call that the module makes.
-const CALLS: [&str; 16] = [
+const CALLS: [&str; 23] = [
+    "continue_stream",
     "define_metric",
+    "dequeue_shared_queue",
+    "enqueue_shared_queue",
     "get_buffer_bytes",
     "get_current_time_nanoseconds",
     "get_header_map_pairs",
@@ -17,8 +20,12 @@ const CALLS: [&str; 16] = [
     "increment_metric",
     "log",
     "record_metric",
+    "register_shared_queue",
     "remove_header_map_value",
+    "replace_header_map_value",
     "send_local_response",
+    "set_buffer_bytes",
+    "set_effective_context",
     "set_property",
     "set_shared_data",
     "set_tick_period_milliseconds",

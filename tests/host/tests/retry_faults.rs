@@ -223,9 +223,11 @@ fn a_vm_that_dies_again_and_again_spends_no_more_than_the_budget() {
 // Refusals.
 
 /// Every host call that both seats make together.
-const CALLS: [&str; 19] = [
+const CALLS: [&str; 22] = [
     "continue_stream",
     "define_metric",
+    "dequeue_shared_queue",
+    "enqueue_shared_queue",
     "get_buffer_bytes",
     "get_current_time_nanoseconds",
     "get_header_map_pairs",
@@ -236,9 +238,10 @@ const CALLS: [&str; 19] = [
     "increment_metric",
     "log",
     "record_metric",
+    "register_shared_queue",
     "remove_header_map_value",
     "replace_header_map_value",
-    "send_local_response",
+    "set_buffer_bytes",
     "set_effective_context",
     "set_property",
     "set_shared_data",

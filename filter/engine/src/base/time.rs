@@ -46,6 +46,13 @@ impl Timestamp {
         let left = self.since(now);
         (!left.is_zero() && left <= at_most.saturating_add(SKEW)).then_some(left)
     }
+
+    /// Time left until this point, which this same worker has set at most `at_most` ahead. A point further away counts as passed: the
+    /// clock was put back.
+    pub fn left(self, now: Timestamp, at_most: Duration) -> Option<Duration> {
+        let left = self.since(now);
+        (!left.is_zero() && left <= at_most).then_some(left)
+    }
 }
 
 /// A duration in whole milliseconds, saturating at `u64::MAX`. (Those of 128 bits that a [`Duration`] gives take code of their own
@@ -72,6 +79,15 @@ mod tests {
         assert_eq!(Timestamp::from_secs(1010).remaining(now, limit), Some(Duration::from_secs(10)));
         assert_eq!(Timestamp::from_secs(1000).remaining(now, limit), None);
         assert_eq!(Timestamp::from_secs(4600).remaining(now, limit), None, "the clock was put back an hour");
+    }
+
+    #[test]
+    fn a_deadline_of_ones_own_needs_no_allowance() {
+        let (now, limit) = (Timestamp::from_secs(1000), Duration::from_millis(100));
+        assert_eq!(now.plus(limit).left(now, limit), Some(limit));
+        assert_eq!(now.left(now, limit), None);
+        let back = Timestamp::from_secs(999);
+        assert_eq!(now.plus(limit).left(back, limit), None, "the clock was put back a second");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use holdfast_policy::document::Reason;
 
+use crate::http::grpc::GrpcDialect;
+
 /// The header on every fallback answer: `<kind>; reason=<reason>; policy=<name>`.
 pub const FALLBACK_HEADER: &str = "x-holdfast-fallback";
 
@@ -16,14 +18,71 @@ pub(super) const UNAVAILABLE: u8 = 14;
 /// A reply in place of the host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// HTTP status; 200 for a gRPC reply.
+    /// HTTP status. For a gRPC reply it is what a client that speaks HTTP gets, where a filter translates.
     pub status: u16,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body; for a gRPC reply its message.
     pub body: Vec<u8>,
-    /// Set for a gRPC reply: its status.
-    pub grpc_status: Option<u8>,
+    /// Set for a gRPC reply.
+    pub grpc: Option<GrpcStatus>,
+}
+
+/// The status of a gRPC reply, and how it is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrpcStatus {
+    /// How the client speaks.
+    pub dialect: GrpcDialect,
+    /// The status.
+    pub code: u8,
+}
+
+impl Reply {
+    /// Whether a response of its status never has a body. Source: RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
+    pub(super) fn has_bare_status(&self) -> bool {
+        matches!(self.status, 204 | 205 | 304)
+    }
+
+    /// A gRPC reply as an HTTP response, for a client that a filter translates for.
+    pub(super) fn into_http(mut self) -> Self {
+        self.headers.retain(|(name, _)| name != "content-type");
+        self.headers.push(("content-type".to_owned(), "text/plain; charset=utf-8".to_owned()));
+        self.grpc = None;
+        self
+    }
+
+    /// A gRPC reply that says its status in its headers, and has no body.
+    pub(super) fn into_headers(mut self, status: GrpcStatus) -> Self {
+        let message = String::from_utf8_lossy(&core::mem::take(&mut self.body)).into_owned();
+        self.headers.retain(|(name, _)| name != "content-type" && !name.starts_with("grpc-"));
+        let own = [
+            ("content-type", status.dialect.content_type().to_owned()),
+            ("grpc-status", status.code.to_string()),
+            ("grpc-message", message),
+        ];
+        self.headers.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        self.status = 200;
+        self.grpc = None;
+        self
+    }
+}
+
+/// The HTTP status of a gRPC status. Source: google/rpc/code.proto, "HTTP Mapping"; the one that transcoders use.
+pub(super) fn http_status(grpc_status: u8) -> u16 {
+    match grpc_status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
 }
 
 /// Why and for whom a reply is made.
@@ -33,8 +92,8 @@ pub struct ReplyContext {
     pub reason: Reason,
     /// How long until a retry is worth it; `None` when nothing was rejected.
     pub retry_after: Option<Duration>,
-    /// Whether the client speaks gRPC.
-    pub grpc: bool,
+    /// How the client speaks gRPC, if it does.
+    pub grpc: Option<GrpcDialect>,
 }
 
 /// Whole seconds to wait, rounded up, at least 1.

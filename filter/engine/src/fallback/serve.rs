@@ -5,10 +5,12 @@ use core::time::Duration;
 use holdfast_policy::document::{FallbackKind, Mode, Policy, Reason, StaticResponse};
 
 use super::reply::{
-    Disposition, FALLBACK_HEADER, LocalReply, REJECT_HEADER, Reply, ReplyContext, UNAVAILABLE, retry_after_seconds,
+    Disposition, FALLBACK_HEADER, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, UNAVAILABLE, http_status,
+    retry_after_seconds,
 };
 use super::template;
 use crate::event::Event;
+use crate::http::grpc::GrpcDialect;
 use crate::http::outcome::{Answer, Outcome};
 use crate::http::request::Field;
 use crate::metric::Metric;
@@ -19,7 +21,7 @@ pub fn serve_rejection(
     policy: &Policy,
     reason: Reason,
     retry_after: Duration,
-    grpc: bool,
+    grpc: Option<GrpcDialect>,
     value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
     events: &mut Vec<Event>,
 ) -> LocalReply {
@@ -39,7 +41,7 @@ pub fn serve_failure(
     outcome: &Outcome,
     retries: u32,
     served: bool,
-    grpc: bool,
+    grpc: Option<GrpcDialect>,
     value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
     events: &mut Vec<Event>,
 ) -> Option<LocalReply> {
@@ -89,14 +91,14 @@ fn plain_rejection(policy: &Policy, context: &ReplyContext) -> Reply {
     push_retry_after(&mut headers, context);
     push_no_store(&mut headers);
     Reply {
-        status: if context.grpc { 200 } else { 503 },
+        status: 503,
         headers,
-        body: if context.grpc {
+        body: if context.grpc.is_some() {
             format!("rejected by policy {}: {reason}", policy.name).into_bytes()
         } else {
             Vec::new()
         },
-        grpc_status: context.grpc.then_some(UNAVAILABLE),
+        grpc: context.grpc.map(|dialect| GrpcStatus { dialect, code: UNAVAILABLE }),
     }
 }
 
@@ -108,7 +110,7 @@ fn static_reply(
     value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
 ) -> Reply {
     let reason = context.reason.name();
-    let mut headers = if context.grpc {
+    let mut headers = if context.grpc.is_some() {
         // A body and its type are of no use to a gRPC client; the other headers become metadata.
         response.headers.iter().filter(|(name, _)| name != "content-type").cloned().collect()
     } else {
@@ -117,16 +119,16 @@ fn static_reply(
     headers.push((FALLBACK_HEADER.to_owned(), format!("static; reason={reason}; policy={}", policy.name)));
     push_retry_after(&mut headers, context);
     push_no_store(&mut headers);
-    if context.grpc {
+    if let Some(dialect) = context.grpc {
         return Reply {
-            status: 200,
+            status: http_status(response.grpc_status),
             headers,
             body: format!("fallback of policy {}: {reason}", policy.name).into_bytes(),
-            grpc_status: Some(response.grpc_status),
+            grpc: Some(GrpcStatus { dialect, code: response.grpc_status }),
         };
     }
     let body = template::fill(policy, response, context, value);
-    Reply { status: response.status, headers, body, grpc_status: None }
+    Reply { status: response.status, headers, body, grpc: None }
 }
 
 fn push_retry_after(headers: &mut Vec<(String, String)>, context: &ReplyContext) {
@@ -160,6 +162,7 @@ mod tests {
     }
 
     fn open(grpc: bool) -> ReplyContext {
+        let grpc = grpc.then_some(GrpcDialect::Grpc);
         ReplyContext { reason: Reason::Open, retry_after: Some(Duration::from_millis(30_001)), grpc }
     }
 
@@ -248,9 +251,10 @@ mod tests {
         let policy =
             policy(r#"[{"on":["open"],"respond":{"status":200,"body":"x","grpc_status":"RESOURCE_EXHAUSTED"}}]"#);
         let reply = reply(&policy, &open(true), b"");
-        assert_eq!(reply.grpc_status, Some(8));
+        assert_eq!(reply.grpc.map(|grpc| grpc.code), Some(8));
+        assert_eq!(reply.status, 429, "for a client that a filter translates for");
         assert_eq!(header(&reply, "content-type"), None);
-        assert_eq!(plain_rejection(&policy, &open(true)).grpc_status, Some(14));
+        assert_eq!(plain_rejection(&policy, &open(true)).grpc.map(|grpc| grpc.code), Some(14));
     }
 
     #[test]

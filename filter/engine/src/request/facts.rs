@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use crate::host::{Headers, Host};
+use crate::http::grpc::GrpcDialect;
 use crate::http::headers;
-use crate::http::outcome;
 use crate::http::request::Field;
 
 /// The facts of one request, while its headers can be read.
@@ -44,9 +44,9 @@ impl<'h> Facts<'h> {
         self.headers.get().is_some_and(|headers| !headers.is_empty() && find(headers, name).is_none())
     }
 
-    /// Whether the request is gRPC.
-    pub fn is_grpc(&self) -> bool {
-        self.get(Field::Header("content-type")).is_some_and(|value| outcome::is_grpc_content_type(&value))
+    /// How the client speaks gRPC; `None` if it does not.
+    pub fn grpc(&self) -> Option<GrpcDialect> {
+        GrpcDialect::of(&self.get(Field::Header("content-type"))?)
     }
 
     /// A field of the request; `None` if it has none.

@@ -10,6 +10,7 @@ use holdfast_policy::document::{Mode, Policy};
 use super::access_log;
 use super::active::ActivePolicy;
 use super::chain;
+use super::effect::RequestEffect;
 use super::facts::Facts;
 use super::hosts::Sending;
 use super::plugin::RequestPlugin;
@@ -19,9 +20,10 @@ use super::ticket::{Decision, InFlightHold, Ticket};
 use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
 use crate::event::Event;
-use crate::fallback::{self, Disposition, LocalReply};
+use crate::fallback::{self, Disposition, GrpcStatus, LocalReply, Placed, Replacement};
 use crate::host::{Headers, Host, property_number, response_flags};
 use crate::http::attempt::End;
+use crate::http::grpc::GrpcDialect;
 use crate::http::markers;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::http::request::Field;
@@ -35,15 +37,8 @@ use crate::store::Store;
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
 
-/// What the host is to do after an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "the host has to do it"]
-pub enum RequestEffect {
-    /// Go on.
-    Continue,
-    /// Reply in place of going on. Only when nothing is borrowed: a reply comes back as a response.
-    Reply(LocalReply),
-}
+/// What counts in flight until the response has ended, and whose it is.
+type CountedInFlight = (Rc<ActivePolicy>, InFlightHold);
 
 /// How far a request has come.
 #[derive(Default)]
@@ -55,14 +50,18 @@ pub enum RequestState {
     Admitted(Box<Admitted>),
     /// The outcome is known; the response has not ended and counts in flight.
     Ending(Rc<ActivePolicy>, InFlightHold),
+    /// The outcome is known, and the answer is being replaced. It may count in flight.
+    Replacing(Rc<Replacement>, Option<CountedInFlight>),
+    /// A gRPC request was rejected with this status and message; the reply is about to come by on its way to the client.
+    GrpcRejected(GrpcStatus, Vec<u8>),
 }
 
 /// An admitted request.
 pub struct Admitted {
     active: Rc<ActivePolicy>,
     ticket: Ticket,
-    /// Whether the client speaks gRPC; only asked where an answer may have to be replaced.
-    grpc: bool,
+    /// How the client speaks gRPC, if it does; only asked where an answer may have to be replaced.
+    grpc: Option<GrpcDialect>,
     /// What a fallback inserts of the request, in the order of [`ActivePolicy::kept`].
     kept: Vec<Option<Vec<u8>>>,
     /// The headers of a response that is judged by its trailers, and when they came.
@@ -135,7 +134,7 @@ impl RequestState {
             chain::claim(host, active);
         } else if let Some((state, reply)) = admit(plugin, active, store, host, &facts, ended) {
             if let Some(reply) = reply {
-                return (state, RequestEffect::Reply(reply));
+                return reject(state, reply);
             }
             state.steer(host, &facts);
             return (state, RequestEffect::Continue);
@@ -165,34 +164,82 @@ impl RequestState {
         }
     }
 
-    /// The response's headers have come. `ended` says that there is no body.
+    /// The response's headers have come. `ended` says that there is no body. `stream` is how the host names the request.
     pub fn on_response_headers(
         self,
         plugin: &RequestPlugin,
         store: &mut dyn Store,
         host: &dyn Host,
+        stream: u32,
         ended: bool,
     ) -> (Self, RequestEffect) {
-        let RequestState::Admitted(mut admitted) = self else { return (self, RequestEffect::Continue) };
+        let mut admitted = match self {
+            RequestState::Admitted(admitted) => admitted,
+            RequestState::GrpcRejected(status, message) => {
+                fallback::place_grpc_rejection(host, ended, status, &message);
+                return Self::passed();
+            }
+            other => return (other, RequestEffect::Continue),
+        };
         let now = host.now();
         let wants_retry_after = admitted.active.policy().wants_retry_after();
-        let head = ResponseHead::read(&host.headers(Headers::Response), now, wants_retry_after);
+        let serialized = host.headers(Headers::Response);
+        let head = ResponseHead::read(&serialized, now, wants_retry_after);
         strip(host, &head);
-        let Some(answer) = answer_of(host, &head, ended) else {
+        let Some((answer, is_hosts)) = answer_of(host, &head, ended) else {
             admitted.head = Some((head, now));
             return (RequestState::Admitted(admitted), RequestEffect::Continue);
         };
         let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
         let timing = ResponseTiming { began: now, at: now, retry_after, replaceable: true, is_pointed };
-        let (state, reply) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
-        (state, reply.map_or(RequestEffect::Continue, RequestEffect::Reply))
+        let (hold, local) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
+        let placed = local.map(|local| {
+            let answered = fallback::Answered { serialized: &serialized, ended, is_hosts };
+            fallback::place(host, answered, local, now)
+        });
+        match placed {
+            None | Some(Placed::Whole) => (Self::ending(hold), RequestEffect::Continue),
+            Some(Placed::Passing(replacement)) => (RequestState::Replacing(replacement, hold), RequestEffect::Continue),
+            Some(Placed::Held(replacement)) => {
+                plugin.hold(stream, &replacement, now);
+                (RequestState::Replacing(replacement, hold), RequestEffect::Hold)
+            }
+            Some(Placed::Reply(local)) => (Self::ending(hold), RequestEffect::Reply(local)),
+        }
+    }
+
+    /// Whether the response's body is of any interest.
+    pub fn wants_body(&self) -> bool {
+        matches!(self, RequestState::Replacing(..))
+    }
+
+    /// A piece of the response's body has come, of `size` bytes, and with `ended` it is the last.
+    pub fn on_response_body(&self, host: &dyn Host, size: usize, ended: bool) -> RequestEffect {
+        match self {
+            RequestState::Replacing(replacement, _) => replacement.on_body(host, size, ended).into(),
+            _ => RequestEffect::Continue,
+        }
     }
 
     /// The response's trailers have come.
-    pub fn on_response_trailers(self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) -> Self {
-        let RequestState::Admitted(admitted) = self else { return self };
-        let status = host.header(Headers::ResponseTrailers, "grpc-status");
-        settle_late(plugin, store, host, *admitted, response::trailers_answer(status.as_deref()))
+    pub fn on_response_trailers(
+        self,
+        plugin: &RequestPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+    ) -> (Self, RequestEffect) {
+        match self {
+            RequestState::Admitted(admitted) => {
+                let status = host.header(Headers::ResponseTrailers, "grpc-status");
+                let answer = response::trailers_answer(status.as_deref());
+                (settle_late(plugin, store, host, *admitted, answer), RequestEffect::Continue)
+            }
+            RequestState::Replacing(replacement, hold) => {
+                let effect = replacement.on_trailers(host).into();
+                (RequestState::Replacing(replacement, hold), effect)
+            }
+            other => (other, RequestEffect::Continue),
+        }
     }
 
     /// The request is over, whatever became of it.
@@ -206,7 +253,9 @@ impl RequestState {
             }
             other => other,
         };
-        let RequestState::Ending(active, hold) = state else { return };
+        let (RequestState::Ending(active, hold) | RequestState::Replacing(_, Some((active, hold)))) = state else {
+            return;
+        };
         if let (Ok(mut worker), Ok(mut policy)) = (plugin.vm.worker.try_borrow_mut(), active.state.try_borrow_mut()) {
             let key = hold.key();
             store.refresh();
@@ -215,12 +264,25 @@ impl RequestState {
         }
     }
 
+    /// The outcome is known; what is left to be done is what counts in flight.
+    fn ending(hold: Option<CountedInFlight>) -> Self {
+        hold.map_or(RequestState::Over, |(active, hold)| RequestState::Ending(active, hold))
+    }
+
     fn steering(&self) -> Option<&Steering> {
         match self {
             RequestState::Admitted(admitted) => admitted.steering.as_ref(),
-            RequestState::Over | RequestState::Ending(..) => None,
+            _ => None,
         }
     }
+}
+
+/// Replies to a request that was rejected. A gRPC reply's status and message are put into its headers when it comes by, before the
+/// filters that translate them see it: Envoy makes a reply gRPC only where the client's own request was.
+fn reject(state: RequestState, mut local: LocalReply) -> (RequestState, RequestEffect) {
+    let Some(status) = local.reply.grpc else { return (state, RequestEffect::Reply(local)) };
+    let message = core::mem::take(&mut local.reply.body);
+    (RequestState::GrpcRejected(status, message), RequestEffect::Reply(local))
 }
 
 /// Decides on the request. The reply is to be sent when nothing is borrowed.
@@ -248,8 +310,7 @@ fn admit(
         Decision::Rejected(rejection) => {
             let value = &mut |field: Field<'_>| facts.get(field).map(Cow::into_owned);
             let (reason, retry_after) = (rejection.reason, rejection.retry_after);
-            let reply =
-                fallback::serve_rejection(active.policy(), reason, retry_after, facts.is_grpc(), value, cx.events);
+            let reply = fallback::serve_rejection(active.policy(), reason, retry_after, facts.grpc(), value, cx.events);
             let disposition = reply.disposition;
             (RequestState::Over, Some(reply), disposition)
         }
@@ -323,7 +384,7 @@ fn send(
         steering: steering.filter(|_| has_context),
         disposition: if ticket.is_probe() { Disposition::Probe } else { Disposition::Admitted },
         active: Rc::clone(active),
-        grpc: active.replaces_answers && facts.is_grpc(),
+        grpc: if active.replaces_answers { facts.grpc() } else { None },
         kept: active.kept.iter().map(|part| facts.get(fallback::field(part)?).map(Cow::into_owned)).collect(),
         head: None,
         ticket,
@@ -339,7 +400,7 @@ fn settle(
     admitted: Admitted,
     answer: Answer,
     timing: &ResponseTiming,
-) -> Option<(RequestState, Option<LocalReply>)> {
+) -> Option<(Option<CountedInFlight>, Option<LocalReply>)> {
     let Admitted { active, ticket, grpc, kept, retrying, cluster, hosts, steering, disposition, .. } = admitted;
     let document = active.policy();
     let took = timing.began.since(ticket.admitted());
@@ -390,8 +451,7 @@ fn settle(
     }
     plugin.publish(&active, &policy, key, events);
     drop(policy);
-    let state = hold.map_or(RequestState::Over, |hold| RequestState::Ending(active, hold));
-    Some((state, reply))
+    Some((hold.map(|hold| (active, hold)), reply))
 }
 
 /// Settles after the response's headers have gone on to the client.
@@ -408,7 +468,8 @@ fn settle_late(
         None => (now, None, false),
     };
     let timing = ResponseTiming { began, at: now, retry_after, replaceable: false, is_pointed };
-    settle(plugin, store, host, admitted, answer, &timing).map_or(RequestState::Over, |(state, _)| state)
+    let settled = settle(plugin, store, host, admitted, answer, &timing);
+    RequestState::ending(settled.and_then(|(hold, _)| hold))
 }
 
 impl Retrying {
@@ -476,23 +537,22 @@ fn instruct_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retry
     (Retrying { eligibility: plan.eligibility, denial: plan.denial, seat: plan.seat, has_context }, plan.context)
 }
 
-/// What answered; `None` when that stands in trailers still to come.
-fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<Answer> {
+/// What answered, and whether that was a host; `None` when it stands in trailers still to come.
+fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<(Answer, bool)> {
+    let hosts_own = || head.answer(ended).map(|answer| (answer, true));
     if head.timed_by_router {
-        return head.answer(ended);
+        return hosts_own();
     }
     let details = host.property("response\0code_details").unwrap_or_default();
     if details == VIA_UPSTREAM {
-        head.answer(ended)
+        hosts_own()
     } else if details.starts_with(NOT_RETRIED.as_bytes()) {
         // The attempt seat's reply stands for how the attempt before it ended.
-        Some(
-            retry_context::read(host)
-                .and_then(|context| context.attempts.last().map(|last| last.end.answer()))
-                .unwrap_or(Answer::NoAnswer),
-        )
+        let context = retry_context::read(host);
+        let last = context.and_then(|context| context.attempts.last().map(|last| last.end.answer()));
+        Some((last.unwrap_or(Answer::NoAnswer), false))
     } else {
-        Some(head.local_answer(response_flags(host), &details))
+        Some((head.local_answer(response_flags(host), &details), false))
     }
 }
 

@@ -10,11 +10,14 @@ use holdfast_policy::document::{Document, Policy};
 
 use super::active::ActivePolicy;
 use super::calls::Call;
+use super::effect::RequestEffect;
+use super::held::{HeldAnswer, HeldAnswers};
 use super::policy::RequestPolicy;
-use crate::base::time::Timestamp;
+use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
 use crate::event::Event;
-use crate::host::RootHost;
+use crate::fallback::{Replacement, ReplacementEffect};
+use crate::host::{Host, RootHost};
 use crate::http::index::Index;
 use crate::outlier::calls::CallResponse;
 use crate::store::Store;
@@ -91,6 +94,12 @@ pub struct RequestPlugin {
     pub index: Index,
     /// How often the host was asked for a tick; zero before it was.
     tick: Cell<Duration>,
+    /// How often there is something to write or to tell.
+    work_every: Cell<Duration>,
+    /// When that is to be done next, where ticks come more often.
+    work_due: Cell<Timestamp>,
+    /// The answers that are held back.
+    held: HeldAnswers,
     /// How often claims and counts are renewed, and hosts looked after.
     renewal_every: Duration,
     /// When that is to be done next.
@@ -142,6 +151,9 @@ impl RequestPlugin {
             index,
             vm,
             tick: Cell::new(Duration::ZERO),
+            work_every: Cell::new(Duration::MAX),
+            work_due: Cell::new(Timestamp::ZERO),
+            held: HeldAnswers::default(),
             renewal_due: Cell::new(Timestamp::ZERO),
         }
     }
@@ -157,7 +169,7 @@ impl RequestPlugin {
 
     /// Asks for the first ticks.
     pub fn start(&self) {
-        self.tick_every(self.renewal_every);
+        self.work_within(self.renewal_every, self.host.now());
     }
 
     /// Publishes events of one key, and sees to it that what waits is told and written in time.
@@ -172,8 +184,29 @@ impl RequestPlugin {
 
     /// Asks for ticks at least so often.
     fn tick_within(&self, within: Duration) {
-        if self.tick.get() > within {
-            self.tick_every(within);
+        if self.work_every.get() > within {
+            self.work_every.set(within);
+            self.work_due.set(self.host.recently().plus(within));
+            if self.tick.get() > within {
+                self.tick_every(within);
+            }
+        }
+    }
+
+    /// Has what is to be written or told done so often from now on.
+    fn work_within(&self, every: Duration, now: Timestamp) {
+        self.work_every.set(every);
+        self.work_due.set(now.plus(every));
+        self.arm(now);
+    }
+
+    /// Asks for ticks such that the next comes when there is work, or an answer to look at.
+    fn arm(&self, now: Timestamp) {
+        let every = self.work_every.get();
+        let work = whole_millis(self.work_due.get().left(now, every).unwrap_or_default());
+        let period = self.held.due_within(now).map_or(work, |held| whole_millis(held).min(work)).min(every);
+        if self.tick.get() != period {
+            self.tick_every(period);
         }
     }
 
@@ -182,10 +215,49 @@ impl RequestPlugin {
         self.tick.set(period);
     }
 
+    /// Whether there is work to be done now, at a tick. Ticks that come for held answers leave it for its time.
+    fn is_work_due(&self, now: Timestamp) -> bool {
+        !self.holds() || self.work_due.get().left(now, self.work_every.get()).is_none()
+    }
+
+    /// Has an answer looked at until it is complete: when what the host has received now is dealt with, and by ticks if it is not
+    /// complete then.
+    pub(super) fn hold(&self, stream: u32, replacement: &Rc<Replacement>, now: Timestamp) {
+        let wakes = self.host.wake_soon();
+        self.held.add(stream, replacement, wakes, now);
+        self.arm(now);
+    }
+
+    /// Whether any answer is held back.
+    pub fn holds(&self) -> bool {
+        self.held.are_any()
+    }
+
+    /// Takes the held answers out that are to be looked at now, at a tick or a wake-up. Each is to be [woken](RequestPlugin::wake) for its stream, if
+    /// that is still there.
+    pub fn take_held(&self, is_wake: bool, now: Timestamp) -> Vec<HeldAnswer> {
+        self.held.take_due(is_wake, now)
+    }
+
+    /// Asks for the ticks that are wanted after a wake-up.
+    pub fn end_wake(&self, now: Timestamp) {
+        self.arm(now);
+    }
+
+    /// Looks at a held answer.
+    pub fn wake(&self, host: &dyn Host, held: HeldAnswer, now: Timestamp) -> RequestEffect {
+        let Some(replacement) = held.replacement() else { return RequestEffect::Continue };
+        let effect = replacement.wake(host, now);
+        if effect == ReplacementEffect::Hold {
+            self.held.add_again(held, now);
+        }
+        effect.into()
+    }
+
     /// Whether claims and counts are to be renewed now, at a tick.
     fn is_renewal_due(&self, now: Timestamp) -> bool {
         // The tick that is nearest to the time: the host's ticks are not exact.
-        let near = self.tick.get() / 2;
+        let near = self.work_every.get() / 2;
         let left = self.renewal_due.get().since(now);
         // Further off than it was set, the clock was put back.
         let is_due = left <= near || left > self.renewal_every;
@@ -198,6 +270,9 @@ impl RequestPlugin {
     /// Does what is to be done now and then. `make` makes the requests of our own that are due: see [`RequestPlugin::calls`].
     pub fn on_tick(&self, store: &mut dyn Store, make: &mut MakeCall<'_>) {
         let now = self.host.now();
+        if !self.is_work_due(now) {
+            return self.arm(now);
+        }
         let is_due = self.is_renewal_due(now);
         if is_due {
             self.renew(store, now, make);
@@ -210,10 +285,7 @@ impl RequestPlugin {
             None => COUNTS_WAIT,
             Some(soon) => soon,
         };
-        let next = next.min(self.renewal_every);
-        if self.tick.get() != next {
-            self.tick_every(next);
-        }
+        self.work_within(next.min(self.renewal_every), now);
     }
 
     /// Renews what would otherwise expire, and looks after the hosts.
@@ -295,6 +367,12 @@ impl RequestPlugin {
             self.calls(store, active, make);
         }
     }
+}
+
+/// As the host counts time between ticks: up, for one that comes early finds nothing to do, and at least one.
+fn whole_millis(duration: Duration) -> Duration {
+    let up = u64::from(!duration.subsec_nanos().is_multiple_of(1_000_000));
+    Duration::from_millis(millis(duration).saturating_add(up).max(1))
 }
 
 /// Makes a request of our own for a policy, and gives its name.

@@ -63,6 +63,10 @@ pub enum Before {
 pub enum Shows {
     /// Hosts answered everything, with 200.
     Answers,
+    /// Hosts answered everything, and every answer was a failure that was replaced with 200.
+    Replacements,
+    /// Hosts answered everything, with 503.
+    Failures,
     /// Nothing reached a host; Envoy answered everything with this status, in place of hosts, and the gauge of the breaker's state
     /// is this.
     Rejections {
@@ -94,6 +98,8 @@ pub struct Case {
     pub tenants: Option<u32>,
     /// What happens before the load.
     pub before: Before,
+    /// Whether hosts fail while it is loaded.
+    pub fails: bool,
     /// What a good run shows.
     pub shows: Shows,
 }
@@ -111,6 +117,7 @@ impl Case {
             workers: 1,
             tenants: None,
             before: Before::Nothing,
+            fails: false,
             shows: Shows::Answers,
         }
     }
@@ -180,6 +187,26 @@ pub const CASES: &[Case] = &[
             Group::Special,
             Filters::Holdfast(Seats::Request, policies::open_with_fallback),
             "open: static fallback",
+        )
+    },
+    Case {
+        fails: true,
+        shows: Shows::Failures,
+        ..Case::plain(
+            "failing",
+            Group::Special,
+            Filters::Holdfast(Seats::Request, policies::failing),
+            "hosts fail, no fallback",
+        )
+    },
+    Case {
+        fails: true,
+        shows: Shows::Replacements,
+        ..Case::plain(
+            "replaced",
+            Group::Special,
+            Filters::Holdfast(Seats::Request, policies::replacing),
+            "hosts fail: fallback",
         )
     },
     Case {

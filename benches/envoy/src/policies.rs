@@ -85,6 +85,16 @@ pub fn open_with_fallback() -> Value {
     document(&orders(json!({"breaker": opening(), "fallback": fallback()})))
 }
 
+/// A breaker that never opens.
+pub fn failing() -> Value {
+    document(&orders(json!({"breaker": {"state": "forced_closed"}})))
+}
+
+/// The same, and a fallback for each failure.
+pub fn replacing() -> Value {
+    document(&orders(json!({"breaker": {"state": "forced_closed"}, "fallback": fallback()})))
+}
+
 /// As [`both_seats`], and who is out stays out.
 pub fn ejecting() -> Value {
     document(&orders(json!({

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::case::Filters;
 use crate::machine::{Disturbance, Ticks};
 use crate::processor::ProcessorClock;
-use crate::seen::{Seen, Snapshot, prepare, restore};
+use crate::seen::{Seen, Snapshot, prepare, set_failing};
 use crate::stage::{Stage, Subject};
 use crate::wrk;
 
@@ -65,7 +65,7 @@ impl Standing {
         let envoy = stage.start(subject, subject.case.workers).await?;
         let prepared = prepare(&envoy, stage, subject).await;
         // It is one time only that hosts fail: other cases have the same.
-        restore(stage, subject.case);
+        set_failing(stage, subject.case, false);
         prepared?;
         let standing = Standing { clock: ProcessorClock::of(envoy.pid())?, envoy };
         standing.load(stage, subject, times.warm_up).await?;
@@ -76,7 +76,10 @@ impl Standing {
 
     async fn load(&self, stage: &Stage, subject: &Subject, time: Duration) -> anyhow::Result<wrk::Counted> {
         let (addr, dir) = (self.envoy.addr(), self.envoy.dir());
-        wrk::run(addr, wrk::CONNECTIONS, subject.case.tenants, time, stage.cores.load, dir).await
+        set_failing(stage, subject.case, subject.case.fails);
+        let counted = wrk::run(addr, wrk::CONNECTIONS, subject.case.tenants, time, stage.cores.load, dir).await;
+        set_failing(stage, subject.case, false);
+        counted
     }
 }
 

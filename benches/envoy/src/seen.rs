@@ -93,6 +93,16 @@ impl Seen {
                     bail!("not every request was answered by a host: {seen:?}");
                 }
             }
+            Shows::Failures => {
+                if !is_all(seen.bad) || seen.at_hosts + CUT_OFF < seen.bad {
+                    bail!("not every request failed at a host: {seen:?}");
+                }
+            }
+            Shows::Replacements => {
+                if !is_all(seen.good) || seen.at_hosts + CUT_OFF < seen.good || !is_all(counted("fallback.static")) {
+                    bail!("not every answer of a host was replaced: {seen:?}");
+                }
+            }
             Shows::Rejections { status, state } => {
                 let wanted = if status >= 500 { seen.bad } else { seen.good };
                 // Hosts serve all cases, and may still be answering what the one before has cut off.
@@ -179,7 +189,7 @@ pub async fn prepare(envoy: &Envoy, stage: &Stage, subject: &Subject) -> anyhow:
     came.with_context(|| format!("hosts of {} failed", subject.label))
 }
 
-/// Makes all hosts well again.
-pub fn restore(stage: &Stage, case: &Case) {
-    stage.hosts(case).iter().for_each(|host| host.set_failing(false));
+/// Has all hosts fail, or makes them well again.
+pub fn set_failing(stage: &Stage, case: &Case, failing: bool) {
+    stage.hosts(case).iter().for_each(|host| host.set_failing(failing));
 }

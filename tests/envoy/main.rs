@@ -17,6 +17,7 @@ mod dashboard;
 #[path = "../../tools/check/tests/common/edited.rs"]
 mod edited;
 mod fallback;
+mod fallback_templates;
 mod gateway;
 mod gateway_fixture;
 mod grpc_web;

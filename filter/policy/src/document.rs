@@ -594,17 +594,18 @@ pub enum FallbackKind {
 pub struct StaticResponse {
     /// 200..=599.
     pub status: u16,
-    /// Names in lower case, in the order written; `content-type` is always among them when there is a body.
-    pub headers: Vec<(String, String)>,
+    /// Names in lower case, in the order written, and values in parts; `content-type` is always among them when there is a body, and
+    /// has nothing but text.
+    pub headers: Vec<(String, Vec<TemplatePart>)>,
     /// The body, in parts.
     pub body: Vec<TemplatePart>,
-    /// How inserted values are escaped, from the content type.
+    /// How values that are inserted into the body are escaped, from the content type.
     pub escape: Escape,
     /// The status of the answer to a gRPC request, 0..=16.
     pub grpc_status: u8,
 }
 
-/// A piece of a body template.
+/// A piece of a template: of a body, or of a header's value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TemplatePart {
     /// Literal text.
@@ -628,6 +629,9 @@ pub enum Escape {
     Json,
     /// The content type is HTML or XML: character references.
     Markup,
+    /// The body is a JSON value and the content type is HTML or XML: the inside of a JSON string without anything that markup begins
+    /// with.
+    JsonInMarkup,
     /// Anything else: as it is.
     None,
 }

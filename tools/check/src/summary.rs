@@ -322,11 +322,12 @@ fn fallback(fallback: &Fallback) -> String {
     let FallbackKind::Static(response) = &fallback.kind;
     let StaticResponse { status, headers, body, grpc_status, .. } = response;
     let mut text = status.to_string();
-    let names: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let written = |parts: &[TemplatePart]| parts.iter().map(source).collect::<String>();
+    let names: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {}", written(value))).collect();
     if !names.is_empty() {
         text.push_str(&format!(" with {}", names.join(", ")));
     }
-    let body: String = body.iter().map(source).collect();
+    let body = written(body);
     if !body.is_empty() {
         text.push_str(&format!(" and the body {}", shortened(&body)));
     }
@@ -334,7 +335,7 @@ fn fallback(fallback: &Fallback) -> String {
     text + &format!("; to gRPC {name}")
 }
 
-/// A part of a body as it was written.
+/// A part of a template as it was written.
 fn source(part: &TemplatePart) -> String {
     match part {
         TemplatePart::Text(text) => text.clone(),

@@ -8,7 +8,7 @@ use super::reply::{
     Disposition, FALLBACK_HEADER, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, UNAVAILABLE, http_status,
     retry_after_seconds,
 };
-use super::template;
+use super::template::Values;
 use crate::event::Event;
 use crate::http::grpc::GrpcDialect;
 use crate::http::outcome::{Answer, Outcome};
@@ -110,12 +110,12 @@ fn static_reply(
     value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
 ) -> Reply {
     let reason = context.reason.name();
-    let mut headers = if context.grpc.is_some() {
+    let mut values = Values { policy, context, field: value };
+    let mut headers = values.headers(response);
+    if context.grpc.is_some() {
         // A body and its type are of no use to a gRPC client; the other headers become metadata.
-        response.headers.iter().filter(|(name, _)| name != "content-type").cloned().collect()
-    } else {
-        response.headers.clone()
-    };
+        headers.retain(|(name, _)| name != "content-type");
+    }
     headers.push((FALLBACK_HEADER.to_owned(), format!("static; reason={reason}; policy={}", policy.name)));
     push_retry_after(&mut headers, context);
     push_no_store(&mut headers);
@@ -127,8 +127,7 @@ fn static_reply(
             grpc: Some(GrpcStatus { dialect, code: response.grpc_status }),
         };
     }
-    let body = template::fill(policy, response, context, value);
-    Reply { status: response.status, headers, body, grpc: None }
+    Reply { status: response.status, headers, body: values.body(response), grpc: None }
 }
 
 fn push_retry_after(headers: &mut Vec<(String, String)>, context: &ReplyContext) {
@@ -221,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn what_headers_and_objects_insert_is_kept_too() {
+        let policy = policy(
+            r#"[{"on":["failure"],"respond":{"status":200,"headers":{"x-a":"${header.x-id} ${path}"},
+                 "body":{"${header.x-key}":["${header.x-b}",{"a":"${path}"}]}}}]"#,
+        );
+        let header = |name: &str| TemplatePart::Header(name.to_owned());
+        assert_eq!(kept_parts(&policy), [header("x-b"), TemplatePart::Path, header("x-id")], "a key is no template");
+    }
+
+    #[test]
     fn a_reply_says_what_it_is_and_when_to_come_back() {
         let policy = policy(r#"[{"on":["open"],"respond":{"status":200,"body":{"items":[]}}}]"#);
         let reply = reply(&policy, &open(false), b"");
@@ -279,5 +288,75 @@ mod tests {
         let text =
             policy(r#"[{"on":["open"],"respond":{"status":200,"body":"${reason} ${policy} ${retry_after} ${path}"}}]"#);
         assert_eq!(reply(&text, &open(false), b"/\xff").body, b"open orders 31 /\xff");
+    }
+
+    #[test]
+    fn strings_of_a_json_body_are_filled_in_and_stay_strings() {
+        let with = |headers: &str| {
+            let respond = format!(
+                r#"{{"status":200,"headers":{headers},"body":{{"why":"${{reason}}","at":["<${{path}}>",{{"${{path}}":31}}]}}}}"#
+            );
+            policy(&format!(r#"[{{"on":["open"],"respond":{respond}}}]"#))
+        };
+        let body = |headers: &str, value: &[u8]| {
+            let body = reply(&with(headers), &open(false), value).body;
+            let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(read["at"][0].as_str().unwrap(), format!("<{}>", String::from_utf8_lossy(value)));
+            String::from_utf8(body).unwrap()
+        };
+        assert_eq!(body("{}", b"/a?b=1&c"), r#"{"why":"open","at":["</a?b=1&c>",{"${path}":31}]}"#);
+        assert_eq!(body("{}", b"\",\"x\":\"\n"), r#"{"why":"open","at":["<\",\"x\":\"\n>",{"${path}":31}]}"#);
+        let markup = r#"{"content-type":"text/html"}"#;
+        let safe = "{\"why\":\"open\",\"at\":[\"<\\u003cscript\\u003e\\u0026\\u0027>\",{\"${path}\":31}]}";
+        assert_eq!(body(markup, b"<script>&'"), safe, "as a JSON text it means the same");
+    }
+
+    #[test]
+    fn values_of_headers_are_filled_in() {
+        let policy = policy(
+            r#"[{"on":["open"],"respond":{"status":200,"headers":
+                 {"x-a":"${reason} of ${policy}: ${retry_after} s","x-b":"a$${b}","x-c":"","x-id":"${header.x-id}"}}}]"#,
+        );
+        for grpc in [false, true] {
+            let reply = reply(&policy, &open(grpc), b"17");
+            assert_eq!(header(&reply, "x-a"), Some("open of orders: 31 s"));
+            assert_eq!(header(&reply, "x-b"), Some("a${b}"));
+            assert_eq!(header(&reply, "x-c"), Some(""), "an empty value that was written is sent");
+            assert_eq!(header(&reply, "x-id"), Some("17"));
+        }
+    }
+
+    #[test]
+    fn no_value_of_a_request_ends_a_header() {
+        let policy = policy(
+            r#"[{"on":["open"],"respond":{"status":200,"headers":{"x-a":"<${path}>","x-id":"${header.x-id}"}}}]"#,
+        );
+        let headers = |value: &[u8]| {
+            let reply = reply(&policy, &open(false), value);
+            let value = |name| header(&reply, name).map(str::to_owned);
+            (value("x-a"), value("x-id"))
+        };
+        let some = |a: &str, id: &str| (Some(a.to_owned()), Some(id.to_owned()));
+        assert_eq!(headers(b"/a\r\nx-evil: 1"), some("</a  x-evil: 1>", "/a  x-evil: 1"));
+        assert_eq!(headers(b"a\0b\x1b\x7f"), some("<a b  >", "a b"));
+        assert_eq!(headers("é".as_bytes()), some("<é>", "é"));
+        assert_eq!(headers(b"\xe9"), some("<\u{fffd}>", "\u{fffd}"), "what is no UTF-8 is replaced");
+        let empty = (Some("<>".to_owned()), None);
+        assert_eq!(headers(b""), empty, "a header that came out empty is left out");
+        assert_eq!(headers(b"\r\n"), (Some("<  >".to_owned()), None));
+        assert_eq!(headers(&[b'a'; 8190]).0.map(|value| value.len()), Some(8192));
+        assert_eq!(headers(&[b'a'; 8191]).0, None, "one that no client would take is left out");
+    }
+
+    #[test]
+    fn a_header_that_came_out_empty_gives_way_to_what_is_sent_without_it() {
+        let policy = policy(
+            r#"[{"on":["open"],"respond":{"status":200,"headers":
+                 {"cache-control":"${header.cache-control}","retry-after":"${header.x-wait}"}}}]"#,
+        );
+        let none = reply(&policy, &open(false), b"");
+        assert_eq!((header(&none, "cache-control"), header(&none, "retry-after")), (Some("no-store"), Some("31")));
+        let both = reply(&policy, &open(false), b"7");
+        assert_eq!((header(&both, "cache-control"), header(&both, "retry-after")), (Some("7"), Some("7")));
     }
 }

@@ -23,7 +23,7 @@ pub fn type_of(kind: &Kind, many: bool) -> String {
         Kind::String(Form::Name { .. } | Form::Cluster) => ("name", "names"),
         Kind::String(Form::Glob(_)) => ("glob", "globs"),
         Kind::String(Form::HeaderName) => ("header name", "header names"),
-        Kind::String(Form::HeaderValue) => ("text", "texts"),
+        Kind::String(Form::HeaderValue(_)) => ("text", "texts"),
         Kind::String(Form::Method) => ("method", "methods"),
         Kind::String(Form::Path) => ("path", "paths"),
         Kind::String(Form::Host) => ("address and port", "addresses and ports"),
@@ -71,7 +71,9 @@ fn accepted_by(kind: &Kind, keys_of: &dyn Fn(&'static Block) -> String) -> Vec<S
         Kind::String(Form::Glob(segments)) => segments_of(*segments),
         Kind::String(Form::Name { most }) => format!("1 to {most} of `a-z`, `0-9`, `_` and `-`"),
         Kind::String(Form::HeaderName) => "any case; no pseudo header".to_owned(),
-        Kind::String(Form::HeaderValue) => "printable ASCII, no space at its ends".to_owned(),
+        Kind::String(Form::HeaderValue(template)) => {
+            format!("printable ASCII, no space at its ends, at most {} variables in each", template.most)
+        }
         Kind::String(Form::Method) => "case counts".to_owned(),
         Kind::String(Form::Path) => "begins with `/`; visible ASCII".to_owned(),
         Kind::String(Form::Cluster) => "not empty".to_owned(),
@@ -92,7 +94,7 @@ fn accepted_by(kind: &Kind, keys_of: &dyn Fn(&'static Block) -> String) -> Vec<S
         }
         Kind::Body(body) => {
             let mebibytes = body.bytes / (1024 * 1024);
-            format!("at most {mebibytes} MiB; at most {} variables in a string", body.most)
+            format!("at most {mebibytes} MiB; at most {} variables", body.template.most)
         }
         Kind::Object(block) => keys_of(block),
         Kind::OneOf(kinds) => return kinds.iter().flat_map(|kind| accepted_by(kind, keys_of)).collect(),
@@ -110,7 +112,8 @@ fn segments_of(segments: Segments) -> String {
 pub fn words_of(kind: &Kind) -> Vec<&'static [Word]> {
     match kind {
         Kind::Word(words) => vec![words],
-        Kind::Body(body) => vec![body.variables],
+        Kind::Body(body) => vec![body.template.variables],
+        Kind::String(Form::HeaderValue(template)) => vec![template.variables],
         Kind::List { of, .. } | Kind::Headers { of, .. } => words_of(of),
         Kind::OneOf(kinds) => kinds.iter().flat_map(words_of).collect(),
         _ => Vec::new(),

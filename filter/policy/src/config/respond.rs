@@ -2,12 +2,13 @@
 
 use super::error::{Report, Reported};
 use super::json::Node;
-use super::reader::Item;
+use super::reader::{Item, key_path};
 use super::table::{RESPOND, key, keys};
-use super::{header, outcome, template};
+use super::template::{self, Template};
+use super::{header, json, outcome};
 use crate::document::{Escape, StaticResponse, TemplatePart};
 
-const CONTENT_TYPE: &str = "content-type";
+pub(super) const CONTENT_TYPE: &str = "content-type";
 /// Statuses of responses without a body. Source: RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
 pub(super) const BARE: [u32; 3] = [204, 205, 304];
 /// The type of a body that is a string, unless `headers` say another.
@@ -38,22 +39,35 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<StaticRespons
             Some(Item { node: Node::String(_), .. }) => TEXT,
             _ => JSON,
         };
-        headers.push((CONTENT_TYPE.to_owned(), content_type.to_owned()));
+        headers.push((CONTENT_TYPE.to_owned(), vec![TemplatePart::Text(content_type.to_owned())]));
     }
-    let content_type = headers.iter().find(|(name, _)| name == CONTENT_TYPE).map_or("", |(_, value)| value);
-    let escape = escape(content_type);
+    let content_type = match headers.iter().find(|(name, _)| name == CONTENT_TYPE).map(|(_, parts)| parts.as_slice()) {
+        Some([TemplatePart::Text(text)]) => text,
+        _ => "",
+    };
+    let is_value = fields.get(body_key).is_some_and(|item| !matches!(item.node, Node::String(_)));
+    let escape = escape(content_type, is_value);
     Ok(StaticResponse { status: status? as u16, headers, body, escape, grpc_status: grpc_status? })
 }
 
-fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, String)>, Reported> {
+fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, Vec<TemplatePart>)>, Reported> {
     let fields = item.dictionary("an object of header names and texts such as {\"x-a\": \"b\"}", report)?;
     header::pairs(&fields, *key!(RESPOND.most("headers")), report, |name, item, report| match header::reserved(name) {
         Some(why) => Err(report.add(&item.path, why)),
-        None => header::value(item, report),
+        None => header_value(name, item, report),
     })
 }
 
-/// A string is a template, any other value is sent as compact JSON as it is.
+/// The value of a header, which is a template.
+fn header_value(name: &str, item: &Item<'_>, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
+    let parts = template::read(&item.path, &header::value(item, report)?, report)?;
+    if name == CONTENT_TYPE && parts.iter().any(template::is_variable) {
+        return Err(report.add(&item.path, "may have no variables: what the body inserts is escaped for it"));
+    }
+    Ok(parts)
+}
+
+/// A string is a template, and so are the strings in any other value, which is sent as compact JSON.
 fn body(item: &Item<'_>, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
     let most = key!(RESPOND.body("body")).range.bytes;
     let too_long =
@@ -65,19 +79,57 @@ fn body(item: &Item<'_>, report: &mut Report) -> Result<Vec<TemplatePart>, Repor
         return template::read(&item.path, text, report);
     }
     item.report_duplicates(report);
-    match item.node.to_text() {
-        text if text.len() <= most => Ok(vec![TemplatePart::Text(text)]),
-        text => Err(report.add(&item.path, too_long(text.len()))),
+    let bytes = item.node.to_text().len();
+    if bytes > most {
+        return Err(report.add(&item.path, too_long(bytes)));
     }
+    let mut template = Template::default();
+    let value = value(&item.path, item.node, &mut template, report);
+    let parts = template.finish(&item.path, report)?;
+    value.map(|()| parts)
 }
 
-/// How values are made harmless in a body of this type. Types that merely build on JSON or XML (`+json`, `x-ndjson`,
-/// `svg+xml`) need the same as those.
-fn escape(content_type: &str) -> Escape {
+/// Appends a JSON value whose strings are templates.
+fn value(path: &str, node: &Node, template: &mut Template, report: &mut Report) -> Result<(), Reported> {
+    let mut failed = None;
+    match node {
+        Node::String(text) => {
+            template.push_text("\"");
+            failed = template.push(path, text, json::escaped, report).err();
+            template.push_text("\"");
+        }
+        Node::Array(items) => {
+            template.push_text("[");
+            for (index, item) in items.iter().enumerate() {
+                template.push_text(if index > 0 { "," } else { "" });
+                failed = value(&format!("{path}[{index}]"), item, template, report).err().or(failed);
+            }
+            template.push_text("]");
+        }
+        Node::Object(entries) => {
+            template.push_text("{");
+            for (index, (key, item)) in entries.iter().enumerate() {
+                let comma = if index > 0 { "," } else { "" };
+                template.push_text(&format!("{comma}\"{}\":", json::escaped(key)));
+                failed = value(&key_path(path, key), item, template, report).err().or(failed);
+            }
+            template.push_text("}");
+        }
+        Node::Null | Node::Bool(_) | Node::Number(_) => template.push_text(&node.to_text()),
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// How values are made harmless in a body of this type, or in the strings of a JSON value that is sent as it. Types that merely build
+/// on JSON or XML (`+json`, `x-ndjson`, `svg+xml`) need the same as those.
+fn escape(content_type: &str, is_value: bool) -> Escape {
     let media_type = content_type.split(';').next().unwrap_or_default().to_ascii_lowercase();
+    let is_markup = media_type.contains("html") || media_type.contains("xml");
     if media_type.contains("json") {
         Escape::Json
-    } else if media_type.contains("html") || media_type.contains("xml") {
+    } else if is_value {
+        if is_markup { Escape::JsonInMarkup } else { Escape::Json }
+    } else if is_markup {
         Escape::Markup
     } else {
         Escape::None
@@ -100,7 +152,19 @@ mod tests {
             ("text/plain; note=json", Escape::None),
             ("", Escape::None),
         ] {
-            assert_eq!(escape(content_type), expected, "{content_type}");
+            assert_eq!(escape(content_type, false), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn strings_of_a_json_value_are_escaped_as_such_whatever_the_content_type() {
+        for (content_type, expected) in [
+            ("application/json", Escape::Json),
+            ("text/plain", Escape::Json),
+            ("text/html; charset=utf-8", Escape::JsonInMarkup),
+            ("image/svg+xml", Escape::JsonInMarkup),
+        ] {
+            assert_eq!(escape(content_type, true), expected, "{content_type}");
         }
     }
 }

@@ -23,7 +23,7 @@ mod tree;
 use super::duration;
 use super::json::Node;
 use super::prose::{accepted, default_of, type_of, words_of};
-use super::table::{Absent, Block, DOCUMENT, Form, GRPC_STATUS, Key, Kind, STATUS, Word};
+use super::table::{Absent, Block, Body, DOCUMENT, Form, GRPC_STATUS, Key, Kind, RESPOND, STATUS, Word};
 use crate::document::GRPC_STATUS_NAMES;
 use tree::{Schema, properties};
 
@@ -36,9 +36,26 @@ pub fn json_schema() -> String {
     let example = Node::parse(DOCUMENT.example.as_str().as_bytes()).ok();
     let head = head.with("description", about).with("markdownDescription", about);
     let head = head.with_some("examples", example.map(|example| vec![example]));
-    let root = Node::from(head.and(object(&DOCUMENT, "")));
+    let root = Node::from(head.and(object(&DOCUMENT, "")).with("definitions", properties(definitions())));
     // Only a map with keys that are no texts has no JSON, and there is none here.
     serde_json::to_string_pretty(&root).unwrap_or_default() + "\n"
+}
+
+/// What is in a body: the one kind of value that nests.
+const IN_BODY: &str = "in_body";
+
+/// Schemas that others refer to.
+fn definitions() -> Vec<(&'static str, Schema)> {
+    let bodies =
+        RESPOND.keys.iter().filter_map(|key| if let Kind::Body(limits) = &key.kind { Some(limits) } else { None });
+    bodies.map(|limits| (IN_BODY, body(limits))).collect()
+}
+
+/// A body, or a value in one: a string is a template, and so are the strings in a list or an object.
+fn body(limits: &Body) -> Schema {
+    let inner = || Schema::any().with("$ref", format!("#/definitions/{IN_BODY}"));
+    let template = pattern::template(&limits.template).with("maxLength", limits.bytes);
+    template.with("items", inner()).with("additionalProperties", inner())
 }
 
 /// The object of a block that stands at `path`.
@@ -154,17 +171,19 @@ fn of(kind: &'static Kind, path: &str) -> Schema {
             .with_some("maxItems", *most)
             .with_some("uniqueItems", unique.then_some(true)),
         Kind::Headers { of: value, most } => {
-            let names = match value {
+            let object = match value {
                 // What is sent and not only looked at.
-                Kind::String(Form::HeaderValue) => pattern::response_header_name(),
-                _ => pattern::header_name(),
+                Kind::String(Form::HeaderValue(_)) => {
+                    let (name, fixed) = pattern::fixed_header();
+                    Schema::of_type("object")
+                        .with("propertyNames", pattern::response_header_name())
+                        .with("patternProperties", properties(vec![(&name, fixed)]))
+                }
+                _ => Schema::of_type("object").with("propertyNames", pattern::header_name()),
             };
-            Schema::of_type("object")
-                .with("propertyNames", names)
-                .with("additionalProperties", of(value, path))
-                .with("maxProperties", *most)
+            object.with("additionalProperties", of(value, path)).with("maxProperties", *most)
         }
-        Kind::Body(body) => pattern::template(body),
+        Kind::Body(limits) => body(limits),
         Kind::Object(block) => object(block, path),
         Kind::OneOf(kinds) => {
             let schemas: Vec<Schema> = kinds.iter().map(|kind| of(kind, path)).collect();
@@ -220,7 +239,7 @@ fn string(form: &Form) -> Schema {
         Form::Name { most } => pattern::name(*most),
         Form::Glob(_) => string_of(pattern::glob()),
         Form::HeaderName => pattern::header_name(),
-        Form::HeaderValue => pattern::header_value(),
+        Form::HeaderValue(limits) => pattern::header_value(pattern::template(limits)),
         Form::Method => pattern::method(),
         Form::Path => pattern::path(),
         Form::Cluster => Schema::of_type("string").with("minLength", 1u32),

@@ -119,7 +119,7 @@ pub enum Kind {
         /// How many there may be.
         most: usize,
     },
-    /// A string that is a template, or any other JSON value, which is sent as it is.
+    /// A string that is a template, or any other JSON value, whose strings are templates.
     Body(Body),
     /// An object with keys of its own.
     Object(&'static Block),
@@ -139,8 +139,8 @@ pub enum Form {
     Glob(Segments),
     /// The name of a header, in any case. No pseudo header.
     HeaderName,
-    /// The value of a header: printable ASCII, no space at its ends.
-    HeaderValue,
+    /// The value of a header, which is a template: printable ASCII, no space at its ends.
+    HeaderValue(Template),
     /// An HTTP method in its case.
     Method,
     /// Begins with `/`, visible ASCII.
@@ -165,7 +165,14 @@ pub struct Segments {
 pub struct Body {
     /// The longest, in bytes, before variables are filled in.
     pub bytes: usize,
-    /// The variables that a template may use, as they are written.
+    /// What its strings may insert. The number is that of all of them together.
+    pub template: Template,
+}
+
+/// The limits of a template.
+#[derive(Debug, Clone, Copy)]
+pub struct Template {
+    /// The variables that it may use, as they are written.
     pub variables: &'static [Word],
     /// How many of them it may have.
     pub most: usize,

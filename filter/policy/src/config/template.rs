@@ -1,4 +1,6 @@
-//! Body templates: text with `${reason}` and the like; `$${` is a literal `${`, any other `$` itself.
+//! Templates, of bodies and of header values: text with `${reason}` and the like; `$${` is a literal `${`, any other `$` itself.
+
+use core::mem;
 
 use super::error::{Report, Reported};
 use super::header;
@@ -10,50 +12,94 @@ const VARIABLES: &str = "${reason}, ${policy}, ${retry_after}, ${path}, ${header
 
 /// Compiles the template that stands at `path`. All its errors are reported.
 pub(super) fn read(path: &str, text: &str, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
-    let mut parts = Vec::new();
-    let mut literal = String::new();
-    let mut failed = None;
-    let mut rest = text;
-    while let Some((before, from)) = rest.find('$').and_then(|at| rest.split_at_checked(at)) {
-        literal.push_str(before);
-        if let Some(after) = from.strip_prefix("$${") {
-            literal.push_str("${");
-            rest = after;
-        } else if let Some(inside) = from.strip_prefix("${") {
-            let Some((name, after)) = inside.split_once('}') else {
-                let problem = format!("has an unclosed {}; accepted here: {VARIABLES}", quoted(from));
-                return Err(report.add(path, format!("{problem}; write $${{ for a literal ${{")));
-            };
-            match variable(name) {
-                Some(part) => {
-                    if !literal.is_empty() {
-                        parts.push(TemplatePart::Text(core::mem::take(&mut literal)));
+    let mut template = Template::default();
+    let read = template.push(path, text, str::to_owned, report);
+    let parts = template.finish(path, report)?;
+    read.map(|()| parts)
+}
+
+/// A template while it is put together.
+#[derive(Debug, Default)]
+pub(super) struct Template {
+    parts: Vec<TemplatePart>,
+    /// The text behind the last of them.
+    literal: String,
+}
+
+impl Template {
+    /// Appends a text that is no template.
+    pub(super) fn push_text(&mut self, text: &str) {
+        self.literal.push_str(text);
+    }
+
+    /// Appends the template that stands at `path`; `spell` says how its own text is written. All its errors are reported.
+    pub(super) fn push(
+        &mut self,
+        path: &str,
+        text: &str,
+        spell: impl Fn(&str) -> String,
+        report: &mut Report,
+    ) -> Result<(), Reported> {
+        let mut literal = String::new();
+        let mut failed = None;
+        let mut rest = text;
+        while let Some((before, from)) = rest.find('$').and_then(|at| rest.split_at_checked(at)) {
+            literal.push_str(before);
+            if let Some(after) = from.strip_prefix("$${") {
+                literal.push_str("${");
+                rest = after;
+            } else if let Some(inside) = from.strip_prefix("${") {
+                let Some((name, after)) = inside.split_once('}') else {
+                    let problem = format!("has an unclosed {}; accepted here: {VARIABLES}", quoted(from));
+                    return Err(report.add(path, format!("{problem}; write $${{ for a literal ${{")));
+                };
+                match variable(name) {
+                    Some(part) => {
+                        self.literal.push_str(&spell(&mem::take(&mut literal)));
+                        self.push_part(part);
                     }
-                    parts.push(part);
+                    None => {
+                        let problem = format!("unknown variable {}; accepted here: {VARIABLES}", quoted(name));
+                        failed = Some(report.add(path, problem));
+                    }
                 }
-                None => {
-                    let problem = format!("unknown variable {}; accepted here: {VARIABLES}", quoted(name));
-                    failed = Some(report.add(path, problem));
-                }
+                rest = after;
+            } else {
+                literal.push('$');
+                rest = from.strip_prefix('$').unwrap_or_default();
             }
-            rest = after;
-        } else {
-            literal.push('$');
-            rest = from.strip_prefix('$').unwrap_or_default();
         }
+        literal.push_str(rest);
+        self.literal.push_str(&spell(&literal));
+        failed.map_or(Ok(()), Err)
     }
-    literal.push_str(rest);
-    if !literal.is_empty() {
-        parts.push(TemplatePart::Text(literal));
+
+    fn push_part(&mut self, part: TemplatePart) {
+        if !self.literal.is_empty() {
+            self.parts.push(TemplatePart::Text(mem::take(&mut self.literal)));
+        }
+        self.parts.push(part);
     }
-    let variables = parts.iter().filter(|part| !matches!(part, TemplatePart::Text(_))).count();
-    // Together with the limits on a body and on Envoy's headers it bounds what one answer can grow to.
-    let most = key!(RESPOND.body("body")).range.most;
-    if variables > most {
-        let problem = format!("must have at most {most} variables, has {variables}");
-        failed = Some(report.add(path, problem));
+
+    /// The parts of what stands at `path`.
+    pub(super) fn finish(mut self, path: &str, report: &mut Report) -> Result<Vec<TemplatePart>, Reported> {
+        if !self.literal.is_empty() {
+            self.parts.push(TemplatePart::Text(self.literal));
+        }
+        let variables = self.parts.iter().filter(|part| is_variable(part)).count();
+        // Together with the limits on a body and on Envoy's headers it bounds what one answer can grow to.
+        let most = key!(RESPOND.body("body")).range.template.most;
+        if variables > most {
+            let problem = format!("must have at most {most} variables, has {variables}");
+            return Err(report.add(path, problem));
+        }
+        Ok(self.parts)
     }
-    failed.map_or(Ok(parts), Err)
+}
+
+/// Whether a part is more than text.
+pub(super) fn is_variable(part: &TemplatePart) -> bool {
+    !matches!(part, TemplatePart::Text(_))
 }
 
 fn variable(name: &str) -> Option<TemplatePart> {

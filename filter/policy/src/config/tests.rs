@@ -53,6 +53,10 @@ fn wrong_outlier(keys: &str) -> String {
     wrong_policy(&format!(r#""outlier": {{{keys}}}"#))
 }
 
+fn text(text: &str) -> TemplatePart {
+    TemplatePart::Text(text.to_owned())
+}
+
 fn respond(keys: &str) -> StaticResponse {
     let policy = policy(&format!(r#""fallback": [{{"on": ["failure"], "respond": {{{keys}}}}}]"#));
     match policy.fallback.into_iter().next().unwrap().kind {
@@ -1023,19 +1027,73 @@ fn an_entry_names_reasons_and_does_one_thing() {
 }
 
 #[test]
-fn a_json_body_is_sent_as_it_was_written_without_variables() {
-    let response = respond(r#""status": 200, "body": {"z": [1, 2.5, null], "a": "${reason} é"}"#);
-    assert_eq!(response.body, [TemplatePart::Text(r#"{"z":[1,2.5,null],"a":"${reason} é"}"#.into())]);
-    assert_eq!(response.headers, [("content-type".to_owned(), "application/json".to_owned())]);
+fn a_json_body_is_sent_as_it_was_written() {
+    let response = respond(r#""status": 200, "body": {"z": [1, 2.5, null], "a": "\"$5\" é"}"#);
+    assert_eq!(response.body, [text(r#"{"z":[1,2.5,null],"a":"\"$5\" é"}"#)]);
+    assert_eq!(response.headers, [("content-type".to_owned(), vec![text("application/json")])]);
     assert_eq!(response.grpc_status, 14);
-    assert_eq!(respond(r#""status": 200, "body": null"#).body, [TemplatePart::Text("null".into())]);
+    assert_eq!(respond(r#""status": 200, "body": null"#).body, [text("null")]);
+}
+
+#[test]
+fn strings_in_a_json_body_are_templates_and_keys_are_not() {
+    let response =
+        respond(r#""status": 200, "body": {"${path}": ["\"${reason}\"", {"a": "$${b} ${header.X-Id}"}, 7]}"#);
+    let start = text(r#"{"${path}":["\""#);
+    let parts = [
+        start,
+        TemplatePart::Reason,
+        text(r#"\"",{"a":"${b} "#),
+        TemplatePart::Header("x-id".into()),
+        text(r#""},7]}"#),
+    ];
+    assert_eq!(response.body, parts);
+    assert_eq!(response.escape, Escape::Json);
+    assert_eq!(
+        wrong_respond(
+            r#""status": 200, "body": {"items": [{"name": "${naem}", "a b": "${path"}], "total": "${path}"}"#
+        ),
+        "respond.body.items[0].name: unknown variable \"naem\"; accepted here: ${reason}, ${policy}, ${retry_after}, \
+         ${path}, ${header.NAME}\n\
+         respond.body.items[0][\"a b\"]: has an unclosed \"${path\"; accepted here: ${reason}, ${policy}, ${retry_after}, \
+         ${path}, ${header.NAME}; write $${ for a literal ${"
+    );
+    let list = |count: usize| format!(r#""status": 200, "body": [{}"${{path}}"]"#, "\"${path}\",".repeat(count - 1));
+    assert_eq!(respond(&list(64)).body.len(), 64 * 2 + 1);
+    assert_eq!(wrong_respond(&list(65)), "respond.body: must have at most 64 variables, has 65");
+}
+
+#[test]
+fn header_values_are_templates() {
+    let response =
+        respond(r#""status": 200, "headers": {"X-A": "${reason} of ${header.X-Id}", "x-b": "$${", "x-c": ""}"#);
+    let of = |name: &str, parts: Vec<TemplatePart>| (name.to_owned(), parts);
+    assert_eq!(
+        response.headers,
+        [
+            of("x-a", vec![TemplatePart::Reason, text(" of "), TemplatePart::Header("x-id".into())]),
+            of("x-b", vec![text("${")]),
+            of("x-c", vec![]),
+        ]
+    );
+    assert_eq!(
+        wrong_respond(
+            r#""status": 200, "headers": {"x-a": "${nope}", "X-B": "${path", "content-type": "text/${path}", "x-c": "é${path}"}"#
+        ),
+        "respond.headers[\"x-a\"]: unknown variable \"nope\"; accepted here: ${reason}, ${policy}, ${retry_after}, ${path}, \
+         ${header.NAME}\n\
+         respond.headers[\"X-B\"]: has an unclosed \"${path\"; accepted here: ${reason}, ${policy}, ${retry_after}, ${path}, \
+         ${header.NAME}; write $${ for a literal ${\n\
+         respond.headers[\"content-type\"]: may have no variables: what the body inserts is escaped for it\n\
+         respond.headers[\"x-c\"]: must be a text of printable ASCII characters, with no space at its ends, was \"é${path}\""
+    );
 }
 
 #[test]
 fn a_string_body_is_a_template_escaped_for_its_content_type() {
     let response = respond(r#""status": 503, "body": "closed: ${reason}""#);
-    assert_eq!(response.body, [TemplatePart::Text("closed: ".into()), TemplatePart::Reason]);
-    assert_eq!(response.headers, [("content-type".to_owned(), "text/plain; charset=utf-8".to_owned())]);
+    assert_eq!(response.body, [text("closed: "), TemplatePart::Reason]);
+    assert_eq!(response.headers, [("content-type".to_owned(), vec![text("text/plain; charset=utf-8")])]);
     assert_eq!(response.escape, Escape::None);
 
     let json = respond(
@@ -1050,7 +1108,7 @@ fn a_string_body_is_a_template_escaped_for_its_content_type() {
 #[test]
 fn no_body_needs_no_content_type() {
     let response = respond(r#""status": 204, "headers": {"X-A": "b c"}"#);
-    assert_eq!(response.headers, [("x-a".to_owned(), "b c".to_owned())]);
+    assert_eq!(response.headers, [("x-a".to_owned(), vec![text("b c")])]);
     assert!(response.body.is_empty());
     assert!(respond(r#""status": 204, "body": """#).headers.is_empty(), "an empty body is none");
 }

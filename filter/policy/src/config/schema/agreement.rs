@@ -96,6 +96,14 @@ pub(in crate::config) const UNTOLD: &[Untold] = &[
             format!(r#""fallback": [{{"on": ["failure"], "respond": {{"status": 200, "body": {body}}}}}]"#)
         },
     },
+    Untold {
+        why: "it cannot count what stands in several strings",
+        is: |problem| problem.starts_with("must have at most 64 variables"),
+        example: || {
+            let body = format!("[{}0]", "\"${path}\",".repeat(65));
+            format!(r#""fallback": [{{"on": ["failure"], "respond": {{"status": 200, "body": {body}}}}}]"#)
+        },
+    },
 ];
 
 /// `must be within 1ms..=24h`, where numbers have no unit.

@@ -7,8 +7,9 @@ use core::ops::RangeInclusive;
 
 use super::tree::Schema;
 use crate::config::header::{OWN_PREFIX, RESERVED};
+use crate::config::respond::CONTENT_TYPE;
 use crate::config::retry::STANDARD_METHODS;
-use crate::config::table::{Body, STATUS, Word};
+use crate::config::table::{STATUS, Template, Word};
 use crate::glob::Glob;
 
 /// A string that matches `pattern`, and what editors say of one that does not.
@@ -58,9 +59,16 @@ pub(super) fn response_header_name() -> Schema {
     header_name().and(Schema::when(reserved, never))
 }
 
-/// The value of a header: printable ASCII, no space at its ends.
-pub(super) fn header_value() -> Schema {
+/// The value of a header: printable ASCII, no space at its ends; a template.
+pub(super) fn header_value(template: Schema) -> Schema {
     string("^([!-~]([ -~]*[!-~])?)?$", "a text of printable ASCII characters, with no space at its ends")
+        .with("allOf", vec![template])
+}
+
+/// The name of the header whose value has no variables, as a pattern, and what more that has to be.
+pub(super) fn fixed_header() -> (String, Schema) {
+    let must = "a text with no variables: what the body inserts is escaped for it; write $${ for a literal ${";
+    (format!("^{}$", any_case(CONTENT_TYPE)), header_value(matching(&format!(r"^{LITERAL}*\$*$"), must)))
 }
 
 /// A method. A standard one in another case is a mistake.
@@ -97,15 +105,16 @@ fn three_digits(range: &RangeInclusive<u32>) -> String {
     format!("[{}-{}][0-9]{{2}}", range.start() / 100, range.end() / 100)
 }
 
-/// The keywords of a body that is a template, which bind strings only.
-pub(super) fn template(body: &Body) -> Schema {
-    let names: Vec<String> = body.variables.iter().map(variable).collect();
+/// What is no variable in a template: `$${` is a literal `${`, and a `$` before anything else is itself.
+const LITERAL: &str = r"([^$]|\$+[^${]|\$\$+\{)";
+
+/// The keywords of a template, which bind strings only.
+pub(super) fn template(limits: &Template) -> Schema {
+    let names: Vec<String> = limits.variables.iter().map(variable).collect();
     let variable = format!(r"\$\{{({})\}}", names.join("|"));
-    // `$${` is a literal `${`, and a `$` before anything else is itself.
-    let literal = r"([^$]|\$+[^${]|\$\$+\{)";
-    let accepted: Vec<&str> = body.variables.iter().map(|word| word.name).collect();
+    let accepted: Vec<&str> = limits.variables.iter().map(|word| word.name).collect();
     let must = format!("a text with no variables but {}; write $${{ for a literal ${{", accepted.join(", "));
-    matching(&format!(r"^({literal}*{variable}){{0,{}}}{literal}*\$*$", body.most), &must).with("maxLength", body.bytes)
+    matching(&format!(r"^({LITERAL}*{variable}){{0,{}}}{LITERAL}*\$*$", limits.most), &must)
 }
 
 /// What stands between the braces of a variable.

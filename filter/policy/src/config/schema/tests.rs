@@ -148,7 +148,9 @@ fn values(kind: &'static Kind) -> Vec<String> {
                 values.extend(many.map(|many| format!("[{many}]")));
             }
             Kind::Headers { of, most } => {
-                values.extend(self::values(of).iter().map(|value| format!(r#"{{"x-a": {value}}}"#)));
+                for name in ["x-a", "Content-Type"] {
+                    values.extend(self::values(of).iter().map(|value| format!(r#"{{"{name}": {value}}}"#)));
+                }
                 let names = strings(&Form::HeaderName);
                 let reserved = ["Content-Length", "TE", "te-a", "x-holdfast", "X-Holdfast-A", "GRPC-status", "upgrade"];
                 values.extend(names.iter().chain(&reserved).map(|name| format!("{{{}: \"a\"}}", quoted(name))));
@@ -159,6 +161,10 @@ fn values(kind: &'static Kind) -> Vec<String> {
                 values.extend(TEMPLATES.map(quoted));
                 values.extend([64, 65].map(|count| quoted(&"a$${$${path}".repeat(count))));
                 values.extend([64, 65].map(|count| quoted(&"${path}".repeat(count))));
+                values.extend(TEMPLATES.iter().flat_map(|text| {
+                    let text = quoted(text);
+                    [format!("[7, {text}]"), format!("{{{text}: {{\"a b\": [null, {text}]}}}}")]
+                }));
             }
             Kind::Object(block) => {
                 // Each key with what it never takes, and one that is none.
@@ -215,7 +221,25 @@ fn strings(form: &Form) -> &'static [&'static str] {
         Form::HeaderName => {
             &["X-Tenant_1", "a b", "a:b", ":path", ":authority", "é", "a\r\nb", "a|b~c", "(a)", "-", "a/b"]
         }
-        Form::HeaderValue => &["a", "a b", " a", "a ", "\t", "é", "a\r\nb: c", "~!", "a  b", " "],
+        Form::HeaderValue(_) => &[
+            "a",
+            "a b",
+            " a",
+            "a ",
+            "\t",
+            "é",
+            "a\r\nb: c",
+            "~!",
+            "a  b",
+            " ",
+            "${reason}",
+            "a ${header.X-Id}, $${b}",
+            "${nope}",
+            "$",
+            "$${path",
+            "${path",
+            " ${path}",
+        ],
         Form::Method => &[
             "GET", "get", "Post", "PURGE", "purge", "A B", "GETS", "gets", "é", "Connect", "PATCH", "patcH", "M-SEARCH",
         ],

@@ -1,6 +1,6 @@
 //! What the client gets instead, by reason.
 
-use super::{Absent, Block, Body, Form, Key, Kind, Text, Word};
+use super::{Absent, Block, Body, Form, Key, Kind, Template, Text, Word};
 
 /// An entry of the list of fallbacks.
 pub static FALLBACK: Block = Block {
@@ -60,30 +60,33 @@ pub static RESPOND: Block = Block {
             .envoy("`direct_response.status`."),
         Key::new(
             "headers",
-            Kind::Headers { of: &Kind::String(Form::HeaderValue), most: 100 },
+            Kind::Headers { of: &Kind::String(Form::HeaderValue(TEMPLATE)), most: 100 },
             Absent::Means(Text::new("none")),
         )
         .limit(
-            "not `content-length`, `transfer-encoding`, those of the connection, `grpc-status` and `x-holdfast-*`",
+            "not `content-length`, `transfer-encoding`, those of the connection, `grpc-status` and `x-holdfast-*`; no variables in \
+             `content-type`",
         )
         .does(
-            "Header names and values. `retry-after` is added to a rejection unless it is given, and `cache-control: no-store` \
+            "Header names and values. A value is a template, in which `$${` is a literal `${`. In what a variable inserts a control \
+             byte becomes a space, and bytes that are not UTF-8 become U+FFFD; a value that comes out empty, or longer than 8 KiB, \
+             is left out with its header. `retry-after` is added to a rejection unless it is given, and `cache-control: no-store` \
              unless `cache-control` or `expires` is given: no cache in front keeps what stands in for the service.",
         )
         .change("Give what your clients read."),
         Key::new(
             "body",
-            Kind::Body(Body { bytes: 1024 * 1024, variables: &VARIABLES, most: 64 }),
+            Kind::Body(Body { bytes: 1024 * 1024, template: TEMPLATE }),
             Absent::Means(Text::new("none")),
         )
         .limit("none with status 204, 205 and 304")
         .does(
             "The body. A string is a template (`text/plain` unless `content-type` is given); any other JSON value is sent as \
-             it is (`application/json`). `$${` is a literal `${`.",
+             compact JSON (`application/json`), in which strings are templates and keys are not. `$${` is a literal `${`.",
         )
         .change(
-            "Use a string with variables for messages to people, and a JSON value for programs. Values of the request are \
-             escaped for a `content-type` of JSON, HTML or XML.",
+            "Use a string with variables for messages to people, and a JSON value for programs: what is inserted there stays \
+             within its string. In a string values of the request are escaped for a `content-type` of JSON, HTML or XML.",
         )
         .envoy("`direct_response.body`; `%...%` of `local_reply_config.body_format`."),
         Key::new("grpc_status", Kind::GrpcStatus, Absent::String("UNAVAILABLE"))
@@ -105,8 +108,8 @@ pub static RESPOND: Block = Block {
       "on": ["open"],
       "respond": {
         "status": 503,
-        "headers": {"content-type": "application/problem+json"},
-        "body": "{\"title\": \"orders are closed\", \"instance\": \"${path}\", \"retry\": ${retry_after}}",
+        "headers": {"content-type": "application/problem+json", "x-request-id": "${header.x-request-id}"},
+        "body": {"title": "orders are closed", "detail": "${reason}", "instance": "${path}"},
         "grpc_status": "UNAVAILABLE"
       }
     }]
@@ -114,6 +117,8 @@ pub static RESPOND: Block = Block {
 }"#,
     ),
 };
+
+const TEMPLATE: Template = Template { variables: &VARIABLES, most: 64 };
 
 /// What a template may insert.
 static VARIABLES: [Word; 5] = [

@@ -295,12 +295,13 @@ fn lists_names_and_bodies_are_as_long_as_the_table_says() {
             Kind::Body(body) => {
                 let text = |length: usize| format!("\"{}\"", "a".repeat(length));
                 assert!(!refused(&text(body.bytes)) && refused(&text(body.bytes + 1)));
-                for variable in body.variables {
+                let template = &body.template;
+                for variable in template.variables {
                     let variables = |count: usize| format!("\"{}\"", variable.name.repeat(count));
-                    assert!(!refused(&variables(body.most)) && refused(&variables(body.most + 1)));
+                    assert!(!refused(&variables(template.most)) && refused(&variables(template.most + 1)));
                     assert_eq!(place.problem(&variables(1)), None, "{}", variable.name);
                 }
-                let names: Vec<&str> = body.variables.iter().map(|variable| variable.name).collect();
+                let names: Vec<&str> = template.variables.iter().map(|variable| variable.name).collect();
                 let problem = place.problem("\"${nope}\"").unwrap();
                 assert!(problem.ends_with(&format!("accepted here: {}", names.join(", "))), "{problem}");
             }
@@ -323,7 +324,7 @@ fn strings_have_the_form_that_the_table_says() {
             Form::Name { .. } => ("a_1-b", "A"),
             Form::Glob(_) => ("a*", "***"),
             Form::HeaderName => ("X-A", ":path"),
-            Form::HeaderValue => ("a b", " a"),
+            Form::HeaderValue(_) => ("a ${path}", "${nope}"),
             Form::Method => ("PURGE", "get"),
             Form::Path => ("/a?b", "a"),
             Form::Cluster => ("a b", ""),

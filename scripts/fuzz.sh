@@ -63,7 +63,8 @@ fuzz_one() { # TARGET SECONDS PROGRAM
   return 1
 }
 
-# What a document looks like: the checker's fixtures, and what the shipped configuration holds.
+# What a document looks like: the checker's fixtures, what the shipped configuration holds, and a google.protobuf.Struct of
+# {"policies": [{"name": "a", "breaker": {"window": 100}}]}.
 fuzz_seeds() { # TARGET CORPUS
   local fixture
   [[ $1 == policy_document ]] || return 0
@@ -74,6 +75,7 @@ fuzz_seeds() { # TARGET CORPUS
   awk '/^ *value: \|$/ { indent = index($0, "value"); next }
     indent && match($0, /[^ ]/) && RSTART <= indent { exit }
     indent' "$root/envoy/envoy.yaml" >"$2/seed-envoy.json"
+  printf '\012\103\012\010policies\022725\0123\0521\012\013\012\004name\022\003\032\001a\012\042\012\007breaker\022\027\052\025\012\023\012\006window\022\011\021\000\000\000\000\000\000\131\100' >"$2/seed-struct"
   [[ -s $2/seed-envoy.json ]] || die "envoy/envoy.yaml has no policy document under 'value: |'"
 }
 

@@ -542,6 +542,7 @@ proofs! {
 
     // Holdfast is there already.
     older_holdfast: |proof| proof.balanced_by(Shares::Hash, json!({"RingHash": {}}));
+    older_holdfast_struct: |proof| proof.balanced_by(Shares::Hash, json!({"RingHash": {}}));
     older_holdfast_both_seats: |proof| proof.asks([ASK, to("/billing")]);
 }
 

@@ -51,6 +51,7 @@ mod series;
 mod shape;
 mod standalone_config;
 mod steering;
+mod struct_configuration;
 mod throttle_differential;
 mod tracing;
 mod translated;

@@ -529,7 +529,7 @@ async fn an_attempt_seat_with_a_policy_or_a_wrong_name_is_refused() {
         assert!(told.len() == 1 && told[0].starts_with(why), "{seat} is told as {told:?}");
     }
     let told = complaints(seated(Some(r#"{"seat": "request"}"#), None)).await;
-    assert!(told.len() == 1 && told[0].starts_with("document: must be a JSON object"), "{told:?}");
+    assert!(told.len() == 1 && told[0].starts_with("policies: is missing"), "{told:?}");
 }
 
 // What comes from outside.

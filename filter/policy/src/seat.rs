@@ -1,6 +1,8 @@
 //! Which seat a module takes: the VM's configuration says so.
 
+use crate::config;
 use crate::config::json::Node;
+use crate::config::reader::quoted;
 
 /// Where the module sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,13 +14,15 @@ pub enum Seat {
 }
 
 impl Seat {
-    /// Reads `vm_config.configuration`: nothing, `{"seat": "request"}` or `{"seat": "attempt"}`. The error says what is accepted.
+    /// Reads `vm_config.configuration`: nothing, `{"seat": "request"}` or `{"seat": "attempt"}`, as a text or a
+    /// `google.protobuf.Struct`. The error says what is accepted.
     pub fn parse(bytes: &[u8]) -> Result<Seat, String> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Seat::Request);
         }
         const EXPECTED: &str = r#"vm_config.configuration: must be empty, {"seat": "request"} or {"seat": "attempt"}"#;
-        let node = Node::parse(bytes).map_err(|error| format!("{EXPECTED}: {error}"))?;
+        let written = || format!("{EXPECTED}, was {}", quoted(&String::from_utf8_lossy(bytes)));
+        let node = config::tree(bytes).ok_or_else(written)?;
         let seat = match &node {
             Node::Object(entries) => match entries.as_slice() {
                 [(key, seat @ Node::String(name))] if key == "seat" => Some((seat, name.as_str())),
@@ -49,5 +53,15 @@ mod tests {
         assert!(Seat::parse(br#"{"seat":"back"}"#).unwrap_err().contains("was the seat \"back\""));
         assert!(Seat::parse(b"[]").unwrap_err().contains("must be empty"));
         assert!(Seat::parse(b"\xff").unwrap_err().contains("must be empty"));
+        assert!(Seat::parse(b"seat: attempt").unwrap_err().ends_with(", was \"seat: attempt\""));
+    }
+
+    #[test]
+    fn a_struct_says_the_same() {
+        assert_eq!(Seat::parse(b"\x0a\x11\x0a\x04seat\x12\x09\x1a\x07attempt"), Ok(Seat::Attempt));
+        assert!(
+            Seat::parse(b"\x0a\x0e\x0a\x04seat\x12\x06\x1a\x04back").unwrap_err().contains("was the seat \"back\"")
+        );
+        assert!(Seat::parse(b"\x0a\x11\x0a\x04seat").unwrap_err().contains("must be empty"));
     }
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use holdfast_policy::config::{self, Error, MAX_LISTED, duration};
 use proptest::prelude::*;
+use prost::Message;
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
 
 /// Every key of the document, some near misses, and some that are none.
 const KEYS: &[&str] = &[
@@ -479,6 +482,35 @@ fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The one policy of a document's text.
+fn inner(text: &str) -> &str {
+    text.strip_prefix("{\"policies\":[").and_then(|rest| rest.strip_suffix("]}")).unwrap_or_default()
+}
+
+/// The bytes of a `google.protobuf.Struct` that says the same as a JSON object; `None` for any other value.
+fn as_struct(json: &str) -> Option<Vec<u8>> {
+    fn structure(object: serde_json::Map<String, serde_json::Value>) -> Struct {
+        Struct { fields: object.into_iter().map(|(key, inner)| (key, value(inner))).collect() }
+    }
+    fn value(json: serde_json::Value) -> Value {
+        let kind = match json {
+            serde_json::Value::Null => Kind::NullValue(0),
+            serde_json::Value::Bool(value) => Kind::BoolValue(value),
+            serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+            serde_json::Value::String(text) => Kind::StringValue(text),
+            serde_json::Value::Array(items) => {
+                Kind::ListValue(ListValue { values: items.into_iter().map(value).collect() })
+            }
+            serde_json::Value::Object(object) => Kind::StructValue(structure(object)),
+        };
+        Value { kind: Some(kind) }
+    }
+    match serde_json::from_str(json).ok()? {
+        serde_json::Value::Object(object) => Some(structure(object).encode_to_vec()),
+        _ => None,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -508,6 +540,29 @@ proptest! {
         let part = json.as_bytes().get(..cut.index(json.len())).unwrap_or_default();
         prop_assert!(config::parse(part).is_err());
         check(part)?;
+    }
+
+    #[test]
+    fn a_struct_means_what_its_json_does(json in valid(), cut in any::<prop::sample::Index>()) {
+        let bytes = as_struct(&json).unwrap_or_default();
+        prop_assert_eq!(config::parse(&bytes), config::parse(json.as_bytes()), "{}", json);
+        let texts = config::policy_texts(&bytes);
+        let together = format!("{{\"policies\":[{}]}}", texts.iter().map(|text| inner(text)).collect::<Vec<_>>().join(","));
+        prop_assert_eq!(config::parse_struct_json(together.as_bytes()), config::parse(&bytes), "what is published says the same");
+        // An empty one is no bytes, and is refused in its own way.
+        let part = bytes.get(..cut.index(bytes.len())).unwrap_or_default();
+        prop_assert!(config::parse(part).is_err());
+        check(part)?;
+    }
+
+    #[test]
+    fn hostile_structs_are_answered_in_good_order(json in plausible(), changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4)) {
+        let mut bytes = as_struct(&json).unwrap_or_default();
+        check(&bytes)?;
+        for (at, byte) in changes.iter().filter(|_| !bytes.is_empty()).map(|(at, byte)| (at.index(bytes.len()), *byte)).collect::<Vec<_>>() {
+            bytes[at] = byte;
+        }
+        check(&bytes)?;
     }
 
     #[test]

@@ -211,7 +211,7 @@ fn default_policy(name: &str, target: &Target, side: Side) -> Value {
             let respond = if target.grpc {
                 object(&[("status", 503.into()), ("grpc_status", "UNAVAILABLE".into())])
             } else {
-                // Only a text has variables.
+                // Only in a text can a variable stand for a number.
                 let body = format!("{{\"error\": \"{name} is not available\", \"retry_after\": ${{retry_after}}}}");
                 let headers = object(&[("content-type", "application/json".into())]);
                 object(&[("status", 503.into()), ("headers", headers), ("body", body.into())])

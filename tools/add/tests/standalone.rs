@@ -189,6 +189,24 @@ fn an_older_holdfast_is_brought_up_to_date() {
     assert!(text.contains("\"name\": \"billing\"") && text.contains("\"name\": \"orders\""), "{text}");
 }
 
+#[test]
+fn a_policy_that_is_a_struct_stays_one_unless_another_cluster_needs_one() {
+    let (text, _) = added("older-holdfast-struct.yaml", &[]);
+    assert!(text.contains("google.protobuf.Struct") && text.contains("failure_rate: 50.5"), "{text}");
+    assert_eq!(text.matches("StringValue").count(), 0, "{text}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("envoy.yaml");
+    let shape = fs::read_to_string(root().join("tests/add/shapes/older-holdfast-struct.yaml")).unwrap();
+    let policy = "- name: orders\n                      match: { cluster: [orders] }";
+    fs::write(&file, shape.replace(policy, &policy.replace("orders", "billing"))).unwrap();
+    let output = add(&["--cluster", "orders", file.to_str().unwrap(), "--write"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"name\": \"billing\"") && text.contains("\"name\": \"orders\""), "{text}");
+    assert!(text.contains("\"failure_rate\": 50.5") && text.contains("StringValue"), "{text}");
+}
+
 /// The first seat whose policy matches governs.
 #[test]
 fn several_seats_in_a_chain_keep_their_order() {

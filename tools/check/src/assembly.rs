@@ -187,7 +187,7 @@ impl<'a, 'c> Assembly<'a, 'c> {
     /// The policy document of a filter, as it was read.
     fn read_of(&self, wasm: &Wasm<'a>) -> Option<&'c Checked<'a>> {
         let at = match &wasm.configuration {
-            Held::Text(at) | Held::Bytes(at, _) => at.key(),
+            Held::Text(at) | Held::Bytes(at, _) | Held::Struct(at, _) => at.key(),
             _ => return None,
         };
         self.checked.iter().find(|checked| checked.at.key() == at)

@@ -7,6 +7,7 @@ use holdfast_yaml::{Node, Position};
 use crate::finding::Finding;
 use crate::json;
 use crate::position;
+use crate::reader::Reader;
 use crate::rules::{self, Rule};
 use crate::sources::{Form, Source};
 use crate::texts::{At, Texts, joined};
@@ -66,6 +67,11 @@ impl Checked<'_> {
 /// Reads a document; what is wrong with it is added.
 pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>) -> Checked<'a> {
     let Source { at, form } = source;
+    let reader = match form {
+        Form::Kubernetes => Reader::Kubernetes,
+        Form::Struct => Reader::of(texts, &at),
+        _ => Reader::Plain,
+    };
     let (text, tree, held, placed) = match &form {
         Form::Json => (texts.text(&at).as_bytes().to_vec(), Some(at.node.clone()), false, true),
         Form::Text => {
@@ -73,8 +79,8 @@ pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>)
             (text.as_bytes().to_vec(), json::tree(text), true, true)
         }
         Form::Bytes(bytes) => (bytes.clone(), None, true, false),
-        Form::Yaml | Form::Kubernetes => {
-            let text = match json::text(at.node) {
+        Form::Yaml | Form::Kubernetes | Form::Struct => {
+            let text = match json::text(at.node, reader) {
                 Ok(text) => text,
                 Err((place, problem)) => {
                     let mut finding = about(texts, &at, &rules::POLICY, problem);
@@ -87,10 +93,11 @@ pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>)
         }
     };
     let mut checked = Checked { at, document: None, tree, held, placed };
-    if form == Form::Kubernetes {
+    if reader == Reader::Kubernetes {
         boolean_keys(texts, &checked, findings);
     }
-    match config::parse(&text) {
+    let parsed = if form == Form::Struct { config::parse_struct_json(&text) } else { config::parse(&text) };
+    match parsed {
         Ok(document) => {
             for warning in warnings(&document) {
                 let (path, problem) = (warning.path, warning.problem);

@@ -5,6 +5,8 @@ use jsonc_parser::ast::Value;
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
+use crate::reader::Reader;
+
 /// A text as a tree; none where it is no JSON.
 pub fn tree(text: &str) -> Option<Node> {
     // Its reader goes as deep as a text does; this one does not.
@@ -55,14 +57,14 @@ impl Tree<'_> {
     }
 }
 
-/// A value of YAML as JSON; the error is what JSON has no word for, and where.
-pub fn text(node: &Node) -> Result<String, (Position, String)> {
+/// A value of YAML as JSON, as `reader` has it; the error is what JSON has no word for, and where.
+pub fn text(node: &Node, reader: Reader) -> Result<String, (Position, String)> {
     let mut out = String::new();
-    write(node, &mut out)?;
+    write(node, reader, &mut out)?;
     Ok(out)
 }
 
-fn write(node: &Node, out: &mut String) -> Result<(), (Position, String)> {
+fn write(node: &Node, reader: Reader, out: &mut String) -> Result<(), (Position, String)> {
     match &node.kind {
         Kind::Map(entries) => {
             out.push('{');
@@ -70,7 +72,7 @@ fn write(node: &Node, out: &mut String) -> Result<(), (Position, String)> {
                 out.push_str(if index > 0 { "," } else { "" });
                 out.push_str(&serde_json::Value::from(key.text().unwrap_or_default()).to_string());
                 out.push(':');
-                write(value, out)?;
+                write(value, reader, out)?;
             }
             out.push('}');
         }
@@ -78,16 +80,13 @@ fn write(node: &Node, out: &mut String) -> Result<(), (Position, String)> {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
                 out.push_str(if index > 0 { "," } else { "" });
-                write(item, out)?;
+                write(item, reader, out)?;
             }
             out.push(']');
         }
-        Kind::Scalar(text) => match serde_json::to_value(node.value()) {
-            Ok(serde_json::Value::Null) if !node.is_null() => {
-                return Err((node.start, format!("{text} is no number that JSON has")));
-            }
-            Ok(value) => out.push_str(&value.to_string()),
-            Err(_) => return Err((node.start, format!("{text} is no value that JSON has"))),
+        Kind::Scalar(text) => match reader.scalar(node) {
+            Some(value) => out.push_str(&value.to_string()),
+            None => return Err((node.start, format!("{text} is no value that JSON has"))),
         },
     }
     Ok(())
@@ -110,8 +109,8 @@ mod tests {
     #[test]
     fn yaml_becomes_json() {
         let node = holdfast_yaml::parse("a: [1, 1.5, yes, 'no', null, true]\n\"on\": |\n  x\n").unwrap().remove(0).root;
-        assert_eq!(text(&node.unwrap()).unwrap(), r#"{"a":[1,1.5,"yes","no",null,true],"on":"x\n"}"#);
+        assert_eq!(text(&node.unwrap(), Reader::Plain).unwrap(), r#"{"a":[1,1.5,"yes","no",null,true],"on":"x\n"}"#);
         let node = holdfast_yaml::parse("a:\n- .nan\n").unwrap().remove(0).root.unwrap();
-        assert_eq!(text(&node).unwrap_err().0, Position { line: 2, column: 3 });
+        assert_eq!(text(&node, Reader::Plain).unwrap_err().0, Position { line: 2, column: 3 });
     }
 }

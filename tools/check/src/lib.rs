@@ -7,6 +7,7 @@ mod documents;
 mod finding;
 mod json;
 mod position;
+mod reader;
 mod reference;
 mod report;
 mod rules;

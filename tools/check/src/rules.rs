@@ -40,9 +40,9 @@ rules! {
     YAML_ON = "yaml-on", Error,
         "the key `on` without quotes in a resource of Kubernetes, whose tools read it as `true`", "write `\"on\"` in quotes";
 
-    STRUCT_CONFIGURATION = "struct-configuration", Error,
-        "the configuration is a `Struct`, or no message that holds a text; Envoy hands it over as protobuf bytes, \
-         which the module refuses",
+    CONFIGURATION_TYPE = "configuration-type", Error,
+        "the configuration is no `Struct`, `StringValue` or `BytesValue` with a value, or not in base64; the module \
+         refuses it",
         "write it as a google.protobuf.StringValue whose `value` is the JSON text";
     POLICY_MISSING = "policy-missing", Error,
         "a request seat has no policy document; the module refuses to start", "give it one in `configuration`";

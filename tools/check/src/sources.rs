@@ -25,6 +25,8 @@ pub enum Form {
     Text,
     /// As the encoded bytes of JSON.
     Bytes(Vec<u8>),
+    /// As a `google.protobuf.Struct`.
+    Struct,
 }
 
 /// The module as a resource of Istio or Envoy Gateway, which makes a filter of it.
@@ -115,6 +117,7 @@ pub fn of_filter<'a>(wasm: &Wasm<'a>) -> Option<Source<'a>> {
     let (at, form) = match &wasm.configuration {
         Held::Text(at) => (at.clone(), Form::Text),
         Held::Bytes(at, Some(bytes)) => (at.clone(), Form::Bytes(bytes.clone())),
+        Held::Struct(at, _) => (at.clone(), Form::Struct),
         _ => return None,
     };
     Some(Source { at, form })

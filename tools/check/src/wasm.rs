@@ -4,6 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_policy::seat::Seat;
 
+use crate::json;
+use crate::reader::Reader;
 use crate::texts::At;
 
 /// What names of ours begin with.
@@ -18,8 +20,8 @@ pub enum Held<'a> {
     Text(At<'a>),
     /// Bytes: the scalar that encodes them, and what they are if it does.
     Bytes(At<'a>, Option<Vec<u8>>),
-    /// A `Struct`.
-    Struct(At<'a>),
+    /// A `Struct`: its value, and the bytes of it as JSON where it has some.
+    Struct(At<'a>, Option<Vec<u8>>),
     /// Something else.
     Other(At<'a>),
 }
@@ -31,7 +33,8 @@ impl<'a> Held<'a> {
             Held::Nothing => Some(Vec::new()),
             Held::Text(at) => at.node.text().map(|text| text.as_bytes().to_vec()),
             Held::Bytes(_, bytes) => bytes.clone(),
-            Held::Struct(_) | Held::Other(_) => None,
+            Held::Struct(_, bytes) => bytes.clone(),
+            Held::Other(_) => None,
         }
     }
 
@@ -39,7 +42,7 @@ impl<'a> Held<'a> {
     pub fn at(&self) -> Option<&At<'a>> {
         match self {
             Held::Nothing => None,
-            Held::Text(at) | Held::Bytes(at, _) | Held::Struct(at) | Held::Other(at) => Some(at),
+            Held::Text(at) | Held::Bytes(at, _) | Held::Struct(at, _) | Held::Other(at) => Some(at),
         }
     }
 
@@ -53,7 +56,15 @@ impl<'a> Held<'a> {
                 Held::Bytes(value, bytes)
             }
             (Some("StringValue" | "BytesValue"), None) => Held::Nothing,
-            (Some("Struct"), _) => Held::Struct(any),
+            (Some("Struct"), Some(value)) if value.node.text().is_none() => {
+                // An empty one has no bytes.
+                let bytes = if value.entries().is_empty() {
+                    Some(String::new())
+                } else {
+                    json::text(value.node, Reader::Plain).ok()
+                };
+                Held::Struct(value, bytes.map(String::into_bytes))
+            }
             _ => Held::Other(any),
         }
     }
@@ -101,7 +112,7 @@ impl<'a> Wasm<'a> {
         let from = [&["local", "filename"][..], &["remote", "http_uri", "uri"]];
         let file = code.iter().flat_map(|code| from.iter().filter_map(|way| code.at(way)?.node.text()));
         let holds = |held: &Held<'_>, key: &str| match held {
-            Held::Struct(at) => at.node.get("value").is_some_and(|value| value.get(key).is_some()),
+            Held::Struct(at, _) => at.node.get(key).is_some(),
             held => held.bytes().is_some_and(|bytes| String::from_utf8_lossy(&bytes).contains(&format!("\"{key}\""))),
         };
         named.contains(&Some(NAME))

@@ -38,7 +38,7 @@ pub fn publish(store: &mut dyn Store, name: &str, fingerprint: u64, text: &str) 
 pub fn fetch(store: &mut dyn Store, name: &str, fingerprint: u64) -> Option<Policy> {
     let (bytes, _) = store.get(&paths::policy_text(&paths::of_policy(name, fingerprint)))?;
     let text = PolicyText::decode(&bytes, fingerprint)?;
-    let policy = config::parse(&text.0).ok()?.policies.pop()?;
+    let policy = config::parse_struct_json(&text.0).ok()?.policies.pop()?;
     (policy.name == name && fingerprint::of_policy(&policy) == fingerprint).then_some(policy)
 }
 

@@ -73,6 +73,9 @@ pub(super) struct Reported(());
 pub(super) struct Report {
     listed: Vec<Error>,
     total: usize,
+    /// Whether the document takes a text such as `"62.5"` for a number: where it was a `google.protobuf.Struct`. Envoy's reader of YAML
+    /// makes texts of numbers with decimals in it (Envoy, `parseYamlNode`).
+    pub(super) takes_texts_as_numbers: bool,
 }
 
 impl Report {

@@ -38,6 +38,14 @@ pub fn escaped(text: &str) -> String {
     quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default().to_owned()
 }
 
+/// A number that stands in a text as JSON has it.
+pub(super) fn number(text: &str) -> Option<f64> {
+    match Node::parse(text.as_bytes()) {
+        Ok(Node::Number(number)) => number.as_f64(),
+        _ => None,
+    }
+}
+
 /// What is wrong, without the position that `serde_json` ends its messages with.
 pub fn cause(error: &serde_json::Error) -> String {
     let mut text = error.to_string();

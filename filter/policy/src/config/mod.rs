@@ -1,6 +1,6 @@
-//! The policy document: JSON bytes to a [`Document`].
+//! The policy document: bytes to a [`Document`].
 //!
-//! Three steps: the bytes become a tree that keeps what was written (`json`); a cursor walks it and reports what does
+//! Three steps: the bytes, a JSON text or a `google.protobuf.Struct`, become a tree that keeps what was written (`source`); a cursor walks it and reports what does
 //! not fit (`reader`); each block of the document compiles itself with that cursor, one file per block. Which keys a block
 //! has, which values they take and what holds without them stands in a [`table`], one file per block as well. Nothing stops
 //! at the first error: an operator sees all of them at once, each with its JSON path, the value found and what is
@@ -21,13 +21,15 @@ mod outlier;
 mod policy;
 #[cfg(any(test, feature = "reference"))]
 pub mod prose;
-mod reader;
+pub(crate) mod reader;
 mod respond;
 mod retry;
 #[cfg(any(test, feature = "reference"))]
 pub mod schema;
 mod scope;
+mod source;
 mod spelling;
+mod structure;
 pub mod table;
 mod template;
 mod throttle;
@@ -52,37 +54,39 @@ const POLICIES: &str = key!(DOCUMENT.required("policies"));
 
 /// Compiles a policy document, or says everything that is wrong with it.
 pub fn parse(bytes: &[u8]) -> Result<Document, Errors> {
+    read(bytes, Report::default())
+}
+
+/// The same for the JSON of a `google.protobuf.Struct`, as [`policy_texts`] gives it: numbers in it may be texts.
+pub fn parse_struct_json(bytes: &[u8]) -> Result<Document, Errors> {
     let mut report = Report::default();
+    report.takes_texts_as_numbers = true;
+    read(bytes, report)
+}
+
+fn read(bytes: &[u8], mut report: Report) -> Result<Document, Errors> {
     let policies = document(bytes, &mut report);
     report.finish()?;
     // Without a report there are policies; the default is never taken.
     Ok(Document { policies: policies.unwrap_or_default() })
 }
 
-/// Each policy of a document that [`parse`] accepts, in order, as the text of a document of its own. Empty for what is no
-/// document.
+/// Each policy of a document that [`parse`] accepts, in order, as the JSON text of a document of its own, for [`parse_struct_json`].
+/// Empty for what is no document.
 pub fn policy_texts(bytes: &[u8]) -> Vec<String> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let Ok(Node::Object(entries)) = Node::parse(bytes) else { return Vec::new() };
+    let Some(Node::Object(entries)) = tree(bytes) else { return Vec::new() };
     let Some((_, Node::Array(policies))) = entries.iter().find(|(key, _)| key == POLICIES) else { return Vec::new() };
     let document = |policy: &Node| format!("{{\"{POLICIES}\":[{}]}}", policy.to_text());
     policies.iter().map(document).collect()
 }
 
+/// What the bytes of a configuration hold; `None` where they are no JSON text and no `google.protobuf.Struct`.
+pub(crate) fn tree(bytes: &[u8]) -> Option<Node> {
+    source::tree(bytes, &mut Report::default()).ok()
+}
+
 fn document(bytes: &[u8], report: &mut Report) -> Result<Vec<Policy>, Reported> {
-    // Some editors put a byte-order mark before JSON; RFC 8259 lets a reader ignore it.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    if bytes.trim_ascii().is_empty() {
-        return Err(report.add(WHOLE, "must be a JSON object {\"policies\": [...]}, was empty"));
-    }
-    let root = match Node::parse(bytes) {
-        Ok(root) => root,
-        Err(error) => {
-            let (line, column, cause) = (error.line(), error.column(), json::cause(&error));
-            let problem = format!("not valid JSON at line {line}, column {column}: {cause}");
-            return Err(report.add(WHOLE, problem));
-        }
-    };
+    let root = source::tree(bytes, report)?;
     let fields = Item { path: WHOLE.to_owned(), node: &root }.object(keys!(DOCUMENT), report)?;
     let Some(Item { node, .. }) = fields.get(POLICIES) else {
         return Err(report.add(POLICIES, "is missing; must be a list of policies, [] lets everything pass"));

@@ -4,7 +4,7 @@ use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
 
 use super::error::{Report, Reported};
-use super::json::Node;
+use super::json::{self, Node};
 use super::spelling::nearest;
 use super::table::{Entry, Numeric, Share};
 use crate::percent::Percent;
@@ -139,6 +139,10 @@ impl<'a> Item<'a> {
     /// The value as one of a few words, as its index in `names`.
     fn word_among(&self, names: &[&str], report: &mut Report) -> Result<usize, Reported> {
         let expected = format!("one of {}", names.join(", "));
+        if matches!(self.node, Node::Bool(false)) && names.contains(&"off") {
+            let hint = "; YAML may read off without quotes as false, write \"off\"";
+            return Err(report.add(&self.path, format!("must be {expected}, was false{hint}")));
+        }
         let text = self.string(&expected, report)?;
         names.iter().position(|name| *name == text).ok_or_else(|| self.unknown_word(&expected, text, names, report))
     }
@@ -188,6 +192,7 @@ impl<'a> Item<'a> {
         let accepted = within(range);
         let value = match self.node {
             Node::Number(number) => number.as_f64(),
+            Node::String(text) if report.takes_texts_as_numbers => json::number(text),
             _ => None,
         };
         match value {
@@ -349,7 +354,7 @@ pub(super) fn key_path(parent: &str, key: &str) -> String {
 }
 
 /// A text in quotes, on one line and not long, whatever it holds.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     let mut chars = text.chars();
     for char in chars.by_ref().take(SHOWN) {

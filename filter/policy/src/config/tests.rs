@@ -79,13 +79,59 @@ fn no_policies_let_everything_pass_and_a_byte_order_mark_does_not_matter() {
 
 #[test]
 fn what_is_no_document_is_refused_with_what_it_should_be() {
-    let empty = "document: must be a JSON object {\"policies\": [...]}, was empty";
-    assert_eq!(wrong(""), empty);
-    assert_eq!(wrong(" \n"), empty);
+    assert_eq!(wrong(" \n"), "document: must be a JSON object {\"policies\": [...]}, was empty");
+    assert_eq!(wrong(""), wrong("{}"), "no bytes are an empty google.protobuf.Struct too");
     assert_eq!(wrong("[1]"), "document: must be an object with the keys policies, was a list");
     assert_eq!(wrong("{}"), "policies: is missing; must be a list of policies, [] lets everything pass");
     assert_eq!(wrong(r#"{"policies": {}}"#), "policies: must be a list of policies, was an object");
     assert_eq!(wrong(r#"{"policies": [7]}"#).lines().count(), 1);
+}
+
+#[test]
+fn numbers_with_decimals_in_a_struct_may_be_texts() {
+    use prost::Message;
+    let text = |text: &str| prost_types::Value::from(text.to_owned());
+    let object = |entries: Vec<(&str, prost_types::Value)>| {
+        let fields = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        prost_types::Value::from(prost_types::value::Kind::StructValue(prost_types::Struct { fields }))
+    };
+    let policy = |rate: &str| {
+        let policy = object(vec![("name", text("p")), ("breaker", object(vec![("failure_rate", text(rate))]))]);
+        let list = prost_types::ListValue { values: vec![policy] };
+        let policies = ("policies".to_owned(), prost_types::value::Kind::ListValue(list).into());
+        prost_types::Struct { fields: [policies].into() }.encode_to_vec()
+    };
+    let bytes = policy("62.5");
+    let document = crate::config::parse(&bytes).unwrap();
+    assert_eq!(document.policies[0].breaker.as_ref().unwrap().failure_rate, Percent::from_f64(62.5).unwrap());
+    let published = crate::config::policy_texts(&bytes).remove(0);
+    assert_eq!(
+        crate::config::parse_struct_json(published.as_bytes()).unwrap(),
+        document,
+        "what is published says the same"
+    );
+    for (rate, problem) in [
+        ("162.5", "must be within 0..=100, was \"162.5\""),
+        ("inf", "must be a number within 0..=100, was the string \"inf\""),
+        ("", "must be a number within 0..=100, was the string \"\""),
+    ] {
+        let errors = crate::config::parse(&policy(rate)).unwrap_err();
+        assert_eq!(errors.to_string(), format!("policies[0].breaker.failure_rate: {problem}"));
+    }
+    assert_eq!(
+        wrong_policy(r#""breaker": {"failure_rate": "62.5"}"#),
+        "breaker.failure_rate: must be a number within 0..=100, was the string \"62.5\"",
+        "in JSON a text is none"
+    );
+}
+
+#[test]
+fn off_that_became_false_is_told_as_such() {
+    assert_eq!(
+        wrong_policy(r#""mode": false"#),
+        "mode: must be one of enforce, shadow, off, was false; YAML may read off without quotes as false, write \"off\""
+    );
+    assert_eq!(wrong_policy(r#""mode": true"#), "mode: must be one of enforce, shadow, off, was true");
 }
 
 #[test]

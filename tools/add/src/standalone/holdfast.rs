@@ -37,7 +37,7 @@ fn is_ours(filter: &At<'_>) -> bool {
 pub fn request_seat<'a>(manager: &Manager<'a>, targets: &[Target]) -> Option<Present<'a>> {
     let governs = |filter: &At<'_>| {
         let value = filter.at(&["typed_config", "config", "configuration", "value"]);
-        value.and_then(|value| value.node.text()).is_some_and(|text| policy::governs_any(text, targets))
+        value.and_then(|value| document_of(&value)).is_some_and(|text| policy::governs_any(&text, targets))
     };
     let mut seats = manager.at.list("http_filters").into_iter().enumerate().filter(|(_, filter)| is_ours(filter));
     let first = seats.next()?;
@@ -71,23 +71,35 @@ impl Present<'_> {
             return policy::by_default(targets, Side::Calls, report);
         }
         let configuration = self.filter.at(&["typed_config", "config", "configuration"]);
-        let Some(value) = configuration.as_ref().filter(|at| at.is("StringValue")).and_then(|at| at.get("value"))
-        else {
+        let configuration = configuration.filter(|at| at.is("StringValue") || at.is("Struct"));
+        let value = configuration.and_then(|at| at.get("value"));
+        let Some((value, text)) = value.and_then(|value| Some((value.clone(), document_of(&value)?))) else {
             let problem =
                 "its policy cannot be read here: write it as a StringValue, or give another one with --policy";
             report.error(&file.place(&self.filter.path), problem);
             return None;
         };
-        let text = value.node.text()?;
-        let documents = holdfast_yaml::parse(text).unwrap_or_default();
-        let root = documents.first().and_then(|document| document.root.as_ref());
+        let documents = value.node.text().map(|text| holdfast_yaml::parse(text).unwrap_or_default());
         let place = file.place(&value.path);
         let within = |path: &str| {
-            let inner = root.map(|root| root.find(path));
-            let at = inner.map_or(value.node.start, |at| value.node.inner(&file.text, at.line, at.column));
+            let at = match &documents {
+                Some(documents) => {
+                    let inner = documents.first().and_then(|document| Some(document.root.as_ref()?.find(path)));
+                    inner.map_or(value.node.start, |at| value.node.inner(&file.text, at.line, at.column))
+                }
+                None => value.node.find(path),
+            };
             format!("{}:{at}: {}: ", file.name, place.path())
         };
-        policy::extended(text, targets, &within, report)
+        policy::extended(&text, targets, &within, report)
+    }
+}
+
+/// The JSON of the policy document that is the value of a configuration: a text, or a `google.protobuf.Struct`.
+fn document_of(value: &At<'_>) -> Option<String> {
+    match value.node.text() {
+        Some(text) => Some(text.to_owned()),
+        None => serde_json::to_string(&value.node.value()).ok(),
     }
 }
 
@@ -213,14 +225,20 @@ fn is_discovered(filter: &Yaml) -> bool {
 }
 
 fn is_attempt(configuration: Option<&serde_norway::Value>) -> bool {
-    let text = configuration.and_then(|configuration| configuration.get("value")).and_then(serde_norway::Value::as_str);
-    let value = text.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let value = configuration.and_then(|configuration| configuration.get("value")).and_then(json_of);
     value.and_then(|value| Some(value.get("seat")?.as_str()? == "attempt")).unwrap_or(false)
 }
 
 fn says_the_same(config: &Yaml, policy: &str) -> bool {
     let value = config.get("configuration").map(Yaml::value);
-    let text = value.as_ref().and_then(|value| value.get("value")).and_then(serde_norway::Value::as_str);
-    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-    text.and_then(read).is_some_and(|present| Some(present) == read(policy))
+    let present = value.as_ref().and_then(|value| value.get("value")).and_then(json_of);
+    present.is_some_and(|present| Some(present) == serde_json::from_str(policy).ok())
+}
+
+/// What the value of a configuration says: the JSON in a text, or a `google.protobuf.Struct`.
+fn json_of(value: &serde_norway::Value) -> Option<serde_json::Value> {
+    match value.as_str() {
+        Some(text) => serde_json::from_str(text).ok(),
+        None => serde_json::to_value(value).ok(),
+    }
 }

@@ -52,15 +52,11 @@ impl<'a> Assembly<'a, '_> {
     fn configurations(&mut self, wasm: &Wasm<'a>, side: Side) {
         for held in [&wasm.configuration, &wasm.vm_configuration] {
             match held {
-                Held::Struct(at) => {
-                    let problem = "is a google.protobuf.Struct, which Envoy hands over as protobuf bytes";
-                    self.add(&rules::STRUCT_CONFIGURATION, at, problem);
-                }
                 Held::Other(at) => {
-                    let problem = "is neither a google.protobuf.StringValue nor a BytesValue with a value";
-                    self.add(&rules::STRUCT_CONFIGURATION, at, problem);
+                    let problem = "is no google.protobuf.Struct, StringValue or BytesValue with a value";
+                    self.add(&rules::CONFIGURATION_TYPE, at, problem);
                 }
-                Held::Bytes(at, None) => self.add(&rules::STRUCT_CONFIGURATION, at, "is not in base64"),
+                Held::Bytes(at, None) => self.add(&rules::CONFIGURATION_TYPE, at, "is not in base64"),
                 _ => {}
             }
         }

@@ -88,6 +88,18 @@ async fn a_document_that_is_none_is_refused() {
         let said = complaints(&error.log);
         assert!(said.len() == 1 && said[0].starts_with(complaint), "{text:?} is told as {said:?}");
     }
+    for (text, meant) in [
+        ("policies:\n- name: orders\n", "; this looks like YAML: "),
+        ("static_resources:\n  listeners: []\n", "; this looks like a configuration of Envoy, "),
+        ("{\"static_resources\": {}}", "; this looks like a configuration of Envoy, "),
+        ("\"{\\\"policies\\\": []}\"", "; this looks like JSON that was put into a text once more: "),
+        ("/etc/envoy/policy.json", "; this looks like the name of a file: "),
+        ("", "; the document is empty"),
+    ] {
+        let error = Envoy::validate(Scene::of(&host).policy(text)).await.unwrap_err();
+        let said = complaints(&error.log);
+        assert!(said.last().is_some_and(|line| line.contains(meant)), "{text:?} is told as {said:?}");
+    }
     let mut nothing = holdfast_tests::holdfast_filter(&holdfast_tests::wasm_module().unwrap(), &"".into());
     json_patch::merge(&mut nothing, &json!({"typed_config": {"config": {"configuration": null}}}));
     let error = Envoy::validate(Scene::of(&host).filter(nothing)).await.unwrap_err();

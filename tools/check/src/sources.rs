@@ -72,6 +72,9 @@ pub fn kind(at: &At<'_>) -> Kind {
     }
 }
 
+/// What a policy has and other things that have a name do not.
+const FEATURES: [&str; 6] = ["breaker", "concurrency", "throttle", "retry", "outlier", "fallback"];
+
 /// Everything of Holdfast's.
 #[derive(Debug, Default)]
 pub struct Sources<'a> {
@@ -100,21 +103,34 @@ pub fn sources<'a>(texts: &Texts, root: &At<'a>) -> Sources<'a> {
         }
         Kind::Other => {
             filters(root, &mut found.filters);
-            if found.filters.is_empty() {
+            // A text that holds one, and a policy without the list around it: the module's own reader says what is wrong.
+            let is_meant = root.node.text().is_some() && json;
+            if is_meant || (root.get("name").is_some() && FEATURES.iter().any(|feature| root.get(feature).is_some())) {
+                let form = if json { Form::Json } else { Form::Yaml };
+                found.documents.push(Source { at: root.clone(), form });
+            } else if found.filters.is_empty() {
                 held(root, &mut found.documents);
             }
             if found.filters.is_empty() && found.documents.is_empty() && json {
                 found.documents.push(Source { at: root.clone(), form: Form::Json });
             }
         }
-        _ => filters(root, &mut found.filters),
+        _ => {
+            filters(root, &mut found.filters);
+            // A configuration by itself, without the filter around it.
+            found.documents.extend(of_held(&Held::of(Some(root.clone()))));
+        }
     }
     found
 }
 
 /// The policy document of a filter, if it is one that can be read.
 pub fn of_filter<'a>(wasm: &Wasm<'a>) -> Option<Source<'a>> {
-    let (at, form) = match &wasm.configuration {
+    of_held(&wasm.configuration)
+}
+
+fn of_held<'a>(held: &Held<'a>) -> Option<Source<'a>> {
+    let (at, form) = match held {
         Held::Text(at) => (at.clone(), Form::Text),
         Held::Bytes(at, Some(bytes)) => (at.clone(), Form::Bytes(bytes.clone())),
         Held::Struct(at, _) => (at.clone(), Form::Struct),

@@ -46,7 +46,8 @@ impl<'a> Held<'a> {
         }
     }
 
-    fn of(any: Option<At<'a>>) -> Self {
+    /// What an `Any` holds.
+    pub fn of(any: Option<At<'a>>) -> Self {
         let Some(any) = any else { return Held::Nothing };
         let value = any.get("value");
         match (any.type_name(), value) {

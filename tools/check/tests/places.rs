@@ -77,6 +77,75 @@ fn what_breaks_json_has_its_place_in_the_file() {
 }
 
 #[test]
+fn a_struct_is_read_as_its_reader_reads_it() {
+    let structure = "type.googleapis.com/google.protobuf.Struct";
+    let value = "{policies: [{name: a, mode: off, breaker: {failure_rate: 140, min_requests: 1.5}}]}";
+    let text = format!("\n        \"@type\": {structure}\n        value: {value}");
+    let column = |key: &str| "        value: ".len() + value.find(key).unwrap() + 1;
+    let place = |key: &str| format!("ecds.yaml:13:{}: resource orders: policies[0]", column(key));
+    let word = "mode: must be one of enforce, shadow, off, was false; YAML may read off without quotes as false, write \"off\"";
+    assert_eq!(
+        errors(&[("ecds.yaml", &response(&text))]),
+        [
+            format!("{}.{word}", place("mode")),
+            format!("{}.breaker.failure_rate: must be within 0..=100, was 140", place("failure_rate")),
+            format!(
+                "{}.breaker.min_requests: must be a whole number within 1..=1000000, was \"1.5\"",
+                place("min_requests")
+            ),
+        ]
+    );
+
+    let json = json!({"resources": [{
+        "name": "orders", "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {"name": "holdfast", "failure_policy": "FAIL_RELOAD", "configuration": {
+                "@type": structure, "value": {"policies": [{"name": "a", "breaker": {"min_requests": 1.5}}]},
+            }},
+        },
+    }]});
+    let lines = errors(&[("ecds.json", &json.to_string())]);
+    assert!(
+        lines.first().unwrap().ends_with("min_requests: must be a whole number within 1..=1000000, was 1.5"),
+        "{lines:?}"
+    );
+
+    let empty = format!("{{\"@type\": {structure}, value: {{}}}}");
+    let lines = errors(&[("ecds.yaml", &response(&empty))]);
+    assert!(lines.first().unwrap().contains(": policies: is missing; must be a list of policies"), "{lines:?}");
+    let alone = format!("\"@type\": {structure}\nvalue:\n  policies: []\n");
+    let output = check(&[], &[("struct.yaml", &alone)]);
+    let told = "struct.yaml: valid, no policies, no warnings\n\nvalue, line 3:\nEvery request passes through.\n";
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), told);
+}
+
+#[test]
+fn what_was_probably_meant_is_told() {
+    for (name, text, meant) in [
+        ("policy.json", "policies:\n- name: a\n", "not valid JSON: expected value; this looks like YAML: "),
+        ("policy.json", "static_resources:\n  listeners: []\n", "; this looks like a configuration of Envoy, "),
+        ("policy.json", r#""{\"policies\": []}""#, "; this looks like JSON that was put into a text once more: "),
+        (
+            "policy.json",
+            "",
+            "policies: is missing; must be a list of policies, [] lets everything pass; the document is empty",
+        ),
+        ("policy.json", "/etc/envoy/policy.json", "; this looks like the name of a file: "),
+        ("policy.yaml", "name: a\nbreaker: {}\n", "; this looks like the inside of a document: "),
+    ] {
+        let lines = errors(&[(name, text)]);
+        assert!(lines.iter().any(|line| line.contains(meant)), "{text:?}: {lines:?}");
+    }
+    let yaml = format!("{{\"@type\": {STRING}, value: \"policies: []\"}}");
+    let lines = errors(&[("ecds.yaml", &response(&yaml))]);
+    assert!(
+        lines.first().unwrap().contains("document: not valid JSON: expected value; this looks like YAML: "),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn bytes_are_read_too() {
     // {"policies": [{"name": "A"}]}
     let bytes =

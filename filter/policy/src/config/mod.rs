@@ -15,6 +15,7 @@ mod fallback;
 mod header;
 pub mod json;
 mod matching;
+mod meant;
 mod mode;
 mod outcome;
 mod outlier;
@@ -87,9 +88,16 @@ pub(crate) fn tree(bytes: &[u8]) -> Option<Node> {
 
 fn document(bytes: &[u8], report: &mut Report) -> Result<Vec<Policy>, Reported> {
     let root = source::tree(bytes, report)?;
-    let fields = Item { path: WHOLE.to_owned(), node: &root }.object(keys!(DOCUMENT), report)?;
+    let document = Item { path: WHOLE.to_owned(), node: &root };
+    if !matches!(root, Node::Object(_)) {
+        let expected = format!("an object with the keys {}", keys!(DOCUMENT).accepted.join(", "));
+        return Err(document.mismatch_meant(&expected, meant::by_value(&root), report));
+    }
+    let fields = document.object(keys!(DOCUMENT), report)?;
     let Some(Item { node, .. }) = fields.get(POLICIES) else {
-        return Err(report.add(POLICIES, "is missing; must be a list of policies, [] lets everything pass"));
+        let meant = meant::by_value(&root);
+        let problem = format!("is missing; must be a list of policies, [] lets everything pass{meant}");
+        return Err(report.add(POLICIES, problem));
     };
     let policies = Item { path: POLICIES.to_owned(), node };
     let items = policies.list("a list of policies", report)?;

@@ -43,7 +43,12 @@ pub(super) struct Keys {
 impl<'a> Item<'a> {
     /// Reports that the value is of the wrong type or no word at all for what is `expected`.
     pub(super) fn mismatch(&self, expected: &str, report: &mut Report) -> Reported {
-        report.add(&self.path, format!("must be {expected}, was {}", described(self.node)))
+        self.mismatch_meant(expected, "", report)
+    }
+
+    /// The same with what was probably meant.
+    pub(super) fn mismatch_meant(&self, expected: &str, meant: &str, report: &mut Report) -> Reported {
+        report.add(&self.path, format!("must be {expected}, was {}{meant}", described(self.node)))
     }
 
     /// Reports what is wrong with a value of the right type.

@@ -2,7 +2,7 @@
 
 use super::error::{Report, Reported};
 use super::json::{self, Node};
-use super::{WHOLE, structure};
+use super::{WHOLE, meant, structure};
 
 /// The tree that the bytes hold: a JSON text, or a `google.protobuf.Struct`.
 pub(super) fn tree(bytes: &[u8], report: &mut Report) -> Result<Node, Reported> {
@@ -19,7 +19,12 @@ pub(super) fn tree(bytes: &[u8], report: &mut Report) -> Result<Node, Reported> 
         return structure::read(bytes, report);
     }
     Node::parse(text).map_err(|error| {
+        let meant = meant::by_text(text);
+        // What begins as JSON is a text with a mistake in it.
+        if !text.trim_ascii_start().starts_with(b"{") && !structure::is_text(text) {
+            return report.add(WHOLE, format!("neither a text nor a google.protobuf.Struct{meant}"));
+        }
         let (line, column, cause) = (error.line(), error.column(), json::cause(&error));
-        report.add(WHOLE, format!("not valid JSON at line {line}, column {column}: {cause}"))
+        report.add(WHOLE, format!("not valid JSON at line {line}, column {column}: {cause}{meant}"))
     })
 }

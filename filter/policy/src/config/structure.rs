@@ -27,8 +27,13 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Whether bytes can only be meant as a Struct, or as another message: they begin as one, and are no text.
 pub(super) fn is_meant(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&FIELDS) && !is_text(bytes)
+}
+
+/// Whether bytes are UTF-8, without any control character that no text has.
+pub(super) fn is_text(bytes: &[u8]) -> bool {
     let is_text = |text: &str| !text.contains(|char: char| char.is_control() && !matches!(char, '\t' | '\n' | '\r'));
-    bytes.first() == Some(&FIELDS) && !core::str::from_utf8(bytes).is_ok_and(is_text)
+    core::str::from_utf8(bytes).is_ok_and(is_text)
 }
 
 /// The tree that a Struct's bytes hold. Keys are in the order of the alphabet: a Struct has none.

@@ -82,7 +82,8 @@ fn what_is_no_document_is_refused_with_what_it_should_be() {
     assert_eq!(wrong(" \n"), "document: must be a JSON object {\"policies\": [...]}, was empty");
     assert_eq!(wrong(""), wrong("{}"), "no bytes are an empty google.protobuf.Struct too");
     assert_eq!(wrong("[1]"), "document: must be an object with the keys policies, was a list");
-    assert_eq!(wrong("{}"), "policies: is missing; must be a list of policies, [] lets everything pass");
+    let missing = "policies: is missing; must be a list of policies, [] lets everything pass; the document is empty";
+    assert_eq!(wrong("{}"), missing);
     assert_eq!(wrong(r#"{"policies": {}}"#), "policies: must be a list of policies, was an object");
     assert_eq!(wrong(r#"{"policies": [7]}"#).lines().count(), 1);
 }
@@ -140,7 +141,7 @@ fn a_syntax_error_has_its_line_and_column() {
         wrong("{\n  \"policies\": [\n    {name: 1}\n  ]\n}"),
         "document: not valid JSON at line 3, column 6: key must be a string"
     );
-    assert_eq!(wrong("policies: []"), "document: not valid JSON at line 1, column 1: expected value");
+    assert_eq!(wrong("policy"), "document: not valid JSON at line 1, column 1: expected value");
 }
 
 #[test]

@@ -50,7 +50,8 @@ impl Report {
         for one in read {
             let Some(document) = &one.document else { continue };
             if !one.path.is_empty() {
-                let _ = writeln!(out, "\n{}, line {}:", one.label, one.at.line);
+                let within = if one.label.is_empty() { &one.path } else { &one.label };
+                let _ = writeln!(out, "\n{within}, line {}:", one.at.line);
             }
             out.push_str(&summary(document));
         }

@@ -146,6 +146,26 @@ impl Glob {
         live.last() == Some(&true)
     }
 
+    /// Whether every text that `other` matches is matched by this one as well, as far as their stars tell: a star of `other` is taken
+    /// for a letter that only a star of this one's stands for. Both are globs of the same field.
+    pub fn covers(&self, other: &Glob) -> bool {
+        let mut live = vec![false; self.tokens.len() + 1];
+        self.reach(&mut live, 0);
+        for letter in &other.tokens {
+            let mut next = vec![false; self.tokens.len() + 1];
+            for (place, token) in self.tokens.iter().enumerate().filter(|(place, _)| live.get(*place) == Some(&true)) {
+                match (token, letter) {
+                    (Token::Byte(want), Token::Byte(byte)) if want == byte => self.reach(&mut next, place + 1),
+                    (Token::Within, Token::Byte(byte)) if Some(*byte) != self.separator => self.reach(&mut next, place),
+                    (Token::Within, Token::Within) | (Token::Across, _) => self.reach(&mut next, place),
+                    _ => {}
+                }
+            }
+            live = next;
+        }
+        live.last() == Some(&true)
+    }
+
     /// Marks a place, and those behind it that stars, which may stand for nothing, lead on to.
     fn reach(&self, live: &mut [bool], mut place: usize) {
         while let Some(mark) = live.get_mut(place) {
@@ -189,6 +209,43 @@ mod tests {
         assert!(!path("**a*b", "/aa/aX/b"));
     }
 
+    /// Every word of these letters that is not longer.
+    fn words(letters: &[u8], longest: u32) -> Vec<Vec<u8>> {
+        let count = letters.len();
+        (0..=longest)
+            .flat_map(|len| (0..count.pow(len)).map(move |number| (number, len)))
+            .map(|(number, len)| (0..len).map(|at| letters[number / count.pow(at) % count]).collect())
+            .collect()
+    }
+
+    #[test]
+    fn a_glob_that_covers_another_matches_whatever_that_does() {
+        let texts = words(b"a/", 5);
+        let globs: Vec<Glob> = words(b"a/*", 4)
+            .iter()
+            .filter_map(|glob| Glob::new(core::str::from_utf8(glob).unwrap(), Some(b'/')).ok())
+            .collect();
+        let matched: Vec<Vec<bool>> =
+            globs.iter().map(|glob| texts.iter().map(|text| glob.matches(text)).collect()).collect();
+        for (one, of_one) in globs.iter().zip(&matched) {
+            assert!(one.covers(one), "{}", one.as_str());
+            for (other, of_other) in globs.iter().zip(&matched) {
+                if one.covers(other) {
+                    let all = of_other.iter().zip(of_one).all(|(other, one)| *one || !other);
+                    assert!(all, "{} does not cover {}", one.as_str(), other.as_str());
+                } else if other.is_literal() {
+                    assert!(!one.matches(other.as_str().as_bytes()), "{} covers {}", one.as_str(), other.as_str());
+                }
+            }
+        }
+        let covers = |one: &str, other: &str| {
+            let glob = |text: &str| Glob::new(text, Some(b'/')).unwrap();
+            glob(one).covers(&glob(other))
+        };
+        assert!(covers("/api/**", "/api/v1/*") && covers("**", "/a*b") && covers("/a*", "/ab*c"));
+        assert!(!covers("/api/*", "/api/**") && !covers("/api/v1/**", "/api/**") && !covers("/a*", "/b*"));
+    }
+
     /// Against the plain definition, tried out recursively.
     #[test]
     fn it_matches_what_its_definition_says() {
@@ -203,13 +260,6 @@ mod tests {
                 [byte, rest @ ..] => text.first() == Some(byte) && plain(rest, &text[1..]),
             }
         }
-        let words = |letters: &[u8], longest: u32| -> Vec<Vec<u8>> {
-            let count = letters.len();
-            (0..=longest)
-                .flat_map(|len| (0..count.pow(len)).map(move |number| (number, len)))
-                .map(|(number, len)| (0..len).map(|at| letters[number / count.pow(at) % count]).collect())
-                .collect()
-        };
         let texts = words(b"a/b", 5);
         for glob in words(b"a/*", 5) {
             let Ok(compiled) = Glob::new(core::str::from_utf8(&glob).unwrap(), Some(b'/')) else { continue };

@@ -34,6 +34,8 @@ pub struct Unit<'a> {
     pub filters: Vec<Wasm<'a>>,
     /// The module in resources that become filters.
     pub plugins: Vec<Plugin<'a>>,
+    /// Files that are policy documents, and can only be meant for this Envoy: it is the only one that is given.
+    pub companions: Vec<usize>,
 }
 
 /// What is known of a unit, and what was found.

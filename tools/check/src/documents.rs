@@ -99,6 +99,9 @@ pub fn check<'a>(texts: &Texts, source: Source<'a>, findings: &mut Vec<Finding>)
     let parsed = if form == Form::Struct { config::parse_struct_json(&text) } else { config::parse(&text) };
     match parsed {
         Ok(document) => {
+            if form == Form::Struct && reader == Reader::Envoy {
+                numbers_in_bodies(texts, &checked, findings);
+            }
             for warning in warnings(&document) {
                 let (path, problem) = (warning.path, warning.problem);
                 findings.push(checked.finding(texts, &rules::POLICY_DOUBTFUL, &path, problem));
@@ -161,6 +164,33 @@ pub fn characters(text: &[u8], at: Position) -> Position {
         }
         // The end is where the last line ends.
         None => Position { line: lines.len(), column: lines.last().map_or(0, |line| line.chars().count()) + 1 },
+    }
+}
+
+/// Numbers in bodies that Envoy's reader of YAML makes texts of: where a key is a number the module takes them for one, in a body
+/// they are sent as texts.
+fn numbers_in_bodies(texts: &Texts, checked: &Checked<'_>, findings: &mut Vec<Finding>) {
+    fn walk<'n>(node: &'n Node, found: &mut Vec<&'n Node>) {
+        let read = Reader::Envoy.scalar(node).is_some_and(|value| value.is_string());
+        if read && node.value().is_number() {
+            found.push(node);
+        }
+        node.entries().iter().for_each(|(_, value)| walk(value, found));
+        node.items().iter().for_each(|item| walk(item, found));
+    }
+    for (policy, node) in checked.at.node.get("policies").map(Node::items).unwrap_or_default().iter().enumerate() {
+        for (entry, node) in node.get("fallback").map(Node::items).unwrap_or_default().iter().enumerate() {
+            let mut found = Vec::new();
+            node.at(&["respond", "body"]).into_iter().for_each(|body| walk(body, &mut found));
+            for number in found {
+                let text = number.text().unwrap_or_default();
+                let problem = format!("{text} is sent as a text: Envoy's reader of YAML makes one of it in a Struct");
+                let path = format!("policies[{policy}].fallback[{entry}].respond.body");
+                let mut finding = checked.finding(texts, &rules::POLICY_DOUBTFUL, &path, problem);
+                finding.at = Some(texts.place(checked.at.text, number.start));
+                findings.push(finding);
+            }
+        }
     }
 }
 

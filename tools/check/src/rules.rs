@@ -144,8 +144,18 @@ rules! {
         "`per_try_timeout` is not below the route's `timeout`, 15 s unless set: Envoy ignores it",
         "raise the route's `timeout`, or give the policy a `retry.timeout`";
 
+    SLOW_AFTER = "slow-after", Warning,
+        "`slow_after` of a policy with a `slow_rate` is longer than the route's `timeout`, 15 s unless set: no answer is ever slow",
+        "lower `slow_after`, or raise the route's `timeout`";
+
     MATCH_CLUSTER = "match-cluster", Warning,
         "a name in `match.cluster` matches no cluster of the configuration", "name a cluster that is there";
+    MATCH_HIDDEN = "match-hidden", Warning,
+        "a policy never governs: a request seat before its own in the chain has one that matches all its requests",
+        "put the seat with the narrower `match` first";
+    MATCH_EVERYTHING = "match-everything", Warning,
+        "the first policy has no `match`: it governs every cluster that the listener's routes lead to, and there are several",
+        "name the clusters in `match.cluster`; `[\"*\"]` says that all are meant";
     MATCH_ROUTE = "match-route", Warning,
         "a name in `match.route` matches no route of the listeners that the policy is for", "name a route that is there";
     DISCOVER_CLUSTER = "discover-cluster", Error,

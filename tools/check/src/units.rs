@@ -58,6 +58,9 @@ impl<'a> Units<'a> {
                 unit.roots.extend(resources.roots.iter().cloned());
                 unit.filters.extend(resources.filters.iter().cloned());
             }
+            if let [only] = self.bootstraps.as_mut_slice() {
+                only.companions.clone_from(&self.alone);
+            }
         }
         let filters = self.all().flat_map(|unit| &unit.filters);
         filters.filter_map(|wasm| Some((wasm.extension?, wasm.clone()))).collect()

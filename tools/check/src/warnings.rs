@@ -1,14 +1,17 @@
 //! What is legal and yet most likely not what was meant.
 
+mod hidden;
 mod outlier;
+pub mod slow;
 mod spelling;
+
+pub use hidden::hides;
 
 use holdfast_policy::config::{defaults, duration};
 use holdfast_policy::document::{
-    BreakerControl, Document, FallbackKind, GrpcSet, Match, Mode, Policy, Reason, ReasonSet, Retry, RetryWord,
-    StatusSet, WordSet,
+    BreakerControl, Document, FallbackKind, GrpcSet, Mode, Policy, Reason, ReasonSet, Retry, RetryWord, StatusSet,
+    WordSet,
 };
-use holdfast_policy::glob::Glob;
 
 /// Something legal that most likely was not meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,32 +39,10 @@ pub fn warnings(document: &Document) -> Vec<Warning> {
     found
 }
 
-/// How `earlier` leaves nothing for `later`, if it does.
-fn hides(earlier: &Policy, later: &Policy) -> Option<&'static str> {
-    if everything(&earlier.matches) {
-        Some("comes first and matches every request")
-    } else if earlier.matches == later.matches {
-        Some("comes first and matches the same ones")
-    } else {
-        None
-    }
-}
-
-fn everything(matches: &Match) -> bool {
-    // A header has to be there, so that any condition on one leaves something out.
-    let Match { cluster, route, authority, path, method, headers } = matches;
-    let any = |globs: &[Glob], all: &[&str]| globs.is_empty() || globs.iter().any(|glob| all.contains(&glob.as_str()));
-    any(cluster, &["*", "**"])
-        && any(route, &["*", "**"])
-        && any(method, &["*", "**"])
-        && any(authority, &["**"])
-        && any(path, &["**", "/**"])
-        && headers.is_empty()
-}
-
 /// Warnings about one policy: the rest of the path and the problem.
 fn about(policy: &Policy) -> Vec<(String, String)> {
     let mut found = spelling::about(policy);
+    found.extend(slow::about(policy));
     let mut warn = |key: &str, problem: &str| found.push((key.to_owned(), problem.to_owned()));
 
     for (index, glob) in policy.matches.path.iter().enumerate() {

@@ -68,12 +68,17 @@ fn a_suspicious_document_is_valid_with_warnings() {
 #[test]
 fn what_was_most_likely_written_for_another_tool_is_a_warning() {
     let text = br#"{"policies": [{"name": "a", "match": {"cluster": ["^orders-.+$"], "path": ["/api/.*", "/v1/**"]},
-        "breaker": {"failure_rate": 0.5}, "retry": {"budget": {"ratio": 0.2}}, "outlier": {"max_ejected": 1}}]}"#;
+        "breaker": {"failure_rate": 0.5}, "retry": {"budget": {"ratio": 0.2}},
+        "outlier": {"max_ejected": 1, "failure_rate": {"threshold": 0.85}}}]}"#;
     let run = run(&["-"], text);
     assert_eq!(run.code, Some(0));
     for (at, line) in [
         ("2:21", "policies[0].breaker.failure_rate: is 0.5 of 100 percent: if a ratio of 0.5 is meant, write 50"),
         ("2:64", "policies[0].retry.budget.ratio: is 0.2 of 100 percent: if a ratio of 0.2 is meant, write 20"),
+        (
+            "3:56",
+            "policies[0].outlier.failure_rate.threshold: is 0.85 of 100 percent: if a ratio of 0.85 is meant, write 85",
+        ),
         (
             "1:51",
             "policies[0].match.cluster[0]: \"^orders-.+$\" looks like a regular expression: in a glob only * and ** are special",
@@ -86,7 +91,62 @@ fn what_was_most_likely_written_for_another_tool_is_a_warning() {
         let expected = format!("standard input:{at}: warning: {line}");
         assert!(run.stdout.lines().any(|found| found == expected), "{expected}: {}", run.stdout);
     }
-    assert_eq!(run.stdout.matches("warning: ").count(), 4, "{}", run.stdout);
+    assert_eq!(run.stdout.matches("warning: ").count(), 5, "{}", run.stdout);
+}
+
+#[test]
+fn a_policy_that_an_earlier_one_hides_is_a_warning() {
+    let check = |earlier: &str, later: &str| {
+        let policies = [("a", earlier), ("b", later)]
+            .map(|(name, matches)| format!(r#"{{"name": "{name}", "match": {{{matches}}}, "breaker": {{}}}}"#));
+        run(&["-"], format!(r#"{{"policies": [{}]}}"#, policies.join(",")).as_bytes()).stdout
+    };
+    let warning = "policies[1]: can never govern a request: policies[0] comes first and matches all that this one does";
+    for (earlier, later) in [
+        (r#""cluster": "orders*""#, r#""cluster": ["orders-eu", "orders"]"#),
+        (r#""path": "/api/**""#, r#""path": "/api/v1/*", "method": "GET""#),
+        (r#""authority": ["*.shop.test", "shop.test"]"#, r#""authority": "a.SHOP.test""#),
+        (r#""path": "/**", "header": {"x-a": "*"}"#, r#""header": {"x-a": "b", "x-c": "d"}"#),
+    ] {
+        let told = check(earlier, later);
+        assert!(told.contains(warning), "{earlier} then {later}: {told}");
+    }
+    for (earlier, later) in [
+        (r#""cluster": "orders*""#, r#""cluster": ["orders", "billing"]"#),
+        (r#""path": "/api/*""#, r#""path": "/api/**""#),
+        (r#""cluster": "orders", "method": "GET""#, r#""cluster": "orders""#),
+        (r#""cluster": "orders""#, r#""path": "/a""#),
+        (r#""header": {"x-a": "b"}"#, r#""header": {"x-a": "*"}"#),
+    ] {
+        let told = check(earlier, later);
+        assert!(!told.contains("can never govern"), "{earlier} then {later}: {told}");
+    }
+}
+
+#[test]
+fn a_slow_rate_without_traffic_to_judge_is_a_warning() {
+    let check = |keys: &str| {
+        let text = format!(r#"{{"policies": [{{"name": "a", {keys}}}]}}"#);
+        run(&["-"], text.as_bytes()).stdout
+    };
+    let late = check(
+        r#""outcome": {"slow_after": "3s"}, "breaker": {"slow_rate": 50}, "retry": {"timeout": "2s", "max_retries": 1}"#,
+    );
+    let told = "policies[0].outcome.slow_after: 3s is longer than retry.timeout, 2s: no answer is ever slow, and slow_rate \
+                judges nothing";
+    assert!(late.contains(told), "{late}");
+    let limited = |limit: u32| {
+        check(&format!(
+            r#""outcome": {{"slow_after": "5s"}}, "breaker": {{"slow_rate": 50}}, "concurrency": {{"max_requests": {limit}}}"#
+        ))
+    };
+    // Three slow ones end in 10 seconds for each request in flight, and they are half of all.
+    let told = "policies[0].breaker.slow_rate: has too few to judge: of 3 requests in flight (concurrency) at most 18 end in \
+                10s when so many are slow, and min_requests is 20";
+    assert!(limited(3).contains(told), "{}", limited(3));
+    assert!(limited(4).contains("no warnings"), "{}", limited(4));
+    let in_time = check(r#""outcome": {"slow_after": "2s"}, "breaker": {"slow_rate": 50}, "retry": {"timeout": "2s"}"#);
+    assert!(in_time.contains("no warnings"), "{in_time}");
 }
 
 #[test]

@@ -111,6 +111,18 @@ fn a_struct_is_read_as_its_reader_reads_it() {
         "{lines:?}"
     );
 
+    let body =
+        "{policies: [{name: a, fallback: [{on: [failure], respond: {status: 200, body: {a: [7, 2.5, '2.5']}}}]}]}";
+    let text = response(&format!("\n        \"@type\": {structure}\n        value: {body}"));
+    let output = String::from_utf8(check(&[], &[("ecds.yaml", &text)]).stdout).unwrap();
+    let column = "        value: ".len() + body.find("2.5").unwrap() + 1;
+    let warning = format!(
+        "ecds.yaml:13:{column}: warning: resource orders: policies[0].fallback[0].respond.body: 2.5 is sent as a text: Envoy's \
+         reader of YAML makes one of it in a Struct"
+    );
+    let warnings: Vec<&str> = output.lines().filter(|line| line.contains(": warning: ")).collect();
+    assert_eq!(warnings, [warning]);
+
     let empty = format!("{{\"@type\": {structure}, value: {{}}}}");
     let lines = errors(&[("ecds.yaml", &response(&empty))]);
     assert!(lines.first().unwrap().contains(": policies: is missing; must be a list of policies"), "{lines:?}");
@@ -143,6 +155,24 @@ fn what_was_probably_meant_is_told() {
         lines.first().unwrap().contains("document: not valid JSON: expected value; this looks like YAML: "),
         "{lines:?}"
     );
+}
+
+#[test]
+fn a_policy_by_itself_is_held_against_the_one_envoy_that_is_given() {
+    let base = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rules/base.yaml")).unwrap();
+    let policy = r#"{"policies": [{"name": "a", "match": {"cluster": ["orders", "oders"]}, "breaker": {}}]}"#;
+    let told = |files: &[(&str, &str)]| String::from_utf8(check(&[], files).stdout).unwrap();
+    let warning = "policy.json:1:61: warning: policies[0].match.cluster[1]: \"oders\" matches none of the clusters orders; \
+                   name a cluster that is there [match-cluster]";
+    let with_envoy = told(&[("policy.json", policy), ("envoy.yaml", &base)]);
+    assert!(with_envoy.lines().any(|line| line == warning), "{with_envoy}");
+    let alone = told(&[("policy.json", policy)]);
+    assert!(alone.contains("no warnings"), "{alone}");
+    let two = told(&[("policy.json", policy), ("envoy.yaml", &base), ("other.yaml", &base)]);
+    assert!(!two.contains("match-cluster"), "it may be meant for either: {two}");
+    let more = base.replace("admin:", "dynamic_resources: {cds_config: {ads: {}}}\nadmin:");
+    let more = told(&[("policy.json", policy), ("envoy.yaml", &more)]);
+    assert!(!more.contains("match-cluster"), "there may be other clusters: {more}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{Assembly, makes_retries};
 use crate::rules;
 use crate::rules::Rule;
 use crate::texts::At;
+use crate::warnings::slow;
 
 /// Envoy's `connect_timeout` unless it is set. Source: Envoy, `config.cluster.v3.Cluster`.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -39,11 +40,20 @@ impl<'a> Assembly<'a, '_> {
                     shorter(format!("retry.timeout of policy {}", policy.name), time);
                     continue;
                 }
+                let slow_after = slow::watches(policy).and(policy.outcome.slow_after);
                 for (_, action) in routes.clone() {
                     let at = action.get("timeout").unwrap_or_else(|| action.clone());
                     let whole = timeout(action);
                     if let Some(whole) = whole {
                         shorter("the route's timeout".to_owned(), whole);
+                    }
+                    if let Some((slow, whole)) = slow_after.zip(whole).filter(|(slow, whole)| slow > whole) {
+                        let (slow, whole) = (duration::text(slow), duration::text(whole));
+                        let problem = format!(
+                            "slow_after of policy {}, {slow}, is longer than the route's timeout, {whole}",
+                            policy.name
+                        );
+                        found.push((&rules::SLOW_AFTER, at.clone(), problem));
                     }
                     let one = times.and_then(|retry| retry.per_try_timeout);
                     if let Some((one, whole)) = one.zip(whole).filter(|(one, whole)| one >= whole) {

@@ -31,6 +31,7 @@ fn percentages(policy: &Policy) -> Vec<(&'static str, Percent)> {
     if let Some(breaker) = &policy.breaker {
         found.push((".breaker.failure_rate", breaker.failure_rate));
         found.push((".breaker.slow_rate", breaker.slow_rate));
+        found.push((".breaker.open_jitter", breaker.open_jitter));
     }
     if let Some(throttle) = &policy.throttle {
         found.push((".throttle.success_rate", throttle.success_rate));
@@ -42,6 +43,8 @@ fn percentages(policy: &Policy) -> Vec<(&'static str, Percent)> {
     if let Some(outlier) = &policy.outlier {
         found.push((".outlier.max_ejected", outlier.max_ejected));
         found.push((".outlier.panic_threshold", outlier.panic_threshold));
+        found.push((".outlier.ejection_jitter", outlier.ejection_jitter));
+        found.extend(outlier.failure_rate.map(|rate| (".outlier.failure_rate.threshold", rate.threshold)));
     }
     found
 }

@@ -248,7 +248,8 @@ fn slow_from(rules: &Outlier, cause: &EjectionCause) -> Option<Duration> {
     match (cause, rules.latency) {
         (EjectionCause::Latency { peers, .. }, Some(latency)) => {
             let limit = nanos(*peers).saturating_mul(100 + u64::from(latency.deviation)) / 100;
-            Some(Duration::from_nanos(limit).max(latency.floor))
+            // No limit is no limit: a record keeps none of zero.
+            Some(Duration::from_nanos(limit).max(latency.floor)).filter(|limit| !limit.is_zero())
         }
         _ => None,
     }

@@ -54,6 +54,15 @@ fn lines(table: &HostTable) -> usize {
     table.events.list.len()
 }
 
+#[test]
+fn a_limit_of_no_time_at_all_is_no_limit_and_so_it_is_stored() {
+    let rules = rules(r#","latency":{"floor":"0s"}"#);
+    let (mut table, ids) = table(5);
+    let cause = EjectionCause::Latency { own: Duration::from_nanos(1), peers: Duration::ZERO, hosts: 4 };
+    assert_eq!(table.eject(&rules, ids[0], cause, t(0), 0), Ejection::Ejected);
+    assert_eq!(HostTable::decode(&table.encode(7), 7), Some(table));
+}
+
 // How many may be out
 
 #[test]

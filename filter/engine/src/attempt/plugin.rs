@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::hedges::Hedges;
 use super::passed::PassedAttempts;
 use super::policy::AttemptPolicy;
-use crate::base::time::{Timestamp, millis};
+use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::host::RootHost;
 use crate::seats::retry_context::RetryContext;
@@ -178,11 +178,7 @@ impl<W> SeatPlugin<W> {
     fn arm(&self, now: Timestamp) {
         let waiters = self.waiting.try_borrow().ok().and_then(|waiting| waiting.iter().map(|waiter| waiter.due).min());
         let next = [waiters, self.flush_due.get()].into_iter().flatten().min();
-        let period = next.map_or(0, |due| {
-            let left = due.since(now);
-            let millis = millis(left).saturating_add((left.subsec_nanos() % 1_000_000 > 0).into());
-            u32::try_from(millis.clamp(1, 1000)).unwrap_or(1000)
-        });
+        let period = next.map_or(0, |due| u32::try_from(millis_up(due.since(now)).clamp(1, 1000)).unwrap_or(1000));
         // A tick repeats, and begins anew when it is set.
         if period > 0 || self.tick.get() > 0 {
             let every = Duration::from_millis(period.into());

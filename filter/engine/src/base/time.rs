@@ -61,6 +61,11 @@ pub fn millis(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis().into())
 }
 
+/// A duration in whole milliseconds, rounded up: a tick that comes early finds nothing to do.
+pub fn millis_up(duration: Duration) -> u64 {
+    millis(duration).saturating_add((!duration.subsec_nanos().is_multiple_of(1_000_000)).into())
+}
+
 /// A duration in nanoseconds, saturating at `u64::MAX` (584 years).
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

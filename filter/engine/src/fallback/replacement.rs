@@ -5,8 +5,9 @@
 //! most. It is then let go, rewritten. What is not complete by then is answered by a reply, which costs the host's stream.
 //! A long body does not fit where it would be held back, so it passes at once: see [`HELD_AT_MOST`].
 //!
-//! Whether a held answer is complete is asked of the host as soon as what it has received is dealt with, and then at ticks. Where the plugin has `allow_on_headers_stop_iteration`, its
-//! body comes by while its headers are held, and it is let go with its last piece.
+//! Whether a held answer is complete is asked of the host as soon as what it has received is dealt with, and then at ticks. Where
+//! the plugin has `allow_on_headers_stop_iteration`, its body comes by while its headers are held, and it is let go with its last
+//! piece.
 
 use core::cell::Cell;
 use core::time::Duration;

@@ -37,6 +37,17 @@ pub struct GrpcStatus {
     pub code: u8,
 }
 
+impl GrpcStatus {
+    /// The headers that say it.
+    pub(super) fn headers(self, message: String) -> [(&'static str, String); 3] {
+        [
+            ("content-type", self.dialect.content_type().to_owned()),
+            ("grpc-status", self.code.to_string()),
+            ("grpc-message", message),
+        ]
+    }
+}
+
 impl Reply {
     /// Whether a response of its status never has a body. Source: RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
     pub(super) fn has_bare_status(&self) -> bool {
@@ -55,12 +66,7 @@ impl Reply {
     pub(super) fn into_headers(mut self, status: GrpcStatus) -> Self {
         let message = String::from_utf8_lossy(&core::mem::take(&mut self.body)).into_owned();
         self.headers.retain(|(name, _)| name != "content-type" && !name.starts_with("grpc-"));
-        let own = [
-            ("content-type", status.dialect.content_type().to_owned()),
-            ("grpc-status", status.code.to_string()),
-            ("grpc-message", message),
-        ];
-        self.headers.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        self.headers.extend(status.headers(message).map(|(name, value)| (name.to_owned(), value)));
         self.status = 200;
         self.grpc = None;
         self

@@ -65,9 +65,9 @@ pub(super) fn rewrite(host: &dyn Host, serialized: &[u8], reply: &Reply, has_bod
 pub(super) fn speak_grpc(host: &dyn Host, status: GrpcStatus, message: &[u8]) {
     let set = |name: &str, value: &str| host.set_header(Headers::Response, name, value);
     set(":status", "200");
-    set("content-type", status.dialect.content_type());
-    set("grpc-status", &status.code.to_string());
-    set("grpc-message", from_utf8(message).unwrap_or_default());
+    for (name, value) in status.headers(String::from_utf8_lossy(message).into_owned()) {
+        set(name, &value);
+    }
 }
 
 /// Removes all headers of a map.

@@ -13,7 +13,7 @@ use super::calls::Call;
 use super::effect::RequestEffect;
 use super::held::{HeldAnswer, HeldAnswers};
 use super::policy::RequestPolicy;
-use crate::base::time::{Timestamp, millis};
+use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::fallback::{Replacement, ReplacementEffect};
@@ -369,10 +369,9 @@ impl RequestPlugin {
     }
 }
 
-/// As the host counts time between ticks: up, for one that comes early finds nothing to do, and at least one.
+/// As the host counts time between ticks: at least a millisecond.
 fn whole_millis(duration: Duration) -> Duration {
-    let up = u64::from(!duration.subsec_nanos().is_multiple_of(1_000_000));
-    Duration::from_millis(millis(duration).saturating_add(up).max(1))
+    Duration::from_millis(millis_up(duration).max(1))
 }
 
 /// Makes a request of our own for a policy, and gives its name.

@@ -1,7 +1,7 @@
 //! The policy document: bytes to a [`Document`].
 //!
-//! Three steps: the bytes, a JSON text or a `google.protobuf.Struct`, become a tree that keeps what was written (`source`); a cursor walks it and reports what does
-//! not fit (`reader`); each block of the document compiles itself with that cursor, one file per block. Which keys a block
+//! Three steps: the bytes, a JSON text or a `google.protobuf.Struct`, become a tree that keeps what was written (`source`); a cursor
+//! walks it and reports what does not fit (`reader`); each block of the document compiles itself with that cursor, one file per block. Which keys a block
 //! has, which values they take and what holds without them stands in a [`table`], one file per block as well. Nothing stops
 //! at the first error: an operator sees all of them at once, each with its JSON path, the value found and what is
 //! accepted. No bytes can make this panic.

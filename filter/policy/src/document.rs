@@ -150,8 +150,26 @@ pub struct OutcomeRules {
     pub ignore_status: StatusSet,
     /// gRPC statuses that are neither success nor failure.
     pub ignore_grpc: GrpcSet,
+    /// Response headers, names in lower case, that make a response a failure where one of their values matches.
+    pub failure_headers: Vec<(String, Glob)>,
+    /// Response headers that make a response neither success nor failure, likewise.
+    pub ignore_headers: Vec<(String, Glob)>,
+    /// Whether a response that the host breaks off after its headers is a failure; otherwise it counts as its headers say.
+    pub failure_broken: bool,
     /// A request that takes at least this long is slow.
     pub slow_after: Option<Duration>,
+    /// What a client that leaves before the response stands for.
+    pub client_gone: ClientGone,
+}
+
+/// What a client that leaves before the response stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ClientGone {
+    /// A time-out when its own deadline has passed, a slow response after `slow_after`, else nothing.
+    #[default]
+    Auto,
+    /// Nothing.
+    Ignore,
 }
 
 /// A set of HTTP statuses 100..=599.

@@ -6,8 +6,8 @@ use super::table::{
 };
 use super::{outlier, retry};
 use crate::document::{
-    Backoff, Breaker, BreakerControl, Budget, Jitter, Mode, OutcomeRules, Outlier, Retry, RetryAfter, RetryOn, Scope,
-    StatusSet, Window,
+    Backoff, Breaker, BreakerControl, Budget, ClientGone, Jitter, Mode, OutcomeRules, Outlier, Retry, RetryAfter,
+    RetryOn, Scope, StatusSet, Window,
 };
 
 /// State per cluster.
@@ -23,7 +23,11 @@ pub fn outcome() -> OutcomeRules {
         failure_local: key!(FAILURE.boolean("local")).default,
         ignore_status: status_set(key!(IGNORE.statuses("status")).default),
         ignore_grpc: grpc_set(key!(IGNORE.strings("grpc_status")).default),
+        failure_headers: Vec::new(),
+        ignore_headers: Vec::new(),
+        failure_broken: true,
         slow_after: None,
+        client_gone: ClientGone::Auto,
     }
 }
 

@@ -6,7 +6,7 @@ use super::error::{Report, Reported, gather};
 use super::json::Node;
 use super::reader::{Fields, Item, within};
 use super::table::{self, Entry, FAILURE, IGNORE, OUTCOME, key, keys};
-use crate::document::{GRPC_STATUS_NAMES, GrpcSet, OutcomeRules, StatusSet};
+use crate::document::{ClientGone, GRPC_STATUS_NAMES, GrpcSet, OutcomeRules, StatusSet};
 
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules, Reported> {
     let fields = item.object(keys!(OUTCOME), report)?;
@@ -21,7 +21,11 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules,
         failure_local,
         ignore_status,
         ignore_grpc,
+        failure_headers: Vec::new(),
+        ignore_headers: Vec::new(),
+        failure_broken: true,
         slow_after: slow_after?,
+        client_gone: ClientGone::Auto,
     })
 }
 

@@ -205,7 +205,7 @@ impl Scene {
         if let Some(host) = self.hosts.get(self.next_host) {
             self.host.attempt(number, host);
         }
-        AttemptState::on_request_headers(&self.seat, &mut self.store, &*self.host, STREAM)
+        AttemptState::on_request_headers(&self.seat, &mut self.store, &*self.host, STREAM, true)
     }
 
     /// The attempt is answered, and over.

@@ -61,10 +61,25 @@ impl Context for AttemptFilter {}
 
 impl HttpContext for AttemptFilter {
     /// The request's headers are about to leave for the host.
-    fn on_http_request_headers(&mut self, _headers: usize, _ended: bool) -> Action {
-        let (state, effect) = AttemptState::on_request_headers(&self.plugin, &mut self.shared, &WasmHost, self.context);
+    fn on_http_request_headers(&mut self, _headers: usize, ended: bool) -> Action {
+        let (state, effect) =
+            AttemptState::on_request_headers(&self.plugin, &mut self.shared, &WasmHost, self.context, ended);
         self.state = state;
         act(effect)
+    }
+
+    /// A piece of the request's body is about to leave for the host.
+    fn on_http_request_body(&mut self, _size: usize, ended: bool) -> Action {
+        if ended {
+            self.state.on_request_end(&WasmHost);
+        }
+        Action::Continue
+    }
+
+    /// The request's trailers are about to leave for the host.
+    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
+        self.state.on_request_end(&WasmHost);
+        Action::Continue
     }
 
     /// The host's headers have come.

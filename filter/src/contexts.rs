@@ -63,6 +63,14 @@ impl<S: HttpContext> HttpContext for Stream<S> {
         self.seat.as_mut().map_or(Action::Continue, |seat| seat.on_http_request_headers(headers, end_of_stream))
     }
 
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.seat.as_mut().map_or(Action::Continue, |seat| seat.on_http_request_body(size, end_of_stream))
+    }
+
+    fn on_http_request_trailers(&mut self, trailers: usize) -> Action {
+        self.seat.as_mut().map_or(Action::Continue, |seat| seat.on_http_request_trailers(trailers))
+    }
+
     fn on_http_response_headers(&mut self, headers: usize, end_of_stream: bool) -> Action {
         self.seat.as_mut().map_or(Action::Continue, |seat| seat.on_http_response_headers(headers, end_of_stream))
     }

@@ -91,6 +91,19 @@ impl HttpContext for RequestFilter {
         step.map_or(Action::Continue, act)
     }
 
+    /// Every piece of every request comes by here, and only the end of it is of interest.
+    fn on_http_request_body(&mut self, _size: usize, ended: bool) -> Action {
+        if ended {
+            self.state.on_request_end(&WasmHost);
+        }
+        Action::Continue
+    }
+
+    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
+        self.state.on_request_end(&WasmHost);
+        Action::Continue
+    }
+
     fn on_http_response_headers(&mut self, _headers: usize, ended: bool) -> Action {
         let context = self.context;
         let step =

@@ -33,6 +33,8 @@ struct Stream<'s> {
     request: RequestState,
     attempt: AttemptState,
     number: u64,
+    /// Whether the request has a body, of which the last byte is still to come.
+    uploads: bool,
 }
 
 impl Scene {
@@ -56,11 +58,22 @@ impl Scene {
 
     /// A request's headers come to the request seat.
     fn begin(&mut self, headers: &[(&str, &str)]) -> (Stream<'_>, RequestEffect) {
+        self.begin_with(headers, false)
+    }
+
+    fn begin_with(&mut self, headers: &[(&str, &str)], uploads: bool) -> (Stream<'_>, RequestEffect) {
         self.host.clear_stream();
         self.host.put_property("xds\0cluster_name", Some(b"orders"));
         self.host.put_headers(Headers::Request, headers);
-        let (request, effect) = RequestState::on_request_headers(&self.request, &mut self.store, &*self.host, true);
-        (Stream { scene: self, request, attempt: AttemptState::default(), number: 0 }, effect)
+        let (request, effect) = RequestState::on_request_headers(&self.request, &mut self.store, &*self.host, !uploads);
+        (Stream { scene: self, request, attempt: AttemptState::default(), number: 0, uploads }, effect)
+    }
+
+    /// The headers of a request whose client uploads a body.
+    fn put(&mut self) -> Stream<'_> {
+        let (stream, effect) = self.begin_with(&[(":method", "PUT"), (":path", "/")], true);
+        assert_eq!(effect, RequestEffect::Continue);
+        stream
     }
 
     fn get(&mut self) -> Stream<'_> {
@@ -104,9 +117,22 @@ impl Stream<'_> {
         host.put_property("upstream\0local_address", Some(b"10.0.0.9:5000"));
         host.put_property("upstream\0request_attempt_count", Some(&self.number.to_le_bytes()));
         host.put_headers::<&str, &str>(Headers::Response, &[]);
-        let (state, effect) = AttemptState::on_request_headers(&self.scene.attempt, &mut self.scene.store, &**host, 7);
+        let (state, effect) =
+            AttemptState::on_request_headers(&self.scene.attempt, &mut self.scene.store, &**host, 7, !self.uploads);
         self.attempt = state;
         effect
+    }
+
+    /// The client's last byte comes after this time, to the request seat and the attempt under way.
+    fn uploaded(&mut self, after: Duration) {
+        self.scene.wait(after);
+        self.request.on_request_end(&*self.scene.host);
+        self.replayed();
+    }
+
+    /// The whole body comes to the attempt under way.
+    fn replayed(&self) {
+        self.attempt.on_request_end(&*self.scene.host);
     }
 
     fn attempt_responds(&mut self, headers: &[(&str, &str)]) {
@@ -274,7 +300,7 @@ fn a_breaker_that_opens_during_the_wait_stops_the_retry() {
     scene.answered_alone("503");
     scene.answered_alone("503");
     scene.host.put_property("holdfast_exchange", Some(&kept));
-    let mut stream = Stream { scene: &mut scene, request: own, attempt: waiting, number };
+    let mut stream = Stream { scene: &mut scene, request: own, attempt: waiting, number, uploads: false };
     let effects = stream.tick(Duration::from_millis(100));
     let [AttemptEffect::Reply(reply)] = effects.as_slice() else { panic!("{effects:?}") };
     assert_eq!((reply.status, reply.details.as_str()), (503, "holdfast_not_retried{breaker}"));
@@ -402,4 +428,111 @@ fn a_policy_that_is_off_governs_and_does_nothing() {
     stream.end();
     assert_eq!(scene.log(), "policy=orders; decision=off");
     assert_eq!(scene.metric("requests"), 0);
+}
+
+/// A policy that opens for what takes half a second, over requests that come one after the other.
+const SLOW: &str = r#""outcome":{"slow_after":"500ms"},
+    "breaker":{"window":10,"min_requests":10,"failure_rate":0,"slow_rate":50,"open_jitter":0}"#;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_slow_client_makes_no_service_slow() {
+    let mut scene = Scene::new(SLOW);
+    for _ in 0..20 {
+        let mut stream = scene.put();
+        stream.uploaded(2 * SECOND);
+        stream.scene.host.put_headers(Headers::Response, &[(":status", "200")]);
+        let _ = stream.responds("via_upstream");
+        stream.end();
+    }
+    assert_eq!((scene.metric("slow"), scene.metric("success"), scene.metric("rejected.open")), (0, 20, 0));
+}
+
+#[test]
+fn a_service_that_is_slow_after_the_last_byte_is_slow() {
+    let mut scene = Scene::new(SLOW);
+    for _ in 0..10 {
+        let mut stream = scene.put();
+        stream.uploaded(2 * SECOND);
+        stream.scene.wait(SECOND / 2);
+        stream.scene.host.put_headers(Headers::Response, &[(":status", "200")]);
+        let _ = stream.responds("via_upstream");
+        stream.end();
+    }
+    assert_eq!(scene.metric("slow"), 10);
+    assert_eq!(
+        scene.host.take_lines(),
+        ["orders/cluster=orders: closed -> open: slow rate 100% of 10 >= 50%; next probe in 30s"]
+    );
+}
+
+#[test]
+fn an_answer_before_the_last_byte_took_no_time() {
+    let mut scene = Scene::new(SLOW);
+    let mut stream = scene.put();
+    stream.scene.wait(2 * SECOND);
+    stream.scene.host.put_headers(Headers::Response, &[(":status", "413")]);
+    let _ = stream.responds("via_upstream");
+    // The client goes on with it, and nobody cares.
+    stream.uploaded(SECOND);
+    stream.end();
+    assert_eq!((scene.metric("slow"), scene.metric("success")), (0, 1));
+}
+
+#[test]
+fn a_request_without_a_body_counts_from_its_headers() {
+    let mut scene = Scene::new(SLOW);
+    let mut stream = scene.get();
+    stream.scene.wait(SECOND);
+    stream.scene.host.put_headers(Headers::Response, &[(":status", "200")]);
+    let _ = stream.responds("via_upstream");
+    stream.end();
+    assert_eq!(scene.metric("slow"), 1);
+}
+
+#[test]
+fn every_attempt_takes_the_time_from_the_last_byte_that_its_host_gets() {
+    let mut scene = Scene::new(RETRY);
+    let mut stream = scene.put();
+    assert_eq!(stream.attempt(), AttemptEffect::Continue);
+    stream.uploaded(2 * SECOND);
+    stream.scene.wait(Duration::from_millis(30));
+    stream.attempt_responds(&[(":status", "503")]);
+    stream.end_attempt();
+    // What is kept of the body comes as soon as the wait is over.
+    assert_eq!(stream.attempt(), AttemptEffect::Pause);
+    assert_eq!(stream.tick(Duration::from_millis(100)), [AttemptEffect::Resume]);
+    stream.replayed();
+    stream.scene.wait(Duration::from_millis(40));
+    stream.attempt_responds(&[(":status", "200")]);
+    stream.end_attempt();
+    let _ = stream.responds("via_upstream");
+    stream.end();
+    assert!(
+        scene.log().contains("attempts=10.0.0.1:80 failure:503 30ms, 10.0.0.1:80 success:200 40ms"),
+        "{}",
+        scene.log()
+    );
+}
+
+#[test]
+fn a_reset_while_the_client_uploads_is_no_time_out_of_the_attempt() {
+    // By the router's clock an attempt's time begins with its last byte, which the first never gets.
+    let mut scene = Scene::new(&RETRY.replace(r#""max_retries""#, r#""per_try_timeout":"1s","max_retries""#));
+    let ends = [(None, "reset 0ms"), (Some(Duration::from_millis(1100)), "timeout 1100ms")];
+    for (last_byte, end) in ends {
+        let mut stream = scene.put();
+        assert_eq!(stream.attempt(), AttemptEffect::Continue);
+        stream.scene.wait(3 * SECOND);
+        if let Some(time) = last_byte {
+            stream.uploaded(Duration::ZERO);
+            stream.scene.wait(time);
+        }
+        stream.end_attempt();
+        stream.scene.host.put_headers(Headers::Response, &[(":status", "503")]);
+        stream.scene.host.put_property("response\0flags", Some(&(1_u64 << 4).to_le_bytes()));
+        let _ = stream.responds("upstream_reset_before_response_started{remote_reset}");
+        stream.end();
+        assert!(scene.log().contains(&format!("attempts=10.0.0.1:80 failure:{end}")), "{}", scene.log());
+    }
 }

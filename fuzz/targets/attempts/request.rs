@@ -40,6 +40,8 @@ pub struct Request {
     pub passed: Vec<Vec<u8>>,
     /// Whether it counts in flight.
     pub is_held: bool,
+    /// Whether it came without a body.
+    pub is_bodyless: bool,
     /// Replies by each of the seats.
     pub replies: Replies,
     /// Retries that the attempt seat has sent.

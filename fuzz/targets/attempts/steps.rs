@@ -58,6 +58,10 @@ pub enum Step<'a> {
     },
     /// Milliseconds pass, and every worker has its ticks.
     Pass(u16),
+    /// The last byte of a request's body comes, to the request seat and the attempts under way.
+    Uploaded {
+        request: u8,
+    },
     /// The router begins an attempt, if it wants one.
     Begin {
         request: u8,

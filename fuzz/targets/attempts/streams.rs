@@ -64,6 +64,7 @@ impl World<'_> {
             held: None,
             passed: Vec::new(),
             is_held: is_admitted && self.shape.counts_in_flight(),
+            is_bodyless: head.ended,
             replies: Replies::default(),
             sent: 0,
             replaced: false,
@@ -178,8 +179,9 @@ impl World<'_> {
             request.attempts.push(one);
             return;
         }
+        let ended = request.is_bodyless;
         let begun = |plugin: &AttemptPlugin, store: &mut MemoryStore, host: &MemoryHost| {
-            AttemptState::on_request_headers(plugin, store, host, stream)
+            AttemptState::on_request_headers(plugin, store, host, stream, ended)
         };
         let ((state, effect), change) = self.on_attempt(number, begun);
         one.state = state;
@@ -202,6 +204,13 @@ impl World<'_> {
             }
             AttemptEffect::Resume => panic!("it was not held"),
         }
+    }
+
+    /// The last byte of a request's body comes.
+    pub fn uploaded(&mut self, number: usize) {
+        let Request { state, host, attempts, .. } = &mut self.requests[number];
+        state.on_request_end(host);
+        attempts.iter().for_each(|attempt| attempt.state.on_request_end(host));
     }
 
     /// When the attempt that was decided on before is due.

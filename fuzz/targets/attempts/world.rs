@@ -207,6 +207,11 @@ impl<'s> World<'s> {
                 self.finish(number, Order::AttemptsFirst);
             }
             Step::Pass(millis) => self.pass(millis),
+            Step::Uploaded { request } => {
+                if let Some(request) = pick(request) {
+                    self.uploaded(request);
+                }
+            }
             Step::Begin { request, attempt } => {
                 if let Some(request) = pick(request) {
                     self.begin(request, attempt);

@@ -185,7 +185,7 @@ impl AttemptPolicy {
     }
 
     /// Adds an attempt that ended without a response. `connected` tells whether there was a connection to the host, `sent`
-    /// when the attempt was sent.
+    /// when the attempt was sent with its last byte: as long as that is to come, now.
     pub fn after_no_response(
         &self,
         context: &mut RetryContext,

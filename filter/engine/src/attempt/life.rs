@@ -19,6 +19,7 @@ use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::host::{Headers, Host, property_number, response_flags};
 use crate::http::attempt::{AttemptRecord, End};
+use crate::http::last_byte::LastByte;
 use crate::http::markers;
 use crate::http::outcome::{self, Answer, Outcome, Verdict};
 use crate::http::response::{self, NOT_RETRIED, ResponseHead};
@@ -111,6 +112,8 @@ pub struct Attempt {
     /// When Envoy began it.
     began: Timestamp,
     phase: Phase,
+    /// When the last byte of its request came.
+    last_byte: LastByte,
     route_ends: RouteEnds,
     /// The host's address, where the request is hedged: Envoy names only the host of the attempt begun last.
     address: Option<Vec<u8>>,
@@ -133,12 +136,14 @@ enum Phase {
 }
 
 impl AttemptState {
-    /// The request's headers are about to leave for the host. `stream` is how the host names it.
+    /// The request's headers are about to leave for the host. `stream` is how the host names it; `ended` says that there is no
+    /// body.
     pub fn on_request_headers(
         plugin: &AttemptPlugin,
         store: &mut dyn Store,
         host: &dyn Host,
         stream: u32,
+        ended: bool,
     ) -> (Self, AttemptEffect) {
         let Some(context) = retry_context::read_in_attempt_seat(host) else {
             return begin_ungoverned(plugin, host, stream);
@@ -147,7 +152,17 @@ impl AttemptState {
             // It has been read, once for all attempts; the host has no use for it.
             host.remove_header(Headers::Request, steering::HEADER);
         }
-        begin(plugin, store, host, stream, context).unwrap_or((AttemptState::Ungoverned, AttemptEffect::Continue))
+        begin(plugin, store, host, stream, context, ended)
+            .unwrap_or((AttemptState::Ungoverned, AttemptEffect::Continue))
+    }
+
+    /// The request has ended, after its headers: with the last piece of its body, or with its trailers.
+    pub fn on_request_end(&self, host: &dyn Host) {
+        if let AttemptState::Governed(attempt) = self
+            && let Ok(mut attempt) = attempt.try_borrow_mut()
+        {
+            attempt.last_byte.come(|| host.now());
+        }
     }
 
     /// The host's headers have come. `ended` says that there is no body.
@@ -241,6 +256,7 @@ fn begin(
     host: &dyn Host,
     stream: u32,
     context: RetryContext,
+    ended: bool,
 ) -> Option<(AttemptState, AttemptEffect)> {
     let shared_policy = plugin.policy(store, &context)?;
     let now = host.now();
@@ -249,6 +265,7 @@ fn begin(
         context,
         began: now,
         phase: Phase::Over,
+        last_byte: LastByte::of_headers(ended),
         route_ends: RouteEnds::Unknown,
         address: None,
         is_sent: false,
@@ -420,6 +437,11 @@ impl Attempt {
         self.stop(host, denial)
     }
 
+    /// How long the host had taken at `came`, of an attempt that was sent at `sent`.
+    fn took(&self, sent: Timestamp, came: Timestamp) -> Duration {
+        came.since(self.last_byte.counts_from(sent, came))
+    }
+
     /// The address of the host.
     fn address(&self, host: &dyn Host) -> Vec<u8> {
         self.address.clone().unwrap_or_else(|| upstream_address(host))
@@ -474,7 +496,7 @@ impl Attempt {
             return;
         };
         self.phase = Phase::Over;
-        let took = now.since(sent);
+        let took = self.took(sent, now);
         let outcome = Outcome::judge(&document.outcome, answer, took, None);
         self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, now));
         if !self.context.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
@@ -593,7 +615,7 @@ impl Attempt {
             return;
         }
         let address = self.address(host);
-        let one = HostAttempt { host: &address, end, verdict, took: came.since(sent), sent };
+        let one = HostAttempt { host: &address, end, verdict, took: self.took(sent, came), sent };
         let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut() else { return };
         let cx = &mut Cx { store, worker: &mut worker, now: came, events: &mut Vec::new() };
         if let Some(due) = policy.judge_host(cx, &self.context, one) {
@@ -618,7 +640,7 @@ impl Attempt {
         answer: Answer,
         (sent, came): (Timestamp, Timestamp),
     ) -> bool {
-        let took = came.since(sent);
+        let took = self.took(sent, came);
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return false };
         let outcome = Outcome::judge(&policy.policy().outcome, answer, took, None);
@@ -709,14 +731,16 @@ impl Attempt {
         if !tells_of_host {
             self.return_probe(plugin, store, host, sent);
         }
+        // The router's time-out of an attempt counts from there.
+        let counts_from = self.last_byte.counts_from(sent, now);
         let shared_policy = Rc::clone(&self.policy);
         if let Ok(mut policy) = shared_policy.try_borrow_mut() {
             if tells_of_host {
-                let (end, _) = policy.end_without_response(&self.context, is_connected, sent, now);
+                let (end, _) = policy.end_without_response(&self.context, is_connected, counts_from, now);
                 let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
                 self.judge_host(plugin, store, host, &mut policy, Some(end), verdict, (sent, now));
             }
-            policy.after_no_response(&mut self.context, address, is_connected, sent, now);
+            policy.after_no_response(&mut self.context, address, is_connected, counts_from, now);
         }
         self.write(host);
     }

@@ -14,7 +14,7 @@ pub struct AttemptRecord {
     pub end: End,
     /// What that counts as.
     pub verdict: Verdict,
-    /// How long it took, from when it was sent to its response's headers or its end.
+    /// How long it took, from when it was sent with its last byte to its response's headers or its end.
     pub took: Duration,
     /// When it ended.
     pub ended: Timestamp,

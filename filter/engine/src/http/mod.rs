@@ -4,6 +4,7 @@ pub mod attempt;
 pub mod grpc;
 pub mod headers;
 pub mod index;
+pub mod last_byte;
 pub mod markers;
 pub mod matching;
 pub mod outcome;

@@ -45,7 +45,7 @@ impl Outcome {
     /// An outcome that counts as nothing.
     pub const IGNORED: Outcome = Outcome { verdict: Verdict::Ignored, slow: false, retry_after: None };
 
-    /// Judges `answer`, which came `took` after the request was admitted.
+    /// Judges `answer`, which came `took` after the request's last byte.
     pub fn judge(rules: &OutcomeRules, answer: Answer, took: Duration, retry_after: Option<Duration>) -> Outcome {
         let verdict = verdict(rules, answer);
         Outcome {

@@ -64,9 +64,9 @@ pub struct HostAttempt<'a> {
     pub end: End,
     /// What that counts as.
     pub verdict: Verdict,
-    /// How long it took.
+    /// How long it took from the request's last byte on.
     pub took: Duration,
-    /// When it was sent.
+    /// When its headers were sent.
     pub sent: Timestamp,
 }
 

@@ -24,6 +24,7 @@ use crate::fallback::{self, Disposition, GrpcStatus, LocalReply, Placed, Replace
 use crate::host::{Headers, Host, property_number, response_flags};
 use crate::http::attempt::End;
 use crate::http::grpc::GrpcDialect;
+use crate::http::last_byte::LastByte;
 use crate::http::markers;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::http::request::Field;
@@ -72,6 +73,8 @@ pub struct Admitted {
     cluster: ClusterHash,
     /// Who judges the host, if anybody does.
     hosts: Option<HostJudge>,
+    /// When the request's last byte came, if anybody wants to know.
+    last_byte: LastByte,
     /// Where the router was told to go, if it was.
     steering: Option<Steering>,
     /// What the access log says of the request so far.
@@ -161,6 +164,13 @@ impl RequestState {
             None if facts.lacks_header(steering::HEADER) => {}
             // A client's own would choose a host.
             None => host.remove_header(Headers::Request, steering::HEADER),
+        }
+    }
+
+    /// The request has ended, after its headers: with the last piece of its body, or with its trailers.
+    pub fn on_request_end(&mut self, host: &dyn Host) {
+        if let RequestState::Admitted(admitted) = self {
+            admitted.last_byte.come(|| host.now());
         }
     }
 
@@ -380,6 +390,7 @@ fn send(
         retrying,
         cluster,
         hosts: judges_hosts.then_some(judge),
+        last_byte: LastByte::of_headers(ended || !judges_hosts && active.policy().outcome.slow_after.is_none()),
         // Where the attempt seat cannot be told it would not remove the header.
         steering: steering.filter(|_| has_context),
         disposition: if ticket.is_probe() { Disposition::Probe } else { Disposition::Admitted },
@@ -401,9 +412,10 @@ fn settle(
     answer: Answer,
     timing: &ResponseTiming,
 ) -> Option<(Option<CountedInFlight>, Option<LocalReply>)> {
-    let Admitted { active, ticket, grpc, kept, retrying, cluster, hosts, steering, disposition, .. } = admitted;
+    let Admitted { active, ticket, grpc, kept, retrying, cluster, hosts, last_byte, steering, disposition, .. } =
+        admitted;
     let document = active.policy();
-    let took = timing.began.since(ticket.admitted());
+    let took = timing.began.since(last_byte.counts_from(ticket.admitted(), timing.began));
     let outcome = Outcome::judge(&document.outcome, answer, took, timing.retry_after);
     let (key, would_be_served, sent) = (ticket.key(), ticket.would_be_served(), ticket.admitted());
     let mut events = active.metrics.events();

@@ -19,6 +19,7 @@ use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
 use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::{AttemptRecord, End};
+use holdfast_engine::http::client::ClientWaits;
 use holdfast_engine::http::outcome::{Answer, Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
 use holdfast_engine::request::{Asked, AttemptsMade, Decision, RequestPolicy};
@@ -105,7 +106,7 @@ impl Thread {
         store.set(&seat, &Presence { seen: t(0) }.encode(fingerprint));
         let decision = request_policy.admit(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let asked = Asked { eligibility: Eligibility::All, cluster, ended: true };
+        let asked = Asked { eligibility: Eligibility::All, cluster, ended: true, client_waits: ClientWaits::default() };
         let plan =
             request_policy.plan_retries(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), &ticket, asked);
         let context = plan.and_then(|plan| plan.context).expect("it may be retried");

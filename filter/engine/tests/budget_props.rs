@@ -12,6 +12,7 @@ use std::time::Duration;
 use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::{AttemptRecord, End};
+use holdfast_engine::http::client::ClientWaits;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
 use holdfast_engine::request::{Asked, Decision, RequestPolicy};
@@ -135,7 +136,7 @@ impl Process {
         store.set(&seat, &Presence { seen: now }.encode(fingerprint));
         let decision = request_policy.admit(&mut Cx::new(store, &mut request, now, &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
-        let asked = Asked { eligibility: Eligibility::All, cluster, ended: true };
+        let asked = Asked { eligibility: Eligibility::All, cluster, ended: true, client_waits: ClientWaits::default() };
         let plan = request_policy.plan_retries(&mut Cx::new(store, &mut request, now, &mut Vec::new()), &ticket, asked);
         let context = plan.and_then(|plan| plan.context).expect("it may be retried");
         Thread { request, request_policy, attempt: Worker::new(!self.seed), attempts, context }

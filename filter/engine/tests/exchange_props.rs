@@ -72,13 +72,13 @@ fn context() -> impl Strategy<Value = RetryContext> {
         any::<[bool; 4]>(),
         prop::option::of(any::<(u16, u32)>()),
     );
-    let times = (any::<u64>(), time(), some_time, some_span);
+    let times = (any::<u64>(), time(), some_time.clone(), some_time, some_span);
     let attempts =
         (eligibility, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), any::<(bool, u8)>());
     (index, times, attempts).prop_map(|(index, times, attempts)| {
         let (fingerprint, policy, key, group, [seat, seen, governs_retries, steered], probe) = index;
         let probe = probe.map(|(index, id)| HostId { index, id });
-        let (seed, admitted, deadline, attempt_lasts) = times;
+        let (seed, admitted, deadline, client_deadline, attempt_lasts) = times;
         let (eligibility, retries, waiting, attempts, next, (marked, contended)) = attempts;
         RetryContext {
             fingerprint,
@@ -93,6 +93,7 @@ fn context() -> impl Strategy<Value = RetryContext> {
             seed,
             admitted,
             deadline,
+            client_deadline,
             attempt_lasts,
             eligibility,
             retries,

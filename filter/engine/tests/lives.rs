@@ -337,6 +337,52 @@ fn a_spent_budget_forbids_the_retry() {
 }
 
 #[test]
+fn no_wait_begins_that_would_end_after_the_clients_own_deadline() {
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+    for (waits, is_retried) in [
+        ([GRPC, ("grpc-timeout", "150m")], true),
+        ([GRPC, ("grpc-timeout", "100m")], false),
+        ([GRPC, ("grpc-timeout", "1x")], true),
+        ([("content-type", "application/json"), ("grpc-timeout", "100m")], true),
+        ([GRPC, ("x-envoy-expected-rq-timeout-ms", "100")], false),
+        ([GRPC, ("x-envoy-expected-rq-timeout-ms", "150")], true),
+    ] {
+        let mut scene = Scene::new(RETRY);
+        scene.answered("200");
+        let request = [&[(":method", "GET"), (":path", "/")][..], &waits].concat();
+        let (mut stream, effect) = scene.begin(&request);
+        assert_eq!((effect, stream.attempt()), (RequestEffect::Continue, AttemptEffect::Continue));
+        stream.attempt_responds(&[(":status", "503")]);
+        assert_eq!(stream.header(Headers::Response, "x-holdfast-retry").is_some(), is_retried, "{waits:?}");
+        stream.end_attempt();
+        if !is_retried {
+            let _ = stream.responds("via_upstream");
+            assert!(scene.log().contains("denied=deadline"), "{}", scene.log());
+            assert_eq!(scene.metric("retries_denied.deadline"), 1);
+        }
+    }
+}
+
+#[test]
+fn a_request_that_its_client_has_sent_before_is_not_retried() {
+    for (header, denied) in [
+        (("grpc-previous-rpc-attempts", "1"), 1),
+        (("x-envoy-attempt-count", "2"), 1),
+        (("x-envoy-attempt-count", "1"), 0),
+    ] {
+        let mut scene = Scene::new(RETRY);
+        let (mut stream, _) = scene.begin(&[(":method", "GET"), (":path", "/"), header]);
+        let most = stream.header(Headers::Request, "x-envoy-max-retries");
+        assert_eq!(most.as_deref(), Some(if denied > 0 { "0" } else { "2" }), "{header:?}");
+        let _ = stream.attempt();
+        stream.attempt_responds(&[(":status", "503")]);
+        stream.end_attempt();
+        let _ = stream.responds("via_upstream");
+        assert_eq!(scene.metric("retries_denied.retry_of_retry"), denied, "{header:?}");
+    }
+}
+
+#[test]
 fn a_client_that_leaves_during_the_wait_gives_the_token_back() {
     let budget = r#"},"budget":{"ratio":0,"min_per_second":0.1,"window":"10s"}}"#;
     let mut scene = Scene::new(&RETRY.replace("}}", budget));

@@ -157,12 +157,13 @@ impl AttemptPolicy {
         if asked.is_some_and(|asked| asked > retry.retry_after.max) {
             return Err(Denial::RetryAfter);
         }
-        let ends_by = context.deadline.or(match route_ends {
+        let router_ends = match route_ends {
             RouteEnds::At(time) => Some(time),
             RouteEnds::Never => None,
             // For a wait that a host asks for, Envoy's default stands for what nobody knows.
-            RouteEnds::Unknown => asked.map(|_| context.admitted.plus(ROUTE_TIMEOUT)),
-        });
+            RouteEnds::Unknown => asked.map(|_| context.admitted.plus(retry.timeout.unwrap_or(ROUTE_TIMEOUT))),
+        };
+        let ends_by = [context.deadline, router_ends].into_iter().flatten().min();
         if ends_by.is_some_and(|end| now.plus(wait) >= end) {
             return Err(too_long);
         }

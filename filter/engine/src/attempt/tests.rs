@@ -5,6 +5,7 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::http::attempt::AttemptRecord;
 use crate::http::attempt::End;
+use crate::http::client::ClientWaits;
 use crate::http::outcome;
 use crate::http::response::ResponseHead;
 use crate::retry::Denial;
@@ -43,7 +44,7 @@ const RETRY: &str = r#""retry":{"backoff":{"base":"100ms","max":"250ms","jitter"
     "budget":{"ratio":0,"min_per_second":0.2,"window":"10s"}"#;
 
 fn asked(eligibility: Eligibility) -> Asked {
-    Asked { eligibility, cluster: ClusterHash::OF_THE_KEY, ended: true }
+    Asked { eligibility, cluster: ClusterHash::OF_THE_KEY, ended: true, client_waits: ClientWaits::default() }
 }
 
 fn t(millis: u64) -> Timestamp {
@@ -356,6 +357,47 @@ fn a_wait_beyond_the_deadline_is_not_begun() {
     let head = ResponseHead { retry_after: Some(Duration::from_secs(1)), ..status(503) };
     assert_eq!(thread.responds(&mut asked, &head, t(1)), AfterResponse::Forbid);
     assert_eq!(asked.next, Next::Denied(Denial::RetryAfter));
+}
+
+#[test]
+fn the_clients_deadline_binds_retries_whatever_the_policy_and_the_route_allow() {
+    let asks = |seconds| ResponseHead { retry_after: Some(Duration::from_secs(seconds)), ..status(503) };
+    for (more, policy_allows) in [("", 15), (r#","timeout":"30s""#, 30), (r#","timeout":"3s""#, 3)] {
+        let mut thread = thread(&retry(more));
+        let mut context = thread.context(Eligibility::All, t(0));
+        context.deadline = context.deadline.into_iter().chain([t(5000)]).min();
+        let within = 5.min(policy_allows);
+        assert_eq!(thread.responds(&mut context.clone(), &asks(within - 1), t(0)), ASK, "{more}");
+        let mut late = context.clone();
+        assert_eq!(thread.responds(&mut late, &asks(within), t(0)), AfterResponse::Forbid, "{more}");
+        assert_eq!(late.next, Next::Denied(Denial::RetryAfter));
+        let mut last = context;
+        assert_eq!(thread.responds(&mut last, &status(503), t(within * 1000 - 50)), AfterResponse::Forbid, "{more}");
+        assert_eq!(last.next, Next::Denied(Denial::Deadline));
+    }
+}
+
+#[test]
+fn the_earlier_of_the_policys_time_out_and_the_clients_deadline_ends_retries() {
+    let grpc = |seconds| ClientWaits { from_begin: Some(Duration::from_secs(seconds)), from_end: None };
+    let proxy = |seconds| ClientWaits { from_begin: None, from_end: Some(Duration::from_secs(seconds)) };
+    for (ended, client_waits, expected) in [
+        (true, ClientWaits::default(), Some(3000)),
+        (true, grpc(2), Some(2000)),
+        (true, grpc(4), Some(3000)),
+        (true, proxy(2), Some(2000)),
+        (false, grpc(4), Some(4000)),
+        (false, proxy(2), None),
+        (false, ClientWaits::default(), None),
+    ] {
+        let mut thread = thread(&retry(r#","timeout":"3s""#));
+        let (ticket, _) = thread.admit(Eligibility::All, t(0));
+        let asked = Asked { ended, client_waits, ..asked(Eligibility::All) };
+        let mut events = Vec::new();
+        let cx = &mut Cx::new(&mut thread.store, &mut thread.request, t(0), &mut events);
+        let context = thread.request_policy.plan_retries(cx, &ticket, asked).unwrap().context.unwrap();
+        assert_eq!(context.deadline, expected.map(t), "{ended} {client_waits:?}");
+    }
 }
 
 #[test]

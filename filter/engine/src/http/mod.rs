@@ -1,6 +1,7 @@
 //! Requests, attempts and responses, as policies speak of them.
 
 pub mod attempt;
+pub mod client;
 pub mod grpc;
 pub mod headers;
 pub mod index;

@@ -35,8 +35,8 @@ impl<'h> Facts<'h> {
     }
 
     /// Fetches all headers at once; to be called before more than one of them is asked for.
-    pub fn read_headers(&self) {
-        self.headers.get_or_init(|| self.host.headers(Headers::Request));
+    pub fn read_headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        headers::read(self.headers.get_or_init(|| self.host.headers(Headers::Request)))
     }
 
     /// Whether it is known that the request has no such header.

@@ -23,6 +23,7 @@ use crate::event::Event;
 use crate::fallback::{self, Disposition, GrpcStatus, LocalReply, Placed, Replacement};
 use crate::host::{Headers, Host, property_number, response_flags};
 use crate::http::attempt::End;
+use crate::http::client::{Client, ClientWaits};
 use crate::http::grpc::GrpcDialect;
 use crate::http::last_byte::LastByte;
 use crate::http::markers;
@@ -354,15 +355,16 @@ fn send(
 ) -> Admitted {
     let key = ticket.key();
     let judges_hosts = policy.outlier().is_some();
-    let eligibility = eligibility(active.policy(), facts);
+    let (eligibility, client_waits) = eligibility(active.policy(), facts).unzip();
     // Asked for only where something follows from it.
     let cluster = if eligibility.is_some() || judges_hosts {
         policy.cluster_hash(key, || facts.get(Field::Cluster).unwrap_or_default())
     } else {
         ClusterHash::OF_THE_KEY
     };
-    let plan =
-        eligibility.and_then(|eligibility| policy.plan_retries(cx, &ticket, Asked { eligibility, cluster, ended }));
+    let client_waits = client_waits.unwrap_or_default();
+    let plan = eligibility
+        .and_then(|eligibility| policy.plan_retries(cx, &ticket, Asked { eligibility, cluster, ended, client_waits }));
     let mut steering = None;
     let (mut retrying, mut context) = match (eligibility, plan) {
         (_, Some(plan)) => {
@@ -379,6 +381,9 @@ fn send(
         let sending = Sending { cluster, cluster_name: &cluster_name, eligibility, context };
         let sent = policy.send(cx, &ticket, sending);
         (context, steering) = (sent.context, sent.steering);
+    }
+    if let Some(context) = &mut context {
+        context.client_deadline = client_waits.deadline(context.admitted);
     }
     let seat = context.as_ref().is_some_and(|context| context.seat);
     let has_context = context.is_some_and(|context| retry_context::write(host, &context).is_ok());
@@ -503,14 +508,13 @@ impl Retrying {
     }
 }
 
-/// What a request may be retried after; `None` if the policy says nothing about retries.
-fn eligibility(policy: &Policy, facts: &Facts<'_>) -> Option<Eligibility> {
+/// What a request may be retried after, and how long its client waits; `None` if the policy says nothing about retries.
+fn eligibility(policy: &Policy, facts: &Facts<'_>) -> Option<(Eligibility, ClientWaits)> {
     let retry = policy.retry.as_ref().filter(|retry| retry.mode != Mode::Off)?;
-    facts.read_headers();
-    let header = |name| facts.get(Field::Header(name));
-    let attempt = if retry.skip_retries_of_retries { header("x-envoy-attempt-count") } else { None };
+    let client = Client::read(facts.read_headers());
     let method = facts.get(Field::Method).unwrap_or_default();
-    Some(eligibility::of(retry, &method, || header(&retry.idempotency_header).is_some(), attempt.as_deref()))
+    let is_keyed = || facts.get(Field::Header(&retry.idempotency_header)).is_some();
+    Some((eligibility::of(retry, &method, is_keyed, client.is_retry), client.waits))
 }
 
 /// Judges the host of a request's last attempt, where no attempt seat does.

@@ -13,6 +13,7 @@ use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::http::attempt::End;
+use crate::http::client::ClientWaits;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::metric::Metric;
 use crate::retry::{Denial, Eligibility, backoff, conditions, words};
@@ -48,6 +49,8 @@ pub struct Asked {
     pub cluster: ClusterHash,
     /// Whether it ended with its headers.
     pub ended: bool,
+    /// How long its client waits.
+    pub client_waits: ClientWaits,
 }
 
 /// What is known at the end about the attempts of one request.
@@ -121,7 +124,7 @@ impl RequestPolicy {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
-        let Asked { eligibility, cluster, ended } = asked;
+        let Asked { eligibility, cluster, ended, client_waits } = asked;
         let seat = self.sees_attempt_seat(cx.store, ticket.key, cluster, now);
         let denial = match eligibility {
             Eligibility::Nothing => Some(Denial::RetryOfRetry),
@@ -148,10 +151,12 @@ impl RequestPolicy {
             lasts.min(most).max(per_try)
         });
         let group = self.group_id(cx.store, ticket.key, cluster, now);
+        // The router's time begins when the request has come to its end.
+        let times_out = retry.timeout.filter(|_| ended).map(|timeout| now.plus(timeout));
         let context = is_retried.then(|| RetryContext {
             governs_retries: true,
-            // The router's time begins when the request has come to its end.
-            deadline: retry.timeout.filter(|_| ended).map(|timeout| now.plus(timeout)),
+            // What comes after its client has given up is of use to nobody.
+            deadline: [times_out, client_waits.certain_deadline(now, ended)].into_iter().flatten().min(),
             attempt_lasts,
             eligibility,
             ..RetryContext::new(self.fingerprint, &self.policy.name, ticket.key.occupant, group, seat, seed, now)

@@ -10,7 +10,7 @@ pub enum Eligibility {
     All = 0,
     /// Only while no host can have seen it: it is not idempotent.
     Unsent = 1,
-    /// After nothing: it is itself a retry of a proxy before this one.
+    /// After nothing: it is itself a retry, of a proxy before this one or of a gRPC client.
     Nothing = 2,
 }
 
@@ -23,11 +23,10 @@ impl Eligibility {
     }
 }
 
-/// The eligibility of a request. `is_keyed` tells whether it has the idempotency header, `attempt` is the value of its
-/// `x-envoy-attempt-count`.
-pub fn of(retry: &Retry, method: &[u8], is_keyed: impl FnOnce() -> bool, attempt: Option<&[u8]>) -> Eligibility {
-    let is_retry = attempt.and_then(|value| core::str::from_utf8(value).ok()?.trim().parse::<u64>().ok());
-    if retry.skip_retries_of_retries && is_retry.is_some_and(|attempt| attempt > 1) {
+/// The eligibility of a request. `is_keyed` tells whether it has the idempotency header, `is_retry` whether its client says that it
+/// has sent it before.
+pub fn of(retry: &Retry, method: &[u8], is_keyed: impl FnOnce() -> bool, is_retry: bool) -> Eligibility {
+    if retry.skip_retries_of_retries && is_retry {
         Eligibility::Nothing
     } else if retry.methods.iter().any(|named| named.as_bytes() == method) || is_keyed() {
         Eligibility::All

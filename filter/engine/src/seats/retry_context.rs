@@ -49,8 +49,12 @@ pub struct RetryContext {
     pub seed: u64,
     /// When the request came.
     pub admitted: Timestamp,
-    /// When it must be over, if the policy says so.
+    /// When no retry of it can be of use any more: the policy's time-out is over, or its client has given up.
     pub deadline: Option<Timestamp>,
+    /// When its client gives up, if its headers say so and were read. See [`ClientWaits::deadline`].
+    ///
+    /// [`ClientWaits::deadline`]: crate::http::client::ClientWaits::deadline
+    pub client_deadline: Option<Timestamp>,
     /// How long the router lets one attempt take, if the policy says so.
     pub attempt_lasts: Option<Duration>,
     /// What the request may be retried after.
@@ -113,6 +117,7 @@ impl RetryContext {
             seed,
             admitted,
             deadline: None,
+            client_deadline: None,
             attempt_lasts: None,
             eligibility: Eligibility::Nothing,
             retries: 0,
@@ -196,7 +201,7 @@ impl Record for RetryContext {
     const KIND: Kind = Kind::RetryContext;
 
     fn size(&self) -> usize {
-        64 + self.policy.len() + self.attempts.len() * (LONGEST_HOST + 30)
+        72 + self.policy.len() + self.attempts.len() * (LONGEST_HOST + 30)
     }
 
     fn write(&self, out: &mut Writer) {
@@ -222,7 +227,9 @@ impl Record for RetryContext {
         }
         out.u64(self.seed);
         out.time(self.admitted);
-        out.u64(self.deadline.map_or(NO_TIME, |deadline| deadline.0));
+        for deadline in [self.deadline, self.client_deadline] {
+            out.u64(deadline.map_or(NO_TIME, |deadline| deadline.0));
+        }
         out.u64(self.attempt_lasts.map_or(NO_TIME, nanos));
         out.u8(self.eligibility as u8);
         out.u8(self.retries);
@@ -270,7 +277,8 @@ impl Record for RetryContext {
         let (governs_retries, steered) = (input.flag()?, input.flag()?);
         let probe = if input.flag()? { Some(HostId { index: input.u16()?, id: input.u32()? }) } else { None };
         let (seed, admitted) = (input.u64()?, input.time()?);
-        let deadline = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp);
+        let mut optional_time = || input.u64().map(|time| Some(time).filter(|time| *time != NO_TIME).map(Timestamp));
+        let (deadline, client_deadline) = (optional_time()?, optional_time()?);
         let attempt_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
         let (eligibility, retries, waiting) = (Eligibility::from_number(input.u8()?)?, input.u8()?, input.u8()?);
         let next = match input.u8()? {
@@ -317,6 +325,7 @@ impl Record for RetryContext {
             seed,
             admitted,
             deadline,
+            client_deadline,
             attempt_lasts,
             eligibility,
             retries,
@@ -358,6 +367,7 @@ mod tests {
             seed: u64::MAX,
             admitted: Timestamp::from_secs(1000),
             deadline: Some(Timestamp::from_secs(1005)),
+            client_deadline: Some(Timestamp::from_secs(1007)),
             attempt_lasts: None,
             eligibility: Eligibility::Unsent,
             retries: 2,

@@ -172,6 +172,11 @@ pub enum ClientGone {
     Ignore,
 }
 
+impl ClientGone {
+    /// All, with their words in the policy document, in the order of the documentation.
+    pub const WORDS: [(&'static str, ClientGone); 2] = [("auto", ClientGone::Auto), ("ignore", ClientGone::Ignore)];
+}
+
 /// A set of HTTP statuses 100..=599.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct StatusSet([u64; 8]);

@@ -29,7 +29,9 @@ const KEYS: &[&str] = &[
     "status",
     "grpc_status",
     "local",
+    "broken",
     "slow_after",
+    "client_gone",
     "breaker",
     "window",
     "min_requests",
@@ -136,6 +138,7 @@ const VALUES: &[&str] = &[
     "\"cluster\"",
     "\"enforce\"",
     "\"forced_open\"",
+    "\"auto\"",
     "\"10s\"",
     "\"1m30s\"",
     "\"999999999999h\"",
@@ -245,7 +248,15 @@ fn plausible() -> impl Strategy<Value = String> {
         ("name", any()),
         ("match", some_of(vec![("path", list(any())), ("authority", any()), ("header", any())])),
         ("scope", list(any())),
-        ("outcome", some_of(vec![("failure", any()), ("ignore", any()), ("slow_after", any())])),
+        (
+            "outcome",
+            some_of(vec![
+                ("failure", some_of(vec![("header", any()), ("broken", any()), ("status", any())])),
+                ("ignore", some_of(vec![("header", any()), ("grpc_status", any())])),
+                ("slow_after", any()),
+                ("client_gone", any()),
+            ]),
+        ),
         ("breaker", breaker),
         ("concurrency", any()),
         ("throttle", any()),
@@ -297,6 +308,7 @@ fn valid_policy() -> BoxedStrategy<String> {
     let globs = || one_of(&["\"a*\"", "[\"**\"]", "[\"/a/**\",\"*\"]", "[\"é\"]"]);
     let statuses = || one_of(&["[]", "[500]", "[\"500-599\",\"429\",404.0]", "[\"100-100\"]"]);
     let grpc = || one_of(&["[]", "[0,16]", "[\"OK\",\"UNAVAILABLE\",14]"]);
+    let judged = || one_of(&["{}", "{\"X-App-Error\":\"*\",\"x-b\":\"b\"}", "{\"retry-after\":\"é**\"}"]);
     let window = prop_oneof![time(Duration::from_millis(100), HOUR), between(20, 1000)].boxed();
     some_of(vec![
         (
@@ -321,11 +333,14 @@ fn valid_policy() -> BoxedStrategy<String> {
                     some_of(vec![
                         ("status", statuses()),
                         ("grpc_status", grpc()),
+                        ("header", judged()),
                         ("local", one_of(&["true", "false"])),
+                        ("broken", one_of(&["true", "false"])),
                     ]),
                 ),
-                ("ignore", some_of(vec![("status", statuses()), ("grpc_status", grpc())])),
+                ("ignore", some_of(vec![("status", statuses()), ("grpc_status", grpc()), ("header", judged())])),
                 ("slow_after", time(Duration::from_millis(1), HOUR)),
+                ("client_gone", one_of(&["\"auto\"", "\"ignore\""])),
             ]),
         ),
         (

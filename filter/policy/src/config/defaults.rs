@@ -2,7 +2,7 @@
 
 use super::outcome::{grpc_set, status_set};
 use super::table::{
-    BACKOFF, BREAKER, BUDGET, FAILURE, HALF_OPEN, IGNORE, OUTLIER, POLICY, PROBE, RETRY, RETRY_AFTER, key,
+    BACKOFF, BREAKER, BUDGET, FAILURE, HALF_OPEN, IGNORE, OUTCOME, OUTLIER, POLICY, PROBE, RETRY, RETRY_AFTER, key,
 };
 use super::{outlier, retry};
 use crate::document::{
@@ -25,9 +25,9 @@ pub fn outcome() -> OutcomeRules {
         ignore_grpc: grpc_set(key!(IGNORE.strings("grpc_status")).default),
         failure_headers: Vec::new(),
         ignore_headers: Vec::new(),
-        failure_broken: true,
+        failure_broken: key!(FAILURE.boolean("broken")).default,
         slow_after: None,
-        client_gone: ClientGone::Auto,
+        client_gone: key!(OUTCOME.word("client_gone", &ClientGone::WORDS)).default,
     }
 }
 

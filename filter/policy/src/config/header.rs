@@ -2,6 +2,7 @@
 
 use super::error::{Report, Reported, gather};
 use super::reader::{Fields, Item, quoted};
+use super::table::Names;
 
 /// Whether `name` is an HTTP field name. Source: RFC 9110, section 5.6.2, token.
 pub(super) fn is_token(name: &str) -> bool {
@@ -9,12 +10,13 @@ pub(super) fn is_token(name: &str) -> bool {
 }
 
 /// A header name that stands at `path`, in lower case. Pseudo headers are no names.
-pub(super) fn name(path: &str, text: &str, report: &mut Report) -> Result<String, Reported> {
+pub(super) fn name(path: &str, text: &str, names: Names, report: &mut Report) -> Result<String, Reported> {
     if is_token(text) {
         return Ok(text.to_ascii_lowercase());
     }
-    let hint = match text {
-        ":authority" | ":path" | ":method" => "; match has a key of its own for it",
+    let hint = match (names, text) {
+        (Names::Request, ":authority" | ":path" | ":method") => "; match has a key of its own for it",
+        (Names::Judged, ":status") => "; outcomes have a key of their own for it, status",
         _ => "",
     };
     Err(report.add(path, format!("must be a header name (letters, digits, \"-\"), was {}{hint}", quoted(text))))
@@ -25,12 +27,13 @@ pub(super) const EXPECTED: &str = "a header name";
 
 /// A header name, in lower case.
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<String, Reported> {
-    name(&item.path, item.string(EXPECTED, report)?, report)
+    name(&item.path, item.string(EXPECTED, report)?, Names::Request, report)
 }
 
-/// An object of at most `most` header names and what `read` makes of their values; it is given the lower-case name.
+/// An object of at most `most` of these header names and what `read` makes of their values; it is given the lower-case name.
 pub(super) fn pairs<T>(
     fields: &Fields<'_>,
+    accepted: Names,
     most: usize,
     report: &mut Report,
     mut read: impl FnMut(&str, &Item<'_>, &mut Report) -> Result<T, Reported>,
@@ -41,8 +44,11 @@ pub(super) fn pairs<T>(
     }
     let mut names: Vec<String> = Vec::new();
     gather(fields.items().map(|(written, item)| {
-        let name = name(&item.path, written, report)?;
-        let value = read(&name, &item, report);
+        let name = name(&item.path, written, accepted, report)?;
+        let value = match refused(accepted, &name) {
+            Some(why) => Err(report.add(&item.path, why)),
+            None => read(&name, &item, report),
+        };
         if names.contains(&name) && !fields.repeats(written) {
             return Err(report.add(&item.path, "is the same header as another one here; case does not count"));
         }
@@ -80,16 +86,32 @@ pub(super) const RESERVED: [(&str, &str); 9] = [
     ("grpc-status", "may not be set: use grpc_status beside status"),
 ];
 
-/// What the names of Holdfast's own headers begin with, which a response may not set either.
+const NOT_OF_THE_SERVICE: &str = "says nothing of the service: it belongs to the connection";
+
+/// What a response is not judged by, and why.
+pub(super) const UNJUDGED: [(&str, &str); 8] = [
+    ("connection", NOT_OF_THE_SERVICE),
+    ("keep-alive", NOT_OF_THE_SERVICE),
+    ("proxy-connection", NOT_OF_THE_SERVICE),
+    ("te", NOT_OF_THE_SERVICE),
+    ("trailer", NOT_OF_THE_SERVICE),
+    ("transfer-encoding", NOT_OF_THE_SERVICE),
+    ("upgrade", NOT_OF_THE_SERVICE),
+    ("grpc-status", "has a key of its own: use grpc_status beside header, which is read from trailers too"),
+];
+
+/// What the names of Holdfast's own headers begin with, which a response may not set and is not judged by either.
 pub(super) const OWN_PREFIX: &str = "x-holdfast-";
 
-/// Why a response of ours may not set the header of this (lower-case) name.
-pub(super) fn reserved(name: &str) -> Option<&'static str> {
-    match RESERVED.iter().find(|(reserved, _)| *reserved == name) {
-        Some((_, why)) => Some(*why),
-        None if name.starts_with(OWN_PREFIX) => Some("may not be set: x-holdfast- headers are Holdfast's own"),
-        None => None,
-    }
+/// Why the header of this (lower-case) name may not stand among these.
+fn refused(names: Names, name: &str) -> Option<&'static str> {
+    let (listed, own): (&[(&str, &'static str)], _) = match names {
+        Names::Request => return None,
+        Names::Judged => (&UNJUDGED, "says nothing of the service: x-holdfast- headers are Holdfast's own"),
+        Names::Sent => (&RESERVED, "may not be set: x-holdfast- headers are Holdfast's own"),
+    };
+    let reason = listed.iter().find(|(listed, _)| *listed == name).map(|(_, why)| *why);
+    reason.or_else(|| name.starts_with(OWN_PREFIX).then_some(own))
 }
 
 #[cfg(test)]
@@ -101,17 +123,30 @@ mod tests {
     #[test]
     fn names_are_tokens_in_lower_case() {
         let mut report = Report::default();
-        assert_eq!(name("policies", "X-Tenant_1", &mut report).unwrap(), "x-tenant_1");
-        for bad in ["", "a b", "a:b", ":path", "é", "a\r\nb"] {
-            assert!(name("policies", bad, &mut report).is_err(), "{bad:?}");
+        assert_eq!(name("policies", "X-Tenant_1", Names::Request, &mut report).unwrap(), "x-tenant_1");
+        for bad in ["", "a b", "a:b", ":path", ":status", "é", "a\r\nb"] {
+            for names in [Names::Request, Names::Judged, Names::Sent] {
+                assert!(name("policies", bad, names, &mut report).is_err(), "{bad:?}");
+            }
         }
     }
 
     #[test]
     fn headers_that_would_break_the_message_are_reserved() {
         for name in ["content-length", "connection", "x-holdfast-fallback", "grpc-status"] {
-            assert!(reserved(name).is_some(), "{name}");
+            assert!(refused(Names::Sent, name).is_some(), "{name}");
+            assert_eq!(refused(Names::Request, name), None, "a request may have any");
         }
-        assert_eq!(reserved("retry-after"), None);
+        assert_eq!(refused(Names::Sent, "retry-after"), None);
+    }
+
+    #[test]
+    fn a_response_is_judged_by_what_a_service_says_in_it() {
+        for name in ["connection", "transfer-encoding", "x-holdfast-retry", "grpc-status"] {
+            assert!(refused(Names::Judged, name).is_some(), "{name}");
+        }
+        for name in ["retry-after", "content-length", "x-envoy-ratelimited", "grpc-message", "x-holdfast", "te-a"] {
+            assert_eq!(refused(Names::Judged, name), None, "{name}");
+        }
     }
 }

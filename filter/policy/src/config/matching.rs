@@ -4,7 +4,7 @@ use super::error::{Report, Reported, gather};
 use super::header;
 use super::json::Node;
 use super::reader::{Fields, Item};
-use super::table::{Entry, MATCH, Segments, key, keys};
+use super::table::{Entry, MATCH, Names, Segments, key, keys};
 use crate::document::Match;
 use crate::glob::Glob;
 
@@ -15,7 +15,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<Match, Report
     let authority = globs(&fields, key!(MATCH.globs("authority")), report);
     let path = globs(&fields, key!(MATCH.globs("path")), report);
     let method = globs(&fields, key!(MATCH.globs("method")), report);
-    let headers = fields.or(key!(MATCH.glob_headers("header")).name, Vec::new(), report, headers);
+    let headers = headers(&fields, key!(MATCH.glob_headers("header")), report);
     Ok(Match {
         cluster: cluster?,
         route: route?,
@@ -48,9 +48,16 @@ fn glob(item: &Item<'_>, segments: Segments, report: &mut Report) -> Result<Glob
     Glob::new(&folded, segments.separator).map_err(|error| item.bad(&error.to_string(), report))
 }
 
-fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, Glob)>, Reported> {
-    let key = key!(MATCH.glob_headers("header"));
-    let fields = item.dictionary("an object of header names and globs such as {\"x-tenant\": \"a*\"}", report)?;
-    let most = *key!(MATCH.most("header"));
-    header::pairs(&fields, most, report, |_, item, report| glob(item, key.range, report))
+/// Header names, in lower case, and a glob on each value; none without the key.
+pub(super) fn headers(
+    fields: &Fields<'_>,
+    key: &Entry<(Names, usize, Segments), ()>,
+    report: &mut Report,
+) -> Result<Vec<(String, Glob)>, Reported> {
+    let (names, most, segments) = key.range;
+    let example = if names == Names::Judged { r#"{"x-app-error": "*"}"# } else { r#"{"x-tenant": "a*"}"# };
+    fields.or(key.name, Vec::new(), report, |item, report| {
+        let fields = item.dictionary(&format!("an object of header names and globs such as {example}"), report)?;
+        header::pairs(&fields, names, most, report, |_, item, report| glob(item, segments, report))
+    })
 }

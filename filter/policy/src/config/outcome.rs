@@ -4,44 +4,64 @@ use core::ops::RangeInclusive;
 
 use super::error::{Report, Reported, gather};
 use super::json::Node;
+use super::matching;
 use super::reader::{Fields, Item, within};
 use super::table::{self, Entry, FAILURE, IGNORE, OUTCOME, key, keys};
 use crate::document::{ClientGone, GRPC_STATUS_NAMES, GrpcSet, OutcomeRules, StatusSet};
+use crate::glob::Glob;
 
 pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<OutcomeRules, Reported> {
     let fields = item.object(keys!(OUTCOME), report)?;
     let failure = failure(&fields.block(key!(OUTCOME.object("failure"))), report);
     let ignore = ignore(&fields.block(key!(OUTCOME.object("ignore"))), report);
     let slow_after = fields.optional_duration(key!(OUTCOME.optional_duration("slow_after")), report);
-    let (failure_status, failure_grpc, failure_local) = failure?;
-    let (ignore_status, ignore_grpc) = ignore?;
+    let words = &ClientGone::WORDS;
+    let client_gone = fields.word(key!(OUTCOME.word("client_gone", &ClientGone::WORDS)), words, report);
+    let (failure, ignore) = (failure?, ignore?);
     Ok(OutcomeRules {
-        failure_status,
-        failure_grpc,
-        failure_local,
-        ignore_status,
-        ignore_grpc,
-        failure_headers: Vec::new(),
-        ignore_headers: Vec::new(),
-        failure_broken: true,
+        failure_status: failure.said.status,
+        failure_grpc: failure.said.grpc,
+        failure_local: failure.local,
+        ignore_status: ignore.status,
+        ignore_grpc: ignore.grpc,
+        failure_headers: failure.said.headers,
+        ignore_headers: ignore.headers,
+        failure_broken: failure.broken,
         slow_after: slow_after?,
-        client_gone: ClientGone::Auto,
+        client_gone: client_gone?,
     })
 }
 
-fn failure(item: &Item<'_>, report: &mut Report) -> Result<(StatusSet, GrpcSet, bool), Reported> {
+/// What a host says by which it is judged.
+struct Said {
+    status: StatusSet,
+    grpc: GrpcSet,
+    headers: Vec<(String, Glob)>,
+}
+
+struct Failure {
+    said: Said,
+    local: bool,
+    broken: bool,
+}
+
+fn failure(item: &Item<'_>, report: &mut Report) -> Result<Failure, Reported> {
     let fields = item.object(keys!(FAILURE), report)?;
     let status = fields.statuses(key!(FAILURE.statuses("status")), report, statuses);
     let grpc = fields.grpc_statuses(key!(FAILURE.strings("grpc_status")), report);
+    let headers = matching::headers(&fields, key!(FAILURE.glob_headers("header")), report);
     let local = fields.boolean(key!(FAILURE.boolean("local")), report);
-    Ok((status?, grpc?, local?))
+    let broken = fields.boolean(key!(FAILURE.boolean("broken")), report);
+    let said = Said { status: status?, grpc: grpc?, headers: headers? };
+    Ok(Failure { said, local: local?, broken: broken? })
 }
 
-fn ignore(item: &Item<'_>, report: &mut Report) -> Result<(StatusSet, GrpcSet), Reported> {
+fn ignore(item: &Item<'_>, report: &mut Report) -> Result<Said, Reported> {
     let fields = item.object(keys!(IGNORE), report)?;
     let status = fields.statuses(key!(IGNORE.statuses("status")), report, statuses);
     let grpc = fields.grpc_statuses(key!(IGNORE.strings("grpc_status")), report);
-    Ok((status?, grpc?))
+    let headers = matching::headers(&fields, key!(IGNORE.glob_headers("header")), report);
+    Ok(Said { status: status?, grpc: grpc?, headers: headers? })
 }
 
 impl Fields<'_> {

@@ -89,7 +89,7 @@ fn accepted_by(kind: &Kind, keys_of: &dyn Fn(&'static Block) -> String) -> Vec<S
             };
             return [vec![count], accepted_by(of, keys_of)].concat();
         }
-        Kind::Headers { of, most } => {
+        Kind::Headers { of, most, .. } => {
             return [vec![format!("at most {}", number(*most))], accepted_by(of, keys_of)].concat();
         }
         Kind::Body(body) => {

@@ -3,7 +3,7 @@
 use super::error::{Report, Reported};
 use super::json::Node;
 use super::reader::{Item, key_path};
-use super::table::{RESPOND, key, keys};
+use super::table::{Names, RESPOND, key, keys};
 use super::template::{self, Template};
 use super::{header, json, outcome};
 use crate::document::{Escape, StaticResponse, TemplatePart};
@@ -52,10 +52,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Result<StaticRespons
 
 fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, Vec<TemplatePart>)>, Reported> {
     let fields = item.dictionary("an object of header names and texts such as {\"x-a\": \"b\"}", report)?;
-    header::pairs(&fields, *key!(RESPOND.most("headers")), report, |name, item, report| match header::reserved(name) {
-        Some(why) => Err(report.add(&item.path, why)),
-        None => header_value(name, item, report),
-    })
+    header::pairs(&fields, Names::Sent, *key!(RESPOND.most("headers")), report, header_value)
 }
 
 /// The value of a header, which is a template.

@@ -23,7 +23,7 @@ mod tree;
 use super::duration;
 use super::json::Node;
 use super::prose::{accepted, default_of, type_of, words_of};
-use super::table::{Absent, Block, Body, DOCUMENT, Form, GRPC_STATUS, Key, Kind, RESPOND, STATUS, Word};
+use super::table::{Absent, Block, Body, DOCUMENT, Form, GRPC_STATUS, Key, Kind, Names, RESPOND, STATUS, Word};
 use crate::document::GRPC_STATUS_NAMES;
 use tree::{Schema, properties};
 
@@ -170,17 +170,12 @@ fn of(kind: &'static Kind, path: &str) -> Schema {
             .with_some("minItems", (!empty).then_some(1u32))
             .with_some("maxItems", *most)
             .with_some("uniqueItems", unique.then_some(true)),
-        Kind::Headers { of: value, most } => {
-            let object = match value {
-                // What is sent and not only looked at.
-                Kind::String(Form::HeaderValue(_)) => {
-                    let (name, fixed) = pattern::fixed_header();
-                    Schema::of_type("object")
-                        .with("propertyNames", pattern::response_header_name())
-                        .with("patternProperties", properties(vec![(&name, fixed)]))
-                }
-                _ => Schema::of_type("object").with("propertyNames", pattern::header_name()),
-            };
+        Kind::Headers { names, of: value, most } => {
+            let object = Schema::of_type("object").with("propertyNames", pattern::header_names(*names));
+            // What is sent and not only looked at.
+            let fixed = (*names == Names::Sent).then(pattern::fixed_header);
+            let object = object
+                .with_some("patternProperties", fixed.map(|(name, fixed)| properties(vec![(name.as_str(), fixed)])));
             object.with("additionalProperties", of(value, path)).with("maxProperties", *most)
         }
         Kind::Body(limits) => body(limits),

@@ -114,6 +114,8 @@ pub enum Kind {
     },
     /// An object of header names.
     Headers {
+        /// Which names there may be.
+        names: Names,
         /// Which values they have.
         of: &'static Kind,
         /// How many there may be.
@@ -125,6 +127,17 @@ pub enum Kind {
     Object(&'static Block),
     /// Any of several kinds, told apart by their JSON types.
     OneOf(&'static [Kind]),
+}
+
+/// Which headers an object may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// Any of a request.
+    Request,
+    /// Those of a response by which it can be judged.
+    Judged,
+    /// Those that a response of ours may have.
+    Sent,
 }
 
 /// The form of a string.
@@ -602,11 +615,11 @@ impl Block {
         }
     }
 
-    /// An object of header names and globs.
-    pub(super) const fn glob_headers(&'static self, name: &str) -> Option<Entry<Segments, ()>> {
+    /// An object of header names and globs, of which there are none without it: which names, how many, and what the globs see.
+    pub(super) const fn glob_headers(&'static self, name: &str) -> Option<Entry<(Names, usize, Segments), ()>> {
         match self.find(name) {
-            Some(Key { name, kind: Kind::Headers { of: Kind::String(Form::Glob(segments)), .. }, .. }) => {
-                Some(Entry { name, range: *segments, default: () })
+            Some(Key { name, kind: Kind::Headers { names, of: Kind::String(Form::Glob(segments)), most }, .. }) => {
+                Some(Entry { name, range: (*names, *most, *segments), default: () })
             }
             _ => None,
         }

@@ -7,9 +7,10 @@ use core::time::Duration;
 use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
-    BreakerControl, Detector, Dimension, Escape, FallbackKind, Jitter, Match, Mode, Outlier, Policy, Reason, Retry,
-    RetryWord, StaticResponse, TemplatePart, Window,
+    BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, Jitter, Match, Mode, Outlier, Policy,
+    Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
 };
+use crate::glob::Glob;
 use crate::percent::Percent;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -256,7 +257,9 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(outcome.failure_status.ranges(), [(500, 599)]);
     let failures: Vec<u8> = (0..=16).filter(|status| outcome.failure_grpc.contains(*status)).collect();
     assert_eq!(failures, [2, 4, 13, 14, 15]);
-    assert!(outcome.failure_local);
+    assert!(outcome.failure_local && outcome.failure_broken);
+    assert!(outcome.failure_headers.is_empty() && outcome.ignore_headers.is_empty());
+    assert_eq!(outcome.client_gone, ClientGone::Auto);
 }
 
 #[test]
@@ -266,8 +269,10 @@ fn everything_can_be_given() {
         "match": {"cluster": "outbound|*", "route": ["a", "b*"], "authority": ["API.*.com"], "path": "/a/**",
                   "method": ["GET"], "header": {"X-Tenant": "a*"}},
         "scope": ["route", {"header": "X-Tenant"}], "max_keys": 4096, "mode": "shadow",
-        "outcome": {"failure": {"status": ["500-502", "504", 429], "grpc_status": ["INTERNAL", 14], "local": false},
-                    "ignore": {"status": [404], "grpc_status": [0]}, "slow_after": "1.5s"},
+        "outcome": {"failure": {"status": ["500-502", "504", 429], "grpc_status": ["INTERNAL", 14], "local": false,
+                                "broken": false, "header": {"X-App-Error": "*", "x-status": "E*"}},
+                    "ignore": {"status": [404], "grpc_status": [0], "header": {"X-Cache": "HIT"}}, "slow_after": "1.5s",
+                    "client_gone": "ignore"},
         "breaker": {"window": 100, "min_requests": 100, "failure_rate": 62.5, "slow_rate": 80,
                     "consecutive_failures": 7, "open_for": "1s", "open_growth": 1.5, "open_max": "1s",
                     "open_jitter": 0, "honor_retry_after": false, "half_open": {"probes": 100, "lease": "10ms"},
@@ -289,6 +294,17 @@ fn everything_can_be_given() {
     assert_eq!(policy.scope.by, [Dimension::Route, Dimension::Header("x-tenant".into())]);
     assert_eq!(policy.outcome.failure_status.ranges(), [(429, 429), (500, 502), (504, 504)]);
     assert_eq!(policy.outcome.slow_after, Some(Duration::from_millis(1500)));
+    assert!(!policy.outcome.failure_broken);
+    assert_eq!(policy.outcome.client_gone, ClientGone::Ignore);
+    let headers = |rules: &[(String, Glob)]| -> Vec<String> {
+        rules.iter().map(|(name, glob)| format!("{name}: {}", glob.as_str())).collect()
+    };
+    assert_eq!(
+        headers(&policy.outcome.failure_headers),
+        ["x-app-error: *", "x-status: E*"],
+        "the case of values counts"
+    );
+    assert_eq!(headers(&policy.outcome.ignore_headers), ["x-cache: HIT"]);
     let breaker = policy.breaker.unwrap();
     assert_eq!(breaker.mode, Mode::Enforce, "a feature's own mode goes before the policy's");
     assert_eq!((breaker.window, breaker.open_growth), (Window::Count(100.try_into().unwrap()), 1500));
@@ -403,6 +419,64 @@ fn a_sub_key_of_outcome_replaces_only_its_own_default() {
     assert!(outcome.failure_status.ranges().is_empty());
     assert_eq!(outcome.failure_grpc, defaults::outcome().failure_grpc);
     assert!(outcome.failure_local);
+    let outcome = policy(r#""outcome": {"failure": {"header": {"x-app-error": "*"}}}"#).outcome;
+    assert_eq!(outcome.failure_status, defaults::outcome().failure_status);
+    assert!(outcome.failure_broken);
+}
+
+#[test]
+fn a_response_is_judged_by_headers_of_the_service() {
+    for block in ["failure", "ignore"] {
+        let outcome = |header: &str| wrong_policy(&format!(r#""outcome": {{"{block}": {{"header": {header}}}}}"#));
+        let at = format!("outcome.{block}.header");
+        let refused = [
+            (
+                r#"["x-app-error"]"#,
+                ": must be an object of header names and globs such as {\"x-app-error\": \"*\"}, was a list",
+            ),
+            (
+                r#"{":status": "5*"}"#,
+                r#"[":status"]: must be a header name (letters, digits, "-"), was ":status"; outcomes have a key of their own for it, status"#,
+            ),
+            (
+                r#"{"grpc-status": "14"}"#,
+                r#"["grpc-status"]: has a key of its own: use grpc_status beside header, which is read from trailers too"#,
+            ),
+            (r#"{"Connection": "close"}"#, ".Connection: says nothing of the service: it belongs to the connection"),
+            (
+                r#"{"x-holdfast-retry": "1"}"#,
+                r#"["x-holdfast-retry"]: says nothing of the service: x-holdfast- headers are Holdfast's own"#,
+            ),
+            (r#"{"x-a": ""}"#, r#"["x-a"]: must not be empty ("**" matches everything), was """#),
+            (r#"{"x-a": 1}"#, r#"["x-a"]: must be a glob such as "a*", was the number 1"#),
+            (r#"{"x-a": "1", "X-A": "2"}"#, r#"["X-A"]: is the same header as another one here; case does not count"#),
+        ];
+        for (header, problem) in refused {
+            assert_eq!(outcome(header), format!("{at}{problem}"), "{header}");
+        }
+        let many: Vec<String> = (0..=100).map(|at| format!("\"x-{at}\": \"*\"")).collect();
+        assert_eq!(
+            outcome(&format!("{{{}}}", many.join(","))),
+            format!("{at}: must have at most 100 headers, has 101")
+        );
+        assert!(policy(&format!(r#""outcome": {{"{block}": {{"header": {{}}}}}}"#)).outcome == defaults::outcome());
+    }
+}
+
+#[test]
+fn misspelt_keys_of_outcome_are_told_what_was_meant() {
+    assert_eq!(
+        wrong_policy(
+            r#""outcome": {"client_left": "auto", "failure": {"headers": {}, "brocken": true, "broken": 1}, "client_gone": "slow"}"#
+        ),
+        "outcome.client_left: unknown key; accepted here: failure, ignore, slow_after, client_gone\n\
+         outcome.failure.headers: unknown key; accepted here: status, grpc_status, header, local, broken; did you mean \
+         \"header\"?\n\
+         outcome.failure.brocken: unknown key; accepted here: status, grpc_status, header, local, broken; did you mean \
+         \"broken\"?\n\
+         outcome.failure.broken: must be true or false, was the number 1\n\
+         outcome.client_gone: must be one of auto, ignore, was \"slow\""
+    );
 }
 
 #[test]
@@ -429,7 +503,7 @@ fn statuses_are_statuses() {
          outcome.failure.grpc_status[3]: must be a gRPC status, a name such as \"UNAVAILABLE\" or a number within \
          0..=16, was null\n\
          outcome.failure.local: must be true or false, was the number 1\n\
-         outcome.ignore.local: unknown key; accepted here: status, grpc_status\n\
+         outcome.ignore.local: unknown key; accepted here: status, grpc_status, header\n\
          outcome.ignore.status: must be a list of statuses such as [\"500-599\", 429], was the number 404\n\
          outcome.slow_after: must be a duration within 1ms..=1h such as \"250ms\", \"10s\" or \"1m30s\", was the number 5"
     );

@@ -6,10 +6,10 @@
 use core::ops::RangeInclusive;
 
 use super::tree::Schema;
-use crate::config::header::{OWN_PREFIX, RESERVED};
+use crate::config::header::{OWN_PREFIX, RESERVED, UNJUDGED};
 use crate::config::respond::CONTENT_TYPE;
 use crate::config::retry::STANDARD_METHODS;
-use crate::config::table::{STATUS, Template, Word};
+use crate::config::table::{Names, STATUS, Template, Word};
 use crate::glob::Glob;
 
 /// A string that matches `pattern`, and what editors say of one that does not.
@@ -49,12 +49,19 @@ pub(super) fn header_name() -> Schema {
     string(&format!("^{TOKEN}$"), "a header name (letters, digits, \"-\")")
 }
 
-/// The name of a header that a response of ours may have.
-pub(super) fn response_header_name() -> Schema {
-    let names: Vec<String> = RESERVED.iter().map(|(name, _)| any_case(name)).collect();
-    let reserved = Schema::any().with("pattern", format!("^(({})$|{})", names.join("|"), any_case(OWN_PREFIX)));
+/// The name of a header in an object of them.
+pub(super) fn header_names(names: Names) -> Schema {
+    let (refused, message): (&[(&str, &str)], _) = match names {
+        Names::Request => return header_name(),
+        Names::Judged => (
+            &UNJUDGED,
+            "says nothing of the service: it belongs to the connection or to Holdfast; grpc-status has a key of its own",
+        ),
+        Names::Sent => (&RESERVED, "may not be set: it belongs to the body, the connection, gRPC or Holdfast itself"),
+    };
+    let listed: Vec<String> = refused.iter().map(|(name, _)| any_case(name)).collect();
+    let reserved = Schema::any().with("pattern", format!("^(({})$|{})", listed.join("|"), any_case(OWN_PREFIX)));
     // None of them is empty.
-    let message = "may not be set: it belongs to the body, the connection, gRPC or Holdfast itself";
     let never = Schema::any().with("pattern", "^$").with("patternErrorMessage", message);
     header_name().and(Schema::when(reserved, never))
 }

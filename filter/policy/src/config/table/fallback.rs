@@ -1,6 +1,6 @@
 //! What the client gets instead, by reason.
 
-use super::{Absent, Block, Body, Form, Key, Kind, Template, Text, Word};
+use super::{Absent, Block, Body, Form, Key, Kind, Names, Template, Text, Word};
 
 /// An entry of the list of fallbacks.
 pub static FALLBACK: Block = Block {
@@ -60,7 +60,7 @@ pub static RESPOND: Block = Block {
             .envoy("`direct_response.status`."),
         Key::new(
             "headers",
-            Kind::Headers { of: &Kind::String(Form::HeaderValue(TEMPLATE)), most: 100 },
+            Kind::Headers { names: Names::Sent, of: &Kind::String(Form::HeaderValue(TEMPLATE)), most: 100 },
             Absent::Means(Text::new("none")),
         )
         .limit(

@@ -2,10 +2,14 @@
 
 use core::time::Duration;
 
-use super::{Absent, Block, Key, Kind, Text};
+use super::policy::WHOLE;
+use super::{Absent, Block, Form, Key, Kind, Names, Text, Word};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const STATUSES: Kind = Kind::List { of: &Kind::Status, empty: true, unique: false, most: None };
+const HEADERS: Kind = Kind::Headers { names: Names::Judged, of: &Kind::String(Form::Glob(WHOLE)), most: 100 };
+const NO_HEADERS: Absent = Absent::Means(Text::new("none"));
+const NOT_JUDGED: &str = "not `grpc-status`, those of the connection and `x-holdfast-*`";
 const GRPC_STATUSES: Kind = Kind::List { of: &Kind::GrpcStatus, empty: true, unique: false, most: None };
 
 /// What counts as what.
@@ -26,17 +30,34 @@ pub static OUTCOME: Block = Block {
             Kind::Duration(Duration::from_millis(1)..=HOUR),
             Absent::Means(Text::new("nothing is slow")),
         )
-        .does("From when a response is slow, counted to its headers. A slow response can be a success or a failure as well.")
+        .does(
+            "From when a response is slow, counted from the request's last byte to the response's headers. A slow response can be \
+             a success or a failure as well.",
+        )
         .change(
             "Set it to what your clients put up with, not to the usual latency, and give `breaker.slow_rate` with it. A \
              service that hangs often fails by being slow long before it answers with errors.",
         ),
+        Key::new("client_gone", Kind::Word(&CLIENT_GONE), Absent::String("auto"))
+            .does(
+                "What a client stands for that leaves before the response's headers, for the breaker, its probes, the throttle and \
+                 the hosts.",
+            )
+            .change(
+                "Leave it at `auto`: where clients give up before any time-out of yours, a service that hangs has no other outcome \
+                 than that they leave. Take `ignore` where clients come by deadlines that nobody can keep, or leave slow \
+                 responses for reasons of their own.",
+            ),
     ],
     not_yet: &[],
     about: Text::new(
         "One set of rules for the breaker, its probes, the throttle, fallbacks and the hosts. A request is judged by `:status`, \
-         a gRPC call by its status in headers or trailers, a gRPC-web call by its status in headers. Never an outcome: replies \
-         of Holdfast or of other filters, direct responses, Envoy's own overflow, and a client that leaves.",
+         a gRPC call by its status in headers or trailers, a gRPC-web call by its status in headers, and all of them by the \
+         response headers that `header` names. A response that the host breaks off after its headers is judged when it breaks. \
+         A time-out of the route or the policy after the response's headers is nobody's failure: it ends a stream that may be \
+         well. A stream whose headers are good and that has run for `breaker.half_open.lease` is a success to permits and \
+         probes, whatever it ends with later, which counts then. A client that leaves is what `client_gone` says. Never an \
+         outcome: replies of Holdfast or of other filters, direct responses, and Envoy's own overflow.",
     ),
     example: Text::new(
         r#"{
@@ -48,6 +69,16 @@ pub static OUTCOME: Block = Block {
 }"#,
     ),
 };
+
+/// What a client that leaves stands for.
+static CLIENT_GONE: [Word; 2] = [
+    Word::new(
+        "auto",
+        "When its own deadline has passed (`grpc-timeout`, `x-envoy-expected-rq-timeout-ms`) it is a time-out, after \
+         `slow_after` a slow response, and otherwise nothing: clients that leave a service early say nothing about it.",
+    ),
+    Word::new("ignore", "It is never an outcome."),
+];
 
 /// What is a failure.
 pub static FAILURE: Block = Block {
@@ -75,6 +106,24 @@ pub static FAILURE: Block = Block {
              errors of the caller, and `DEADLINE_EXCEEDED` where clients set deadlines that nobody can keep.",
         )
         .envoy("`success_criteria.grpc_criteria` of `admission_control`."),
+        Key::new("header", HEADERS, NO_HEADERS)
+            .limit(NOT_JUDGED)
+            .does(
+                "Response headers and a glob on each value. A response with one of them is a failure, unless `ignore` names it. Of \
+                 several lines of a header any may match. Trailers are not looked at. The request seat judges headers as the \
+                 route leaves them (`response_headers_to_add`, `response_headers_to_remove`), the attempt seat as the host sends \
+                 them.",
+            )
+            .change(
+                "Give it where a service answers `200` and says in a header that it failed, such as `{\"x-app-error\": \"*\"}`. \
+                 A fallback for `failure` replaces that response, too, and takes those headers out. A retry does not follow from \
+                 it: `retry.on` goes by statuses and Envoy's words, of which `retriable-headers` asks for retries by the headers \
+                 that the route lists.",
+            )
+            .envoy(
+                "`outlier_detection.error_matcher` of `HttpProtocolOptions`, for hosts alone; `retriable_headers` of a route's \
+                 `retry_policy`, for retries alone.",
+            ),
         Key::new("local", Kind::Boolean, Absent::Boolean(true))
             .does(
                 "Whether no response from the host is a failure: connect failure, reset, no healthy host, time-out. With \
@@ -85,14 +134,26 @@ pub static FAILURE: Block = Block {
                  `false` a service that is down altogether opens no breaker.",
             )
             .envoy("`split_external_local_origin_errors` of `outlier_detection`."),
+        Key::new("broken", Kind::Boolean, Absent::Boolean(true))
+            .does(
+                "Whether a response that the host breaks off after its headers is a failure. With `false` it counts as its headers \
+                 say. It has gone on to the client by then: no fallback and no retry follows.",
+            )
+            .change(
+                "Leave it on: a truncated response is of no use to most clients. Take `false` where hosts end streams by a reset \
+                 as a matter of course.",
+            ),
     ],
     not_yet: &[],
-    about: Text::new("What is a failure. The defaults are server errors, as HTTP and gRPC tell them, and no response at all."),
+    about: Text::new(
+        "What is a failure. The defaults are server errors, as HTTP and gRPC tell them, no response at all, and a response that \
+         breaks off.",
+    ),
     example: Text::new(
         r#"{
   "policies": [{
     "name": "inventory",
-    "outcome": {"failure": {"grpc_status": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", 13], "local": true}},
+    "outcome": {"failure": {"grpc_status": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", 13], "header": {"x-app-error": "*"}}},
     "breaker": {}
   }]
 }"#,
@@ -108,6 +169,16 @@ pub static IGNORE: Block = Block {
         Key::new("grpc_status", GRPC_STATUSES, Absent::Strings(&[]))
             .does("gRPC statuses that count as nothing.")
             .change("Name what clients cause in large numbers: `NOT_FOUND`, `CANCELLED`, `UNAUTHENTICATED`."),
+        Key::new("header", HEADERS, NO_HEADERS)
+            .limit(NOT_JUDGED)
+            .does(
+                "Response headers and a glob on each value, as in `failure.header`. A response with one of them counts as nothing, \
+                 whatever its status and its other headers.",
+            )
+            .change(
+                "Name what shows that a response says nothing of the service: `{\"x-cache\": \"HIT*\"}` of a cache before it, \
+                 `{\"x-maintenance\": \"*\"}` of one that is closed on purpose.",
+            ),
     ],
     not_yet: &[],
     about: Text::new(
@@ -118,7 +189,7 @@ pub static IGNORE: Block = Block {
         r#"{
   "policies": [{
     "name": "accounts",
-    "outcome": {"ignore": {"status": [401, 404], "grpc_status": ["NOT_FOUND"]}},
+    "outcome": {"ignore": {"status": [401, 404], "grpc_status": ["NOT_FOUND"], "header": {"x-cache": "HIT*"}}},
     "breaker": {}
   }]
 }"#,

@@ -1,8 +1,8 @@
 //! The document, a policy, and what it governs.
 
 use super::{
-    Absent, BREAKER, Block, CONCURRENCY, FALLBACK, Form, Key, Kind, OUTCOME, OUTLIER, RETRY, Segments, THROTTLE, Text,
-    Word,
+    Absent, BREAKER, Block, CONCURRENCY, FALLBACK, Form, Key, Kind, Names, OUTCOME, OUTLIER, RETRY, Segments, THROTTLE,
+    Text, Word,
 };
 
 /// The whole document.
@@ -164,7 +164,7 @@ pub static POLICY: Block = Block {
 
 const OFF: Absent = Absent::Means(Text::new("off"));
 
-const WHOLE: Segments = Segments { separator: None, case: true };
+pub(super) const WHOLE: Segments = Segments { separator: None, case: true };
 const DOTTED: Segments = Segments { separator: Some(b'.'), case: false };
 const SLASHED: Segments = Segments { separator: Some(b'/'), case: true };
 const ANY: Absent = Absent::Means(Text::new("any"));
@@ -198,7 +198,7 @@ pub static MATCH: Block = Block {
             .envoy("a header matcher on `:method`."),
         Key::new(
             "header",
-            Kind::Headers { of: &Kind::String(Form::Glob(WHOLE)), most: 100 },
+            Kind::Headers { names: Names::Request, of: &Kind::String(Form::Glob(WHOLE)), most: 100 },
             Absent::Means(Text::new("any")),
         )
         .does("Header names and a glob on each value. All must hold; a header that is absent matches nothing.")

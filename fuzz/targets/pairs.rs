@@ -3,8 +3,12 @@
 #![no_main]
 
 use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::http::header_rules::HeaderVerdict;
 use holdfast_engine::http::headers;
 use holdfast_engine::http::response::{self, ResponseHead};
+use holdfast_policy::config::defaults;
+use holdfast_policy::document::OutcomeRules;
+use holdfast_policy::glob::Glob;
 use holdfast_policy::seat::Seat;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -30,6 +34,7 @@ enum Name<'a> {
     AsksRetry,
     HasTries,
     ServiceTime,
+    Error,
     Other(&'a str),
 }
 
@@ -45,6 +50,7 @@ impl Name<'_> {
             Name::AsksRetry => "x-holdfast-retry",
             Name::HasTries => "x-holdfast-tries",
             Name::ServiceTime => "x-envoy-upstream-service-time",
+            Name::Error => "x-error",
             Name::Other(name) => name,
         }
     }
@@ -66,12 +72,24 @@ fuzz_target!(|input: Input<'_>| {
 fn read(bytes: &[u8], input: &Input<'_>) {
     // Every pair takes eight bytes of sizes at least.
     assert!(headers::read(bytes).count() <= bytes.len() / 8);
-    let head = ResponseHead::read(bytes, Timestamp(input.now), true);
-    let deaf = ResponseHead::read(bytes, Timestamp(input.now), false);
+    let rules = defaults::outcome();
+    let head = ResponseHead::read(bytes, Timestamp(input.now), true, &rules);
+    let deaf = ResponseHead::read(bytes, Timestamp(input.now), false, &rules);
     assert_eq!(deaf, ResponseHead { retry_after: None, pushback: None, ..head.clone() });
     assert_eq!(deaf.asked_wait(), None);
     let _ = head.answer(input.ended);
     let _ = head.local_answer(input.flags, input.details);
     let _ = response::answer_at_end(Some(&head), input.flags);
     let _ = response::trailers_answer(Some(input.details));
+
+    let any = |name: &str| Glob::new("*", None).map(|glob| (name.to_owned(), glob)).into_iter().collect();
+    let judging = OutcomeRules { failure_headers: any("x-error"), ignore_headers: any("retry-after"), ..rules };
+    let judged = ResponseHead::read(bytes, Timestamp(input.now), true, &judging);
+    let has = |wanted: &[u8]| headers::read(bytes).any(|(name, _)| name == wanted);
+    let expected = match (has(b"retry-after"), has(b"x-error")) {
+        (true, _) => HeaderVerdict::Ignored,
+        (false, true) => HeaderVerdict::Failure,
+        (false, false) => HeaderVerdict::Nothing,
+    };
+    assert_eq!(judged, ResponseHead { by_headers: expected, ..head });
 }

@@ -43,12 +43,16 @@ impl Scene {
     }
 
     fn with(fallback: &str, request: &[(&str, &str)]) -> Self {
+        Scene::judging(r#""outcome":{}"#, fallback, request)
+    }
+
+    fn judging(outcome: &str, fallback: &str, request: &[(&str, &str)]) -> Self {
         let now = Timestamp::from_secs(1_700_000_000);
         let host = Rc::new(MemoryHost::at(now));
         let root: Rc<dyn RootHost> = Rc::clone(&host) as Rc<dyn RootHost>;
         let mut store = MemoryStore::default();
         let text = format!(
-            r#"{{"policies":[{{"name":"orders","concurrency":{{"max_requests":9}},"fallback":[{fallback}]}}]}}"#
+            r#"{{"policies":[{{"name":"orders",{outcome},"concurrency":{{"max_requests":9}},"fallback":[{fallback}]}}]}}"#
         );
         let configuration = Configuration::read(text.as_bytes()).unwrap();
         let plugin = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), &mut store, configuration);
@@ -367,6 +371,45 @@ fn a_client_that_leaves_is_not_looked_after_any_more() {
     assert_eq!(scene.tick(1), []);
     assert!(!scene.plugin.holds());
     assert!(scene.host.tick() > Duration::from_millis(1), "ticks are seldom again");
+}
+
+#[test]
+fn an_answer_that_fails_by_a_header_is_replaced_without_that_header() {
+    let judged = r#""outcome":{"failure":{"header":{"x-app-error":"*","x-state":"bad"}}}"#;
+    let mut scene = Scene::judging(judged, FALLBACK, &[(":method", "GET"), (":path", "/")]);
+    let headers = [
+        (":status", "200"),
+        ("content-length", "4"),
+        ("x-app-error", "17"),
+        ("x-app-error", "18"),
+        ("x-state", "good"),
+        ("x-cost", "3"),
+    ];
+    assert_eq!(scene.headers(&headers, false), RequestEffect::Hold);
+    scene.assert_rewritten();
+    assert_eq!(scene.header("x-app-error"), None, "the new answer is no error");
+    assert_eq!((scene.header("x-state").as_deref(), scene.header("x-cost").as_deref()), (Some("good"), Some("3")));
+    assert_eq!(scene.body(b"oops", true), (PASSES, BODY.to_vec()));
+    scene.end();
+}
+
+#[test]
+fn a_grpc_web_answer_fails_by_a_header() {
+    let judged = r#""outcome":{"failure":{"header":{"x-app-error":"*"}}}"#;
+    let call = [(":method", "POST"), (":path", "/a.B/C"), ("content-type", "application/grpc-web+proto")];
+    let mut scene = Scene::judging(judged, FALLBACK, &call);
+    let headers = [
+        (":status", "200"),
+        ("content-type", "application/grpc-web+proto"),
+        ("content-length", "4"),
+        ("x-app-error", "1"),
+    ];
+    assert_eq!(scene.headers(&headers, false), RequestEffect::Hold);
+    assert_eq!(scene.header("grpc-status").as_deref(), Some("14"));
+    assert_eq!(scene.header("x-app-error"), None);
+    scene.complete();
+    assert_eq!(scene.tick(1), [RequestEffect::Resume]);
+    scene.end();
 }
 
 #[test]

@@ -246,6 +246,102 @@ fn a_grpc_response_is_judged_by_its_trailers_or_where_it_breaks_off() {
     }
 }
 
+const BY_HEADER: &str =
+    r#""outcome":{"failure":{"header":{"x-app-error":"*"}},"ignore":{"header":{"x-cache":"HIT*"}}}"#;
+
+#[test]
+fn a_header_of_the_response_decides_where_the_policy_says_so() {
+    let mut scene = Scene::new(&format!(r#"{BY_HEADER},"breaker":{{"min_requests":3,"open_jitter":0}}"#));
+    let answers: [&[(&str, &str)]; 5] = [
+        &[(":status", "200")],
+        &[(":status", "200"), ("x-app-error", "17")],
+        &[(":status", "503"), ("x-cache", "HIT from here")],
+        &[(":status", "200"), ("x-app-error", "17"), ("x-cache", "HIT")],
+        &[(":status", "200"), ("x-cache", "MISS"), ("x-app-error", "")],
+    ];
+    for headers in answers {
+        let mut stream = scene.get();
+        stream.scene.host.put_headers(Headers::Response, headers);
+        let _ = stream.responds("via_upstream");
+        stream.end();
+    }
+    assert_eq!((scene.metric("success"), scene.metric("failure"), scene.metric("ignored")), (1, 2, 2));
+    assert_eq!(
+        scene.host.take_lines(),
+        ["orders/cluster=orders: closed -> open: failure rate 66% of 3 >= 50%; next probe in 30s"]
+    );
+}
+
+#[test]
+fn a_reply_that_no_host_made_is_not_judged_by_its_headers() {
+    let mut scene = Scene::new(&format!(r#"{BY_HEADER},"breaker":{{}}"#));
+    let mut stream = scene.get();
+    stream.scene.host.put_headers(Headers::Response, &[(":status", "200"), ("x-app-error", "1")]);
+    let _ = stream.responds("direct_response");
+    stream.end();
+    assert_eq!((scene.metric("failure"), scene.metric("ignored")), (0, 1));
+}
+
+#[test]
+fn a_grpc_call_fails_by_a_header_or_by_its_status() {
+    let mut scene = Scene::new(&format!(r#"{BY_HEADER},"breaker":{{}}"#));
+    for (header, status, counts) in [
+        (("x-app-error", "1"), "0", (0, 1, 0)),
+        (("x-other", "1"), "14", (0, 2, 0)),
+        (("x-cache", "HIT"), "14", (0, 2, 1)),
+        (("x-other", "1"), "0", (1, 2, 1)),
+    ] {
+        let mut stream = scene.get();
+        let headers = [(":status", "200"), ("content-type", "application/grpc"), header];
+        stream.scene.host.put_headers(Headers::Response, &headers);
+        stream.scene.host.put_property("response\0code_details", Some(b"via_upstream"));
+        let (plugin, host) = (&stream.scene.request, Rc::clone(&stream.scene.host));
+        let state = std::mem::take(&mut stream.request);
+        let (state, _) = state.on_response_headers(plugin, &mut stream.scene.store, &*host, STREAM, false);
+        host.put_headers(Headers::ResponseTrailers, &[("grpc-status", status)]);
+        (stream.request, _) = state.on_response_trailers(plugin, &mut stream.scene.store, &*host);
+        stream.end();
+        let found = (scene.metric("success"), scene.metric("failure"), scene.metric("ignored"));
+        assert_eq!(found, counts, "{header:?} {status}");
+    }
+}
+
+#[test]
+fn the_attempt_seat_judges_by_the_same_headers_and_a_retry_does_not_follow_from_them() {
+    let mut scene = Scene::new(&format!(r#"{BY_HEADER},{RETRY},"breaker":{{}}"#));
+    let mut stream = scene.get();
+    assert_eq!(stream.attempt(), AttemptEffect::Continue);
+    stream.attempt_responds(&[(":status", "200"), ("x-app-error", "17")]);
+    assert_eq!(stream.header(Headers::Response, "x-holdfast-retry"), None, "`on` does not name a 200");
+    stream.end_attempt();
+    let _ = stream.responds("via_upstream");
+    assert_eq!(stream.header(Headers::Response, "x-app-error").as_deref(), Some("17"), "the client gets the answer");
+    stream.end();
+    assert!(scene.log().contains("attempts=10.0.0.1:80 failure:200 0ms"), "{}", scene.log());
+    assert_eq!((scene.metric("failure"), scene.metric("retries")), (1, 0));
+}
+
+#[test]
+fn a_retry_that_is_stopped_leaves_the_verdict_by_header() {
+    let mut scene = Scene::new(&format!(r#"{BY_HEADER},"retry":{{"on":["5xx","retriable-headers"]}},"breaker":{{}}"#));
+    let (mut stream, _) = scene.begin(&[(":method", "POST"), (":path", "/")]);
+    assert_eq!(stream.attempt(), AttemptEffect::Continue);
+    stream.attempt_responds(&[(":status", "200"), ("x-app-error", "17")]);
+    stream.end_attempt();
+    // The route lists the header, so the router begins a retry.
+    let AttemptEffect::Reply(reply) = stream.attempt() else { panic!("no POST is sent again") };
+    stream.end_attempt();
+    let status = reply.status.to_string();
+    stream.scene.host.put_headers(Headers::Response, &[(":status", status.as_str())]);
+    let _ = stream.responds(&reply.details);
+    stream.end();
+    assert_eq!(
+        (scene.metric("failure"), scene.metric("success")),
+        (1, 0),
+        "it stands for the attempt before, a 200 that failed"
+    );
+}
+
 #[test]
 fn a_client_that_leaves_is_nobodys_failure_and_counts_in_flight_no_more() {
     let mut scene = Scene::new(r#""breaker":{},"concurrency":{"max_requests":1}"#);

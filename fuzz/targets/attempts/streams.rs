@@ -262,7 +262,8 @@ impl World<'_> {
         request.host.put_headers(Headers::Response, &headers);
         self.put_flags(number, without_client(response.flags));
         let request = &mut self.requests[number];
-        let head = ResponseHead::read(&request.host.headers(Headers::Response), self.now, true);
+        let head =
+            ResponseHead::read(&request.host.headers(Headers::Response), self.now, true, &self.shape.policy.outcome);
         if request.seated {
             let state = mem::take(&mut request.attempts[one].state);
             let seen = |plugin: &AttemptPlugin, store: &mut MemoryStore, host: &MemoryHost| {

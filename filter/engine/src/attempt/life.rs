@@ -19,6 +19,7 @@ use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::host::{Headers, Host, property_number, response_flags};
 use crate::http::attempt::{AttemptRecord, End};
+use crate::http::header_rules::HeaderVerdict;
 use crate::http::last_byte::LastByte;
 use crate::http::markers;
 use crate::http::outcome::{self, Answer, Outcome, Verdict};
@@ -471,7 +472,7 @@ impl Attempt {
         let document = Arc::clone(policy.policy());
         let retry = document.retry.as_ref().filter(|_| self.context.governs_retries);
         let wants_retry_after = retry.is_some_and(|retry| retry.retry_after.honor);
-        let head = ResponseHead::read(&host.headers(Headers::Response), now, wants_retry_after);
+        let head = ResponseHead::read(&host.headers(Headers::Response), now, wants_retry_after, &document.outcome);
         remove_foreign(host, &head);
         let Some(retry) = retry else {
             drop(policy);
@@ -497,7 +498,7 @@ impl Attempt {
         };
         self.phase = Phase::Over;
         let took = self.took(sent, now);
-        let outcome = Outcome::judge(&document.outcome, answer, took, None);
+        let outcome = head.by_headers.applied_to(Outcome::judge(&document.outcome, answer, took, None));
         self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, now));
         if !self.context.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
             let is_marked = policy.forbids(&self.context, &head, || route_name(host));
@@ -568,7 +569,7 @@ impl Attempt {
             return;
         };
         self.phase = Phase::Over;
-        if self.record(plugin, store, host, answer, (sent, now)) {
+        if self.record(plugin, store, host, (answer, head.by_headers), (sent, now)) {
             mark(host, markers::ATTEMPTS_HEADER, "1");
         }
     }
@@ -625,10 +626,12 @@ impl Attempt {
 
     /// Judges a gRPC response by its trailers: too late for a retry, but not for the record.
     fn judge_trailers(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
-        let Phase::Trailers { sent, came, .. } = self.phase else { return };
+        let Phase::Trailers { sent, came, head } = &self.phase else { return };
+        let (times, by_headers) = ((*sent, *came), head.by_headers);
         self.phase = Phase::Over;
         let status = host.header(Headers::ResponseTrailers, "grpc-status");
-        self.record(plugin, store, host, response::trailers_answer(status.as_deref()), (sent, came));
+        let answer = response::trailers_answer(status.as_deref());
+        self.record(plugin, store, host, (answer, by_headers), times);
     }
 
     /// Records an attempt after which this seat decides nothing. Whether there is something to read.
@@ -637,13 +640,13 @@ impl Attempt {
         plugin: &AttemptPlugin,
         store: &mut dyn Store,
         host: &dyn Host,
-        answer: Answer,
+        (answer, by_headers): (Answer, HeaderVerdict),
         (sent, came): (Timestamp, Timestamp),
     ) -> bool {
         let took = self.took(sent, came);
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return false };
-        let outcome = Outcome::judge(&policy.policy().outcome, answer, took, None);
+        let outcome = by_headers.applied_to(Outcome::judge(&policy.policy().outcome, answer, took, None));
         self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, came));
         drop(policy);
         let Some(end) = End::of(answer) else { return false };
@@ -667,7 +670,7 @@ impl Attempt {
             Phase::Waiting { due, taken } => self.end_waiting(plugin, store, host, hedges, (due, taken)),
             Phase::Trailers { sent, head, came } => {
                 let answer = response::answer_at_end(Some(&head), response_flags(host));
-                self.record(plugin, store, host, answer, (sent, came));
+                self.record(plugin, store, host, (answer, head.by_headers), (sent, came));
             }
             Phase::Sent(sent) => {
                 if is_answered || outcome::client_left(response_flags(host)) {

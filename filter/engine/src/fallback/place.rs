@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use holdfast_policy::document::OutcomeRules;
+
 use super::replacement::{HELD_AT_MOST, Manner, Replacement};
 use super::reply::{GrpcStatus, LocalReply};
 use super::rewrite;
@@ -15,6 +17,8 @@ use crate::http::headers;
 pub struct Answered<'a> {
     /// Its headers as the host serializes them.
     pub serialized: &'a [u8],
+    /// What the policy judged it by.
+    pub rules: &'a OutcomeRules,
     /// Whether there is nothing but headers.
     pub ended: bool,
     /// Whether it comes from a host of the cluster. Others are made by the proxy and are complete.
@@ -36,7 +40,7 @@ pub enum Placed {
 
 /// Places a fallback, and rewrites the answer's headers where it stands in their place.
 pub fn place(host: &dyn Host, answered: Answered<'_>, local: LocalReply, now: Timestamp) -> Placed {
-    let Answered { serialized, ended, is_hosts } = answered;
+    let Answered { serialized, rules, ended, is_hosts } = answered;
     let local = match local.reply.grpc {
         None => local,
         // A status in headers alone ends a call where they are the last, and a gRPC-web call in any case.
@@ -53,7 +57,7 @@ pub fn place(host: &dyn Host, answered: Answered<'_>, local: LocalReply, now: Ti
         // There is no body that could be overwritten, and nothing of the answer that is still to come.
         return Placed::Reply(local);
     }
-    rewrite::rewrite(host, serialized, &local.reply, !ended);
+    rewrite::rewrite(host, serialized, rules, &local.reply, !ended);
     if ended {
         Placed::Whole
     } else if is_hosts && announced(serialized).is_none_or(|size| size <= HELD_AT_MOST) {

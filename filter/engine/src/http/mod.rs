@@ -3,6 +3,7 @@
 pub mod attempt;
 pub mod client;
 pub mod grpc;
+pub mod header_rules;
 pub mod headers;
 pub mod index;
 pub mod last_byte;

@@ -2,7 +2,10 @@
 
 use core::time::Duration;
 
+use holdfast_policy::document::OutcomeRules;
+
 use crate::base::time::Timestamp;
+use crate::http::header_rules::{self, HeaderVerdict};
 use crate::http::headers;
 use crate::http::markers;
 use crate::http::outcome::{self, Answer};
@@ -31,6 +34,8 @@ pub struct ResponseHead {
     /// Whether Envoy's router passed this on from a host: it then says how long the host took. Where it has been told
     /// not to (`suppress_envoy_headers`), this is false for every response.
     pub timed_by_router: bool,
+    /// What the policy's header rules make of it.
+    pub by_headers: HeaderVerdict,
 }
 
 /// Who has set a header.
@@ -43,9 +48,10 @@ pub enum SetBy {
 }
 
 impl ResponseHead {
-    /// Reads a header map as the host serializes it.
-    pub fn read(serialized: &[u8], now: Timestamp, wants_retry_after: bool) -> Self {
+    /// Reads a header map as the host serializes it, once. `rules` are those of the policy that governs the request.
+    pub fn read(serialized: &[u8], now: Timestamp, wants_retry_after: bool, rules: &OutcomeRules) -> Self {
         let mut head = ResponseHead::default();
+        let has_rules = header_rules::are_given(rules);
         for (name, value) in headers::read(serialized) {
             match name {
                 b":status" => head.status = number(value).unwrap_or(0),
@@ -64,6 +70,10 @@ impl ResponseHead {
                 b"x-holdfast-tries" => head.has_attempts = true,
                 b"x-envoy-upstream-service-time" => head.timed_by_router = true,
                 _ => {}
+            }
+            if has_rules {
+                // Of several lines of one name any may match.
+                head.by_headers = head.by_headers.max(HeaderVerdict::of_line(rules, name, value));
             }
         }
         head
@@ -147,13 +157,20 @@ pub const VIA_UPSTREAM: &[u8] = b"via_upstream";
 
 #[cfg(test)]
 mod tests {
+    use holdfast_policy::config::defaults;
+
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn head(pairs: &[(&str, &str)]) -> ResponseHead {
         let owned: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        ResponseHead::read(&crate::http::headers::write(&owned), Timestamp::from_secs(1_000_000_000), true)
+        ResponseHead::read(
+            &crate::http::headers::write(&owned),
+            Timestamp::from_secs(1_000_000_000),
+            true,
+            &defaults::outcome(),
+        )
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::host::{Headers, Host, property_number, response_flags};
 use crate::http::attempt::End;
 use crate::http::client::{Client, ClientWaits};
 use crate::http::grpc::GrpcDialect;
+use crate::http::header_rules::HeaderVerdict;
 use crate::http::last_byte::LastByte;
 use crate::http::markers;
 use crate::http::outcome::{Answer, Outcome, Verdict};
@@ -111,6 +112,8 @@ struct ResponseTiming {
     at: Timestamp,
     /// How long the host asked to be left alone.
     retry_after: Option<Duration>,
+    /// What the policy's header rules make of it.
+    by_headers: HeaderVerdict,
     /// Whether nothing of it has gone to the client yet.
     replaceable: bool,
     /// Whether it has a header of the attempt seat's that says that it has written a record, or a host's that pretends so.
@@ -195,17 +198,19 @@ impl RequestState {
         let now = host.now();
         let wants_retry_after = admitted.active.policy().wants_retry_after();
         let serialized = host.headers(Headers::Response);
-        let head = ResponseHead::read(&serialized, now, wants_retry_after);
+        let head = ResponseHead::read(&serialized, now, wants_retry_after, &admitted.active.policy().outcome);
         strip(host, &head);
-        let Some((answer, is_hosts)) = answer_of(host, &head, ended) else {
+        let Some((answer, by_headers, is_hosts)) = answer_of(host, &head, ended) else {
             admitted.head = Some((head, now));
             return (RequestState::Admitted(admitted), RequestEffect::Continue);
         };
         let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
-        let timing = ResponseTiming { began: now, at: now, retry_after, replaceable: true, is_pointed };
+        let timing = ResponseTiming { began: now, at: now, retry_after, by_headers, replaceable: true, is_pointed };
+        let active = Rc::clone(&admitted.active);
         let (hold, local) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
         let placed = local.map(|local| {
-            let answered = fallback::Answered { serialized: &serialized, ended, is_hosts };
+            let rules = &active.policy().outcome;
+            let answered = fallback::Answered { serialized: &serialized, rules, ended, is_hosts };
             fallback::place(host, answered, local, now)
         });
         match placed {
@@ -421,7 +426,8 @@ fn settle(
         admitted;
     let document = active.policy();
     let took = timing.began.since(last_byte.counts_from(ticket.admitted(), timing.began));
-    let outcome = Outcome::judge(&document.outcome, answer, took, timing.retry_after);
+    let by_status = Outcome::judge(&document.outcome, answer, took, timing.retry_after);
+    let outcome = timing.by_headers.applied_to(by_status);
     let (key, would_be_served, sent) = (ticket.key(), ticket.would_be_served(), ticket.admitted());
     let mut events = active.metrics.events();
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
@@ -480,11 +486,11 @@ fn settle_late(
     answer: Answer,
 ) -> RequestState {
     let now = host.now();
-    let (began, retry_after, is_pointed) = match &admitted.head {
-        Some((head, came)) => (*came, head.retry_after, head.points_to_record()),
-        None => (now, None, false),
+    let (began, retry_after, by_headers, is_pointed) = match &admitted.head {
+        Some((head, came)) => (*came, head.retry_after, head.by_headers, head.points_to_record()),
+        None => (now, None, HeaderVerdict::Nothing, false),
     };
-    let timing = ResponseTiming { began, at: now, retry_after, replaceable: false, is_pointed };
+    let timing = ResponseTiming { began, at: now, retry_after, by_headers, replaceable: false, is_pointed };
     let settled = settle(plugin, store, host, admitted, answer, &timing);
     RequestState::ending(settled.and_then(|(hold, _)| hold))
 }
@@ -553,9 +559,9 @@ fn instruct_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retry
     (Retrying { eligibility: plan.eligibility, denial: plan.denial, seat: plan.seat, has_context }, plan.context)
 }
 
-/// What answered, and whether that was a host; `None` when it stands in trailers still to come.
-fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<(Answer, bool)> {
-    let hosts_own = || head.answer(ended).map(|answer| (answer, true));
+/// What answered, what the header rules make of that, and whether it was a host; `None` when it stands in trailers still to come.
+fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<(Answer, HeaderVerdict, bool)> {
+    let hosts_own = || head.answer(ended).map(|answer| (answer, head.by_headers, true));
     if head.timed_by_router {
         return hosts_own();
     }
@@ -565,10 +571,12 @@ fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<(Answe
     } else if details.starts_with(NOT_RETRIED.as_bytes()) {
         // The attempt seat's reply stands for how the attempt before it ended.
         let context = retry_context::read(host);
-        let last = context.and_then(|context| context.attempts.last().map(|last| last.end.answer()));
-        Some((last.unwrap_or(Answer::NoAnswer), false))
+        let last = context.and_then(|context| context.attempts.last().map(|last| (last.end.answer(), last.verdict)));
+        let (answer, verdict) = last.unwrap_or((Answer::NoAnswer, Verdict::Success));
+        Some((answer, verdict.into(), false))
     } else {
-        Some((head.local_answer(response_flags(host), &details), false))
+        // Its headers are no host's.
+        Some((head.local_answer(response_flags(host), &details), HeaderVerdict::Nothing, false))
     }
 }
 

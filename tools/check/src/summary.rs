@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use holdfast_policy::config::duration;
 use holdfast_policy::document::{
-    Breaker, BreakerControl, Dimension, Document, Fallback, FallbackKind, GRPC_STATUS_NAMES, GrpcSet, Match, Mode,
-    OutcomeRules, Policy, Reason, Scope, StaticResponse, StatusSet, TemplatePart, Throttle, Window,
+    Breaker, BreakerControl, ClientGone, Dimension, Document, Fallback, FallbackKind, GRPC_STATUS_NAMES, GrpcSet,
+    Match, Mode, OutcomeRules, Policy, Reason, Scope, StaticResponse, StatusSet, TemplatePart, Throttle, Window,
 };
 use holdfast_policy::glob::Glob;
 
@@ -134,8 +134,13 @@ fn governs(matches: &Match) -> String {
         .filter(|(_, globs)| !globs.is_empty())
         .map(|(field, globs)| format!("{field} {}", joined(globs.iter().map(Glob::as_str), "or")))
         .collect();
-    conditions.extend(matches.headers.iter().map(|(name, glob)| format!("header {name} {}", glob.as_str())));
+    conditions.extend(matches.headers.iter().map(shown));
     if conditions.is_empty() { "every request".to_owned() } else { conditions.join(", and ") }
+}
+
+/// `header x-tenant a*`.
+fn shown((name, glob): &(String, Glob)) -> String {
+    format!("header {name} {}", glob.as_str())
 }
 
 fn state(scope: &Scope) -> String {
@@ -152,15 +157,26 @@ fn state(scope: &Scope) -> String {
 }
 
 fn outcome(rules: &OutcomeRules) -> Vec<(&'static str, String)> {
+    let headers = |headers: &[(String, Glob)]| -> Vec<String> {
+        headers.iter().map(|one| format!("response {}", shown(one))).collect()
+    };
     let mut failures = answers(&rules.failure_status, &rules.failure_grpc);
+    failures.extend(headers(&rules.failure_headers));
     if rules.failure_local {
         failures.push(NO_ANSWER.to_owned());
+    }
+    if rules.failure_broken {
+        failures.push("an answer that the host breaks off".to_owned());
     }
     let failures = if failures.is_empty() { "nothing".to_owned() } else { failures.join("; ") };
     let mut lines = vec![("a failure is", failures)];
     let mut ignored = answers(&rules.ignore_status, &rules.ignore_grpc);
+    ignored.extend(headers(&rules.ignore_headers));
     if !rules.failure_local {
         ignored.push("no answer from the host".to_owned());
+    }
+    if rules.client_gone == ClientGone::Ignore {
+        ignored.push("a client that leaves, however late".to_owned());
     }
     if !ignored.is_empty() {
         lines.push(("ignored is", ignored.join("; ")));

@@ -1,6 +1,7 @@
 //! What is legal and yet most likely not what was meant.
 
 mod hidden;
+mod outcome;
 mod outlier;
 pub mod slow;
 mod spelling;
@@ -9,8 +10,7 @@ pub use hidden::hides;
 
 use holdfast_policy::config::{defaults, duration};
 use holdfast_policy::document::{
-    BreakerControl, Document, FallbackKind, GrpcSet, Mode, Policy, Reason, ReasonSet, Retry, RetryWord, StatusSet,
-    WordSet,
+    BreakerControl, Document, FallbackKind, Mode, Policy, Reason, ReasonSet, Retry, RetryWord, WordSet,
 };
 
 /// Something legal that most likely was not meant.
@@ -84,13 +84,8 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         warn("", "does nothing: it has no breaker, concurrency, throttle, retry, outlier or fallback");
     }
 
-    let rules = &policy.outcome;
-    let no_failures = rules.failure_status == StatusSet::default()
-        && rules.failure_grpc == GrpcSet::default()
-        && !rules.failure_local;
-    let ejects_for_failures = policy.outlier.as_ref().is_some_and(outlier::counts_failures);
-    if no_failures && (policy.breaker.is_some() || policy.throttle.is_some() || ejects_for_failures) {
-        warn(".outcome.failure", "nothing is a failure");
+    for (key, problem) in outcome::about(policy) {
+        warn(&key, &problem);
     }
     match policy.breaker.as_ref().map(|breaker| breaker.state) {
         Some(BreakerControl::ForcedOpen) => warn(".breaker.state", "is forced_open: every request is rejected"),

@@ -23,6 +23,7 @@ mod gateway_fixture;
 mod grpc_web;
 mod harness;
 mod harness_hosts;
+mod header_rules;
 mod heartbeat;
 mod hostile;
 mod in_place;

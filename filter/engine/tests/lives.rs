@@ -313,6 +313,8 @@ fn the_attempt_seat_judges_by_the_same_headers_and_a_retry_does_not_follow_from_
     assert_eq!(stream.attempt(), AttemptEffect::Continue);
     stream.attempt_responds(&[(":status", "200"), ("x-app-error", "17")]);
     assert_eq!(stream.header(Headers::Response, "x-holdfast-retry"), None, "`on` does not name a 200");
+    let forbidden = stream.header(Headers::Response, "x-envoy-ratelimited");
+    assert_eq!(forbidden.as_deref(), Some("holdfast"), "the route may list that header: a retry would cost the answer");
     stream.end_attempt();
     let _ = stream.responds("via_upstream");
     assert_eq!(stream.header(Headers::Response, "x-app-error").as_deref(), Some("17"), "the client gets the answer");

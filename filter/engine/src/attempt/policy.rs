@@ -10,6 +10,7 @@ use holdfast_policy::document::{Policy, RetryWord};
 
 use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
+use crate::http::header_rules::HeaderVerdict;
 use crate::http::response::ResponseHead;
 use crate::outlier::hosts::Hosts;
 use crate::retry::{Eligibility, Named, conditions};
@@ -107,8 +108,8 @@ impl AttemptPolicy {
         self.fingerprint == context.fingerprint && self.policy.name == context.policy
     }
 
-    /// Whether a response is to be marked as one that is not to be retried. Those below 400 are marked only where the route
-    /// was seen to retry such. No mark while the router has the word by which a mark asks for a retry, from the
+    /// Whether a response is to be marked as one that is not to be retried. Those below 400 that no header makes a failure are
+    /// marked only where the route was seen to retry such. No mark while the router has the word by which a mark asks for a retry, from the
     /// request's seat or, as was seen, from its route. A host's own mark stands already. `route` gives the route's name.
     pub fn forbids(
         &self,
@@ -120,7 +121,9 @@ impl AttemptPolicy {
         if head.ratelimited.is_some() || !context.seat && given {
             return false;
         }
-        let is_failure = head.status >= 400 || head.grpc_status.is_some_and(|status| status != 0);
+        let is_failure = head.status >= 400
+            || head.grpc_status.is_some_and(|status| status != 0)
+            || head.by_headers == HeaderVerdict::Failure;
         // Where nothing was learnt nobody needs the name.
         let learnt = if is_failure { &self.marks_ask } else { &self.retries_successes };
         if learnt.is_empty() {

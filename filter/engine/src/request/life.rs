@@ -438,7 +438,8 @@ fn settle(
         || hosts.is_some() && (timing.is_pointed || outcome.verdict != Verdict::Success);
     let context = if is_worth_reading { retry_context::read(host) } else { None };
     cx.events.extend(context.as_ref().map(|context| Event::Add(Metric::Contention, context.contended.into())));
-    let is_unseen = context.as_ref().is_some_and(|context| context.misses_seat(timing.is_pointed, answer, &outcome));
+    // A header may be the route's, of which an attempt seat writes nothing.
+    let is_unseen = context.as_ref().is_some_and(|context| context.misses_seat(timing.is_pointed, answer, &by_status));
     if is_unseen {
         policy.miss_attempt_seat(key, cluster, timing.at);
     }

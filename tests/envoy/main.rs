@@ -50,6 +50,7 @@ mod rules;
 mod seats;
 mod series;
 mod shape;
+mod slow_clients;
 mod standalone_config;
 mod steering;
 mod struct_configuration;

@@ -435,6 +435,19 @@ impl OpenRequest {
         body.send_data(data.into()).await.map_err(|error| SendError::new(None, &error))
     }
 
+    /// Ends an unfinished body with a trailer, which HTTP/1.1 loses, without waiting for the answer.
+    ///
+    /// # Errors
+    /// When the body is not read any more.
+    ///
+    /// # Panics
+    /// When the request was not opened with [`Client::open_unfinished`].
+    pub async fn end_with_trailer(&mut self, name: &'static str, value: &'static str) -> Result<(), SendError> {
+        let mut body = self.body.take().expect("the body is unfinished");
+        let trailers = [(HeaderName::from_static(name), HeaderValue::from_static(value))].into_iter().collect();
+        body.send_trailers(trailers).await.map_err(|error| SendError::new(None, &error))
+    }
+
     /// Ends an unfinished body, without waiting for the answer.
     pub fn end_body(&mut self) {
         self.body = None;

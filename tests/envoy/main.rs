@@ -44,6 +44,7 @@ mod outlier_return;
 mod outlying;
 mod retries;
 mod retry_budget;
+mod retry_lists;
 mod retry_routes;
 mod retrying;
 mod rules;

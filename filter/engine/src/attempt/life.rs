@@ -541,7 +541,7 @@ impl Attempt {
                 }
             }
             AfterResponse::Ask => {
-                if head.ratelimited.is_some() && self.context.seat {
+                if head.ratelimited.is_some() && policy.asks_by_header(&self.context) {
                     // The host's own would forbid what the policy asks for. (A router that goes by words goes by it.)
                     host.remove_header(Headers::Response, markers::FORBID_HEADER);
                 }

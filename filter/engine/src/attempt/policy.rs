@@ -13,7 +13,7 @@ use crate::base::time::Timestamp;
 use crate::http::header_rules::HeaderVerdict;
 use crate::http::response::ResponseHead;
 use crate::outlier::hosts::Hosts;
-use crate::retry::{Eligibility, Named, conditions};
+use crate::retry::{Eligibility, Named, conditions, router};
 use crate::seats::policy_text;
 use crate::seats::presence::Announcement;
 use crate::seats::retry_context::RetryContext;
@@ -108,8 +108,14 @@ impl AttemptPolicy {
         self.fingerprint == context.fingerprint && self.policy.name == context.policy
     }
 
+    /// Whether the router retries a response of this request only when it is asked by a header of the attempt seat's.
+    pub fn asks_by_header(&self, context: &RetryContext) -> bool {
+        context.seat && self.policy.retry.as_ref().is_none_or(|retry| router::asks_by_header(&retry.on))
+    }
+
     /// Whether a response is to be marked as one that is not to be retried. Those below 400 that no header makes a failure are
-    /// marked only where the route was seen to retry such. No mark while the router has the word by which a mark asks for a retry, from the
+    /// marked only where the route was seen to retry such. No mark while the router has the word by which a mark asks for a retry,
+    /// from the
     /// request's seat or, as was seen, from its route. A host's own mark stands already. `route` gives the route's name.
     pub fn forbids(
         &self,
@@ -118,7 +124,7 @@ impl AttemptPolicy {
         route: impl FnOnce() -> Option<Vec<u8>>,
     ) -> bool {
         let given = self.policy.retry.as_ref().is_none_or(|retry| retry.on.words.contains(RetryWord::EnvoyRatelimited));
-        if head.ratelimited.is_some() || !context.seat && given {
+        if head.ratelimited.is_some() || given && !self.asks_by_header(context) {
             return false;
         }
         let is_failure = head.status >= 400

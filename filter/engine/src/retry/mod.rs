@@ -145,6 +145,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_to_the_statuses_of_the_route_is_not_left_to_its_headers() {
+        let leaving = |words: &[RetryWord]| Retry { on: on(words), ..defaults::retry(Mode::Enforce) };
+        let mut statuses = leaving(&[RetryWord::RetriableStatusCodes, RetryWord::GatewayError, RetryWord::Unavailable]);
+        statuses.on.statuses.insert_range(429, 429);
+        for seat in [false, true] {
+            let headers = router::router_headers(&statuses, Eligibility::All, seat);
+            let words = "gateway-error,retriable-status-codes";
+            assert_eq!(header(&headers, "x-envoy-retry-on").as_deref(), Some(words), "{seat}");
+            assert_eq!(header(&headers, "x-envoy-retriable-status-codes").as_deref(), Some("429"));
+            assert_eq!(header(&headers, "x-envoy-retry-grpc-on").as_deref(), Some("unavailable"));
+            assert_eq!(header(&headers, "x-envoy-retriable-header-names"), None);
+        }
+        for left in
+            [&[RetryWord::RetriableHeaders][..], &[RetryWord::RetriableHeaders, RetryWord::RetriableStatusCodes]]
+        {
+            let headers = router::router_headers(&leaving(left), Eligibility::All, true);
+            assert_eq!(header(&headers, "x-envoy-retriable-header-names").as_deref(), Some(RETRY_HEADER), "{left:?}");
+        }
+    }
+
+    #[test]
     fn what_may_have_been_seen_is_not_sent_again() {
         for seat in [false, true] {
             let retry = defaults::retry(Mode::Enforce);

@@ -1,16 +1,26 @@
 //! What the router is told about retries.
 
-use holdfast_policy::document::{Retry, RetryWord, StatusSet, WordSet};
+use holdfast_policy::document::{Retry, RetryOn, RetryWord, StatusSet, WordSet};
 
 use super::conditions::ANY_RESET;
 use super::eligibility::Eligibility;
 use crate::http::markers::RETRY_HEADER;
 
+/// Whether an attempt seat asks the router for a retry by a header of its own ([`RETRY_HEADER`]). The word that has the router heed it
+/// (`retriable-headers`) also switches on the headers that the route lists. An answer that the policy names or does not name can be
+/// marked so that these do not matter; one that it leaves to the statuses of the route cannot. There the router goes by
+/// Envoy's words, as without an attempt seat, and that seat forbids what must not be.
+/// Source: Envoy, `RetryStateImpl`: header names of the request are added to the matchers of the route.
+pub fn asks_by_header(on: &RetryOn) -> bool {
+    !on.words.contains(RetryWord::RetriableStatusCodes) || on.words.contains(RetryWord::RetriableHeaders)
+}
+
 /// The request headers that tell the router how to retry a request of this eligibility, time-outs apart. With an
-/// attempt seat (`seat`) the router retries responses only when that seat asks for it; without one it goes by
-/// Envoy's words and by the statuses.
+/// attempt seat (`seat`) the router retries responses only when that seat asks for it, where it [asks by header](asks_by_header);
+/// otherwise it goes by Envoy's words and by the statuses.
 /// Source: Envoy, "Router", HTTP headers (consumed).
 pub fn router_headers(retry: &Retry, eligibility: Eligibility, seat: bool) -> Vec<(&'static str, String)> {
+    let seat = seat && asks_by_header(&retry.on);
     if eligibility == Eligibility::Nothing || retry.max_retries == 0 {
         // The route's own retries would go on otherwise.
         return vec![("x-envoy-max-retries", "0".to_owned())];

@@ -42,6 +42,7 @@ mod outlier_differential;
 mod outlier_operator;
 mod outlier_return;
 mod outlying;
+mod pushback;
 mod retries;
 mod retry_budget;
 mod retry_lists;

@@ -12,7 +12,7 @@ use crate::http::attempt::{AttemptRecord, End};
 use crate::http::outcome;
 use crate::http::response::ResponseHead;
 use crate::retry::{Denial, Eligibility, Named, backoff, conditions};
-use crate::seats::retry_context::{Next, RetryContext};
+use crate::seats::retry_context::{NEVER, Next, RetryContext};
 use crate::store::Store;
 
 /// How much before its time is over an attempt may be ended by that, at least and at most: a busy router's timers count from the
@@ -95,6 +95,9 @@ impl AttemptPolicy {
         }
         let drawn = backoff::wait(&retry.backoff, context.seed, context.retries.saturating_add(1));
         let wait = asked.unwrap_or(drawn);
+        // So may the host of an attempt have done that was in flight beside this one.
+        let bound = context.asked_wait(now, retry.retry_after.max);
+        let (wait, asked) = if bound > wait { (bound, Some(bound)) } else { (wait, asked) };
         let granted = if context.eligibility != Eligibility::All {
             Err(Denial::Method)
         } else {
@@ -116,31 +119,60 @@ impl AttemptPolicy {
         after
     }
 
-    /// Decides on a response while another attempt of the request is in flight. A token is withdrawn when a retry begins:
-    /// the router may also simply wait for the other one.
+    /// Decides on a response while another attempt of the request is in flight (`has_others`) or is held back and will never be
+    /// sent. A token is withdrawn when a retry begins: the router may also simply wait for the other one.
+    ///
+    /// What its host asks for binds all retries that begin after it, and ends no attempt in flight: where there is to be none,
+    /// the router is asked all the same, for it then waits for the others, and what it begins is held back.
+    /// Source: gRPC proposal A6, "Pushback" of hedging.
     pub fn after_hedged_response(
-        &self,
+        &mut self,
         context: &mut RetryContext,
         one: AttemptRecord,
         head: &ResponseHead,
+        has_others: bool,
     ) -> AfterResponse {
+        let now = one.ended;
         context.ended(one);
+        let policy = Arc::clone(&self.policy);
         let ratelimited = head.ratelimited.is_some();
-        let is_named = self.policy.retry.as_ref().is_some_and(|retry| {
+        let retry = policy.retry.as_ref().filter(|retry| {
             conditions::names_response(&retry.on, head.status, head.grpc_status, ratelimited) == Named::Yes
         });
-        match context.next {
-            // The other one is held back and will never be sent: this is all that the client can get.
-            Next::Denied(_) => AfterResponse::Forbid,
-            _ if is_named => {
-                context.next = Next::Open;
-                AfterResponse::Ask
-            }
-            _ => {
+        let is_denied = matches!(context.next, Next::Denied(_));
+        let Some(retry) = retry.filter(|_| has_others || !is_denied) else {
+            // This is all that the client can get.
+            if !is_denied {
                 context.next = Next::Unnamed;
-                AfterResponse::Forbid
             }
+            return AfterResponse::Forbid;
+        };
+        // The router has been told how many there may be.
+        let has_left = context.retries < retry.max_retries;
+        let asked = head.asked_wait().filter(|_| retry.retry_after.honor && has_left);
+        let due = asked.map(|asked| self.bind(retry, context, asked, now));
+        if !is_denied {
+            context.next = match due {
+                Some(Err(denial)) => Next::Denied(denial),
+                Some(Ok(due)) => Next::Due(due),
+                None => Next::Open,
+            };
         }
+        AfterResponse::Ask
+    }
+
+    /// Has all retries of a request that begin from now on wait as a host asks. When that is over, if there is to be one at all.
+    fn bind(
+        &mut self,
+        retry: &Retry,
+        context: &mut RetryContext,
+        asked: Duration,
+        now: Timestamp,
+    ) -> Result<Timestamp, Denial> {
+        self.hosts_ask_for_waits = true;
+        let fits = self.fits(retry, context, asked, Some(asked), RouteEnds::Unknown, now).map(|()| now.plus(asked));
+        context.not_before = context.not_before.max(Some(fits.unwrap_or(NEVER)));
+        fits
     }
 
     /// Whether a wait fits into the time that there is.
@@ -254,6 +286,13 @@ impl AttemptPolicy {
                 }
             },
         };
+        let asked = context.asked_wait(now, retry.retry_after.max);
+        if asked == Duration::MAX {
+            context.next = Next::Denied(Denial::RetryAfter);
+            self.refund(cx.store, context.key, taken, now);
+            return BeforeRetry::Stop(Some(Denial::RetryAfter));
+        }
+        let due = due.max(now.plus(asked));
         // From here on the token is this attempt's: another one beside it needs its own.
         context.next = Next::Open;
         context.retries = context.retries.saturating_add(1);
@@ -292,12 +331,32 @@ impl AttemptPolicy {
         } else if context.deadline.is_some_and(|deadline| now >= deadline) {
             Denial::Deadline
         } else {
-            return BeforeRetry::Send;
+            match self.waits_on(context, taken, now) {
+                Ok(None) => return BeforeRetry::Send,
+                Ok(Some(due)) => {
+                    context.waiting = context.waiting.saturating_add(1);
+                    return BeforeRetry::Wait { due, taken };
+                }
+                Err(denial) => denial,
+            }
         };
         context.retries = context.retries.saturating_sub(1);
         context.next = Next::Denied(denial);
         self.refund(store, context.key, taken, now);
         BeforeRetry::Stop(Some(denial))
+    }
+
+    /// Until when a retry whose wait is over has to wait on, because the host of another attempt has asked for it meanwhile. It
+    /// has waited since its token was withdrawn at `taken`, or a moment less.
+    fn waits_on(&self, context: &RetryContext, taken: Timestamp, now: Timestamp) -> Result<Option<Timestamp>, Denial> {
+        let Some(retry) = &self.policy.retry else { return Ok(None) };
+        let asked = context.asked_wait(now, retry.retry_after.max);
+        if asked.is_zero() {
+            return Ok(None);
+        }
+        let whole = asked.saturating_add(now.since(taken));
+        self.fits(retry, context, whole, Some(whole), RouteEnds::Unknown, taken)?;
+        Ok(Some(now.plus(asked)))
     }
 
     /// Takes a retry back that waited and will not be sent, because nobody waits for it any more.
@@ -344,8 +403,16 @@ impl AttemptPolicy {
                 last.ended.plus(wait)
             }
         };
+        let asked = context.asked_wait(now, retry.retry_after.max);
+        let (due, too_late) = match now.plus(asked) {
+            asked if asked > due.max(now) => (asked, Denial::RetryAfter),
+            _ => (due, Denial::Deadline),
+        };
+        if asked > retry.retry_after.max {
+            return Err(Some(Denial::RetryAfter));
+        }
         if context.deadline.is_some_and(|deadline| due.max(now) >= deadline) {
-            return Err(Some(Denial::Deadline));
+            return Err(Some(too_late));
         }
         self.grant(cx, retry, context.key).map(|()| due).map_err(Some)
     }

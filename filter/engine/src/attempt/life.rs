@@ -136,6 +136,16 @@ enum Phase {
     Over,
 }
 
+/// What becomes of an attempt whose wait is over.
+enum Woken {
+    /// It is sent, or replied to in its place.
+    Goes(AttemptEffect),
+    /// It is held back for one in flight beside it.
+    Held,
+    /// It waits until then: the host of another attempt has asked for it meanwhile.
+    WaitsOn(Timestamp),
+}
+
 impl AttemptState {
     /// The request's headers are about to leave for the host. `stream` is how the host names it; `ended` says that there is no
     /// body.
@@ -213,9 +223,16 @@ impl AttemptPlugin {
             Waits::Check => AttemptEffect::Reply(AttemptReply::no_such_host()),
             Waits::Attempt(shared) => {
                 let Ok(mut attempt) = shared.try_borrow_mut() else { return AttemptEffect::Continue };
-                let effect = attempt.wake(self, store, host, now);
+                let woken = attempt.wake(self, store, host, now);
                 drop(attempt);
-                effect.unwrap_or_else(|| hold(shared))
+                match woken {
+                    Woken::Goes(effect) => effect,
+                    Woken::Held => hold(shared),
+                    Woken::WaitsOn(due) => {
+                        self.wait(stream, due, Waits::Attempt(shared), now);
+                        AttemptEffect::Pause
+                    }
+                }
             }
             Waits::Hedge(shared) => {
                 let seed = shared.try_borrow().map(|attempt| attempt.seed());
@@ -367,26 +384,25 @@ impl Attempt {
         }
     }
 
-    /// Its wait is over. `None` if it is held back for one in flight beside it.
-    fn wake(
-        &mut self,
-        plugin: &AttemptPlugin,
-        store: &mut dyn Store,
-        host: &dyn Host,
-        now: Timestamp,
-    ) -> Option<AttemptEffect> {
+    /// Its wait is over.
+    fn wake(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, now: Timestamp) -> Woken {
         let seed = self.seed();
         match self.after_wait(store, host, now) {
             BeforeRetry::Stop(_) if plugin.hedges(false, |hedges| hedges.holds(seed, 1)) => {
                 if self.hold(host) {
                     plugin.hedges((), |hedges| hedges.hold(seed));
                 }
-                None
+                Woken::Held
             }
-            BeforeRetry::Stop(denial) => Some(self.stop(host, denial)),
-            BeforeRetry::Send | BeforeRetry::Wait { .. } => {
+            BeforeRetry::Stop(denial) => Woken::Goes(self.stop(host, denial)),
+            BeforeRetry::Wait { due, taken } => {
+                self.phase = Phase::Waiting { due, taken };
+                self.write(host);
+                Woken::WaitsOn(due)
+            }
+            BeforeRetry::Send => {
                 self.send(host, now);
-                Some(AttemptEffect::Resume)
+                Woken::Goes(AttemptEffect::Resume)
             }
         }
     }
@@ -485,7 +501,8 @@ impl Attempt {
             self.refresh(host);
         }
         let is_hedge_held = matches!(self.context.next, Next::Denied(_));
-        let has_hedge = hedges && (is_hedge_held || plugin.hedges(0, |hedges| hedges.sent(seed)) > 1);
+        let has_others = hedges && plugin.hedges(0, |hedges| hedges.sent(seed)) > 1;
+        let has_hedge = hedges && is_hedge_held || has_others;
         let Some(answer) = head.answer(ended) else {
             plugin.hedges((), |hedges| hedges.answer(seed));
             if self.context.is_retried() {
@@ -520,7 +537,7 @@ impl Attempt {
         let one = AttemptRecord { host: self.address(host), end, verdict: outcome.verdict, took, ended: now };
         let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
         let after = if has_hedge {
-            policy.after_hedged_response(&mut self.context, one, &head)
+            policy.after_hedged_response(&mut self.context, one, &head, has_others)
         } else {
             store.refresh();
             let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };

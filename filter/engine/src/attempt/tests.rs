@@ -460,16 +460,129 @@ fn a_hedge_costs_a_token_and_does_not_wait() {
     assert_eq!(thread.before_retry(&mut third, t(300)), BeforeRetry::Stop(Some(Denial::Budget)));
 }
 
+/// Hedges after 500 ms: 300 of an attempt's own, and 200 for the longer of two waits.
+const HEDGING: &str = r#""retry":{"max_retries":3,"per_try_timeout":"300ms","hedge_on_per_try_timeout":true,
+    "backoff":{"base":"100ms","max":"200ms","jitter":"none"}"#;
+
+fn hedging(more: &str) -> Thread {
+    thread(&format!("{HEDGING}{more}}}"))
+}
+
+impl Thread {
+    /// A response of a hedged request, while `has_others` of its attempts are in flight.
+    fn responds_beside(
+        &mut self,
+        context: &mut RetryContext,
+        head: &ResponseHead,
+        has_others: bool,
+        now: Timestamp,
+    ) -> AfterResponse {
+        let (end, verdict) = (End::Http(head.status), Verdict::Failure);
+        let one = AttemptRecord { host: Vec::new(), end, verdict, took: Duration::ZERO, ended: now };
+        self.attempts.after_hedged_response(context, one, head, has_others)
+    }
+}
+
 #[test]
 fn beside_a_retry_an_answer_waits_for_it_unless_that_one_is_held_back() {
-    let mut thread = thread(&retry(r#","per_try_timeout":"300ms","hedge_on_per_try_timeout":true"#));
+    let mut thread = hedging("");
     let mut context = thread.context(Eligibility::All, t(0));
-    let one =
-        |end| AttemptRecord { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: t(400) };
-    let failed = one(End::Http(503));
-    assert_eq!(thread.attempts.after_hedged_response(&mut context, failed.clone(), &status(503)), ASK);
+    assert_eq!(thread.responds_beside(&mut context, &status(503), true, t(600)), ASK);
     context.next = Next::Denied(Denial::Budget);
-    assert_eq!(thread.attempts.after_hedged_response(&mut context, failed, &status(503)), AfterResponse::Forbid);
+    assert_eq!(thread.responds_beside(&mut context, &status(503), true, t(610)), ASK, "others are in flight");
+    assert_eq!(context.next, Next::Denied(Denial::Budget), "what the router begins for it is held back too");
+    assert_eq!(thread.responds_beside(&mut context, &status(503), false, t(620)), AfterResponse::Forbid);
+    assert_eq!(thread.responds_beside(&mut context, &status(404), true, t(630)), AfterResponse::Forbid, "not named");
+}
+
+/// gRPC A6: a negative pushback stops further hedges and retries; what is in flight goes on.
+#[test]
+fn a_host_that_asks_not_to_come_back_stops_what_has_not_begun() {
+    let (never, too_long) = (Some(Duration::MAX), Some(Duration::from_millis(201)));
+    for pushback in [never, too_long] {
+        let mut thread = hedging("");
+        let asks = ResponseHead { pushback, ..status(503) };
+        let mut context = thread.context(Eligibility::All, t(0));
+        assert_eq!(thread.before_retry(&mut context, t(500)), BeforeRetry::Send, "a hedge");
+        assert_eq!(
+            thread.responds_beside(&mut context, &asks, true, t(510)),
+            ASK,
+            "so that the router waits for the other"
+        );
+        assert_eq!(context.next, Next::Denied(Denial::RetryAfter));
+        let stopped = BeforeRetry::Stop(Some(Denial::RetryAfter));
+        assert_eq!(thread.before_retry(&mut context, t(520)), stopped);
+
+        let mut cut = context.clone();
+        thread.attempts.after_no_response(&mut cut, Vec::new(), true, t(0), t(600));
+        assert_eq!(thread.before_retry(&mut cut, t(610)), stopped, "nor after a reset of the other");
+        let mut failed = context.clone();
+        failed.next = Next::Open;
+        assert_eq!(thread.responds(&mut failed, &status(503), t(600)), AfterResponse::Forbid);
+        assert_eq!(failed.next, Next::Denied(Denial::RetryAfter));
+        let mut begun = context.clone();
+        AttemptPolicy::begin_again(&mut begun, t(700), t(600));
+        assert_eq!(thread.before_retry(&mut begun, t(610)), stopped, "nor one whose connection was closed");
+        let mut waiting = context.clone();
+        (waiting.retries, waiting.waiting) = (2, 1);
+        assert_eq!(
+            thread.attempts.after_wait(&mut thread.store, &mut waiting, t(400), t(620)),
+            stopped,
+            "nor one that waits"
+        );
+        assert_eq!((waiting.retries, waiting.waiting), (1, 0));
+    }
+}
+
+#[test]
+fn a_wait_that_a_host_asks_for_binds_whatever_begins_the_next_attempt() {
+    let mut thread = hedging("");
+    let asks = ResponseHead { pushback: Some(Duration::from_millis(190)), ..status(503) };
+    let mut context = thread.context(Eligibility::All, t(0));
+    assert_eq!(thread.before_retry(&mut context, t(500)), BeforeRetry::Send);
+    assert_eq!(thread.responds_beside(&mut context, &asks, true, t(510)), ASK);
+    assert_eq!(thread.before_retry(&mut context.clone(), t(520)), wait(700, 520), "the router's own retry");
+
+    let mut hedged = context.clone();
+    assert_eq!(thread.responds_beside(&mut hedged, &status(503), true, t(520)), ASK);
+    assert_eq!(thread.before_retry(&mut hedged, t(530)), wait(720, 530), "its own wait is longer");
+    let mut failed = context.clone();
+    let brief = ResponseHead { pushback: Some(Duration::from_millis(10)), ..status(503) };
+    assert_eq!(thread.responds(&mut failed, &brief, t(520)), ASK);
+    assert_eq!(thread.before_retry(&mut failed, t(530)), wait(700, 520), "the longer of two");
+
+    let mut waiting = context.clone();
+    (waiting.retries, waiting.waiting) = (2, 1);
+    assert_eq!(
+        thread.attempts.after_wait(&mut thread.store, &mut waiting, t(505), t(600)),
+        wait(700, 505),
+        "it waits on"
+    );
+    assert_eq!((waiting.retries, waiting.waiting), (2, 1));
+    assert_eq!(thread.attempts.after_wait(&mut thread.store, &mut waiting, t(505), t(700)), BeforeRetry::Send);
+    let mut eaten = context.clone();
+    (eaten.retries, eaten.waiting) = (2, 1);
+    let stopped = BeforeRetry::Stop(Some(Denial::RetryAfter));
+    assert_eq!(
+        thread.attempts.after_wait(&mut thread.store, &mut eaten, t(499), t(600)),
+        stopped,
+        "201 ms have no room"
+    );
+}
+
+#[test]
+fn a_host_is_not_heard_where_the_policy_is_deaf_or_no_retry_is_left() {
+    let asks = ResponseHead { pushback: Some(Duration::MAX), ..status(503) };
+    let mut deaf = hedging(r#","retry_after":{"honor":false}"#);
+    let mut context = deaf.context(Eligibility::All, t(0));
+    assert_eq!(deaf.responds_beside(&mut context, &asks, true, t(600)), ASK);
+    assert_eq!((context.next, context.not_before), (Next::Open, None));
+
+    let mut thread = hedging("");
+    let mut last = thread.context(Eligibility::All, t(0));
+    last.retries = 3;
+    assert_eq!(thread.responds_beside(&mut last, &asks, true, t(600)), ASK);
+    assert_eq!(last.next, Next::Open, "it is no denial of one");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::base::time::Timestamp;
 pub struct Client {
     /// How long it waits.
     pub waits: ClientWaits,
-    /// Whether it has sent the request before: by the count of a proxy (`x-envoy-attempt-count`, from 1) or by that of a gRPC client
-    /// (`grpc-previous-rpc-attempts`, from 0). A count that is no number says nothing.
+    /// Whether it has sent the request before: by the count of a proxy (`x-envoy-attempt-count`, from 1) or by that of a gRPC
+    /// client (`grpc-previous-rpc-attempts`, from 0). A count that is no number says nothing.
     /// Source: Envoy, "HTTP header manipulation"; gRPC proposal A6, "Exposed Retry Metadata".
     pub is_retry: bool,
 }
@@ -41,22 +41,22 @@ impl Client {
 pub struct ClientWaits {
     /// From when the request began: the `grpc-timeout` of a gRPC or gRPC-web client.
     pub from_begin: Option<Duration>,
-    /// From when the request had been sent whole: the `x-envoy-expected-rq-timeout-ms` of a client that is an Envoy. (From others Envoy
-    /// removes it: `ConnectionManagerUtility::mutateRequestHeaders`.) Zero is no time.
+    /// From when the request had been sent whole: the `x-envoy-expected-rq-timeout-ms` of a client that is an Envoy. (From others
+    /// Envoy removes it: `ConnectionManagerUtility::mutateRequestHeaders`.) Zero is no time.
     /// Source: Envoy, "Router", HTTP headers (set on upstream calls).
     pub from_end: Option<Duration>,
 }
 
 impl ClientWaits {
-    /// When the client of a request that began at `began` gives up. What it still sends then is left out: a client that sends slowly
-    /// may wait longer.
+    /// When the client of a request that began at `began` gives up. What it still sends then is left out: a client that sends
+    /// slowly may wait longer.
     pub fn deadline(&self, began: Timestamp) -> Option<Timestamp> {
         let waits = [self.from_begin, self.from_end].into_iter().flatten().min();
         waits.map(|waits| began.plus(waits))
     }
 
-    /// The earliest time at which the client may give up as far as that is certain, of a request that began at `began`. `ended` says
-    /// that it was whole by then.
+    /// The earliest time at which the client may give up as far as that is certain, of a request that began at `began`. `ended`
+    /// says that it was whole by then.
     pub fn certain_deadline(&self, began: Timestamp, ended: bool) -> Option<Timestamp> {
         ClientWaits { from_end: self.from_end.filter(|_| ended), ..*self }.deadline(began)
     }

@@ -52,6 +52,7 @@ impl ResponseHead {
     pub fn read(serialized: &[u8], now: Timestamp, wants_retry_after: bool, rules: &OutcomeRules) -> Self {
         let mut head = ResponseHead::default();
         let has_rules = header_rules::are_given(rules);
+        let mut has_retry_after = false;
         for (name, value) in headers::read(serialized) {
             match name {
                 b":status" => head.status = number(value).unwrap_or(0),
@@ -60,8 +61,15 @@ impl ResponseHead {
                     head.grpc_web = outcome::is_grpc_web_content_type(value);
                 }
                 b"grpc-status" => head.grpc_status = Some(outcome::grpc_status(value)),
-                b"retry-after" if wants_retry_after => head.retry_after = outcome::retry_after(value, now),
-                b"grpc-retry-pushback-ms" if wants_retry_after => head.pushback = Some(pushback(value)),
+                // The first line counts. Source: Envoy, `ResetHeaderParserImpl::parseInterval`.
+                b"retry-after" if wants_retry_after && !has_retry_after => {
+                    has_retry_after = true;
+                    head.retry_after = outcome::retry_after(value, now);
+                }
+                // Of several lines none is to be guessed. Source: grpc-go, `clientStream.shouldRetry`.
+                b"grpc-retry-pushback-ms" if wants_retry_after => {
+                    head.pushback = Some(if head.pushback.is_none() { pushback(value) } else { Duration::MAX });
+                }
                 b"x-envoy-ratelimited" => {
                     let ours = value == markers::FORBID_VALUE.as_bytes();
                     head.ratelimited = Some(if ours { SetBy::AttemptSeat } else { SetBy::Host });
@@ -233,6 +241,17 @@ mod tests {
         }
         let both = head(&[("grpc-retry-pushback-ms", "250"), ("retry-after", "1")]);
         assert_eq!(both.asked_wait(), Some(Duration::from_secs(1)), "the longer wait holds");
+    }
+
+    #[test]
+    fn of_several_lines_no_pushback_is_guessed_and_the_first_retry_after_counts() {
+        let lines = |name: &str, values: [&str; 2]| head(&values.map(|value| (name, value))).asked_wait();
+        for values in [["250", "100"], ["250", "250"], ["-1", "250"], ["250", "-1"]] {
+            assert_eq!(lines("grpc-retry-pushback-ms", values), Some(Duration::MAX), "{values:?}");
+        }
+        assert_eq!(lines("retry-after", ["1", "7"]), Some(Duration::from_secs(1)));
+        assert_eq!(lines("retry-after", ["7", "1"]), Some(Duration::from_secs(7)));
+        assert_eq!(lines("retry-after", ["soon", "7"]), None);
     }
 
     #[test]

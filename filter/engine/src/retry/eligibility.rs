@@ -23,8 +23,8 @@ impl Eligibility {
     }
 }
 
-/// The eligibility of a request. `is_keyed` tells whether it has the idempotency header, `is_retry` whether its client says that it
-/// has sent it before.
+/// The eligibility of a request. `is_keyed` tells whether it has the idempotency header, `is_retry` whether its client says that
+/// it has sent it before.
 pub fn of(retry: &Retry, method: &[u8], is_keyed: impl FnOnce() -> bool, is_retry: bool) -> Eligibility {
     if retry.skip_retries_of_retries && is_retry {
         Eligibility::Nothing

@@ -6,10 +6,10 @@ use super::conditions::ANY_RESET;
 use super::eligibility::Eligibility;
 use crate::http::markers::RETRY_HEADER;
 
-/// Whether an attempt seat asks the router for a retry by a header of its own ([`RETRY_HEADER`]). The word that has the router heed it
-/// (`retriable-headers`) also switches on the headers that the route lists. An answer that the policy names or does not name can be
-/// marked so that these do not matter; one that it leaves to the statuses of the route cannot. There the router goes by
-/// Envoy's words, as without an attempt seat, and that seat forbids what must not be.
+/// Whether an attempt seat asks the router for a retry by a header of its own ([`RETRY_HEADER`]). The word that has the router
+/// heed it (`retriable-headers`) also switches on the headers that the route lists. An answer that the policy names or does not
+/// name can be marked so that these do not matter; one that it leaves to the statuses of the route cannot. There the router goes
+/// by Envoy's words, as without an attempt seat, and that seat forbids what must not be.
 /// Source: Envoy, `RetryStateImpl`: header names of the request are added to the matchers of the route.
 pub fn asks_by_header(on: &RetryOn) -> bool {
     !on.words.contains(RetryWord::RetriableStatusCodes) || on.words.contains(RetryWord::RetriableHeaders)

@@ -21,6 +21,9 @@ pub const PROPERTY: &str = "holdfast_exchange";
 /// The most attempts that are kept.
 const MOST_ATTEMPTS: usize = 32;
 
+/// The time before which no retry begins where none is to begin.
+pub const NEVER: Timestamp = Timestamp(u64::MAX);
+
 /// The longest host's address that is kept whole: an IPv6 address with its port has 47 bytes.
 const LONGEST_HOST: usize = 64;
 
@@ -67,6 +70,8 @@ pub struct RetryContext {
     pub attempts: Vec<AttemptRecord>,
     /// What is to happen after the last of them.
     pub next: Next,
+    /// No retry begins before this time: a host has asked for it while another attempt was in flight. [`NEVER`] for none at all.
+    pub not_before: Option<Timestamp>,
     /// Whether the last response was marked as one that is not to be retried.
     pub marked: bool,
     /// How often an attempt seat has given up changing a record, this request's or one before, for the request seat to count.
@@ -124,6 +129,7 @@ impl RetryContext {
             waiting: 0,
             attempts: Vec::new(),
             next: Next::Open,
+            not_before: None,
             marked: false,
             contended: 0,
         }
@@ -140,6 +146,16 @@ impl RetryContext {
     pub fn misses_seat(&self, is_pointed_to: bool, answer: Answer, outcome: &Outcome) -> bool {
         let is_hosts_failure = outcome.failed() && matches!(answer, Answer::Http(_) | Answer::Grpc(_));
         self.seat && !self.seen && (is_pointed_to || is_hosts_failure)
+    }
+
+    /// How long hosts ask that no retry begins; without end for none at all. What is further off than `at_most` shows that the
+    /// clock was put back.
+    pub(crate) fn asked_wait(&self, now: Timestamp, at_most: Duration) -> Duration {
+        match self.not_before {
+            Some(NEVER) => Duration::MAX,
+            Some(time) => time.remaining(now, at_most).unwrap_or_default(),
+            None => Duration::ZERO,
+        }
     }
 
     /// Takes back a retry that waited.
@@ -197,11 +213,15 @@ fn read_occupant(input: &mut Reader<'_>) -> Option<Occupant> {
 /// A time that is not there.
 const NO_TIME: u64 = 0;
 
+fn read_some_time(input: &mut Reader<'_>) -> Option<Option<Timestamp>> {
+    Some(Some(input.u64()?).filter(|time| *time != NO_TIME).map(Timestamp))
+}
+
 impl Record for RetryContext {
     const KIND: Kind = Kind::RetryContext;
 
     fn size(&self) -> usize {
-        72 + self.policy.len() + self.attempts.len() * (LONGEST_HOST + 30)
+        80 + self.policy.len() + self.attempts.len() * (LONGEST_HOST + 30)
     }
 
     fn write(&self, out: &mut Writer) {
@@ -251,6 +271,7 @@ impl Record for RetryContext {
                 out.time(due);
             }
         }
+        out.u64(self.not_before.map_or(NO_TIME, |time| time.0));
         out.u8(self.marked.into());
         out.u8(self.contended);
         out.u8(self.attempts.len().min(MOST_ATTEMPTS) as u8);
@@ -277,8 +298,7 @@ impl Record for RetryContext {
         let (governs_retries, steered) = (input.flag()?, input.flag()?);
         let probe = if input.flag()? { Some(HostId { index: input.u16()?, id: input.u32()? }) } else { None };
         let (seed, admitted) = (input.u64()?, input.time()?);
-        let mut optional_time = || input.u64().map(|time| Some(time).filter(|time| *time != NO_TIME).map(Timestamp));
-        let (deadline, client_deadline) = (optional_time()?, optional_time()?);
+        let (deadline, client_deadline) = (read_some_time(input)?, read_some_time(input)?);
         let attempt_lasts = Some(input.u64()?).filter(|time| *time != NO_TIME).map(Duration::from_nanos);
         let (eligibility, retries, waiting) = (Eligibility::from_number(input.u8()?)?, input.u8()?, input.u8()?);
         let next = match input.u8()? {
@@ -289,6 +309,7 @@ impl Record for RetryContext {
             4 => Next::Due(input.time()?),
             _ => return None,
         };
+        let not_before = read_some_time(input)?;
         let (marked, contended) = (input.flag()?, input.u8()?);
         let count = usize::from(input.u8()?);
         if count > MOST_ATTEMPTS {
@@ -332,6 +353,7 @@ impl Record for RetryContext {
             waiting,
             attempts,
             next,
+            not_before,
             marked,
             contended,
         })
@@ -380,6 +402,7 @@ mod tests {
                 one(End::TimedOut, Verdict::Success),
             ],
             next: Next::Retry { due: ended, taken: Timestamp::from_secs(1000) },
+            not_before: Some(NEVER),
             marked: true,
             contended: 1,
         }

@@ -187,6 +187,44 @@ fn two_workers_that_reach_the_threshold_together_open_it_once() {
 }
 
 #[test]
+fn two_successes_that_complete_min_requests_together_open_it_once() {
+    let settings = r#""breaker":{"window":"10s","min_requests":6,"failure_rate":40,"open_for":"1s","open_jitter":0}"#;
+    send_discovery_request(policy(settings), |policy| {
+        // Two successes and three failures: whichever of the next two successes comes first completes the six with 3 of 6, and with both
+        // it is 3 of 7.
+        let (store, mut threads) = workers(2, policy);
+        for _ in 0..3 {
+            threads[0].request(&FAILURE, t(1));
+        }
+        assert_eq!(store.cell().name(), StateName::Closed, "five are too few");
+        let done = race(threads, |_, thread| {
+            thread.request(&SUCCESS, t(2));
+        });
+        let opened: usize = done.iter().map(|(thread, ())| thread.moves_to(StateName::Open)).sum();
+        assert_eq!(opened, 1, "neither lost nor done twice");
+        assert_eq!((store.cell().name(), store.cell().opens), (StateName::Open, 1));
+    });
+}
+
+#[test]
+fn successes_that_come_together_never_open_a_window_that_had_min_requests() {
+    let settings = r#""breaker":{"window":"2s","min_requests":2,"failure_rate":50,"open_jitter":0}"#;
+    send_discovery_request(policy(settings), |policy| {
+        // Three successes leave the window of 2 s before the race: two failures stay, a rate that no failure was judged by.
+        let (store, mut threads) = workers(2, policy);
+        threads[0].request(&SUCCESS, t(0));
+        for number in 0..2 {
+            threads[number].request(&FAILURE, t(1400));
+        }
+        assert_eq!(store.cell().name(), StateName::Closed, "two of five are 40 %");
+        race(threads, |_, thread| {
+            thread.request(&SUCCESS, t(2050));
+        });
+        assert_eq!(store.cell().name(), StateName::Closed, "a success does not open it");
+    });
+}
+
+#[test]
 fn three_workers_share_exactly_the_permits_there_are() {
     send_discovery_request(policy(OPEN), |policy| {
         let (store, mut threads) = workers(3, policy);

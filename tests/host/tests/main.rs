@@ -42,4 +42,5 @@ mod small_module;
 mod support;
 mod ticks;
 mod update;
+mod verdicts;
 mod waiting;

@@ -43,6 +43,13 @@ pub fn tripped(breaker: &Breaker, tally: Tally, run: u32) -> Option<Trip> {
     rate_tripped(breaker, tally, tally.total)
 }
 
+/// Whether `tally` reaches `slow_rate`: a slow success opens the breaker by nothing else.
+pub fn slow_tripped(breaker: &Breaker, tally: Tally) -> Option<Trip> {
+    let rate = breaker.slow_rate;
+    let reached = !rate.is_zero() && rate.reached(tally.slow.into(), tally.total.into());
+    (reached && tally.total >= breaker.min_requests.get()).then_some(Trip::SlowRate(tally))
+}
+
 pub(super) fn rate_tripped(breaker: &Breaker, tally: Tally, total: u32) -> Option<Trip> {
     let reached = |rate: Percent, part: u32| !rate.is_zero() && rate.reached(part.into(), total.into());
     if reached(breaker.failure_rate, tally.failures) {

@@ -75,19 +75,26 @@ impl RequestPolicy {
         if !slot.hold(cx.store, cx.worker, generation, now) {
             return;
         }
-        let own_total = if judges { slot.record(generation, outcome, now) } else { 0 };
+        let breaker = policy.breaker.as_ref().filter(|_| judges);
+        // A success can complete `min_requests`, over all workers, and open the breaker by nothing else that it does. Where this worker
+        // alone has seen as many before, it cannot. Others are asked before it is written and what it decides by is read after: of
+        // several that come at once and complete it together, the last one to be written sees all.
+        let mut low = None;
+        let mut completes = false;
+        if let Some(breaker) = breaker {
+            slot.enter(generation);
+            low = Some(thresholds::low_volume(breaker)).filter(|least| slot.own_total(now) < *least);
+            completes = !outcome.failed()
+                && low.is_some_and(|least| !slot.have_all(cx.store, cx.worker, now, least, gathered));
+            slot.record(outcome, now);
+        }
         slot.record_traffic(outcome, now);
         if deposits {
             slot.deposit(now);
         }
-        let breaker = policy.breaker.as_ref().filter(|_| judges);
-        // A success can only complete `min_requests`, and not any more once this worker alone had seen that many.
-        let decides = breaker.is_some_and(|breaker| {
-            outcome.failed()
-                || outcome.slow && thresholds::watches_slow(breaker)
-                || own_total < thresholds::low_volume(breaker)
-        });
-        if !decides && !outcome.failed() && slot.may_wait(now) {
+        let is_slow = outcome.slow && breaker.is_some_and(thresholds::watches_slow);
+        let decides = outcome.failed() || completes || is_slow;
+        if !decides && low.is_none() && slot.may_wait(now) {
             if slot.wait() {
                 unwritten.push(ticket.key);
             }
@@ -97,8 +104,14 @@ impl RequestPolicy {
         let Some(breaker) = breaker.filter(|_| decides) else { return };
         slot.gather(cx.store, cx.worker, now, gathered);
         let tally = Slot::tally(gathered, shape, now);
-        let run = if outcome.failed() { Slot::run_length(gathered, now) } else { 0 };
-        if let Some(trip) = thresholds::tripped(breaker, tally, run) {
+        let trip = if outcome.failed() {
+            thresholds::tripped(breaker, tally, Slot::run_length(gathered, now))
+        } else if completes {
+            thresholds::tripped(breaker, tally, 0)
+        } else {
+            thresholds::slow_tripped(breaker, tally)
+        };
+        if let Some(trip) = trip {
             state.breaker.trip(cx, breaker, trip, outcome.retry_after);
         }
     }

@@ -13,6 +13,9 @@ use crate::store::workers::WorkerSlot;
 /// How long outcomes that decide nothing may wait to be written for the other workers.
 pub const SLOTS_WAIT: Duration = Duration::from_millis(10);
 
+/// A moment for as long as nothing leaves the window, and the breaker's generation.
+type Sighting = (u32, u64);
+
 /// One key's slot of this worker.
 #[derive(Debug)]
 pub struct OwnSlot {
@@ -23,8 +26,10 @@ pub struct OwnSlot {
     name: Option<(WorkerSlot, String)>,
     /// When it was last written.
     written: Timestamp,
-    /// Whether the store lacks outcomes that it has.
+    /// Whether the store lacks something that it has.
     is_unwritten: bool,
+    /// When all workers together were found to have enough outcomes.
+    had_enough: Option<Sighting>,
     /// Whether it is on the list of those that wait to be written.
     pub is_listed: bool,
 }
@@ -38,6 +43,7 @@ impl OwnSlot {
             name: None,
             written: Timestamp::ZERO,
             is_unwritten: false,
+            had_enough: None,
             is_listed: false,
         }
     }
@@ -70,14 +76,43 @@ impl OwnSlot {
         self.name = Some((slot, name));
     }
 
-    /// Records an outcome for the breaker in its generation. Gives how many this slot had before.
-    pub fn record(&mut self, generation: u32, outcome: &Outcome, now: Timestamp) -> u32 {
+    /// Begins to count for the breaker in this generation, if it does not yet.
+    pub fn enter(&mut self, generation: u32) {
         if self.slot.generation != generation {
             self.slot.start_generation(self.all.shape(), generation);
         }
-        let before = self.slot.own_total(self.all.shape(), now);
+    }
+
+    /// How many outcomes this worker has in the breaker's window.
+    pub fn own_total(&self, now: Timestamp) -> u32 {
+        self.slot.own_total(self.all.shape(), now)
+    }
+
+    /// Whether all workers together have at least `least` outcomes in the breaker's window. Once they do, only time takes some away:
+    /// the other slots are not read again before.
+    pub fn have_all(
+        &mut self,
+        store: &mut dyn Store,
+        worker: &mut Worker,
+        now: Timestamp,
+        least: u32,
+        gathered: &mut Vec<Slot>,
+    ) -> bool {
+        let sighting = (self.slot.generation, self.shape().moment(now));
+        if self.had_enough == Some(sighting) {
+            return true;
+        }
+        self.gather(store, worker, now, gathered);
+        let has = Slot::tally(gathered, self.shape(), now).total >= least;
+        if has {
+            self.had_enough = Some(sighting);
+        }
+        has
+    }
+
+    /// Records an outcome for the breaker, in the generation that was [entered](OwnSlot::enter).
+    pub fn record(&mut self, outcome: &Outcome, now: Timestamp) {
         self.slot.record(self.all.shape(), outcome, now);
-        before
     }
 
     /// Records an outcome for the throttle.

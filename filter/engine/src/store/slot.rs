@@ -6,7 +6,7 @@ use crate::base::time::Timestamp;
 use crate::http::outcome::Outcome;
 use crate::store::record::{Kind, Reader, Record, Writer};
 use crate::store::window::Deposits;
-use crate::store::window::{CountWindow, FailureRun, Tally, TimeWindow};
+use crate::store::window::{CountWindow, FailureRun, Tally, TimeWindow, bucket_number};
 use holdfast_policy::document::{Mode, Policy, Window};
 
 /// One worker's counts for one key.
@@ -62,6 +62,16 @@ impl Shape {
     /// that run at any time.
     pub fn may_wait(&self) -> bool {
         self.run.is_none()
+    }
+
+    /// Names the time for as long as nothing leaves the breaker's window.
+    pub fn moment(&self, now: Timestamp) -> u64 {
+        // A window by number loses nothing, but that the clock can be put back.
+        const SECOND_IN_TENTHS: Duration = Duration::from_secs(10);
+        match self.window {
+            Some(Window::Time(length)) => bucket_number(now, length),
+            Some(Window::Count(_)) | None => bucket_number(now, SECOND_IN_TENTHS),
+        }
     }
 
     /// Whether requests are counted whatever their outcome.

@@ -96,7 +96,7 @@ pub type TimeWindow = Buckets<Tally, BUCKETS>;
 pub type Deposits = Buckets<u32, BUCKETS>;
 
 /// The number of the bucket that `now` falls in, for a window of `length`.
-fn bucket_number(now: Timestamp, length: Duration) -> u64 {
+pub(crate) fn bucket_number(now: Timestamp, length: Duration) -> u64 {
     now.0.checked_div(nanos(length) / BUCKETS as u64).unwrap_or(0)
 }
 

@@ -30,7 +30,7 @@ pub fn sweep(table: &mut HostTable, rules: &Outlier, tallies: &Tallies, began: T
     note_presence(table, tallies, now);
     for (id, tally) in tallies {
         if tally.successes() > 0 {
-            table.decay(*id);
+            table.decay(rules, *id);
         }
     }
     // What a host did before it came back does not count again.

@@ -260,6 +260,14 @@ fn is_under_way(sent: Timestamp, now: Timestamp) -> bool {
     sent.plus(PROBE_LEASE).remaining(now, PROBE_LEASE).is_some()
 }
 
+/// How many ejections are remembered of a host: one more than make the longest time, so that after a bad day they are forgotten as soon
+/// as after a bad hour. Envoy counts one more while `base * ejections < max + base`. Source: Envoy,
+/// `source/common/upstream/outlier_detection_impl.cc`, `DetectorImpl::ejectHost`.
+fn most_ejections(rules: &Outlier) -> u16 {
+    let steps = nanos(rules.max_ejection_time).div_ceil(nanos(rules.base_ejection_time).max(1));
+    u16::try_from(steps.saturating_add(1)).unwrap_or(u16::MAX)
+}
+
 /// No ejection is longer.
 fn longest(rules: &Outlier) -> Duration {
     rules.max_ejection_time.saturating_mul(2)
@@ -534,7 +542,7 @@ impl HostTable {
         without
     }
 
-    /// Puts a host out for its next time. Source of the growth: Envoy, "Ejection algorithm".
+    /// Puts a host out for its next time. Source of the growth: Envoy, "Ejection algorithm"; of its end, see [`most_ejections`].
     fn take_out(
         &mut self,
         rules: &Outlier,
@@ -550,7 +558,7 @@ impl HostTable {
             self.round = 0;
         }
         let host = self.host_mut(id)?;
-        host.ejections = host.ejections.saturating_add(1);
+        host.ejections = host.ejections.saturating_add(1).min(most_ejections(rules));
         let time = rules.base_ejection_time.saturating_mul(host.ejections.into()).min(rules.max_ejection_time);
         let jitter = Duration::from_nanos(scale(random, rules.ejection_jitter.of(nanos(time))));
         let lasts = if by == Detector::Heartbeat { Duration::ZERO } else { time.saturating_add(jitter) };
@@ -635,9 +643,10 @@ impl HostTable {
     }
 
     /// Begins an interval for a host that has served successes.
-    pub fn decay(&mut self, id: HostId) {
+    pub fn decay(&mut self, rules: &Outlier, id: HostId) {
         if let Some(host) = self.host_mut(id).filter(|host| host.is_in()) {
-            host.ejections = host.ejections.saturating_sub(1);
+            // One of an earlier version of the module, or of other times, may have more.
+            host.ejections = host.ejections.min(most_ejections(rules)).saturating_sub(1);
         }
     }
 

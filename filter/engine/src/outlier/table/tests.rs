@@ -253,7 +253,7 @@ fn each_ejection_is_longer_by_the_base_up_to_the_longest() {
         assert!(table.take_probe(&rules, ids[0], now), "after {seconds} s: a probe");
         assert!(probed(&mut table, &rules, ids[0], Some(End::Reset), now, now), "which fails");
     }
-    assert_eq!(table.host(ids[0]).unwrap().ejections, 6);
+    assert_eq!(table.host(ids[0]).unwrap().ejections, 5, "four make 100 s; the sixth adds nothing to be forgotten");
     assert_eq!(counted(&table, HostCount::ProbeFailed), 5);
     assert_eq!(
         counted(&table, HostCount::Ejected(Detector::ConsecutiveFailures)),
@@ -288,17 +288,96 @@ fn the_longest_ejection_with_all_the_jitter_there_is_lasts_its_time() {
 fn the_memory_of_ejections_fades_by_one_and_only_while_the_host_is_in() {
     let (rules, (mut table, ids)) = (rules(""), table(5));
     eject(&mut table, &rules, ids[0], t(0));
-    table.decay(ids[0]);
+    table.decay(&rules, ids[0]);
     assert_eq!(table.host(ids[0]).unwrap().ejections, 1, "out: nothing fades");
     probed(&mut table, &rules, ids[0], Some(End::TimedOut), t(30_000), t(30_000));
     probed(&mut table, &rules, ids[0], None, t(90_000), t(90_000));
     assert_eq!(table.host(ids[0]).unwrap().ejections, 2);
     for left in [1, 0, 0] {
-        table.decay(ids[0]);
+        table.decay(&rules, ids[0]);
         assert_eq!(table.host(ids[0]).unwrap().ejections, left);
     }
     eject(&mut table, &rules, ids[0], t(100_000));
     assert!(table.host(ids[0]).unwrap().is_due(&rules, t(130_000)), "forgiven: the base time again");
+}
+
+/// How long a host would be out that is ejected now.
+fn next_ejection(table: &HostTable, rules: &Outlier, id: HostId, now: Timestamp) -> Duration {
+    let mut table = table.clone();
+    assert_eq!(eject(&mut table, rules, id, now), Ejection::Ejected);
+    let State::Out { until, .. } = table.host(id).unwrap().state else { panic!("it is out") };
+    until.since(now)
+}
+
+/// What Envoy counts of a host: `ejectHost` and `checkHostForUneject` of `source/common/upstream/outlier_detection_impl.cc`.
+#[derive(Default)]
+struct Envoy {
+    backoff: u64,
+}
+
+impl Envoy {
+    const BASE: u64 = 30;
+    const MAX: u64 = 300;
+
+    /// How many seconds an ejection takes.
+    fn eject(&mut self) -> u64 {
+        if self.backoff * Self::BASE < Self::MAX + Self::BASE {
+            self.backoff += 1;
+        }
+        (self.backoff * Self::BASE).min(Self::MAX)
+    }
+
+    fn healthy_interval(&mut self) {
+        self.backoff = self.backoff.saturating_sub(1);
+    }
+}
+
+#[test]
+fn after_a_bad_day_ejections_are_short_again_as_soon_as_with_envoy() {
+    let (rules, (mut table, ids)) = (rules(""), table(5));
+    let (id, mut envoy) = (ids[0], Envoy::default());
+    eject(&mut table, &rules, id, t(0));
+    let (mut now, mut ejections) = (t(0).plus(Duration::from_secs(envoy.eject())), 1);
+    while now < t(24 * HOUR) {
+        assert!(table.take_probe(&rules, id, now), "it is due when Envoy would have it back");
+        assert!(probed(&mut table, &rules, id, Some(End::Http(503)), now, now), "and as bad as before");
+        now = now.plus(Duration::from_secs(envoy.eject()));
+        ejections += 1;
+    }
+    assert!(ejections > 290, "a day of five minutes each: {ejections}");
+    assert!(table.take_probe(&rules, id, now));
+    assert!(probed(&mut table, &rules, id, None, now, now), "the next morning it is well");
+
+    let lengths: Vec<u64> = (0..=11)
+        .map(|_| {
+            let next = next_ejection(&table, &rules, id, now).as_secs();
+            assert_eq!(next, Envoy { backoff: envoy.backoff }.eject());
+            table.decay(&rules, id);
+            envoy.healthy_interval();
+            now = now.plus(rules.interval);
+            next
+        })
+        .collect();
+    assert_eq!(
+        lengths,
+        [300, 300, 300, 270, 240, 210, 180, 150, 120, 90, 60, 30],
+        "short after 110 s, not after 48 min"
+    );
+}
+
+#[test]
+fn what_an_earlier_version_counted_for_ever_is_forgotten_as_soon() {
+    let (rules, (mut table, ids)) = (rules(""), table(5));
+    table.host_mut(ids[0]).unwrap().ejections = 288;
+    let mut read = HostTable::decode(&table.encode(7), 7).unwrap();
+    assert_eq!(next_ejection(&read, &rules, ids[0], t(0)), Duration::from_secs(300));
+    for _ in 0..11 {
+        read.decay(&rules, ids[0]);
+    }
+    assert_eq!(next_ejection(&read, &rules, ids[0], t(110_000)), Duration::from_secs(30));
+    table.host_mut(ids[0]).unwrap().ejections = u16::MAX;
+    eject(&mut table, &rules, ids[0], t(0));
+    assert_eq!(table.host(ids[0]).unwrap().ejections, 11, "also where it goes out again first");
 }
 
 // Probes

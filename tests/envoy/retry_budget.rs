@@ -241,6 +241,33 @@ async fn the_budget_is_one_over_all_workers_and_each_cluster_has_its_own() {
     assert_eq!((counted["retries"], counted["retries_denied.budget"]), (10, 190));
 }
 
+/// Two workers get so many requests at once, all of which fail when the last has long been sent. Gives the requests by which the seats
+/// met, and the retries that the host sees.
+async fn retries_of_a_crowd(budget: Value, requests: usize, after: Duration) -> (u64, u64) {
+    let host = Backend::start().await.unwrap();
+    let policy = orders(json!({"max_retries": 1, "backoff": quick_backoff(), "budget": budget}));
+    let scene = Scene::with(Scene::of(&host).concurrency(2).seats(Seats::Both).policy(policy)).await;
+    let workers = scene.workers(2).await;
+    let before = seats_meet(&workers, "/").await;
+    host.reset_counters();
+    host.always(Action::status(503).after(after));
+    let records = storm(&workers, "/", requests / 2, requests).await;
+    assert_eq!(records.count(503), requests);
+    (before, host.requests() - requests as u64)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_deposit_when_they_are_sent_and_not_when_they_are_over() {
+    let half = json!({"ratio": 50, "min_per_second": 0, "window": "50s"});
+    let (before, retries) = retries_of_a_crowd(half, 100, Duration::from_secs(2)).await;
+    println!("half of 100 and {before}: {retries}");
+    assert_eq!(retries, (100 + before) / 2, "half of those under way");
+
+    let (before, retries) = retries_of_a_crowd(json!({}), 400, Duration::from_secs(2)).await;
+    println!("a fifth of 400 and {before}, and 100: {retries}");
+    assert_eq!(retries, 100 + (400 + before) / 5, "a fifth of them, and the reserve");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_reserve_comes_back_when_the_window_has_passed() {
     let host = Backend::start().await.unwrap();

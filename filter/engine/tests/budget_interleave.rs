@@ -134,7 +134,7 @@ impl Thread {
         self.attempts.abandon(&mut self.store, &mut token.context.clone(), token.taken, now);
     }
 
-    /// A request without retries: a deposit.
+    /// A request without retries: a deposit, and the tick that writes it.
     fn deposits(&mut self, now: Timestamp) {
         let (store, mut events) = (&mut self.store, Vec::new());
         let key = self.request_policy.key(&mut self.request, store, now, |_| Some(Cow::Borrowed(b"")));
@@ -143,6 +143,7 @@ impl Thread {
         let hold =
             self.request_policy.report(&mut Cx::new(store, &mut self.request, now, &mut events), ticket, &FAILURE);
         assert_eq!(hold, None, "the policy limits no requests in flight");
+        self.request_policy.flush(&mut Cx::new(store, &mut self.request, now, &mut events));
     }
 
     /// A request ends that the router alone has retried so many times: a charge.
@@ -280,7 +281,8 @@ fn requests_that_are_counted_meanwhile_never_give_more_than_they_are_worth() {
     send_discovery_request(policy(features), move |policy| {
         let (store, mut threads) = workers(2, features, policy, 3);
         threads[1].deposits(t(0));
-        let begun = Arc::new(AtomicUsize::new(1));
+        // And the one by which the worker began.
+        let begun = Arc::new(AtomicUsize::new(2));
         let granted = Arc::new(AtomicUsize::new(0));
         race(threads, move |number, thread| {
             for millis in [20, 40] {

@@ -83,7 +83,7 @@ struct Process {
     seed: u64,
     budget: Budget,
     now: Timestamp,
-    /// When requests were over.
+    /// When requests were sent.
     deposits: Vec<Timestamp>,
     /// Retries that have a token, and when they got it.
     tokens: Vec<(Timestamp, RetryContext)>,
@@ -139,10 +139,11 @@ impl Process {
         let asked = Asked { eligibility: Eligibility::All, cluster, ended: true, client_waits: ClientWaits::default() };
         let plan = request_policy.plan_retries(&mut Cx::new(store, &mut request, now, &mut Vec::new()), &ticket, asked);
         let context = plan.and_then(|plan| plan.context).expect("it may be retried");
+        self.deposits.push(now);
         Thread { request, request_policy, attempt: Worker::new(!self.seed), attempts, context }
     }
 
-    /// A request comes and is over: a deposit.
+    /// A request is sent, a deposit, and is over.
     fn request(&mut self, number: usize) {
         let (now, mut events) = (self.now, Vec::new());
         let Thread { request, request_policy, .. } = &mut self.threads[number];
@@ -185,6 +186,13 @@ impl Process {
         }
     }
 
+    /// Every worker writes what waits.
+    fn flush(&mut self) {
+        for Thread { request, request_policy, .. } in &mut self.threads {
+            request_policy.flush(&mut Cx::new(&mut self.store, request, self.now, &mut Vec::new()));
+        }
+    }
+
     /// How many of these times are in the span of `length` that ends now.
     fn within(&self, times: impl Iterator<Item = Timestamp>, length: Duration) -> u32 {
         times.filter(|time| self.now.since(*time) < length).count() as u32
@@ -221,6 +229,7 @@ impl Process {
                 Step::Pass(thousandths) => {
                     let passed = self.budget.window * u32::try_from(thousandths).unwrap() / 1000;
                     self.now = self.now.plus(passed);
+                    self.flush();
                     for Thread { request, request_policy, .. } in &mut self.threads {
                         request.tick(&mut self.store, self.now);
                         request_policy.tick(&mut Cx::new(&mut self.store, request, self.now, &mut Vec::new()));
@@ -238,7 +247,11 @@ impl Process {
                     }
                 }
                 Step::GiveBack(number, token) => self.give_back(number, token),
-                Step::Crash(number) => self.threads[number] = self.thread(),
+                Step::Crash(number) => {
+                    // Lost would be what it had counted for less than 10 ms.
+                    self.flush();
+                    self.threads[number] = self.thread();
+                }
             }
         }
     }

@@ -30,6 +30,7 @@ mod presence;
 mod refusals;
 mod retry_bytes;
 mod retry_costs;
+mod retry_deposits;
 mod retry_faults;
 mod retry_fuzz;
 mod retry_races;

@@ -81,6 +81,11 @@ impl Thread {
     }
 
     /// Admits a request of this eligibility, seen by an attempt seat.
+    /// Writes what waits in the request seat.
+    fn flush(&mut self, now: Timestamp) {
+        self.request_policy.flush(&mut Cx::new(&mut self.store, &mut self.request, now, &mut Vec::new()));
+    }
+
     fn admit(&mut self, eligibility: Eligibility, now: Timestamp) -> (Ticket, Plan) {
         let key = self.key();
         self.seat_is_seen(key, now);
@@ -226,8 +231,11 @@ fn requests_earn_tokens_on_whatever_worker_they_were() {
     let mut threads = [Thread::new(&store, features), Thread::new(&store, features)];
     let mut poor = threads[0].context(Eligibility::All, t(0));
     assert_eq!(threads[0].responds(&mut poor, &status(503), t(0)), AfterResponse::Forbid, "nothing was earned yet");
-    threads[0].fails(t(1));
-    threads[1].fails(t(1));
+    // Sent, and not answered yet.
+    let _ = threads[1].context(Eligibility::All, t(1));
+    for thread in &mut threads {
+        thread.flush(t(11));
+    }
     let mut rich = threads[0].context(Eligibility::All, t(20));
     assert_eq!(threads[0].responds(&mut rich, &status(503), t(20)), ASK, "two requests at 50 % are one token");
     let mut next = threads[1].context(Eligibility::All, t(20));
@@ -446,6 +454,18 @@ fn a_hosts_wish_that_an_attempt_has_no_room_for_means_no_other_attempt() {
     let mut long = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut long, &asks(201), t(1)), AfterResponse::Forbid);
     assert_eq!(long.next, Next::Denied(Denial::RetryAfter));
+}
+
+#[test]
+fn the_back_off_counts_on_after_a_wait_that_a_host_asked_for() {
+    let mut thread = thread(&retry(""));
+    let mut context = thread.context(Eligibility::All, t(0));
+    let asks = ResponseHead { pushback: Some(Duration::from_millis(30)), ..status(503) };
+    assert_eq!(thread.responds(&mut context, &asks, t(0)), ASK);
+    assert_eq!(thread.before_retry(&mut context, t(0)), wait(30, 0), "the host's");
+    assert_eq!(thread.after_wait(&mut context, t(30)), BeforeRetry::Send);
+    assert_eq!(thread.responds(&mut context, &status(503), t(30)), ASK);
+    assert_eq!(thread.before_retry(&mut context, t(30)), wait(230, 30), "the second of the policy's: twice 100 ms");
 }
 
 #[test]

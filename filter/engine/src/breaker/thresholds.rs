@@ -77,8 +77,11 @@ pub fn watches_slow(breaker: &Breaker) -> bool {
     !breaker.slow_rate.is_zero()
 }
 
-/// The number of outcomes below which a success may complete `min_requests`.
+/// The number of outcomes below which a success may complete `min_requests`; none where no rate is on.
 pub fn low_volume(breaker: &Breaker) -> u32 {
+    if breaker.failure_rate.is_zero() && breaker.slow_rate.is_zero() {
+        return 0;
+    }
     match breaker.window {
         Window::Time(_) => breaker.min_requests.get(),
         Window::Count(length) => breaker.min_requests.get().min(u32::from(length.get())),

@@ -79,6 +79,7 @@ impl RequestPolicy {
                 return rejected;
             }
         }
+        self.deposit(cx, key);
         Decision::Admitted(ticket)
     }
 }

@@ -1,4 +1,4 @@
-//! What the outcome of a request changes: probes, windows, budget deposits, and whether the breaker opens.
+//! What a request changes: the retry budget when it is sent; probes and windows by its outcome, and whether the breaker opens.
 
 use super::key_state::state_of;
 use super::policy::RequestPolicy;
@@ -9,16 +9,8 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::http::outcome::{Outcome, Verdict};
 use crate::metric::Metric;
+use crate::store::keys::Key;
 use crate::store::slot::Slot;
-
-/// Whether a request that holds something was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
-    /// It went on to the host.
-    Made,
-    /// One of the features turned it away.
-    TurnedAway,
-}
 
 impl RequestPolicy {
     /// Records the outcome of an admitted request. What is returned is to be given to [`RequestPolicy::release`] when the
@@ -33,7 +25,7 @@ impl RequestPolicy {
             cx.events.push(Event::Count(Metric::Slow));
         }
         let hold = ticket.hold();
-        self.settle(cx, ticket, outcome, Request::Made);
+        self.settle(cx, ticket, outcome);
         hold
     }
 
@@ -47,13 +39,13 @@ impl RequestPolicy {
     /// Takes back what an admitted request holds that will not have an outcome, without counting it.
     pub(super) fn give_back(&mut self, cx: &mut Cx<'_>, ticket: Ticket) {
         let hold = ticket.hold();
-        self.settle(cx, ticket, &Outcome::IGNORED, Request::TurnedAway);
+        self.settle(cx, ticket, &Outcome::IGNORED);
         if let Some(hold) = hold {
             self.release(cx, hold);
         }
     }
 
-    fn settle(&mut self, cx: &mut Cx<'_>, ticket: Ticket, outcome: &Outcome, request: Request) {
+    fn settle(&mut self, cx: &mut Cx<'_>, ticket: Ticket, outcome: &Outcome) {
         let now = cx.now;
         let RequestPolicy { policy, shape, states, gathered, unwritten, .. } = self;
         let Some(state) = state_of(states, ticket.key) else { return };
@@ -61,14 +53,13 @@ impl RequestPolicy {
         if let (Permit::Probe { generation, lease }, Some(breaker)) = (ticket.permit, &policy.breaker) {
             state.breaker.judge_probe(cx, breaker, generation, lease, outcome);
         }
-        let deposits = shape.counts_requests() && request == Request::Made;
         let generation = state.breaker.generation();
         let judges = match ticket.permit {
             Permit::Pass { generation: of } => outcome.counts() && of == generation,
             _ => false,
         };
         let throttles = outcome.counts() && policy.throttle.is_some();
-        if !judges && !throttles && !deposits {
+        if !judges && !throttles {
             return;
         }
         let slot = &mut state.slot;
@@ -76,22 +67,19 @@ impl RequestPolicy {
             return;
         }
         let breaker = policy.breaker.as_ref().filter(|_| judges);
-        // A success can complete `min_requests`, over all workers, and open the breaker by nothing else that it does. Where this worker
-        // alone has seen as many before, it cannot. Others are asked before it is written and what it decides by is read after: of
-        // several that come at once and complete it together, the last one to be written sees all.
+        // A success can complete `min_requests`, over all workers, and open the breaker by nothing else that it does. Where this
+        // worker alone has seen as many before, it cannot. Others are asked before it is written, and what it decides by is read
+        // after: of several that come at once and complete it together, the last one to be written sees all.
         let mut low = None;
         let mut completes = false;
         if let Some(breaker) = breaker {
             slot.enter(generation);
             low = Some(thresholds::low_volume(breaker)).filter(|least| slot.own_total(now) < *least);
-            completes = !outcome.failed()
-                && low.is_some_and(|least| !slot.have_all(cx.store, cx.worker, now, least, gathered));
+            completes =
+                !outcome.failed() && low.is_some_and(|least| !slot.have_all(cx.store, cx.worker, now, least, gathered));
             slot.record(outcome, now);
         }
         slot.record_traffic(outcome, now);
-        if deposits {
-            slot.deposit(now);
-        }
         let is_slow = outcome.slow && breaker.is_some_and(thresholds::watches_slow);
         let decides = outcome.failed() || completes || is_slow;
         if !decides && low.is_none() && slot.may_wait(now) {
@@ -113,6 +101,20 @@ impl RequestPolicy {
         };
         if let Some(trip) = trip {
             state.breaker.trip(cx, breaker, trip, outcome.retry_after);
+        }
+    }
+
+    /// Counts a request for the retry budget when it is sent. It waits to be written like an outcome that decides nothing: the
+    /// attempt seat reads it when the attempt has failed.
+    pub(super) fn deposit(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let RequestPolicy { shape, states, unwritten, .. } = self;
+        if !shape.counts_requests() {
+            return;
+        }
+        let Some(state) = state_of(states, key) else { return };
+        let generation = state.breaker.generation();
+        if state.slot.hold(cx.store, cx.worker, generation, cx.now) && state.slot.deposit(cx.now) {
+            unwritten.push(key);
         }
     }
 

@@ -28,6 +28,8 @@ pub struct OwnSlot {
     written: Timestamp,
     /// Whether the store lacks something that it has.
     is_unwritten: bool,
+    /// When the first request was sent that the store lacks: it is listed since then, whenever the slot was written before.
+    deposited: Option<Timestamp>,
     /// When all workers together were found to have enough outcomes.
     had_enough: Option<Sighting>,
     /// Whether it is on the list of those that wait to be written.
@@ -43,6 +45,7 @@ impl OwnSlot {
             name: None,
             written: Timestamp::ZERO,
             is_unwritten: false,
+            deposited: None,
             had_enough: None,
             is_listed: false,
         }
@@ -88,8 +91,8 @@ impl OwnSlot {
         self.slot.own_total(self.all.shape(), now)
     }
 
-    /// Whether all workers together have at least `least` outcomes in the breaker's window. Once they do, only time takes some away:
-    /// the other slots are not read again before.
+    /// Whether all workers together have at least `least` outcomes in the breaker's window. Once they do, only time takes some
+    /// away: the other slots are not read again before.
     pub fn have_all(
         &mut self,
         store: &mut dyn Store,
@@ -120,15 +123,19 @@ impl OwnSlot {
         self.slot.record_traffic(self.all.shape(), outcome, now);
     }
 
-    /// Counts a request for the retry budget.
-    pub fn deposit(&mut self, now: Timestamp) {
+    /// Counts a request for the retry budget, and has it wait. Whether the slot is to be listed among those that wait.
+    pub fn deposit(&mut self, now: Timestamp) -> bool {
         self.slot.deposit(self.all.shape(), now);
+        self.deposited.get_or_insert(now);
+        self.wait()
     }
 
-    /// Whether what was counted last may wait to be written: nobody decides by it, and the slot was written a moment ago.
+    /// Whether what was counted last may wait to be written: nobody decides by it, and the slot was written a moment ago, or is
+    /// about to be.
     pub fn may_wait(&self, now: Timestamp) -> bool {
-        // A write from the future is from before the clock was put back.
-        self.all.shape().may_wait() && self.written <= now && now.since(self.written) < SLOTS_WAIT
+        // A moment in the future is from before the clock was put back.
+        let is_recent = |then: Timestamp| then <= now && now.since(then) < SLOTS_WAIT;
+        self.all.shape().may_wait() && (is_recent(self.written) || self.deposited.is_some_and(is_recent))
     }
 
     /// Has it wait. Whether it is to be listed among those that wait.
@@ -144,6 +151,7 @@ impl OwnSlot {
         self.all.write(store, name, &self.slot);
         self.written = now;
         self.is_unwritten = false;
+        self.deposited = None;
     }
 
     /// Writes what has waited.

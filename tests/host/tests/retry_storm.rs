@@ -58,9 +58,9 @@ struct UnderWay {
 /// What happened, by time since the run began.
 #[derive(Default)]
 struct Record {
-    /// Requests that ended, with whatever: each has deposited its part of a token.
+    /// Requests that ended, with whatever.
     ended: Vec<Duration>,
-    /// First attempts that were sent.
+    /// First attempts that were sent: each has deposited its part of a token.
     first: Vec<Duration>,
     /// Retries that were sent.
     further: Vec<Duration>,
@@ -91,7 +91,7 @@ impl Record {
     fn assert_within_budget(&self) {
         for last in &self.further {
             let (from, to) = (last.saturating_sub(WINDOW), *last + Duration::from_nanos(1));
-            let deposits = within(&self.ended, from, to);
+            let deposits = within(&self.first, from, to);
             let (made, most) = (within(&self.further, from, to) as f64, allowed(deposits, WINDOW));
             let most = most + 0.1 * RATIO * deposits as f64;
             assert!(made <= most, "{made} retries in the ten seconds before {last:?}, and {most} are allowed");
@@ -99,7 +99,7 @@ impl Record {
     }
 
     fn assert_used(&self, from: Duration, to: Duration) {
-        let (made, most) = (within(&self.further, from, to), allowed(within(&self.ended, from, to), to - from));
+        let (made, most) = (within(&self.further, from, to), allowed(within(&self.first, from, to), to - from));
         assert!(made as f64 >= 0.6 * most, "{made} of the {most} retries that are allowed are made");
     }
 }

@@ -39,7 +39,7 @@ pub static BREAKER: Block = Block {
             )
             .envoy("`success_rate_request_volume` and `failure_percentage_request_volume`, for hosts."),
         Key::new("failure_rate", Kind::Percent { min: 0 }, Absent::Number(50.0))
-            .does("Opens when failures reach this share of the outcomes. 0 is off.")
+            .does("Opens when failures reach this share of the outcomes. 0 is off. A success only completes `min_requests`.")
             .change(
                 "Lower it for a service whose clients cannot use the rest either, such as a payment in several calls. Raise \
                  it where a cluster has few hosts and losing one should eject it and not open for all.",
@@ -56,7 +56,8 @@ pub static BREAKER: Block = Block {
             .does("Opens at this many failures in a row, over all workers and whatever the volume. 0 is off.")
             .change(
                 "Set it for a service with so little traffic that no rate is meaningful, or to open at once when it is down \
-                 altogether. Above `half_open.probes`, all probes failing opens it again.",
+                 altogether. Above `half_open.probes`, all probes failing opens it again; with `failure_rate` 0 one good one \
+                 of two closes it.",
             )
             .envoy("`consecutive_5xx`, for hosts."),
         Key::new("open_for", Kind::Duration(OPEN), Absent::Duration(Duration::from_secs(30)))
@@ -144,7 +145,8 @@ pub static HALF_OPEN: Block = Block {
         Key::new("probes", Kind::Whole(1..=100), Absent::Number(5.0))
             .does(
                 "How many requests are in flight or judged in half-open, over all workers and never one more. It closes when \
-                 all are judged below every threshold, and opens as soon as no later probe can prevent it.",
+                 all are judged below every threshold, also where `min_requests` is smaller, and opens as soon as no later \
+                 probe can prevent it. Late answers to requests of an earlier state are dropped.",
             )
             .change(
                 "Lower it where each probe that fails hurts a user; 1 decides by one request. Raise it where a service fails \

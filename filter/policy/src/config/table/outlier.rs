@@ -90,7 +90,10 @@ pub static OUTLIER: Block = Block {
             Absent::Duration(Duration::from_secs(300)),
         )
         .limit("at least `base_ejection_time`")
-        .does("The longest ejection before jitter. The default is `base_ejection_time` where that is longer.")
+        .does(
+            "The longest ejection before jitter. The default is `base_ejection_time` where that is longer. The memory of \
+             ejections ends one above those that make it.",
+        )
         .change("Lower it to have repaired hosts back sooner, at the price of more probes that fail.")
         .envoy("`max_ejection_time`, 300 s unless set."),
         Key::new("ejection_jitter", Kind::Percent { min: 0 }, Absent::Number(10.0))

@@ -179,8 +179,8 @@ pub static BACKOFF: Block = Block {
 /// How waits are spread.
 static JITTERS: [Word; 4] = [
     Word::new("full", "Anything from 0 to the wait."),
-    Word::new("equal", "Half of the wait, and anything up to the other half on top."),
-    Word::new("decorrelated", "Anything from `base` to three times the wait before, up to `max`."),
+    Word::new("equal", "Half of the wait, and anything up to the other half on top: `w/2 + U[0, w/2)`."),
+    Word::new("decorrelated", "`min(max, U[base, 3 * the wait before))`, where `base` stands before the first."),
     Word::new("none", "The wait itself."),
 ];
 
@@ -244,9 +244,9 @@ pub static BUDGET: Block = Block {
     ],
     not_yet: &[],
     about: Text::new(
-        "A token bucket over all workers: each request deposits `ratio`/100 of a token, each retry withdraws one. A spent \
-         budget stops new retries and cancels no attempt in flight. `ratio` and `min_per_second` may not both be 0. A limit \
-         per request multiplies the load of an outage; a share of all requests does not.",
+        "A token bucket over all workers: each request deposits `ratio`/100 of a token when it is sent, each retry withdraws \
+         one. A spent budget stops new retries and cancels no attempt in flight. `ratio` and `min_per_second` may not both be \
+         0. A limit per request multiplies the load of an outage; a share of all requests does not.",
     ),
     example: Text::new(
         r#"{

@@ -105,6 +105,13 @@ impl Process {
         }
     }
 
+    /// Writes what waits on every worker.
+    fn flush(&mut self, now: Timestamp) {
+        for thread in &mut self.threads {
+            thread.request_policy.flush(&mut Cx::new(&mut self.store, &mut thread.worker, now, &mut Vec::new()));
+        }
+    }
+
     fn end(&mut self, number: usize, which: usize, verdict: Verdict, now: Timestamp) -> Vec<Event> {
         let (thread, mut events) = (&mut self.threads[number], Vec::new());
         if !thread.in_flight.is_empty() {
@@ -186,6 +193,34 @@ proptest! {
                 }
             }
             latest = latest.max(now);
+        }
+    }
+
+    /// Whichever workers the outcomes fall to, what is admitted is what one worker would admit that saw them all.
+    #[test]
+    fn a_verdict_does_not_depend_on_the_worker(
+        // Mostly good, and with pauses in which outcomes leave the window.
+        steps in prop::collection::vec((0..3_usize, prop_oneof![
+            12 => Just(Verdict::Success), 8 => Just(Verdict::Failure), 1 => Just(Verdict::Ignored),
+        ], prop_oneof![8 => 11..150_u64, 2 => 600..1900_u64]), 1..150),
+        min_requests in 2..8_u32,
+        window in prop_oneof![Just("\"2s\""), Just("8")],
+    ) {
+        let policy = policy(&format!(
+            r#"{{"window":{window},"min_requests":{min_requests},"open_for":"1s","open_jitter":0,"half_open":{{"probes":2}}}}"#
+        ));
+        let (mut one, mut three) = (Process::new(Arc::clone(&policy)), Process::new(policy));
+        let mut now = Timestamp::from_secs(1_700_000_000);
+        for (number, verdict, millis) in steps {
+            now = now.plus(Duration::from_millis(millis));
+            let (here, there) = (one.arrive(0, now).0, three.arrive(number, now).0);
+            prop_assert_eq!(here, there, "worker {} at {:?}", number, now);
+            if here {
+                one.end(0, 0, verdict, now);
+                three.end(number, 0, verdict, now);
+            }
+            // Outcomes that decide nothing are written within 10 ms.
+            three.flush(now.plus(Duration::from_millis(10)));
         }
     }
 

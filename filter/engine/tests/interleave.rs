@@ -213,8 +213,8 @@ fn successes_that_come_together_never_open_a_window_that_had_min_requests() {
         // Three successes leave the window of 2 s before the race: two failures stay, a rate that no failure was judged by.
         let (store, mut threads) = workers(2, policy);
         threads[0].request(&SUCCESS, t(0));
-        for number in 0..2 {
-            threads[number].request(&FAILURE, t(1400));
+        for thread in &mut threads {
+            thread.request(&FAILURE, t(1400));
         }
         assert_eq!(store.cell().name(), StateName::Closed, "two of five are 40 %");
         race(threads, |_, thread| {

@@ -115,7 +115,7 @@ impl Exchange {
             let id = vm.begin(Stream::new(root, &request))?;
             let mut step = vm.request_headers(id)?;
             if matches!(step, Step::Continue) {
-                step = vm.request_body(id)?;
+                step = vm.request_body(id, &request.body, !request.is_unfinished && !request.has_only_headers())?;
             }
             match step {
                 Step::Continue => Ok((id, None)),
@@ -255,6 +255,18 @@ impl Pending {
             }
             None => answer,
         }
+    }
+
+    /// A piece of an unfinished body comes.
+    pub fn uploads(&self, piece: impl AsRef<[u8]>) {
+        let passed = self.run(|vm, id| vm.request_body(id, piece.as_ref(), false));
+        passed.into_iter().for_each(go_on);
+    }
+
+    /// An unfinished body ends, with an empty piece.
+    pub fn ends_upload(&self) {
+        let passed = self.run(|vm, id| vm.request_body(id, b"", true));
+        passed.into_iter().for_each(go_on);
     }
 
     /// The host answers. Where the module holds the answer back, time passes until the client has it.

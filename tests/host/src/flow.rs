@@ -64,6 +64,28 @@ impl Rest {
     }
 }
 
+/// The body of a request, as far as it has come past the request seat. Envoy keeps it for attempts to come.
+#[derive(Debug, Clone, Default)]
+struct Upload {
+    body: Vec<u8>,
+    /// How many trailers end it, if any do.
+    trailers: Option<usize>,
+    /// Whether all of it has come.
+    is_whole: bool,
+}
+
+impl Upload {
+    /// Of a request that ends with its headers, or that has all of its body from the start.
+    fn whole(body: Vec<u8>) -> Self {
+        Upload { body, trailers: None, is_whole: true }
+    }
+
+    /// Whether its last piece is the end of the request.
+    fn ends_with_body(&self) -> bool {
+        self.is_whole && self.trailers.is_none()
+    }
+}
+
 /// One attempt.
 #[derive(Debug)]
 pub(crate) struct Try {
@@ -109,10 +131,10 @@ pub(crate) struct Flow {
     pub(crate) info: SharedInfo,
     /// The request's headers, on which router and attempt seat leave their marks from try to try.
     headers: SharedHeaders,
-    body: Vec<u8>,
+    upload: Upload,
+    /// What comes of the body together with the headers, and whether that is all.
+    first: Option<(Vec<u8>, bool)>,
     is_grpc: bool,
-    /// Whether the body has come past the request seat.
-    has_body: bool,
     router: Option<Router>,
     pub(crate) tries: Vec<Try>,
     pub(crate) answer: Option<Answer>,
@@ -150,9 +172,9 @@ impl Flow {
             overrides: Overrides::default(),
             info,
             headers,
-            body: request.body.clone(),
+            upload: Upload { is_whole: request.has_only_headers(), ..Upload::default() },
+            first: (!request.has_only_headers()).then(|| (request.body.clone(), !request.is_unfinished)),
             is_grpc: request.is_grpc(),
-            has_body: request.body.is_empty(),
             router: None,
             tries: Vec::new(),
             answer: None,
@@ -185,9 +207,9 @@ impl Flow {
             overrides: Overrides::default(),
             info: StreamInfo::of_call(&call.cluster),
             headers: Rc::new(RefCell::new(headers)),
-            body: call.body.clone(),
+            upload: Upload::whole(call.body.clone()),
+            first: None,
             is_grpc: asking.is_grpc,
-            has_body: true,
             router: None,
             tries: Vec::new(),
             answer: None,
@@ -231,21 +253,63 @@ impl Flow {
 
     fn enter(&mut self, host: &Host, route: &Route) {
         let now = host.steady_nanos();
-        let router = Router::new(route, &mut self.headers.borrow_mut(), host.router_headers(), now);
+        let mut router = Router::new(route, &mut self.headers.borrow_mut(), host.router_headers());
+        if self.first.is_none() {
+            router.request_complete(now);
+        }
         self.router = Some(router);
         self.start_try(host);
-        if self.answer.is_some() || self.has_body {
+        if let Some((body, is_whole)) = self.first.take() {
+            self.uploads(host, &body, is_whole);
+        }
+    }
+
+    /// A piece of the client's body comes, and with `ends` it is the last and there are no trailers.
+    pub(crate) fn uploads(&mut self, host: &Host, piece: &[u8], ends: bool) {
+        if self.answer.is_some() || self.upload.is_whole {
             return;
         }
-        self.has_body = true;
-        let body = self.client().run(host, |vm, id| {
-            go_on(vm.request_body(id)?);
-            Ok(vm.stream(id).request_body.clone())
+        let passed = self.client().run(host, |vm, id| {
+            go_on(vm.request_body(id, piece, ends)?);
+            Ok(std::mem::take(&mut vm.stream(id).request_body))
         });
-        let Some(body) = body else { return self.fail_stream(host) };
-        self.body = body;
-        if let Some(index) = self.tries.iter().position(|one| one.phase == Phase::Sent) {
-            self.send_body(host, index);
+        let Some(piece) = passed else { return self.fail_stream(host) };
+        self.upload.body.extend_from_slice(&piece);
+        self.pass_on(host, |vm, id| vm.request_body(id, &piece, ends));
+        if ends {
+            self.upload_ends(host);
+        }
+    }
+
+    /// The client ends its body with so many trailers.
+    pub(crate) fn upload_ends_with(&mut self, host: &Host, trailers: usize) {
+        if self.answer.is_some() || self.upload.is_whole {
+            return;
+        }
+        if self.client().run(host, |vm, id| vm.request_trailers(id, trailers).map(go_on)).is_none() {
+            return self.fail_stream(host);
+        }
+        self.upload.trailers = Some(trailers);
+        self.pass_on(host, |vm, id| vm.request_trailers(id, trailers));
+        self.upload_ends(host);
+    }
+
+    /// What comes of the body goes on to the attempts that have been sent: for those that the attempt seat holds Envoy keeps it.
+    fn pass_on(&mut self, host: &Host, step: impl Fn(&mut Vm, u32) -> Result<Step, Trap>) {
+        for index in 0..self.tries.len() {
+            let is_sent = matches!(self.tries[index].phase, Phase::Sent | Phase::HeldResponse | Phase::Streaming);
+            if is_sent && self.in_try(host, index, |vm, id| step(vm, id).map(go_on)).is_none() {
+                return self.fail_stream(host);
+            }
+        }
+    }
+
+    /// All of the request has come: from now on the router's times run.
+    fn upload_ends(&mut self, host: &Host) {
+        self.upload.is_whole = true;
+        if self.answer.is_none() {
+            let now = host.steady_nanos();
+            self.router().request_complete(now);
         }
     }
 
@@ -395,10 +459,11 @@ impl Flow {
     fn begin_context(&mut self, host: &Host, index: usize) -> Option<Step> {
         host.ensure_vm(self.thread, Seat::Attempt);
         let (headers, info) = (Rc::clone(&self.headers), Rc::clone(&self.info));
-        let (body, is_grpc) = (self.body.clone(), self.is_grpc);
+        let is_grpc = self.is_grpc;
+        let has_only_headers = self.upload.ends_with_body() && self.upload.body.is_empty();
         let (id, step) = host.run(self.thread, Seat::Attempt, |vm| {
             let root = Host::root_of_tries(vm);
-            let id = vm.begin(Stream::of(root, headers, body, is_grpc, info))?;
+            let id = vm.begin(Stream::of(root, headers, has_only_headers, is_grpc, info))?;
             let step = vm.request_headers(id)?;
             Ok((id, step))
         })?;
@@ -412,9 +477,7 @@ impl Flow {
         let headers = self.headers.borrow().clone();
         let one = &mut self.tries[index];
         (one.phase, one.sent) = (Phase::Sent, Some((host.elapsed(), headers)));
-        if self.has_body {
-            self.send_body(host, index);
-        }
+        self.send_body(host, index);
         if self.call.is_none() {
             host.count_served(&self.tries[index].upstream.borrow().address, 1);
         }
@@ -432,11 +495,16 @@ impl Flow {
         one.reaction = reaction.map(|reaction| (host.steady_nanos() + nanos(reaction.after), reaction));
     }
 
+    /// What has come of the body comes to an attempt, in one piece.
     fn send_body(&mut self, host: &Host, index: usize) {
-        let body = self.body.clone();
+        let Upload { body, trailers, .. } = self.upload.clone();
+        let ends = self.upload.ends_with_body();
         let passed = self.in_try(host, index, |vm, id| {
-            vm.stream(id).request_body = body;
-            vm.request_body(id).map(go_on)
+            if !vm.stream(id).has_only_headers {
+                go_on(vm.request_body(id, &body, ends)?);
+                trailers.map_or(Ok(()), |trailers| vm.request_trailers(id, trailers).map(go_on))?;
+            }
+            Ok(())
         });
         if passed.is_none() {
             self.fail_stream(host);
@@ -597,7 +665,7 @@ impl Flow {
     fn forward(&mut self, host: &Host, index: usize) {
         let elapsed = self.router().elapsed(host.steady_nanos());
         let mut headers = self.tries[index].response.clone();
-        if host.router_headers() {
+        if let Some(elapsed) = elapsed.filter(|_| host.router_headers()) {
             headers.set("x-envoy-upstream-service-time", elapsed.as_millis().to_string());
         }
         let ends = self.tries[index].rest.is_empty() && self.tries[index].rest.has_come;

@@ -9,6 +9,8 @@ use crate::host::Listener;
 pub struct Request {
     pub(crate) headers: Headers,
     pub(crate) body: Vec<u8>,
+    /// Whether more of the body is to come.
+    pub(crate) is_unfinished: bool,
     pub(crate) cluster: Option<String>,
     pub(crate) route: Option<String>,
     pub(crate) filter_state: Vec<(String, Vec<u8>)>,
@@ -31,6 +33,7 @@ impl Request {
         Request {
             headers: pairs.into_iter().collect(),
             body: Vec::new(),
+            is_unfinished: false,
             cluster: Some("orders".to_owned()),
             route: None,
             filter_state: Vec::new(),
@@ -67,6 +70,17 @@ impl Request {
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
         self
+    }
+
+    /// Its client has not sent all of its body: the rest comes when the test says so.
+    pub fn unfinished(mut self) -> Self {
+        self.is_unfinished = true;
+        self
+    }
+
+    /// Whether its end comes with its headers.
+    pub(crate) fn has_only_headers(&self) -> bool {
+        self.body.is_empty() && !self.is_unfinished
     }
 
     /// The version of HTTP that the client speaks, as `request.protocol` names it.

@@ -101,6 +101,21 @@ impl Routed {
         }
     }
 
+    /// A piece of an unfinished body comes.
+    pub fn uploads(&self, piece: impl AsRef<[u8]>) {
+        self.host.drive(&self.flow, |flow, host| flow.uploads(host, piece.as_ref(), false));
+    }
+
+    /// An unfinished body ends, with an empty piece.
+    pub fn ends_upload(&self) {
+        self.host.drive(&self.flow, |flow, host| flow.uploads(host, b"", true));
+    }
+
+    /// An unfinished body ends with so many trailers.
+    pub fn ends_upload_with(&self, trailers: usize) {
+        self.host.drive(&self.flow, |flow, host| flow.upload_ends_with(host, trailers));
+    }
+
     /// The client goes away.
     #[track_caller]
     pub fn client_leaves(&self) -> Answer {

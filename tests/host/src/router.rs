@@ -55,7 +55,8 @@ pub(crate) struct Router {
     /// Whether it adds headers of its own.
     adds_headers: bool,
     tries: Vec<Try>,
-    began: u64,
+    /// When the request's last byte had come.
+    complete: Option<u64>,
     times_out: Option<u64>,
     /// When the next attempt starts, while one is waited for.
     next_try: Option<u64>,
@@ -63,8 +64,8 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Takes a request whose last byte has come, and what its headers say to the router out of them.
-    pub(crate) fn new(route: &Route, headers: &mut Headers, adds_headers: bool, now: u64) -> Self {
+    /// Takes a request whose headers have come, and what they say to the router out of them.
+    pub(crate) fn new(route: &Route, headers: &mut Headers, adds_headers: bool) -> Self {
         let timeouts = Timeouts::take(route, headers);
         let retry = RetryState::take(route, headers);
         Router {
@@ -74,10 +75,23 @@ impl Router {
             counts_attempts: route.counts_attempts,
             adds_headers,
             tries: Vec::new(),
-            began: now,
-            times_out: after(now, timeouts.global),
+            complete: None,
+            times_out: None,
             next_try: None,
             has_response: false,
+        }
+    }
+
+    /// The request's last byte has come: its time begins, and that of the attempts that it has. Source: Envoy,
+    /// `Filter::onRequestComplete`.
+    pub(crate) fn request_complete(&mut self, now: u64) {
+        self.complete = Some(now);
+        // One that waits for its next attempt has no time-out from then on.
+        if self.tries.is_empty() || !self.live().is_empty() {
+            self.times_out = after(now, self.timeouts.global);
+        }
+        for one in self.tries.iter_mut().filter(|one| one.is_live && one.awaits_headers) {
+            one.times_out = after(now, self.timeouts.per_try);
         }
     }
 
@@ -88,20 +102,21 @@ impl Router {
             headers.set("x-envoy-attempt-count", number.to_string());
         }
         if self.adds_headers {
-            self.timeouts.announce(headers, self.elapsed(now));
+            self.timeouts.announce(headers, self.elapsed(now).unwrap_or_default());
         }
         self.tries.push(Try {
             is_live: true,
             awaits_headers: true,
             is_retried: false,
             was_sent: false,
-            times_out: after(now, self.timeouts.per_try),
+            times_out: self.complete.and_then(|_| after(now, self.timeouts.per_try)),
         });
         number - 1
     }
 
-    pub(crate) fn elapsed(&self, now: u64) -> Duration {
-        Duration::from_nanos(now - self.began)
+    /// How long ago the request's last byte had come.
+    pub(crate) fn elapsed(&self, now: u64) -> Option<Duration> {
+        self.complete.map(|complete| Duration::from_nanos(now - complete))
     }
 
     /// The host has the attempt's request.
@@ -325,7 +340,8 @@ mod tests {
 
         fn with(route: Route, headers: &[(&str, &str)]) -> Self {
             let mut headers: Headers = headers.iter().copied().collect();
-            let router = Router::new(&route, &mut headers, true, 0);
+            let mut router = Router::new(&route, &mut headers, true);
+            router.request_complete(0);
             let mut story = Story { router, headers, now: 0 };
             story.start();
             story
@@ -527,7 +543,8 @@ mod tests {
     fn an_attempt_that_the_module_holds_was_not_sent() {
         let mut headers = Headers::default();
         let route = Route::new().retry_on("reset-before-request").per_try_timeout(millis(100));
-        let mut router = Router::new(&route, &mut headers, true, 0);
+        let mut router = Router::new(&route, &mut headers, true);
+        router.request_complete(0);
         router.start(&mut headers, 0);
         assert_eq!(router.on_timer(100 * MILLI), [Effect::End(0)], "so its time-out is a reset before the request");
     }

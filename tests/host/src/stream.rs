@@ -73,6 +73,8 @@ pub(crate) struct Stream {
     pub(crate) request: Map,
     pub(crate) response: Map,
     pub(crate) trailers: Map,
+    /// Whether the request ends with its headers.
+    pub(crate) has_only_headers: bool,
     pub(crate) request_body: Vec<u8>,
     pub(crate) response_body: Vec<u8>,
     pub(crate) is_grpc: bool,
@@ -95,17 +97,24 @@ impl Stream {
     pub(crate) fn new(root: u32, request: &Request) -> Self {
         let headers = Rc::new(RefCell::new(request.headers.clone()));
         let info = StreamInfo::new(request, &headers);
-        Stream::of(root, headers, request.body.clone(), request.is_grpc(), info)
+        Stream::of(root, headers, request.has_only_headers(), request.is_grpc(), info)
     }
 
     /// A request, or an attempt of one with the same headers and facts.
-    pub(crate) fn of(root: u32, headers: SharedHeaders, body: Vec<u8>, is_grpc: bool, info: SharedInfo) -> Self {
+    pub(crate) fn of(
+        root: u32,
+        headers: SharedHeaders,
+        has_only_headers: bool,
+        is_grpc: bool,
+        info: SharedInfo,
+    ) -> Self {
         Stream {
             root,
             request: Map { headers, is_readable: true },
             response: Map::default(),
             trailers: Map::default(),
-            request_body: body,
+            has_only_headers,
+            request_body: Vec::new(),
             response_body: Vec::new(),
             is_grpc,
             info,

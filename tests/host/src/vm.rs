@@ -125,6 +125,7 @@ struct Exports {
     tick: Option<TypedFunc<i32, ()>>,
     request_headers: Option<TypedFunc<(i32, i32, i32), i32>>,
     request_body: Option<TypedFunc<(i32, i32, i32), i32>>,
+    request_trailers: Option<TypedFunc<(i32, i32), i32>>,
     response_headers: Option<TypedFunc<(i32, i32, i32), i32>>,
     response_body: Option<TypedFunc<(i32, i32, i32), i32>>,
     response_trailers: Option<TypedFunc<(i32, i32), i32>>,
@@ -142,6 +143,10 @@ pub enum Callback {
     Tick,
     /// `proxy_on_request_headers`.
     RequestHeaders,
+    /// `proxy_on_request_body`, for the last piece.
+    RequestBody,
+    /// `proxy_on_request_trailers`.
+    RequestTrailers,
     /// `proxy_on_response_headers`.
     ResponseHeaders,
     /// `proxy_on_response_trailers`.
@@ -233,6 +238,7 @@ impl Vm {
             tick: export(&instance, &store, "proxy_on_tick"),
             request_headers: export(&instance, &store, "proxy_on_request_headers"),
             request_body: export(&instance, &store, "proxy_on_request_body"),
+            request_trailers: export(&instance, &store, "proxy_on_request_trailers"),
             response_headers: export(&instance, &store, "proxy_on_response_headers"),
             response_body: export(&instance, &store, "proxy_on_response_body"),
             response_trailers: export(&instance, &store, "proxy_on_response_trailers"),
@@ -436,7 +442,7 @@ impl Vm {
 
     pub(crate) fn request_headers(&mut self, id: u32) -> Result<Step, Trap> {
         let stream = self.stream(id);
-        let (count, ends) = (stream.request.headers.borrow().len(), stream.request_body.is_empty());
+        let (count, ends) = (stream.request.headers.borrow().len(), stream.has_only_headers);
         let Some(callback) = self.exports.request_headers else { return Ok(Step::Continue) };
         let action = self.call(id, callback, (id as i32, count as i32, i32::from(ends)))?;
         let step = self.step(id, Direction::Request, action);
@@ -445,10 +451,19 @@ impl Vm {
         Ok(step)
     }
 
-    pub(crate) fn request_body(&mut self, id: u32) -> Result<Step, Trap> {
-        let size = self.stream(id).request_body.len();
-        let Some(callback) = self.exports.request_body.filter(|_| size > 0) else { return Ok(Step::Continue) };
-        let action = self.call(id, callback, (id as i32, size as i32, 1))?;
+    pub(crate) fn request_body(&mut self, id: u32, piece: &[u8], ends: bool) -> Result<Step, Trap> {
+        self.stream(id).request_body = piece.to_vec();
+        // An empty piece comes by only where it is the last.
+        let is_seen = ends || !piece.is_empty();
+        let Some(callback) = self.exports.request_body.filter(|_| is_seen) else { return Ok(Step::Continue) };
+        let action = self.call(id, callback, (id as i32, piece.len() as i32, i32::from(ends)))?;
+        Ok(self.step(id, Direction::Request, action))
+    }
+
+    /// So many trailers of a request come by.
+    pub(crate) fn request_trailers(&mut self, id: u32, count: usize) -> Result<Step, Trap> {
+        let Some(callback) = self.exports.request_trailers else { return Ok(Step::Continue) };
+        let action = self.call(id, callback, (id as i32, count as i32))?;
         Ok(self.step(id, Direction::Request, action))
     }
 
@@ -526,16 +541,20 @@ impl Vm {
     pub(crate) fn call_back(&mut self, id: u32, callback: Callback) -> Result<(), Trap> {
         const EXPORTED: &str = "the module exports it";
         let context = id as i32;
-        let headers = match callback {
+        let with_end = match callback {
             Callback::Tick => return self.call(id, self.exports.tick.expect(EXPORTED), context),
             Callback::Log => return self.call(id, self.exports.log.expect(EXPORTED), context),
             Callback::ResponseTrailers => {
                 return self.call(id, self.exports.response_trailers.expect(EXPORTED), (context, 1)).map(drop);
             }
+            Callback::RequestTrailers => {
+                return self.call(id, self.exports.request_trailers.expect(EXPORTED), (context, 1)).map(drop);
+            }
+            Callback::RequestBody => self.exports.request_body.expect(EXPORTED),
             Callback::RequestHeaders => self.exports.request_headers.expect(EXPORTED),
             Callback::ResponseHeaders => self.exports.response_headers.expect(EXPORTED),
         };
-        self.call(id, headers, (context, 1, 1)).map(drop)
+        self.call(id, with_end, (context, 1, 1)).map(drop)
     }
 
     /// The context that was begun last.

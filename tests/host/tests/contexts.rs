@@ -4,8 +4,14 @@ use holdfast_host_tests::{Callback, Host, Request, Response, Seat, exports};
 
 use crate::support::{BREAKER, passing, policy, retrying, seats_meet, seconds, succeed};
 
-const OF_A_STREAM: [Callback; 4] =
-    [Callback::RequestHeaders, Callback::ResponseHeaders, Callback::ResponseTrailers, Callback::Log];
+const OF_A_STREAM: [Callback; 6] = [
+    Callback::RequestHeaders,
+    Callback::RequestBody,
+    Callback::RequestTrailers,
+    Callback::ResponseHeaders,
+    Callback::ResponseTrailers,
+    Callback::Log,
+];
 
 /// Envoy calls each callback that is exported, and each costs time: of the SDK's 25 these are the ones with a use.
 /// `proxy_on_delete` is not among them: see `filter/src/contexts.rs`.
@@ -22,7 +28,9 @@ fn the_module_exports_what_it_needs_and_nothing_else() {
         "proxy_on_http_call_response",
         "proxy_on_log",
         "proxy_on_queue_ready",
+        "proxy_on_request_body",
         "proxy_on_request_headers",
+        "proxy_on_request_trailers",
         "proxy_on_response_body",
         "proxy_on_response_headers",
         "proxy_on_response_trailers",

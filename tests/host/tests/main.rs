@@ -39,6 +39,7 @@ mod retry_waits;
 mod router;
 mod scale;
 mod signal;
+mod slow_clients;
 mod small_module;
 mod support;
 mod ticks;

@@ -33,7 +33,7 @@ const CALLS: [&str; 23] = [
 
 /// A document that uses everything.
 const EVERYTHING: &str = r#"{"policies":[{"name":"orders","match":{"method":["GET","POST"],"header":{"x-tenant":"*"}},
-    "scope":["cluster",{"header":"x-tenant"}],
+    "scope":["cluster",{"header":"x-tenant"}],"outcome":{"slow_after":"1s"},
     "breaker":{"consecutive_failures":3,"open_for":"5s","open_max":"5s","open_jitter":0,"ramp":"1s"},
     "concurrency":{"max_requests":100},"throttle":{"max_rejection":1},
     "fallback":[{"on":["open","failure","timeout"],"respond":{"status":200,"body":"${path} ${header.x-tenant}"}}]}]}"#;
@@ -57,6 +57,11 @@ fn everything_happens(host: &Host) {
         }
         if let Exchange::Passed(pending) = host.request(worker, get()) {
             pending.client_leaves();
+        }
+        if let Exchange::Passed(pending) = host.request(worker, get().body("a piece").unfinished()) {
+            pending.uploads("another");
+            pending.ends_upload();
+            pending.respond(Response::status(200));
         }
     }
     host.advance(seconds(5));

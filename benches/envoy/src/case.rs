@@ -96,6 +96,8 @@ pub struct Case {
     pub workers: u32,
     /// How many tenants send by turns; without, all requests are the same.
     pub tenants: Option<u32>,
+    /// How long a body requests have; without one they are GETs.
+    pub body: usize,
     /// What happens before the load.
     pub before: Before,
     /// Whether hosts fail while it is loaded.
@@ -116,6 +118,7 @@ impl Case {
             hosts: 3,
             workers: 1,
             tenants: None,
+            body: 0,
             before: Before::Nothing,
             fails: false,
             shows: Shows::Answers,
@@ -136,6 +139,9 @@ pub const MANY_POLICIES: usize = 100;
 
 /// The number of tenants of the cases with many.
 pub const MANY_KEYS: u32 = 256;
+
+/// A kibibyte.
+const KIB: usize = 1024;
 
 /// What an open breaker answers.
 const OPEN: Shows = Shows::Rejections { status: 503, state: 2 };
@@ -275,6 +281,46 @@ pub const CASES: &[Case] = &[
         workers: 2,
         ..Case::plain("workers-2", Group::Scale, Filters::Holdfast(Seats::Both, policies::both_seats), "2 workers")
     },
+    Case {
+        base: "none-1k",
+        body: KIB,
+        ..Case::plain("none-1k", Group::Scale, Filters::None, "no filter, POST of 1 KiB")
+    },
+    Case {
+        base: "none-1k",
+        body: KIB,
+        ..Case::plain(
+            "body-1k",
+            Group::Scale,
+            Filters::Holdfast(Seats::Request, policies::slow),
+            "POST of 1 KiB, request seat",
+        )
+    },
+    Case {
+        base: "none-1k",
+        body: KIB,
+        ..Case::plain("body-1k-2", Group::Scale, Filters::Holdfast(Seats::Both, policies::rates), "POST of 1 KiB")
+    },
+    Case {
+        base: "none-64k",
+        body: 64 * KIB,
+        ..Case::plain("none-64k", Group::Scale, Filters::None, "no filter, POST of 64 KiB")
+    },
+    Case {
+        base: "none-64k",
+        body: 64 * KIB,
+        ..Case::plain(
+            "body-64k",
+            Group::Scale,
+            Filters::Holdfast(Seats::Request, policies::slow),
+            "POST of 64 KiB, request seat",
+        )
+    },
+    Case {
+        base: "none-64k",
+        body: 64 * KIB,
+        ..Case::plain("body-64k-2", Group::Scale, Filters::Holdfast(Seats::Both, policies::rates), "POST of 64 KiB")
+    },
 ];
 
 /// The case of this name.
@@ -295,7 +341,7 @@ mod tests {
         for case in CASES {
             let base = named(case.base).unwrap();
             assert!(matches!(base.filters, Filters::None) && base.base == base.name, "{}", case.name);
-            assert_eq!(base.workers, case.workers, "{}", case.name);
+            assert_eq!((base.workers, base.body), (case.workers, case.body), "{}", case.name);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The hosts behind Envoy, as cheap as hosts can be, so that Envoy is what a load keeps busy: one thread, which answers each GET
-//! with the same bytes.
+//! The hosts behind Envoy, as cheap as hosts can be, so that Envoy is what a load keeps busy: one thread, which answers each
+//! request with the same bytes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const HEALTHY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nco
 const FAILING: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 12\r\n\r\nout of order";
 
-/// How every request without a body ends.
+/// How the head of every request ends.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 /// Running hosts, each at an address of its own in 127.0.0.0/8. They end when this is dropped.
@@ -97,13 +97,13 @@ async fn accept(listener: std::net::TcpListener, host: Arc<Host>) -> std::io::Re
     }
 }
 
-/// Answers whatever comes on a connection. Requests have no bodies, and the next comes when the last is answered.
+/// Answers whatever comes on a connection. The next request comes when the last is answered.
 async fn serve(mut stream: TcpStream, host: Arc<Host>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut head = Vec::with_capacity(4096);
-    while stream.read_buf(&mut head).await? > 0 {
-        if head.ends_with(END_OF_HEAD) {
-            head.clear();
+    let mut request = Vec::with_capacity(4096);
+    while stream.read_buf(&mut request).await? > 0 {
+        if is_whole(&request) {
+            request.clear();
             host.requests.fetch_add(1, Ordering::Relaxed);
             let answer = if host.failing.load(Ordering::Relaxed) { FAILING } else { HEALTHY };
             stream.write_all(answer).await?;
@@ -112,9 +112,31 @@ async fn serve(mut stream: TcpStream, host: Arc<Host>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Whether all of a request is there, with as much of a body as it says.
+fn is_whole(request: &[u8]) -> bool {
+    let Some(end) = request.windows(END_OF_HEAD.len()).position(|bytes| bytes == END_OF_HEAD) else { return false };
+    let (head, rest) = request.split_at(end);
+    rest.len() >= END_OF_HEAD.len().saturating_add(content_length(head))
+}
+
+/// The length of the body that a head announces.
+fn content_length(head: &[u8]) -> usize {
+    let lines = head.split(|byte| *byte == b'\n');
+    let value = lines.filter_map(|line| line.strip_prefix(b"content-length:")).next();
+    value.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_whole_with_the_body_that_it_announces() {
+        let get = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        assert!(is_whole(get) && !is_whole(get.get(..20).unwrap()));
+        let post = |body: &str| format!("POST / HTTP/1.1\r\ncontent-length: 3\r\nhost: a\r\n\r\n{body}");
+        assert!(!is_whole(post("").as_bytes()) && !is_whole(post("xx").as_bytes()) && is_whole(post("xxx").as_bytes()));
+    }
 
     #[test]
     fn answers_are_as_long_as_they_say() {

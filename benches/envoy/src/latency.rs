@@ -49,7 +49,7 @@ pub async fn measure(
     time: Duration,
 ) -> anyhow::Result<Sample> {
     let envoy = stage.start(subject, subject.case.workers).await?;
-    wrk::run(envoy.addr(), wrk::CONNECTIONS, None, warm_up, stage.cores.load, envoy.dir()).await?;
+    wrk::run(envoy.addr(), wrk::CONNECTIONS, None, 0, warm_up, stage.cores.load, envoy.dir()).await?;
     let log = envoy.dir().join("requests.log");
     load(envoy.addr(), rate, time, stage.cores.load, &log).await?;
     let sample = parse(&std::fs::read_to_string(&log)?).and_then(Sample::of)?;

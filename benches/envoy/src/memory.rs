@@ -61,7 +61,7 @@ async fn of_workers(stage: &Stage, subject: &Subject, workers: u32) -> anyhow::R
         json!({"memory_allocator_manager": {"bytes_to_release": RELEASED, "memory_release_interval": "0.05s"}});
     let envoy = stage.start_with(subject, workers, &releasing).await?;
     let tenants = subject.case.tenants;
-    wrk::run(envoy.addr(), CONNECTIONS, tenants, LOAD, stage.cores.load, envoy.dir()).await?;
+    wrk::run(envoy.addr(), CONNECTIONS, tenants, 0, LOAD, stage.cores.load, envoy.dir()).await?;
     let stats = envoy.stats().await.map_err(|error| anyhow::anyhow!("the admin interface: {error}"))?;
     let served = stats.iter().filter(|(name, connections)| {
         name.starts_with("listener.127.0.0.1")

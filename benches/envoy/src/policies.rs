@@ -49,6 +49,12 @@ pub fn elsewhere() -> Value {
     document(&policy("elsewhere", &json!({"cluster": ["elsewhere"]}), json!({"breaker": {}, "fallback": fallback()})))
 }
 
+/// A breaker that looks at how long answers take, and a fallback.
+pub fn slow() -> Value {
+    let breaker = json!({"slow_rate": 50});
+    document(&orders(json!({"outcome": {"slow_after": "1s"}, "breaker": breaker, "fallback": fallback()})))
+}
+
 /// Breaker, retry, outlier and fallback, all with their defaults.
 fn features() -> Value {
     json!({"breaker": {}, "retry": {}, "outlier": {}, "fallback": fallback()})

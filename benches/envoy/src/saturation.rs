@@ -77,7 +77,9 @@ impl Standing {
     async fn load(&self, stage: &Stage, subject: &Subject, time: Duration) -> anyhow::Result<wrk::Counted> {
         let (addr, dir) = (self.envoy.addr(), self.envoy.dir());
         set_failing(stage, subject.case, subject.case.fails);
-        let counted = wrk::run(addr, wrk::CONNECTIONS, subject.case.tenants, time, stage.cores.load, dir).await;
+        let counted =
+            wrk::run(addr, wrk::CONNECTIONS, subject.case.tenants, subject.case.body, time, stage.cores.load, dir)
+                .await;
         set_failing(stage, subject.case, false);
         counted
     }

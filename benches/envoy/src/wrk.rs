@@ -70,11 +70,13 @@ fn seconds(text: &str) -> anyhow::Result<f64> {
     })
 }
 
-/// Loads a listener for some time. With `tenants` the requests take turns in that many values of the header that tells them.
+/// Loads a listener for some time. With `tenants` the requests take turns in that many values of the header that tells them;
+/// with a `body` of some length they are POSTs.
 pub async fn run(
     addr: SocketAddr,
     connections: u32,
     tenants: Option<u32>,
+    body: usize,
     time: Duration,
     core: Option<usize>,
     dir: &Path,
@@ -92,6 +94,10 @@ pub async fn run(
     if let Some(tenants) = tenants {
         let script = dir.join("tenants.lua");
         std::fs::File::create(&script)?.write_all(turns(tenants).as_bytes())?;
+        words.extend(["--script".to_owned(), script.display().to_string()]);
+    } else if body > 0 {
+        let script = dir.join("body.lua");
+        std::fs::write(&script, format!("wrk.method, wrk.body = \"POST\", string.rep(\"x\", {body})\n"))?;
         words.extend(["--script".to_owned(), script.display().to_string()]);
     }
     words.push(format!("http://{addr}{}", request::PATH));

@@ -31,8 +31,8 @@ pub static OUTCOME: Block = Block {
             Absent::Means(Text::new("nothing is slow")),
         )
         .does(
-            "From when a response is slow, counted from the request's last byte to the response's headers. A slow response can be \
-             a success or a failure as well.",
+            "From when a response is slow, counted from the request's last byte to the response's headers: a client that \
+             uploads slowly makes no service slow. A slow response can be a success or a failure as well.",
         )
         .change(
             "Set it to what your clients put up with, not to the usual latency, and give `breaker.slow_rate` with it. A \

@@ -291,8 +291,8 @@ pub static LATENCY: Block = Block {
     ],
     not_yet: &[],
     about: Text::new(
-        "Compares the mean time P to the headers of a host's good responses in one interval with the mean E of its peers' \
-         means, the slowest host first: `(P - E) / E`. The probe of a host that is out for it fails also by being as slow. \
+        "Compares the mean time P from a request's last byte to the headers of a host's good responses in one interval with \
+         the mean E of its peers' means, the slowest host first: `(P - E) / E`. The probe of a host that is out for it fails also by being as slow. \
          Envoy's outlier detection has nothing like it.",
     ),
     example: Text::new(

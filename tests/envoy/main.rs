@@ -11,6 +11,7 @@ mod breaker;
 mod bypass;
 mod chains;
 mod checked;
+mod client_deadline;
 mod configuration;
 mod dashboard;
 #[allow(dead_code, reason = "the tests of `check` read the rest of it")]

@@ -12,7 +12,8 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A host, and a policy that hedges an attempt after 800 ms: 400 of its own, and 400 for the longest wait of the three that it draws.
+/// A host, and a policy that hedges an attempt after 800 ms: 400 of its own, and 400 for the longest wait of the three that it
+/// draws.
 struct Hedging {
     host: Backend,
     scene: Scene,
@@ -33,8 +34,8 @@ impl Hedging {
         Self { host, scene }
     }
 
-    /// Sends a request whose attempts are answered so, in this order; gives the status of the answer, its body, and when each attempt
-    /// came to the host, from the first one on.
+    /// Sends a request whose attempts are answered so, in this order; gives the status of the answer, its body, and when each
+    /// attempt came to the host, from the first one on.
     async fn send(&self, id: &str, actions: Vec<Action>) -> (u16, String, Vec<Duration>) {
         self.host.script(Action::in_turn(ID, actions));
         let response = self.scene.client.send(request("/", id)).await.unwrap();

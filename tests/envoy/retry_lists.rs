@@ -1,5 +1,5 @@
-//! The lists that only a route has: the statuses and response headers after which it retries. A policy that leaves the choice to the one
-//! list does not thereby leave it to the other.
+//! The lists that only a route has: the statuses and response headers after which it retries. A policy that leaves the choice to
+//! the one list does not thereby leave it to the other.
 
 use holdfast_tests::{Action, Backend, Cluster, EnvoyOptions, Route, Scene, Seats, with_header};
 use serde_json::{Value, json};
@@ -69,8 +69,8 @@ fn is_named(policy: &str, action: &str) -> bool {
         || action.ends_with("unavailable") && has("unavailable")
 }
 
-/// Whether the route asks for the retry itself, by the list that the policy does not leave to it: a seat that sees the retry begin cannot
-/// tell by which of two lists.
+/// Whether the route asks for the retry itself, by the list that the policy does not leave to it: a seat that sees the retry
+/// begin cannot tell by which of two lists.
 fn is_the_routes_own(route: &str, policy: &str, action: &str) -> bool {
     let statuses = matches!(policy, "statuses" | "more" | "limited" | "both");
     let headers = matches!(policy, "headers" | "both");

@@ -174,6 +174,12 @@ impl Response {
         self
     }
 
+    /// Adds another line of a header.
+    pub fn another(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.add(name, value);
+        self
+    }
+
     /// Sets a trailer; its value is any bytes.
     pub fn trailer(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.trailers.get_or_insert_default().set(name, value);

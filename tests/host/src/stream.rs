@@ -18,6 +18,22 @@ pub(crate) struct LocalReply {
     pub(crate) grpc_status: u32,
 }
 
+/// The gRPC status of a reply; one of -1 says none, and the HTTP status gives it.
+/// Source: Envoy, `Grpc::Utility::httpToGrpcStatus`.
+fn grpc_status(said: u32, status: u16) -> u32 {
+    if said != u32::MAX {
+        return said;
+    }
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
 impl LocalReply {
     /// Its headers and body. Source: Envoy, `Utility::prepareLocalReply`.
     pub(crate) fn prepare(&self, is_grpc: bool) -> (Headers, Vec<u8>) {
@@ -25,7 +41,7 @@ impl LocalReply {
         if is_grpc {
             headers.add(":status", "200");
             headers.add("content-type", "application/grpc");
-            headers.add("grpc-status", self.grpc_status.to_string());
+            headers.add("grpc-status", grpc_status(self.grpc_status, self.status).to_string());
             if !self.body.is_empty() {
                 headers.add("grpc-message", &self.body);
             }

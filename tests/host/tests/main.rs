@@ -34,6 +34,7 @@ mod retry_deposits;
 mod retry_faults;
 mod retry_fuzz;
 mod retry_races;
+mod retry_references;
 mod retry_storm;
 mod retry_waits;
 mod router;

@@ -64,7 +64,11 @@ pub static RETRY: Block = Block {
             )
             .envoy("`per_try_timeout`."),
         Key::new("timeout", Kind::Duration(TIMEOUT), Absent::Means(Text::new("the route's time-out")))
-            .does("How long all attempts with their waits may take, from the end of the request.")
+            .does(
+                "How long all attempts with their waits may take, from the end of the request. A client's own deadline binds \
+                 retries too, where it comes earlier: `grpc-timeout` of gRPC, and `x-envoy-expected-rq-timeout-ms` of an Envoy \
+                 that is the client.",
+            )
             .change(
                 "Set it to what clients wait for, or a little less. It should hold at least two attempts of \
                  `per_try_timeout`, else nothing is retried after one that hung.",
@@ -80,14 +84,20 @@ pub static RETRY: Block = Block {
             .does("How many retries all requests together may have.")
             .envoy("`circuit_breakers.thresholds.retry_budget`, a share of the requests in flight."),
         Key::new("skip_retries_of_retries", Kind::Boolean, Absent::Boolean(true))
-            .does("Whether a request that arrives with `x-envoy-attempt-count` above 1 gets no retry.")
+            .does(
+                "Whether a request that its client has sent before gets no retry: one with `x-envoy-attempt-count` above 1 (a \
+                 proxy's retry) or `grpc-previous-rpc-attempts` above 0 (a gRPC client's own).",
+            )
             .change(
                 "Leave it on: three layers with two retries each make 27 attempts of one request. Switch it off where the \
                  proxy before this one retries for reasons of its own.",
             ),
         Key::new("hedge_on_per_try_timeout", Kind::Boolean, Absent::Boolean(false))
             .limit("`true` only with `per_try_timeout`")
-            .does("Whether an attempt that is too slow goes on beside its retry. The first good response counts.")
+            .does(
+                "Whether an attempt that is too slow goes on beside its retry. The first good response counts. A host that asks \
+                 for a wait or for no retry (`retry_after`) stops none in flight and binds those that have not begun.",
+            )
             .change(
                 "Switch it on for idempotent reads whose latency matters more than the load: the slow attempt is not given \
                  up. Each hedge costs a token of the budget.",
@@ -126,7 +136,10 @@ static WORDS: [Word; 16] = [
     Word::new("envoy-ratelimited", "A response with `x-envoy-ratelimited`."),
     Word::new("retriable-4xx", "409."),
     Word::new("refused-stream", "The host refused the stream (REFUSED_STREAM), so it has not seen the request."),
-    Word::new("retriable-status-codes", "The statuses that the route names, which Holdfast cannot see."),
+    Word::new(
+        "retriable-status-codes",
+        "The statuses that the route names, which Holdfast cannot see. It does not switch on the headers that the route names.",
+    ),
     Word::new("retriable-headers", "The response headers that the route names, which Holdfast cannot see."),
     Word::new("http3-post-connect-failure", "No response over HTTP/3 after the connection stood."),
     Word::new("cancelled", "gRPC status CANCELLED in the headers."),
@@ -205,7 +218,8 @@ pub static RETRY_AFTER: Block = Block {
     not_yet: &[],
     about: Text::new(
         "A response may say when to come again: `Retry-After` in seconds or as an HTTP date, or gRPC's \
-         `grpc-retry-pushback-ms`. Heard only with an attempt seat.",
+         `grpc-retry-pushback-ms`, where a negative one, or one that is no number, means no retry. Of several lines of \
+         `Retry-After` the first counts; several of the pushback mean no retry. Heard only with an attempt seat.",
     ),
     example: Text::new(
         r#"{

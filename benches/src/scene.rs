@@ -211,7 +211,7 @@ impl Scene {
     /// The attempt is answered, and over.
     fn end_attempt(&mut self, state: AttemptState, headers: &Rc<HeaderMap>) {
         self.host.respond(headers);
-        state.on_response_headers(&self.seat, &mut self.store, &*self.host, true);
+        state.on_response_headers(&self.seat, &mut self.store, &*self.host, STREAM, true);
         state.on_end(&self.seat, &mut self.store, &*self.host, STREAM);
     }
 

@@ -84,7 +84,15 @@ impl HttpContext for AttemptFilter {
 
     /// The host's headers have come.
     fn on_http_response_headers(&mut self, _headers: usize, ended: bool) -> Action {
-        self.state.on_response_headers(&self.plugin, &mut self.shared, &WasmHost, ended);
+        self.state.on_response_headers(&self.plugin, &mut self.shared, &WasmHost, self.context, ended);
+        Action::Continue
+    }
+
+    /// A piece of the host's body has come. Only the last is of interest.
+    fn on_http_response_body(&mut self, _size: usize, ended: bool) -> Action {
+        if ended {
+            self.state.on_response_end(&self.plugin, &mut self.shared, &WasmHost);
+        }
         Action::Continue
     }
 

@@ -113,10 +113,11 @@ impl HttpContext for RequestFilter {
 
     /// Every piece of every response comes by here, and nearly all are of no interest.
     fn on_http_response_body(&mut self, size: usize, ended: bool) -> Action {
-        if self.state.wants_body() {
-            return act(self.state.on_response_body(&WasmHost, size, ended));
+        if !self.state.wants_body(ended) {
+            return Action::Continue;
         }
-        Action::Continue
+        let step = self.step(|state, plugin, shared| state.on_response_body(plugin, shared, &WasmHost, size, ended));
+        step.map_or(Action::Continue, act)
     }
 
     fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {

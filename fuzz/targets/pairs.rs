@@ -5,7 +5,8 @@
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::header_rules::HeaderVerdict;
 use holdfast_engine::http::headers;
-use holdfast_engine::http::response::{self, ResponseHead};
+use holdfast_engine::http::outcome;
+use holdfast_engine::http::response::{self, OpenResponse, ResponseHead};
 use holdfast_policy::config::defaults;
 use holdfast_policy::document::OutcomeRules;
 use holdfast_policy::glob::Glob;
@@ -79,7 +80,9 @@ fn read(bytes: &[u8], input: &Input<'_>) {
     assert_eq!(deaf.asked_wait(), None);
     let _ = head.answer(input.ended);
     let _ = head.local_answer(input.flags, input.details);
-    let _ = response::answer_at_end(Some(&head), input.flags);
+    let open = OpenResponse { answer: head.answer(input.ended), head: head.clone(), came: Timestamp(input.now) };
+    let _ = (open.complete(), open.left(), open.with_trailers(|| Some(input.details.to_vec())));
+    let _ = open.cut(outcome::is_broken_off(input.flags));
     let _ = response::trailers_answer(Some(input.details));
 
     let any = |name: &str| Glob::new("*", None).map(|glob| (name.to_owned(), glob)).into_iter().collect();

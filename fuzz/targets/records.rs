@@ -117,16 +117,16 @@ impl Step {
             1 => Verdict::Ignored,
             _ => Verdict::Failure,
         };
-        let slow = self.slow && verdict != Verdict::Ignored;
-        Outcome { verdict, slow, retry_after: self.retry_after.map(Duration::from_nanos) }
+        Outcome { verdict, slow: self.slow, retry_after: self.retry_after.map(Duration::from_nanos) }
     }
 
     fn end(&self) -> End {
-        match self.small % 5 {
+        match self.small % 6 {
             0 => End::Http(self.number as u16),
             1 => End::Grpc(self.number),
             2 => End::ConnectFailure,
             3 => End::Reset,
+            4 => End::Broken,
             _ => End::TimedOut,
         }
     }
@@ -437,7 +437,16 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
                 let tally = |id: HostId| {
                     let (total, took) = (step.number ^ u32::from(id.index), step.random);
                     let failures = total >> (id.index % 3);
-                    (id, holdfast_engine::outlier::slot::HostTally { total, failures, took })
+                    (
+                        id,
+                        holdfast_engine::outlier::slot::HostTally {
+                            total,
+                            failures,
+                            took,
+                            abandoned: total / 3,
+                            met: failures,
+                        },
+                    )
                 };
                 let tallies: Tallies = known.iter().copied().chain([any]).map(tally).collect();
                 sweep(&mut table, rules, &tallies, then, now, step.random);

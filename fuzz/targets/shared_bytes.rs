@@ -165,8 +165,8 @@ fuzz_target!(|input: Input<'_>| {
                     }
                     Host::Bytes(bytes) => bytes,
                 };
-                let end = [End::Http(503), End::Grpc(14), End::ConnectFailure, End::Reset, End::TimedOut]
-                    [usize::from(end % 5)];
+                let end = [End::Http(503), End::Grpc(14), End::ConnectFailure, End::Reset, End::TimedOut, End::Broken]
+                    [usize::from(end % 6)];
                 let verdict = [Verdict::Success, Verdict::Failure, Verdict::Ignored][usize::from(verdict % 3)];
                 let took = Duration::from_micros(took.into());
                 let sent = Timestamp(now.0.saturating_sub(took.as_nanos() as u64));
@@ -175,7 +175,7 @@ fuzz_target!(|input: Input<'_>| {
                 let cluster = ClusterHash(u64::from(cluster % 3));
                 let one = HostAttempt { host, end, verdict, took, sent };
                 if verdict != Verdict::Success || governed.wants_host(&mut store, key, cluster, now) {
-                    governed.judge_host(&mut Cx::new(&mut store, worker, now, &mut events), key, cluster, one);
+                    governed.judge_host(&mut Cx::new(&mut store, worker, now, &mut events), key, cluster, one, None);
                 }
             }
             Step::Tick { worker } => {

@@ -173,16 +173,6 @@ async fn a_cluster_without_healthy_hosts_gives_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_breaks_off_was_an_answer() {
-    let host = Backend::start().await.unwrap();
-    let scene = Scene::start(&host, counting(json!({}))).await;
-    host.always(Action::truncate());
-    let broken = scene.client.get("/").await.unwrap_err();
-    assert_eq!(broken.status, Some(200));
-    assert_eq!(outcomes(&scene, 1).await, expected(1, 0, 0), "its head was a 200");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_is_judged_by_its_status_in_headers_and_in_trailers() {
     let host = Backend::start().await.unwrap();
     let options = EnvoyOptions::new()

@@ -91,6 +91,12 @@ pub fn property_number(host: &dyn Host, path: &str) -> Option<u64> {
     host.property(path)?.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
+/// Whether Envoy itself has ended a stream whose response flags say that the client has left: its listener or filter chain went away
+/// (seen on Envoy 1.36 and 1.40).
+pub fn is_disconnected_locally(host: &dyn Host) -> bool {
+    host.property("response\0code_details").is_some_and(|details| details.starts_with(b"downstream_local_disconnect"))
+}
+
 /// Envoy's response flags; none where it has none.
 pub fn response_flags(host: &dyn Host) -> u64 {
     property_number(host, "response\0flags").unwrap_or(0)

@@ -30,6 +30,7 @@ fn end() -> impl Strategy<Value = End> {
         Just(End::ConnectFailure),
         Just(End::Reset),
         Just(End::TimedOut),
+        Just(End::Broken),
     ]
 }
 
@@ -72,14 +73,14 @@ fn context() -> impl Strategy<Value = RetryContext> {
         any::<[bool; 4]>(),
         prop::option::of(any::<(u16, u32)>()),
     );
-    let more = (some_time.clone(), any::<bool>(), any::<u8>());
+    let more = (some_time.clone(), any::<bool>(), some_time.clone(), any::<u8>());
     let times = (any::<u64>(), time(), some_time.clone(), some_time, some_span);
     let attempts = (eligibility, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), more);
     (index, times, attempts).prop_map(|(index, times, attempts)| {
         let (fingerprint, policy, key, group, [seat, seen, governs_retries, steered], probe) = index;
         let probe = probe.map(|(index, id)| HostId { index, id });
         let (seed, admitted, deadline, client_deadline, attempt_lasts) = times;
-        let (eligibility, retries, waiting, attempts, next, (not_before, marked, contended)) = attempts;
+        let (eligibility, retries, waiting, attempts, next, (not_before, marked, unsettled, contended)) = attempts;
         RetryContext {
             fingerprint,
             policy,
@@ -102,6 +103,7 @@ fn context() -> impl Strategy<Value = RetryContext> {
             next,
             not_before,
             marked,
+            unsettled,
             contended,
         }
     })

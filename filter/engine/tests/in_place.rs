@@ -79,13 +79,16 @@ impl Scene {
     fn held(&mut self) {
         let headers = [(":status", "503"), ("content-length", "4"), ("set-cookie", "a=1"), ("x-cost", "3")];
         assert_eq!(self.headers(&headers, false), RequestEffect::Hold);
-        assert!(self.state.wants_body());
+        assert!(self.state.wants_body(false));
     }
 
     /// A piece of the body comes: what is done with it, and what has become of it.
-    fn body(&self, piece: &[u8], ended: bool) -> (RequestEffect, Vec<u8>) {
+    fn body(&mut self, piece: &[u8], ended: bool) -> (RequestEffect, Vec<u8>) {
         self.host.put_response_body(piece);
-        let effect = self.state.on_response_body(&*self.host, piece.len(), ended);
+        let (plugin, store, host) = (&self.plugin, &mut self.store, &*self.host);
+        let state = std::mem::take(&mut self.state);
+        let (state, effect) = state.on_response_body(plugin, store, host, piece.len(), ended);
+        self.state = state;
         (effect, self.host.take_response_body())
     }
 
@@ -283,7 +286,7 @@ fn without_a_body_there_is_a_reply() {
     let mut scene = Scene::new();
     let headers = [(":status", "503"), ("content-length", "0")];
     assert_eq!(replied(scene.headers(&headers, true)).reply.body, BODY);
-    assert!(!scene.state.wants_body());
+    assert!(!scene.state.wants_body(false));
     assert_eq!(scene.header(":status").as_deref(), Some("503"), "nothing was rewritten");
     scene.end();
 }
@@ -303,7 +306,7 @@ fn a_head_requests_answer_is_rewritten_and_has_no_body() {
     assert_eq!(scene.headers(&[(":status", "503"), ("content-length", "4")], true), PASSES);
     scene.assert_rewritten();
     assert_eq!(scene.header("content-length").as_deref(), Some("12"), "what a GET would have");
-    assert!(!scene.state.wants_body());
+    assert!(!scene.state.wants_body(false));
     scene.end();
 }
 
@@ -416,7 +419,7 @@ fn a_grpc_web_answer_fails_by_a_header() {
 fn a_success_is_none_of_its_business() {
     let mut scene = Scene::new();
     assert_eq!(scene.headers(&[(":status", "200"), ("content-length", "2")], false), PASSES);
-    assert!(!scene.state.wants_body());
+    assert!(!scene.state.wants_body(false));
     assert_eq!(scene.body(b"ok", true), (PASSES, b"ok".to_vec()));
     assert_eq!(scene.trailers(&[("x-t", "1")]).1.len(), 1);
     assert_eq!(scene.header("content-length").as_deref(), Some("2"));

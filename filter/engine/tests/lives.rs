@@ -137,7 +137,7 @@ impl Stream<'_> {
 
     fn attempt_responds(&mut self, headers: &[(&str, &str)]) {
         self.scene.host.put_headers(Headers::Response, headers);
-        self.attempt.on_response_headers(&self.scene.attempt, &mut self.scene.store, &*self.scene.host, true);
+        self.attempt.on_response_headers(&self.scene.attempt, &mut self.scene.store, &*self.scene.host, 7, true);
     }
 
     fn end_attempt(&mut self) {

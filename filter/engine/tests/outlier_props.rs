@@ -79,7 +79,12 @@ fn swept(rules: &Outlier, counts: &[Counts]) -> Vec<usize> {
         let cause = holdfast_engine::outlier::cause::EjectionCause::Heartbeat { failures: 1, last: None };
         table.eject(&beats, *id, cause, t(1), 0);
     }
-    let tally = |counts: &Counts| HostTally { total: counts.total(), failures: counts.failures, took: counts.micros };
+    let tally = |counts: &Counts| HostTally {
+        total: counts.total(),
+        failures: counts.failures,
+        took: counts.micros,
+        ..HostTally::default()
+    };
     let tallies: Tallies =
         ids.iter().copied().zip(counts.iter().map(tally)).filter(|(_, tally)| tally.total > 0).collect();
     sweep(&mut table, rules, &tallies, t(10_000), t(20_100), 1);

@@ -47,10 +47,18 @@ pub struct Policy {
     pub fallback: Vec<Fallback>,
 }
 
+/// The default of `half_open.lease`, where there is no breaker.
+const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+
 impl Policy {
     /// The rules for hosts, if they judge any.
     pub fn active_outlier(&self) -> Option<&Outlier> {
         self.outlier.as_ref().filter(|outlier| outlier.is_active())
+    }
+
+    /// How long a stream that has begun well runs before it is a success to probes: `half_open.lease`.
+    pub fn stream_lease(&self) -> Duration {
+        self.breaker.as_ref().map_or(DEFAULT_LEASE, |breaker| breaker.lease)
     }
 
     /// Whether an outcome's `Retry-After` is of any use to this policy.

@@ -88,7 +88,7 @@ impl World<'_> {
                     state.on_response_headers(plugin, store, host, stream, reply.body.is_empty())
                 });
                 assert_eq!(again, RequestEffect::Continue, "a reply to a reply");
-                assert!(!self.requests[number].state.wants_body(), "its body is ours");
+                assert!(!self.requests[number].state.wants_body(false), "its body is ours");
             }
             RequestEffect::Hold | RequestEffect::Resume => panic!("there is no response"),
         }
@@ -265,9 +265,10 @@ impl World<'_> {
         let head =
             ResponseHead::read(&request.host.headers(Headers::Response), self.now, true, &self.shape.policy.outcome);
         if request.seated {
+            let stream = request.attempts[one].stream;
             let state = mem::take(&mut request.attempts[one].state);
             let seen = |plugin: &AttemptPlugin, store: &mut MemoryStore, host: &MemoryHost| {
-                state.on_response_headers(plugin, store, host, response.ended);
+                state.on_response_headers(plugin, store, host, stream, response.ended);
                 state
             };
             let (state, change) = self.on_attempt(number, seen);
@@ -290,6 +291,9 @@ impl World<'_> {
         // The router ends the others first.
         self.end_others(number, one);
         if !response.lasts {
+            if !response.ended {
+                self.end_responses(number);
+            }
             self.end_attempt(number, 0);
         } else {
             self.requests[number].attempts[0].phase = Phase::Answered;
@@ -445,6 +449,7 @@ impl World<'_> {
     pub fn body(&mut self, number: usize, piece: &[u8], ended: bool) {
         if ended {
             self.complete(number);
+            self.end_responses(number);
         }
         let sees_held_bodies = self.sees_held_bodies;
         let request = &mut self.requests[number];
@@ -458,6 +463,21 @@ impl World<'_> {
             whole = mem::take(&mut held.kept);
         }
         self.pass_body(number, whole, ended);
+    }
+
+    /// The last piece of a host's answer comes to the attempts that are left.
+    fn end_responses(&mut self, number: usize) {
+        if !self.requests[number].seated {
+            return;
+        }
+        for one in 0..self.requests[number].attempts.len() {
+            let state = mem::take(&mut self.requests[number].attempts[one].state);
+            let seen = |plugin: &AttemptPlugin, store: &mut MemoryStore, host: &MemoryHost| {
+                state.on_response_end(plugin, store, host);
+                state
+            };
+            self.requests[number].attempts[one].state = self.on_attempt(number, seen).0;
+        }
     }
 
     /// The host's answer is complete.
@@ -474,10 +494,9 @@ impl World<'_> {
         }
         let mut effect = RequestEffect::Continue;
         self.requests[number].host.put_response_body(&piece);
-        if self.requests[number].state.wants_body() {
-            effect = self.on_request(number, |state, _, _, host| {
-                let effect = state.on_response_body(host, piece.len(), ended);
-                (state, effect)
+        if self.requests[number].state.wants_body(ended) {
+            effect = self.on_request(number, |state, plugin, store, host| {
+                state.on_response_body(plugin, store, host, piece.len(), ended)
             });
         }
         let request = &mut self.requests[number];
@@ -506,7 +525,7 @@ impl World<'_> {
     /// The client has the whole response: what stands in for a host's has one body, which is ours.
     fn check_new_body(&self, number: usize) {
         let request = &self.requests[number];
-        if !request.state.wants_body() {
+        if !request.state.wants_body(false) {
             return;
         }
         let pieces: Vec<_> = request.passed.iter().filter(|piece| !piece.is_empty()).collect();
@@ -550,7 +569,7 @@ impl World<'_> {
         match effect {
             RequestEffect::Continue => {
                 let left = request.host.take_headers(Headers::ResponseTrailers);
-                assert!(left.is_empty() || !request.state.wants_body(), "nothing of the host's: {left:?}");
+                assert!(left.is_empty() || !request.state.wants_body(false), "nothing of the host's: {left:?}");
                 request.passed.extend(request.held.take().map(|held| held.kept));
                 if request.passed.iter().any(|piece| !piece.is_empty()) {
                     self.check_new_body(number);
@@ -580,7 +599,7 @@ impl World<'_> {
     /// What comes after the outcome is known changes nothing.
     pub fn again(&mut self, number: usize, headers: &[(Name<'_>, &str)]) {
         let request = &self.requests[number];
-        if matches!(request.state, RequestState::Admitted(_)) || request.state.wants_body() {
+        if matches!(request.state, RequestState::Admitted(_)) || request.state.wants_body(false) {
             return;
         }
         let stream = request.stream;

@@ -1,5 +1,6 @@
 //! The attempt seat's part in ejection: it judges each attempt's host.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use super::policy::{AttemptPolicy, Group};
@@ -20,6 +21,42 @@ impl AttemptPolicy {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
         context.probe.is_some() || self.group(context).is_some_and(|group| group.hosts.wants_host(store, rules, now))
+    }
+
+    /// Whether the host of a response that goes on is to be met.
+    pub(super) fn wants_to_meet_host(&mut self, context: &RetryContext, now: Timestamp) -> bool {
+        self.judges_hosts()
+            && (context.probe.is_some() || self.group(context).is_some_and(|group| group.hosts.wants_to_meet(now)))
+    }
+
+    /// Meets that host. Whether it is out, and when what was counted is to be written at the latest.
+    pub(super) fn meet_host(
+        &mut self,
+        cx: &mut Cx<'_>,
+        context: &RetryContext,
+        address: &[u8],
+    ) -> (bool, Option<Timestamp>) {
+        let policy = Arc::clone(&self.policy);
+        let Some(rules) = policy.active_outlier() else { return (false, None) };
+        let Some(group) = self.group(context) else { return (false, None) };
+        let is_out = group.hosts.meet(cx, rules, address);
+        (is_out, group.hosts.flush_due())
+    }
+
+    /// Counts an attempt whose client left after `slow_after` among its host's times. It was sent then and took so long. When what was
+    /// counted is to be written at the latest.
+    pub(super) fn abandon_host(
+        &mut self,
+        cx: &mut Cx<'_>,
+        context: &RetryContext,
+        address: &[u8],
+        sent: Timestamp,
+        took: Duration,
+    ) -> Option<Timestamp> {
+        let policy = Arc::clone(&self.policy);
+        let (rules, hosts) = (policy.active_outlier()?, &mut self.group(context)?.hosts);
+        hosts.abandon(cx, rules, address, sent, took);
+        hosts.flush_due()
     }
 
     /// Judges the host of an attempt that has ended and is not in the retry context yet. The worker is this VM among those of the

@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use holdfast_policy::document::Retry;
+use holdfast_policy::document::{ClientGone, Retry};
 
 use super::connection::{Connection, upstream_address};
 use super::decision::{AfterResponse, BeforeRetry, RouteEnds};
@@ -17,14 +17,16 @@ use super::plugin::{SeatPlugin, Waiter};
 use super::policy::AttemptPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
-use crate::host::{Headers, Host, property_number, response_flags};
+use crate::host::{Headers, Host, is_disconnected_locally, property_number, response_flags};
 use crate::http::attempt::{AttemptRecord, End};
+use crate::http::client;
 use crate::http::header_rules::HeaderVerdict;
 use crate::http::last_byte::LastByte;
 use crate::http::markers;
 use crate::http::outcome::{self, Answer, Outcome, Verdict};
-use crate::http::response::{self, NOT_RETRIED, ResponseHead};
+use crate::http::response::{NOT_RETRIED, OpenResponse, ResponseHead, judges_at_end};
 use crate::outlier::hosts::HostAttempt;
+use crate::outlier::table::PROBE_LEASE;
 use crate::outlier::{heartbeat, steering};
 use crate::retry::{Denial, Named, conditions};
 use crate::seats::retry_context::{self, Next, RetryContext};
@@ -90,6 +92,8 @@ pub enum Waits {
     Attempt(Rc<RefCell<Attempt>>),
     /// A hedge that may not be sent, until it is the last attempt left.
     Hedge(Rc<RefCell<Attempt>>),
+    /// A stream from a host that is out, until it has run for the lease. It does not pause.
+    Running(Rc<RefCell<Attempt>>),
     /// A check of ours that would reach another host, until the call that sent it is over.
     Check,
 }
@@ -116,10 +120,14 @@ pub struct Attempt {
     /// When the last byte of its request came.
     last_byte: LastByte,
     route_ends: RouteEnds,
-    /// The host's address, where the request is hedged: Envoy names only the host of the attempt begun last.
+    /// The host's address, where it was met, or the request is hedged: Envoy names only the host of the attempt begun last.
     address: Option<Vec<u8>>,
     /// Whether it counts as one that was sent or will be, where the request is hedged.
     is_sent: bool,
+    /// Whether the host was met at the response's headers: then it is judged at its end, too.
+    is_met: bool,
+    /// Whether the plugin looks at it when it has run for the lease.
+    is_watched: bool,
 }
 
 /// How far an attempt has come.
@@ -130,10 +138,23 @@ enum Phase {
     Stopped,
     /// It was sent.
     Sent(Timestamp),
-    /// Its response is judged by its trailers.
-    Trailers { sent: Timestamp, head: Box<ResponseHead>, came: Timestamp },
+    /// Its response is judged when it ends.
+    Open {
+        sent: Timestamp,
+        /// Since when it counts for its host: since it was sent, or since it has been a successful probe.
+        since: Timestamp,
+        response: Box<OpenResponse>,
+    },
     /// Its end is known.
     Over,
+}
+
+/// When an attempt was sent, since when it counts for its host, and when its response's headers or its end came.
+#[derive(Clone, Copy)]
+struct AttemptTimes {
+    sent: Timestamp,
+    since: Timestamp,
+    came: Timestamp,
 }
 
 /// What becomes of an attempt whose wait is over.
@@ -176,12 +197,30 @@ impl AttemptState {
         }
     }
 
-    /// The host's headers have come. `ended` says that there is no body.
-    pub fn on_response_headers(&self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, ended: bool) {
+    /// The host's headers have come. `stream` is how the host names the attempt; `ended` says that there is no body.
+    pub fn on_response_headers(
+        &self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        stream: u32,
+        ended: bool,
+    ) {
+        let AttemptState::Governed(shared) = self else { return };
+        let Ok(mut attempt) = shared.try_borrow_mut() else { return };
+        attempt.judge_head(plugin, store, host, ended);
+        if let Some((came, due)) = attempt.meet_host(plugin, store, host) {
+            attempt.is_watched = true;
+            plugin.wait(stream, due, Waits::Running(Rc::clone(shared)), came);
+        }
+    }
+
+    /// The last piece of the host's body has come.
+    pub fn on_response_end(&self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
         if let AttemptState::Governed(attempt) = self
             && let Ok(mut attempt) = attempt.try_borrow_mut()
         {
-            attempt.judge_head(plugin, store, host, ended);
+            attempt.judge_open(plugin, store, host, OpenResponse::complete);
         }
     }
 
@@ -190,7 +229,8 @@ impl AttemptState {
         if let AttemptState::Governed(attempt) = self
             && let Ok(mut attempt) = attempt.try_borrow_mut()
         {
-            attempt.judge_trailers(plugin, store, host);
+            let status = || host.header(Headers::ResponseTrailers, "grpc-status");
+            attempt.judge_open(plugin, store, host, |response| response.with_trailers(status));
         }
     }
 
@@ -201,7 +241,7 @@ impl AttemptState {
             AttemptState::Check => plugin.forget(stream),
             AttemptState::Governed(attempt) => {
                 if let Ok(mut attempt) = attempt.try_borrow_mut() {
-                    if matches!(attempt.phase, Phase::Waiting { .. } | Phase::Stopped) {
+                    if attempt.is_watched || matches!(attempt.phase, Phase::Waiting { .. } | Phase::Stopped) {
                         plugin.forget(stream);
                     }
                     attempt.end(plugin, store, host);
@@ -221,6 +261,12 @@ impl AttemptPlugin {
         };
         match what {
             Waits::Check => AttemptEffect::Reply(AttemptReply::no_such_host()),
+            Waits::Running(shared) => {
+                if let Ok(mut attempt) = shared.try_borrow_mut() {
+                    attempt.pass_running(self, store, host, now);
+                }
+                AttemptEffect::Continue
+            }
             Waits::Attempt(shared) => {
                 let Ok(mut attempt) = shared.try_borrow_mut() else { return AttemptEffect::Continue };
                 let woken = attempt.wake(self, store, host, now);
@@ -287,6 +333,8 @@ fn begin(
         route_ends: RouteEnds::Unknown,
         address: None,
         is_sent: false,
+        is_met: false,
+        is_watched: false,
     };
     let mut policy = shared_policy.try_borrow_mut().ok()?;
     store.refresh();
@@ -301,6 +349,9 @@ fn begin(
     if hedges {
         attempt.address = host.property("upstream\0address");
         plugin.hedges((), |hedges| hedges.begin(seed));
+    }
+    if let Some((one, since)) = attempt.context.take_unsettled().filter(|(one, _)| one.verdict == Verdict::Success) {
+        settle_retried(plugin, store, &mut policy, &mut attempt.context, one, since, now);
     }
     let passed = plugin.passed.try_borrow().ok().and_then(|passed| passed.of(seed));
     if let Some(passed) = passed.filter(|_| !attempt.context.is_retried()) {
@@ -324,6 +375,31 @@ fn begin(
     let decision = policy.before_retry(cx, &mut attempt.context);
     drop(policy);
     Some(attempt.begin_retry(plugin, host, stream, decision, hedges, now))
+}
+
+/// Settles an attempt whose response had begun well and that the router ended for a retry of its own: its headers stand.
+fn settle_retried(
+    plugin: &AttemptPlugin,
+    store: &mut dyn Store,
+    policy: &mut AttemptPolicy,
+    context: &mut RetryContext,
+    one: AttemptRecord,
+    since: Timestamp,
+    now: Timestamp,
+) {
+    if policy.judges_hosts()
+        && let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut()
+    {
+        let (host, end, verdict, took) = (&one.host, one.end, one.verdict, one.took);
+        let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
+        let due = policy.judge_host(cx, context, HostAttempt { host, end, verdict, took, sent: since });
+        if let Some(due) = due {
+            plugin.flush_by(due, now);
+        }
+    }
+    if context.is_retried() {
+        context.ended(one);
+    }
 }
 
 impl Attempt {
@@ -510,13 +586,18 @@ impl Attempt {
             } else {
                 self.show_judged(host, &policy);
             }
-            self.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
+            self.stay_open(sent, OpenResponse { head, came: now, answer: None });
             return;
         };
-        self.phase = Phase::Over;
         let took = self.took(sent, now);
         let outcome = head.by_headers.applied_to(Outcome::judge(&document.outcome, answer, took, None));
-        self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, now));
+        if !ended && judges_at_end(&document.outcome, &head, answer) && !is_named(retry, &head) {
+            self.stay_open(sent, OpenResponse { head: head.clone(), came: now, answer: Some(answer) });
+        } else {
+            self.phase = Phase::Over;
+            let times = AttemptTimes { sent, since: sent, came: now };
+            self.judge_host(plugin, store, host, &mut policy, (End::of(answer), outcome.verdict), times);
+        }
         if !self.context.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
             let is_marked = policy.forbids(&self.context, &head, || route_name(host));
             if is_marked {
@@ -581,12 +662,16 @@ impl Attempt {
         if let Ok(policy) = shared_policy.try_borrow() {
             self.show_judged(host, &policy);
         }
-        let Some(answer) = head.answer(ended) else {
-            self.phase = Phase::Trailers { sent, head: Box::new(head), came: now };
+        let answer = head.answer(ended);
+        let document = shared_policy.try_borrow().map(|policy| Arc::clone(policy.policy()));
+        let stays_open =
+            |answer| !ended && document.is_ok_and(|document| judges_at_end(&document.outcome, &head, answer));
+        let Some(answer) = answer.filter(|answer| !stays_open(*answer)) else {
+            self.stay_open(sent, OpenResponse { head, came: now, answer });
             return;
         };
         self.phase = Phase::Over;
-        if self.record(plugin, store, host, (answer, head.by_headers), (sent, now)) {
+        if self.record(plugin, store, host, (answer, head.by_headers), AttemptTimes { sent, since: sent, came: now }) {
             mark(host, markers::ATTEMPTS_HEADER, "1");
         }
     }
@@ -615,40 +700,118 @@ impl Attempt {
         }
     }
 
-    /// Judges the host by how an attempt ended that was sent and came to its end at these times.
-    #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
+    /// Its response has begun and is judged when it ends.
+    fn stay_open(&mut self, sent: Timestamp, response: OpenResponse) {
+        self.phase = Phase::Open { sent, since: sent, response: Box::new(response) };
+    }
+
+    /// Meets the host of a response that goes on: it is known from its headers on. When the attempt is to be looked at again, if it
+    /// may be a probe that lasts, and when the headers came.
+    fn meet_host(
+        &mut self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+    ) -> Option<(Timestamp, Timestamp)> {
+        let Phase::Open { sent, response, .. } = &self.phase else { return None };
+        let (sent, came) = (*sent, response.came);
+        let shared_policy = Rc::clone(&self.policy);
+        let mut policy = shared_policy.try_borrow_mut().ok()?;
+        if !response.has_begun_well() || !policy.wants_to_meet_host(&self.context, came) {
+            return None;
+        }
+        store.refresh();
+        let mut worker = plugin.vm.hosts_worker.try_borrow_mut().ok()?;
+        let cx = &mut Cx { store, worker: &mut worker, now: came, events: &mut Vec::new() };
+        let address = self.address(host);
+        let (is_out, flush) = policy.meet_host(cx, &self.context, &address);
+        self.address = Some(address);
+        self.is_met = true;
+        if let Some(due) = flush {
+            plugin.flush_by(due, came);
+        }
+        let lease = policy.policy().stream_lease().min(PROBE_LEASE);
+        is_out.then(|| (came, sent.plus(lease)))
+    }
+
+    /// It has run for the lease: that is a success of its host, which is out.
+    fn pass_running(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, now: Timestamp) {
+        let Phase::Open { sent, response, .. } = &self.phase else { return };
+        let times = AttemptTimes { sent: *sent, since: *sent, came: response.came };
+        let shared_policy = Rc::clone(&self.policy);
+        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+        self.judge_host_at(plugin, store, host, &mut policy, (End::Http(200), Verdict::Success), times, now);
+        self.context.probe = None;
+        if let Phase::Open { since, .. } = &mut self.phase {
+            *since = now;
+        }
+    }
+
+    /// Judges the host by how an attempt ended. What the response's headers said, or that there are none, shows at the time of its
+    /// end; an open response ends later.
     fn judge_host(
         &self,
         plugin: &AttemptPlugin,
         store: &mut dyn Store,
         host: &dyn Host,
         policy: &mut AttemptPolicy,
-        end: Option<End>,
-        verdict: Verdict,
-        (sent, came): (Timestamp, Timestamp),
+        (end, verdict): (Option<End>, Verdict),
+        times: AttemptTimes,
     ) {
         let Some(end) = end.filter(|_| policy.judges_hosts()) else { return };
         store.refresh();
-        if verdict == Verdict::Success && !policy.wants_host(store, &self.context, came) {
+        if verdict == Verdict::Success && !self.is_met && !policy.wants_host(store, &self.context, host.recently()) {
             return;
         }
+        let now = if matches!(self.phase, Phase::Open { .. }) { host.now() } else { times.came };
+        self.judge_host_at(plugin, store, host, policy, (end, verdict), times, now);
+    }
+
+    /// The same at a time.
+    #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
+    fn judge_host_at(
+        &self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        policy: &mut AttemptPolicy,
+        (end, verdict): (End, Verdict),
+        times: AttemptTimes,
+        now: Timestamp,
+    ) {
+        let AttemptTimes { sent, since, came } = times;
+        store.refresh();
         let address = self.address(host);
-        let one = HostAttempt { host: &address, end, verdict, took: self.took(sent, came), sent };
+        let one = HostAttempt { host: &address, end, verdict, took: self.took(sent, came), sent: since };
         let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut() else { return };
-        let cx = &mut Cx { store, worker: &mut worker, now: came, events: &mut Vec::new() };
+        let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
         if let Some(due) = policy.judge_host(cx, &self.context, one) {
-            plugin.flush_by(due, came);
+            plugin.flush_by(due, now);
         }
     }
 
-    /// Judges a gRPC response by its trailers: too late for a retry, but not for the record.
-    fn judge_trailers(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
-        let Phase::Trailers { sent, came, head } = &self.phase else { return };
-        let (times, by_headers) = ((*sent, *came), head.by_headers);
+    /// Judges a response that has come to its end: too late for a retry, but not for the record.
+    fn judge_open(
+        &mut self,
+        plugin: &AttemptPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        answer: impl FnOnce(&OpenResponse) -> Answer,
+    ) {
+        let Phase::Open { sent, since, response } = &self.phase else { return };
+        let times = AttemptTimes { sent: *sent, since: *since, came: response.came };
+        let (answer, by_headers) = (answer(response), response.head.by_headers);
+        // What the headers said stands in the record, if there is one.
+        if response.answer.is_some() && self.context.is_retried() {
+            let shared_policy = Rc::clone(&self.policy);
+            if let Ok(mut policy) = shared_policy.try_borrow_mut() {
+                let verdict = by_headers.verdict(&policy.policy().outcome, answer);
+                self.judge_host(plugin, store, host, &mut policy, (End::of(answer), verdict), times);
+            }
+        } else {
+            self.record(plugin, store, host, (answer, by_headers), times);
+        }
         self.phase = Phase::Over;
-        let status = host.header(Headers::ResponseTrailers, "grpc-status");
-        let answer = response::trailers_answer(status.as_deref());
-        self.record(plugin, store, host, (answer, by_headers), times);
     }
 
     /// Records an attempt after which this seat decides nothing. Whether there is something to read.
@@ -658,23 +821,57 @@ impl Attempt {
         store: &mut dyn Store,
         host: &dyn Host,
         (answer, by_headers): (Answer, HeaderVerdict),
-        (sent, came): (Timestamp, Timestamp),
+        times: AttemptTimes,
     ) -> bool {
-        let took = self.took(sent, came);
+        let took = self.took(times.sent, times.came);
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return false };
-        let outcome = by_headers.applied_to(Outcome::judge(&policy.policy().outcome, answer, took, None));
-        self.judge_host(plugin, store, host, &mut policy, End::of(answer), outcome.verdict, (sent, came));
+        let verdict = by_headers.verdict(&policy.policy().outcome, answer);
+        let is_probe = self.context.probe.is_some();
+        let judged = match (End::of(answer), answer) {
+            // A stream that has begun well and was cut short is a success to a probe.
+            (None, Answer::CutShort) if is_probe => (Some(End::Grpc(0)), Verdict::Success),
+            (end, _) => (end, verdict),
+        };
+        self.judge_host(plugin, store, host, &mut policy, judged, times);
         drop(policy);
+        if judged.0.is_none() {
+            self.return_probe(plugin, store, host, times.sent);
+        }
         let Some(end) = End::of(answer) else { return false };
-        let is_worth_it = self.context.is_retried() || outcome.verdict != Verdict::Success;
+        let is_worth_it = self.context.is_retried() || verdict != Verdict::Success;
         if is_worth_it {
-            let address = self.address(host);
-            self.context.ended(AttemptRecord { host: address, end, verdict: outcome.verdict, took, ended: came });
+            self.push(host, (end, verdict), took, times.came);
             self.context.next = Next::Open;
             self.write(host);
         }
         is_worth_it
+    }
+
+    /// Adds it to the retry context.
+    fn push(&mut self, host: &dyn Host, (end, verdict): (End, Verdict), took: Duration, ended: Timestamp) {
+        let host = self.address(host);
+        self.context.ended(AttemptRecord { host, end, verdict, took, ended });
+    }
+
+    /// Leaves an attempt to the request seat whose response did not come to its end: this seat cannot see whether the host broke it off
+    /// or the router's time was over.
+    fn leave_unsettled(&mut self, host: &dyn Host, hedges: bool, answer: Option<Answer>, times: AttemptTimes) {
+        if hedges {
+            self.refresh(host);
+        }
+        let address = self.address(host);
+        // Its headers may have been recorded already.
+        self.context.attempts.retain(|one| one.host != address || one.ended != times.came);
+        let is_retried = self.context.is_retried();
+        // Should the router have ended it for a retry, what its headers say stands.
+        let so_far = answer.and_then(End::of).map_or((End::Broken, Verdict::Ignored), |end| (end, Verdict::Success));
+        self.push(host, so_far, self.took(times.sent, times.came), times.came);
+        self.context.unsettled = Some(times.since);
+        if !is_retried {
+            self.context.next = Next::Open;
+        }
+        self.write(host);
     }
 
     /// Records what ended without a response.
@@ -685,13 +882,20 @@ impl Attempt {
         match mem::replace(&mut self.phase, Phase::Over) {
             Phase::Over | Phase::Stopped => {}
             Phase::Waiting { due, taken } => self.end_waiting(plugin, store, host, hedges, (due, taken)),
-            Phase::Trailers { sent, head, came } => {
-                let answer = response::answer_at_end(Some(&head), response_flags(host));
-                self.record(plugin, store, host, (answer, head.by_headers), (sent, came));
+            Phase::Open { sent, since, response } => {
+                let times = AttemptTimes { sent, since, came: response.came };
+                if outcome::client_left(response_flags(host)) {
+                    self.phase = Phase::Open { sent, since, response };
+                    self.judge_open(plugin, store, host, OpenResponse::left);
+                } else {
+                    self.leave_unsettled(host, hedges, response.answer, times);
+                }
             }
             Phase::Sent(sent) => {
-                if is_answered || outcome::client_left(response_flags(host)) {
+                if is_answered {
                     self.return_probe(plugin, store, host, sent);
+                } else if outcome::client_left(response_flags(host)) {
+                    self.end_left(plugin, store, host, sent);
                 } else {
                     self.end_sent(plugin, store, host, hedges, sent);
                 }
@@ -725,11 +929,47 @@ impl Attempt {
             if connection.says_something(now.since(began)) {
                 let end = End::ConnectFailure;
                 let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
-                self.judge_host(plugin, store, host, &mut policy, Some(end), verdict, (began, now));
+                let times = AttemptTimes { sent: began, since: began, came: now };
+                self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
             }
             policy.after_no_connection(&mut self.context, upstream_address(host), now);
         }
         self.write(host);
+    }
+
+    /// It was sent, and its client left before it had a response.
+    fn end_left(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, sent: Timestamp) {
+        let shared_policy = Rc::clone(&self.policy);
+        let document = shared_policy.try_borrow().map(|policy| Arc::clone(policy.policy()));
+        let Ok(rules) = document.as_ref().map(|document| &document.outcome) else { return };
+        let now = host.now();
+        let waited = self.took(sent, now);
+        let says_something = rules.client_gone == ClientGone::Auto
+            // A client that had not sent all has kept the host waiting.
+            && self.last_byte != LastByte::Awaited
+            && !is_disconnected_locally(host)
+            && Connection::read(host).says_something(now.since(sent));
+        if says_something {
+            // The request seat may have written when its client gives up.
+            self.refresh(host);
+            let (began, deadline) = (self.context.admitted, self.context.client_deadline);
+            let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+            if deadline.is_some_and(|deadline| client::gave_up(began, deadline, now)) {
+                let (end, verdict) = (End::TimedOut, outcome::verdict(rules, Answer::TimedOut));
+                let times = AttemptTimes { sent, since: sent, came: now };
+                return self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
+            }
+            if rules.slow_after.is_some_and(|limit| waited >= limit)
+                && let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut()
+            {
+                store.refresh();
+                let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
+                if let Some(due) = policy.abandon_host(cx, &self.context, &self.address(host), sent, waited) {
+                    plugin.flush_by(due, now);
+                }
+            }
+        }
+        self.return_probe(plugin, store, host, sent);
     }
 
     /// It was sent and ended without a response.
@@ -758,7 +998,8 @@ impl Attempt {
             if tells_of_host {
                 let (end, _) = policy.end_without_response(&self.context, is_connected, counts_from, now);
                 let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
-                self.judge_host(plugin, store, host, &mut policy, Some(end), verdict, (sent, now));
+                let times = AttemptTimes { sent, since: sent, came: now };
+                self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
             }
             policy.after_no_response(&mut self.context, address, is_connected, counts_from, now);
         }

@@ -6,6 +6,7 @@
 use core::time::Duration;
 
 use super::half_open::{HalfOpen, Lease};
+use super::relevance;
 use super::thresholds::{self, Trip};
 use crate::base::random::scale;
 use crate::base::time::{Timestamp, nanos};
@@ -249,7 +250,7 @@ impl Cell {
         if !half_open.judge(breaker, lease, outcome) {
             return CellChange::Stale;
         }
-        if !outcome.counts() {
+        if !relevance::counts(breaker, outcome) {
             return CellChange::HostCount;
         }
         if let Some(trip) = thresholds::half_open_tripped(breaker, half_open) {

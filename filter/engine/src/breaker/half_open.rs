@@ -2,8 +2,9 @@
 
 use holdfast_policy::document::Breaker;
 
+use super::relevance;
 use crate::base::time::Timestamp;
-use crate::http::outcome::Outcome;
+use crate::http::outcome::{Outcome, Verdict};
 use crate::store::record::are_different;
 use crate::store::window::Tally;
 
@@ -63,7 +64,7 @@ impl HalfOpen {
         if let Some(held) = held {
             self.leases.swap_remove(held);
         }
-        if !outcome.counts() {
+        if !relevance::counts(breaker, outcome) {
             return held.is_some();
         }
         self.judged.add(outcome);
@@ -72,7 +73,11 @@ impl HalfOpen {
         while self.used() > u32::from(breaker.probes.get()) && !self.leases.is_empty() {
             self.leases.remove(0);
         }
-        self.run = if outcome.failed() { self.run.saturating_add(1) } else { 0 };
+        match outcome.verdict {
+            Verdict::Success => self.run = 0,
+            Verdict::Failure => self.run = self.run.saturating_add(1),
+            Verdict::Ignored => {}
+        }
         true
     }
 }

@@ -36,6 +36,8 @@ pub enum Permit {
         /// The name of the permit.
         lease: u32,
     },
+    /// It is a stream that has been a successful probe and goes on: its outcome counts in the state in which it ends.
+    Running,
 }
 
 /// A worker's copy of the cell.
@@ -105,10 +107,7 @@ impl BreakerKey {
             return answer;
         }
         let epoch = cx.store.epoch();
-        if !self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, cx.now)) {
-            let cell = self.cell.read(cx.store).unwrap_or_default();
-            self.refresh(cx, cell, epoch);
-        }
+        self.look(cx);
         let random = cx.worker.random.next();
         match self.view.as_ref().and_then(|view| view.cell.peek(breaker, cx.now, random)) {
             Some(admission) => admission.into(),
@@ -143,6 +142,15 @@ impl BreakerKey {
         // The epoch from before the swap: whatever others changed since then makes this view look old, never new.
         self.refresh(cx, updated.record.unwrap_or_default(), epoch);
         admission.into()
+    }
+
+    /// Brings this worker's view up to date, where no request has for a while.
+    pub fn look(&mut self, cx: &mut Cx<'_>) {
+        let epoch = cx.store.epoch();
+        if !self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, cx.now)) {
+            let cell = self.cell.read(cx.store).unwrap_or_default();
+            self.refresh(cx, cell, epoch);
+        }
     }
 
     /// Takes a probe's outcome into account. An ignored one only gives its permit back.

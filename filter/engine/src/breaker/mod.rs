@@ -22,6 +22,7 @@
 mod cell;
 mod half_open;
 pub mod key;
+pub mod relevance;
 pub mod thresholds;
 pub mod words;
 

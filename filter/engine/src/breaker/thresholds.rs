@@ -72,11 +72,6 @@ pub(super) fn half_open_tripped(breaker: &Breaker, half_open: &HalfOpen) -> Opti
     rate_tripped(breaker, half_open.judged, probes)
 }
 
-/// Whether a slow outcome can open it.
-pub fn watches_slow(breaker: &Breaker) -> bool {
-    !breaker.slow_rate.is_zero()
-}
-
 /// The number of outcomes below which a success may complete `min_requests`; none where no rate is on.
 pub fn low_volume(breaker: &Breaker) -> u32 {
     if breaker.failure_rate.is_zero() && breaker.slow_rate.is_zero() {

@@ -33,6 +33,8 @@ pub enum End {
     Reset,
     /// The host did not answer in time.
     TimedOut,
+    /// The host broke its answer off after the headers.
+    Broken,
 }
 
 impl End {
@@ -43,6 +45,7 @@ impl End {
             End::Grpc(status) => Answer::Grpc(status),
             End::ConnectFailure | End::Reset => Answer::NoAnswer,
             End::TimedOut => Answer::TimedOut,
+            End::Broken => Answer::Broken,
         }
     }
 
@@ -53,7 +56,8 @@ impl End {
             Answer::Grpc(status) => Some(End::Grpc(status)),
             Answer::NoAnswer => Some(End::Reset),
             Answer::TimedOut => Some(End::TimedOut),
-            Answer::NotTheHost => None,
+            Answer::Broken => Some(End::Broken),
+            Answer::CutShort | Answer::ClientLeft | Answer::NotTheHost => None,
         }
     }
 }
@@ -66,6 +70,7 @@ impl core::fmt::Display for End {
             End::ConnectFailure => f.write_str("connect_failure"),
             End::Reset => f.write_str("reset"),
             End::TimedOut => f.write_str("timeout"),
+            End::Broken => f.write_str("broken"),
         }
     }
 }

@@ -34,6 +34,12 @@ impl Client {
         client.waits.from_begin = client.waits.from_begin.filter(|_| is_grpc);
         client
     }
+
+    /// The `grpc-timeout` of a request whose headers `header` gives one by one, if it is gRPC.
+    pub fn read_grpc_timeout(header: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Duration> {
+        let timeout = grpc_timeout(&header("grpc-timeout")?)?;
+        GrpcDialect::of(&header("content-type")?).map(|_| timeout)
+    }
 }
 
 /// How long the client of a request waits for its answer, as far as it says so.
@@ -55,12 +61,30 @@ impl ClientWaits {
         waits.map(|waits| began.plus(waits))
     }
 
+    /// When the client gives up of a request that began and whose last byte came at these times.
+    pub fn deadline_of_whole(&self, began: Timestamp, last_byte: Timestamp) -> Option<Timestamp> {
+        let from_begin = self.from_begin.map(|waits| began.plus(waits));
+        let from_end = self.from_end.map(|waits| last_byte.plus(waits));
+        [from_begin, from_end].into_iter().flatten().min()
+    }
+
     /// The earliest time at which the client may give up as far as that is certain, of a request that began at `began`. `ended`
     /// says that it was whole by then.
     pub fn certain_deadline(&self, began: Timestamp, ended: bool) -> Option<Timestamp> {
         ClientWaits { from_end: self.from_end.filter(|_| ended), ..*self }.deadline(began)
     }
 }
+
+/// Whether a client that left at `now` gave up at its deadline. Its timer and the host's count in whole milliseconds, and its request
+/// and its leave need not travel equally long.
+pub fn gave_up(began: Timestamp, deadline: Timestamp, now: Timestamp) -> bool {
+    let slack = (deadline.since(began) / 10).clamp(*SLACK.start(), *SLACK.end());
+    now.plus(slack) >= deadline
+}
+
+/// How much before its deadline a client may be seen to leave that gave up by it, at least and at most. In between it is a tenth of the
+/// time.
+const SLACK: core::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(50);
 
 /// The time in a `grpc-timeout` value: one to eight digits and a unit. `None` for anything else, and for no time at all.
 /// Source: gRPC over HTTP/2, "Requests", Timeout: a positive integer of at most 8 digits.

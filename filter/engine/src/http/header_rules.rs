@@ -6,7 +6,7 @@ use holdfast_policy::document::OutcomeRules;
 use holdfast_policy::glob::Glob;
 
 use crate::http::markers;
-use crate::http::outcome::{Outcome, Verdict};
+use crate::http::outcome::{Answer, Outcome, Verdict};
 
 /// What the header rules of a policy make of a response, the weaker first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -37,6 +37,11 @@ impl HeaderVerdict {
         } else {
             HeaderVerdict::Nothing
         }
+    }
+
+    /// What an answer counts as by its status and these.
+    pub fn verdict(self, rules: &OutcomeRules, answer: Answer) -> Verdict {
+        self.applied_to(Outcome::judge(rules, answer, core::time::Duration::ZERO, None)).verdict
     }
 
     /// What an outcome by status becomes: whatever ignores it comes before what fails it.
@@ -76,7 +81,6 @@ mod tests {
     use super::*;
     use crate::base::time::Timestamp;
     use crate::http::headers;
-    use crate::http::outcome::Answer;
     use crate::http::response::ResponseHead;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;

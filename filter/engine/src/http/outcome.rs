@@ -15,6 +15,12 @@ pub enum Answer {
     NoAnswer,
     /// No answer from the host in time.
     TimedOut,
+    /// The host broke its answer off after the headers.
+    Broken,
+    /// A gRPC stream that had begun well was ended by a time-out, or by Envoy itself, before its status came.
+    CutShort,
+    /// The client left before there was an answer, and no deadline of its own had passed.
+    ClientLeft,
     /// Not an answer of the host at all: the client left, another filter replied, the proxy shed load.
     NotTheHost,
 }
@@ -35,7 +41,7 @@ pub enum Verdict {
 pub struct Outcome {
     /// What it counts as.
     pub verdict: Verdict,
-    /// Whether it took at least `slow_after`. Never set on an ignored one.
+    /// Whether it took at least `slow_after`. Of the ignored ones only where the client left after that time.
     pub slow: bool,
     /// How long the host asked to be left alone.
     pub retry_after: Option<Duration>,
@@ -45,19 +51,28 @@ impl Outcome {
     /// An outcome that counts as nothing.
     pub const IGNORED: Outcome = Outcome { verdict: Verdict::Ignored, slow: false, retry_after: None };
 
+    /// A success in time.
+    pub const SUCCESS: Outcome = Outcome { verdict: Verdict::Success, slow: false, retry_after: None };
+
     /// Judges `answer`, which came `took` after the request's last byte.
     pub fn judge(rules: &OutcomeRules, answer: Answer, took: Duration, retry_after: Option<Duration>) -> Outcome {
         let verdict = verdict(rules, answer);
         Outcome {
             verdict,
-            slow: verdict != Verdict::Ignored && rules.slow_after.is_some_and(|limit| took >= limit),
+            slow: (verdict != Verdict::Ignored || answer == Answer::ClientLeft)
+                && rules.slow_after.is_some_and(|limit| took >= limit),
             retry_after,
         }
     }
 
-    /// Whether it is recorded at all.
+    /// Whether it is a success or a failure.
     pub fn counts(&self) -> bool {
         self.verdict != Verdict::Ignored
+    }
+
+    /// Whether a window takes it up: it counts, or it is slow and nothing else.
+    pub fn is_recorded(&self) -> bool {
+        self.counts() || self.slow
     }
 
     /// Whether it is a failure.
@@ -76,7 +91,8 @@ pub fn verdict(rules: &OutcomeRules, answer: Answer) -> Verdict {
             _ => (rules.ignore_grpc.contains(2), rules.failure_grpc.contains(2)),
         },
         Answer::NoAnswer | Answer::TimedOut => (!rules.failure_local, true),
-        Answer::NotTheHost => (true, false),
+        Answer::Broken => (!rules.failure_broken, true),
+        Answer::CutShort | Answer::ClientLeft | Answer::NotTheHost => (true, false),
     };
     match (ignored, failed) {
         (true, _) => Verdict::Ignored,
@@ -95,6 +111,7 @@ mod flag {
     pub(super) const UPSTREAM_CONNECTION_FAILURE: u64 = 1 << 5;
     pub(super) const UPSTREAM_CONNECTION_TERMINATION: u64 = 1 << 6;
     pub(super) const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
+    pub(super) const STREAM_IDLE_TIMEOUT: u64 = 1 << 16;
     pub(super) const UPSTREAM_MAX_STREAM_DURATION: u64 = 1 << 19;
     pub(super) const UPSTREAM_PROTOCOL_ERROR: u64 = 1 << 23;
     pub(super) const DNS_FAILURE: u64 = 1 << 26;
@@ -123,6 +140,18 @@ pub fn of_local_reply(flags: u64) -> Answer {
     } else {
         Answer::NotTheHost
     }
+}
+
+/// Whether the host broke a response off whose end did not come by, from Envoy's response flags. Otherwise its client, a time-out or
+/// Envoy itself ended it.
+pub fn is_broken_off(flags: u64) -> bool {
+    let any = |bits: u64| flags & bits != 0;
+    !client_left(flags)
+        && !any(flag::UPSTREAM_REQUEST_TIMEOUT | flag::STREAM_IDLE_TIMEOUT | flag::UPSTREAM_MAX_STREAM_DURATION)
+        && any(flag::UPSTREAM_REMOTE_RESET
+            | flag::UPSTREAM_CONNECTION_FAILURE
+            | flag::UPSTREAM_CONNECTION_TERMINATION
+            | flag::UPSTREAM_PROTOCOL_ERROR)
 }
 
 /// Whether the client has left, from Envoy's response flags.

@@ -8,7 +8,7 @@ use crate::base::time::Timestamp;
 use crate::http::header_rules::{self, HeaderVerdict};
 use crate::http::headers;
 use crate::http::markers;
-use crate::http::outcome::{self, Answer};
+use crate::http::outcome::{self, Answer, Verdict};
 
 /// The parts of a response's headers that matter.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -133,14 +133,49 @@ pub fn trailers_answer(grpc_status: Option<&[u8]>) -> Answer {
     Answer::Grpc(grpc_status.map_or(2, outcome::grpc_status))
 }
 
-/// What to make of a request that ended before it could be judged: without any response, or with the `head` of one whose
-/// trailers never came. `flags` are Envoy's response flags.
-pub fn answer_at_end(head: Option<&ResponseHead>, flags: u64) -> Answer {
-    match head {
-        None => Answer::NotTheHost,
-        // The host ended it in order, only without trailers.
-        Some(_) if flags == 0 => trailers_answer(None),
-        Some(_) => outcome::of_local_reply(flags),
+/// Whether a response that goes on after its headers is judged when it ends: what has begun well may still break off. What is switched
+/// to another protocol has no end that would tell.
+pub fn judges_at_end(rules: &OutcomeRules, head: &ResponseHead, answer: Answer) -> bool {
+    rules.failure_broken && head.status != 101 && head.by_headers.verdict(rules, answer) == Verdict::Success
+}
+
+/// A response that has begun and is judged when it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenResponse {
+    /// Its headers.
+    pub head: ResponseHead,
+    /// When they came.
+    pub came: Timestamp,
+    /// What they say; `None` where that stands in trailers still to come.
+    pub answer: Option<Answer>,
+}
+
+impl OpenResponse {
+    /// What it is when it has ended in order, without trailers.
+    pub fn complete(&self) -> Answer {
+        self.answer.unwrap_or_else(|| trailers_answer(None))
+    }
+
+    /// What it is when its trailers come. `grpc_status` gives their status.
+    pub fn with_trailers(&self, grpc_status: impl FnOnce() -> Option<Vec<u8>>) -> Answer {
+        self.answer.unwrap_or_else(|| trailers_answer(grpc_status().as_deref()))
+    }
+
+    /// What it is when its client has left: what its headers say stands.
+    pub fn left(&self) -> Answer {
+        self.answer.unwrap_or(Answer::NotTheHost)
+    }
+
+    /// What it is when it has ended out of order: `broken` off by the host, or cut short through no fault of the host's or client's.
+    pub fn cut(&self, broken: bool) -> Answer {
+        let cut_short = if self.has_begun_well() { Answer::CutShort } else { Answer::NotTheHost };
+        if broken { Answer::Broken } else { self.answer.unwrap_or(cut_short) }
+    }
+
+    /// Whether it has begun well, and so may be a stream that lasts.
+    pub fn has_begun_well(&self) -> bool {
+        let is_promising = self.head.grpc && self.head.status == 200 && self.head.by_headers == HeaderVerdict::Nothing;
+        self.answer.is_some() || is_promising
     }
 }
 

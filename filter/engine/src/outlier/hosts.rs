@@ -299,6 +299,45 @@ impl Hosts {
         is_unsettled || is_its_turn || rules.counts_runs() && !self.open_runs.is_quiet(store.runs(), now)
     }
 
+    /// Whether the host of a response whose headers have come is to be met: there are hosts to get to know, one is out, or it is
+    /// the turn of one of many. Costs nothing.
+    pub fn wants_to_meet(&mut self, now: Timestamp) -> bool {
+        self.to_sample > 0
+            || self.view.as_ref().is_none_or(|view| view.is_unsettled)
+            || self.unsampled.saturating_add(1) >= self.gap
+            || now.apart(self.sampled) >= SAMPLE_AFTER
+    }
+
+    /// Notes that a host has sent the headers of a response that goes on: it is there, whenever that ends. Whether it is out.
+    pub fn meet(&mut self, cx: &mut Cx<'_>, rules: &Outlier, address: &[u8]) -> bool {
+        self.refresh(cx, rules);
+        self.note_sample(cx);
+        let Some(id) = self.id_of(cx, rules, address) else { return false };
+        self.slot.record_met(id, interval_number(cx.now, rules.interval));
+        self.write_in_time(cx, rules);
+        self.table().and_then(|table| table.host(id)).is_some_and(|host| !host.is_in())
+    }
+
+    /// Counts an attempt whose client left after `slow_after` among the host's times. It was sent then and took so long.
+    pub fn abandon(&mut self, cx: &mut Cx<'_>, rules: &Outlier, address: &[u8], sent: Timestamp, took: Duration) {
+        let now = cx.now;
+        self.refresh(cx, rules);
+        let Some(id) = self.id_of(cx, rules, address) else { return };
+        let host = self.table().and_then(|table| table.host(id));
+        if host.is_some_and(|host| host.is_in() && host.is_judged_by(rules, sent, now)) {
+            self.slot.record_abandoned(id, took, interval_number(now, rules.interval));
+            self.write_in_time(cx, rules);
+        }
+    }
+
+    /// Notes that an attempt is looked at, and draws when the next one is.
+    fn note_sample(&mut self, cx: &mut Cx<'_>) {
+        self.unsampled = 0;
+        self.sampled = cx.now;
+        self.gap = 1 + cx.worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
+        self.to_sample = self.to_sample.saturating_sub(1);
+    }
+
     /// Judges a host by one of its attempts. `probe` is the host that the attempt was the probe of, if it was one: had the cluster still
     /// had it, the attempt would have gone there.
     pub fn judge(&mut self, cx: &mut Cx<'_>, rules: &Outlier, one: HostAttempt<'_>, probe: Option<HostId>) {
@@ -308,10 +347,7 @@ impl Hosts {
             self.invalidate();
         }
         self.refresh(cx, rules);
-        self.unsampled = 0;
-        self.sampled = now;
-        self.gap = 1 + cx.worker.random.below(2 * u64::from(SAMPLE) - 1) as u32;
-        self.to_sample = self.to_sample.saturating_sub(1);
+        self.note_sample(cx);
         let Some(id) = self.id_of(cx, rules, one.host) else {
             self.open_runs.follow(cx.store.runs(), now);
             self.become_quiet(cx.store, now);
@@ -380,6 +416,12 @@ impl Hosts {
         let now = cx.now;
         let failed = one.verdict == Verdict::Failure;
         self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
+        self.write_in_time(cx, rules);
+    }
+
+    /// Writes what was counted if it is time.
+    fn write_in_time(&mut self, cx: &mut Cx<'_>, rules: &Outlier) {
+        let now = cx.now;
         self.is_unwritten = true;
         self.flush_after = self.flush_after(rules);
         if now.apart(self.written) >= self.flush_after {

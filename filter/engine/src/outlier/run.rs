@@ -31,9 +31,9 @@ pub fn is_gateway_failure(end: End) -> bool {
     }
 }
 
-/// Whether there was no answer.
+/// Whether there was no answer, or no whole one.
 pub fn is_local_failure(end: End) -> bool {
-    matches!(end, End::ConnectFailure | End::Reset | End::TimedOut)
+    matches!(end, End::ConnectFailure | End::Reset | End::TimedOut | End::Broken)
 }
 
 impl HostRun {

@@ -15,8 +15,12 @@ pub struct HostTally {
     pub total: u32,
     /// Failures among them.
     pub failures: u32,
-    /// How long the successes took together, in microseconds.
+    /// Attempts whose clients left after `slow_after`. They count for the host's times, and for nothing else.
+    pub abandoned: u32,
+    /// How long the successes and the abandoned ones took together, in microseconds.
     pub took: u64,
+    /// Attempts at whose response headers the host was met; they count otherwise when they end.
+    pub met: u32,
 }
 
 impl HostTally {
@@ -24,7 +28,14 @@ impl HostTally {
     pub fn add(&mut self, other: HostTally) {
         self.total = self.total.saturating_add(other.total);
         self.failures = self.failures.saturating_add(other.failures);
+        self.abandoned = self.abandoned.saturating_add(other.abandoned);
         self.took = self.took.saturating_add(other.took);
+        self.met = self.met.saturating_add(other.met);
+    }
+
+    /// How often the host was seen.
+    pub fn seen(&self) -> u32 {
+        self.total.saturating_add(self.abandoned).max(self.met)
     }
 
     /// Successes.
@@ -32,19 +43,34 @@ impl HostTally {
         self.total.saturating_sub(self.failures)
     }
 
-    /// The successes' mean time; zero without any. A failure may be quick or slow for reasons of its own.
+    /// Attempts by whose times the host is judged.
+    pub fn timed(&self) -> u32 {
+        self.successes().saturating_add(self.abandoned)
+    }
+
+    /// The mean time of those; zero without any. A failure may be quick or slow for reasons of its own.
     pub fn mean(&self) -> Duration {
-        Duration::from_micros(self.took.checked_div(self.successes().into()).unwrap_or(0))
+        let micros = self.took.checked_div(self.timed().into()).unwrap_or(0);
+        // No longer than a record can say.
+        Duration::from_nanos(micros.saturating_mul(1000))
     }
 
     fn write(&self, out: &mut Writer) {
         out.u32(self.total);
         out.u32(self.failures);
+        out.u32(self.abandoned);
         out.u64(self.took);
+        out.u32(self.met);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        let tally = HostTally { total: input.u32()?, failures: input.u32()?, took: input.u64()? };
+        let tally = HostTally {
+            total: input.u32()?,
+            failures: input.u32()?,
+            abandoned: input.u32()?,
+            took: input.u64()?,
+            met: input.u32()?,
+        };
         (tally.failures <= tally.total).then_some(tally)
     }
 }
@@ -85,6 +111,21 @@ impl HostSlot {
 
     /// Counts an attempt that ended in this interval.
     pub fn record(&mut self, host: HostId, failed: bool, took: Duration, interval: u64) {
+        let took = if failed { 0 } else { micros(took) };
+        self.add(host, HostTally { total: 1, failures: failed.into(), took, ..HostTally::default() }, interval);
+    }
+
+    /// Counts an attempt whose client left after so long, which is slow.
+    pub fn record_abandoned(&mut self, host: HostId, took: Duration, interval: u64) {
+        self.add(host, HostTally { abandoned: 1, took: micros(took), ..HostTally::default() }, interval);
+    }
+
+    /// Counts a host that was met at the headers of a response.
+    pub fn record_met(&mut self, host: HostId, interval: u64) {
+        self.add(host, HostTally { met: 1, ..HostTally::default() }, interval);
+    }
+
+    fn add(&mut self, host: HostId, tally: HostTally, interval: u64) {
         self.advance(interval);
         let index = usize::from(host.index);
         if index >= MOST_HOSTS {
@@ -97,8 +138,7 @@ impl HostSlot {
         if counts.id != host.id {
             *counts = Counts { id: host.id, ..Counts::default() };
         }
-        let micros = if failed { 0 } else { u64::try_from(took.as_micros()).unwrap_or(u64::MAX) };
-        counts.current.add(HostTally { total: 1, failures: failed.into(), took: micros });
+        counts.current.add(tally);
     }
 
     /// What was counted in an interval, by host.
@@ -112,20 +152,24 @@ impl HostSlot {
             };
             (HostId { index: index as u16, id: counts.id }, tally)
         });
-        hosts.filter(|(_, tally)| tally.total > 0)
+        hosts.filter(|(_, tally)| tally.seen() > 0)
     }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Record for HostSlot {
     const KIND: Kind = Kind::HostSlot;
 
     fn size(&self) -> usize {
-        16 + self.hosts.len() * 38
+        16 + self.hosts.len() * 54
     }
 
     fn write(&self, out: &mut Writer) {
         out.u64(self.interval);
-        let is_used = |counts: &Counts| counts.current.total > 0 || counts.last.total > 0;
+        let is_used = |counts: &Counts| counts.current.seen() > 0 || counts.last.seen() > 0;
         let used = self.hosts.iter().take(MOST_HOSTS).filter(|counts| is_used(counts)).count();
         out.u16(used as u16);
         for (index, counts) in self.hosts.iter().take(MOST_HOSTS).enumerate().filter(|(_, counts)| is_used(counts)) {
@@ -147,7 +191,7 @@ impl Record for HostSlot {
             slot.hosts.resize(index + 1, Counts::default());
             let counts = slot.hosts.get_mut(index)?;
             *counts = Counts { id: input.u32()?, current: HostTally::read(input)?, last: HostTally::read(input)? };
-            if counts.current.total == 0 && counts.last.total == 0 {
+            if counts.current.seen() == 0 && counts.last.seen() == 0 {
                 return None;
             }
         }
@@ -182,12 +226,20 @@ mod tests {
     }
 
     #[test]
+    fn a_mean_time_is_never_longer_than_a_record_can_say() {
+        let most = HostTally { total: 1, took: u64::MAX, ..HostTally::default() };
+        assert_eq!(Duration::from_nanos(nanos(most.mean())), most.mean());
+        let both = HostTally { total: 3, failures: 1, abandoned: 2, took: 4000, ..HostTally::default() };
+        assert_eq!(both.mean(), MS, "of successes and of those whose clients left");
+    }
+
+    #[test]
     fn the_next_host_at_a_place_begins_at_nothing() {
         let mut slot = HostSlot::default();
         slot.record(HOST, true, MS, 10);
         let next = HostId { id: 8, ..HOST };
         slot.record(next, false, MS, 10);
-        let tally = HostTally { total: 1, failures: 0, took: 1000 };
+        let tally = HostTally { total: 1, took: 1000, ..HostTally::default() };
         assert_eq!(slot.tallies(10).collect::<Vec<_>>(), [(next, tally)]);
     }
 

@@ -52,7 +52,7 @@ pub fn sweep(table: &mut HostTable, rules: &Outlier, tallies: &Tallies, began: T
 }
 
 fn note_presence(table: &mut HostTable, tallies: &Tallies, now: Timestamp) {
-    let attempts: u64 = tallies.values().map(|tally| u64::from(tally.total)).sum();
+    let attempts: u64 = tallies.values().map(|tally| u64::from(tally.seen())).sum();
     let ids: Vec<HostId> = table.hosts().filter(|(_, host)| host.is_in()).map(|(id, _)| id).collect();
     let share = attempts.saturating_mul(1000).checked_div(ids.len() as u64).unwrap_or(0);
     for id in ids {
@@ -170,7 +170,7 @@ fn latency(
     now: Timestamp,
     random: &mut Random,
 ) {
-    let has_enough = |tally: &HostTally| tally.successes() >= detector.min_requests.get();
+    let has_enough = |tally: &HostTally| tally.timed() >= detector.min_requests.get();
     let mut hosts: Vec<(Duration, HostId)> =
         judged(table, tallies, has_enough).into_iter().map(|(id, tally)| (tally.mean(), id)).collect();
     if hosts.len() < usize::from(detector.min_hosts.get()) {

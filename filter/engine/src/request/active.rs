@@ -1,19 +1,26 @@
 //! A policy at work: its state as this worker sees it, its metrics, and what follows from the document once and for all.
 
 use core::cell::{Cell, RefCell};
+use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use holdfast_policy::document::{Policy, TemplatePart};
 
 use super::access_log;
+use super::facts::Facts;
 use super::policy::RequestPolicy;
+use crate::base::time::Timestamp;
 use crate::event::Event;
 use crate::fallback::{self, Disposition};
 use crate::host::{Host, RootHost};
+use crate::http::client::{Client, ClientWaits};
 use crate::observe::policy_metrics::{KeyNames, PolicyMetrics};
 use crate::retry::{Eligibility, router};
 use crate::store::keys::Key;
+
+/// So long after a client has left unanswered it is of interest how long others wait.
+const CLIENTS_LEAVE: Duration = Duration::from_secs(60);
 
 /// A policy at work.
 pub struct ActivePolicy {
@@ -31,6 +38,8 @@ pub struct ActivePolicy {
     pub has_reported_chain: Cell<bool>,
     /// Whether a fallback could replace an answer.
     pub replaces_answers: bool,
+    /// When a client last left before it had an answer.
+    client_left: Cell<Option<Timestamp>>,
     /// What the router is told about retries, by [`ActivePolicy::router_headers`].
     router_headers: Vec<Vec<(&'static str, String)>>,
     policy: Arc<Policy>,
@@ -49,6 +58,7 @@ impl ActivePolicy {
             kept: fallback::kept_parts(state.policy()),
             has_reported_chain: Cell::new(false),
             replaces_answers: state.policy().replaces_answers(),
+            client_left: Cell::new(None),
             router_headers: router_headers(state.policy()),
             policy: Arc::clone(state.policy()),
             fingerprint: state.fingerprint(),
@@ -60,6 +70,20 @@ impl ActivePolicy {
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// How long the client of a request waits, where its headers are read for nothing else: only while clients leave unanswered.
+    pub(super) fn client_waits(&self, facts: &Facts<'_>, now: Timestamp) -> ClientWaits {
+        if self.client_left.get().is_some_and(|left| now.apart(left) < CLIENTS_LEAVE) {
+            Client::read(facts.read_headers()).waits
+        } else {
+            ClientWaits::default()
+        }
+    }
+
+    /// Notes that a client has left before it had an answer.
+    pub(super) fn note_client_left(&self, now: Timestamp) {
+        self.client_left.set(Some(now));
     }
 
     /// The request headers that tell the router how to retry a request of this eligibility, without or with an attempt seat.

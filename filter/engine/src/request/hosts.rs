@@ -1,5 +1,6 @@
 //! Where an admitted request goes, and what is reported of hosts.
 
+use core::time::Duration;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::event::Event;
 use crate::metric::Metric;
 use crate::outlier::calls::Calls;
 use crate::outlier::hosts::{HostAttempt, Hosts, Steering};
+use crate::outlier::table::HostId;
 use crate::outlier::words;
 use crate::retry::Eligibility;
 use crate::seats::presence::AttemptSeatView;
@@ -149,15 +151,57 @@ impl RequestPolicy {
         self.group(store, key, cluster, now).is_some_and(|group| group.hosts.wants_host(store, rules, now))
     }
 
-    /// Judges the host of a request's last attempt, where no attempt seat does.
-    pub fn judge_host(&mut self, cx: &mut Cx<'_>, key: Key, cluster: ClusterHash, one: HostAttempt<'_>) {
+    /// Judges the host of a request's last attempt, where no attempt seat does. `probe` is the host that the attempt was the probe
+    /// of, if it holds that permit.
+    pub fn judge_host(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: Key,
+        cluster: ClusterHash,
+        one: HostAttempt<'_>,
+        probe: Option<HostId>,
+    ) {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
         if let Some(group) = self.group(cx.store, key, cluster, now) {
-            group.hosts.judge(cx, rules, one, None);
+            group.hosts.judge(cx, rules, one, probe);
         }
         self.report_hosts(cx, key);
+    }
+
+    /// Meets the host of a response whose headers have come and that goes on, where no attempt seat does. `address` gives it. What it
+    /// gave, and whether the host is out; `None` if it is not to be met.
+    pub(super) fn meet_host(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: Key,
+        cluster: ClusterHash,
+        address: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<(Vec<u8>, bool)> {
+        let now = cx.now;
+        let policy = Arc::clone(&self.policy);
+        let rules = policy.active_outlier()?;
+        let hosts = &mut self.group(cx.store, key, cluster, now)?.hosts;
+        let address = if hosts.wants_to_meet(now) { address()? } else { return None };
+        let is_out = hosts.meet(cx, rules, &address);
+        Some((address, is_out))
+    }
+
+    /// Counts an attempt whose client left after `slow_after`, where no attempt seat does. It was sent then and took so long.
+    pub(super) fn abandon_host(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: Key,
+        cluster: ClusterHash,
+        (address, sent, took): (&[u8], Timestamp, Duration),
+    ) {
+        let now = cx.now;
+        let policy = Arc::clone(&self.policy);
+        let Some(rules) = policy.active_outlier() else { return };
+        if let Some(group) = self.group(cx.store, key, cluster, now) {
+            group.hosts.abandon(cx, rules, address, sent, took);
+        }
     }
 
     /// Makes the next request look at the hosts: an attempt seat may have taken one out, and its signal does not reach this

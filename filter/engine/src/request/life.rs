@@ -1,11 +1,12 @@
 //! The life of a request, from its headers to its end, as an enum that each event consumes: what is reported or replied once cannot be
 //! reported or replied again.
 
+use core::cell::Cell;
 use core::time::Duration;
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use holdfast_policy::document::{Mode, Policy};
+use holdfast_policy::document::{ClientGone, Mode, Policy};
 
 use super::access_log;
 use super::active::ActivePolicy;
@@ -16,21 +17,22 @@ use super::hosts::Sending;
 use super::plugin::RequestPlugin;
 use super::policy::RequestPolicy;
 use super::retries::{Accounted, Asked, AttemptsMade, Plan};
+use super::running::{MetHost, RunningProbe};
 use super::ticket::{Decision, InFlightHold, Ticket};
 use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::fallback::{self, Disposition, GrpcStatus, LocalReply, Placed, Replacement};
-use crate::host::{Headers, Host, property_number, response_flags};
-use crate::http::attempt::End;
-use crate::http::client::{Client, ClientWaits};
+use crate::host::{Headers, Host, is_disconnected_locally, property_number, response_flags};
+use crate::http::attempt::{AttemptRecord, End};
+use crate::http::client::{self, Client, ClientWaits};
 use crate::http::grpc::GrpcDialect;
 use crate::http::header_rules::HeaderVerdict;
 use crate::http::last_byte::LastByte;
 use crate::http::markers;
-use crate::http::outcome::{Answer, Outcome, Verdict};
+use crate::http::outcome::{self, Answer, Outcome, Verdict};
 use crate::http::request::Field;
-use crate::http::response::{self, NOT_RETRIED, ResponseHead, SetBy, VIA_UPSTREAM};
+use crate::http::response::{NOT_RETRIED, OpenResponse, ResponseHead, SetBy, VIA_UPSTREAM, judges_at_end};
 use crate::metric::Metric;
 use crate::outlier::hosts::{HostAttempt, Steering};
 use crate::outlier::steering;
@@ -67,16 +69,22 @@ pub struct Admitted {
     grpc: Option<GrpcDialect>,
     /// What a fallback inserts of the request, in the order of [`ActivePolicy::kept`].
     kept: Vec<Option<Vec<u8>>>,
-    /// The headers of a response that is judged by its trailers, and when they came.
-    head: Option<(ResponseHead, Timestamp)>,
+    /// A response that has begun and is judged when it ends.
+    response: Option<OpenResponse>,
+    /// The host, where this seat has met it at the response's headers: then it is judged at its end, too.
+    met: Option<Vec<u8>>,
+    /// What the plugin knows of it while it may be a probe that lasts.
+    running: Option<Rc<RunningProbe>>,
     /// What the router was told about retries, if anything.
     retrying: Option<Retrying>,
     /// Its cluster, where the key does not tell it.
     cluster: ClusterHash,
     /// Who judges the host, if anybody does.
     hosts: Option<HostJudge>,
-    /// When the request's last byte came, if anybody wants to know.
+    /// When the request's last byte came.
     last_byte: LastByte,
+    /// How long its client waits, if that was read.
+    client_waits: ClientWaits,
     /// Where the router was told to go, if it was.
     steering: Option<Steering>,
     /// What the access log says of the request so far.
@@ -114,10 +122,21 @@ struct ResponseTiming {
     retry_after: Option<Duration>,
     /// What the policy's header rules make of it.
     by_headers: HeaderVerdict,
-    /// Whether nothing of it has gone to the client yet.
-    replaceable: bool,
+    /// Where it is judged.
+    place: Place,
     /// Whether it has a header of the attempt seat's that says that it has written a record, or a host's that pretends so.
     is_pointed: bool,
+}
+
+/// Where an answer is judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// At its headers: nothing of it has gone to the client yet.
+    Headers,
+    /// Where it has come to its end.
+    End,
+    /// Where it ended before that, or before it began.
+    Cut,
 }
 
 impl RequestState {
@@ -174,7 +193,11 @@ impl RequestState {
     /// The request has ended, after its headers: with the last piece of its body, or with its trailers.
     pub fn on_request_end(&mut self, host: &dyn Host) {
         if let RequestState::Admitted(admitted) = self {
-            admitted.last_byte.come(|| host.now());
+            // Where nothing follows from it but whether it has come, the time of a moment ago will do.
+            let is_timed = admitted.hosts.is_some()
+                || admitted.active.policy().outcome.slow_after.is_some()
+                || admitted.client_waits.from_end.is_some();
+            admitted.last_byte.come(|| if is_timed { host.now() } else { host.recently() });
         }
     }
 
@@ -195,17 +218,29 @@ impl RequestState {
             }
             other => return (other, RequestEffect::Continue),
         };
-        let now = host.now();
+        // What is judged when it ends asks for the time then.
+        let is_untimed = admitted.active.is_untimed && !ended;
+        let now = if is_untimed { host.recently() } else { host.now() };
         let wants_retry_after = admitted.active.policy().wants_retry_after();
         let serialized = host.headers(Headers::Response);
         let head = ResponseHead::read(&serialized, now, wants_retry_after, &admitted.active.policy().outcome);
         strip(host, &head);
-        let Some((answer, by_headers, is_hosts)) = answer_of(host, &head, ended) else {
-            admitted.head = Some((head, now));
-            return (RequestState::Admitted(admitted), RequestEffect::Continue);
+        let known = answer_of(host, &head, ended);
+        let open = match known {
+            None => Some(None),
+            Some((answer, _, true)) if !ended && judges_at_end(&admitted.active.policy().outcome, &head, answer) => {
+                Some(Some(answer))
+            }
+            Some(_) => None,
         };
+        if let Some(answer) = open {
+            admitted.open(plugin, store, host, OpenResponse { head, came: now, answer });
+            return (RequestState::Admitted(admitted), RequestEffect::Continue);
+        }
+        let Some((answer, by_headers, is_hosts)) = known else { return Self::passed() };
+        let now = if is_untimed { host.now() } else { now };
         let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
-        let timing = ResponseTiming { began: now, at: now, retry_after, by_headers, replaceable: true, is_pointed };
+        let timing = ResponseTiming { began: now, at: now, retry_after, by_headers, place: Place::Headers, is_pointed };
         let active = Rc::clone(&admitted.active);
         let (hold, local) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
         let placed = local.map(|local| {
@@ -224,16 +259,34 @@ impl RequestState {
         }
     }
 
-    /// Whether the response's body is of any interest.
-    pub fn wants_body(&self) -> bool {
-        matches!(self, RequestState::Replacing(..))
+    /// Whether a piece of the response's body is of any interest, which is the last with `ended`.
+    pub fn wants_body(&self, ended: bool) -> bool {
+        match self {
+            RequestState::Replacing(..) => true,
+            RequestState::Admitted(_) => ended,
+            _ => false,
+        }
     }
 
     /// A piece of the response's body has come, of `size` bytes, and with `ended` it is the last.
-    pub fn on_response_body(&self, host: &dyn Host, size: usize, ended: bool) -> RequestEffect {
+    pub fn on_response_body(
+        self,
+        plugin: &RequestPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        size: usize,
+        ended: bool,
+    ) -> (Self, RequestEffect) {
         match self {
-            RequestState::Replacing(replacement, _) => replacement.on_body(host, size, ended).into(),
-            _ => RequestEffect::Continue,
+            RequestState::Replacing(replacement, hold) => {
+                let effect = replacement.on_body(host, size, ended).into();
+                (RequestState::Replacing(replacement, hold), effect)
+            }
+            RequestState::Admitted(admitted) if ended => {
+                let answer = admitted.response.as_ref().map_or(Answer::NotTheHost, OpenResponse::complete);
+                (settle_late(plugin, store, host, *admitted, answer, Place::End), RequestEffect::Continue)
+            }
+            other => (other, RequestEffect::Continue),
         }
     }
 
@@ -246,9 +299,10 @@ impl RequestState {
     ) -> (Self, RequestEffect) {
         match self {
             RequestState::Admitted(admitted) => {
-                let status = host.header(Headers::ResponseTrailers, "grpc-status");
-                let answer = response::trailers_answer(status.as_deref());
-                (settle_late(plugin, store, host, *admitted, answer), RequestEffect::Continue)
+                let status = || host.header(Headers::ResponseTrailers, "grpc-status");
+                let response = admitted.response.as_ref();
+                let answer = response.map_or(Answer::NotTheHost, |response| response.with_trailers(status));
+                (settle_late(plugin, store, host, *admitted, answer, Place::End), RequestEffect::Continue)
             }
             RequestState::Replacing(replacement, hold) => {
                 let effect = replacement.on_trailers(host).into();
@@ -260,12 +314,15 @@ impl RequestState {
 
     /// The request is over, whatever became of it.
     pub fn on_end(self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) {
-        // Still admitted at the end: the client left, or a gRPC response broke off.
+        // Still admitted at the end: the client left, or the response did not come to its end.
         let state = match self {
             RequestState::Admitted(admitted) => {
-                let head = admitted.head.as_ref().map(|(head, _)| head);
-                let answer = response::answer_at_end(head, response_flags(host));
-                settle_late(plugin, store, host, *admitted, answer)
+                let answer = match &admitted.response {
+                    Some(response) if outcome::client_left(response_flags(host)) => response.left(),
+                    Some(response) => response.cut(is_broken_off(host)),
+                    None => admitted.unanswered(host, host.now()),
+                };
+                settle_late(plugin, store, host, *admitted, answer, Place::Cut)
             }
             other => other,
         };
@@ -367,7 +424,7 @@ fn send(
     } else {
         ClusterHash::OF_THE_KEY
     };
-    let client_waits = client_waits.unwrap_or_default();
+    let client_waits = client_waits.unwrap_or_else(|| active.client_waits(facts, cx.now));
     let plan = eligibility
         .and_then(|eligibility| policy.plan_retries(cx, &ticket, Asked { eligibility, cluster, ended, client_waits }));
     let mut steering = None;
@@ -400,16 +457,94 @@ fn send(
         retrying,
         cluster,
         hosts: judges_hosts.then_some(judge),
-        last_byte: LastByte::of_headers(ended || !judges_hosts && active.policy().outcome.slow_after.is_none()),
+        last_byte: LastByte::of_headers(ended),
+        client_waits,
         // Where the attempt seat cannot be told it would not remove the header.
         steering: steering.filter(|_| has_context),
         disposition: if ticket.is_probe() { Disposition::Probe } else { Disposition::Admitted },
         active: Rc::clone(active),
         grpc: if active.replaces_answers { facts.grpc() } else { None },
         kept: active.kept.iter().map(|part| facts.get(fallback::field(part)?).map(Cow::into_owned)).collect(),
-        head: None,
+        response: None,
+        met: None,
+        running: None,
         ticket,
     }
+}
+
+/// Whether a response whose end did not come by was broken off by the host. A tunnel ends so in order.
+fn is_broken_off(host: &dyn Host) -> bool {
+    outcome::is_broken_off(response_flags(host))
+        && host.property("request\0method").is_none_or(|method| method != b"CONNECT")
+}
+
+impl Admitted {
+    /// A response has begun that is judged when it ends.
+    fn open(&mut self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host, response: OpenResponse) {
+        let (now, sent) = (response.came, self.ticket.admitted());
+        if response.has_begun_well() {
+            // Where an attempt seat says that it was there it has met the host.
+            let meets = matches!(self.hosts, Some(HostJudge::RequestSeat)) && !response.head.points_to_record();
+            let met = if meets { self.meet_host(plugin, store, host, now) } else { None };
+            let is_out = met.as_ref().is_some_and(|(_, is_out)| *is_out);
+            self.met = met.map(|(address, _)| address);
+            if self.ticket.is_probe() || is_out {
+                let address = self.met.clone().filter(|_| is_out);
+                let host = address.map(|address| MetHost { address, sent, took: now.since(sent) });
+                let probe = Rc::new(RunningProbe {
+                    active: Rc::clone(&self.active),
+                    key: self.ticket.key(),
+                    cluster: self.cluster,
+                    permit: Cell::new(self.ticket.permit),
+                    host,
+                    host_since: Cell::new(None),
+                });
+                plugin.watch(&probe, sent, now);
+                self.running = Some(probe);
+            }
+        }
+        self.response = Some(response);
+    }
+
+    /// Meets the host of a response that goes on. Its address, and whether it is out.
+    fn meet_host(
+        &self,
+        plugin: &RequestPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        now: Timestamp,
+    ) -> Option<(Vec<u8>, bool)> {
+        let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
+        let mut policy = self.active.state.try_borrow_mut().ok()?;
+        store.refresh();
+        let mut none = Vec::new();
+        let cx = &mut Cx::new(store, &mut worker, now, &mut none);
+        policy.meet_host(cx, self.ticket.key(), self.cluster, || host_address(host))
+    }
+
+    /// What it stands for that the request has ended without an answer.
+    fn unanswered(&self, host: &dyn Host, now: Timestamp) -> Answer {
+        let is_judged = self.active.policy().outcome.client_gone == ClientGone::Auto
+            // A client that had not sent all has kept the host waiting.
+            && self.last_byte != LastByte::Awaited;
+        if !is_judged || !outcome::client_left(response_flags(host)) || is_disconnected_locally(host) {
+            return Answer::NotTheHost;
+        }
+        self.active.note_client_left(now);
+        let (began, mut waits) = (self.ticket.admitted(), self.client_waits);
+        // The headers can be read again now; of those that tell of the client the router leaves this one as it was.
+        waits.from_begin =
+            waits.from_begin.or_else(|| Client::read_grpc_timeout(|name| host.header(Headers::Request, name)));
+        match waits.deadline_of_whole(began, self.last_byte.counts_from(began, now)) {
+            Some(deadline) if client::gave_up(began, deadline, now) => Answer::TimedOut,
+            _ => Answer::ClientLeft,
+        }
+    }
+}
+
+/// The address of the host of the last attempt; without a host there was no attempt.
+fn host_address(host: &dyn Host) -> Option<Vec<u8>> {
+    host.property("upstream\0address").filter(|address| !address.is_empty())
 }
 
 /// Judges what came back and reports it. Gives what to send in its place, if the answer can still be replaced and a fallback is for
@@ -422,8 +557,21 @@ fn settle(
     answer: Answer,
     timing: &ResponseTiming,
 ) -> Option<(Option<CountedInFlight>, Option<LocalReply>)> {
-    let Admitted { active, ticket, grpc, kept, retrying, cluster, hosts, last_byte, steering, disposition, .. } =
-        admitted;
+    let Admitted {
+        active,
+        mut ticket,
+        grpc,
+        kept,
+        retrying,
+        cluster,
+        hosts,
+        last_byte,
+        steering,
+        disposition,
+        met,
+        running,
+        ..
+    } = admitted;
     let document = active.policy();
     let took = timing.began.since(last_byte.counts_from(ticket.admitted(), timing.began));
     let by_status = Outcome::judge(&document.outcome, answer, took, timing.retry_after);
@@ -433,15 +581,31 @@ fn settle(
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
     let mut policy = active.state.try_borrow_mut().ok()?;
     let cx = &mut Cx::new(store, &mut worker, timing.at, &mut events);
+    if let Some(running) = &running {
+        ticket.permit = running.permit.get();
+    }
+    if answer == Answer::CutShort {
+        ticket.permit = policy.pass_probe(cx, key, ticket.permit);
+    }
     let hold = policy.report(cx, ticket, &outcome);
     let is_worth_reading = retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(timing, &outcome))
-        || hosts.is_some() && (timing.is_pointed || outcome.verdict != Verdict::Success);
-    let context = if is_worth_reading { retry_context::read(host) } else { None };
+        || hosts.is_some() && (timing.is_pointed || timing.place == Place::Cut || outcome.verdict != Verdict::Success);
+    let mut context = if is_worth_reading { retry_context::read(host) } else { None };
     cx.events.extend(context.as_ref().map(|context| Event::Add(Metric::Contention, context.contended.into())));
+    let gave_up = timing.place == Place::Cut && answer == Answer::TimedOut;
+    if let Some(context) = context.as_mut().filter(|context| gave_up && context.client_deadline.is_none()) {
+        // The attempt seat, which is called after this one when a client leaves, cannot read the headers.
+        context.client_deadline = Some(timing.at);
+        let _ = retry_context::write(host, context);
+    }
     // A header may be the route's, of which an attempt seat writes nothing.
     let is_unseen = context.as_ref().is_some_and(|context| context.misses_seat(timing.is_pointed, answer, &by_status));
     if is_unseen {
         policy.miss_attempt_seat(key, cluster, timing.at);
+    }
+    let unsettled = context.as_mut().and_then(RetryContext::take_unsettled);
+    if let Some((context, unsettled)) = context.as_mut().zip(unsettled) {
+        settle_attempt(&mut policy, cx, (key, cluster), context, unsettled, (answer, outcome.verdict));
     }
     if let Some(judge) = hosts {
         let is_judged = matches!(judge, HostJudge::AttemptSeat) && !is_unseen
@@ -449,15 +613,18 @@ fn settle(
         if is_judged && context.is_some() {
             policy.invalidate_hosts(key, cluster);
         } else if !is_judged {
-            judge_host(host, &mut policy, cx, key, cluster, (answer, &outcome, took, sent));
+            let sent = running.and_then(|running| running.host_since.get()).unwrap_or(sent);
+            judge_host(host, &mut policy, cx, (key, cluster), met, (answer, &outcome, took, sent));
         }
     }
     let mut accounted = Accounted::default();
     if let Some(retrying) = &retrying {
         let tried = retrying.tried(host, context.as_ref(), is_unseen);
+        // After what ended like that there is nothing to retry.
+        let answer = if timing.place == Place::Cut { Answer::NotTheHost } else { answer };
         accounted = policy.account_retries(cx, key, &tried, answer, &outcome);
     }
-    let reply = timing.replaceable.then(|| {
+    let reply = (timing.place == Place::Headers).then(|| {
         let value = &mut |wanted: Field<'_>| {
             let index = active.kept.iter().position(|part| fallback::field(part) == Some(wanted))?;
             kept.get(index)?.clone()
@@ -485,13 +652,14 @@ fn settle_late(
     host: &dyn Host,
     admitted: Admitted,
     answer: Answer,
+    place: Place,
 ) -> RequestState {
     let now = host.now();
-    let (began, retry_after, by_headers, is_pointed) = match &admitted.head {
-        Some((head, came)) => (*came, head.retry_after, head.by_headers, head.points_to_record()),
+    let (began, retry_after, by_headers, is_pointed) = match &admitted.response {
+        Some(OpenResponse { head, came, .. }) => (*came, head.retry_after, head.by_headers, head.points_to_record()),
         None => (now, None, HeaderVerdict::Nothing, false),
     };
-    let timing = ResponseTiming { began, at: now, retry_after, by_headers, replaceable: false, is_pointed };
+    let timing = ResponseTiming { began, at: now, retry_after, by_headers, place, is_pointed };
     let settled = settle(plugin, store, host, admitted, answer, &timing);
     RequestState::ending(settled.and_then(|(hold, _)| hold))
 }
@@ -500,7 +668,8 @@ impl Retrying {
     /// Whether the attempt seat may have written something that matters: it says so in the response's headers, and where it
     /// cannot the request has failed.
     fn is_worth_reading(&self, timing: &ResponseTiming, outcome: &Outcome) -> bool {
-        self.has_context && (timing.is_pointed || !self.seat || outcome.verdict != Verdict::Success)
+        let is_cut = timing.place == Place::Cut;
+        self.has_context && (timing.is_pointed || is_cut || !self.seat || outcome.verdict != Verdict::Success)
     }
 
     /// What is known about the attempts.
@@ -524,23 +693,52 @@ fn eligibility(policy: &Policy, facts: &Facts<'_>) -> Option<(Eligibility, Clien
     Some((eligibility::of(retry, &method, is_keyed, client.is_retry), client.waits))
 }
 
+/// Settles an attempt whose response did not come to its end, which the attempt seat has left open: only here it shows why.
+fn settle_attempt(
+    policy: &mut RequestPolicy,
+    cx: &mut Cx<'_>,
+    (key, cluster): (Key, ClusterHash),
+    context: &mut RetryContext,
+    (mut one, since): (AttemptRecord, Timestamp),
+    (answer, verdict): (Answer, Verdict),
+) {
+    let probe = context.probe.filter(|_| !context.is_retried());
+    let judged = match End::of(answer) {
+        Some(end) => Some((end, verdict)),
+        // A stream that has begun well and was cut short is a success to a probe.
+        None => probe.map(|_| (End::Grpc(0), Verdict::Success)),
+    };
+    let Some((end, verdict)) = judged else { return };
+    let attempt = HostAttempt { host: &one.host, end, verdict, took: one.took, sent: since };
+    policy.judge_host(cx, key, cluster, attempt, probe);
+    if context.is_retried() || verdict != Verdict::Success {
+        (one.end, one.verdict) = (end, verdict);
+        context.ended(one);
+    }
+}
+
 /// Judges the host of a request's last attempt, where no attempt seat does.
 fn judge_host(
     host: &dyn Host,
     policy: &mut RequestPolicy,
     cx: &mut Cx<'_>,
-    key: Key,
-    cluster: ClusterHash,
+    (key, cluster): (Key, ClusterHash),
+    met: Option<Vec<u8>>,
     (answer, outcome, took, sent): (Answer, &Outcome, Duration, Timestamp),
 ) {
-    let Some(end) = End::of(answer) else { return };
-    if outcome.verdict == Verdict::Success && !policy.wants_host(cx.store, key, cluster, cx.now) {
+    if answer == Answer::ClientLeft && outcome.slow {
+        if let Some(address) = host_address(host) {
+            policy.abandon_host(cx, key, cluster, (&address, sent, took));
+        }
         return;
     }
-    // Without a host there was no attempt.
-    let Some(address) = host.property("upstream\0address").filter(|address| !address.is_empty()) else { return };
+    let Some(end) = End::of(answer) else { return };
+    if outcome.verdict == Verdict::Success && met.is_none() && !policy.wants_host(cx.store, key, cluster, cx.now) {
+        return;
+    }
+    let Some(address) = met.or_else(|| host_address(host)) else { return };
     let one = HostAttempt { host: &address, end, verdict: outcome.verdict, took, sent };
-    policy.judge_host(cx, key, cluster, one);
+    policy.judge_host(cx, key, cluster, one, None);
 }
 
 /// Tells the router what may be retried. Gives what the attempt seat is to be told, too.

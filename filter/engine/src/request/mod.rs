@@ -15,6 +15,7 @@ mod life;
 mod plugin;
 mod policy;
 mod retries;
+mod running;
 mod settlement;
 mod ticket;
 

@@ -13,6 +13,7 @@ use super::calls::Call;
 use super::effect::RequestEffect;
 use super::held::{HeldAnswer, HeldAnswers};
 use super::policy::RequestPolicy;
+use super::running::{RunningProbe, RunningProbes};
 use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::event::Event;
@@ -100,6 +101,8 @@ pub struct RequestPlugin {
     work_due: Cell<Timestamp>,
     /// The answers that are held back.
     held: HeldAnswers,
+    /// Probes whose responses last.
+    running: RunningProbes,
     /// How often claims and counts are renewed, and hosts looked after.
     renewal_every: Duration,
     /// When that is to be done next.
@@ -154,6 +157,7 @@ impl RequestPlugin {
             work_every: Cell::new(Duration::MAX),
             work_due: Cell::new(Timestamp::ZERO),
             held: HeldAnswers::default(),
+            running: RunningProbes::default(),
             renewal_due: Cell::new(Timestamp::ZERO),
         }
     }
@@ -204,7 +208,8 @@ impl RequestPlugin {
     fn arm(&self, now: Timestamp) {
         let every = self.work_every.get();
         let work = whole_millis(self.work_due.get().left(now, every).unwrap_or_default());
-        let period = self.held.due_within(now).map_or(work, |held| whole_millis(held).min(work)).min(every);
+        let looks = [self.held.due_within(now), self.running.due_within(now)].into_iter().flatten().min();
+        let period = looks.map_or(work, |look| whole_millis(look).min(work)).min(every);
         if self.tick.get() != period {
             self.tick_every(period);
         }
@@ -215,9 +220,9 @@ impl RequestPlugin {
         self.tick.set(period);
     }
 
-    /// Whether there is work to be done now, at a tick. Ticks that come for held answers leave it for its time.
+    /// Whether there is work to be done now, at a tick. Ticks that come for held answers and for probes leave it for its time.
     fn is_work_due(&self, now: Timestamp) -> bool {
-        !self.holds() || self.work_due.get().left(now, self.work_every.get()).is_none()
+        !self.holds() && !self.running.are_any() || self.work_due.get().left(now, self.work_every.get()).is_none()
     }
 
     /// Has an answer looked at until it is complete: when what the host has received now is dealt with, and by ticks if it is not
@@ -226,6 +231,27 @@ impl RequestPlugin {
         let wakes = self.host.wake_soon();
         self.held.add(stream, replacement, wakes, now);
         self.arm(now);
+    }
+
+    /// Has a probe that was sent then and whose response goes on taken as a success when it has run for the lease.
+    pub(super) fn watch(&self, probe: &Rc<RunningProbe>, sent: Timestamp, now: Timestamp) {
+        self.running.add(probe, sent, probe.active.policy().stream_lease());
+        self.arm(now);
+    }
+
+    /// Takes the probes as successes that have run for the lease.
+    fn pass_running(&self, store: &mut dyn Store, now: Timestamp) {
+        for probe in self.running.take_due(now) {
+            let active = &probe.active;
+            let mut events = active.metrics.events();
+            let (Ok(mut worker), Ok(mut policy)) = (self.vm.worker.try_borrow_mut(), active.state.try_borrow_mut())
+            else {
+                return;
+            };
+            store.refresh();
+            policy.pass_running(&mut Cx::new(store, &mut worker, now, &mut events), &probe);
+            self.publish(active, &policy, probe.key, events);
+        }
     }
 
     /// Whether any answer is held back.
@@ -270,6 +296,7 @@ impl RequestPlugin {
     /// Does what is to be done now and then. `make` makes the requests of our own that are due: see [`RequestPlugin::calls`].
     pub fn on_tick(&self, store: &mut dyn Store, make: &mut MakeCall<'_>) {
         let now = self.host.now();
+        self.pass_running(store, now);
         if !self.is_work_due(now) {
             return self.arm(now);
         }

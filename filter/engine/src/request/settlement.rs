@@ -2,13 +2,16 @@
 
 use super::key_state::state_of;
 use super::policy::RequestPolicy;
+use super::running::{MetHost, RunningProbe};
 use super::ticket::{InFlightHold, Ticket};
 use crate::breaker::key::Permit;
-use crate::breaker::thresholds;
+use crate::breaker::{relevance, thresholds};
 use crate::cx::Cx;
 use crate::event::Event;
+use crate::http::attempt::End;
 use crate::http::outcome::{Outcome, Verdict};
 use crate::metric::Metric;
+use crate::outlier::hosts::HostAttempt;
 use crate::store::keys::Key;
 use crate::store::slot::Slot;
 
@@ -36,6 +39,29 @@ impl RequestPolicy {
         }
     }
 
+    /// Takes a probe as a success that has run for the lease, for its permit and for its host.
+    pub(super) fn pass_running(&mut self, cx: &mut Cx<'_>, probe: &RunningProbe) {
+        probe.permit.set(self.pass_probe(cx, probe.key, probe.permit.get()));
+        if let Some(MetHost { address, sent, took }) = &probe.host {
+            let (end, verdict) = (End::Http(200), Verdict::Success);
+            let one = HostAttempt { host: address, end, verdict, took: *took, sent: *sent };
+            self.judge_host(cx, probe.key, probe.cluster, one, None);
+            probe.host_since.set(Some(cx.now));
+        }
+    }
+
+    /// Takes the permit of a probe as one that has succeeded, though its response may go on. Gives what it holds from now on.
+    pub(super) fn pass_probe(&mut self, cx: &mut Cx<'_>, key: Key, permit: Permit) -> Permit {
+        let RequestPolicy { policy, states, .. } = self;
+        if let (Permit::Probe { generation, lease }, Some(breaker)) = (permit, &policy.breaker)
+            && let Some(state) = state_of(states, key)
+        {
+            state.breaker.judge_probe(cx, breaker, generation, lease, &Outcome::SUCCESS);
+            return Permit::Running;
+        }
+        permit
+    }
+
     /// Takes back what an admitted request holds that will not have an outcome, without counting it.
     pub(super) fn give_back(&mut self, cx: &mut Cx<'_>, ticket: Ticket) {
         let hold = ticket.hold();
@@ -53,11 +79,17 @@ impl RequestPolicy {
         if let (Permit::Probe { generation, lease }, Some(breaker)) = (ticket.permit, &policy.breaker) {
             state.breaker.judge_probe(cx, breaker, generation, lease, outcome);
         }
+        if ticket.permit == Permit::Running {
+            // It may have been a day.
+            state.breaker.look(cx);
+        }
         let generation = state.breaker.generation();
-        let judges = match ticket.permit {
-            Permit::Pass { generation: of } => outcome.counts() && of == generation,
-            _ => false,
-        };
+        let judges = policy.breaker.as_ref().is_some_and(|breaker| relevance::counts(breaker, outcome))
+            && match ticket.permit {
+                Permit::Pass { generation: of } => of == generation,
+                Permit::Running => true,
+                Permit::None | Permit::Probe { .. } => false,
+            };
         let throttles = outcome.counts() && policy.throttle.is_some();
         if !judges && !throttles {
             return;
@@ -80,7 +112,7 @@ impl RequestPolicy {
             slot.record(outcome, now);
         }
         slot.record_traffic(outcome, now);
-        let is_slow = outcome.slow && breaker.is_some_and(thresholds::watches_slow);
+        let is_slow = outcome.slow && breaker.is_some_and(relevance::watches_slow);
         let decides = outcome.failed() || completes || is_slow;
         if !decides && low.is_none() && slot.may_wait(now) {
             if slot.wait() {

@@ -535,6 +535,7 @@ impl Thread {
             key,
             hash,
             one,
+            None,
         );
     }
 

@@ -57,7 +57,8 @@ pub fn names_no_answer(on: &RetryOn, end: End) -> bool {
         }
         End::Reset => any || on.words.has_any(SOME_RESETS),
         End::TimedOut => any,
-        End::Http(_) | End::Grpc(_) => false,
+        // After its headers an answer cannot be retried.
+        End::Http(_) | End::Grpc(_) | End::Broken => false,
     }
 }
 
@@ -68,6 +69,6 @@ pub fn names_answer(on: &RetryOn, answer: Answer) -> bool {
         Answer::Grpc(status) => names_response(on, 200, Some(status), false) == Named::Yes,
         Answer::NoAnswer => names_no_answer(on, End::Reset) || names_no_answer(on, End::ConnectFailure),
         Answer::TimedOut => names_no_answer(on, End::TimedOut),
-        Answer::NotTheHost => false,
+        Answer::Broken | Answer::CutShort | Answer::ClientLeft | Answer::NotTheHost => false,
     }
 }

@@ -74,6 +74,9 @@ pub struct RetryContext {
     pub not_before: Option<Timestamp>,
     /// Whether the last response was marked as one that is not to be retried.
     pub marked: bool,
+    /// Since when the last attempt counts for its host, if its response did not come to its end. The request seat sees why, takes the
+    /// attempt out again and judges it.
+    pub unsettled: Option<Timestamp>,
     /// How often an attempt seat has given up changing a record, this request's or one before, for the request seat to count.
     pub contended: u8,
 }
@@ -131,6 +134,7 @@ impl RetryContext {
             next: Next::Open,
             not_before: None,
             marked: false,
+            unsettled: None,
             contended: 0,
         }
     }
@@ -146,6 +150,12 @@ impl RetryContext {
     pub fn misses_seat(&self, is_pointed_to: bool, answer: Answer, outcome: &Outcome) -> bool {
         let is_hosts_failure = outcome.failed() && matches!(answer, Answer::Http(_) | Answer::Grpc(_));
         self.seat && !self.seen && (is_pointed_to || is_hosts_failure)
+    }
+
+    /// Takes the attempt out that the attempt seat could not judge, and since when it counts for its host.
+    pub(crate) fn take_unsettled(&mut self) -> Option<(AttemptRecord, Timestamp)> {
+        let since = self.unsettled.take()?;
+        self.attempts.pop().map(|one| (one, since))
     }
 
     /// How long hosts ask that no retry begins; without end for none at all. What is further off than `at_most` shows that the
@@ -273,6 +283,7 @@ impl Record for RetryContext {
         }
         out.u64(self.not_before.map_or(NO_TIME, |time| time.0));
         out.u8(self.marked.into());
+        out.u64(self.unsettled.map_or(NO_TIME, |since| since.0));
         out.u8(self.contended);
         out.u8(self.attempts.len().min(MOST_ATTEMPTS) as u8);
         for one in self.attempts.iter().take(MOST_ATTEMPTS) {
@@ -310,7 +321,8 @@ impl Record for RetryContext {
             _ => return None,
         };
         let not_before = read_some_time(input)?;
-        let (marked, contended) = (input.flag()?, input.u8()?);
+        let marked = input.flag()?;
+        let (unsettled, contended) = (read_some_time(input)?, input.u8()?);
         let count = usize::from(input.u8()?);
         if count > MOST_ATTEMPTS {
             return None;
@@ -355,6 +367,7 @@ impl Record for RetryContext {
             next,
             not_before,
             marked,
+            unsettled,
             contended,
         })
     }
@@ -404,6 +417,7 @@ mod tests {
             next: Next::Retry { due: ended, taken: Timestamp::from_secs(1000) },
             not_before: Some(NEVER),
             marked: true,
+            unsettled: Some(Timestamp::from_secs(1002)),
             contended: 1,
         }
     }

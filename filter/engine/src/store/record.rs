@@ -7,7 +7,7 @@ use crate::base::time::Timestamp;
 use crate::http::attempt::End;
 
 /// The version of all record layouts below; raised when any of them changes.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +151,7 @@ impl Writer {
             End::ConnectFailure => (2, 0),
             End::Reset => (3, 0),
             End::TimedOut => (4, 0),
+            End::Broken => (5, 0),
         };
         self.u8(kind);
         self.u32(number);
@@ -206,6 +207,7 @@ impl<'a> Reader<'a> {
             2 if number == 0 => Some(End::ConnectFailure),
             3 if number == 0 => Some(End::Reset),
             4 if number == 0 => Some(End::TimedOut),
+            5 if number == 0 => Some(End::Broken),
             _ => None,
         }
     }

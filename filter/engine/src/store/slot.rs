@@ -116,7 +116,9 @@ impl Slot {
 
     /// Records an outcome for the throttle.
     pub fn record_traffic(&mut self, shape: &Shape, outcome: &Outcome, now: Timestamp) {
-        if let (Some(traffic), Some(length)) = (&mut self.traffic, shape.traffic) {
+        if let (Some(traffic), Some(length)) = (&mut self.traffic, shape.traffic)
+            && outcome.counts()
+        {
             traffic.record(outcome, now, length);
         }
     }

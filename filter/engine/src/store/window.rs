@@ -28,9 +28,9 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds one outcome; an ignored one adds nothing.
+    /// Adds one outcome; an ignored one adds nothing unless it is slow.
     pub fn add(&mut self, outcome: &Outcome) {
-        if outcome.counts() {
+        if outcome.is_recorded() {
             self.add_tally(Tally { total: 1, failures: outcome.failed().into(), slow: outcome.slow.into() });
         }
     }
@@ -216,7 +216,7 @@ pub struct CountWindow {
 impl CountWindow {
     /// Records an outcome; `length` is the whole window's.
     pub fn record(&mut self, outcome: &Outcome, now: Timestamp, length: u16) {
-        if !outcome.counts() {
+        if !outcome.is_recorded() {
             return;
         }
         // After the clock went back, what is newer than now would otherwise stay the newest for ever.

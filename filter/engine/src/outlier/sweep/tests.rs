@@ -28,7 +28,7 @@ fn table(hosts: usize) -> (HostTable, Vec<HostId>) {
 
 /// So many attempts, of which so many failed, each of so many milliseconds.
 fn tally(total: u32, failures: u32, millis: u64) -> HostTally {
-    HostTally { total, failures, took: u64::from(total) * millis * 1000 }
+    HostTally { total, failures, took: u64::from(total) * millis * 1000, ..HostTally::default() }
 }
 
 fn tallies(ids: &[HostId], counts: &[HostTally]) -> Tallies {
@@ -393,9 +393,9 @@ fn counts_of_hosts_that_are_not_in_the_table_say_nothing() {
 fn numbers_at_their_ends_are_borne() {
     let rules = rules(r#""failure_rate":{"min_hosts":1},"success_rate":{"min_hosts":1},"latency":{"min_hosts":2}"#);
     let (mut table, ids) = table(4);
-    let most = HostTally { total: u32::MAX, failures: u32::MAX, took: u64::MAX };
-    let long = HostTally { total: 1, failures: 0, took: u64::MAX };
-    let more = HostTally { total: 50, failures: 60, took: 0 };
+    let most = HostTally { total: u32::MAX, failures: u32::MAX, abandoned: u32::MAX, took: u64::MAX, met: u32::MAX };
+    let long = HostTally { total: 1, took: u64::MAX, ..HostTally::default() };
+    let more = HostTally { total: 50, failures: 60, ..HostTally::default() };
     for now in [Timestamp::ZERO, t(0), Timestamp(u64::MAX)] {
         look(&mut table, &rules, &tallies(&ids, &[most, long, more, most]), now, u64::MAX);
     }

@@ -582,6 +582,29 @@ async fn a_stream_is_open_until_its_answer_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_lasts_from_its_head_to_its_end() {
+    let backend = Backend::start().await.unwrap();
+    let time = Duration::from_millis(300);
+    for client in [Client::http1(backend.addr()), Client::http2(backend.addr())] {
+        backend.always(Action::grpc(14).lasting(time));
+        let (began, lasting) = (Instant::now(), client.open(Client::request("/")));
+        eventually(PATIENCE, || async { backend.open_streams() == 1 && backend.in_flight() == 0 }).await.unwrap();
+        let response = lasting.finish().await.unwrap();
+        assert!(began.elapsed() >= time);
+        assert_eq!((response.status, response.body.len(), backend.open_streams()), (200, 5, 0));
+
+        backend.always(Action::truncate().lasting(time));
+        let began = Instant::now();
+        assert_eq!(
+            client.get("/").await.unwrap_err().status,
+            Some(200),
+            "half of it comes at once, and then it breaks"
+        );
+        assert!(began.elapsed() >= time);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_can_take_its_time_and_be_answered_before_its_end() {
     let backend = Backend::start().await.unwrap();
     let envoy = Envoy::start(one_backend(&backend)).await.unwrap();

@@ -8,15 +8,19 @@ mod added_config;
 mod agent;
 mod alerting;
 mod breaker;
+mod broken;
 mod bypass;
 mod chains;
 mod checked;
 mod client_deadline;
+mod client_gone;
 mod configuration;
+mod cut_streams;
 mod dashboard;
 #[allow(dead_code, reason = "the tests of `check` read the rest of it")]
 #[path = "../../tools/check/tests/common/edited.rs"]
 mod edited;
+mod ends;
 mod fallback;
 mod fallback_templates;
 mod gateway;
@@ -33,6 +37,7 @@ mod istio;
 mod limits;
 mod live;
 mod load;
+mod long_streams;
 mod mirror;
 mod observing;
 mod operator;

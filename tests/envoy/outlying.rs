@@ -73,13 +73,14 @@ pub struct Story {
     policy: Value,
     http2: bool,
     is_steered: bool,
+    route: Value,
 }
 
 impl Story {
     /// The policy is given without its name and its match.
     pub async fn new<const HOSTS: usize>(name: &'static str, policy: Value) -> Self {
         let hosts: [Backend; HOSTS] = start().await;
-        Self { name, hosts: hosts.into(), policy, http2: false, is_steered: true }
+        Self { name, hosts: hosts.into(), policy, http2: false, is_steered: true, route: json!({}) }
     }
 
     /// A story whose policy says only this of outliers.
@@ -96,6 +97,12 @@ impl Story {
     /// Has a cluster that does not follow the request seat's header.
     pub fn unsteered(mut self) -> Self {
         self.is_steered = false;
+        self
+    }
+
+    /// Merges this into the action of its route.
+    pub fn over(mut self, route: Value) -> Self {
+        self.route = route;
         self
     }
 
@@ -117,7 +124,8 @@ pub async fn stage(workers: u32, stories: &[&Story]) -> (Scene, Vec<Client>) {
     options = options.route(Scene::aside());
     let mut policies = Vec::new();
     for story in stories {
-        options = options.cluster(story.cluster()).route(route(story.name));
+        let route = route(story.name).raw(json!({"route": story.route}));
+        options = options.cluster(story.cluster()).route(route);
         let mut policy = story.policy.clone();
         policy["name"] = json!(story.name[1..]);
         policy["match"] = json!({"path": [story.name, format!("{}/**", story.name)]});

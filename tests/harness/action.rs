@@ -11,6 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 #[derive(Clone, Debug)]
 pub struct Action {
     pub(crate) delay: Duration,
+    /// Between the answer's head and its end.
+    pub(crate) lasts: Option<Duration>,
     pub(crate) ending: Ending,
     pub(crate) status: StatusCode,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
@@ -40,6 +42,7 @@ impl Action {
     fn new(ending: Ending) -> Self {
         Self {
             delay: Duration::ZERO,
+            lasts: None,
             ending,
             status: StatusCode::OK,
             headers: Vec::new(),
@@ -112,6 +115,13 @@ impl Action {
     #[must_use]
     pub fn then_hang(mut self) -> Self {
         self.ending = Ending::Stall;
+        self
+    }
+
+    /// Sends the head of this answer at once, and what follows it after this time: the body and the trailers, or the break.
+    #[must_use]
+    pub fn lasting(mut self, time: Duration) -> Self {
+        self.lasts = Some(time);
         self
     }
 

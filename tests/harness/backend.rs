@@ -467,10 +467,10 @@ impl Body for Never {
 }
 
 fn answer(action: Action) -> Response<ReplyBody> {
-    let body = if action.body.is_empty() {
-        Empty::new().map_err(never).boxed_unsync()
-    } else {
-        Full::new(action.body.clone()).map_err(never).boxed_unsync()
+    let body = match action.lasts {
+        Some(time) => later(action.body.clone(), time),
+        None if action.body.is_empty() => Empty::new().map_err(never).boxed_unsync(),
+        None => Full::new(action.body.clone()).map_err(never).boxed_unsync(),
     };
     let body = match action.trailers.clone() {
         Some(trailers) => body.with_trailers(async { Some(Ok(trailers)) }).boxed_unsync(),
@@ -479,13 +479,25 @@ fn answer(action: Action) -> Response<ReplyBody> {
     head_of(&action, body)
 }
 
+/// A body that comes, and ends, after this time.
+fn later(data: Bytes, time: Duration) -> ReplyBody {
+    let (mut sender, body) = Channel::<Bytes, io::Error>::new(1);
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        // Whoever has left reads nothing more.
+        let _ = sender.send_data(data).await;
+    });
+    body.boxed_unsync()
+}
+
 fn truncated(mut action: Action) -> Response<ReplyBody> {
     action.headers.push((http::header::CONTENT_LENGTH, HeaderValue::from(action.body.len())));
+    let half_sent = action.lasts.unwrap_or(HALF_SENT);
     let half = action.body.slice(..action.body.len() / 2);
     let (mut sender, body) = Channel::<Bytes, io::Error>::new(1);
     tokio::spawn(async move {
         if sender.send_data(half).await.is_ok() {
-            tokio::time::sleep(HALF_SENT).await;
+            tokio::time::sleep(half_sent).await;
             sender.abort(io::Error::other("the script truncates this body"));
         }
     });

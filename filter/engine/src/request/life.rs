@@ -219,7 +219,7 @@ impl RequestState {
             other => return (other, RequestEffect::Continue),
         };
         // What is judged when it ends asks for the time then.
-        let is_untimed = admitted.active.is_untimed && !ended;
+        let is_untimed = !ended && !admitted.is_timed();
         let now = if is_untimed { host.recently() } else { host.now() };
         let wants_retry_after = admitted.active.policy().wants_retry_after();
         let serialized = host.headers(Headers::Response);
@@ -479,6 +479,11 @@ fn is_broken_off(host: &dyn Host) -> bool {
 }
 
 impl Admitted {
+    /// Whether something follows from how long a response takes.
+    fn is_timed(&self) -> bool {
+        self.active.policy().outcome.slow_after.is_some() || matches!(self.hosts, Some(HostJudge::RequestSeat))
+    }
+
     /// A response has begun that is judged when it ends.
     fn open(&mut self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host, response: OpenResponse) {
         let (now, sent) = (response.came, self.ticket.admitted());

@@ -9,6 +9,7 @@ use holdfast_tests::{
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use crate::ends::{CLOSED, OPEN, SEATS, Service, lasting, serve};
 use crate::outlying::{Story, are_out, counts, listed, logged, ms, stage};
@@ -94,17 +95,21 @@ async fn a_host_that_breaks_off_is_ejected_and_the_log_says_why() {
         } else {
             (Action::ok(), truncated, Client::request(story.name))
         };
+        // Workers that have their first request at the same moment may have no place for the key until a moment later.
+        story.hosts.iter().for_each(|host| host.always(good.clone()));
+        drive_all(&clients, 4, 8, request.clone()).await;
+        sleep(ms(300)).await;
+        let before = counts(&story.hosts);
         story.hosts[0].always(bad);
-        story.hosts[1].always(good);
         drive_all(&clients, 4, 40, request).await;
 
         are_out(&scene, story.name, &[&story.hosts[0]]).await;
-        let counts = counts(&story.hosts);
-        assert!(counts[0] < 12, "{}: after five failures it gets nothing: {counts:?}", story.name);
-        let log = logged(&scene, story.name, 40).await;
+        let failing = counts(&story.hosts)[0] - before[0];
+        assert!(failing < 12, "{}: after five failures it gets nothing: {failing}", story.name);
+        let log = logged(&scene, story.name, 48).await;
         let ends: Vec<_> = log.iter().flat_map(attempts).map(|attempt| attempt.outcome).collect();
         let broken = ends.iter().filter(|end| *end == "failure:broken").count() as u64;
-        assert_eq!(broken, counts[0], "{}: {ends:?}", story.name);
+        assert_eq!(broken, failing, "{}: {ends:?}", story.name);
     }
 
     tolerant.hosts[0].always(Action::truncate());

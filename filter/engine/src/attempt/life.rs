@@ -3,30 +3,31 @@
 //! The phase that an attempt is in is consumed by each event, so that its end is recorded once. An attempt that waits is also known
 //! to the plugin, which wakes it.
 
+mod end;
+mod open;
+
 use core::cell::RefCell;
 use core::mem;
 use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use holdfast_policy::document::{ClientGone, Retry};
+use holdfast_policy::document::Retry;
 
-use super::connection::{Connection, upstream_address};
+use super::connection::upstream_address;
 use super::decision::{AfterResponse, BeforeRetry, RouteEnds};
 use super::plugin::{SeatPlugin, Waiter};
 use super::policy::AttemptPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
-use crate::host::{Headers, Host, is_disconnected_locally, property_number, response_flags};
+use crate::host::{Headers, Host, property_number};
 use crate::http::attempt::{AttemptRecord, End};
-use crate::http::client;
 use crate::http::header_rules::HeaderVerdict;
 use crate::http::last_byte::LastByte;
 use crate::http::markers;
-use crate::http::outcome::{self, Answer, Outcome, Verdict};
+use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::http::response::{NOT_RETRIED, OpenResponse, ResponseHead, judges_at_end};
 use crate::outlier::hosts::HostAttempt;
-use crate::outlier::table::PROBE_LEASE;
 use crate::outlier::{heartbeat, steering};
 use crate::retry::{Denial, Named, conditions};
 use crate::seats::retry_context::{self, Next, RetryContext};
@@ -351,7 +352,7 @@ fn begin(
         plugin.hedges((), |hedges| hedges.begin(seed));
     }
     if let Some((one, since)) = attempt.context.take_unsettled().filter(|(one, _)| one.verdict == Verdict::Success) {
-        settle_retried(plugin, store, &mut policy, &mut attempt.context, one, since, now);
+        open::settle_retried(plugin, store, &mut policy, &mut attempt.context, one, since, now);
     }
     let passed = plugin.passed.try_borrow().ok().and_then(|passed| passed.of(seed));
     if let Some(passed) = passed.filter(|_| !attempt.context.is_retried()) {
@@ -375,31 +376,6 @@ fn begin(
     let decision = policy.before_retry(cx, &mut attempt.context);
     drop(policy);
     Some(attempt.begin_retry(plugin, host, stream, decision, hedges, now))
-}
-
-/// Settles an attempt whose response had begun well and that the router ended for a retry of its own: its headers stand.
-fn settle_retried(
-    plugin: &AttemptPlugin,
-    store: &mut dyn Store,
-    policy: &mut AttemptPolicy,
-    context: &mut RetryContext,
-    one: AttemptRecord,
-    since: Timestamp,
-    now: Timestamp,
-) {
-    if policy.judges_hosts()
-        && let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut()
-    {
-        let (host, end, verdict, took) = (&one.host, one.end, one.verdict, one.took);
-        let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
-        let due = policy.judge_host(cx, context, HostAttempt { host, end, verdict, took, sent: since });
-        if let Some(due) = due {
-            plugin.flush_by(due, now);
-        }
-    }
-    if context.is_retried() {
-        context.ended(one);
-    }
 }
 
 impl Attempt {
@@ -700,53 +676,6 @@ impl Attempt {
         }
     }
 
-    /// Its response has begun and is judged when it ends.
-    fn stay_open(&mut self, sent: Timestamp, response: OpenResponse) {
-        self.phase = Phase::Open { sent, since: sent, response: Box::new(response) };
-    }
-
-    /// Meets the host of a response that goes on: it is known from its headers on. When the attempt is to be looked at again, if it
-    /// may be a probe that lasts, and when the headers came.
-    fn meet_host(
-        &mut self,
-        plugin: &AttemptPlugin,
-        store: &mut dyn Store,
-        host: &dyn Host,
-    ) -> Option<(Timestamp, Timestamp)> {
-        let Phase::Open { sent, response, .. } = &self.phase else { return None };
-        let (sent, came) = (*sent, response.came);
-        let shared_policy = Rc::clone(&self.policy);
-        let mut policy = shared_policy.try_borrow_mut().ok()?;
-        if !response.has_begun_well() || !policy.wants_to_meet_host(&self.context, came) {
-            return None;
-        }
-        store.refresh();
-        let mut worker = plugin.vm.hosts_worker.try_borrow_mut().ok()?;
-        let cx = &mut Cx { store, worker: &mut worker, now: came, events: &mut Vec::new() };
-        let address = self.address(host);
-        let (is_out, flush) = policy.meet_host(cx, &self.context, &address);
-        self.address = Some(address);
-        self.is_met = true;
-        if let Some(due) = flush {
-            plugin.flush_by(due, came);
-        }
-        let lease = policy.policy().stream_lease().min(PROBE_LEASE);
-        is_out.then(|| (came, sent.plus(lease)))
-    }
-
-    /// It has run for the lease: that is a success of its host, which is out.
-    fn pass_running(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, now: Timestamp) {
-        let Phase::Open { sent, response, .. } = &self.phase else { return };
-        let times = AttemptTimes { sent: *sent, since: *sent, came: response.came };
-        let shared_policy = Rc::clone(&self.policy);
-        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
-        self.judge_host_at(plugin, store, host, &mut policy, (End::Http(200), Verdict::Success), times, now);
-        self.context.probe = None;
-        if let Phase::Open { since, .. } = &mut self.phase {
-            *since = now;
-        }
-    }
-
     /// Judges the host by how an attempt ended. What the response's headers said, or that there are none, shows at the time of its
     /// end; an open response ends later.
     fn judge_host(
@@ -790,30 +719,6 @@ impl Attempt {
         }
     }
 
-    /// Judges a response that has come to its end: too late for a retry, but not for the record.
-    fn judge_open(
-        &mut self,
-        plugin: &AttemptPlugin,
-        store: &mut dyn Store,
-        host: &dyn Host,
-        answer: impl FnOnce(&OpenResponse) -> Answer,
-    ) {
-        let Phase::Open { sent, since, response } = &self.phase else { return };
-        let times = AttemptTimes { sent: *sent, since: *since, came: response.came };
-        let (answer, by_headers) = (answer(response), response.head.by_headers);
-        // What the headers said stands in the record, if there is one.
-        if response.answer.is_some() && self.context.is_retried() {
-            let shared_policy = Rc::clone(&self.policy);
-            if let Ok(mut policy) = shared_policy.try_borrow_mut() {
-                let verdict = by_headers.verdict(&policy.policy().outcome, answer);
-                self.judge_host(plugin, store, host, &mut policy, (End::of(answer), verdict), times);
-            }
-        } else {
-            self.record(plugin, store, host, (answer, by_headers), times);
-        }
-        self.phase = Phase::Over;
-    }
-
     /// Records an attempt after which this seat decides nothing. Whether there is something to read.
     fn record(
         &mut self,
@@ -852,158 +757,6 @@ impl Attempt {
     fn push(&mut self, host: &dyn Host, (end, verdict): (End, Verdict), took: Duration, ended: Timestamp) {
         let host = self.address(host);
         self.context.ended(AttemptRecord { host, end, verdict, took, ended });
-    }
-
-    /// Leaves an attempt to the request seat whose response did not come to its end: this seat cannot see whether the host broke it off
-    /// or the router's time was over.
-    fn leave_unsettled(&mut self, host: &dyn Host, hedges: bool, answer: Option<Answer>, times: AttemptTimes) {
-        if hedges {
-            self.refresh(host);
-        }
-        let address = self.address(host);
-        // Its headers may have been recorded already.
-        self.context.attempts.retain(|one| one.host != address || one.ended != times.came);
-        let is_retried = self.context.is_retried();
-        // Should the router have ended it for a retry, what its headers say stands.
-        let so_far = answer.and_then(End::of).map_or((End::Broken, Verdict::Ignored), |end| (end, Verdict::Success));
-        self.push(host, so_far, self.took(times.sent, times.came), times.came);
-        self.context.unsettled = Some(times.since);
-        if !is_retried {
-            self.context.next = Next::Open;
-        }
-        self.write(host);
-    }
-
-    /// Records what ended without a response.
-    fn end(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
-        let (seed, was_sent) = (self.seed(), self.is_sent);
-        let hedges = self.policy.try_borrow().is_ok_and(|policy| policy.hedges(&self.context));
-        let is_answered = hedges && plugin.hedges(false, |hedges| hedges.end(seed, was_sent));
-        match mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Over | Phase::Stopped => {}
-            Phase::Waiting { due, taken } => self.end_waiting(plugin, store, host, hedges, (due, taken)),
-            Phase::Open { sent, since, response } => {
-                let times = AttemptTimes { sent, since, came: response.came };
-                if outcome::client_left(response_flags(host)) {
-                    self.phase = Phase::Open { sent, since, response };
-                    self.judge_open(plugin, store, host, OpenResponse::left);
-                } else {
-                    self.leave_unsettled(host, hedges, response.answer, times);
-                }
-            }
-            Phase::Sent(sent) => {
-                if is_answered {
-                    self.return_probe(plugin, store, host, sent);
-                } else if outcome::client_left(response_flags(host)) {
-                    self.end_left(plugin, store, host, sent);
-                } else {
-                    self.end_sent(plugin, store, host, hedges, sent);
-                }
-            }
-        }
-    }
-
-    /// It ended while it waited.
-    fn end_waiting(
-        &mut self,
-        plugin: &AttemptPlugin,
-        store: &mut dyn Store,
-        host: &dyn Host,
-        hedges: bool,
-        (due, taken): (Timestamp, Timestamp),
-    ) {
-        let now = host.now();
-        if hedges {
-            self.refresh(host);
-        }
-        let shared_policy = Rc::clone(&self.policy);
-        let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
-        let (began, connection) = (self.began, Connection::read(host));
-        if outcome::client_left(response_flags(host)) {
-            store.refresh();
-            policy.abandon(store, &mut self.context, taken, now);
-        } else if connection.is_there() {
-            // Its host has closed the connection, or the route's time is over.
-            AttemptPolicy::begin_again(&mut self.context, due, taken);
-        } else {
-            if connection.says_something(now.since(began)) {
-                let end = End::ConnectFailure;
-                let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
-                let times = AttemptTimes { sent: began, since: began, came: now };
-                self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
-            }
-            policy.after_no_connection(&mut self.context, upstream_address(host), now);
-        }
-        self.write(host);
-    }
-
-    /// It was sent, and its client left before it had a response.
-    fn end_left(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, sent: Timestamp) {
-        let shared_policy = Rc::clone(&self.policy);
-        let document = shared_policy.try_borrow().map(|policy| Arc::clone(policy.policy()));
-        let Ok(rules) = document.as_ref().map(|document| &document.outcome) else { return };
-        let now = host.now();
-        let waited = self.took(sent, now);
-        let says_something = rules.client_gone == ClientGone::Auto
-            // A client that had not sent all has kept the host waiting.
-            && self.last_byte != LastByte::Awaited
-            && !is_disconnected_locally(host)
-            && Connection::read(host).says_something(now.since(sent));
-        if says_something {
-            // The request seat may have written when its client gives up.
-            self.refresh(host);
-            let (began, deadline) = (self.context.admitted, self.context.client_deadline);
-            let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
-            if deadline.is_some_and(|deadline| client::gave_up(began, deadline, now)) {
-                let (end, verdict) = (End::TimedOut, outcome::verdict(rules, Answer::TimedOut));
-                let times = AttemptTimes { sent, since: sent, came: now };
-                return self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
-            }
-            if rules.slow_after.is_some_and(|limit| waited >= limit)
-                && let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut()
-            {
-                store.refresh();
-                let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
-                if let Some(due) = policy.abandon_host(cx, &self.context, &self.address(host), sent, waited) {
-                    plugin.flush_by(due, now);
-                }
-            }
-        }
-        self.return_probe(plugin, store, host, sent);
-    }
-
-    /// It was sent and ended without a response.
-    fn end_sent(
-        &mut self,
-        plugin: &AttemptPlugin,
-        store: &mut dyn Store,
-        host: &dyn Host,
-        hedges: bool,
-        sent: Timestamp,
-    ) {
-        if hedges {
-            self.refresh(host);
-        }
-        let now = host.now();
-        let (address, connection) = (self.address(host), Connection::read(host));
-        let is_connected = connection.is_there();
-        let tells_of_host = connection.says_something(now.since(sent));
-        if !tells_of_host {
-            self.return_probe(plugin, store, host, sent);
-        }
-        // The router's time-out of an attempt counts from there.
-        let counts_from = self.last_byte.counts_from(sent, now);
-        let shared_policy = Rc::clone(&self.policy);
-        if let Ok(mut policy) = shared_policy.try_borrow_mut() {
-            if tells_of_host {
-                let (end, _) = policy.end_without_response(&self.context, is_connected, counts_from, now);
-                let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
-                let times = AttemptTimes { sent, since: sent, came: now };
-                self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
-            }
-            policy.after_no_response(&mut self.context, address, is_connected, counts_from, now);
-        }
-        self.write(host);
     }
 }
 

@@ -1,7 +1,8 @@
 //! The life of a request, from its headers to its end, as an enum that each event consumes: what is reported or replied once cannot be
 //! reported or replied again.
 
-use core::cell::Cell;
+mod open;
+
 use core::time::Duration;
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -17,14 +18,14 @@ use super::hosts::Sending;
 use super::plugin::RequestPlugin;
 use super::policy::RequestPolicy;
 use super::retries::{Accounted, Asked, AttemptsMade, Plan};
-use super::running::{MetHost, RunningProbe};
+use super::running::RunningProbe;
 use super::ticket::{Decision, InFlightHold, Ticket};
 use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::fallback::{self, Disposition, GrpcStatus, LocalReply, Placed, Replacement};
 use crate::host::{Headers, Host, is_disconnected_locally, property_number, response_flags};
-use crate::http::attempt::{AttemptRecord, End};
+use crate::http::attempt::End;
 use crate::http::client::{self, Client, ClientWaits};
 use crate::http::grpc::GrpcDialect;
 use crate::http::header_rules::HeaderVerdict;
@@ -319,7 +320,7 @@ impl RequestState {
             RequestState::Admitted(admitted) => {
                 let answer = match &admitted.response {
                     Some(response) if outcome::client_left(response_flags(host)) => response.left(),
-                    Some(response) => response.cut(is_broken_off(host)),
+                    Some(response) => response.cut(open::is_broken_off(host)),
                     None => admitted.unanswered(host, host.now()),
                 };
                 settle_late(plugin, store, host, *admitted, answer, Place::Cut)
@@ -472,59 +473,10 @@ fn send(
     }
 }
 
-/// Whether a response whose end did not come by was broken off by the host. A tunnel ends so in order.
-fn is_broken_off(host: &dyn Host) -> bool {
-    outcome::is_broken_off(response_flags(host))
-        && host.property("request\0method").is_none_or(|method| method != b"CONNECT")
-}
-
 impl Admitted {
     /// Whether something follows from how long a response takes.
     fn is_timed(&self) -> bool {
         self.active.policy().outcome.slow_after.is_some() || matches!(self.hosts, Some(HostJudge::RequestSeat))
-    }
-
-    /// A response has begun that is judged when it ends.
-    fn open(&mut self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host, response: OpenResponse) {
-        let (now, sent) = (response.came, self.ticket.admitted());
-        if response.has_begun_well() {
-            // Where an attempt seat says that it was there it has met the host.
-            let meets = matches!(self.hosts, Some(HostJudge::RequestSeat)) && !response.head.points_to_record();
-            let met = if meets { self.meet_host(plugin, store, host, now) } else { None };
-            let is_out = met.as_ref().is_some_and(|(_, is_out)| *is_out);
-            self.met = met.map(|(address, _)| address);
-            if self.ticket.is_probe() || is_out {
-                let address = self.met.clone().filter(|_| is_out);
-                let host = address.map(|address| MetHost { address, sent, took: now.since(sent) });
-                let probe = Rc::new(RunningProbe {
-                    active: Rc::clone(&self.active),
-                    key: self.ticket.key(),
-                    cluster: self.cluster,
-                    permit: Cell::new(self.ticket.permit),
-                    host,
-                    host_since: Cell::new(None),
-                });
-                plugin.watch(&probe, sent, now);
-                self.running = Some(probe);
-            }
-        }
-        self.response = Some(response);
-    }
-
-    /// Meets the host of a response that goes on. Its address, and whether it is out.
-    fn meet_host(
-        &self,
-        plugin: &RequestPlugin,
-        store: &mut dyn Store,
-        host: &dyn Host,
-        now: Timestamp,
-    ) -> Option<(Vec<u8>, bool)> {
-        let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
-        let mut policy = self.active.state.try_borrow_mut().ok()?;
-        store.refresh();
-        let mut none = Vec::new();
-        let cx = &mut Cx::new(store, &mut worker, now, &mut none);
-        policy.meet_host(cx, self.ticket.key(), self.cluster, || host_address(host))
     }
 
     /// What it stands for that the request has ended without an answer.
@@ -610,7 +562,7 @@ fn settle(
     }
     let unsettled = context.as_mut().and_then(RetryContext::take_unsettled);
     if let Some((context, unsettled)) = context.as_mut().zip(unsettled) {
-        settle_attempt(&mut policy, cx, (key, cluster), context, unsettled, (answer, outcome.verdict));
+        open::settle_attempt(&mut policy, cx, (key, cluster), context, unsettled, (answer, outcome.verdict));
     }
     if let Some(judge) = hosts {
         let is_judged = matches!(judge, HostJudge::AttemptSeat) && !is_unseen
@@ -696,30 +648,6 @@ fn eligibility(policy: &Policy, facts: &Facts<'_>) -> Option<(Eligibility, Clien
     let method = facts.get(Field::Method).unwrap_or_default();
     let is_keyed = || facts.get(Field::Header(&retry.idempotency_header)).is_some();
     Some((eligibility::of(retry, &method, is_keyed, client.is_retry), client.waits))
-}
-
-/// Settles an attempt whose response did not come to its end, which the attempt seat has left open: only here it shows why.
-fn settle_attempt(
-    policy: &mut RequestPolicy,
-    cx: &mut Cx<'_>,
-    (key, cluster): (Key, ClusterHash),
-    context: &mut RetryContext,
-    (mut one, since): (AttemptRecord, Timestamp),
-    (answer, verdict): (Answer, Verdict),
-) {
-    let probe = context.probe.filter(|_| !context.is_retried());
-    let judged = match End::of(answer) {
-        Some(end) => Some((end, verdict)),
-        // A stream that has begun well and was cut short is a success to a probe.
-        None => probe.map(|_| (End::Grpc(0), Verdict::Success)),
-    };
-    let Some((end, verdict)) = judged else { return };
-    let attempt = HostAttempt { host: &one.host, end, verdict, took: one.took, sent: since };
-    policy.judge_host(cx, key, cluster, attempt, probe);
-    if context.is_retried() || verdict != Verdict::Success {
-        (one.end, one.verdict) = (end, verdict);
-        context.ended(one);
-    }
 }
 
 /// Judges the host of a request's last attempt, where no attempt seat does.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use holdfast_engine::breaker::StateName;
-use holdfast_host_tests::{Fault, Host, Local, Request, Response, Seat, Streaming};
+use holdfast_host_tests::{Fault, Host, Local, Request, Response, Route, Seat, Streaming};
 
 use crate::outlier_support::{BAD, FIVE, World, ejecting, ejecting_and};
 use crate::support::{BREAKER, HOUR, count, fail, millis, passing, policy, seconds, succeed, trip};
@@ -219,10 +219,12 @@ fn a_host_is_known_by_streams_that_only_run() {
 #[test]
 fn a_host_comes_back_by_a_stream_and_may_fail_by_it_later() {
     let features = r#""breaker":{"min_requests":1000,"half_open":{"lease":"2s"}}"#;
-    let outlier = r#""consecutive_failures":5,"base_ejection_time":"30s","ejection_jitter":0"#;
-    let world = World::start(&ejecting_and(outlier, features), 1, &FIVE);
+    let outlier = r#""consecutive_failures":1,"base_ejection_time":"30s","ejection_jitter":0"#;
+    let lasting = Route::new().timeout(Duration::ZERO);
+    let world =
+        World::with(&ejecting_and(outlier, features), 1, &FIVE, |builder| builder.attempt_seat().route(lasting));
     world.hosts.serves(BAD, Response::status(503));
-    world.traffic(100, millis(10));
+    world.traffic(20, millis(10));
     assert_eq!(world.out(), [BAD.to_owned()]);
     world.host.advance(seconds(30));
     FIVE.iter().for_each(|host| world.hosts.hangs(host));
@@ -235,8 +237,49 @@ fn a_host_comes_back_by_a_stream_and_may_fail_by_it_later() {
     assert_eq!(world.out(), [BAD.to_owned()], "not yet");
     world.host.advance(millis(200));
     assert_eq!(world.out(), Vec::<String>::new(), "it has run for the lease");
+    world.host.advance(HOUR);
     assert_eq!(world.count("readmitted"), 1);
+    probe.attempt().resets();
+    world.get();
+    assert_eq!(world.out(), [BAD.to_owned()], "an hour later it breaks off, which counts now");
     world.host.assert_no_trap();
+}
+
+#[test]
+fn an_attempt_that_the_route_retries_is_judged_by_its_headers_and_no_other_one_is_judged_for_it() {
+    const CONFLICT: &str = FIVE[1];
+    let document = ejecting(r#""consecutive_failures":5,"ejection_jitter":0"#);
+    let route = Route::new().retry_on("retriable-4xx");
+    let world = World::with(&document, 1, &[BAD, CONFLICT], |builder| builder.attempt_seat().route(route));
+    world.traffic(20, millis(100));
+    world.hosts.serves(CONFLICT, Response::status(409));
+    world.hosts.serves(BAD, Response::status(503));
+    let before = world.hosts.at(BAD);
+    world.traffic_until(40, |world| !world.out().is_empty());
+    assert_eq!(world.out(), [BAD.to_owned()]);
+    assert_eq!(world.hosts.at(BAD) - before, 5, "each of its failures counts once");
+    world.host.assert_no_trap();
+}
+
+#[test]
+fn a_proxy_gives_up_so_long_after_its_last_byte() {
+    let waits = |after: Duration| {
+        let outlier = r#""consecutive_failures":1,"ejection_jitter":0"#;
+        let world = World::start(&ejecting_and(outlier, r#""retry":{}"#), 1, &FIVE);
+        world.traffic(20, millis(100));
+        FIVE.iter().for_each(|host| world.hosts.hangs(host));
+        let request = Request::new("POST", "/").header("x-envoy-expected-rq-timeout-ms", "1000").unfinished();
+        let uploading = world.send(request);
+        world.host.advance(seconds(3));
+        uploading.ends_upload();
+        world.host.advance(after);
+        uploading.client_leaves();
+        world.get();
+        world.host.assert_no_trap();
+        world.out().len()
+    };
+    assert_eq!(waits(millis(500)), 0, "it could have waited longer");
+    assert_eq!(waits(millis(1000)), 1, "its time is over");
 }
 
 #[test]

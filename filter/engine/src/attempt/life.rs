@@ -340,6 +340,9 @@ fn begin(
     let mut policy = shared_policy.try_borrow_mut().ok()?;
     store.refresh();
     policy.announce(store, &attempt.context, now);
+    if let Some((one, since)) = attempt.context.take_unsettled().filter(|(one, _)| one.verdict == Verdict::Success) {
+        open::settle_retried(plugin, store, &mut policy, &mut attempt.context, one, since, now);
+    }
     if !attempt.context.governs_retries {
         return Some(attempt.send_first(now));
     }
@@ -350,9 +353,6 @@ fn begin(
     if hedges {
         attempt.address = host.property("upstream\0address");
         plugin.hedges((), |hedges| hedges.begin(seed));
-    }
-    if let Some((one, since)) = attempt.context.take_unsettled().filter(|(one, _)| one.verdict == Verdict::Success) {
-        open::settle_retried(plugin, store, &mut policy, &mut attempt.context, one, since, now);
     }
     let passed = plugin.passed.try_borrow().ok().and_then(|passed| passed.of(seed));
     if let Some(passed) = passed.filter(|_| !attempt.context.is_retried()) {

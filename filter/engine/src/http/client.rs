@@ -54,24 +54,12 @@ pub struct ClientWaits {
 }
 
 impl ClientWaits {
-    /// When the client of a request that began at `began` gives up. What it still sends then is left out: a client that sends
-    /// slowly may wait longer.
-    pub fn deadline(&self, began: Timestamp) -> Option<Timestamp> {
-        let waits = [self.from_begin, self.from_end].into_iter().flatten().min();
-        waits.map(|waits| began.plus(waits))
-    }
-
-    /// When the client gives up of a request that began and whose last byte came at these times.
-    pub fn deadline_of_whole(&self, began: Timestamp, last_byte: Timestamp) -> Option<Timestamp> {
+    /// When the client of a request that began at `began` gives up, as far as that is certain: what counts from the request's last
+    /// byte is left out as long as that is to come.
+    pub fn deadline(&self, began: Timestamp, last_byte: Option<Timestamp>) -> Option<Timestamp> {
         let from_begin = self.from_begin.map(|waits| began.plus(waits));
-        let from_end = self.from_end.map(|waits| last_byte.plus(waits));
+        let from_end = self.from_end.zip(last_byte).map(|(waits, last_byte)| last_byte.plus(waits));
         [from_begin, from_end].into_iter().flatten().min()
-    }
-
-    /// The earliest time at which the client may give up as far as that is certain, of a request that began at `began`. `ended`
-    /// says that it was whole by then.
-    pub fn certain_deadline(&self, began: Timestamp, ended: bool) -> Option<Timestamp> {
-        ClientWaits { from_end: self.from_end.filter(|_| ended), ..*self }.deadline(began)
     }
 }
 
@@ -186,24 +174,20 @@ mod tests {
     fn the_earlier_of_two_times_is_the_clients_deadline() {
         let began = Timestamp::from_secs(100);
         let both = waits(&[("grpc-timeout", "2S"), GRPC, ("x-envoy-expected-rq-timeout-ms", "1500")]);
-        assert_eq!(both.deadline(began), Some(Timestamp::from_millis(101_500)));
+        assert_eq!(both.deadline(began, Some(began)), Some(Timestamp::from_millis(101_500)));
         let grpc_first = waits(&[("grpc-timeout", "1S"), GRPC, ("x-envoy-expected-rq-timeout-ms", "1500")]);
-        assert_eq!(grpc_first.deadline(began), Some(Timestamp::from_secs(101)));
-        assert_eq!(waits(&[GRPC]).deadline(began), None);
+        assert_eq!(grpc_first.deadline(began, Some(began)), Some(Timestamp::from_secs(101)));
+        assert_eq!(waits(&[GRPC]).deadline(began, Some(began)), None);
     }
 
     #[test]
     fn a_proxys_time_begins_when_the_request_is_whole() {
         let began = Timestamp::from_secs(100);
         let proxy = waits(&[("x-envoy-expected-rq-timeout-ms", "1500")]);
-        assert_eq!(proxy.certain_deadline(began, true), Some(Timestamp::from_millis(101_500)));
-        assert_eq!(proxy.certain_deadline(began, false), None, "the body is still to come");
+        assert_eq!(proxy.deadline(began, Some(began)), Some(Timestamp::from_millis(101_500)));
+        assert_eq!(proxy.deadline(began, None), None, "the body is still to come");
         let grpc = waits(&[("grpc-timeout", "2S"), GRPC]);
-        assert_eq!(
-            grpc.certain_deadline(began, false),
-            Some(Timestamp::from_secs(102)),
-            "a call's time begins with it"
-        );
+        assert_eq!(grpc.deadline(began, None), Some(Timestamp::from_secs(102)), "a call's time begins with it");
     }
 
     #[test]

@@ -446,7 +446,7 @@ fn send(
         (context, steering) = (sent.context, sent.steering);
     }
     if let Some(context) = &mut context {
-        context.client_deadline = client_waits.deadline(context.admitted);
+        context.client_deadline = client_waits.deadline(context.admitted, ended.then_some(context.admitted));
     }
     let seat = context.as_ref().is_some_and(|context| context.seat);
     let has_context = context.is_some_and(|context| retry_context::write(host, &context).is_ok());
@@ -492,7 +492,7 @@ impl Admitted {
         // The headers can be read again now; of those that tell of the client the router leaves this one as it was.
         waits.from_begin =
             waits.from_begin.or_else(|| Client::read_grpc_timeout(|name| host.header(Headers::Request, name)));
-        match waits.deadline_of_whole(began, self.last_byte.counts_from(began, now)) {
+        match waits.deadline(began, Some(self.last_byte.counts_from(began, now))) {
             Some(deadline) if client::gave_up(began, deadline, now) => Answer::TimedOut,
             _ => Answer::ClientLeft,
         }
@@ -550,8 +550,9 @@ fn settle(
     let mut context = if is_worth_reading { retry_context::read(host) } else { None };
     cx.events.extend(context.as_ref().map(|context| Event::Add(Metric::Contention, context.contended.into())));
     let gave_up = timing.place == Place::Cut && answer == Answer::TimedOut;
-    if let Some(context) = context.as_mut().filter(|context| gave_up && context.client_deadline.is_none()) {
-        // The attempt seat, which is called after this one when a client leaves, cannot read the headers.
+    if let Some(context) = context.as_mut().filter(|_| gave_up) {
+        // The attempt seat, which is called after this one when a client leaves, can neither read the headers nor know when a
+        // proxy's time began.
         context.client_deadline = Some(timing.at);
         let _ = retry_context::write(host, context);
     }

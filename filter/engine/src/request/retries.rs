@@ -156,7 +156,7 @@ impl RequestPolicy {
         let context = is_retried.then(|| RetryContext {
             governs_retries: true,
             // What comes after its client has given up is of use to nobody.
-            deadline: [times_out, client_waits.certain_deadline(now, ended)].into_iter().flatten().min(),
+            deadline: [times_out, client_waits.deadline(now, ended.then_some(now))].into_iter().flatten().min(),
             attempt_lasts,
             eligibility,
             ..RetryContext::new(self.fingerprint, &self.policy.name, ticket.key.occupant, group, seat, seed, now)

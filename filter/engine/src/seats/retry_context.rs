@@ -54,7 +54,7 @@ pub struct RetryContext {
     pub admitted: Timestamp,
     /// When no retry of it can be of use any more: the policy's time-out is over, or its client has given up.
     pub deadline: Option<Timestamp>,
-    /// When its client gives up, if its headers say so and were read. See [`ClientWaits::deadline`].
+    /// When its client gives up, as far as that is certain and its headers were read. See [`ClientWaits::deadline`].
     ///
     /// [`ClientWaits::deadline`]: crate::http::client::ClientWaits::deadline
     pub client_deadline: Option<Timestamp>,

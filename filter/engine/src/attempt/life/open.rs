@@ -36,6 +36,8 @@ pub(super) fn settle_retried(
             plugin.flush_by(due, now);
         }
     }
+    // It is judged, and no other attempt is to be taken for it.
+    context.probe = None;
     if context.is_retried() {
         context.ended(one);
     }

@@ -25,7 +25,7 @@ use crate::http::attempt::{AttemptRecord, End};
 use crate::http::header_rules::HeaderVerdict;
 use crate::http::last_byte::LastByte;
 use crate::http::markers;
-use crate::http::outcome::{Answer, Outcome, Verdict};
+use crate::http::outcome::{Answer, Verdict};
 use crate::http::response::{NOT_RETRIED, OpenResponse, ResponseHead, judges_at_end};
 use crate::outlier::hosts::HostAttempt;
 use crate::outlier::{heartbeat, steering};
@@ -542,9 +542,15 @@ impl Attempt {
         let wants_retry_after = retry.is_some_and(|retry| retry.retry_after.honor);
         let head = ResponseHead::read(&host.headers(Headers::Response), now, wants_retry_after, &document.outcome);
         remove_foreign(host, &head);
+        let answer = head.answer(ended);
+        let stays_open = !ended && answer.is_none_or(|answer| judges_at_end(&document.outcome, &head, answer));
         let Some(retry) = retry else {
+            self.show_judged(host, &policy);
             drop(policy);
-            self.judge_only(plugin, store, host, head, ended, (sent, now));
+            match answer.filter(|_| !stays_open) {
+                Some(answer) => self.judge_only(plugin, store, host, (answer, head.by_headers), (sent, now)),
+                None => self.stay_open(sent, OpenResponse { head, came: now, answer }),
+            }
             return;
         };
         let seed = self.seed();
@@ -555,7 +561,7 @@ impl Attempt {
         let is_hedge_held = matches!(self.context.next, Next::Denied(_));
         let has_others = hedges && plugin.hedges(0, |hedges| hedges.sent(seed)) > 1;
         let has_hedge = hedges && is_hedge_held || has_others;
-        let Some(answer) = head.answer(ended) else {
+        let Some(answer) = answer else {
             plugin.hedges((), |hedges| hedges.answer(seed));
             if self.context.is_retried() {
                 mark(host, markers::ATTEMPTS_HEADER, "1");
@@ -565,16 +571,16 @@ impl Attempt {
             self.stay_open(sent, OpenResponse { head, came: now, answer: None });
             return;
         };
-        let took = self.took(sent, now);
-        let outcome = head.by_headers.applied_to(Outcome::judge(&document.outcome, answer, took, None));
-        if !ended && judges_at_end(&document.outcome, &head, answer) && !is_named(retry, &head) {
+        let verdict = head.by_headers.verdict(&document.outcome, answer);
+        let is_named = is_named(retry, &head);
+        if stays_open && !is_named {
             self.stay_open(sent, OpenResponse { head: head.clone(), came: now, answer: Some(answer) });
         } else {
             self.phase = Phase::Over;
             let times = AttemptTimes { sent, since: sent, came: now };
-            self.judge_host(plugin, store, host, &mut policy, (End::of(answer), outcome.verdict), times);
+            self.judge_host(plugin, store, host, &mut policy, (End::of(answer), verdict), times);
         }
-        if !self.context.is_retried() && outcome.verdict == Verdict::Success && !is_named(retry, &head) {
+        if !self.context.is_retried() && verdict == Verdict::Success && !is_named {
             let is_marked = policy.forbids(&self.context, &head, || route_name(host));
             if is_marked {
                 mark(host, markers::FORBID_HEADER, markers::FORBID_VALUE);
@@ -591,7 +597,8 @@ impl Attempt {
             return;
         }
         let Some(end) = End::of(answer) else { return };
-        let one = AttemptRecord { host: self.address(host), end, verdict: outcome.verdict, took, ended: now };
+        let (host_address, took) = (self.address(host), self.took(sent, now));
+        let one = AttemptRecord { host: host_address, end, verdict, took, ended: now };
         let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
         let after = if has_hedge {
             policy.after_hedged_response(&mut self.context, one, &head, has_others)
@@ -624,30 +631,17 @@ impl Attempt {
         }
     }
 
-    /// Judges a response to a request whose retries are the route's.
+    /// Judges a response by its headers, of a request whose retries are the route's.
     fn judge_only(
         &mut self,
         plugin: &AttemptPlugin,
         store: &mut dyn Store,
         host: &dyn Host,
-        head: ResponseHead,
-        ended: bool,
+        answer: (Answer, HeaderVerdict),
         (sent, now): (Timestamp, Timestamp),
     ) {
-        let shared_policy = Rc::clone(&self.policy);
-        if let Ok(policy) = shared_policy.try_borrow() {
-            self.show_judged(host, &policy);
-        }
-        let answer = head.answer(ended);
-        let document = shared_policy.try_borrow().map(|policy| Arc::clone(policy.policy()));
-        let stays_open =
-            |answer| !ended && document.is_ok_and(|document| judges_at_end(&document.outcome, &head, answer));
-        let Some(answer) = answer.filter(|answer| !stays_open(*answer)) else {
-            self.stay_open(sent, OpenResponse { head, came: now, answer });
-            return;
-        };
         self.phase = Phase::Over;
-        if self.record(plugin, store, host, (answer, head.by_headers), AttemptTimes { sent, since: sent, came: now }) {
+        if self.record(plugin, store, host, answer, AttemptTimes { sent, since: sent, came: now }) {
             mark(host, markers::ATTEMPTS_HEADER, "1");
         }
     }
@@ -709,7 +703,6 @@ impl Attempt {
         now: Timestamp,
     ) {
         let AttemptTimes { sent, since, came } = times;
-        store.refresh();
         let address = self.address(host);
         let one = HostAttempt { host: &address, end, verdict, took: self.took(sent, came), sent: since };
         let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut() else { return };
@@ -732,18 +725,13 @@ impl Attempt {
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return false };
         let verdict = by_headers.verdict(&policy.policy().outcome, answer);
-        let is_probe = self.context.probe.is_some();
-        let judged = match (End::of(answer), answer) {
-            // A stream that has begun well and was cut short is a success to a probe.
-            (None, Answer::CutShort) if is_probe => (Some(End::Grpc(0)), Verdict::Success),
-            (end, _) => (end, verdict),
-        };
-        self.judge_host(plugin, store, host, &mut policy, judged, times);
+        let end = End::of(answer);
+        self.judge_host(plugin, store, host, &mut policy, (end, verdict), times);
         drop(policy);
-        if judged.0.is_none() {
+        let Some(end) = end else {
             self.return_probe(plugin, store, host, times.sent);
-        }
-        let Some(end) = End::of(answer) else { return false };
+            return false;
+        };
         let is_worth_it = self.context.is_retried() || verdict != Verdict::Success;
         if is_worth_it {
             self.push(host, (end, verdict), took, times.came);

@@ -153,7 +153,7 @@ pub struct OpenResponse {
 impl OpenResponse {
     /// What it is when it has ended in order, without trailers.
     pub fn complete(&self) -> Answer {
-        self.answer.unwrap_or_else(|| trailers_answer(None))
+        self.with_trailers(|| None)
     }
 
     /// What it is when its trailers come. `grpc_status` gives their status.

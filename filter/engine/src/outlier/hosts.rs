@@ -301,7 +301,7 @@ impl Hosts {
 
     /// Whether the host of a response whose headers have come is to be met: there are hosts to get to know, one is out, or it is
     /// the turn of one of many. Costs nothing.
-    pub fn wants_to_meet(&mut self, now: Timestamp) -> bool {
+    pub fn wants_to_meet(&self, now: Timestamp) -> bool {
         self.to_sample > 0
             || self.view.as_ref().is_none_or(|view| view.is_unsettled)
             || self.unsampled.saturating_add(1) >= self.gap

@@ -227,18 +227,14 @@ impl RequestState {
         let head = ResponseHead::read(&serialized, now, wants_retry_after, &admitted.active.policy().outcome);
         strip(host, &head);
         let known = answer_of(host, &head, ended);
-        let open = match known {
-            None => Some(None),
-            Some((answer, _, true)) if !ended && judges_at_end(&admitted.active.policy().outcome, &head, answer) => {
-                Some(Some(answer))
-            }
-            Some(_) => None,
-        };
-        if let Some(answer) = open {
+        let rules = &admitted.active.policy().outcome;
+        let stays_open = |answer, is_hosts| is_hosts && !ended && judges_at_end(rules, &head, answer);
+        let judged = known.filter(|(answer, _, is_hosts)| !stays_open(*answer, *is_hosts));
+        let Some((answer, by_headers, is_hosts)) = judged else {
+            let answer = known.map(|(answer, ..)| answer);
             admitted.open(plugin, store, host, OpenResponse { head, came: now, answer });
             return (RequestState::Admitted(admitted), RequestEffect::Continue);
-        }
-        let Some((answer, by_headers, is_hosts)) = known else { return Self::passed() };
+        };
         let now = if is_untimed { host.now() } else { now };
         let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
         let timing = ResponseTiming { began: now, at: now, retry_after, by_headers, place: Place::Headers, is_pointed };
@@ -318,10 +314,11 @@ impl RequestState {
         // Still admitted at the end: the client left, or the response did not come to its end.
         let state = match self {
             RequestState::Admitted(admitted) => {
+                let flags = response_flags(host);
                 let answer = match &admitted.response {
-                    Some(response) if outcome::client_left(response_flags(host)) => response.left(),
-                    Some(response) => response.cut(open::is_broken_off(host)),
-                    None => admitted.unanswered(host, host.now()),
+                    Some(response) if outcome::client_left(flags) => response.left(),
+                    Some(response) => response.cut(open::is_broken_off(host, flags)),
+                    None => admitted.unanswered(host, flags),
                 };
                 settle_late(plugin, store, host, *admitted, answer, Place::Cut)
             }
@@ -480,13 +477,14 @@ impl Admitted {
     }
 
     /// What it stands for that the request has ended without an answer.
-    fn unanswered(&self, host: &dyn Host, now: Timestamp) -> Answer {
+    fn unanswered(&self, host: &dyn Host, flags: u64) -> Answer {
         let is_judged = self.active.policy().outcome.client_gone == ClientGone::Auto
             // A client that had not sent all has kept the host waiting.
             && self.last_byte != LastByte::Awaited;
-        if !is_judged || !outcome::client_left(response_flags(host)) || is_disconnected_locally(host) {
+        if !is_judged || !outcome::client_left(flags) || is_disconnected_locally(host) {
             return Answer::NotTheHost;
         }
+        let now = host.now();
         self.active.note_client_left(now);
         let (began, mut waits) = (self.ticket.admitted(), self.client_waits);
         // The headers can be read again now; of those that tell of the client the router leaves this one as it was.

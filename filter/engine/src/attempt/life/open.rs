@@ -90,6 +90,7 @@ impl Attempt {
         let times = AttemptTimes { sent: *sent, since: *sent, came: response.came };
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
+        store.refresh();
         self.judge_host_at(plugin, store, host, &mut policy, (End::Http(200), Verdict::Success), times, now);
         self.context.probe = None;
         if let Phase::Open { since, .. } = &mut self.phase {

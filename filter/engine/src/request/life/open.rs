@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::{Admitted, HostJudge, host_address};
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
-use crate::host::{Host, response_flags};
+use crate::host::Host;
 use crate::http::attempt::{AttemptRecord, End};
 use crate::http::outcome::{self, Answer, Verdict};
 use crate::http::response::OpenResponse;
@@ -20,10 +20,9 @@ use crate::store::Store;
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
 
-/// Whether a response whose end did not come by was broken off by the host. A tunnel ends so in order.
-pub(super) fn is_broken_off(host: &dyn Host) -> bool {
-    outcome::is_broken_off(response_flags(host))
-        && host.property("request\0method").is_none_or(|method| method != b"CONNECT")
+/// Whether a response whose end did not come by was broken off by the host, from Envoy's response flags. A tunnel ends so in order.
+pub(super) fn is_broken_off(host: &dyn Host, flags: u64) -> bool {
+    outcome::is_broken_off(flags) && host.property("request\0method").is_none_or(|method| method != b"CONNECT")
 }
 
 impl Admitted {

@@ -109,10 +109,10 @@ impl Scene {
         let now = Timestamp::from_secs(1_700_000_000);
         let host = Rc::new(BenchHost::new(now));
         let root: Rc<dyn RootHost> = Rc::clone(&host) as Rc<dyn RootHost>;
-        let mut store = MemoryStore::default();
+        let store = MemoryStore::default();
         let worker = |seed: usize| {
             let configuration = Configuration::read(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
-            RequestPlugin::new(&root, Rc::new(RequestVm::new(seed as u64)), &mut store, configuration)
+            RequestPlugin::new(&root, Rc::new(RequestVm::new(seed as u64)), configuration)
         };
         let workers = (1..=case.workers).map(worker).collect();
         let numbers = 0..case.keys.max(case.policies);

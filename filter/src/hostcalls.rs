@@ -6,9 +6,12 @@
 
 #![allow(unsafe_code)] // The host's ABI is raw pointers; see above.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ptr::{null, null_mut};
 use std::time::{Duration, UNIX_EPOCH};
 
+use holdfast_engine::base::fingerprint;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
 
@@ -226,9 +229,21 @@ pub fn reply(
     })
 }
 
-/// Defines a metric and gives its id. To be done once for each name.
+thread_local! {
+    /// The ids of metrics, by their names' hashes.
+    static METRICS: RefCell<HashMap<u64, u32>> = RefCell::default();
+}
+
+/// Defines a metric and gives its id. The host gives another id each time and keeps all of them for as long as the VM lives (Envoy,
+/// `Context::defineMetric`), so each name is defined once.
 pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, Status> {
-    hostcalls::define_metric(kind, name)
+    let hash = fingerprint::of_text(name.as_bytes());
+    if let Some(known) = METRICS.with_borrow(|ids| ids.get(&hash).copied()) {
+        return Ok(known);
+    }
+    let id = hostcalls::define_metric(kind, name)?;
+    METRICS.with_borrow_mut(|ids| ids.insert(hash, id));
+    Ok(id)
 }
 
 /// A metric's value.

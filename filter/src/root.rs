@@ -52,7 +52,7 @@ impl Root {
                 let (vm, host): (_, Rc<dyn RootHost>) = (Vm::current(), Rc::new(WasmHost));
                 // Each use has a copy, like a callback's: what that has seen of the signal is of that moment.
                 let shared = SharedData::open();
-                let plugin = RequestPlugin::new(&host, vm.request, &mut shared.clone(), configuration);
+                let plugin = RequestPlugin::new(&host, vm.request, configuration);
                 plugin.reseed(&mut shared.clone());
                 Ok(Plugin::Request(Rc::new(plugin), shared))
             }
@@ -82,7 +82,9 @@ impl Context for Root {
     fn on_done(&mut self) -> bool {
         // Envoy's timer of a root context would go on for as long as the VM lives (Envoy, `Wasm::tickHandler`).
         hostcalls::tick_every(Duration::ZERO);
-        self.plugin = None;
+        if let Some(Plugin::Request(plugin, mut shared)) = self.plugin.take() {
+            plugin.end(&mut shared);
+        }
         self.calls.clear();
         contexts::end_root(self.context);
         true

@@ -73,8 +73,8 @@ fn spaced(bytes: &[u8]) -> Vec<u8> {
 fn govern(policy: Arc<holdfast_policy::document::Policy>) {
     let failure = Outcome { verdict: Verdict::Failure, slow: true, retry_after: None };
     let (mut worker, mut store, mut events) = (Worker::new(1), MemoryStore::default(), Vec::new());
-    let mut governed = RequestPolicy::new(Arc::clone(&policy));
     let mut now = Timestamp::from_secs(1_700_000_000);
+    let mut governed = RequestPolicy::entered(Arc::clone(&policy), &mut store, now);
     for round in 0..24 {
         let key = governed.key(&mut worker, &mut store, now, |_| Some(b"x"[..].into()));
         if let Decision::Admitted(ticket) = governed.admit(&mut Cx::new(&mut store, &mut worker, now, &mut events), key)
@@ -87,7 +87,7 @@ fn govern(policy: Arc<holdfast_policy::document::Policy>) {
         now = now.plus(core::time::Duration::from_millis(1 << round));
         governed.tick(&mut Cx::new(&mut store, &mut worker, now, &mut Vec::new()));
         for event in events.drain(..) {
-            if let Some((_, line)) = event.line(&policy.name, governed.key_text(key)) {
+            if let Some((_, line)) = event.line(&policy.name, &governed.key_text(key)) {
                 assert!(!line.contains('\n'));
             }
         }

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use holdfast_engine::base::random::Random;
 use holdfast_engine::base::time::{SKEW, Timestamp};
+use holdfast_engine::breaker::slot::{BreakerSlot, Shape};
 use holdfast_engine::breaker::{Admission, Cell};
 use holdfast_engine::concurrency::in_flight::InFlight;
 use holdfast_engine::http::attempt::{AttemptRecord, End};
@@ -21,16 +22,19 @@ use holdfast_engine::outlier::steering::{self, Rotation};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
 use holdfast_engine::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, ProbeResult};
 use holdfast_engine::retry::budget::Withdrawn;
+use holdfast_engine::retry::slot::DepositSlot;
 use holdfast_engine::seats::policy_text::PolicyText;
 use holdfast_engine::seats::presence::{LASTS, Presence};
 use holdfast_engine::seats::retry_context::RetryContext;
 use holdfast_engine::store::Store;
+use holdfast_engine::store::block::{BlockKind, ByKind};
 use holdfast_engine::store::directory::{Directory, DirectoryView, Worth};
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::record::{Record, VERSION};
-use holdfast_engine::store::slot::{Shape, Slot};
-use holdfast_engine::store::variants::{self, Variants};
+use holdfast_engine::store::record::{self, Mark, Record};
+use holdfast_engine::store::registry::{self, Configured, Identity, Registry};
+use holdfast_engine::store::slot::Slot;
 use holdfast_engine::store::workers::{WorkerSlot, Workers};
+use holdfast_engine::throttle::slot::TrafficSlot;
 use holdfast_policy::config;
 use holdfast_policy::document::{Breaker, Budget, Detector, Outlier, Policy};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -39,7 +43,10 @@ use libfuzzer_sys::fuzz_target;
 /// From here on times saturate.
 const END_OF_TIME: Timestamp = Timestamp(u64::MAX / 2);
 
-const FINGERPRINT: u64 = 0x0123_4567_89ab_cdef;
+const MARK: Mark = Mark { block: 0x0123_4567, key: 0x89ab_cdef };
+
+/// That of a later occupant of the place.
+const LATER: Mark = Mark { key: MARK.key + 1, ..MARK };
 
 /// Breakers of every kind: window by time and by number, with a run, with a ramp, with a throttle beside it. Retry budgets of
 /// every kind: by share, by reserve, by both, in shadow, off; alone and beside the others. Ejection by every detector.
@@ -138,9 +145,10 @@ impl Step {
 
 fuzz_target!(|input: Input<'_>| {
     let policy = &POLICIES[usize::from(input.policy) % POLICIES.len()];
-    let shape = Shape::of(policy);
     let cell = start::<Cell>(&input);
-    let first = start::<Slot>(&input);
+    let breaker_slot = start::<BreakerSlot>(&input);
+    let traffic = start::<TrafficSlot>(&input);
+    let deposits = start::<DepositSlot>(&input);
     let workers = start::<Workers>(&input);
     let in_flight = start::<InFlight>(&input);
     let withdrawn = start::<Withdrawn>(&input);
@@ -152,18 +160,20 @@ fuzz_target!(|input: Input<'_>| {
     let run = start::<HostRun>(&input);
     start::<Leader>(&input);
     let directory = start::<Directory>(&input);
-    let variants = start::<Variants>(&input);
+    let registry = start::<Registry>(&input);
 
     if let Some(breaker) = &policy.breaker {
         run_cell(cell.unwrap_or_default(), breaker, &input.steps);
+        let shape = Shape::of(breaker);
+        run_slots(slots(breaker_slot, &input, &shape), &shape, &input.steps);
     }
-    let second = Slot::decode_shaped(&with_head::<Slot>(input.second), FINGERPRINT, &shape);
-    let fits = |slot: &Slot| Slot::decode_shaped(&slot.encode(FINGERPRINT), FINGERPRINT, &shape).is_some();
-    let slots = [first.filter(fits), second].map(|slot| slot.unwrap_or_else(|| Slot::new(&shape, 0)));
+    if let Some(throttle) = &policy.throttle {
+        run_traffic(traffic.unwrap_or_default(), throttle.window, &input.steps);
+    }
     if let Some(retry) = &policy.retry {
-        run_budget(withdrawn.unwrap_or_default(), slots.clone(), &shape, &retry.budget, &input.steps);
+        let slots = slots(deposits, &input, &retry.budget.window);
+        run_budget(withdrawn.unwrap_or_default(), slots, &retry.budget, &input.steps);
     }
-    run_slots(slots, &shape, &input.steps);
     run_workers(workers.unwrap_or_default(), &input.steps);
     run_in_flight(in_flight.unwrap_or_default(), &input.steps);
     if let Some(context) = context {
@@ -175,7 +185,7 @@ fuzz_target!(|input: Input<'_>| {
     }
     run_run(run.unwrap_or_default(), &input.steps);
     run_places(&directory.unwrap_or_default(), &input.steps);
-    run_variants(variants.unwrap_or_default(), &input.steps);
+    run_registry(registry.unwrap_or_default(), &input.steps);
     if let Some(presence) = presence.filter(|presence| presence.seen < END_OF_TIME) {
         run_presence(presence, &input.steps);
     }
@@ -184,8 +194,8 @@ fuzz_target!(|input: Input<'_>| {
 /// Whatever the directory says, who is given a place has it, and no place is beyond the most.
 fn run_places(directory: &Directory, steps: &[Step]) {
     let (mut store, mut now) = (MemoryStore::default(), Timestamp::from_secs(1_700_000_000));
-    store.set("places", &directory.encode(FINGERPRINT));
-    let mut view = DirectoryView::new("places".to_owned(), FINGERPRINT, 4);
+    store.set("places", &directory.encode(MARK));
+    let mut view = DirectoryView::new("places".to_owned(), MARK, 4);
     for step in steps {
         now = step.clock.turn(now);
         let worth = if step.slow { Worth::Keep } else { Worth::Little(step.small.into()) };
@@ -199,37 +209,53 @@ fn run_places(directory: &Directory, steps: &[Step]) {
     }
 }
 
-fn run_variants(mut variants: Variants, steps: &[Step]) {
+/// Whatever the registry says, who is entered has a place for each block, alone or with those that have an equal one.
+fn run_registry(mut registry: Registry, steps: &[Step]) {
     let mut now = Timestamp::from_secs(1_700_000_000);
     for step in steps {
         now = step.clock.turn(now);
-        let content = step.random % 4;
+        let number = step.random % 6;
+        let policy = &POLICIES[number as usize / 2];
+        let identity = Identity { content: number, ..Identity::of(policy) };
+        let known = registry.standing(&identity, now);
         if step.slow {
-            let before = variants.since(content).filter(|_| step.small > 9);
-            variants.configure(content, before, now);
+            let before = known.map(|known| known.since).filter(|_| step.small > 9);
+            let used = ByKind::new(|_| (step.verdict > 9).then_some(now.plus(registry::LEASE)));
+            registry.configure(&Configured { identity, before, used, later: Vec::new() }, now);
         } else {
-            variants.renew(content, now, now);
+            registry.renew(&identity, Timestamp(step.number.into()), now);
         }
-        assert!(variants.0.len() <= variants::MOST && variants.rank(content) <= variants.0.len());
+        let standing = registry.standing(&identity, now).expect("there is room");
+        for kind in BlockKind::ALL {
+            let block = standing.places.get(kind);
+            assert!(!standing.before.get(kind).iter().any(|before| Some(before.block) == *block), "before itself");
+        }
+        comes_back(&registry);
     }
 }
 
+/// Two slots of this shape: one that the input says, if it has the shape, and what else the input says.
+fn slots<S: Slot>(first: Option<S>, input: &Input<'_>, shape: &S::Shape) -> [S; 2] {
+    let second = S::decode(&with_head::<S>(input.second), MARK);
+    [first, second].map(|slot| slot.filter(|slot| slot.has(shape)).unwrap_or_else(|| S::empty(shape)))
+}
+
 fn with_head<R: Record>(body: &[u8]) -> Vec<u8> {
-    [&[VERSION, R::KIND as u8][..], &FINGERPRINT.to_le_bytes(), body].concat()
+    [&record::head(R::KIND, MARK), body].concat()
 }
 
 /// The record in the first bytes, if they are one.
 fn start<R: Record + PartialEq + Debug>(input: &Input<'_>) -> Option<R> {
     let bytes = if input.any_head { input.first.to_vec() } else { with_head::<R>(input.first) };
-    let record = R::decode(&bytes, FINGERPRINT)?;
-    assert_eq!(record.encode(FINGERPRINT), bytes, "a record has one form: {record:?}");
-    assert_eq!(R::decode(&bytes, !FINGERPRINT), None, "another policy's record");
+    let record = R::decode(&bytes, MARK)?;
+    assert_eq!(record.encode(MARK), bytes, "a record has one form: {record:?}");
+    assert_eq!(R::decode(&bytes, LATER), None, "another's record");
     Some(record)
 }
 
 /// Whatever was done with a record, it can be stored.
 fn comes_back<R: Record + PartialEq + Debug>(record: &R) {
-    assert_eq!(R::decode(&record.encode(FINGERPRINT), FINGERPRINT).as_ref(), Some(record));
+    assert_eq!(R::decode(&record.encode(MARK), MARK).as_ref(), Some(record));
 }
 
 fn run_cell(mut cell: Cell, breaker: &Breaker, steps: &[Step]) {
@@ -263,28 +289,32 @@ fn run_cell(mut cell: Cell, breaker: &Breaker, steps: &[Step]) {
     }
 }
 
-fn run_slots(mut slots: [Slot; 2], shape: &Shape, steps: &[Step]) {
+fn run_slots(mut slots: [BreakerSlot; 2], shape: &Shape, steps: &[Step]) {
     let mut now = Timestamp::from_secs(1_700_000_000);
     for step in steps {
         now = step.clock.turn(now);
         let slot = &mut slots[usize::from(step.small) % 2];
         if step.small > 250 {
-            slot.start_generation(shape, step.number);
+            slot.enter(shape, step.number);
         }
         slot.record(shape, &step.outcome(), now);
-        slot.record_traffic(shape, &step.outcome(), now);
-        let before = slot.deposits_tally(shape, now);
-        slot.deposit(shape, now);
-        let after = slot.deposits_tally(shape, now);
-        assert_eq!(after, before.saturating_add(shape.counts_requests().into()), "a request is one deposit");
         comes_back(slot);
-        assert!(Slot::decode_shaped(&slot.encode(FINGERPRINT), FINGERPRINT, shape).is_some(), "it keeps its shape");
-        slot.own_total(shape, now);
-        let traffic = slot.traffic_tally(shape, now);
-        assert!(traffic.failures <= traffic.total && traffic.slow <= traffic.total);
-        let tally = Slot::tally(&slots, shape, now);
+        assert!(slot.has(shape), "it keeps its shape");
+        let _ = (slot.own_total(shape, now), slot.outcomes(shape, now));
+        let tally = BreakerSlot::tally(&slots, shape, now);
         assert!(tally.failures <= tally.total && tally.slow <= tally.total);
-        Slot::run_length(&slots, now);
+        let _ = BreakerSlot::run_length(&slots, now);
+    }
+}
+
+fn run_traffic(mut slot: TrafficSlot, window: Duration, steps: &[Step]) {
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    for step in steps {
+        now = step.clock.turn(now);
+        slot.0.record(&step.outcome(), now, window);
+        comes_back(&slot);
+        let tally = slot.tally(&window, now);
+        assert!(tally.failures <= tally.total && tally.slow <= tally.total);
     }
 }
 
@@ -318,7 +348,7 @@ fn run_in_flight(mut cell: InFlight, steps: &[Step]) {
 
 /// Requests deposit, attempts withdraw, are charged or not sent after all. However it goes, what is withdrawn in a window that
 /// ends with a withdrawal is within what the window's requests allow.
-fn run_budget(mut cell: Withdrawn, mut slots: [Slot; 2], shape: &Shape, budget: &Budget, steps: &[Step]) {
+fn run_budget(mut cell: Withdrawn, mut slots: [DepositSlot; 2], budget: &Budget, steps: &[Step]) {
     let mut now = Timestamp::from_secs(1_700_000_000);
     // When tokens were taken, since the clock last went back; before that no window can be told.
     let mut taken: Vec<Timestamp> = Vec::new();
@@ -328,9 +358,15 @@ fn run_budget(mut cell: Withdrawn, mut slots: [Slot; 2], shape: &Shape, budget: 
         if now < then {
             taken.clear();
         }
-        let requests = slots.iter().fold(0_u32, |sum, slot| sum.saturating_add(slot.deposits_tally(shape, now)));
+        let requests = slots.iter().fold(0_u32, |sum, slot| sum.saturating_add(slot.tally(&budget.window, now)));
         match step.small % 5 {
-            0 => slots[usize::from(step.slow)].deposit(shape, now),
+            0 => {
+                let slot = &mut slots[usize::from(step.slow)];
+                let before = slot.tally(&budget.window, now);
+                slot.deposit(&budget.window, now);
+                assert_eq!(slot.tally(&budget.window, now), before.saturating_add(1), "a request is one deposit");
+                comes_back(slot);
+            }
             1 | 2 => {
                 let had = cell.has_left(budget, requests, now);
                 assert_eq!(cell.withdraw(budget, requests, now), had, "a look tells what asking does");
@@ -475,14 +511,14 @@ fn is_text(table: &HostTable) -> bool {
 }
 
 fn run_host_slot(mut slot: HostSlot, rules: &Outlier, steps: &[Step]) {
-    use holdfast_engine::outlier::slot::interval_number;
+    use holdfast_engine::outlier::interval::interval_number;
     let mut now = Timestamp::from_secs(1_700_000_000);
     for step in steps {
         now = step.clock.turn(now);
         let interval = interval_number(now, rules.interval);
         let host = HostId { index: step.random as u16 % 1100, id: step.number };
         slot.record(host, step.slow, Duration::from_nanos(step.random), interval);
-        let read = HostSlot::decode(&slot.encode(FINGERPRINT), FINGERPRINT).expect("it can be read");
+        let read = HostSlot::decode(&slot.encode(MARK), MARK).expect("it can be read");
         for interval in [interval.saturating_sub(1), interval, interval.saturating_add(1)] {
             assert!(read.tallies(interval).eq(slot.tallies(interval)), "and says the same");
             assert!(slot.tallies(interval).all(|(_, tally)| tally.failures <= tally.total));

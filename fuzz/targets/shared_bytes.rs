@@ -12,11 +12,12 @@ use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::outlier::hosts::HostAttempt;
 use holdfast_engine::request::{Decision, InFlightHold, RequestPolicy, Sending, Ticket};
 use holdfast_engine::store::Store;
+use holdfast_engine::store::block::BlockKind;
 use holdfast_engine::store::cluster::{ClusterHash, GroupId};
 use holdfast_engine::store::directory::Occupant;
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::paths::{self, GroupPaths, Paths};
-use holdfast_engine::store::record::{Kind, VERSION};
+use holdfast_engine::store::paths::{self, HostPaths, KeysPaths};
+use holdfast_engine::store::record::{self, Kind, Mark};
 use holdfast_engine::store::worker::Worker;
 use holdfast_engine::store::workers;
 use holdfast_policy::config;
@@ -106,8 +107,8 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(policy: &Arc<Policy>, seed: u64) -> Self {
-        let governed = RequestPolicy::new(Arc::clone(policy));
+    fn new(policy: &Arc<Policy>, seed: u64, store: &mut MemoryStore, now: Timestamp) -> Self {
+        let governed = RequestPolicy::entered(Arc::clone(policy), store, now);
         Thread { worker: Worker::new(seed), governed, tickets: Vec::new(), holds: Vec::new() }
     }
 }
@@ -115,8 +116,8 @@ impl Thread {
 fuzz_target!(|input: Input<'_>| {
     let policy = &POLICIES[usize::from(input.policy) % POLICIES.len()];
     let mut store = if input.signalled { MemoryStore::default() } else { MemoryStore::unsignalled() };
-    let mut threads = [1, 2, 3].map(|seed| Thread::new(policy, seed));
     let mut now = Timestamp::from_secs(1_700_000_000);
+    let mut threads = [1, 2, 3].map(|seed| Thread::new(policy, seed, &mut store, now));
     let mut events = Vec::new();
     for step in &input.steps {
         match *step {
@@ -174,7 +175,9 @@ fuzz_target!(|input: Input<'_>| {
                 let key = governed.key(worker, &mut store, now, |_| Some(value[..].into()));
                 let cluster = ClusterHash(u64::from(cluster % 3));
                 let one = HostAttempt { host, end, verdict, took, sent };
-                if verdict != Verdict::Success || governed.wants_host(&mut store, key, cluster, now) {
+                let mut wants =
+                    || governed.wants_host(&mut Cx::new(&mut store, worker, now, &mut events), key, cluster);
+                if verdict != Verdict::Success || wants() {
                     governed.judge_host(&mut Cx::new(&mut store, worker, now, &mut events), key, cluster, one, None);
                 }
             }
@@ -183,48 +186,45 @@ fuzz_target!(|input: Input<'_>| {
                 worker.tick(&mut store, now);
                 governed.tick(&mut Cx::new(&mut store, worker, now, &mut Vec::new()));
             }
-            Step::Restart { worker, seed } => threads[usize::from(worker % 3)] = Thread::new(policy, seed),
+            Step::Restart { worker, seed } => {
+                threads[usize::from(worker % 3)] = Thread::new(policy, seed, &mut store, now);
+            }
             Step::Forward(micros) => now = now.plus(Duration::from_micros(micros.into())),
             Step::At(nanos) => now = Timestamp(nanos),
             Step::Signal => store.raise_epoch(),
             Step::Scribble { record, head, body } => {
-                let (key, kind, fingerprint) = target(record, &threads[0].governed);
-                let mut bytes = Vec::new();
-                if head {
-                    bytes.extend_from_slice(&[VERSION, kind]);
-                    bytes.extend_from_slice(&fingerprint.to_le_bytes());
-                }
-                bytes.extend_from_slice(body);
-                store.set(&key, &bytes);
+                let (name, kind) = target(record);
+                let head = if head { record::head(kind, Mark::NONE) } else { Vec::new() };
+                store.set(&name, &[&head, body].concat());
             }
         }
         events.clear();
     }
 });
 
-/// One of the keys that the policy uses, with the head that belongs there.
-fn target(record: u8, governed: &RequestPolicy) -> (String, u8, u64) {
-    let fingerprint = governed.fingerprint();
-    let prefix = paths::of_policy(&governed.policy().name, fingerprint);
-    let key = Paths::new(&prefix, (record >> 4 & 3).into());
+/// One of the names that a policy uses that is alone, and what belongs there.
+fn target(record: u8) -> (String, Kind) {
+    let (key, number) = (u16::from(record >> 4 & 3), u16::from(record >> 6));
     let group = match record >> 6 {
         0 => GroupId::OfTheKey,
         index => GroupId::Numbered(Occupant { index: u16::from(index) - 1, tenancy: 0 }),
     };
-    let Some(group) = GroupPaths::new(&prefix, (record >> 4 & 3).into(), group) else { unreachable!() };
-    let hosts = group.hosts();
-    let (key, kind) = match record % 11 {
-        0 => return (workers::KEY.to_owned(), Kind::Workers as u8, 0),
-        1 => (key.breaker(), Kind::Breaker),
-        2 => (key.slot((record >> 6).into()), Kind::Slot),
-        3 => (key.in_flight(), Kind::InFlight),
+    let Some(hosts) = HostPaths::new(0, key, group) else { unreachable!() };
+    let (keys, of) = (KeysPaths::new(0), |kind| format!("{}/{key}", paths::of_block(kind, 0)));
+    match record % 14 {
+        0 => (workers::KEY.to_owned(), Kind::Workers),
+        1 => (of(BlockKind::Breaker), Kind::Breaker),
+        2 => (format!("{}/slot/{number}", of(BlockKind::Breaker)), Kind::BreakerSlot),
+        3 => (of(BlockKind::Concurrency), Kind::InFlight),
         4 => (hosts.table(), Kind::Hosts),
-        5 => (hosts.run((record >> 6).into()), Kind::HostRun),
-        6 => (hosts.slot(false, (record >> 6).into()), Kind::HostSlot),
+        5 => (hosts.run(number), Kind::HostRun),
+        6 => (hosts.slot(false, number), Kind::HostSlot),
         7 => (hosts.leader(), Kind::Leader),
-        8 => (paths::keys(&prefix), Kind::Occupants),
-        9 => (paths::groups(&prefix), Kind::Occupants),
-        _ => (format!("{prefix}/key/{}", record >> 4 & 3), Kind::KeyName),
-    };
-    (key, kind as u8, fingerprint)
+        8 => (keys.directory(), Kind::Occupants),
+        9 => (keys.groups(), Kind::Occupants),
+        10 => (keys.name(key), Kind::KeyName),
+        11 => (format!("{}/slot/{number}", of(BlockKind::Throttle)), Kind::TrafficSlot),
+        12 => (paths::series("time"), Kind::Series),
+        _ => (paths::REGISTRY.to_owned(), Kind::Registry),
+    }
 }

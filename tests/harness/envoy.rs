@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -333,6 +334,14 @@ impl Envoy {
         stats(&self.admin, "").await
     }
 
+    /// The counters and gauges whose names hold a match of this regular expression: far quicker where there are many others.
+    ///
+    /// # Errors
+    /// When the admin interface does not answer.
+    pub async fn stats_like(&self, pattern: &str) -> Result<BTreeMap<String, u64>, SendError> {
+        stats(&self.admin, &format!("?filter={}", utf8_percent_encode(pattern, NON_ALPHANUMERIC))).await
+    }
+
     /// The counters and gauges whose names begin so, when they stand still or two seconds are over: Holdfast's workers tell what
     /// they have counted within 100 ms.
     ///
@@ -542,6 +551,17 @@ impl Envoy {
     /// When the process is gone.
     pub fn resident_bytes(&self) -> io::Result<u64> {
         Ok(self.process.stat()?.rss * procfs::page_size())
+    }
+
+    /// What Envoy's allocator has given out and not got back, in bytes. The memory of wasm VMs is not in it.
+    ///
+    /// # Errors
+    /// When the admin interface does not answer.
+    pub async fn allocated_bytes(&self) -> Result<u64, SendError> {
+        let page = self.admin_get("/memory").await?;
+        let page: Value = serde_json::from_str(&page).unwrap_or_default();
+        let told = page["allocated"].as_str().and_then(|bytes| bytes.parse().ok());
+        told.ok_or_else(|| SendError { status: None, message: format!("/memory says {page}") })
     }
 
     /// How the process ended; `None` while it runs.

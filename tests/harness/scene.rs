@@ -117,13 +117,8 @@ impl Scene {
     }
 
     async fn connections(&self) -> BTreeMap<String, u64> {
-        let stats = self.envoy.stats().await.expect("the admin interface answers");
-        let of_worker = |name: &str| {
-            name.starts_with("listener.127.0.0.1") && name.ends_with(".downstream_cx_total") && {
-                name.contains(".worker_")
-            }
-        };
-        stats.into_iter().filter(|(name, _)| of_worker(name)).collect()
+        let of_workers = r"^listener\.127\.0\.0\.1.*\.worker_.*\.downstream_cx_total$";
+        self.envoy.stats_like(of_workers).await.expect("the admin interface answers")
     }
 
     /// All metrics of one key of a policy, by the last part of their names, when they stand still.

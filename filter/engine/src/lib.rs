@@ -18,7 +18,7 @@
 //! let (host, mut store) = (Rc::new(MemoryHost::default()), MemoryStore::default());
 //! let root = Rc::clone(&host) as Rc<dyn RootHost>;
 //! let configuration = Configuration::read(document).unwrap();
-//! let plugin = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), &mut store, configuration);
+//! let plugin = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), configuration);
 //!
 //! host.put_headers(Headers::Request, &[(":method", "GET"), (":path", "/")]);
 //! let (state, effect) = RequestState::on_request_headers(&plugin, &mut store, &*host, true);

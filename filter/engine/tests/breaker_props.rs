@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::base::time::Timestamp;
+use holdfast_engine::breaker::slot::BreakerSlot;
 use holdfast_engine::breaker::{Cell, CellChange};
 use holdfast_engine::concurrency::in_flight::InFlight;
 use holdfast_engine::event::Event;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::request::{Decision, RequestPolicy, Ticket};
+use holdfast_engine::retry::slot::DepositSlot;
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::record::Record;
-use holdfast_engine::store::slot::Slot;
+use holdfast_engine::store::record::{self, Kind, Mark, Record};
 use holdfast_engine::store::worker::Worker;
 use holdfast_engine::store::workers::Workers;
+use holdfast_engine::throttle::slot::TrafficSlot;
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
 use proptest::prelude::*;
@@ -59,6 +61,8 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
     (0..3_usize, step)
 }
 
+const START: Timestamp = Timestamp::from_secs(1_700_000_000);
+
 struct Thread {
     worker: Worker,
     request_policy: RequestPolicy,
@@ -86,9 +90,10 @@ impl Process {
 
     fn thread(&mut self) -> Thread {
         self.seed += 1;
+        let policy = Arc::clone(&self.policy);
         Thread {
             worker: Worker::new(self.seed),
-            request_policy: RequestPolicy::new(Arc::clone(&self.policy)),
+            request_policy: RequestPolicy::entered(policy, &mut self.store, START),
             in_flight: Vec::new(),
         }
     }
@@ -143,7 +148,7 @@ proptest! {
             r#"{{"min_requests":4,"open_for":"2s","half_open":{{"probes":{probes},"lease":"10s"}}}}"#
         ));
         let mut process = Process::new(policy);
-        let mut now = Timestamp::from_secs(1_700_000_000);
+        let mut now = START;
         let mut latest = now;
         // Probes admitted since half-open began: when, and whether they were ignored in the end.
         let mut out: Vec<(usize, Timestamp)> = Vec::new();
@@ -210,7 +215,7 @@ proptest! {
             r#"{{"window":{window},"min_requests":{min_requests},"open_for":"1s","open_jitter":0,"half_open":{{"probes":2}}}}"#
         ));
         let (mut one, mut three) = (Process::new(Arc::clone(&policy)), Process::new(policy));
-        let mut now = Timestamp::from_secs(1_700_000_000);
+        let mut now = START;
         for (number, verdict, millis) in steps {
             now = now.plus(Duration::from_millis(millis));
             let (here, there) = (one.arrive(0, now).0, three.arrive(number, now).0);
@@ -230,7 +235,7 @@ proptest! {
         outcomes in prop::collection::vec((0..3_usize, verdict(), 0..2_000_u64), 1..19),
     ) {
         let mut process = Process::new(policy(r#"{"min_requests":20}"#));
-        let mut now = Timestamp::from_secs(1_700_000_000);
+        let mut now = START;
         for (number, verdict, millis) in outcomes {
             prop_assert!(process.arrive(number, now).0);
             now = now.plus(Duration::from_millis(millis));
@@ -257,25 +262,27 @@ proptest! {
 
     /// Any bytes decode to a record or to nothing, and a record's own bytes to itself.
     #[test]
-    fn any_bytes_are_a_record_or_absent(bytes in prop::collection::vec(any::<u8>(), 0..600), fingerprint: u64) {
-        fn check<R: Record + PartialEq + std::fmt::Debug>(bytes: &[u8], fingerprint: u64) -> Result<(), TestCaseError> {
-            if let Some(record) = R::decode(bytes, fingerprint) {
-                prop_assert_eq!(R::decode(&record.encode(fingerprint), fingerprint), Some(record));
+    fn any_bytes_are_a_record_or_absent(bytes in prop::collection::vec(any::<u8>(), 0..600), block: u32, key: u32) {
+        fn check<R: Record + PartialEq + std::fmt::Debug>(bytes: &[u8], mark: Mark) -> Result<(), TestCaseError> {
+            // With the right head too, so that the fields are reached.
+            for bytes in [bytes, &[&record::head(R::KIND, mark), bytes].concat()] {
+                if let Some(record) = R::decode(bytes, mark) {
+                    prop_assert_eq!(R::decode(&record.encode(mark), mark), Some(record));
+                }
             }
             Ok(())
         }
-        for kind in 0..6 {
-            // With the right head, so that the fields are reached.
-            let mut record = vec![holdfast_engine::store::record::VERSION, kind];
-            record.extend_from_slice(&fingerprint.to_le_bytes());
-            record.extend_from_slice(&bytes);
-            check::<Cell>(&record, fingerprint)?;
-            check::<Slot>(&record, fingerprint)?;
-            check::<Workers>(&record, fingerprint)?;
-            check::<InFlight>(&record, fingerprint)?;
+        let mark = Mark { block, key };
+        check::<Cell>(&bytes, mark)?;
+        check::<BreakerSlot>(&bytes, mark)?;
+        check::<TrafficSlot>(&bytes, mark)?;
+        check::<DepositSlot>(&bytes, mark)?;
+        check::<Workers>(&bytes, mark)?;
+        check::<InFlight>(&bytes, mark)?;
+        for other in [Mark { block: block.wrapping_add(1), key }, Mark { block, key: key.wrapping_add(1) }] {
+            prop_assert_eq!(Cell::decode(&Cell::default().encode(mark), other), None);
         }
-        check::<Cell>(&bytes, fingerprint)?;
-        prop_assert_eq!(Cell::decode(&Cell::default().encode(fingerprint), fingerprint.wrapping_add(1)), None);
+        prop_assert_eq!(Cell::decode(&[&record::head(Kind::InFlight, mark), &bytes[..]].concat(), mark), None);
     }
 
     /// A cell with any content that decodes never panics, whatever is asked of it at whatever time.
@@ -284,12 +291,12 @@ proptest! {
         let policy = policy("{}");
         let breaker = policy.breaker.as_ref().expect("it has one");
         for state in 0..4_u8 {
-            let mut record = vec![holdfast_engine::store::record::VERSION, 1];
-            record.extend_from_slice(&0_u64.to_le_bytes());
+            let mut record = record::head(Kind::Breaker, Mark::NONE);
+            let head = record.len();
             record.extend_from_slice(&[0, 0, 0, 0, 0, 0, state]);
             record.extend_from_slice(&bytes);
-            for len in [record.len(), 17, 25, 33, 37] {
-                let Some(mut cell) = record.get(..len).and_then(|record| Cell::decode(record, 0)) else { continue };
+            for len in [record.len(), head + 7, head + 15, head + 23, head + 27] {
+                let Some(mut cell) = record.get(..len).and_then(|record| Cell::decode(record, Mark::NONE)) else { continue };
                 cell.peek(breaker, Timestamp(now), random);
                 cell.admit(breaker, Timestamp(now), random);
                 let judged = cell.judge_probe(breaker, 0, 0, &Outcome::IGNORED, Timestamp(now), random);

@@ -11,12 +11,12 @@ mod racing;
 
 use holdfast_engine::cx::Cx;
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
-use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::{AttemptRecord, End};
 use holdfast_engine::http::client::ClientWaits;
@@ -25,17 +25,16 @@ use holdfast_engine::http::response::ResponseHead;
 use holdfast_engine::request::{Asked, AttemptsMade, Decision, RequestPolicy};
 use holdfast_engine::retry::Eligibility;
 use holdfast_engine::retry::budget::Withdrawn;
-use holdfast_engine::seats::presence::Presence;
+use holdfast_engine::seats::presence::{Presence, seat};
 use holdfast_engine::seats::retry_context::RetryContext;
-use holdfast_engine::store::Store;
+use holdfast_engine::store::block::BlockKind;
 use holdfast_engine::store::cluster::{ClusterHash, GroupId};
-use holdfast_engine::store::paths::{self, GroupPaths};
 use holdfast_engine::store::record::Record;
 use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
 use holdfast_policy::document::{Budget, Policy};
 use holdfast_policy::percent::Percent;
-use racing::{Handle, policy, race, send_discovery_request, t};
+use racing::{FIRST, Handle, policy, race, send_discovery_request, t};
 
 /// When the scenarios are over; everything in them is less than a window old then.
 const AT_THE_END: Timestamp = Timestamp::from_millis(1_700_000_003_000);
@@ -56,11 +55,11 @@ fn used(cell: &Withdrawn, budget: &Budget, now: Timestamp) -> u32 {
 
 /// An empty store. `limit` is what may be withdrawn at most.
 fn store(policy: &Policy, limit: u32) -> Handle {
-    let fingerprint = fingerprint::of_policy(policy);
+    let name = racing::cell(BlockKind::Retry);
     let budget = policy.retry.as_ref().expect("it has retries").budget;
-    Handle::new(fingerprint, move |key, _, new| {
-        if key.ends_with("/budget") {
-            let cell = Withdrawn::decode(new, fingerprint).expect("what is written can be read");
+    Handle::new(move |key, _, new| {
+        if key == name {
+            let cell = Withdrawn::decode(new, FIRST).expect("what is written can be read");
             let used = used(&cell, &budget, AT_THE_END);
             assert!(used <= limit, "{used} tokens of {limit}");
         }
@@ -92,18 +91,20 @@ impl AsRef<Handle> for Thread {
 
 impl Thread {
     fn new(store: &Handle, features: &str, policy: &Arc<Policy>, seed: u64) -> Self {
-        let (mut request, mut request_policy, mut store) =
-            (Worker::new(seed), RequestPolicy::new(Arc::clone(policy)), store.clone());
-        let fingerprint = request_policy.fingerprint();
+        let (mut request, mut store) = (Worker::new(seed), store.clone());
+        let mut request_policy = RequestPolicy::entered(Arc::clone(policy), &mut store, t(0));
         request_policy.publish(&mut store, &config::policy_texts(racing::document(features).as_bytes())[0]);
-        let attempts = AttemptPolicy::fetch(&mut store, "p", fingerprint).expect("it is published");
+        let attempts =
+            request_policy.text_place().and_then(|place| AttemptPolicy::fetch(&mut store, place, |_| Rc::default()));
+        let attempts = attempts.expect("it is published");
 
         let cluster = ClusterHash::OF_THE_KEY;
         let key = request_policy.key(&mut request, &mut store, t(0), |_| Some(Cow::Borrowed(b"")));
-        let prefix = paths::of_policy("p", fingerprint);
-        let group = GroupPaths::new(&prefix, key.occupant.index, GroupId::OfTheKey).expect("it is the key's");
-        let seat = group.attempt_seat();
-        store.set(&seat, &Presence { seen: t(0) }.encode(fingerprint));
+        let keys = request_policy.standing().and_then(|standing| *standing.places.get(BlockKind::Keys));
+        let seat = keys.and_then(|keys| seat(keys, key.occupant, GroupId::OfTheKey));
+        seat.expect("it is the key's")
+            .update(&mut store, |_| ((), Some(Presence { seen: t(0) })))
+            .expect("it is written");
         let decision = request_policy.admit(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let asked = Asked { eligibility: Eligibility::All, cluster, ended: true, client_waits: ClientWaits::default() };
@@ -177,7 +178,7 @@ fn workers(count: u64, features: &str, policy: &Arc<Policy>, limit: u32) -> (Han
 /// How many tokens are withdrawn in the end.
 fn left_withdrawn(store: &Handle, policy: &Policy) -> u32 {
     let budget = policy.retry.as_ref().expect("it has retries").budget;
-    used(&store.record("/budget").unwrap_or_default(), &budget, AT_THE_END)
+    used(&store.record(&racing::cell(BlockKind::Retry)).unwrap_or_default(), &budget, AT_THE_END)
 }
 
 #[test]

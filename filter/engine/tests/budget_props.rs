@@ -7,6 +7,7 @@
 use holdfast_engine::cx::Cx;
 use holdfast_engine::retry::budget;
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_engine::attempt::{AfterResponse, AttemptPolicy, RouteEnds};
@@ -17,14 +18,12 @@ use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::http::response::ResponseHead;
 use holdfast_engine::request::{Asked, Decision, RequestPolicy};
 use holdfast_engine::retry::{Denial, Eligibility};
-use holdfast_engine::seats::presence::Presence;
+use holdfast_engine::seats::presence::{Presence, seat};
 use holdfast_engine::seats::retry_context::{Next, RetryContext};
-use holdfast_engine::store::Store;
+use holdfast_engine::store::block::BlockKind;
 use holdfast_engine::store::cluster::{ClusterHash, GroupId};
 use holdfast_engine::store::keys::Key;
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::paths::{self, GroupPaths};
-use holdfast_engine::store::record::Record;
 use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
 use holdfast_policy::document::Budget;
@@ -123,17 +122,18 @@ impl Process {
     fn thread(&mut self) -> Thread {
         self.seed += 1;
         let policy = config::parse(self.text.as_bytes()).expect("valid").policies.remove(0);
-        let (mut request, mut request_policy) = (Worker::new(self.seed), RequestPolicy::new(policy.into()));
-        let (fingerprint, store, now) = (request_policy.fingerprint(), &mut self.store, self.now);
+        let (mut request, store, now) = (Worker::new(self.seed), &mut self.store, self.now);
+        let mut request_policy = RequestPolicy::entered(policy.into(), store, now);
         request_policy.publish(store, &config::policy_texts(self.text.as_bytes())[0]);
-        let attempts = AttemptPolicy::fetch(store, "p", fingerprint).expect("it is published");
+        let attempts =
+            request_policy.text_place().and_then(|place| AttemptPolicy::fetch(store, place, |_| Rc::default()));
+        let attempts = attempts.expect("it is published");
 
         let cluster = ClusterHash::OF_THE_KEY;
         let key = request_policy.key(&mut request, store, now, |_| Some(Cow::Borrowed(b"")));
-        let prefix = paths::of_policy("p", fingerprint);
-        let group = GroupPaths::new(&prefix, key.occupant.index, GroupId::OfTheKey).expect("it is the key's");
-        let seat = group.attempt_seat();
-        store.set(&seat, &Presence { seen: now }.encode(fingerprint));
+        let keys = request_policy.standing().and_then(|standing| *standing.places.get(BlockKind::Keys));
+        let seat = keys.and_then(|keys| seat(keys, key.occupant, GroupId::OfTheKey));
+        seat.expect("it is the key's").update(store, |_| ((), Some(Presence { seen: now }))).expect("it is written");
         let decision = request_policy.admit(&mut Cx::new(store, &mut request, now, &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let asked = Asked { eligibility: Eligibility::All, cluster, ended: true, client_waits: ClientWaits::default() };

@@ -12,7 +12,7 @@ use holdfast_engine::retry::{Denial, Eligibility};
 use holdfast_engine::seats::retry_context::{Next, RetryContext};
 use holdfast_engine::store::cluster::GroupId;
 use holdfast_engine::store::directory::Occupant;
-use holdfast_engine::store::record::{Kind, VERSION};
+use holdfast_engine::store::record::{self, Kind, Mark};
 use proptest::prelude::*;
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -66,8 +66,7 @@ fn context() -> impl Strategy<Value = RetryContext> {
     let some_time = prop::option::of((1..=u64::MAX).prop_map(Timestamp));
     let some_span = prop::option::of((1..=u64::MAX).prop_map(Duration::from_nanos));
     let index = (
-        any::<u64>(),
-        ".{0,40}",
+        occupant(),
         occupant(),
         prop_oneof![Just(GroupId::OfTheKey), Just(GroupId::Nowhere), occupant().prop_map(GroupId::Numbered)],
         any::<[bool; 4]>(),
@@ -77,12 +76,11 @@ fn context() -> impl Strategy<Value = RetryContext> {
     let times = (any::<u64>(), time(), some_time.clone(), some_time, some_span);
     let attempts = (eligibility, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), more);
     (index, times, attempts).prop_map(|(index, times, attempts)| {
-        let (fingerprint, policy, key, group, [seat, seen, governs_retries, steered], probe) = index;
+        let (policy, key, group, [seat, seen, governs_retries, steered], probe) = index;
         let probe = probe.map(|(index, id)| HostId { index, id });
         let (seed, admitted, deadline, client_deadline, attempt_lasts) = times;
         let (eligibility, retries, waiting, attempts, next, (not_before, marked, unsettled, contended)) = attempts;
         RetryContext {
-            fingerprint,
             policy,
             key,
             group,
@@ -141,7 +139,7 @@ proptest! {
 
     #[test]
     fn bytes_nobody_wrote_are_an_exchange_or_none(body in prop::collection::vec(any::<u8>(), 0..300)) {
-        let head = [&[VERSION, Kind::RetryContext as u8][..], &[0; 8]].concat();
+        let head = record::head(Kind::RetryContext, Mark::NONE);
         let bytes = [head, body].concat();
         if let Some(context) = RetryContext::read_property(&bytes) {
             prop_assert_eq!(context.property(), bytes);

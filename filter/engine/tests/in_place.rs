@@ -55,7 +55,7 @@ impl Scene {
             r#"{{"policies":[{{"name":"orders",{outcome},"concurrency":{{"max_requests":9}},"fallback":[{fallback}]}}]}}"#
         );
         let configuration = Configuration::read(text.as_bytes()).unwrap();
-        let plugin = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), &mut store, configuration);
+        let plugin = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), configuration);
         plugin.start();
         host.put_property("xds\0cluster_name", Some(b"orders"));
         host.put_property("response\0code_details", Some(b"via_upstream"));

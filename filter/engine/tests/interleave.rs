@@ -15,40 +15,40 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::breaker::{Cell, State, StateName};
 use holdfast_engine::concurrency::in_flight::InFlight;
 use holdfast_engine::event::Event;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::request::{Decision, RequestPolicy, Ticket};
+use holdfast_engine::store::block::BlockKind;
 use holdfast_engine::store::keys::Key;
 use holdfast_engine::store::record::Record;
 use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
-use racing::{Handle, policy, race, send_discovery_request, t};
+use racing::{FIRST, Handle, policy, race, send_discovery_request, t};
 
 const SUCCESS: Outcome = Outcome { verdict: Verdict::Success, slow: false, retry_after: None };
 const FAILURE: Outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
 
 impl Handle {
     fn cell(&self) -> Cell {
-        self.record("/breaker").unwrap_or_default()
+        self.record(&racing::cell(BlockKind::Breaker)).unwrap_or_default()
     }
 
     fn in_flight(&self) -> u64 {
-        self.record("/in_flight").map_or(0, |cell: InFlight| cell.total())
+        self.record(&racing::cell(BlockKind::Concurrency)).map_or(0, |cell: InFlight| cell.total())
     }
 }
 
 /// An empty store that checks the cells in what is written.
 fn store(policy: &Policy) -> Handle {
     let probes = policy.breaker.as_ref().map_or(0, |breaker| usize::from(breaker.probes.get()));
-    let fingerprint = fingerprint::of_policy(policy);
-    Handle::new(fingerprint, move |key, old, new| {
-        if key.ends_with("/breaker") {
-            let cell = |bytes: &[u8]| Cell::decode(bytes, fingerprint);
+    let name = racing::cell(BlockKind::Breaker);
+    Handle::new(move |key, old, new| {
+        if key == name {
+            let cell = |bytes: &[u8]| Cell::decode(bytes, FIRST);
             let new = cell(new).expect("what is written can be read");
             check_step(&old.and_then(cell).unwrap_or_default(), &new, probes);
         }
@@ -89,10 +89,11 @@ impl AsRef<Handle> for Thread {
 
 impl Thread {
     fn new(store: &Handle, policy: &Arc<Policy>, seed: u64) -> Self {
+        let mut store = store.clone();
         Thread {
             worker: Worker::new(seed),
-            request_policy: RequestPolicy::new(Arc::clone(policy)),
-            store: store.clone(),
+            request_policy: RequestPolicy::entered(Arc::clone(policy), &mut store, t(0)),
+            store,
             events: Vec::new(),
         }
     }

@@ -42,10 +42,10 @@ impl Scene {
         let now = Timestamp::from_millis(1_700_000_000_000);
         let host = Rc::new(MemoryHost::at(now));
         let root: Rc<dyn RootHost> = Rc::clone(&host) as Rc<dyn RootHost>;
-        let mut store = MemoryStore::default();
+        let store = MemoryStore::default();
         let text = format!(r#"{{"policies":[{{"name":"orders",{features}}}]}}"#);
         let configuration = Configuration::read(text.as_bytes()).unwrap();
-        let request = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), &mut store, configuration);
+        let request = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), configuration);
         request.start();
         let attempt = AttemptPlugin::new(&root, Rc::new(AttemptVm::new(2)));
         Scene { host, store, request, attempt, now }

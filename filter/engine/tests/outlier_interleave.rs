@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use holdfast_engine::base::fingerprint;
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::Verdict;
@@ -24,12 +23,12 @@ use holdfast_engine::outlier::hosts::{HostAttempt, Hosts, Steering};
 use holdfast_engine::outlier::run::HostRun;
 use holdfast_engine::outlier::table::{HostId, HostTable, State};
 use holdfast_engine::store::cluster::GroupId;
-use holdfast_engine::store::paths::{self, GroupPaths, HostPaths};
+use holdfast_engine::store::paths::HostPaths;
 use holdfast_engine::store::record::Record;
 use holdfast_engine::store::worker::Worker;
 use holdfast_engine::store::{Conflict, Expected, Store, Version};
 use holdfast_policy::document::{Detector, Outlier, Policy};
-use racing::{Handle, policy, race, send_discovery_request, t};
+use racing::{FIRST, Handle, policy, race, send_discovery_request, t};
 
 /// The shared store as a host with or without a signal offers it.
 #[derive(Clone)]
@@ -80,9 +79,8 @@ fn rules(policy: &Policy) -> Outlier {
     policy.outlier.clone().expect("it ejects")
 }
 
-fn group(policy: &Policy) -> HostPaths {
-    let prefix = paths::of_policy("p", fingerprint::of_policy(policy));
-    GroupPaths::new(&prefix, 0, GroupId::OfTheKey).expect("it is the key's").hosts()
+fn group() -> HostPaths {
+    HostPaths::new(0, 0, GroupId::OfTheKey).expect("it is the key's")
 }
 
 fn address(host: usize) -> String {
@@ -91,11 +89,11 @@ fn address(host: usize) -> String {
 
 /// An empty store that checks the tables in what is written.
 fn store(policy: &Policy) -> Handle {
-    let (fingerprint, rules) = (fingerprint::of_policy(policy), rules(policy));
+    let rules = rules(policy);
     let most = rules.max_ejected.millis() as usize;
-    Handle::new(fingerprint, move |key, _, new| {
-        if key.ends_with("/table") {
-            let table = HostTable::decode(new, fingerprint).expect("what is written can be read");
+    Handle::new(move |key, _, new| {
+        if key == group().table() {
+            let table = HostTable::decode(new, FIRST).expect("what is written can be read");
             let (out, known) = (table.out(), table.known());
             let is_within = out * 100_000 <= most * known || out == 1 && rules.always_eject_one;
             assert!(is_within, "{out} of {known} hosts are out");
@@ -113,7 +111,7 @@ impl Thread {
     fn new(store: &Handle, policy: &Arc<Policy>, is_signalled: bool, seed: u64) -> Self {
         Thread {
             worker: Worker::new(seed),
-            hosts: Hosts::new(group(policy), fingerprint::of_policy(policy)),
+            hosts: Hosts::new(group(), FIRST, Vec::new()),
             rules: rules(policy),
             store: Port { handle: store.clone(), is_signalled },
         }
@@ -185,7 +183,7 @@ impl Thread {
 }
 
 fn table(store: &Handle) -> HostTable {
-    store.record("/table").unwrap_or_default()
+    store.record(&group().table()).unwrap_or_default()
 }
 
 fn id(store: &Handle, host: usize) -> HostId {
@@ -200,7 +198,7 @@ fn is_out(store: &Handle, host: usize) -> bool {
 
 fn run_length(store: &Handle, host: usize) -> u16 {
     let id = id(store, host);
-    store.record::<HostRun>(&format!("/run/{}", id.index)).map_or(0, |run| HostRun::of(id, Some(&run)).failures)
+    store.record::<HostRun>(&group().run(id.index)).map_or(0, |run| HostRun::of(id, Some(&run)).failures)
 }
 
 fn count(events: &HostEvents, kind: HostCount) -> u32 {

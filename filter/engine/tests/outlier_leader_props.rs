@@ -14,13 +14,13 @@ use holdfast_engine::outlier::leader::{Held, LEASE, LOOK_EVERY, Leader, lead};
 use holdfast_engine::outlier::table::HostId;
 use holdfast_engine::store::Store;
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::record::Record;
+use holdfast_engine::store::record::{Mark, Record};
 use holdfast_policy::document::{Heartbeat, Mode, StatusSet};
 use proptest::prelude::*;
 
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 const KEY: &str = "holdfast/leader";
-const FINGERPRINT: u64 = 7;
+const MARK: Mark = Mark { block: 7, key: 0 };
 
 /// The VMs of a process, each with its nonce.
 struct Vms {
@@ -40,7 +40,7 @@ impl Vms {
 
     fn ask(&mut self, which: usize, now: Timestamp) -> bool {
         let (nonce, held) = &mut self.vms[which];
-        lead(&mut self.store, KEY, FINGERPRINT, *nonce, held, now)
+        lead(&mut self.store, KEY, MARK, *nonce, held, now)
     }
 
     fn crash(&mut self, which: usize) {
@@ -174,7 +174,7 @@ proptest! {
                 Step::Scribble(bytes) => vms.store.set(KEY, &bytes),
                 Step::Foreign(nonce, expires) => {
                     let claim = Leader { nonce: nonce.max(1 << 32), expires: Timestamp(expires) };
-                    vms.store.set(KEY, &claim.encode(FINGERPRINT));
+                    vms.store.set(KEY, &claim.encode(MARK));
                 }
             }
         }

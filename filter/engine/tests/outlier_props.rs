@@ -19,8 +19,8 @@ use holdfast_engine::outlier::table::{HostId, HostTable, PROBE_LEASE, State};
 use holdfast_engine::store::Store;
 use holdfast_engine::store::cluster::GroupId;
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::paths::{self, GroupPaths, HostPaths};
-use holdfast_engine::store::record::{Kind, Record, VERSION};
+use holdfast_engine::store::paths::HostPaths;
+use holdfast_engine::store::record::{self, Kind, Mark, Record};
 use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
 use holdfast_policy::document::{Detector, Outlier};
@@ -245,8 +245,11 @@ struct Process {
     is_signalled: bool,
 }
 
+/// The mark of the group's records.
+const MARK: Mark = Mark { block: 7, key: 0 };
+
 fn group() -> HostPaths {
-    GroupPaths::new(&paths::of_policy("p", 7), 0, GroupId::OfTheKey).expect("it is the key's").hosts()
+    HostPaths::new(0, 0, GroupId::OfTheKey).expect("it is the key's")
 }
 
 impl Process {
@@ -267,12 +270,14 @@ impl Process {
 
     fn start(&mut self) {
         self.seed += 1;
-        self.vms.push(Vm { worker: Worker::new(self.seed), hosts: Hosts::new(group(), 7) });
+        self.vms.push(Vm { worker: Worker::new(self.seed), hosts: Hosts::new(group(), MARK, Vec::new()) });
     }
 
     fn table(&mut self) -> HostTable {
         let stored = self.store.get(&group().table());
-        stored.map(|(bytes, _)| HostTable::decode(&bytes, 7).expect("what is stored can be read")).unwrap_or_default()
+        stored
+            .map(|(bytes, _)| HostTable::decode(&bytes, MARK).expect("what is stored can be read"))
+            .unwrap_or_default()
     }
 
     fn judge(&mut self, vm: usize, host: &str, verdict: Verdict, sent: Timestamp, probe: Option<HostId>) {
@@ -367,7 +372,7 @@ fn check(table: &HostTable, before: &HostTable, rules: &Outlier) {
             assert!(host.ejections >= 1 || *passed == 0);
         }
     }
-    assert!(*table == HostTable::decode(&table.encode(7), 7).expect("it can be stored"));
+    assert!(*table == HostTable::decode(&table.encode(MARK), MARK).expect("it can be stored"));
 }
 
 proptest! {
@@ -457,14 +462,14 @@ proptest! {
     /// Any bytes as records: none, or the one form of something.
     #[test]
     fn any_bytes_are_no_record_or_have_that_one_form(bytes in prop::collection::vec(prop_oneof![Just(0_u8), Just(1), any::<u8>()], 0..200)) {
-        let with_head = |kind: Kind| [&[VERSION, kind as u8][..], &7_u64.to_le_bytes(), &bytes].concat();
+        let with_head = |kind: Kind| [&record::head(kind, MARK), &bytes[..]].concat();
         let bytes = with_head(Kind::Hosts);
-        if let Some(table) = HostTable::decode(&bytes, 7) {
-            prop_assert!(table.encode(7) == bytes);
+        if let Some(table) = HostTable::decode(&bytes, MARK) {
+            prop_assert!(table.encode(MARK) == bytes);
         }
         let bytes = with_head(Kind::HostSlot);
-        if let Some(slot) = HostSlot::decode(&bytes, 7) {
-            prop_assert!(slot.encode(7) == bytes);
+        if let Some(slot) = HostSlot::decode(&bytes, MARK) {
+            prop_assert!(slot.encode(MARK) == bytes);
         }
     }
 }

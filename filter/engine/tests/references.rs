@@ -441,9 +441,13 @@ impl Run {
             format!(r#"{{"policies":[{{"name":"p","scope":[],"breaker":{{"open_jitter":0,{breaker}}}{slow}}}]}}"#);
         let policy = config::parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{breaker}: {errors}"));
         let policy = Arc::new(policy.policies.into_iter().next().unwrap());
-        let thread = |seed| Thread { worker: Worker::new(seed), policy: RequestPolicy::new(Arc::clone(&policy)) };
+        let mut store = MemoryStore::default();
+        let thread = |seed| {
+            let policy = RequestPolicy::entered(Arc::clone(&policy), &mut store, Timestamp::from_secs(1_700_000_000));
+            Thread { worker: Worker::new(seed), policy }
+        };
         let threads = (0..workers).map(thread).collect();
-        Run { store: MemoryStore::default(), threads, turn: 0, state: Closed, under_way: HashMap::new() }
+        Run { store, threads, turn: 0, state: Closed, under_way: HashMap::new() }
     }
 
     /// Takes over what a worker says of the state.

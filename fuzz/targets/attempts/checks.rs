@@ -13,10 +13,11 @@ use holdfast_engine::retry::Eligibility;
 use holdfast_engine::retry::budget::Withdrawn;
 use holdfast_engine::seats::retry_context::RetryContext;
 use holdfast_engine::store::Store;
-use holdfast_engine::store::address::Address;
+use holdfast_engine::store::block::BlockKind;
 use holdfast_engine::store::directory::Occupant;
-use holdfast_engine::store::paths::Paths;
-use holdfast_engine::store::record::{Record, occupied};
+use holdfast_engine::store::paths;
+use holdfast_engine::store::place::Place;
+use holdfast_engine::store::record::{self, Kind, Record};
 use holdfast_policy::document::{Budget, Mode};
 use holdfast_policy::percent::Percent;
 
@@ -67,9 +68,7 @@ impl World<'_> {
             return 0;
         }
         let Some(retry) = self.shape.retry() else { return 0 };
-        let paths = Paths::new(&self.shape.prefix, key.index);
-        let fingerprint = occupied(self.shape.fingerprint, key.tenancy);
-        let stored = self.store.get(&paths.budget()).and_then(|(bytes, _)| Withdrawn::decode(&bytes, fingerprint));
+        let stored = place(BlockKind::Retry, key).cell().read::<Withdrawn>(&mut self.store);
         let Some(cell) = stored else { return 0 };
         let one_each = Budget { ratio: Percent::FULL, min_per_second: 0, ..retry.budget };
         (0..).find(|used| cell.has_left(&one_each, used + 1, self.now)).unwrap_or(u32::MAX)
@@ -107,8 +106,7 @@ impl World<'_> {
             return;
         }
         assert!(self.tokens >= 0, "a retry without a token of its own");
-        let fingerprint = occupied(self.shape.fingerprint, before.key.tenancy);
-        let cell = Address::new(Paths::new(&self.shape.prefix, before.key.index).breaker(), fingerprint);
+        let cell = place(BlockKind::Breaker, before.key).cell();
         assert!(lets_retry(&mut self.store, self.shape.policy.breaker.as_ref(), &cell), "a retry at an open breaker");
         let is_late = after.deadline.is_some_and(|deadline| self.now >= deadline);
         assert!(!is_late, "a retry after the end of its request's time");
@@ -214,11 +212,11 @@ impl World<'_> {
     pub fn counted_in_flight(&mut self, since: Timestamp) -> u64 {
         let mut counted = 0;
         for index in 0..=self.shape.policy.scope.max_keys.get().min(9) {
-            let path = Paths::new(&self.shape.prefix, index).in_flight();
-            let Some((bytes, _)) = self.store.get(&path) else { continue };
+            let name = format!("{}/{index}", paths::of_block(BlockKind::Concurrency, 0));
+            let Some((bytes, _)) = self.store.get(&name) else { continue };
             // Of whichever occupant it is.
-            let Some(fingerprint) = bytes.get(2..).and_then(|bytes| bytes.first_chunk::<8>()) else { continue };
-            let Some(cell) = InFlight::decode(&bytes, u64::from_le_bytes(*fingerprint)) else { continue };
+            let Some(mark) = record::mark_of(&bytes, Kind::InFlight) else { continue };
+            let Some(cell) = InFlight::decode(&bytes, mark) else { continue };
             let holds = cell.counts.iter().filter(|count| count.expires > since);
             counted += holds.map(|count| u64::from(count.requests)).sum::<u64>();
         }
@@ -233,6 +231,11 @@ impl World<'_> {
             assert!((1..=1000).contains(&every), "a tick every {every} ms");
         }
     }
+}
+
+/// The place of a key in the policy's block, which is alone.
+fn place(kind: BlockKind, key: Occupant) -> Place {
+    Place::new(kind, Occupant::default(), key)
 }
 
 fn is_printable(byte: &u8) -> bool {

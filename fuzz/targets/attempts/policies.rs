@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use holdfast_engine::base::fingerprint;
-use holdfast_engine::store::paths;
 use holdfast_policy::config;
 use holdfast_policy::document::{Mode, Policy, Retry};
 
@@ -11,9 +9,6 @@ use holdfast_policy::document::{Mode, Policy, Retry};
 pub struct Shape {
     pub policy: Arc<Policy>,
     pub text: String,
-    pub fingerprint: u64,
-    /// What the names of its records begin with.
-    pub prefix: String,
 }
 
 impl Shape {
@@ -66,10 +61,6 @@ pub static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
     ]}"#;
     let texts = config::policy_texts(document);
     let policies = config::parse(document).expect("the policies are valid").policies;
-    let shapes = policies.into_iter().zip(texts).map(|(policy, text)| {
-        let fingerprint = fingerprint::of_policy(&policy);
-        let prefix = paths::of_policy(&policy.name, fingerprint);
-        Shape { policy: Arc::new(policy), text, fingerprint, prefix }
-    });
+    let shapes = policies.into_iter().zip(texts).map(|(policy, text)| Shape { policy: Arc::new(policy), text });
     shapes.collect()
 });

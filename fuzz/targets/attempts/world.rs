@@ -17,11 +17,12 @@ use holdfast_engine::request::{
 use holdfast_engine::retry::{Denial, Eligibility};
 use holdfast_engine::seats::retry_context::{Next, PROPERTY};
 use holdfast_engine::store::Store;
+use holdfast_engine::store::block::BlockKind;
 use holdfast_engine::store::cluster::GroupId;
 use holdfast_engine::store::directory::Occupant;
 use holdfast_engine::store::memory::MemoryStore;
-use holdfast_engine::store::paths::{self, GroupPaths, Paths};
-use holdfast_engine::store::record::{Kind, VERSION};
+use holdfast_engine::store::paths::{self, HostPaths, KeysPaths};
+use holdfast_engine::store::record::{self, Kind, Mark};
 use holdfast_engine::store::workers;
 
 use crate::checks::{Change, Doubts};
@@ -147,7 +148,7 @@ impl<'s> World<'s> {
     fn request_plugin(&mut self, vm: &Rc<RequestVm>) -> Rc<RequestPlugin> {
         let root: Rc<dyn RootHost> = self.root.clone();
         let configuration = Configuration::read(self.shape.text.as_bytes()).expect("the policy is valid");
-        let plugin = RequestPlugin::new(&root, Rc::clone(vm), &mut self.store, configuration);
+        let plugin = RequestPlugin::new(&root, Rc::clone(vm), configuration);
         plugin.reseed(&mut self.store);
         plugin.start();
         Rc::new(plugin)
@@ -266,7 +267,7 @@ impl<'s> World<'s> {
             }
             Step::Replace { request, head, body } => {
                 if let Some(request) = pick(request) {
-                    self.replace(request, &bytes(head.then_some((Kind::RetryContext, 0)), body));
+                    self.replace(request, &bytes(head.then_some(Kind::RetryContext), body));
                 }
             }
             Step::Patch { request, at, bytes } => {
@@ -301,8 +302,8 @@ impl<'s> World<'s> {
                 }
             }
             Step::Scribble { record, number, head, body } => {
-                let (key, kind, fingerprint) = target(record, number, self.shape);
-                self.store.set(&key, &bytes(head.then_some((kind, fingerprint)), body));
+                let (name, kind) = target(record, number, &self.shape.policy.name);
+                self.store.set(&name, &bytes(head.then_some(kind), body));
                 self.doubts.records = true;
             }
             Step::Tick { worker, seat } => {
@@ -611,40 +612,38 @@ fn host_bytes(count: u8) -> Vec<u8> {
 }
 
 /// Bytes with the head that belongs there, or without one.
-fn bytes(head: Option<(Kind, u64)>, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Some((kind, fingerprint)) = head {
-        bytes.extend_from_slice(&[VERSION, kind as u8]);
-        bytes.extend_from_slice(&fingerprint.to_le_bytes());
-    }
-    bytes.extend_from_slice(body);
-    bytes
+fn bytes(head: Option<Kind>, body: &[u8]) -> Vec<u8> {
+    let head = head.map(|kind| record::head(kind, Mark::NONE)).unwrap_or_default();
+    [&head, body].concat()
 }
 
-/// One of the names that the policy uses, with the head that belongs there.
-fn target(record: u8, number: u8, shape: &Shape) -> (String, Kind, u64) {
-    let (prefix, fingerprint) = (&shape.prefix, shape.fingerprint);
-    let key = Paths::new(prefix, (number & 3).into());
-    let index = (number >> 2).into();
+/// One of the names that a policy uses that is alone, and what belongs there.
+fn target(record: u8, number: u8, policy: &str) -> (String, Kind) {
+    let (key, index) = (u16::from(number & 3), u16::from(number >> 2));
     let id = if number & 1 == 0 { GroupId::OfTheKey } else { GroupId::Numbered(Occupant { index, tenancy: 0 }) };
-    let group = GroupPaths::new(prefix, (number & 3).into(), id).expect("it has its place");
-    let (path, kind) = match record % 16 {
-        0 => return (workers::KEY.to_owned(), Kind::Workers, 0),
-        1 => return (workers::ATTEMPTS_KEY.to_owned(), Kind::Workers, 0),
-        2 => (key.breaker(), Kind::Breaker),
-        3 => (key.slot(index & 3), Kind::Slot),
-        4 => (key.budget(), Kind::Budget),
-        5 => (key.in_flight(), Kind::InFlight),
-        6 => (group.attempt_seat(), Kind::AttemptSeat),
-        7 => (format!("{prefix}/key/{}", number & 3), Kind::KeyName),
-        8 => (paths::keys(prefix), Kind::Occupants),
-        9 => (paths::groups(prefix), Kind::Occupants),
-        10 => (group.hosts().table(), Kind::Hosts),
-        11 => (group.hosts().run(index), Kind::HostRun),
-        12 => (group.hosts().slot(number & 2 == 0, index & 3), Kind::HostSlot),
-        13 => (group.hosts().leader(), Kind::Leader),
-        14 => (paths::variants(&shape.policy.name), Kind::Variants),
-        _ => (paths::policy_text(prefix), Kind::PolicyText),
-    };
-    (path, kind, fingerprint)
+    let hosts = HostPaths::new(0, key, id).expect("it has its place");
+    let seat = paths::of_group(BlockKind::Keys, 0, key, id).expect("it has its place");
+    let (keys, of) = (KeysPaths::new(0), |kind| format!("{}/{key}", paths::of_block(kind, 0)));
+    let slot = |kind| format!("{}/slot/{}", of(kind), index & 3);
+    match record % 19 {
+        0 => (workers::KEY.to_owned(), Kind::Workers),
+        1 => (workers::ATTEMPTS_KEY.to_owned(), Kind::Workers),
+        2 => (of(BlockKind::Breaker), Kind::Breaker),
+        3 => (slot(BlockKind::Breaker), Kind::BreakerSlot),
+        4 => (of(BlockKind::Retry), Kind::Budget),
+        5 => (of(BlockKind::Concurrency), Kind::InFlight),
+        6 => (format!("{seat}/seat"), Kind::AttemptSeat),
+        7 => (keys.name(key), Kind::KeyName),
+        8 => (keys.directory(), Kind::Occupants),
+        9 => (keys.groups(), Kind::Occupants),
+        10 => (hosts.table(), Kind::Hosts),
+        11 => (hosts.run(index), Kind::HostRun),
+        12 => (hosts.slot(number & 2 == 0, index & 3), Kind::HostSlot),
+        13 => (hosts.leader(), Kind::Leader),
+        14 => (paths::REGISTRY.to_owned(), Kind::Registry),
+        15 => (slot(BlockKind::Throttle), Kind::TrafficSlot),
+        16 => (slot(BlockKind::Retry), Kind::DepositSlot),
+        17 => (paths::series(policy), Kind::Series),
+        _ => (paths::of_block(BlockKind::Text, 0), Kind::PolicyText),
+    }
 }

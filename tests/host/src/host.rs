@@ -92,7 +92,12 @@ struct Slots {
     ticks: [Cell<Option<u64>>; 2],
     /// The thread is busy with something else: no tick and no timer runs.
     is_stalled: Cell<bool>,
+    /// The plugin configurations that the thread has, by listener; `None` for a listener that is gone.
+    configurations: RefCell<Configurations>,
 }
+
+/// Plugin configurations by listener.
+type Configurations = Vec<Option<Rc<str>>>;
 
 pub(crate) struct Inner {
     module: Arc<Loaded>,
@@ -104,8 +109,6 @@ pub(crate) struct Inner {
     rules: RefCell<Vec<Rule>>,
     main: Slots,
     workers: Vec<Slots>,
-    /// The plugin configurations, by listener.
-    configurations: RefCell<Vec<Rc<str>>>,
     vm_configuration: Vec<u8>,
     has_attempt_seat: bool,
     sees_held_bodies: bool,
@@ -134,6 +137,10 @@ impl Slots {
         }
     }
 
+    fn with(configurations: &Configurations) -> Self {
+        Slots { configurations: RefCell::new(configurations.clone()), ..Slots::default() }
+    }
+
     fn is_running(&self) -> bool {
         self.request.try_borrow().is_err() || self.attempt.try_borrow().is_err()
     }
@@ -142,6 +149,7 @@ impl Slots {
 impl Inner {
     pub(crate) fn new(builder: Builder) -> Rc<Self> {
         let first = Cluster::new(FIRST_CLUSTER, true, builder.balance);
+        let configurations: Configurations = vec![Some(builder.policy.into())];
         Rc::new(Inner {
             module: builder.module.unwrap_or_else(module::shipped),
             clock: Clock::new(),
@@ -150,9 +158,8 @@ impl Inner {
             log: RefCell::new(Vec::new()),
             crashes: RefCell::new(Vec::new()),
             rules: RefCell::new(Vec::new()),
-            main: Slots::default(),
-            workers: (0..builder.workers).map(|_| Slots::default()).collect(),
-            configurations: RefCell::new(vec![builder.policy.into()]),
+            main: Slots::with(&configurations),
+            workers: (0..builder.workers).map(|_| Slots::with(&configurations)).collect(),
             vm_configuration: builder.vm_configuration.into_bytes(),
             has_attempt_seat: builder.attempt_seat,
             sees_held_bodies: builder.sees_held_bodies,
@@ -198,8 +205,9 @@ impl Host {
 
     pub(crate) fn start(inner: Rc<Inner>) -> Result<Self, Refused> {
         let host = Host { inner };
-        let configurations = host.inner.configurations.borrow().clone();
-        host.try_configuration(Seat::Request, &configurations[0])?;
+        for configuration in host.configurations(Thread::Main, Seat::Request) {
+            host.try_configuration(Seat::Request, &configuration)?;
+        }
         if host.has_attempt_seat() {
             host.try_configuration(Seat::Attempt, &NO_CONFIGURATION.into())?;
         }
@@ -252,10 +260,10 @@ impl Host {
         }
     }
 
-    /// The plugin configurations that a seat's VMs have.
-    fn configurations(&self, seat: Seat) -> Vec<Rc<str>> {
+    /// The plugin configurations that a seat's VM on a thread has.
+    fn configurations(&self, thread: Thread, seat: Seat) -> Vec<Rc<str>> {
         match seat {
-            Seat::Request => self.inner.configurations.borrow().clone(),
+            Seat::Request => self.slots(thread).configurations.borrow().iter().flatten().cloned().collect(),
             Seat::Attempt => vec![NO_CONFIGURATION.into()],
         }
     }
@@ -278,7 +286,7 @@ impl Host {
 
     /// Starts a VM with all configurations of its seat.
     fn start_vm(&self, thread: Thread, seat: Seat) {
-        let configurations = self.configurations(seat);
+        let configurations = self.configurations(thread, seat);
         let mut slot = self.slot(thread, seat);
         // No two VMs are ready at the same instant: what they draw from the clock as a seed differs.
         self.inner.clock.run(1_000);
@@ -355,8 +363,10 @@ impl Host {
     }
 
     pub(crate) fn root_of(&self, vm: &mut Vm, listener: Listener) -> u32 {
-        let configuration = Rc::clone(&self.inner.configurations.borrow()[listener.0]);
-        vm.root_of(&configuration).expect("every VM has every configuration")
+        let configurations = self.slots(vm.data().thread).configurations.borrow();
+        let configuration =
+            configurations[listener.0].as_ref().expect("no connection comes to a listener that is gone");
+        vm.root_of(configuration).expect("every VM has every configuration")
     }
 
     /// The root context of all attempts.
@@ -636,42 +646,77 @@ impl Host {
 
     /// Adds a listener with its own policy document.
     pub fn add_listener(&self, policy: &str) -> Result<Listener, Refused> {
-        let configuration: Rc<str> = policy.into();
-        self.try_configuration(Seat::Request, &configuration)?;
-        self.inner.configurations.borrow_mut().push(configuration);
-        self.spread_configurations();
-        Ok(Listener(self.inner.configurations.borrow().len() - 1))
+        self.configure_main(policy, |all, new| all.push(Some(new)))?;
+        self.reach_all();
+        Ok(Listener(self.inner.main.configurations.borrow().len() - 1))
     }
 
     /// Gives the first listener another policy document. Requests that are under way end with the old one. If the module
     /// refuses it, everything stays as it is.
     pub fn update(&self, policy: &str) -> Result<(), Refused> {
-        let configuration: Rc<str> = policy.into();
-        self.try_configuration(Seat::Request, &configuration)?;
-        self.inner.configurations.borrow_mut()[0] = configuration;
-        self.spread_configurations();
+        self.update_main(policy)?;
+        self.reach_all();
         Ok(())
     }
 
-    fn spread_configurations(&self) {
-        let configurations = self.inner.configurations.borrow().clone();
-        for thread in self.threads() {
-            if self.slot(thread, Seat::Request).vm.is_none() {
-                self.start_vm(thread, Seat::Request);
-                continue;
-            }
-            self.run(thread, Seat::Request, |vm| {
-                for configuration in &configurations {
-                    if vm.root_of(configuration).is_none() && !vm.configure(configuration)? {
-                        return Err(Trap {
-                            wanted: false,
-                            cause: "refused a configuration that its canary took".into(),
-                        });
-                    }
-                }
-                vm.retire_all_but(&configurations)
-            });
+    /// As [`Host::update`], but so far only the main thread has it; a worker has it when [`Host::reach`] says so.
+    pub fn update_main(&self, policy: &str) -> Result<(), Refused> {
+        self.configure_main(policy, |all, new| all[0] = Some(new))
+    }
+
+    /// What the main thread has been given reaches a worker.
+    pub fn reach(&self, worker: usize) {
+        let newest = self.inner.main.configurations.borrow().clone();
+        let thread = Thread::Worker(worker);
+        *self.slots(thread).configurations.borrow_mut() = newest;
+        self.spread_configurations(thread);
+    }
+
+    /// As [`Host::update`], but the old listener goes on serving its connections with the old document until [`Host::close`].
+    pub fn drain(&self, policy: &str) -> Result<Listener, Refused> {
+        self.configure_main(policy, |all, new| {
+            let old = all[0].replace(new);
+            all.push(old);
+        })?;
+        self.reach_all();
+        Ok(Listener(self.inner.main.configurations.borrow().len() - 1))
+    }
+
+    /// A listener is gone. Requests of its that are under way end with its document.
+    pub fn close(&self, listener: Listener) {
+        self.inner.main.configurations.borrow_mut()[listener.0] = None;
+        self.spread_configurations(Thread::Main);
+        self.reach_all();
+    }
+
+    /// The main thread is given what `change` makes of its configurations, if the module accepts the new one.
+    fn configure_main(&self, policy: &str, change: impl FnOnce(&mut Configurations, Rc<str>)) -> Result<(), Refused> {
+        let configuration: Rc<str> = policy.into();
+        self.try_configuration(Seat::Request, &configuration)?;
+        change(&mut self.inner.main.configurations.borrow_mut(), configuration);
+        self.spread_configurations(Thread::Main);
+        Ok(())
+    }
+
+    fn reach_all(&self) {
+        (0..self.workers()).for_each(|worker| self.reach(worker));
+    }
+
+    /// The request seat's VM on a thread has the root contexts of the thread's configurations, those that have streams, and no
+    /// others.
+    fn spread_configurations(&self, thread: Thread) {
+        if self.slot(thread, Seat::Request).vm.is_none() {
+            return self.start_vm(thread, Seat::Request);
         }
+        let configurations = self.configurations(thread, Seat::Request);
+        self.run(thread, Seat::Request, |vm| {
+            for configuration in &configurations {
+                if vm.root_of(configuration).is_none() && !vm.configure(configuration)? {
+                    return Err(Trap { wanted: false, cause: "refused a configuration that its canary took".into() });
+                }
+            }
+            vm.retire_all_but(&configurations)
+        });
         self.give_up_lost_calls();
     }
 
@@ -870,6 +915,11 @@ impl Host {
         self.inner.shared.borrow().keys()
     }
 
+    /// What shared data holds: how many keys, and how many bytes in their names and values.
+    pub fn shared_size(&self) -> (usize, usize) {
+        self.inner.shared.borrow().size()
+    }
+
     /// Puts any bytes into shared data, as an older version or another plugin might have.
     pub fn put_shared(&self, key: &str, bytes: impl AsRef<[u8]>) {
         let written = self.write_shared(key, bytes.as_ref().to_vec(), 0);
@@ -977,6 +1027,12 @@ impl Host {
         self.at(place.into()).vm.as_mut().map_or(0, Vm::memory_size)
     }
 
+    /// How many ids of metrics a worker's VM has: Envoy keeps each that it has given as long as the VM lives, also of a name that was
+    /// defined before.
+    pub fn metric_ids(&self, place: impl Into<Place>) -> usize {
+        self.at(place.into()).vm.as_mut().map_or(0, |vm| vm.data().metrics.iter().map(Vec::len).sum())
+    }
+
     /// How many host calls a worker's VM has made.
     pub fn calls(&self, place: impl Into<Place>) -> u64 {
         self.at(place.into()).vm.as_mut().map_or(0, |vm| vm.data().calls)
@@ -984,6 +1040,14 @@ impl Host {
 
     /// The policy document of the first listener.
     pub fn policy(&self) -> String {
-        self.inner.configurations.borrow()[0].to_string()
+        self.inner
+            .main
+            .configurations
+            .borrow()
+            .first()
+            .cloned()
+            .flatten()
+            .map(|text| text.to_string())
+            .unwrap_or_default()
     }
 }

@@ -1,8 +1,12 @@
 //! The module's records in shared data, read for checks.
 
+use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::breaker::{Cell, State, StateName};
-use holdfast_engine::concurrency::in_flight::InFlight;
-use holdfast_engine::store::record::Record;
+use holdfast_engine::concurrency::in_flight::{InFlight, LEASE};
+use holdfast_engine::store::block::BlockKind;
+use holdfast_engine::store::paths;
+use holdfast_engine::store::record::{Mark, Record, mark_of};
+use holdfast_engine::store::registry::Registry;
 
 use crate::host::Host;
 
@@ -34,15 +38,19 @@ impl BreakerRecord {
 }
 
 impl Host {
-    /// Every breaker in shared data, of whatever policy and key. Bytes that are no breaker's are left out.
+    /// Every breaker in shared data, of whatever policy and key, that of the newest policy first. Bytes that are no breaker's are left
+    /// out, and so are breakers of blocks that have lost their places.
     pub fn breakers(&self) -> Vec<BreakerRecord> {
-        let keys = self.shared_keys().into_iter().filter(|key| key.ends_with("/breaker"));
-        keys.filter_map(|key| Some(BreakerRecord { cell: self.record(&key)?, key })).collect()
+        let records = self.block_records(BlockKind::Breaker, 1);
+        records.into_iter().map(|(key, cell)| BreakerRecord { key, cell }).collect()
     }
 
-    /// The breaker of a policy with a single key; closed while there is none.
+    /// The breaker of the newest policy, if that has a single key; closed while there is none.
     pub fn breaker(&self) -> BreakerRecord {
-        let mut breakers = self.breakers();
+        let breakers = self.breakers();
+        let newest = breakers.first().map(|first| block_of(&first.key).to_owned());
+        let mut breakers: Vec<_> =
+            breakers.into_iter().filter(|one| Some(block_of(&one.key)) == newest.as_deref()).collect();
         assert!(breakers.len() <= 1, "there are several breakers: {breakers:#?}");
         breakers.pop().unwrap_or(BreakerRecord { key: String::new(), cell: Cell::default() })
     }
@@ -54,19 +62,44 @@ impl Host {
 
     /// Requests in flight that count now, of a policy with a single key.
     pub fn in_flight(&self) -> u64 {
-        let keys = self.shared_keys().into_iter().filter(|key| key.ends_with("/in_flight"));
-        let cells: Vec<InFlight> = keys.filter_map(|key| self.record(&key)).collect();
-        assert!(cells.len() <= 1, "there are several: {cells:#?}");
-        let now = holdfast_engine::base::time::Timestamp(self.wall_nanos());
-        let counts = cells.iter().flat_map(|cell| &cell.counts);
-        let held = counts
-            .filter(|count| count.expires.remaining(now, holdfast_engine::concurrency::in_flight::LEASE).is_some());
+        let cells: Vec<(String, InFlight)> = self.block_records(BlockKind::Concurrency, 1);
+        let now = Timestamp(self.wall_nanos());
+        let counts = cells.iter().flat_map(|(_, cell)| &cell.counts);
+        let held = counts.filter(|count| count.expires.remaining(now, LEASE).is_some());
         held.map(|count| u64::from(count.requests)).sum()
     }
 
-    /// A record whose key names its policy and fingerprint: `.../p/NAME/FINGERPRINT/...`.
-    fn record<R: Record>(&self, key: &str) -> Option<R> {
-        let fingerprint = u64::from_str_radix(key.split('/').skip_while(|part| *part != "p").nth(2)?, 16).ok()?;
-        R::decode(&self.shared(key)?.0, fingerprint)
+    /// The registry: which policies live, and where their blocks are.
+    pub fn registry(&self) -> Option<Registry> {
+        self.record(paths::REGISTRY, Mark::NONE)
     }
+
+    /// The records of the blocks of a kind whose names have so many parts after the block's, those of the newest policy first.
+    pub fn block_records<R: Record>(&self, kind: BlockKind, parts: usize) -> Vec<(String, R)> {
+        let mut blocks = Vec::new();
+        for places in self.registry().iter().flat_map(Registry::all_places) {
+            blocks.extend(places.get(kind).filter(|block| !blocks.contains(block)));
+        }
+        let (keys, mut records) = (self.shared_keys(), Vec::new());
+        for block in blocks {
+            let prefix = format!("{}/", paths::of_block(kind, block.index));
+            let of_block =
+                |key: &&String| key.strip_prefix(&prefix).is_some_and(|rest| rest.split('/').count() == parts);
+            for key in keys.iter().filter(of_block) {
+                let mark = self.shared(key).and_then(|(bytes, _)| mark_of(&bytes, R::KIND));
+                let mark = mark.filter(|mark| mark.block == block.tenancy);
+                records.extend(mark.and_then(|mark| self.record(key, mark)).map(|record| (key.clone(), record)));
+            }
+        }
+        records
+    }
+
+    fn record<R: Record>(&self, key: &str, mark: Mark) -> Option<R> {
+        R::decode(&self.shared(key)?.0, mark)
+    }
+}
+
+/// The part of a name that is the block's.
+fn block_of(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(block, _)| block)
 }

@@ -32,6 +32,11 @@ impl SharedData {
         status::OK
     }
 
+    /// How many keys there are, and how many bytes in their names and values.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.entries.len(), self.entries.iter().map(|(key, (bytes, _))| key.len() + bytes.len()).sum())
+    }
+
     pub(crate) fn keys(&self) -> Vec<String> {
         self.entries.keys().cloned().collect()
     }
@@ -52,5 +57,6 @@ mod tests {
         assert_eq!(data.set("a", vec![4], version), status::CAS_MISMATCH, "its own does");
         assert_eq!(data.set("a", vec![5], 0), status::OK, "0 is unconditional");
         assert_eq!(data.get("a"), Some((&[5][..], 4)), "all keys count with one counter");
+        assert_eq!(data.size(), (2, 3), "two keys, two letters and a byte");
     }
 }

@@ -293,19 +293,20 @@ impl Vm {
         Ok(accepted? != 0)
     }
 
-    /// The root context of a configuration.
+    /// The root context of a configuration. One that only has its last streams is used again where the configuration comes back,
+    /// without being configured again. Source: proxy-wasm-cpp-host, `getOrCreateThreadLocalPlugin`, and Envoy, whose streams hold
+    /// the plugin.
     pub(crate) fn root_of(&mut self, configuration: &str) -> Option<u32> {
         let mut roots = self.data().roots.iter();
-        roots.find(|(_, root)| !root.is_retired && &*root.configuration == configuration).map(|(id, _)| *id)
+        roots.find(|(_, root)| &*root.configuration == configuration).map(|(id, _)| *id)
     }
 
     /// Lets go of every root context whose configuration is not among `used`; one with streams goes with the last.
     pub(crate) fn retire_all_but(&mut self, used: &[Rc<str>]) -> Result<(), Trap> {
-        let unused = |root: &Root| !used.contains(&root.configuration);
-        let retired: Vec<u32> = self.data().roots.iter().filter(|(_, root)| unused(root)).map(|(id, _)| *id).collect();
-        for id in retired {
+        let ids: Vec<u32> = self.data().roots.keys().copied().collect();
+        for id in ids {
             if let Some(root) = self.data().roots.get_mut(&id) {
-                root.is_retired = true;
+                root.is_retired = !used.contains(&root.configuration);
             }
             self.drop_root_if_over(id)?;
         }

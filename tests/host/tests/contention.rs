@@ -66,23 +66,23 @@ fn giving_up_is_counted_wherever_it_happens() {
     let document = ejecting_and(r#""heartbeat":{"path":"/healthz"},"consecutive_failures":{}"#, features);
     let records = [
         "/breaker",
-        "/budget",
-        "/hosts/leader",
-        "/hosts/run/",
-        "/hosts/table",
-        "/in_flight",
-        "/keys",
+        "/retry/",
+        "/leader",
+        "/run/",
+        "/table",
+        "/concurrency/",
+        "/directory",
         "/series/",
-        "/variants/",
+        "/policies",
         "/attempt_workers",
         WORKERS,
     ];
     for record in records {
         let world = World::start(&document, 2, &FIVE);
-        if record == "/variants/" {
+        if record == "/policies" {
             world.host.update(&document.replace("5xx", "gateway-error")).unwrap();
         }
-        let of_start = ["/keys", "/series/", "/attempt_workers", WORKERS];
+        let of_start = ["/directory", "/series/", "/attempt_workers", WORKERS];
         if !of_start.contains(&record) {
             world.traffic_for(seconds(1));
             assert_eq!(world.count("shared_data.contention"), 0, "{record}");
@@ -138,7 +138,7 @@ fn a_trip_that_another_made_first_is_made_and_told_once() {
 fn requests_that_cannot_be_counted_pass_and_give_nothing_back_that_they_do_not_hold() {
     let host = Host::with(&policy(r#""concurrency":{"max_requests":2}"#)).workers(2).start();
     let counted: Vec<_> = (0..2).map(|worker| host.get(worker).passed()).collect();
-    host.contend("/in_flight", ALWAYS);
+    host.contend("/concurrency/", ALWAYS);
     let uncounted: Vec<_> = (0..4).map(|number| host.get(number % 2)).collect();
     host.nothing_fails();
     assert_eq!(host.in_flight(), 2);
@@ -158,7 +158,7 @@ fn requests_that_cannot_be_counted_pass_and_give_nothing_back_that_they_do_not_h
 fn an_end_that_cannot_be_written_is_made_good() {
     let host = Host::with(&policy(r#""concurrency":{"max_requests":2}"#)).workers(2).start();
     let held: Vec<_> = (0..2).map(|_| host.get(0).passed()).collect();
-    host.contend("/in_flight", ALWAYS);
+    host.contend("/concurrency/", ALWAYS);
     for pending in held {
         pending.respond(Response::status(200));
     }

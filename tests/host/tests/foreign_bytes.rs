@@ -39,9 +39,9 @@ pub fn damaged(bytes: &[u8], how: u64, random: &mut Random) -> Vec<u8> {
         5 => bytes = (0..place(random, 400)).map(|_| random.next() as u8).collect(),
         6 => {
             // The head is right, the rest is not.
-            bytes.iter_mut().skip(10).for_each(|byte| *byte = random.next() as u8);
+            bytes.iter_mut().skip(14).for_each(|byte| *byte = random.next() as u8);
         }
-        7 => bytes.iter_mut().skip(10).for_each(|byte| *byte = 0xff),
+        7 => bytes.iter_mut().skip(14).for_each(|byte| *byte = 0xff),
         8 => bytes = vec![b'x'; 1 << 20],
         _ => {
             let at = place(random, bytes.len());
@@ -60,7 +60,7 @@ fn no_bytes_in_any_key_stop_a_worker_or_hold_traffic_up() {
         let host = Host::with(&everything()).workers(2).start();
         use_everything(&host);
         let keys = host.shared_keys();
-        for kind in ["/breaker", "/slot/", "/in_flight", "/key/", WORKERS] {
+        for kind in ["/breaker", "/slot/", "/concurrency/", "/name/", WORKERS] {
             assert!(keys.iter().any(|key| key.contains(kind)), "{kind} is in use: {keys:?}");
         }
         for key in &keys {

@@ -29,7 +29,7 @@ fn two_workers_that_take_the_last_place_at_the_same_swap_do_not_both_get_it() {
     let host = Host::with(&policy(r#""concurrency":{"max_requests":3}"#)).workers(2).start();
     succeed(&host, 1);
     let _held: Vec<_> = (0..2).map(|_| host.get(0).passed()).collect();
-    host.race_before_swap("/in_flight", |host| assert!(host.get(1).has_passed(), "the faster one gets it"));
+    host.race_before_swap("/concurrency/", |host| assert!(host.get(1).has_passed(), "the faster one gets it"));
     assert!(!host.get(0).has_passed());
     assert_eq!(host.in_flight(), 3);
     host.assert_no_trap();

@@ -39,7 +39,7 @@ fn is_bad(world: &World) {
 
 fn keys(world: &World) -> Vec<String> {
     let keys = world.host.shared_keys().into_iter();
-    keys.filter(|key| key.contains("/hosts") && KINDS.iter().any(|kind| key.contains(kind))).collect()
+    keys.filter(|key| key.contains("/outlier/") && KINDS.iter().any(|kind| key.contains(kind))).collect()
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_engine::outlier::table::{HostTable, State};
-use holdfast_engine::store::record::Record;
+use holdfast_engine::store::block::BlockKind;
 use holdfast_host_tests::trace::Trace;
 use holdfast_host_tests::{Arrival, Builder, Host, Reaction, Request, Routed, Thread};
 
@@ -277,15 +277,10 @@ impl World {
     }
 }
 
-/// All tables of hosts that can be read.
+/// All tables of hosts that can be read, of blocks that have their places.
 pub fn tables(host: &Host) -> Vec<HostTable> {
-    let keys = host.shared_keys().into_iter().filter(|key| key.ends_with("/table") && key.contains("/hosts"));
-    keys.filter_map(|key| HostTable::decode(&host.shared(&key)?.0, fingerprint(&key)?)).collect()
-}
-
-/// The fingerprint in a key: `.../p/NAME/FINGERPRINT/...`.
-pub fn fingerprint(key: &str) -> Option<u64> {
-    u64::from_str_radix(key.split('/').skip_while(|part| *part != "p").nth(2)?, 16).ok()
+    let all = [2, 3].into_iter().flat_map(|parts| host.block_records::<HostTable>(BlockKind::Outlier, parts));
+    all.map(|(_, table)| table).collect()
 }
 
 /// The hosts of a table that are out.

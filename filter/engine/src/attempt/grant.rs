@@ -8,10 +8,9 @@ use super::policy::{AttemptKey, AttemptPolicy};
 use crate::base::time::Timestamp;
 use crate::breaker::key::lets_retry;
 use crate::cx::Cx;
-use crate::retry::{Denial, budget};
+use crate::retry::{self, Denial, budget};
 use crate::store::Store;
 use crate::store::directory::Occupant;
-use crate::store::slot::{Shape, Slot};
 use crate::store::worker::VIEW_LASTS_UNSIGNALLED;
 
 impl AttemptPolicy {
@@ -23,20 +22,22 @@ impl AttemptPolicy {
     /// Grants a retry and withdraws its token.
     pub(super) fn grant(&mut self, cx: &mut Cx<'_>, retry: &Retry, key: Occupant) -> Result<(), Denial> {
         let requests = self.requests_while_closed(cx, key)?;
-        budget::withdraw(&mut self.key(key).budget, cx.store, &retry.budget, requests, cx.now)
+        let cell = self.key(key).budget.as_mut().ok_or(Denial::Budget)?;
+        budget::withdraw(cell, cx.store, &retry.budget, requests, cx.now)
     }
 
     /// Whether a retry would be granted now.
     pub(super) fn would_grant(&mut self, cx: &mut Cx<'_>, retry: &Retry, key: Occupant) -> Result<(), Denial> {
         let requests = self.requests_while_closed(cx, key)?;
-        budget::would_grant(&self.key(key).budget, cx.store, &retry.budget, requests, cx.now)
+        let cell = self.key(key).budget.as_ref().ok_or(Denial::Budget)?;
+        budget::would_grant(cell, cx.store, &retry.budget, requests, cx.now)
     }
 
     /// Gives the token back of an attempt that was not sent.
     pub(super) fn refund(&mut self, store: &mut dyn Store, key: Occupant, taken: Timestamp, now: Timestamp) {
         let policy = Arc::clone(&self.policy);
-        if let Some(retry) = &policy.retry {
-            budget::refund(&mut self.key(key).budget, store, &retry.budget, taken, now);
+        if let (Some(retry), Some(cell)) = (&policy.retry, &mut self.key(key).budget) {
+            budget::refund(cell, store, &retry.budget, taken, now);
         }
     }
 
@@ -44,15 +45,14 @@ impl AttemptPolicy {
     fn requests(&mut self, cx: &mut Cx<'_>, key: Occupant) -> u32 {
         let now = cx.now;
         let AttemptKey { slots, requests, .. } = self.key(key);
-        requests.get(now, VIEW_LASTS_UNSIGNALLED).unwrap_or_else(|| {
-            let deposits = |slot: &Slot, shape: &Shape| slot.deposits_tally(shape, now);
-            requests.set(now, slots.total(cx.store, cx.worker, now, deposits))
-        })
+        requests
+            .get(now, VIEW_LASTS_UNSIGNALLED)
+            .unwrap_or_else(|| requests.set(now, slots.as_ref().map_or(0, |slots| retry::key::requests(cx, slots))))
     }
 
     /// Whether the breaker lets attempts pass that are no probes: it is closed or ramping, or there is none that acts.
     pub(super) fn is_breaker_closed(&mut self, store: &mut dyn Store, key: Occupant) -> bool {
         let policy = Arc::clone(&self.policy);
-        lets_retry(store, policy.breaker.as_ref(), &self.key(key).breaker)
+        self.key(key).breaker.as_ref().is_none_or(|cell| lets_retry(store, policy.breaker.as_ref(), cell))
     }
 }

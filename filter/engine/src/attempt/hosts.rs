@@ -3,10 +3,10 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::policy::{AttemptPolicy, Group};
+use super::policy::AttemptPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
-use crate::outlier::hosts::HostAttempt;
+use crate::outlier::hosts::{HostAttempt, Hosts};
 use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
 
@@ -20,13 +20,14 @@ impl AttemptPolicy {
     pub fn wants_host(&mut self, store: &mut dyn Store, context: &RetryContext, now: Timestamp) -> bool {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
-        context.probe.is_some() || self.group(context).is_some_and(|group| group.hosts.wants_host(store, rules, now))
+        let mut wants = || self.with_hosts(context, |hosts| hosts.wants_host(store, rules, now)).unwrap_or_default();
+        context.probe.is_some() || wants()
     }
 
     /// Whether the host of a response that goes on is to be met.
     pub(super) fn wants_to_meet_host(&mut self, context: &RetryContext, now: Timestamp) -> bool {
-        self.judges_hosts()
-            && (context.probe.is_some() || self.group(context).is_some_and(|group| group.hosts.wants_to_meet(now)))
+        let wants = || self.with_hosts(context, |hosts| hosts.wants_to_meet(now)).unwrap_or_default();
+        self.judges_hosts() && (context.probe.is_some() || wants())
     }
 
     /// Meets that host. Whether it is out, and when what was counted is to be written at the latest.
@@ -38,9 +39,11 @@ impl AttemptPolicy {
     ) -> (bool, Option<Timestamp>) {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return (false, None) };
-        let Some(group) = self.group(context) else { return (false, None) };
-        let is_out = group.hosts.meet(cx, rules, address);
-        (is_out, group.hosts.flush_due())
+        let met = self.with_hosts(context, |hosts| {
+            let is_out = hosts.meet(cx, rules, address);
+            (is_out, hosts.flush_due())
+        });
+        met.unwrap_or((false, None))
     }
 
     /// Counts an attempt whose client left after `slow_after` among its host's times. It was sent then and took so long. When what was
@@ -54,29 +57,31 @@ impl AttemptPolicy {
         took: Duration,
     ) -> Option<Timestamp> {
         let policy = Arc::clone(&self.policy);
-        let (rules, hosts) = (policy.active_outlier()?, &mut self.group(context)?.hosts);
-        hosts.abandon(cx, rules, address, sent, took);
-        hosts.flush_due()
+        let rules = policy.active_outlier()?;
+        self.with_hosts(context, |hosts| {
+            hosts.abandon(cx, rules, address, sent, took);
+            hosts.flush_due()
+        })?
     }
 
     /// Judges the host of an attempt that has ended and is not in the retry context yet. The worker is this VM among those of the
     /// attempt seats. When what was counted is to be written at the latest.
     pub fn judge_host(&mut self, cx: &mut Cx<'_>, context: &RetryContext, one: HostAttempt<'_>) -> Option<Timestamp> {
         let policy = Arc::clone(&self.policy);
-        let (rules, hosts) = (policy.active_outlier()?, &mut self.group(context)?.hosts);
+        let rules = policy.active_outlier()?;
         let probe = context.probe.filter(|_| !context.is_retried());
-        hosts.judge(cx, rules, one, probe);
-        hosts.flush_due()
+        self.with_hosts(context, |hosts| {
+            hosts.judge(cx, rules, one, probe);
+            hosts.flush_due()
+        })?
     }
 
     /// Gives the permit back of a probe that says nothing about its host: its client left, or there was no connection in time.
     pub fn return_probe(&mut self, cx: &mut Cx<'_>, context: &RetryContext, sent: Timestamp) {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
-        if let Some(probe) = context.probe.filter(|_| !context.is_retried())
-            && let Some(group) = self.group(context)
-        {
-            group.hosts.return_probe(cx, rules, probe, sent);
+        if let Some(probe) = context.probe.filter(|_| !context.is_retried()) {
+            self.with_hosts(context, |hosts| hosts.return_probe(cx, rules, probe, sent));
         }
     }
 
@@ -84,10 +89,10 @@ impl AttemptPolicy {
     pub fn flush(&mut self, cx: &mut Cx<'_>) -> Option<Timestamp> {
         let policy = Arc::clone(&self.policy);
         let rules = policy.active_outlier()?;
-        let flush = |group: &mut Group| {
-            group.hosts.flush(cx, rules);
-            group.hosts.flush_due()
+        let flush = |hosts: &mut Hosts| {
+            hosts.flush(cx, rules);
+            hosts.flush_due()
         };
-        self.groups.values_mut().filter_map(flush).min()
+        self.hosts.try_borrow_mut().ok()?.iter_mut().filter_map(flush).min()
     }
 }

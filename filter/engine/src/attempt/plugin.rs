@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use super::hedges::Hedges;
 use super::passed::PassedAttempts;
-use super::policy::AttemptPolicy;
+use super::policy::{AttemptPolicy, SharedHosts};
 use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::host::RootHost;
 use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
+use crate::store::directory::Occupant;
 use crate::store::worker::Worker;
 
 /// How often a hedge that may not be sent looks whether it is the last attempt left.
@@ -21,17 +22,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// What was counted of hosts is to be written within this at most.
 const FLUSHES_WITHIN: Duration = Duration::from_secs(1);
 
-/// The most policies that an attempt seat keeps; more than that have been replaced by updates long ago.
-const MOST_POLICIES: usize = 2000;
-
 /// What all plugins of the attempt seat in one VM share.
 pub struct AttemptVm {
     /// This VM as a reader of the request seats' slots.
     pub worker: RefCell<Worker>,
     /// This VM as one of the attempt seats', which count hosts' attempts.
     pub hosts_worker: RefCell<Worker>,
-    /// By their content.
-    policies: RefCell<HashMap<u64, Rc<RefCell<AttemptPolicy>>>>,
+    /// By the number of the place of their text.
+    policies: RefCell<HashMap<u16, Rc<RefCell<AttemptPolicy>>>>,
+    /// What is known of hosts, by the place of the outlier block.
+    hosts: RefCell<HashMap<Occupant, SharedHosts>>,
 }
 
 impl AttemptVm {
@@ -41,23 +41,25 @@ impl AttemptVm {
             worker: RefCell::new(Worker::new(seed)),
             hosts_worker: RefCell::new(Worker::of_attempts(seed.rotate_left(17))),
             policies: RefCell::default(),
+            hosts: RefCell::default(),
         }
     }
 
     /// The policy of a request; `None` if the request seat's VM has not published it.
     fn policy(&self, store: &mut dyn Store, context: &RetryContext) -> Option<Rc<RefCell<AttemptPolicy>>> {
         let mut policies = self.policies.try_borrow_mut().ok()?;
-        if let Some(known) = policies.get(&context.fingerprint)
-            && known.try_borrow().is_ok_and(|known| known.is(context))
+        let place = context.policy;
+        if let Some(known) = policies.get(&place.index)
+            && known.try_borrow().is_ok_and(|known| known.is(place))
         {
             return Some(Rc::clone(known));
         }
-        let fetched = AttemptPolicy::fetch(store, &context.policy, context.fingerprint)?;
-        if policies.len() >= MOST_POLICIES {
-            policies.clear();
-        }
-        let fetched = Rc::new(RefCell::new(fetched));
-        policies.insert(context.fingerprint, Rc::clone(&fetched));
+        let mut hosts = self.hosts.try_borrow_mut().ok()?;
+        let share = |block| Rc::clone(hosts.entry(block).or_default());
+        let fetched = Rc::new(RefCell::new(AttemptPolicy::fetch(store, place, share)?));
+        // The text that had the place before is of a policy that is gone, and so may be its hosts.
+        policies.insert(place.index, Rc::clone(&fetched));
+        hosts.retain(|_, hosts| Rc::strong_count(hosts) > 1);
         Some(fetched)
     }
 

@@ -3,7 +3,9 @@
 //! Nothing here runs while attempts simply succeed. After one that did not, the cells and slots are read as they are in the
 //! store: an attempt seat has no view of its own that could be old.
 
+use core::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use holdfast_policy::document::{Policy, RetryWord};
@@ -13,18 +15,19 @@ use crate::base::time::Timestamp;
 use crate::http::header_rules::HeaderVerdict;
 use crate::http::response::ResponseHead;
 use crate::outlier::hosts::Hosts;
+use crate::retry::slot::DepositSlot;
 use crate::retry::{Eligibility, Named, conditions, router};
 use crate::seats::policy_text;
-use crate::seats::presence::Announcement;
+use crate::seats::presence::{Announcement, seat};
 use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
 use crate::store::address::Address;
+use crate::store::block::{BlockKind, ByKind};
 use crate::store::cluster::GroupId;
 use crate::store::directory::Occupant;
-use crate::store::paths::{self, GroupPaths};
+use crate::store::paths::HostPaths;
 use crate::store::place::Place;
-use crate::store::slot::Shape;
-use crate::store::slots::Slots;
+use crate::store::slot::Slots;
 
 /// The most routes of which an attempt seat remembers what they retry.
 const MOST_ROUTES: usize = 1024;
@@ -33,34 +36,70 @@ const MOST_ROUTES: usize = 1024;
 #[derive(Debug)]
 pub(super) struct AttemptKey {
     occupant: Occupant,
-    pub(super) breaker: Address,
-    pub(super) budget: Address,
+    /// None without a breaker.
+    pub(super) breaker: Option<Address>,
+    /// None without retries.
+    pub(super) budget: Option<Address>,
     /// The request seats' slots.
-    pub(super) slots: Slots,
+    pub(super) slots: Option<Slots<DepositSlot>>,
     /// Requests in the budget's window over all workers.
     pub(super) requests: Recent<u32>,
 }
 
 /// One cluster under one key as one attempt seat sees it.
 #[derive(Debug)]
-pub(super) struct Group {
+struct Group<T> {
     id: GroupId,
     key: Occupant,
-    announcement: Announcement,
-    pub(super) hosts: Hosts,
+    what: T,
 }
+
+/// Something for each cluster, by the place of the key, or by that of the cluster.
+#[derive(Debug)]
+pub struct Groups<T>(HashMap<(u16, bool), Group<T>>);
+
+impl<T> Default for Groups<T> {
+    fn default() -> Self {
+        Groups(HashMap::new())
+    }
+}
+
+impl<T> Groups<T> {
+    /// What there is for the cluster of a request, made if there is nothing yet; `None` where there is no place for it.
+    fn of(&mut self, context: &RetryContext, make: impl FnOnce() -> Option<T>) -> Option<&mut T> {
+        let (id, key) = (context.group, context.key);
+        let index = match id {
+            GroupId::OfTheKey => (key.index, false),
+            GroupId::Numbered(occupant) => (occupant.index, true),
+            GroupId::Nowhere => return None,
+        };
+        let is_known = self.0.get(&index).is_some_and(|group| (group.id, group.key) == (id, key));
+        if !is_known {
+            self.0.insert(index, Group { id, key, what: make()? });
+        }
+        self.0.get_mut(&index).map(|group| &mut group.what)
+    }
+
+    /// All.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.values_mut().map(|group| &mut group.what)
+    }
+}
+
+/// The hosts that an outlier block judges, as one attempt seat's VM sees them. Contents in one VM that agree on the block share it, so
+/// that each slot in the store keeps its one writer.
+pub type SharedHosts = Rc<RefCell<Groups<Hosts>>>;
 
 /// One policy as one attempt seat sees it.
 #[derive(Debug)]
 pub struct AttemptPolicy {
     pub(super) policy: Arc<Policy>,
-    pub(super) fingerprint: u64,
-    pub(super) prefix: String,
-    pub(super) shape: Shape,
+    /// Where its blocks are.
+    places: ByKind<Option<Occupant>>,
     /// By place.
     keys: HashMap<u16, AttemptKey>,
-    /// By the place of the key, or by that of the group.
-    pub(super) groups: HashMap<(u16, bool), Group>,
+    announcements: Groups<Announcement>,
+    pub(super) hosts: SharedHosts,
     /// Routes that have retried a response that was forbidden: they have `envoy-ratelimited` among their own words.
     marks_ask: Vec<Vec<u8>>,
     /// Routes that have retried a response below 400: they have conditions of their own.
@@ -70,16 +109,16 @@ pub struct AttemptPolicy {
 }
 
 impl AttemptPolicy {
-    /// The policy of this name and content, as the request seat has published it; `None` if it is not there.
-    pub fn fetch(store: &mut dyn Store, name: &str, fingerprint: u64) -> Option<Self> {
-        let policy = policy_text::fetch(store, name, fingerprint)?;
+    /// The policy whose text has this place, as the request seat has published it; `None` if it is not there. `share` gives the hosts of
+    /// the outlier block that has a place.
+    pub fn fetch(store: &mut dyn Store, place: Occupant, share: impl FnOnce(Occupant) -> SharedHosts) -> Option<Self> {
+        let (policy, places) = policy_text::fetch(store, place)?;
         Some(AttemptPolicy {
-            shape: Shape::of(&policy),
             policy: policy.into(),
-            fingerprint,
-            prefix: paths::of_policy(name, fingerprint),
+            hosts: (*places.get(BlockKind::Outlier)).map(share).unwrap_or_default(),
+            places,
             keys: HashMap::new(),
-            groups: HashMap::new(),
+            announcements: Groups::default(),
             marks_ask: Vec::new(),
             retries_successes: Vec::new(),
             hosts_ask_for_waits: false,
@@ -103,9 +142,9 @@ impl AttemptPolicy {
         retry.is_some_and(|retry| conditions::names_response(&retry.on, 0, None, false) == Named::RouteKnows)
     }
 
-    /// Whether this is the policy of that name and content.
-    pub fn is(&self, context: &RetryContext) -> bool {
-        self.fingerprint == context.fingerprint && self.policy.name == context.policy
+    /// Whether this is the policy whose text has this place.
+    pub fn is(&self, place: Occupant) -> bool {
+        *self.places.get(BlockKind::Text) == Some(place)
     }
 
     /// Whether the router retries a response of this request only when it is asked by a header of the attempt seat's.
@@ -169,41 +208,45 @@ impl AttemptPolicy {
     }
 
     pub(super) fn key(&mut self, key: Occupant) -> &mut AttemptKey {
+        let AttemptPolicy { policy, places, keys, .. } = self;
+        let place = |kind| Some(Place::new(kind, (*places.get(kind))?, key));
         let fresh = || {
-            let place = Place::new(&self.prefix, self.fingerprint, key);
-            let (breaker, budget) = (place.breaker(), place.budget());
-            AttemptKey { occupant: key, breaker, budget, slots: place.slots(self.shape), requests: Recent::default() }
+            let retry = place(BlockKind::Retry);
+            let window = policy.retry.as_ref().map(|retry| retry.budget.window);
+            AttemptKey {
+                occupant: key,
+                breaker: place(BlockKind::Breaker).map(|place| place.cell()),
+                slots: retry.as_ref().zip(window).map(|(place, window)| place.slots(window)),
+                budget: retry.map(|place| place.cell()),
+                requests: Recent::default(),
+            }
         };
-        let state = self.keys.entry(key.index).or_insert_with(fresh);
+        let state = keys.entry(key.index).or_insert_with(fresh);
         if state.occupant != key {
             *state = fresh();
         }
         state
     }
 
-    /// The cluster of a request under its key; `None` where there is no place for it.
-    pub(super) fn group(&mut self, context: &RetryContext) -> Option<&mut Group> {
-        let (id, key) = (context.group, context.key);
-        let index = match id {
-            GroupId::OfTheKey => (key.index, false),
-            GroupId::Numbered(occupant) => (occupant.index, true),
-            GroupId::Nowhere => return None,
+    /// What is known of the hosts of a request's cluster under its key, given to `act`; `None` where there is no place for it, or hosts are
+    /// not judged.
+    pub(super) fn with_hosts<R>(&self, context: &RetryContext, act: impl FnOnce(&mut Hosts) -> R) -> Option<R> {
+        let block = (*self.places.get(BlockKind::Outlier))?;
+        let mut hosts = self.hosts.try_borrow_mut().ok()?;
+        let make = || {
+            let paths = HostPaths::new(block.index, context.key.index, context.group)?;
+            Some(Hosts::new(paths, context.group.mark(block.tenancy, context.key), Vec::new()))
         };
-        let is_known = self.groups.get(&index).is_some_and(|group| (group.id, group.key) == (id, key));
-        if !is_known {
-            let paths = GroupPaths::new(&self.prefix, key.index, id)?;
-            let fingerprint = id.fingerprint(self.fingerprint, key);
-            let announcement = Announcement::new(Address::new(paths.attempt_seat(), fingerprint));
-            let hosts = Hosts::new(paths.hosts(), fingerprint);
-            self.groups.insert(index, Group { id, key, announcement, hosts });
-        }
-        self.groups.get_mut(&index)
+        hosts.of(context, make).map(act)
     }
 
     /// Says to the request seats, now and then, that there is an attempt seat for this request's key and cluster.
     pub fn announce(&mut self, store: &mut dyn Store, context: &RetryContext, now: Timestamp) {
-        if let Some(group) = self.group(context) {
-            group.announcement.announce(store, now);
+        let AttemptPolicy { places, announcements, .. } = self;
+        let Some(keys) = *places.get(BlockKind::Keys) else { return };
+        let make = || seat(keys, context.key, context.group).map(Announcement::new);
+        if let Some(announcement) = announcements.of(context, make) {
+            announcement.announce(store, now);
         }
     }
 }

@@ -11,15 +11,16 @@ use crate::http::response::ResponseHead;
 use crate::retry::Denial;
 use crate::retry::Eligibility;
 use crate::retry::budget::Withdrawn;
+use crate::seats::policy_text;
 use crate::seats::policy_text::PolicyText;
 use crate::seats::presence::Presence;
+use crate::seats::presence::seat;
 use crate::seats::retry_context::Next;
 use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
+use crate::store::block::BlockKind;
 use crate::store::cluster::GroupId;
-use crate::store::paths;
-use crate::store::paths::GroupPaths;
-use crate::store::paths::Paths;
+use crate::store::directory::Occupant;
 use crate::store::record::Record;
 use crate::store::worker::Worker;
 use core::time::Duration;
@@ -68,10 +69,11 @@ impl Thread {
             Ok(document) => document,
             Err(errors) => panic!("{errors}"),
         };
-        let request_policy = RequestPolicy::new(document.policies.remove(0).into());
         let mut store = store.clone();
+        let request_policy = RequestPolicy::entered(document.policies.remove(0).into(), &mut store, t(0));
         request_policy.publish(&mut store, &config::policy_texts(text.as_bytes())[0]);
-        let attempts = AttemptPolicy::fetch(&mut store, "orders", request_policy.fingerprint()).unwrap();
+        let attempts =
+            AttemptPolicy::fetch(&mut store, request_policy.text_place().unwrap(), |_| Default::default()).unwrap();
         let (request, attempt) = (Worker::new(1), Worker::new(2));
         Thread { request, request_policy, attempt, attempts, store, events: Vec::new() }
     }
@@ -104,9 +106,9 @@ impl Thread {
     }
 
     fn seat_is_seen(&mut self, key: Key, now: Timestamp) {
-        let seen = Presence { seen: now }.encode(self.request_policy.fingerprint());
-        let paths = GroupPaths::new(&self.attempts.prefix, key.occupant.index, GroupId::OfTheKey).unwrap();
-        self.store.set(&paths.attempt_seat(), &seen);
+        let keys = self.request_policy.standing().unwrap().places.get(BlockKind::Keys).unwrap();
+        let mut seat = seat(keys, key.occupant, GroupId::OfTheKey).unwrap();
+        seat.update(&mut self.store, |_| ((), Some(Presence { seen: now }))).unwrap();
     }
 
     fn context(&mut self, eligibility: Eligibility, now: Timestamp) -> RetryContext {
@@ -253,8 +255,8 @@ fn an_open_breaker_denies_and_gives_the_token_back_even_between_two_attempts() {
     assert_eq!(thread.after_wait(&mut waiting, t(100)), BeforeRetry::Stop(Some(Denial::Breaker)));
     assert_eq!(waiting.retries, 0, "it was not sent");
     let key = thread.key();
-    let bytes = thread.store.get(&Paths::new(&thread.attempts.prefix, key.occupant.index).budget()).unwrap().0;
-    let cell = Withdrawn::decode(&bytes, thread.attempts.fingerprint).unwrap();
+    let cell = thread.request_policy.place(BlockKind::Retry, key).unwrap().cell();
+    let cell: Withdrawn = cell.read(&mut thread.store).unwrap();
     let budget = thread.attempts.policy.retry.as_ref().unwrap().budget;
     assert!((0..2).all(|_| cell.clone().has_left(&budget, 0, t(100))), "both tokens are there");
 }
@@ -681,10 +683,9 @@ fn without_an_attempt_seat_the_budget_is_looked_at_before_and_charged_after() {
 #[test]
 fn in_shadow_mode_it_only_counts_what_it_would_do() {
     let mut thread = thread(r#""breaker":{},"retry":{}"#);
-    let mut shadow = RequestPolicy::new({
-        let text = r#"{"policies":[{"name":"shadow","retry":{"mode":"shadow"}}]}"#;
-        config::parse(text.as_bytes()).unwrap().policies.remove(0).into()
-    });
+    let text = r#"{"policies":[{"name":"shadow","retry":{"mode":"shadow"}}]}"#;
+    let policy = config::parse(text.as_bytes()).unwrap().policies.remove(0);
+    let mut shadow = RequestPolicy::entered(policy.into(), &mut thread.store, t(0));
     let key = shadow.key(&mut thread.request, &mut thread.store, t(0), |_| Some(Cow::Borrowed(b"orders")));
     let tried = AttemptsMade { eligibility: Eligibility::All, denial: None, context: None, attempts: 0 };
     let outcome = Outcome { verdict: Verdict::Failure, slow: false, retry_after: None };
@@ -702,15 +703,17 @@ fn a_policy_is_taken_only_as_it_was_published() {
     let store = MemoryStore::default();
     let thread = Thread::new(&store, &retry(""));
     let mut store = store.clone();
-    let fingerprint = thread.request_policy.fingerprint();
-    assert!(AttemptPolicy::fetch(&mut store, "orders", fingerprint).is_some());
-    assert!(AttemptPolicy::fetch(&mut store, "orders", fingerprint ^ 1).is_none());
-    assert!(AttemptPolicy::fetch(&mut store, "others", fingerprint).is_none());
-    let (key, cut) = (paths::policy_text(&paths::of_policy("orders", fingerprint)), PolicyText(b"{".to_vec()));
-    store.set(&key, &cut.encode(fingerprint));
-    assert!(AttemptPolicy::fetch(&mut store, "orders", fingerprint).is_none());
+    let place = thread.request_policy.text_place().unwrap();
+    let fetch = |store: &mut MemoryStore, place| AttemptPolicy::fetch(store, place, |_| Default::default());
+    assert!(fetch(&mut store, place).is_some());
+    assert!(fetch(&mut store, Occupant { tenancy: place.tenancy + 1, ..place }).is_none());
+    assert!(fetch(&mut store, Occupant { index: place.index + 1, ..place }).is_none());
+    let (name, mark) = policy_text::name_and_mark(place);
+    let places = thread.request_policy.standing().unwrap().places;
+    store.set(&name, &PolicyText { places, text: b"{".to_vec() }.encode(mark));
+    assert!(fetch(&mut store, place).is_none());
     thread.request_policy.publish(&mut store, &format!(r#"{{"policies":[{{"name":"orders",{}}}]}}"#, retry("")));
-    assert!(AttemptPolicy::fetch(&mut store, "orders", fingerprint).is_some(), "and is published again over them");
+    assert!(fetch(&mut store, place).is_some(), "and is published again over them");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::base::time::{Timestamp, nanos};
 use crate::http::outcome::Outcome;
 use crate::store::record::{Kind, Reader, Record, Writer};
 use crate::store::window::{Bucket, Tally};
-use holdfast_policy::document::Breaker;
+use holdfast_policy::document::{Breaker, BreakerControl};
 
 /// The breaker of one key.
 ///
@@ -182,13 +182,60 @@ impl Cell {
         matches!(self.state, State::Closed)
     }
 
+    /// What a changed block begins with, where this is the cell of the block before it: an open period goes on, at most until
+    /// the longest one of the new block is over; half-open is judged afresh, and permits that are out stay out for their lease,
+    /// at most the new one; a ramp goes on; so does the count of openings. `None`: it begins closed.
+    ///
+    /// The generation stays. No outcome of the old block is ever reported to this cell, for a request reports where it was
+    /// admitted; and those that the new block admits before somebody has taken over belong to the first generation, in which no
+    /// other state than closed ever is.
+    #[must_use]
+    pub fn taken_over(&self, breaker: &Breaker, now: Timestamp) -> Option<Cell> {
+        let state = match &self.state {
+            State::Closed => return None,
+            State::Open { since, until } => {
+                State::Open { since: *since, until: since.plus(thresholds::longest_open(breaker)).min(*until) }
+            }
+            State::HalfOpen(half_open) => State::HalfOpen(half_open.taken_over(breaker, now)),
+            State::Ramping { since } => State::Ramping { since: *since },
+        };
+        // Of what somebody else wrote nothing is taken over that does not fit together.
+        Some(Cell { generation: self.generation, opens: self.opens, state }).filter(Record::invariants)
+    }
+
+    /// What the cell has to be while the state is set by hand, so that what follows begins right: after `forced_open`
+    /// half-open, as after an open period that is over; after `forced_closed` closed, with a fresh window. `None`: it is so
+    /// already.
+    #[must_use]
+    pub fn forced(&self, control: BreakerControl, now: Timestamp) -> Option<Cell> {
+        let next = self.generation.wrapping_add(1);
+        match (control, &self.state) {
+            (BreakerControl::Auto, _) => None,
+            (BreakerControl::ForcedOpen, State::Open { since, until }) => {
+                let state = State::Open { since: now.min(*since), until: now };
+                (*until > now).then_some(Cell { state, ..*self })
+            }
+            (BreakerControl::ForcedOpen, _) => {
+                Some(Cell { generation: next, opens: self.opens, state: State::Open { since: now, until: now } })
+            }
+            (BreakerControl::ForcedClosed, State::Closed) if self.opens == 0 => None,
+            (BreakerControl::ForcedClosed, _) => Some(Cell { generation: next, opens: 0, state: State::Closed }),
+        }
+    }
+
+    /// Time until the first probe may pass, while it is open.
+    pub fn open_left(&self, breaker: &Breaker, now: Timestamp) -> Option<Duration> {
+        match &self.state {
+            State::Open { until, .. } => until.remaining(now, thresholds::longest_open(breaker)),
+            _ => None,
+        }
+    }
+
     /// Decides without changing the cell, where that is possible; `None` means that [`Cell::admit`] has to.
     pub fn peek(&self, breaker: &Breaker, now: Timestamp, random: u64) -> Option<Admission> {
         match &self.state {
             State::Closed => Some(Admission::Pass { generation: self.generation }),
-            State::Open { until, .. } => until
-                .remaining(now, thresholds::longest_open(breaker))
-                .map(|left| Admission::Reject { retry_after: left }),
+            State::Open { .. } => self.open_left(breaker, now).map(|left| Admission::Reject { retry_after: left }),
             State::HalfOpen(_) => None,
             State::Ramping { since } => {
                 let passed = ramped(*since, now, breaker.ramp)?;
@@ -207,7 +254,7 @@ impl Cell {
     pub fn admit(&mut self, breaker: &Breaker, now: Timestamp, random: u64) -> (Admission, Option<Transition>) {
         let mut transition = None;
         match &self.state {
-            State::Open { since, until } if until.remaining(now, thresholds::longest_open(breaker)).is_none() => {
+            State::Open { since, until } if self.open_left(breaker, now).is_none() => {
                 transition =
                     Some(self.name().to(StateName::HalfOpen, TransitionCause::PeriodOver(until.since(*since))));
                 self.generation = self.generation.wrapping_add(1);

@@ -40,6 +40,20 @@ impl HalfOpen {
             && are_different(self.leases.iter().map(|lease| lease.id))
     }
 
+    /// What a changed block begins with: nothing is judged, and the permits that are out stay out until their lease is over, at
+    /// most the new one. Of more permits than the new block gives, those are kept that are out longest: a free one comes no
+    /// sooner with all.
+    pub(super) fn taken_over(&self, breaker: &Breaker, now: Timestamp) -> Self {
+        let latest = now.plus(breaker.lease);
+        let lasts = self.leases.iter().filter(|lease| lease.expires > now);
+        let mut leases: Vec<_> = lasts.map(|lease| Lease { expires: lease.expires.min(latest), ..*lease }).collect();
+        while leases.len() > usize::from(breaker.probes.get()) {
+            let first = leases.iter().enumerate().min_by_key(|(_, lease)| lease.expires).map(|(at, _)| at);
+            leases.remove(first.unwrap_or(0));
+        }
+        HalfOpen { judged: Tally::default(), run: 0, next: self.next, leases }
+    }
+
     /// Permits that are held or used up.
     fn used(&self) -> u32 {
         u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.judged.total)

@@ -81,6 +81,9 @@ impl BreakerKey {
     /// a moment ago. `None` says that [`BreakerKey::admit`] has to decide.
     pub fn admit_recently(&self, store: &mut dyn Store, breaker: &Breaker, recently: Timestamp) -> Option<Permit> {
         let view = self.view.as_ref()?;
+        if !self.cell.before().is_empty() {
+            return None;
+        }
         // Without a change signal views are too short-lived for a clock that is not looked at.
         let epoch = Some(store.epoch()?);
         if breaker.state != BreakerControl::Auto || !view.cell.is_closed() || !view.seen.holds(epoch, recently) {
@@ -94,25 +97,55 @@ impl BreakerKey {
     /// # Errors
     /// The time until it is worth asking again, zero where nobody can say.
     pub fn admit(&mut self, cx: &mut Cx<'_>, breaker: &Breaker) -> Result<Permit, Duration> {
-        let forced = match breaker.state {
-            BreakerControl::Auto => None,
-            BreakerControl::ForcedOpen => Some((StateName::ForcedOpen, Err(Duration::ZERO))),
-            BreakerControl::ForcedClosed => Some((StateName::ForcedClosed, Ok(Permit::None))),
-        };
-        if let Some((name, answer)) = forced {
-            if self.last_reported.is_none_or(|reported| cx.now.apart(reported) >= VIEW_LASTS) {
-                self.last_reported = Some(cx.now);
-                cx.events.push(Event::Gauge(Metric::BreakerState, name as u64));
-            }
-            return answer;
+        if let Some(state) = forced(breaker) {
+            self.report_forced(cx, breaker, state);
+            return if state == StateName::ForcedOpen { Err(Duration::ZERO) } else { Ok(Permit::None) };
         }
+        self.take_over(cx, breaker);
         let epoch = cx.store.epoch();
-        self.look(cx);
+        self.look_again(cx);
         let random = cx.worker.random.next();
         match self.view.as_ref().and_then(|view| view.cell.peek(breaker, cx.now, random)) {
             Some(admission) => admission.into(),
             None => self.take_step(cx, breaker, random, epoch),
         }
+    }
+
+    /// Has the cell begin with what is true out there, where the block follows others. Does nothing but for the first time.
+    fn take_over(&mut self, cx: &mut Cx<'_>, breaker: &Breaker) {
+        if self.cell.before().is_empty() {
+            return;
+        }
+        let now = cx.now;
+        let Some(taken) = self.cell.take_over(cx.store, |cell: &Cell| cell.taken_over(breaker, now)) else {
+            // It begins closed, once for all workers: what the block before it does from now on is not taken over by the next
+            // one.
+            let _ = self.cell.update(cx.store, |old: Option<&Cell>| ((), old.is_none().then(Cell::default)));
+            return;
+        };
+        cx.store.raise_epoch();
+        if breaker.state == BreakerControl::Auto {
+            cx.events.push(words::taken_over(breaker, &taken, now));
+        }
+    }
+
+    /// Tells the state that was set by hand, once a second, and sees to it that the cell is such as what follows is to begin
+    /// with.
+    fn report_forced(&mut self, cx: &mut Cx<'_>, breaker: &Breaker, state: StateName) {
+        let now = cx.now;
+        if self.last_reported.is_some_and(|reported| now.apart(reported) < VIEW_LASTS) {
+            return;
+        }
+        self.last_reported = Some(now);
+        cx.events.push(Event::Gauge(Metric::BreakerState, state as u64));
+        self.take_over(cx, breaker);
+        let _ = self.cell.update(cx.store, |old: Option<&Cell>| {
+            let forced = match old {
+                Some(cell) => cell.forced(breaker.state, now),
+                None => Cell::default().forced(breaker.state, now),
+            };
+            ((), forced)
+        });
     }
 
     /// Takes a permit, or a step to the next state.
@@ -145,7 +178,17 @@ impl BreakerKey {
     }
 
     /// Brings this worker's view up to date, where no request has for a while.
-    pub fn look(&mut self, cx: &mut Cx<'_>) {
+    pub fn look(&mut self, cx: &mut Cx<'_>, breaker: &Breaker) {
+        match forced(breaker) {
+            Some(state) => self.report_forced(cx, breaker, state),
+            None => {
+                self.take_over(cx, breaker);
+                self.look_again(cx);
+            }
+        }
+    }
+
+    fn look_again(&mut self, cx: &mut Cx<'_>) {
         let epoch = cx.store.epoch();
         if !self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, cx.now)) {
             let cell = self.cell.read(cx.store).unwrap_or_default();
@@ -167,6 +210,7 @@ impl BreakerKey {
 
     /// Changes the cell by `step`, which is repeated on a newer record when another worker was faster.
     fn change(&mut self, cx: &mut Cx<'_>, breaker: &Breaker, step: &mut dyn FnMut(&mut Cell) -> CellChange) {
+        self.take_over(cx, breaker);
         let epoch = cx.store.epoch();
         let updated = self.cell.update(cx.store, |old: Option<&Cell>| {
             let mut cell = old.cloned().unwrap_or_default();
@@ -189,9 +233,19 @@ impl BreakerKey {
     }
 }
 
-/// Whether the breaker of a key that this worker may never have met is not closed.
-pub fn is_kept(store: &mut dyn Store, cell: &Address) -> bool {
-    cell.read::<Cell>(store).is_some_and(|cell| !cell.is_closed())
+/// The state that was set by hand, if one was.
+fn forced(breaker: &Breaker) -> Option<StateName> {
+    match breaker.state {
+        BreakerControl::Auto => None,
+        BreakerControl::ForcedOpen => Some(StateName::ForcedOpen),
+        BreakerControl::ForcedClosed => Some(StateName::ForcedClosed),
+    }
+}
+
+/// Whether the breaker of a key that this worker may never have met is not closed. One that is forced open is so for every key,
+/// and none must keep its place for that.
+pub fn is_kept(store: &mut dyn Store, breaker: &Breaker, cell: &Address) -> bool {
+    breaker.state == BreakerControl::Auto && cell.read::<Cell>(store).is_some_and(|cell| !cell.is_closed())
 }
 
 /// Whether the breaker of a key lets attempts pass that are no probes: it is closed or ramping, or does not act.
@@ -223,3 +277,6 @@ fn publish(cx: &mut Cx<'_>, breaker: &Breaker, transition: Option<Transition>) {
     }
     cx.events.push(words::line(breaker, &transition));
 }
+
+#[cfg(test)]
+mod tests;

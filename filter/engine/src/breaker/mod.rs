@@ -20,9 +20,11 @@
 //! alone never opens the breaker except by completing `min_requests`.
 
 mod cell;
+pub mod counts;
 mod half_open;
 pub mod key;
 pub mod relevance;
+pub mod slot;
 pub mod thresholds;
 pub mod words;
 

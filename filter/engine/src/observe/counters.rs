@@ -45,9 +45,10 @@ impl Counters {
         }
     }
 
-    /// Sets all gauges to 0.
-    pub(super) fn clear_gauges(&self, host: &dyn RootHost) {
-        Metric::ALL.into_iter().filter(|metric| metric.is_gauge()).for_each(|metric| self.set(host, metric, 0));
+    /// Sets all gauges to 0 but those that are to be left.
+    pub(super) fn clear_gauges(&self, host: &dyn RootHost, is_left: impl Fn(Metric) -> bool) {
+        let gauges = Metric::ALL.into_iter().filter(|metric| metric.is_gauge() && !is_left(*metric));
+        gauges.for_each(|metric| self.set(host, metric, 0));
     }
 
     /// Tells the host what was counted.

@@ -1,6 +1,6 @@
 //! One policy's metrics and lines of the log.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use holdfast_policy::document::Policy;
@@ -24,11 +24,32 @@ pub struct KeyNames<'a> {
     pub has_gauges: bool,
 }
 
+/// Which gauges of the policy's name speak of another content's state now: they are left to that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GaugesElsewhere {
+    /// The breaker's.
+    pub breaker: bool,
+    /// The hosts'.
+    pub hosts: bool,
+}
+
+impl GaugesElsewhere {
+    fn has(self, metric: Metric) -> bool {
+        match metric {
+            Metric::BreakerState => self.breaker,
+            Metric::Hosts | Metric::HostsEjected => self.hosts,
+            _ => false,
+        }
+    }
+}
+
 /// One policy's metrics. What was counted when it goes out of use is not lost.
 pub struct PolicyMetrics {
     host: Rc<dyn RootHost>,
     /// The policy's name in metrics.
     name: RefCell<String>,
+    /// What others would say under this name, were it given up.
+    elsewhere: Cell<GaugesElsewhere>,
     /// By the series' index.
     counters: RefCell<Vec<Option<Box<Counters>>>>,
     /// Series of which something was counted that the host has not been told yet.
@@ -43,6 +64,7 @@ impl PolicyMetrics {
         PolicyMetrics {
             host,
             name: RefCell::new(name),
+            elsewhere: Cell::default(),
             counters: RefCell::default(),
             counted: RefCell::default(),
             events: RefCell::default(),
@@ -96,20 +118,27 @@ impl PolicyMetrics {
         }
     }
 
-    /// Takes over the name that the policy now has in metrics.
-    pub fn rename(&self, new: &str) {
-        let Ok(mut name) = self.name.try_borrow_mut() else { return };
-        if *name != new {
-            self.leave_series();
+    /// Takes over the name that the policy now has in metrics, and which gauges newer contents of its name have. Whether the name is
+    /// another one.
+    pub fn rename(&self, new: &str, elsewhere: GaugesElsewhere) -> bool {
+        let Ok(mut name) = self.name.try_borrow_mut() else { return false };
+        self.elsewhere.set(elsewhere);
+        let is_other = *name != new;
+        if is_other {
+            self.leave_series(&name);
             new.clone_into(&mut name);
         }
+        is_other
     }
 
     /// Tells what was counted, and leaves no gauge that says what is not so any more. Another worker that goes on says it again.
-    fn leave_series(&self) {
+    fn leave_series(&self, name: &str) {
         self.flush();
+        // Only the newest content takes over a name, which is the policy's own: `orders`, not `orders~2`.
+        let elsewhere = if name.contains('~') { GaugesElsewhere::default() } else { self.elsewhere.get() };
         if let Ok(mut counters) = self.counters.try_borrow_mut() {
-            counters.drain(..).flatten().for_each(|counters| counters.clear_gauges(&*self.host));
+            let clear = |counters: Box<Counters>| counters.clear_gauges(&*self.host, |metric| elsewhere.has(metric));
+            counters.drain(..).flatten().for_each(clear);
         }
     }
 
@@ -147,6 +176,7 @@ impl PolicyMetrics {
 
 impl Drop for PolicyMetrics {
     fn drop(&mut self) {
-        self.leave_series();
+        let name = core::mem::take(self.name.get_mut());
+        self.leave_series(&name);
     }
 }

@@ -95,7 +95,7 @@ impl Calls {
         let cluster = hosts.table().map(|table| table.cluster.clone()).unwrap_or_default();
         let Some(name) = String::from_utf8(cluster).ok().filter(|name| !name.is_empty()) else { return };
         let leader = hosts.paths().leader();
-        if !leader::lead(cx.store, &leader, hosts.fingerprint(), nonce, &mut self.held, now) {
+        if !leader::lead(cx.store, &leader, hosts.mark(), nonce, &mut self.held, now) {
             // A later term begins with nothing.
             self.checks = Checks::default();
             return;

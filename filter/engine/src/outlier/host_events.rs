@@ -91,6 +91,9 @@ pub enum HostEventKind {
     Readmitted(Duration),
     /// There are more hosts than the table holds.
     Full,
+    /// The hosts that were out under the policy as it was before are out under the changed one. The first of them may be probed
+    /// in so long.
+    TakenOver(Duration),
 }
 
 /// The most happenings that wait to be told; what comes beyond them is only counted.
@@ -213,6 +216,10 @@ impl HostEventKind {
                 out.u64(nanos(*after));
             }
             HostEventKind::Full => out.u8(5),
+            HostEventKind::TakenOver(left) => {
+                out.u8(6);
+                out.u64(nanos(*left));
+            }
         }
     }
 
@@ -229,6 +236,7 @@ impl HostEventKind {
             },
             4 => HostEventKind::Readmitted(Duration::from_nanos(input.u64()?)),
             5 => HostEventKind::Full,
+            6 => HostEventKind::TakenOver(Duration::from_nanos(input.u64()?)),
             _ => return None,
         })
     }

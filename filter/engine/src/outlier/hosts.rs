@@ -10,17 +10,19 @@ use std::collections::HashMap;
 
 use super::cause::EjectionCause;
 use super::host_events::{HostCount, HostEvents};
+use super::interval::interval_number;
 use super::open_runs::{LOOKED_AT, OpenRuns};
 use super::run::HostRun;
-use super::slot::{HostSlot, interval_number};
+use super::slot::HostSlot;
 use super::steering::{self, Rotation};
 use super::sweep::{self, Tallies};
 use super::table::{Ejection, Host, HostId, HostTable, ProbeResult};
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
 use crate::http::outcome::Verdict;
+use crate::store::address::Address;
 use crate::store::paths::HostPaths;
-use crate::store::record::Record;
+use crate::store::record::{Mark, Record};
 use crate::store::worker::{Seen, Worker, slots};
 use crate::store::workers;
 use crate::store::{NotUpdated, Store, Version, update};
@@ -101,7 +103,9 @@ struct View {
 #[derive(Debug)]
 pub struct Hosts {
     paths: HostPaths,
-    fingerprint: u64,
+    mark: Mark,
+    /// The table.
+    cell: Address,
     view: Option<View>,
     slot: HostSlot,
     /// Whether the store lacks what was counted last.
@@ -126,11 +130,13 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Hosts that this worker knows nothing about yet.
-    pub fn new(paths: HostPaths, fingerprint: u64) -> Self {
+    /// Hosts that this worker knows nothing about yet. `before` are the tables of the blocks that theirs follows, the newest
+    /// first.
+    pub fn new(paths: HostPaths, mark: Mark, before: Vec<Address>) -> Self {
         Hosts {
+            cell: Address::new(paths.table(), mark).after(before),
             paths,
-            fingerprint,
+            mark,
             view: None,
             slot: HostSlot::default(),
             is_unwritten: false,
@@ -148,8 +154,8 @@ impl Hosts {
     }
 
     /// That of the records.
-    pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
+    pub fn mark(&self) -> Mark {
+        self.mark
     }
 
     /// The names in the store.
@@ -172,11 +178,27 @@ impl Hosts {
     /// Brings the view up to date. Whether it changed.
     pub fn refresh(&mut self, cx: &mut Cx<'_>, rules: &Outlier) -> bool {
         let now = cx.now;
+        self.take_over(cx, rules);
         let epoch = cx.store.epoch();
         if self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, now)) {
             return false;
         }
         self.refresh_now(cx, rules, epoch)
+    }
+
+    /// Has the table begin with what is true out there, where the block follows others. Does nothing but for the first time.
+    fn take_over(&mut self, cx: &mut Cx<'_>, rules: &Outlier) {
+        if self.cell.before().is_empty() {
+            return;
+        }
+        let now = cx.now;
+        if self.cell.take_over(cx.store, |table: &HostTable| table.taken_over(rules, now)).is_some() {
+            cx.store.raise_epoch();
+        } else {
+            // It begins without hosts, once for all workers: what the block before it finds from now on is not taken over by
+            // the next.
+            let _ = self.cell.update(cx.store, |old: Option<&HostTable>| ((), old.is_none().then(HostTable::default)));
+        }
     }
 
     fn refresh_now(&mut self, cx: &mut Cx<'_>, rules: &Outlier, epoch: Option<u64>) -> bool {
@@ -190,7 +212,7 @@ impl Hosts {
             view.steers = view.is_unsettled && view.table.steers(rules, now);
             return false;
         }
-        let table = stored.and_then(|(bytes, _)| HostTable::decode(&bytes, self.fingerprint)).unwrap_or_default();
+        let table = stored.and_then(|(bytes, _)| HostTable::decode(&bytes, self.mark)).unwrap_or_default();
         if let Some(view) = self.view.as_mut().filter(|view| view.table == table) {
             (view.version, view.seen) = (version, seen);
             view.steers = view.is_unsettled && view.table.steers(rules, now);
@@ -200,8 +222,8 @@ impl Hosts {
         let stood_still = unsignalled.is_some();
         // It was changed without a signal that reaches this seat, or by a worker that died before it gave one.
         cx.worker.misses_signals |= unsignalled.is_some_and(|view| !table.looks_like(&view.table));
-        // If the signal has moved it may have been for something else, and workers have looked between that and the change. Whoever
-        // finds news that nobody has told is the first.
+        // If the signal has moved it may have been for something else, and workers have looked between that and the change.
+        // Whoever finds news that nobody has told is the first.
         let is_first = cx.worker.misses_signals && !table.events.is_empty();
         self.take(cx.worker, rules, table, version, seen, now);
         if stood_still || is_first {
@@ -263,10 +285,11 @@ impl Hosts {
         step: &mut dyn FnMut(&mut HostTable) -> bool,
     ) -> Result<(), NotUpdated> {
         let now = cx.now;
+        self.take_over(cx, rules);
         let epoch = cx.store.epoch();
         let uncounted = core::mem::take(&mut self.uncounted);
         let mut is_seen = false;
-        let updated = update(cx.store, &self.paths.table(), self.fingerprint, |old: Option<&HostTable>| {
+        let updated = self.cell.update(cx.store, |old: Option<&HostTable>| {
             let mut table = old.cloned().unwrap_or_default();
             let changed = step(&mut table);
             is_seen = old.is_none_or(|old| !table.looks_like(old));
@@ -338,8 +361,8 @@ impl Hosts {
         self.to_sample = self.to_sample.saturating_sub(1);
     }
 
-    /// Judges a host by one of its attempts. `probe` is the host that the attempt was the probe of, if it was one: had the cluster still
-    /// had it, the attempt would have gone there.
+    /// Judges a host by one of its attempts. `probe` is the host that the attempt was the probe of, if it was one: had the
+    /// cluster still had it, the attempt would have gone there.
     pub fn judge(&mut self, cx: &mut Cx<'_>, rules: &Outlier, one: HostAttempt<'_>, probe: Option<HostId>) {
         let now = cx.now;
         if probe.is_some() {
@@ -454,7 +477,7 @@ impl Hosts {
         }
         let Some(index) = cx.worker.slot(cx.store, now) else { return };
         let key = self.paths.slot(cx.worker.is_of_attempts(), index.number);
-        cx.store.set(&key, &self.slot.encode(self.fingerprint));
+        cx.store.set(&key, &self.slot.encode(self.mark));
         self.is_unwritten = false;
         self.written = now;
     }
@@ -489,7 +512,7 @@ impl Hosts {
         for _ in 0..LOOKED_AT {
             let Some(index) = self.open_runs.next(&view.table, now) else { return };
             let stored = store.get(&self.paths.run(index));
-            let run = stored.and_then(|(bytes, _)| HostRun::decode(&bytes, self.fingerprint));
+            let run = stored.and_then(|(bytes, _)| HostRun::decode(&bytes, self.mark));
             self.open_runs
                 .found(index, view.table.id_at(index).is_none_or(|id| HostRun::of(id, run.as_ref()).is_empty()));
         }
@@ -497,7 +520,7 @@ impl Hosts {
 
     /// Ends a run. Whether there was one.
     fn end_run(&mut self, store: &mut dyn Store, id: HostId) -> bool {
-        let ended = update(store, &self.paths.run(id.index), self.fingerprint, |old: Option<&HostRun>| {
+        let ended = update(store, &self.paths.run(id.index), self.mark, |old: Option<&HostRun>| {
             let is_there = !HostRun::of(id, old).is_empty();
             (is_there, is_there.then_some(HostRun { id: id.id, ..HostRun::default() }))
         });
@@ -511,7 +534,7 @@ impl Hosts {
     /// A failure adds to the host's runs, and takes it out when one of them reaches its limit.
     fn fail(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, end: End) {
         let now = cx.now;
-        let reached = update(cx.store, &self.paths.run(id.index), self.fingerprint, |old: Option<&HostRun>| {
+        let reached = update(cx.store, &self.paths.run(id.index), self.mark, |old: Option<&HostRun>| {
             let mut run = HostRun::of(id, old);
             run.fail(end);
             let reached = reached(rules, &mut run);
@@ -683,7 +706,7 @@ impl Hosts {
         for (of_attempts, table) in [(false, workers::KEY), (true, workers::ATTEMPTS_KEY)] {
             for index in 0..slots(store, table) {
                 let stored = store.get(&self.paths.slot(of_attempts, index));
-                let slot = stored.and_then(|(bytes, _)| HostSlot::decode(&bytes, self.fingerprint));
+                let slot = stored.and_then(|(bytes, _)| HostSlot::decode(&bytes, self.mark));
                 for (id, tally) in slot.iter().flat_map(|slot| slot.tallies(interval)) {
                     tallies.entry(id).or_default().add(tally);
                 }

@@ -12,7 +12,7 @@
 use core::time::Duration;
 
 use crate::base::time::Timestamp;
-use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::record::{Kind, Mark, Reader, Record, Writer};
 use crate::store::{Store, update};
 
 /// How long a claim lasts without being renewed.
@@ -76,7 +76,7 @@ impl Held {
 
 /// Whether the VM that `own` names is the leader at `now`: claims or renews where that is due. To be asked at every tick,
 /// and before every act. No two VMs may have the same nonce.
-pub fn lead(store: &mut dyn Store, key: &str, fingerprint: u64, own: u64, held: &mut Held, now: Timestamp) -> bool {
+pub fn lead(store: &mut dyn Store, key: &str, mark: Mark, own: u64, held: &mut Held, now: Timestamp) -> bool {
     if !held.lasts(now) {
         // Over is over: a clock that is put back does not revive a claim that others have seen void.
         held.expires = None;
@@ -84,7 +84,7 @@ pub fn lead(store: &mut dyn Store, key: &str, fingerprint: u64, own: u64, held: 
     if held.is_fresh(now) {
         return held.expires.is_some();
     }
-    let claimed = update(store, key, fingerprint, |claim: Option<&Leader>| {
+    let claimed = update(store, key, mark, |claim: Option<&Leader>| {
         let others = claim.filter(|claim| claim.nonce != own);
         if others.is_some_and(|claim| claim.expires.remaining(now, LEASE).is_some()) {
             return (None, None);
@@ -109,7 +109,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const KEY: &str = "holdfast/leader";
-    const FINGERPRINT: u64 = 0x5eed;
+    const MARK: Mark = Mark { block: 0x5eed, key: 0 };
 
     fn t(millis: u64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + millis)
@@ -128,7 +128,7 @@ mod tests {
         }
 
         fn leads(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
-            lead(store, KEY, FINGERPRINT, self.nonce, &mut self.held, now)
+            lead(store, KEY, MARK, self.nonce, &mut self.held, now)
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
             let mut vm = Vm::new(7);
             assert!(vm.leads(&mut store, t(0)), "{bytes:?}");
         }
-        store.set(KEY, &Leader { nonce: 9, expires: t(5000) }.encode(FINGERPRINT + 1));
+        store.set(KEY, &Leader { nonce: 9, expires: t(5000) }.encode(Mark { block: 1, ..MARK }));
         assert!(Vm::new(7).leads(&mut store, t(0)), "nor is a claim of another content");
     }
 
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn of_two_that_claim_at_once_one_leads_whoever_comes_between() {
-        let over = Leader { nonce: 9, expires: t(0) }.encode(FINGERPRINT);
+        let over = Leader { nonce: 9, expires: t(0) }.encode(MARK);
         for before in [None, Some(over), Some(vec![0xff; 26])] {
             for calls in 0..4 {
                 let mut store = MemoryStore::default();
@@ -352,10 +352,10 @@ mod tests {
     #[test]
     fn every_record_comes_back_and_no_cut_one_is_read() {
         let leader = Leader { nonce: u64::MAX, expires: t(5) };
-        let bytes = leader.encode(FINGERPRINT);
-        assert_eq!(Leader::decode(&bytes, FINGERPRINT), Some(leader));
+        let bytes = leader.encode(MARK);
+        assert_eq!(Leader::decode(&bytes, MARK), Some(leader));
         for len in 0..bytes.len() {
-            assert_eq!(Leader::decode(&bytes[..len], FINGERPRINT), None);
+            assert_eq!(Leader::decode(&bytes[..len], MARK), None);
         }
     }
 }

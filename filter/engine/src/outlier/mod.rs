@@ -10,6 +10,7 @@ pub mod cause;
 pub mod discover;
 pub mod heartbeat;
 pub mod hosts;
+pub mod interval;
 pub mod leader;
 
 pub mod host_events;

@@ -5,7 +5,6 @@
 use core::time::Duration;
 
 use super::table::{HostId, MOST_HOSTS};
-use crate::base::time::{Timestamp, nanos};
 use crate::store::record::{Kind, Reader, Record, Writer};
 
 /// One host's counts in one interval.
@@ -90,11 +89,6 @@ pub struct HostSlot {
     interval: u64,
     /// By place.
     hosts: Vec<Counts>,
-}
-
-/// The number of the interval that `now` falls in.
-pub fn interval_number(now: Timestamp, length: Duration) -> u64 {
-    now.0.checked_div(nanos(length)).unwrap_or(0)
 }
 
 impl HostSlot {
@@ -202,6 +196,8 @@ impl Record for HostSlot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::nanos;
+    use crate::store::record::Mark;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -248,14 +244,14 @@ mod tests {
         let mut slot = HostSlot::default();
         slot.record(HOST, true, MS, 10);
         slot.record(HostId { index: 5, id: 1 }, false, MS, 11);
-        let read = HostSlot::decode(&slot.encode(7), 7).unwrap();
+        let read = HostSlot::decode(&slot.encode(Mark { block: 7, key: 0 }), Mark { block: 7, key: 0 }).unwrap();
         for interval in 9..13 {
             let (read, slot): (Vec<_>, Vec<_>) = (read.tallies(interval).collect(), slot.tallies(interval).collect());
             assert_eq!(read, slot);
         }
-        let bytes = slot.encode(7);
+        let bytes = slot.encode(Mark { block: 7, key: 0 });
         for len in 0..bytes.len() {
-            assert_eq!(HostSlot::decode(&bytes[..len], 7), None, "cut at {len}");
+            assert_eq!(HostSlot::decode(&bytes[..len], Mark { block: 7, key: 0 }), None, "cut at {len}");
         }
     }
 }

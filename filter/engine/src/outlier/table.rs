@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use super::cause::EjectionCause;
 use super::host_events::{HostCount, HostEvent, HostEventKind, HostEvents};
+use super::interval::interval_number;
 use crate::base::random::scale;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
@@ -230,6 +231,52 @@ impl Host {
     }
 }
 
+impl Host {
+    /// What a changed block knows of it; see [`HostTable::taken_over`].
+    fn taken_over(&self, rules: &Outlier, now: Timestamp) -> Self {
+        let is_configured = rules.hosts.iter().any(|host| host.as_bytes() == self.address);
+        let listed = is_configured || self.listed && rules.discover.is_some();
+        let ejections = self.ejections.min(most_ejections(rules));
+        let mut host = Host { listed, ejections, ..self.clone() };
+        // What ejects nobody keeps nobody back either.
+        let since = host.in_since().filter(|_| Detector::ALL.into_iter().all(|by| rules.mode_of(by) != Mode::Enforce));
+        if let Some(since) = since {
+            host.state = State::In { since };
+        }
+        let State::Out { by, since, until, probes, passed, .. } = &mut host.state else { return host };
+        if rules.mode_of(*by) != Mode::Enforce {
+            host.state = back(rules, now);
+            host.see(now);
+            return host;
+        }
+        let longest = rules.max_ejection_time;
+        let longest = longest.saturating_add(Duration::from_nanos(rules.ejection_jitter.of(nanos(longest))));
+        // One that has failed its probe is out since before its present time began, and when that was is not known.
+        let from = if self.ejections > 1 { now.max(*since) } else { *since };
+        let end = from.plus(longest);
+        if *until > end {
+            *until = end;
+            host.seen = host.seen.min(end.max(now));
+        }
+        let requests = rules.probe_requests.get();
+        *passed = (*passed).min(requests.saturating_sub(1));
+        probes.retain(|sent| is_under_way(*sent, now));
+        // Of more than the new block sends, those are kept that are under way longest from now: a free permit comes no sooner
+        // with all.
+        while probes.len() > usize::from(requests.saturating_sub(*passed)) {
+            let first = probes.iter().enumerate().min_by_key(|(_, sent)| **sent).map(|(at, _)| at);
+            probes.remove(first.unwrap_or(0));
+        }
+        host
+    }
+}
+
+/// The state of a host that is let back.
+fn back(rules: &Outlier, now: Timestamp) -> State {
+    let acts = Detector::ALL.into_iter().any(|by| rules.mode_of(by) == Mode::Enforce);
+    if rules.slow_start.is_zero() || !acts { State::In { since: now } } else { State::Starting { since: now } }
+}
+
 /// An attempt of a host whose time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeResult {
@@ -260,8 +307,8 @@ fn is_under_way(sent: Timestamp, now: Timestamp) -> bool {
     sent.plus(PROBE_LEASE).remaining(now, PROBE_LEASE).is_some()
 }
 
-/// How many ejections are remembered of a host: one more than make the longest time, so that after a bad day they are forgotten as soon
-/// as after a bad hour. Envoy counts one more while `base * ejections < max + base`. Source: Envoy,
+/// How many ejections are remembered of a host: one more than make the longest time, so that after a bad day they are forgotten
+/// as soon as after a bad hour. Envoy counts one more while `base * ejections < max + base`. Source: Envoy,
 /// `source/common/upstream/outlier_detection_impl.cc`, `DetectorImpl::ejectHost`.
 fn most_ejections(rules: &Outlier) -> u16 {
     let steps = nanos(rules.max_ejection_time).div_ceil(nanos(rules.base_ejection_time).max(1));
@@ -274,6 +321,34 @@ fn longest(rules: &Outlier) -> Duration {
 }
 
 impl HostTable {
+    /// What a changed block begins with, where this is the table of the block before it. The hosts stay known under their
+    /// names. Those that are out stay out, also where the new block lets fewer be out: until their time, which is at most the
+    /// new longest one, and with their multiplier and the probes under way, for their lease. One comes back at once if the new
+    /// block does not act on what had found it. Slow starts go on. `None` if no host is known, or what somebody else wrote does
+    /// not fit together.
+    ///
+    /// What the old block has to tell stays its own, and the first interval that is looked at is the one that it is now.
+    #[must_use]
+    pub fn taken_over(&self, rules: &Outlier, now: Timestamp) -> Option<HostTable> {
+        let mut table = HostTable {
+            cluster: self.cluster.clone(),
+            swept: interval_number(now, rules.interval),
+            hosts: self.hosts.iter().map(|host| host.taken_over(rules, now)).collect(),
+            events: HostEvents::default(),
+            ..*self
+        };
+        if table.known() == 0 || !table.invariants() {
+            return None;
+        }
+        let left = |host: &Host| host.due_since().and_then(|until| until.remaining(now, longest(rules)));
+        let out = table.hosts().filter(|(_, host)| !host.is_in());
+        let next = out.map(|(_, host)| (left(host).unwrap_or_default(), host)).min_by_key(|(left, _)| *left);
+        if let Some((left, address)) = next.map(|(left, host)| (left, host.address.clone())) {
+            table.note(&address, HostEventKind::TakenOver(left));
+        }
+        Some(table)
+    }
+
     /// The hosts with their places.
     pub fn hosts(&self) -> impl Iterator<Item = (HostId, &Host)> {
         let known = self.hosts.iter().enumerate().filter(|(_, host)| !host.address.is_empty());
@@ -587,8 +662,8 @@ impl HostTable {
         self.host_mut(id).is_some_and(|host| host.end_probe(sent))
     }
 
-    /// Judges a host by an attempt that was sent after its time was over: by one with a permit, or by one that came to it by itself.
-    /// Whether that changed anything.
+    /// Judges a host by an attempt that was sent after its time was over: by one with a permit, or by one that came to it by
+    /// itself. Whether that changed anything.
     #[allow(clippy::too_many_arguments)] // All of them are facts of this one attempt.
     pub fn judge_probe(
         &mut self,
@@ -624,7 +699,7 @@ impl HostTable {
     fn readmit(&mut self, rules: &Outlier, id: HostId, since: Timestamp, now: Timestamp) {
         let Some(host) = self.host_mut(id) else { return };
         let address = host.address.clone();
-        host.state = if rules.slow_start.is_zero() { State::In { since: now } } else { State::Starting { since: now } };
+        host.state = back(rules, now);
         host.see(now);
         self.events.count(HostCount::Readmitted, 1);
         self.note(&address, HostEventKind::Readmitted(now.since(since)));

@@ -60,6 +60,19 @@ pub fn line(rules: &Outlier, event: &HostEvent) -> Event {
                 ),
             )
         }
+        HostEventKind::TakenOver(left) => {
+            let who = match out.saturating_sub(1) {
+                0 => format!("host {host} is"),
+                more => format!("host {host} and {more} more are"),
+            };
+            let next = match left {
+                _ if rules.probes_by_heartbeat() => String::new(),
+                Duration::ZERO => "; the next request may be a probe".to_owned(),
+                left => format!("; next probe in {}", seconds(left)),
+            };
+            let text = format!("{who} out, taken over by the changed policy{next}; {out} of {of} hosts out{ignored}");
+            (false, false, text)
+        }
         HostEventKind::Full => {
             let text = format!(
                 "host {host} is one more than the {MOST_HOSTS} that are kept for a cluster: while there are more, none is left out"
@@ -254,5 +267,23 @@ mod tests {
             ),
             "{kept}"
         );
+    }
+    #[test]
+    fn hosts_that_a_changed_policy_takes_over_are_told_in_one_line() {
+        let left = HostEventKind::TakenOver(Duration::from_secs(12));
+        assert_eq!(
+            told("", left),
+            "orders/cluster=orders: host 10.0.0.1:8080 is out, taken over by the changed policy; next probe in 12s; \
+             1 of 5 hosts out"
+        );
+        assert!(told("", HostEventKind::TakenOver(Duration::ZERO)).contains("; the next request may be a probe; 1 of"));
+        let beats = told(r#""heartbeat":{"path":"/x"}"#, left);
+        assert!(beats.contains("is out, taken over by the changed policy; 1 of 5"), "{beats}");
+        let text = r#"{"policies":[{"name":"orders","outlier":{}}]}"#;
+        let rules = config::parse(text.as_bytes()).unwrap().policies.remove(0).outlier.unwrap();
+        let event = HostEvent { host: b"10.0.0.1:8080".to_vec(), kind: left, out: 3, of: 9 };
+        let line = line(&rules, &event).line("orders", "cluster=orders").unwrap();
+        assert!(!line.0, "it is no news");
+        assert!(line.1.contains("host 10.0.0.1:8080 and 2 more are out, taken over"), "{}", line.1);
     }
 }

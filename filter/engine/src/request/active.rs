@@ -8,6 +8,7 @@ use std::sync::Arc;
 use holdfast_policy::document::{Policy, TemplatePart};
 
 use super::access_log;
+use super::blocks::Pools;
 use super::facts::Facts;
 use super::policy::RequestPolicy;
 use crate::base::time::Timestamp;
@@ -15,9 +16,12 @@ use crate::event::Event;
 use crate::fallback::{self, Disposition};
 use crate::host::{Host, RootHost};
 use crate::http::client::{Client, ClientWaits};
-use crate::observe::policy_metrics::{KeyNames, PolicyMetrics};
+use crate::observe::policy_metrics::{GaugesElsewhere, PolicyMetrics};
 use crate::retry::{Eligibility, router};
+use crate::store::Store;
+use crate::store::block::BlockKind;
 use crate::store::keys::Key;
+use crate::store::registry::{Identity, Newer, Standing};
 
 /// So long after a client has left unanswered it is of interest how long others wait.
 const CLIENTS_LEAVE: Duration = Duration::from_secs(60);
@@ -28,6 +32,8 @@ pub struct ActivePolicy {
     pub state: RefCell<RequestPolicy>,
     /// Its metrics.
     pub metrics: PolicyMetrics,
+    /// Whether it was entered among those that live: until then its document may still be refused.
+    pub(super) is_entered: Cell<bool>,
     /// Whether it does anything at all.
     pub is_active: bool,
     /// Whether nothing but a breaker that is not closed wants to know when a request came.
@@ -43,16 +49,19 @@ pub struct ActivePolicy {
     /// What the router is told about retries, by [`ActivePolicy::router_headers`].
     router_headers: Vec<Vec<(&'static str, String)>>,
     policy: Arc<Policy>,
-    fingerprint: u64,
+    identity: Identity,
+    /// The policy as the text of a document of its own.
+    text: String,
     /// What the access log says of most requests, by the key's place.
     admitted: RefCell<Vec<Option<(Key, String)>>>,
 }
 
 impl ActivePolicy {
     /// A policy at work.
-    pub fn new(host: Rc<dyn RootHost>, state: RequestPolicy) -> Self {
+    pub fn new(host: Rc<dyn RootHost>, state: RequestPolicy, text: &str) -> Self {
         ActivePolicy {
             metrics: PolicyMetrics::new(host, state.metrics_name().into_owned()),
+            is_entered: Cell::new(false),
             is_active: state.is_active(),
             is_untimed: state.is_untimed(),
             kept: fallback::kept_parts(state.policy()),
@@ -61,7 +70,8 @@ impl ActivePolicy {
             client_left: Cell::new(None),
             router_headers: router_headers(state.policy()),
             policy: Arc::clone(state.policy()),
-            fingerprint: state.fingerprint(),
+            identity: *state.identity(),
+            text: text.to_owned(),
             state: RefCell::new(state),
             admitted: RefCell::default(),
         }
@@ -91,25 +101,38 @@ impl ActivePolicy {
         self.router_headers.get(eligibility as usize * 2 + usize::from(seat)).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether `other` is the same policy, by name and content.
-    pub fn is(&self, other: &RequestPolicy) -> bool {
-        self.fingerprint == other.fingerprint() && self.policy.name == other.policy().name
+    /// What it is, in hashes.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether it is this policy, by name and content.
+    pub fn is(&self, policy: &Policy) -> bool {
+        *self.policy == *policy
+    }
+
+    /// Takes over where the policy stands now: where its state is, and what it is called in metrics.
+    pub(super) fn stand(&self, store: &mut dyn Store, pools: &mut Pools, standing: Standing) {
+        let Ok(mut state) = self.state.try_borrow_mut() else { return };
+        let places = |state: &RequestPolicy| state.standing().map(|standing| standing.places);
+        let before = places(&state);
+        state.stand(standing, store, pools);
+        if places(&state) != before {
+            state.publish(store, &self.text);
+        }
+        let newer = state.newer();
+        let is_spoken = |kind| *newer.get(kind) != Newer::None;
+        let speaks = GaugesElsewhere { breaker: is_spoken(BlockKind::Breaker), hosts: is_spoken(BlockKind::Outlier) };
+        let is_newest = state.standing().is_some_and(|standing| standing.rank == 0);
+        // Under the other names gauges are told at the next request.
+        if self.metrics.rename(&state.metrics_name(), speaks) && is_newest {
+            state.tell_again();
+        }
     }
 
     /// Publishes events of one key.
     pub fn publish(&self, state: &RequestPolicy, key: Key, events: Vec<Event>) {
-        let names = KeyNames {
-            text: state.key_text(key),
-            series: key.series,
-            series_text: state.series_text(key),
-            has_gauges: state.has_gauges(key),
-        };
-        self.metrics.publish(&self.policy, names, events);
-    }
-
-    /// Takes over the name that the policy now has in metrics.
-    pub fn rename(&self, state: &RequestPolicy) {
-        self.metrics.rename(&state.metrics_name());
+        state.with_names(key, |names| self.metrics.publish(&self.policy, names, events));
     }
 
     /// Says to the access log that a request went on to the host, and nothing else.
@@ -121,7 +144,7 @@ impl ActivePolicy {
         }
         let Some(known) = admitted.get_mut(index) else { return };
         if known.as_ref().is_none_or(|(whose, _)| *whose != key) {
-            let line = access_log::line(&self.policy.name, state.key_text(key), Disposition::Admitted);
+            let line = access_log::line(&self.policy.name, &state.key_text(key), Disposition::Admitted);
             *known = Some((key, line));
         }
         if let Some((_, line)) = known {

@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use holdfast_policy::document::{Policy, Reason};
+use holdfast_policy::document::{Policy, Reason, Throttle};
 use std::sync::Arc;
 
-use super::key_state::{state_at, state_of};
-use super::policy::{RequestPolicy, active};
+use super::blocks::active;
+use super::policy::RequestPolicy;
 use super::ticket::{Decision, Rejection, Ticket};
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
@@ -27,8 +27,8 @@ impl RequestPolicy {
         events: &mut Vec<Event>,
     ) -> Option<Ticket> {
         let (breaker, _) = active(self.policy.breaker.as_ref(), |feature| feature.mode)?;
-        let state = state_at(&self.states, key.occupant)?;
-        let permit = state.breaker.admit_recently(store, breaker, recently)?;
+        let block = self.blocks.as_ref()?.breaker.as_ref()?.try_borrow().ok()?;
+        let permit = block.at(key.occupant)?.key.admit_recently(store, breaker, recently)?;
         events.push(Event::Count(Metric::Requests));
         Some(Ticket { permit, ..Ticket::new(key, recently) })
     }
@@ -39,10 +39,13 @@ impl RequestPolicy {
         let policy = Arc::clone(&self.policy);
         let mut exempt = false;
         let mut ticket = Ticket::new(key, cx.now);
-        let Some(state) = state_of(&mut self.states, key) else { return Decision::Admitted(ticket) };
+        let Some(blocks) = &self.blocks else { return Decision::Admitted(ticket) };
 
-        if let Some((breaker, shadow)) = active(policy.breaker.as_ref(), |feature| feature.mode) {
-            match state.breaker.admit(cx, breaker) {
+        if let Some((breaker, shadow)) = active(policy.breaker.as_ref(), |feature| feature.mode)
+            && let Some(mut block) = blocks.breaker.as_ref().and_then(|block| block.try_borrow_mut().ok())
+            && let Some(state) = block.of(key)
+        {
+            match state.key.admit(cx, breaker) {
                 Ok(permit) => {
                     ticket.permit = permit;
                     // A probe must get through; but a breaker that only pretends has none.
@@ -57,7 +60,9 @@ impl RequestPolicy {
             }
         }
         if let Some((concurrency, shadow)) = active(policy.concurrency.as_ref(), |feature| feature.mode) {
-            match state.concurrency.acquire(cx, concurrency) {
+            let block = blocks.concurrency.as_ref().and_then(|block| block.try_borrow_mut().ok());
+            let acquired = block.and_then(|mut block| block.of(key).map(|state| state.acquire(cx, concurrency)));
+            match acquired.unwrap_or(Some(false)) {
                 Some(is_counted) => ticket.in_flight = is_counted,
                 None => {
                     let rejection = Rejection { reason: Reason::Concurrency, retry_after: Duration::ZERO };
@@ -70,8 +75,7 @@ impl RequestPolicy {
         }
         if let Some((throttle, shadow)) = active(policy.throttle.as_ref(), |feature| feature.mode)
             && !exempt
-            && let Some(state) = state_of(&mut self.states, key)
-            && state.throttle.rejects(cx, throttle, &state.slot)
+            && self.is_throttled(cx, throttle, key)
         {
             let rejection = Rejection { reason: Reason::Throttled, retry_after: Duration::ZERO };
             if let Some(rejected) = reject(&policy, rejection, shadow, &mut ticket, cx.events) {
@@ -81,6 +85,12 @@ impl RequestPolicy {
         }
         self.deposit(cx, key);
         Decision::Admitted(ticket)
+    }
+
+    /// Whether the throttle rejects a request now.
+    fn is_throttled(&self, cx: &mut Cx<'_>, throttle: &Throttle, key: Key) -> bool {
+        let block = self.blocks.as_ref().and_then(|blocks| blocks.throttle.as_ref()?.try_borrow_mut().ok());
+        block.is_some_and(|mut block| block.of(key).is_some_and(|state| state.rejects(cx, throttle)))
     }
 }
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use holdfast_policy::document::Mode;
 
-use super::groups::Group;
-use super::key_state::state_of;
+use super::clusters::HostGroup;
 use super::policy::RequestPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
@@ -41,16 +40,18 @@ impl RequestPolicy {
             return Vec::new();
         }
         let (nonce, mut calls) = (cx.worker.nonce(), Vec::new());
-        for state in self.states.iter_mut().flatten() {
-            let key = state.key;
-            for Group { cluster, hosts, calls: own, .. } in state.groups.iter_mut() {
-                let mut requests = Vec::new();
-                own.due(cx, rules, nonce, hosts, &mut requests);
-                calls.extend(requests.into_iter().map(|request| Call { key, cluster: *cluster, request }));
+        let mut keys = Vec::new();
+        if let Some(mut block) = self.outlier_block() {
+            for (key, clusters) in block.iter_mut() {
+                for (cluster, HostGroup { hosts, calls: own }) in clusters.iter_mut() {
+                    let mut requests = Vec::new();
+                    own.due(cx, rules, nonce, hosts, &mut requests);
+                    calls.extend(requests.into_iter().map(|request| Call { key, cluster, request }));
+                }
+                keys.push(key);
             }
         }
         // What checks that never reported have changed.
-        let keys: Vec<Key> = self.states.iter().flatten().map(|state| state.key).collect();
         for key in keys {
             let mut events = Vec::new();
             self.report_hosts(&mut cx.with_events(&mut events), key);
@@ -61,13 +62,11 @@ impl RequestPolicy {
         calls
     }
 
-    fn calling_group(&mut self, call: &Call) -> Option<&mut Group> {
-        state_of(&mut self.states, call.key)?.groups.get_mut(call.cluster)
-    }
-
     /// Notes that a call was made, and its name; `None` if it could not be made.
     pub fn call_made(&mut self, call: &Call, token: Option<u32>, now: Timestamp, events: &mut Vec<Event>) {
-        if let Some(group) = self.calling_group(call) {
+        if let Some(mut block) = self.outlier_block()
+            && let Some(group) = block.of(call.key).and_then(|clusters| clusters.get_mut(call.cluster))
+        {
             group.calls.made(&call.request, token, now, events);
         }
     }
@@ -82,8 +81,12 @@ impl RequestPolicy {
     ) -> bool {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
-        let Some(Group { hosts, calls, .. }) = self.calling_group(call) else { return false };
-        let others_wait = calls.reported(cx, rules, hosts, &call.request, token, response);
+        let others_wait = self.outlier_block().is_some_and(|mut block| {
+            let group = block.of(call.key).and_then(|clusters| clusters.get_mut(call.cluster));
+            group.is_some_and(|HostGroup { hosts, calls }| {
+                calls.reported(cx, rules, hosts, &call.request, token, response)
+            })
+        });
         self.report_hosts(cx, call.key);
         others_wait
     }

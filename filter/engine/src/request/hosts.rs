@@ -1,32 +1,33 @@
 //! Where an admitted request goes, and what is reported of hosts.
 
+use core::cell::RefMut;
 use core::time::Duration;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use holdfast_policy::document::{Dimension, Mode, Outlier};
 
-use super::groups::{Group, are_out};
-use super::key_state::{RequestKey, state_of};
+use super::blocks::{Block, KeysBlock};
+use super::clusters::{Clusters, HostGroup, are_out};
 use super::policy::RequestPolicy;
 use super::ticket::Ticket;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::metric::Metric;
-use crate::outlier::calls::Calls;
-use crate::outlier::hosts::{HostAttempt, Hosts, Steering};
+use crate::outlier::hosts::{HostAttempt, Steering};
 use crate::outlier::table::HostId;
 use crate::outlier::words;
 use crate::retry::Eligibility;
 use crate::seats::presence::AttemptSeatView;
 use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
-use crate::store::address::Address;
+use crate::store::block::BlockKind;
 use crate::store::cluster::{self, ClusterHash, GroupId};
 use crate::store::directory::Worth;
 use crate::store::keys::Key;
-use crate::store::paths::GroupPaths;
+use crate::store::registry::Newer;
 
 /// What there is to know of a request before it is sent.
 #[derive(Debug)]
@@ -51,52 +52,6 @@ pub struct Sent {
 }
 
 impl RequestPolicy {
-    /// What is known of a cluster under a key that has its place; `None` if the key has none, or there is none for the cluster.
-    pub(super) fn group(
-        &mut self,
-        store: &mut dyn Store,
-        key: Key,
-        cluster: ClusterHash,
-        now: Timestamp,
-    ) -> Option<&mut Group> {
-        if cluster != ClusterHash::OF_THE_KEY && self.groups.refresh(store, now) {
-            self.forget_lost_groups();
-        }
-        let RequestPolicy { states, groups, prefix, fingerprint, .. } = self;
-        let state = state_of(states, key)?;
-        let known = state.groups.get(cluster).map(|group| group.id);
-        let id = match known {
-            Some(id) => id,
-            None if cluster == ClusterHash::OF_THE_KEY => GroupId::OfTheKey,
-            None => {
-                let name = cluster::name_of(key.occupant, cluster);
-                let occupant = groups.assign(store, name, u32::MAX, now, &mut |store, occupant| {
-                    if are_out(store, prefix, *fingerprint, key.occupant, GroupId::Numbered(occupant)) {
-                        Worth::Keep
-                    } else {
-                        Worth::Little(0)
-                    }
-                });
-                GroupId::Numbered(occupant?.0)
-            }
-        };
-        if let GroupId::Numbered(occupant) = id {
-            groups.use_once(occupant);
-        }
-        if known.is_none() {
-            let paths = GroupPaths::new(prefix, key.occupant.index, id)?;
-            let fingerprint = id.fingerprint(*fingerprint, key.occupant);
-            state.groups.add(Group {
-                cluster,
-                id,
-                attempt_seat: AttemptSeatView::new(Address::new(paths.attempt_seat(), fingerprint)),
-                hosts: Hosts::new(paths.hosts(), fingerprint),
-                calls: Calls::default(),
-            });
-        }
-        state.groups.get_mut(cluster)
-    }
-
     /// Where the state of a cluster under a key is.
     pub(super) fn group_id(
         &mut self,
@@ -105,7 +60,104 @@ impl RequestPolicy {
         cluster: ClusterHash,
         now: Timestamp,
     ) -> GroupId {
-        self.group(store, key, cluster, now).map_or(GroupId::Nowhere, |group| group.id)
+        self.find_group(store, key, cluster, now).unwrap_or(GroupId::Nowhere)
+    }
+
+    /// The same; `None` if the key has no place, or there is none for the cluster.
+    fn find_group(&mut self, store: &mut dyn Store, key: Key, cluster: ClusterHash, now: Timestamp) -> Option<GroupId> {
+        if cluster == ClusterHash::OF_THE_KEY {
+            return Some(GroupId::OfTheKey);
+        }
+        let blocks = self.blocks.as_ref()?;
+        if blocks.keys.try_borrow_mut().ok()?.groups.refresh(store, now) {
+            self.forget_lost_groups();
+        }
+        let mut keys = blocks.keys.try_borrow_mut().ok()?;
+        let KeysBlock { groups, seats, .. } = &mut *keys;
+        let seats = seats.of(key)?;
+        let id = match seats.id(cluster) {
+            Some(id) => id,
+            None => {
+                let name = cluster::name_of(key.occupant, cluster);
+                let occupant = groups.assign(store, name, u32::MAX, now, &mut |store, occupant| {
+                    let table = blocks.hosts(key.occupant, GroupId::Numbered(occupant));
+                    if are_out(store, table.as_ref()) { Worth::Keep } else { Worth::Little(0) }
+                });
+                let id = GroupId::Numbered(occupant?.0);
+                seats.get_or_add(cluster, id, || blocks.seat(key, id).map(AttemptSeatView::new));
+                id
+            }
+        };
+        if let GroupId::Numbered(occupant) = id {
+            groups.use_once(occupant);
+        }
+        Some(id)
+    }
+
+    /// Whether there is an attempt seat for a cluster under a key, as far as this worker knows; given to `ask`.
+    pub(super) fn with_seat<R>(
+        &mut self,
+        store: &mut dyn Store,
+        key: Key,
+        cluster: ClusterHash,
+        now: Timestamp,
+        ask: impl FnOnce(&mut AttemptSeatView, &mut dyn Store) -> R,
+    ) -> Option<R> {
+        let id = self.find_group(store, key, cluster, now)?;
+        let blocks = self.blocks.as_ref()?;
+        let mut keys = blocks.keys.try_borrow_mut().ok()?;
+        let make = || blocks.seat(key, id).map(AttemptSeatView::new);
+        Some(ask(keys.seats.of(key)?.get_or_add(cluster, id, make)?, store))
+    }
+
+    /// What is known of the hosts of a cluster under a key, given to `act` with the store; `None` if the key has no place, or there is none
+    /// for the cluster.
+    fn with_group<R>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: Key,
+        cluster: ClusterHash,
+        act: impl FnOnce(&mut HostGroup, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        let id = self.find_group(cx.store, key, cluster, cx.now)?;
+        let RequestPolicy { policy, blocks, .. } = self;
+        let blocks = blocks.as_ref()?;
+        let mut block = blocks.outlier.as_ref()?.try_borrow_mut().ok()?;
+        let group = block.of(key)?.get_or_add(cluster, id, || blocks.host_group(policy, key, id))?;
+        Some(act(group, cx))
+    }
+
+    /// Takes over what the blocks before knew of the hosts of all keys that this worker has met, and of all their clusters.
+    pub(super) fn take_over_hosts(&mut self, cx: &mut Cx<'_>) {
+        let policy = Arc::clone(&self.policy);
+        let (Some(rules), Some(blocks)) = (policy.active_outlier(), &self.blocks) else { return };
+        let Some(block) = &blocks.outlier else { return };
+        let (mut known, mut others) = (Vec::new(), Vec::new());
+        if let (Ok(block), Ok(mut keys)) = (block.try_borrow(), blocks.keys.try_borrow_mut()) {
+            let KeysBlock { groups, seats, .. } = &mut *keys;
+            groups.reread(cx.store, cx.now);
+            for (key, _) in block.iter() {
+                let of_the_key = (!self.wants_cluster(key)).then_some((ClusterHash::OF_THE_KEY, GroupId::OfTheKey));
+                let all = seats.at(key.occupant).into_iter().flat_map(Clusters::ids).chain(of_the_key);
+                known.extend(all.map(|(cluster, id)| (key, cluster, id)));
+            }
+            let met: HashSet<GroupId> = known.iter().map(|(.., id)| *id).collect();
+            let numbered = (0..).map_while(|index| groups.known().occupant(index)).map(GroupId::Numbered);
+            others.extend(numbered.filter(|id| !met.contains(id)));
+        }
+        let Ok(mut block) = block.try_borrow_mut() else { return };
+        for (key, cluster, id) in known {
+            let make = || blocks.host_group(&policy, key, id);
+            if let Some(group) = block.of(key).and_then(|clusters| clusters.get_or_add(cluster, id, make)) {
+                group.hosts.refresh(cx, rules);
+            }
+        }
+        // Clusters that this worker has not met have their records, whoever meets them.
+        for id in others {
+            if let Some(mut group) = blocks.host_group(&policy, Key::ALL, id) {
+                group.hosts.refresh(cx, rules);
+            }
+        }
     }
 
     /// Decides where an admitted request goes.
@@ -124,18 +176,17 @@ impl RequestPolicy {
         let attempts = retry.map_or(1, |retry| 1 + usize::from(retry.max_retries));
         // Where nothing is retried all requests are alike.
         let waits = retry.is_some_and(|retry| retry.max_retries > 0) && eligibility != Some(Eligibility::All);
-        let fingerprint = self.fingerprint;
-        let Some(group) = self.group(cx.store, ticket.key, cluster, now) else {
-            return Sent { context, steering: None };
-        };
-        let id = group.id;
-        group.hosts.refresh(cx, rules);
-        group.hosts.register(cx, rules, cluster_name);
-        let steering = group.hosts.steer(cx, rules, attempts, waits);
-        let has_events = group.hosts.has_events();
-        let mut context = context.unwrap_or_else(|| {
-            RetryContext::new(fingerprint, &policy.name, ticket.key.occupant, id, seat, cx.worker.random.next(), now)
+        let Some(place) = self.text_place() else { return Sent { context, steering: None } };
+        let id = self.group_id(cx.store, ticket.key, cluster, now);
+        let steered = self.with_group(cx, ticket.key, cluster, |group, cx| {
+            group.hosts.refresh(cx, rules);
+            group.hosts.register(cx, rules, cluster_name);
+            let steering = group.hosts.steer(cx, rules, attempts, waits);
+            (steering, group.hosts.has_events())
         });
+        let Some((steering, has_events)) = steered else { return Sent { context, steering: None } };
+        let mut context = context
+            .unwrap_or_else(|| RetryContext::new(place, ticket.key.occupant, id, seat, cx.worker.random.next(), now));
         context.steered = steering.is_some();
         context.probe = steering.as_ref().and_then(|steering| steering.probe.as_ref()).map(|(id, _)| *id);
         if has_events {
@@ -145,10 +196,11 @@ impl RequestPolicy {
     }
 
     /// Whether the host of an attempt that succeeded must be known, where no attempt seat judges it.
-    pub fn wants_host(&mut self, store: &mut dyn Store, key: Key, cluster: ClusterHash, now: Timestamp) -> bool {
+    pub fn wants_host(&mut self, cx: &mut Cx<'_>, key: Key, cluster: ClusterHash) -> bool {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
-        self.group(store, key, cluster, now).is_some_and(|group| group.hosts.wants_host(store, rules, now))
+        let wants = self.with_group(cx, key, cluster, |group, cx| group.hosts.wants_host(cx.store, rules, cx.now));
+        wants.unwrap_or_default()
     }
 
     /// Judges the host of a request's last attempt, where no attempt seat does. `probe` is the host that the attempt was the probe
@@ -161,12 +213,9 @@ impl RequestPolicy {
         one: HostAttempt<'_>,
         probe: Option<HostId>,
     ) {
-        let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
-        if let Some(group) = self.group(cx.store, key, cluster, now) {
-            group.hosts.judge(cx, rules, one, probe);
-        }
+        self.with_group(cx, key, cluster, |group, cx| group.hosts.judge(cx, rules, one, probe));
         self.report_hosts(cx, key);
     }
 
@@ -179,13 +228,13 @@ impl RequestPolicy {
         cluster: ClusterHash,
         address: impl FnOnce() -> Option<Vec<u8>>,
     ) -> Option<(Vec<u8>, bool)> {
-        let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let rules = policy.active_outlier()?;
-        let hosts = &mut self.group(cx.store, key, cluster, now)?.hosts;
-        let address = if hosts.wants_to_meet(now) { address()? } else { return None };
-        let is_out = hosts.meet(cx, rules, &address);
-        Some((address, is_out))
+        self.with_group(cx, key, cluster, |HostGroup { hosts, .. }, cx| {
+            let address = if hosts.wants_to_meet(cx.now) { address()? } else { return None };
+            let is_out = hosts.meet(cx, rules, &address);
+            Some((address, is_out))
+        })?
     }
 
     /// Counts an attempt whose client left after `slow_after`, where no attempt seat does. It was sent then and took so long.
@@ -196,19 +245,17 @@ impl RequestPolicy {
         cluster: ClusterHash,
         (address, sent, took): (&[u8], Timestamp, Duration),
     ) {
-        let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
-        if let Some(group) = self.group(cx.store, key, cluster, now) {
-            group.hosts.abandon(cx, rules, address, sent, took);
-        }
+        self.with_group(cx, key, cluster, |group, cx| group.hosts.abandon(cx, rules, address, sent, took));
     }
 
     /// Makes the next request look at the hosts: an attempt seat may have taken one out, and its signal does not reach this
     /// seat before Envoy 1.39.
     pub fn invalidate_hosts(&mut self, key: Key, cluster: ClusterHash) {
-        let state = state_of(&mut self.states, key);
-        if let Some(group) = state.and_then(|state| state.groups.get_mut(cluster)) {
+        if let Some(mut block) = self.outlier_block()
+            && let Some(group) = block.of(key).and_then(|clusters| clusters.get_mut(cluster))
+        {
             group.hosts.invalidate();
         }
     }
@@ -217,9 +264,14 @@ impl RequestPolicy {
     pub(super) fn report_hosts(&mut self, cx: &mut Cx<'_>, key: Key) {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return };
-        let Some(state) = state_of(&mut self.states, key) else { return };
+        // What is shared with a newer content is told under its name.
+        if *self.newer().get(BlockKind::Outlier) == Newer::Same {
+            return;
+        }
+        let Some(mut block) = self.outlier_block() else { return };
+        let Some(state) = block.of(key) else { return };
         let mut lines = Vec::new();
-        for group in state.groups.iter_mut() {
+        for (_, group) in state.iter_mut() {
             let Some(events) = group.hosts.take_events(cx, rules) else { continue };
             cx.events.extend(events.counts().map(|(counted, count)| Event::Add(words::metric(counted), count)));
             lines.push(events);
@@ -242,23 +294,29 @@ impl RequestPolicy {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return Vec::new() };
         self.know_groups(cx, rules);
+        let mut keys = Vec::new();
+        if let Some(mut block) = self.outlier_block() {
+            for (key, state) in block.iter_mut().filter(|(_, state)| state.len() > 0) {
+                for (_, group) in state.iter_mut() {
+                    group.hosts.refresh(cx, rules);
+                    group.hosts.flush(cx, rules);
+                    group.hosts.sweep(cx, rules);
+                }
+                keys.push((key, totals(state)));
+            }
+        }
         let mut reports = Vec::new();
-        for number in 0..self.states.len() {
-            let Some(Some(state)) = self.states.get_mut(number) else { continue };
-            if state.groups.len() == 0 {
-                continue;
-            }
-            for group in state.groups.iter_mut() {
-                group.hosts.refresh(cx, rules);
-                group.hosts.flush(cx, rules);
-                group.hosts.sweep(cx, rules);
-            }
-            let mut events: Vec<Event> = totals(state).into();
-            let key = state.key;
+        for (key, totals) in keys {
+            let mut events: Vec<Event> = totals.into();
             self.report_hosts(&mut cx.with_events(&mut events), key);
             reports.push((key, events));
         }
         reports
+    }
+
+    /// What is known of hosts.
+    pub(super) fn outlier_block(&self) -> Option<RefMut<'_, Block<Clusters<HostGroup>>>> {
+        self.blocks.as_ref()?.outlier.as_ref()?.try_borrow_mut().ok()
     }
 
     /// Knows the groups from the beginning of which the document says all: so their hosts are looked after before the first
@@ -275,17 +333,17 @@ impl RequestPolicy {
             let name = cluster.as_str().as_bytes();
             let key = self.key(cx.worker, cx.store, now, |_| Some(Cow::Borrowed(name)));
             let hash = self.cluster_hash(key, || Cow::Borrowed(name));
-            if let Some(group) = self.group(cx.store, key, hash, now) {
+            self.with_group(cx, key, hash, |group, cx| {
                 group.hosts.refresh(cx, rules);
                 group.hosts.register(cx, rules, name);
-            }
+            });
         }
     }
 }
 
 /// The gauges of a key's hosts, over all clusters that this worker knows.
-fn totals(state: &RequestKey) -> [Event; 2] {
-    let tables = || state.groups.iter().filter_map(|group| group.hosts.table());
+fn totals(clusters: &Clusters<HostGroup>) -> [Event; 2] {
+    let tables = || clusters.iter().filter_map(|(_, group)| group.hosts.table());
     let (known, out) =
         (tables().map(|table| table.known() as u64).sum(), tables().map(|table| table.out() as u64).sum());
     [Event::Gauge(Metric::Hosts, known), Event::Gauge(Metric::HostsEjected, out)]

@@ -157,6 +157,7 @@ impl RequestState {
         if !chain::may_govern(store, host, active) {
             return Self::passed();
         }
+        plugin.enter(store);
         if !active.is_active {
             chain::claim(host, active);
         } else if let Some((state, reply)) = admit(plugin, active, store, host, &facts, ended) {
@@ -395,7 +396,7 @@ fn admit(
     if disposition == Disposition::Admitted && steering.is_none() {
         active.log_admitted(host, &policy, key);
     } else {
-        let mut line = access_log::line(&active.policy().name, policy.key_text(key), disposition);
+        let mut line = access_log::line(&active.policy().name, &policy.key_text(key), disposition);
         access_log::push_steering(&mut line, steering);
         access_log::write(host, &line);
     }
@@ -591,7 +592,7 @@ fn settle(
     let attempts = context.as_ref().map_or(&[][..], |context| &context.attempts);
     if reply.is_some() || !attempts.is_empty() || accounted.denial.is_some() {
         let disposition = reply.as_ref().map_or(disposition, |reply| reply.disposition);
-        let mut line = access_log::line(&document.name, policy.key_text(key), disposition);
+        let mut line = access_log::line(&document.name, &policy.key_text(key), disposition);
         access_log::push_steering(&mut line, steering.as_ref());
         access_log::push_attempts(&mut line, attempts, accounted.denial);
         access_log::write(host, &line);
@@ -665,7 +666,7 @@ fn judge_host(
         return;
     }
     let Some(end) = End::of(answer) else { return };
-    if outcome.verdict == Verdict::Success && met.is_none() && !policy.wants_host(cx.store, key, cluster, cx.now) {
+    if outcome.verdict == Verdict::Success && met.is_none() && !policy.wants_host(cx, key, cluster) {
         return;
     }
     let Some(address) = met.or_else(|| host_address(host)) else { return };

@@ -3,14 +3,14 @@
 pub mod access_log;
 mod active;
 mod admission;
+mod blocks;
 mod calls;
 mod chain;
+mod clusters;
 mod effect;
 mod facts;
-mod groups;
 mod held;
 mod hosts;
-mod key_state;
 mod life;
 mod plugin;
 mod policy;
@@ -20,12 +20,13 @@ mod settlement;
 mod ticket;
 
 pub use active::ActivePolicy;
+pub use blocks::{MOST_GROUPS, Pools};
 pub use calls::Call;
 pub use effect::RequestEffect;
 pub use hosts::{Sending, Sent};
 pub use life::{Admitted, RequestState};
 pub use plugin::{Configuration, MakeCall, RequestPlugin, RequestVm};
-pub use policy::{MOST_GROUPS, RequestPolicy};
+pub use policy::RequestPolicy;
 pub use retries::{Accounted, Asked, AttemptsMade, Plan};
 pub use ticket::{Decision, InFlightHold, Rejection, Ticket};
 

@@ -9,6 +9,7 @@ use holdfast_policy::config;
 use holdfast_policy::document::{Document, Policy};
 
 use super::active::ActivePolicy;
+use super::blocks::Pools;
 use super::calls::Call;
 use super::effect::RequestEffect;
 use super::held::{HeldAnswer, HeldAnswers};
@@ -22,8 +23,10 @@ use crate::host::{Host, RootHost};
 use crate::http::index::Index;
 use crate::outlier::calls::CallResponse;
 use crate::store::Store;
+use crate::store::block::ByKind;
 use crate::store::keys::Key;
 use crate::store::own_slot::SLOTS_WAIT;
+use crate::store::registry::{self, Configured, Identity, Registry};
 use crate::store::worker::Worker;
 
 /// The most often that claims and counts are renewed, and that the host is asked for a tick.
@@ -36,16 +39,33 @@ const COUNTS_WAIT: Duration = Duration::from_millis(100);
 /// ago.
 const MOST_CONFIGURED: usize = 2000;
 
+/// How often the leases of policies are looked at while nothing has changed.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
+
+/// What a VM knows of a content that was configured.
+#[derive(Debug, Clone, Copy, Default)]
+struct ConfiguredPolicy {
+    /// The number of the last configuration with it.
+    number: u64,
+    /// Since when it was the newest of its name when it was entered last.
+    since: Option<Timestamp>,
+}
+
 /// What all plugins of the request seat in one VM share.
 ///
 /// Two listeners, or the old and the new configuration during an update, are two plugins in one VM. Equal policies in them are one and
-/// share their counts, so that a slot in the store keeps its one writer.
+/// share their counts, and different ones share what they agree on, so that a slot in the store keeps its one writer.
 pub struct RequestVm {
     /// This VM as one of the workers.
     pub worker: RefCell<Worker>,
     in_use: RefCell<Vec<Weak<ActivePolicy>>>,
-    /// What [`RequestPolicy::configure`] gave, by content.
-    configured: RefCell<HashMap<u64, Timestamp>>,
+    pools: RefCell<Pools>,
+    /// What is known of contents that were configured, by content.
+    configured: RefCell<HashMap<u64, ConfiguredPolicy>>,
+    /// How many configurations there were.
+    configurations: Cell<u64>,
+    /// The change signal when the leases were looked at, and when that was.
+    looked: Cell<Option<(Option<u64>, Timestamp)>>,
 }
 
 impl RequestVm {
@@ -54,33 +74,104 @@ impl RequestVm {
         RequestVm {
             worker: RefCell::new(Worker::new(seed)),
             in_use: RefCell::default(),
+            pools: RefCell::default(),
             configured: RefCell::default(),
+            configurations: Cell::new(0),
+            looked: Cell::new(None),
         }
     }
 
-    /// The policy at work: the one already in use if it is equal, else a new one.
-    fn activate(&self, host: &Rc<dyn RootHost>, policy: Policy) -> Rc<ActivePolicy> {
-        let fresh = RequestPolicy::new(policy.into());
-        let activate = |fresh| Rc::new(ActivePolicy::new(Rc::clone(host), fresh));
-        let Ok(mut in_use) = self.in_use.try_borrow_mut() else { return activate(fresh) };
+    /// The policy at work: the one already in use if it is equal, else a new one. `text` is a document with just this policy.
+    fn activate(&self, host: &Rc<dyn RootHost>, policy: Policy, text: &str) -> Rc<ActivePolicy> {
+        let activate =
+            |policy: Policy| Rc::new(ActivePolicy::new(Rc::clone(host), RequestPolicy::new(policy.into()), text));
+        let Ok(mut in_use) = self.in_use.try_borrow_mut() else { return activate(policy) };
         in_use.retain(|weak| weak.strong_count() > 0);
-        let known = in_use.iter().filter_map(Weak::upgrade).find(|known| known.is(&fresh));
+        let known = in_use.iter().filter_map(Weak::upgrade).find(|known| known.is(&policy));
         known.unwrap_or_else(|| {
-            let active = activate(fresh);
+            let active = activate(policy);
             in_use.push(Rc::downgrade(&active));
             active
         })
     }
 
-    /// Notes that a policy is configured now.
-    fn configure(&self, host: &dyn RootHost, store: &mut dyn Store, state: &mut RequestPolicy) {
-        let Ok(mut configured) = self.configured.try_borrow_mut() else { return };
-        let (content, now) = (state.fingerprint(), host.now());
-        let since = state.configure(store, configured.get(&content).copied(), now);
+    /// Notes that policies are configured now, to be entered when they are used. Gives their number in the order of configurations.
+    fn note(&self, policies: &[Rc<ActivePolicy>]) -> u64 {
+        let number = self.configurations.get().saturating_add(1);
+        self.configurations.set(number);
+        let Ok(mut configured) = self.configured.try_borrow_mut() else { return number };
         if configured.len() >= MOST_CONFIGURED {
             configured.clear();
         }
-        configured.extend(since.map(|since| (content, since)));
+        for active in policies {
+            configured.entry(active.identity().content).or_default().number = number;
+        }
+        number
+    }
+
+    /// Enters the policies of the configuration that has this number.
+    fn configure(&self, store: &mut dyn Store, policies: &[Rc<ActivePolicy>], number: u64, now: Timestamp) {
+        store.refresh();
+        let Ok(mut configured) = self.configured.try_borrow_mut() else { return };
+        let later = |(content, known): (&u64, &ConfiguredPolicy)| (known.number > number).then_some(*content);
+        let later: Vec<u64> = configured.iter().filter_map(later).collect();
+        let in_use = self.in_use();
+        let used = |identity: &Identity, kind| {
+            let block = (*identity.blocks.get(kind))?;
+            let same = in_use.iter().filter(|other| *other.identity().blocks.get(kind) == Some(block));
+            same.filter_map(|other| other.state.try_borrow().ok()?.used()).max()
+        };
+        let contents = policies.iter().map(|active| Configured {
+            identity: *active.identity(),
+            before: configured.get(&active.identity().content).and_then(|known| known.since),
+            used: ByKind::new(|kind| used(active.identity(), kind)),
+            later: later.clone(),
+        });
+        let registry = registry::configure(store, &contents.collect::<Vec<_>>(), now);
+        policies.iter().for_each(|active| active.is_entered.set(true));
+        self.stand(store, registry.as_ref(), now);
+        for active in policies {
+            if let Some(standing) = registry.as_ref().and_then(|registry| registry.standing(active.identity(), now)) {
+                configured.entry(active.identity().content).or_default().since = Some(standing.since);
+            }
+        }
+    }
+
+    /// Renews what the policies in use are entered with, and looks where they stand. To be called about once a second.
+    fn renew(&self, store: &mut dyn Store, now: Timestamp) {
+        let epoch = store.epoch();
+        let is_fresh = |(seen, at): (Option<u64>, Timestamp)| seen == epoch && now.apart(at) < LOOK_EVERY;
+        if epoch.is_some() && self.looked.get().is_some_and(is_fresh) {
+            return;
+        }
+        let since = |active: Rc<ActivePolicy>| {
+            let state = active.state.try_borrow().ok()?;
+            // One that has no place gets one where there is room again.
+            let since = state.standing().map_or(Timestamp::ZERO, |standing| standing.since);
+            Some((*active.identity(), since))
+        };
+        let entered: Vec<_> =
+            self.in_use().into_iter().filter(|active| active.is_entered.get()).filter_map(since).collect();
+        if !entered.is_empty() {
+            let registry = registry::renew(store, &entered, now);
+            self.stand(store, registry.as_ref(), now);
+        }
+        self.looked.set(Some((epoch, now)));
+    }
+
+    /// Has the policies in use take over where they stand. Where the registry could not be changed all stays as it is.
+    fn stand(&self, store: &mut dyn Store, registry: Option<&Registry>, now: Timestamp) {
+        let (Some(registry), Ok(mut pools)) = (registry, self.pools.try_borrow_mut()) else { return };
+        for active in self.in_use() {
+            // One that could not be entered stays where it was: what has lost its place shows there.
+            if let Some(standing) = registry.standing(active.identity(), now) {
+                active.stand(store, &mut pools, standing);
+            }
+        }
+    }
+
+    fn in_use(&self) -> Vec<Rc<ActivePolicy>> {
+        self.in_use.try_borrow().map_or_else(|_| Vec::new(), |all| all.iter().filter_map(Weak::upgrade).collect())
     }
 }
 
@@ -107,6 +198,10 @@ pub struct RequestPlugin {
     renewal_every: Duration,
     /// When that is to be done next.
     renewal_due: Cell<Timestamp>,
+    /// Whether the policies were entered.
+    is_entered: Cell<bool>,
+    /// Counts the configurations of this VM.
+    number: u64,
 }
 
 /// A configuration that was read.
@@ -128,24 +223,14 @@ impl Configuration {
 }
 
 impl RequestPlugin {
-    /// Begins with this configuration.
-    pub fn new(
-        host: &Rc<dyn RootHost>,
-        vm: Rc<RequestVm>,
-        store: &mut dyn Store,
-        Configuration { document, texts }: Configuration,
-    ) -> Self {
+    /// Begins with this configuration. Its policies are entered when it has its first request or tick: Envoy may still refuse what it
+    /// is a part of.
+    pub fn new(host: &Rc<dyn RootHost>, vm: Rc<RequestVm>, Configuration { document, texts }: Configuration) -> Self {
         let index = Index::new(&document);
-        let policies: Vec<_> = document.policies.into_iter().map(|policy| vm.activate(host, policy)).collect();
-        for (active, text) in policies.iter().zip(&texts) {
-            if let Ok(mut state) = active.state.try_borrow_mut() {
-                store.refresh();
-                state.publish(store, text);
-                store.refresh();
-                vm.configure(&**host, store, &mut state);
-                active.rename(&state);
-            }
-        }
+        let texts = texts.iter().map(String::as_str).chain(core::iter::repeat(""));
+        let policies: Vec<_> =
+            document.policies.into_iter().zip(texts).map(|(policy, text)| vm.activate(host, policy, text)).collect();
+        let number = vm.note(&policies);
         let every = policies.iter().filter_map(|active| Some(active.state.try_borrow().ok()?.tick_every())).min();
         RequestPlugin {
             host: Rc::clone(host),
@@ -159,7 +244,25 @@ impl RequestPlugin {
             held: HeldAnswers::default(),
             running: RunningProbes::default(),
             renewal_due: Cell::new(Timestamp::ZERO),
+            is_entered: Cell::new(false),
+            number,
         }
+    }
+
+    /// Enters the policies, if they were not yet: at the first request or tick.
+    #[inline]
+    pub fn enter(&self, store: &mut dyn Store) {
+        if !self.is_entered.get() && !self.policies.is_empty() {
+            self.is_entered.set(true);
+            self.vm.configure(store, &self.policies, self.number, self.host.now());
+        }
+    }
+
+    /// Ends: the policies that nothing else in the VM uses leave no gauge behind that nobody speaks with any more.
+    pub fn end(&self, store: &mut dyn Store) {
+        store.refresh();
+        let registry = registry::read(store);
+        self.vm.stand(store, registry.as_ref(), self.host.now());
     }
 
     /// Makes this VM's random numbers differ from those of VMs that began in the same moment: each has moved the change signal, so each
@@ -300,6 +403,7 @@ impl RequestPlugin {
         if !self.is_work_due(now) {
             return self.arm(now);
         }
+        self.enter(store);
         let is_due = self.is_renewal_due(now);
         if is_due {
             self.renew(store, now, make);
@@ -320,11 +424,11 @@ impl RequestPlugin {
         {
             let Ok(mut worker) = self.vm.worker.try_borrow_mut() else { return };
             worker.tick(store, now);
+            self.vm.renew(store, now);
             for active in &self.policies {
                 if let Ok(mut state) = active.state.try_borrow_mut() {
                     let mut none = Vec::new();
                     let reports = state.tick(&mut Cx::new(store, &mut worker, now, &mut none));
-                    active.rename(&state);
                     reports.into_iter().for_each(|(key, events)| active.publish(&state, key, events));
                 }
             }

@@ -9,126 +9,137 @@ use core::time::Duration;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use holdfast_policy::document::{Mode, Outlier, Policy};
+use holdfast_policy::document::{Outlier, Policy};
 
-use super::groups::{Group, are_out};
-use super::key_state::{RequestKey, state_at};
-use crate::base::fingerprint;
+use super::blocks::{Blocks, Pools, active};
+use super::clusters::are_out;
 use crate::base::time::Timestamp;
+use crate::breaker;
+use crate::breaker::slot::Shape;
+use crate::concurrency;
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::http::matching::comparable;
 use crate::http::request::Field;
 use crate::metric::Metric;
+use crate::observe::policy_metrics::KeyNames;
 use crate::store::Store;
+use crate::store::block::{BlockKind, ByKind};
 use crate::store::cluster::GroupId;
-use crate::store::directory::{DirectoryView, Occupant, Worth};
-use crate::store::keys::{Key, KeyTable, Series};
-use crate::store::paths;
+use crate::store::directory::{Occupant, Worth};
+use crate::store::keys::{self, Key, KeyTable, Series};
 use crate::store::place::Place;
-use crate::store::slot::{Shape, Slot};
-use crate::store::variants::VariantView;
+use crate::store::registry::{self, Configured, Identity, Newer, Standing};
 use crate::store::worker::Worker;
-use crate::{breaker, concurrency};
-
-/// The most clusters of one policy whose state is kept, where its keys do not tell them apart.
-pub const MOST_GROUPS: u16 = 4096;
+use crate::{retry, throttle};
 
 /// A key with so many outcomes keeps its place, where no breaker says how many may decide something.
 const ENOUGH: u32 = 20;
+
+/// So long after its first request a policy has taken over what there was.
+const TAKEOVER_LASTS: Duration = Duration::from_secs(1);
+
+/// The most names that contents of one policy have in metrics, which Envoy keeps for ever: those that are older share the last.
+const MOST_NAMES: usize = 16;
+
+/// Nor does it wait longer for that request: the contents before it lapse.
+const TAKEOVER_WAITS: Duration = Duration::from_secs(10);
 
 /// One policy as one worker sees it.
 #[derive(Debug)]
 pub struct RequestPolicy {
     pub(super) policy: Arc<Policy>,
-    pub(super) fingerprint: u64,
-    pub(super) prefix: String,
-    pub(super) shape: Shape,
-    pub(super) keys: KeyTable,
-    /// By place.
-    pub(super) states: Vec<Option<RequestKey>>,
-    /// The places of clusters that the keys do not tell apart.
-    pub(super) groups: DirectoryView,
-    /// Other contents of the same name.
-    variants: VariantView,
-    /// Slots of other workers, while they are added up.
-    pub(super) gathered: Vec<Slot>,
-    /// Keys whose slot may have outcomes that the store lacks.
-    pub(super) unwritten: Vec<Key>,
+    identity: Identity,
+    /// Where it stands among the contents that live; none before it was entered, or where there was no place for it.
+    standing: Option<Standing>,
+    /// What has state.
+    pub(super) blocks: Option<Blocks>,
+    /// The key that those share for which there is no place.
+    overflow: Key,
+    /// When it last had a request.
+    used: Option<Timestamp>,
+    /// When it had the first since it was entered.
+    began: Option<Timestamp>,
+    /// When it was looked after first since it was entered.
+    looked_after: Option<Timestamp>,
+    /// Whether the gauges tell of the keys that others have met.
+    is_told: bool,
     /// Whether the groups of hosts are known that the document names.
     pub(super) knows_groups: bool,
-}
-
-/// Whether a feature does anything, and whether it only pretends to.
-pub(super) fn active<T>(feature: Option<&T>, mode: impl Fn(&T) -> Mode) -> Option<(&T, bool)> {
-    let feature = feature?;
-    match mode(feature) {
-        Mode::Enforce => Some((feature, false)),
-        Mode::Shadow => Some((feature, true)),
-        Mode::Off => None,
-    }
 }
 
 /// What says what keys are worth.
 struct Appraisal<'a> {
     policy: &'a Policy,
-    fingerprint: u64,
-    prefix: &'a str,
-    shape: &'a Shape,
-    states: &'a [Option<RequestKey>],
+    blocks: &'a Blocks,
     worker: &'a mut Worker,
     now: Timestamp,
 }
 
 impl Appraisal<'_> {
     /// What it is worth to keep the key that has this place.
-    fn worth(&mut self, store: &mut dyn Store, occupant: Occupant) -> Worth {
-        let (policy, now) = (self.policy, self.now);
-        let place = Place::new(self.prefix, self.fingerprint, occupant);
-        if policy.breaker.is_some() && breaker::key::is_kept(store, &place.breaker()) {
+    fn worth(&mut self, store: &mut dyn Store, key: Occupant) -> Worth {
+        let Appraisal { policy, blocks, worker, now } = self;
+        let place = |kind| blocks.place(kind, key);
+        let (breaker, concurrency) = (place(BlockKind::Breaker), place(BlockKind::Concurrency));
+        let is_kept = blocks.is_kept(key)
+            || breaker
+                .as_ref()
+                .zip(policy.breaker.as_ref())
+                .is_some_and(|(place, rules)| breaker::key::is_kept(store, rules, &place.cell()))
+            || concurrency.is_some_and(|place| concurrency::key::is_kept(store, &place.cell(), *now))
+            || policy.active_outlier().is_some() && are_out(store, blocks.hosts(key, GroupId::OfTheKey).as_ref());
+        if is_kept {
             return Worth::Keep;
         }
-        if policy.concurrency.is_some() && concurrency::key::is_kept(store, &place.in_flight(), now) {
-            return Worth::Keep;
+        let mut none = Vec::new();
+        let cx = &mut Cx::new(store, worker, *now, &mut none);
+        let mut most = 0;
+        if let (Some(rules), Some(place)) = (&policy.breaker, breaker) {
+            most = breaker::counts::outcomes(cx, &place.slots(Shape::of(rules)));
         }
-        let own = state_at(self.states, occupant);
-        let has_hosts_out = own.is_some_and(|state| state.groups.iter().any(Group::is_kept));
-        if has_hosts_out
-            || policy.active_outlier().is_some()
-                && are_out(store, self.prefix, self.fingerprint, occupant, GroupId::OfTheKey)
-        {
-            return Worth::Keep;
+        if let (Some(rules), Some(place)) = (&policy.throttle, place(BlockKind::Throttle)) {
+            most = most.max(throttle::key::outcomes(cx, &place.slots(rules.window)));
         }
-        if *self.shape == Shape::default() {
-            return Worth::Little(0);
+        if let (Some(rules), Some(place)) = (&policy.retry, place(BlockKind::Retry)) {
+            most = most.max(retry::key::requests(cx, &place.slots(rules.budget.window)));
         }
-        let outcomes = |slot: &Slot, shape: &Shape| slot.outcomes(shape, now);
-        Worth::Little(place.slots(*self.shape).total(store, self.worker, now, outcomes))
+        Worth::Little(most)
     }
 }
 
 impl RequestPolicy {
-    /// A policy that this worker knows nothing about yet.
+    /// A policy that was not entered yet: it has no state, and lets everything pass.
     pub fn new(policy: Arc<Policy>) -> Self {
-        let fingerprint = fingerprint::of_policy(&policy);
-        let prefix = paths::of_policy(&policy.name, fingerprint);
-        let keys = KeyTable::new(&prefix, &policy.name, fingerprint, &policy.scope);
-        let groups = DirectoryView::new(paths::groups(&prefix), fingerprint, MOST_GROUPS);
-        let variants = VariantView::new(paths::variants(&policy.name), fingerprint);
-        let shape = Shape::of(&policy);
         RequestPolicy {
+            identity: Identity::of(&policy),
+            overflow: KeyTable::overflow_of(&policy.scope),
             policy,
-            fingerprint,
-            prefix,
-            shape,
-            keys,
-            states: Vec::new(),
-            groups,
-            variants,
-            gathered: Vec::new(),
-            unwritten: Vec::new(),
+            standing: None,
+            blocks: None,
+            used: None,
+            began: None,
+            looked_after: None,
+            is_told: false,
             knows_groups: false,
         }
+    }
+
+    /// A policy that is alone in its VM, entered at `now`.
+    pub fn entered(policy: Arc<Policy>, store: &mut dyn Store, now: Timestamp) -> Self {
+        let mut entered = RequestPolicy::new(policy);
+        let configured =
+            Configured { identity: entered.identity, before: None, used: ByKind::default(), later: Vec::new() };
+        let registry = registry::configure(store, &[configured], now);
+        if let Some(standing) = registry.and_then(|registry| registry.standing(&entered.identity, now)) {
+            entered.stand(standing, store, &mut Pools::default());
+        }
+        entered
+    }
+
+    /// The place of a key in a block of the policy's; `None` if it has none.
+    pub fn place(&self, kind: BlockKind, key: Key) -> Option<Place> {
+        self.blocks.as_ref()?.place(kind, key.occupant)
     }
 
     /// The policy.
@@ -136,9 +147,30 @@ impl RequestPolicy {
         &self.policy
     }
 
-    /// The policy's content hash: two of equal name and fingerprint share their state.
-    pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
+    /// What it is, in hashes.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where it stands among the contents that live, as far as this worker knows.
+    pub fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref()
+    }
+
+    /// Where its text is for the attempt seats.
+    pub fn text_place(&self) -> Option<Occupant> {
+        self.standing.as_ref().and_then(|standing| *standing.places.get(BlockKind::Text))
+    }
+
+    /// Takes over where it stands now. Blocks that it has at other places than before begin anew.
+    pub fn stand(&mut self, standing: Standing, store: &mut dyn Store, pools: &mut Pools) {
+        if self.standing.as_ref().is_none_or(|before| before.places != standing.places) {
+            self.blocks = Blocks::new(&self.policy, &standing, store, pools);
+            (self.began, self.looked_after) = (None, None);
+            self.is_told = false;
+            self.knows_groups = false;
+        }
+        self.standing = Some(standing);
     }
 
     /// The policy's rules for hosts, if they do anything.
@@ -146,18 +178,27 @@ impl RequestPolicy {
         self.policy.active_outlier()
     }
 
-    /// Notes that the policy is configured now: of several contents of its name it is the newest. `before` is what this gave when this
-    /// worker last configured it.
-    pub fn configure(&mut self, store: &mut dyn Store, before: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-        self.variants.configure(store, before, now)
+    /// When it last had a request.
+    pub(super) fn used(&self) -> Option<Timestamp> {
+        self.used
+    }
+
+    /// Has the gauges told again of all that is not as at a start: nobody has yet under the name that the policy has now.
+    pub(super) fn tell_again(&mut self) {
+        self.is_told = false;
     }
 
     /// The policy's name in metrics, which several live contents of one name do not share.
     pub fn metrics_name(&self) -> Cow<'_, str> {
-        match self.variants.rank() {
+        match self.standing.as_ref().map_or(0, |standing| standing.rank) {
             0 => Cow::Borrowed(&self.policy.name),
-            rank => Cow::Owned(format!("{}~{}", self.policy.name, rank.saturating_add(1))),
+            rank => Cow::Owned(format!("{}~{}", self.policy.name, rank.saturating_add(1).min(MOST_NAMES))),
         }
+    }
+
+    /// Which gauges newer contents of the policy's name speak with, so that they are not this one's any more.
+    pub(super) fn newer(&self) -> ByKind<Newer> {
+        self.standing.as_ref().map(|standing| standing.newer).unwrap_or_default()
     }
 
     /// Whether any feature counts or decides anything for this policy; without one it lets everything through untouched.
@@ -167,7 +208,7 @@ impl RequestPolicy {
             || active(self.policy.throttle.as_ref(), |feature| feature.mode).is_some()
             || active(self.policy.retry.as_ref(), |feature| feature.mode).is_some()
             || self.outlier().is_some()
-            || !self.policy.fallback.is_empty() && self.policy.mode != Mode::Off
+            || !self.policy.fallback.is_empty() && self.policy.mode != holdfast_policy::document::Mode::Off
     }
 
     /// Whether nothing that the policy does with a request depends on when the request came, but for a breaker that is not closed.
@@ -187,7 +228,10 @@ impl RequestPolicy {
         now: Timestamp,
         mut value: impl FnMut(Field<'_>) -> Option<Cow<'v, [u8]>>,
     ) -> Key {
-        let RequestPolicy { policy, fingerprint, prefix, shape, keys, states, .. } = self;
+        let Some(blocks) = &self.blocks else { return self.overflow };
+        self.used = Some(now);
+        self.began.get_or_insert(now);
+        let policy = &self.policy;
         let scope = &policy.scope;
         let key = if scope.by.is_empty() {
             Key::ALL
@@ -202,45 +246,46 @@ impl RequestPolicy {
                 .collect();
             // With so many its rates may decide something.
             let enough = policy.breaker.as_ref().map_or(ENOUGH, |breaker| breaker.min_requests.get());
-            let mut appraisal = Appraisal { policy, fingerprint: *fingerprint, prefix, shape, states, worker, now };
+            let mut appraisal = Appraisal { policy, blocks, worker, now };
             let mut worth = |store: &mut dyn Store, occupant| appraisal.worth(store, occupant);
-            let key = keys.key(store, scope, &values, enough, now, &mut worth);
-            if state_at(states, key.occupant).is_some_and(RequestKey::is_superseded) {
-                keys.reread(store, now);
-                keys.key(store, scope, &values, enough, now, &mut worth)
+            let Ok(mut keys) = blocks.keys.try_borrow_mut() else { return self.overflow };
+            let key = keys.table.key(store, scope, &values, enough, now, &mut worth);
+            if blocks.is_superseded(key.occupant) {
+                keys.table.reread(store, now);
+                keys.table.key(store, scope, &values, enough, now, &mut worth)
             } else {
                 key
             }
         };
-        let index = usize::from(key.occupant.index);
-        if states.len() <= index {
-            states.resize_with(index.saturating_add(1), || None);
-        }
-        if let Some(state) = states.get_mut(index)
-            && state.as_ref().is_none_or(|state| state.key.occupant != key.occupant || state.is_superseded())
-        {
-            *state = Some(RequestKey::new(prefix, *fingerprint, key, shape));
-        }
+        blocks.enter(policy, key);
         key
     }
 
     /// Whether a key is the one that those share for which there was no place.
     pub(super) fn is_overflow(&self, key: Key) -> bool {
-        !self.policy.scope.by.is_empty() && key == self.keys.overflow()
+        !self.policy.scope.by.is_empty() && key == self.overflow
+    }
+
+    /// Gives what a key is called to `use_names`.
+    pub fn with_names<R>(&self, key: Key, use_names: impl FnOnce(KeyNames<'_>) -> R) -> R {
+        let keys = self.blocks.as_ref().and_then(|blocks| blocks.keys.try_borrow().ok());
+        let (text, series_text) = if self.policy.scope.by.is_empty() {
+            (keys::ALL, keys::ALL)
+        } else {
+            let table = keys.as_ref().map(|keys| &keys.table);
+            let text = table.map_or(keys::OVERFLOW, |table| table.text(key));
+            (text, table.map_or(keys::OVERFLOW, |table| table.series_text(key.series)))
+        };
+        use_names(KeyNames { text, series: key.series, series_text, has_gauges: self.has_gauges(key) })
     }
 
     /// The text of a key in metrics, headers and logs.
-    pub fn key_text(&self, key: Key) -> &str {
-        if self.policy.scope.by.is_empty() { crate::store::keys::ALL } else { self.keys.text(key) }
-    }
-
-    /// The text of a key in the names of metrics, of which there is a limited number.
-    pub fn series_text(&self, key: Key) -> &str {
-        if self.policy.scope.by.is_empty() { crate::store::keys::ALL } else { self.keys.series_text(key.series) }
+    pub fn key_text(&self, key: Key) -> String {
+        self.with_names(key, |names| names.text.to_owned())
     }
 
     /// Whether a gauge can say what is so of this key: those that share a series with others would contradict each other there.
-    pub fn has_gauges(&self, key: Key) -> bool {
+    fn has_gauges(&self, key: Key) -> bool {
         key.series != Series::OVERFLOW || self.is_overflow(key)
     }
 
@@ -248,11 +293,13 @@ impl RequestPolicy {
     /// should know, by key.
     pub fn tick(&mut self, cx: &mut Cx<'_>) -> Vec<(Key, Vec<Event>)> {
         let lost = self.keep_places(cx.store, cx.now);
-        self.variants.renew(cx.store, cx.now);
-        for state in self.states.iter_mut().flatten() {
-            state.concurrency.renew(cx);
+        let mut events = self.take_over(cx);
+        if let Some(block) = self.blocks.as_ref().and_then(|blocks| blocks.concurrency.as_ref())
+            && let Ok(mut block) = block.try_borrow_mut()
+        {
+            block.iter_mut().for_each(|(_, state)| state.renew(cx));
         }
-        let mut events = self.tick_hosts(cx);
+        events.extend(self.tick_hosts(cx));
         if self.outlier().is_some() {
             // Nothing is known of their hosts any more.
             let gauges = [Metric::Hosts, Metric::HostsEjected].map(|metric| Event::Gauge(metric, 0));
@@ -272,41 +319,86 @@ impl RequestPolicy {
         second.min(rules.interval / 2).min(heartbeat).min(discover)
     }
 
+    /// Takes over for all keys what the blocks before knew of them, a moment after the first request: those that had no request since
+    /// have their state too, and what others do from then on is theirs. Gives what the operator should know, by key: this worker's
+    /// gauges speak of all that is not as at a start, whoever has met it.
+    fn take_over(&mut self, cx: &mut Cx<'_>) -> Vec<(Key, Vec<Event>)> {
+        let looked_after = *self.looked_after.get_or_insert(cx.now);
+        let is_due = self.began.is_some_and(|began| cx.now.apart(began) >= TAKEOVER_LASTS)
+            || cx.now.apart(looked_after) >= TAKEOVER_WAITS;
+        let policy = Arc::clone(&self.policy);
+        let Some(blocks) = self.blocks.as_ref().filter(|_| is_due && !self.is_told) else { return Vec::new() };
+        let takes_over = blocks.may_take_over();
+        let mut keys = if policy.scope.by.is_empty() {
+            vec![Key::ALL]
+        } else {
+            let all = blocks.keys.try_borrow_mut().map(|mut keys| keys.table.all(cx.store, cx.now));
+            all.unwrap_or_default().into_iter().chain([self.overflow]).collect()
+        };
+        let mut reports = Vec::new();
+        keys.retain(|key| takes_over || blocks.is_known(cx.store, key.occupant));
+        for key in keys {
+            blocks.enter(&policy, key);
+            let mut events = Vec::new();
+            if let Some(breaker) = &policy.breaker
+                && let Some(mut block) = blocks.breaker.as_ref().and_then(|block| block.try_borrow_mut().ok())
+                && let Some(state) = block.of(key)
+            {
+                state.key.look(&mut cx.with_events(&mut events), breaker);
+            }
+            reports.push((key, events));
+        }
+        self.take_over_hosts(cx);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.end_takeover();
+        }
+        self.is_told = true;
+        reports
+    }
+
     /// Says which keys and clusters are used, and forgets those that have lost their places. Gives such keys.
     fn keep_places(&mut self, store: &mut dyn Store, now: Timestamp) -> Vec<Key> {
-        let RequestPolicy { policy, keys, states, groups, .. } = self;
-        keys.upkeep(store, now, &mut |occupant| state_at(states, occupant).is_some_and(RequestKey::is_kept));
+        let RequestPolicy { policy, blocks, .. } = self;
+        let Some(blocks) = blocks else { return Vec::new() };
+        let Ok(mut keys) = blocks.keys.try_borrow_mut() else { return Vec::new() };
+        keys.table.upkeep(store, now, &mut |occupant| blocks.is_kept(occupant));
         let mut lost = Vec::new();
         if !policy.scope.by.is_empty() {
-            for state in states.iter_mut() {
-                let has_lost = state.as_ref().is_some_and(|state| !keys.has(state.key.occupant));
-                lost.extend(state.take_if(|_| has_lost).map(|state| state.key));
-            }
+            let super::blocks::KeysBlock { table, seats, .. } = &mut *keys;
+            seats.forget_lost(&|occupant| table.has(occupant));
+            lost = blocks.forget_lost(&|occupant| table.has(occupant));
         }
-        let all = states.iter().flatten().flat_map(|state| state.groups.iter());
-        let mut kept = vec![false; groups.known().entries().len()];
-        for group in all.filter(|group| group.is_kept()) {
-            if let GroupId::Numbered(occupant) = group.id
-                && let Some(kept) = kept.get_mut(usize::from(occupant.index))
-            {
-                *kept = true;
+        let mut kept = vec![false; keys.groups.known().entries().len()];
+        if let Some(block) = blocks.outlier.as_ref().and_then(|block| block.try_borrow().ok()) {
+            for (id, group) in block.iter().flat_map(|(_, groups)| groups.iter()) {
+                if let GroupId::Numbered(occupant) = id
+                    && group.is_kept()
+                    && let Some(kept) = kept.get_mut(usize::from(occupant.index))
+                {
+                    *kept = true;
+                }
             }
         }
         let is_kept = &mut |occupant: Occupant| kept.get(usize::from(occupant.index)).copied().unwrap_or_default();
-        if groups.upkeep(store, now, is_kept) {
+        if keys.groups.upkeep(store, now, is_kept) {
+            drop(keys);
             self.forget_lost_groups();
         }
         lost
     }
 
     /// Forgets the clusters that have lost their places.
-    pub(super) fn forget_lost_groups(&mut self) {
-        let RequestPolicy { states, groups, .. } = self;
-        for state in states.iter_mut().flatten() {
-            state.groups.retain(|group| match group.id {
-                GroupId::Numbered(occupant) => groups.known().has(occupant),
-                GroupId::OfTheKey | GroupId::Nowhere => true,
-            });
+    pub(super) fn forget_lost_groups(&self) {
+        let Some(blocks) = &self.blocks else { return };
+        let Ok(mut keys) = blocks.keys.try_borrow_mut() else { return };
+        let super::blocks::KeysBlock { groups, seats, .. } = &mut *keys;
+        let has_place = |id| match id {
+            GroupId::Numbered(occupant) => groups.known().has(occupant),
+            GroupId::OfTheKey | GroupId::Nowhere => true,
+        };
+        seats.iter_mut().for_each(|(_, clusters)| clusters.retain(has_place));
+        if let Some(mut block) = blocks.outlier.as_ref().and_then(|block| block.try_borrow_mut().ok()) {
+            block.iter_mut().for_each(|(_, clusters)| clusters.retain(has_place));
         }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use holdfast_policy::document::{Dimension, Mode, Retry};
 
-use super::key_state::state_of;
 use super::policy::RequestPolicy;
 use super::ticket::Ticket;
 use crate::base::time::Timestamp;
@@ -16,6 +15,7 @@ use crate::http::attempt::End;
 use crate::http::client::ClientWaits;
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::metric::Metric;
+use crate::retry::key::RetryKey;
 use crate::retry::{Denial, Eligibility, backoff, conditions, words};
 use crate::seats::policy_text;
 use crate::seats::retry_context::{Next, RetryContext};
@@ -101,7 +101,9 @@ impl RequestPolicy {
         if self.retry(Mode::Enforce).is_none() && self.outlier().is_none() {
             return;
         }
-        policy_text::publish(store, &self.policy.name, self.fingerprint, text);
+        if let Some(standing) = self.standing() {
+            policy_text::publish(store, &standing.places, text);
+        }
     }
 
     /// Whether the breaker acts, and not only pretends to.
@@ -125,6 +127,7 @@ impl RequestPolicy {
         let policy = Arc::clone(&self.policy);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
         let Asked { eligibility, cluster, ended, client_waits } = asked;
+        let place = self.text_place()?;
         let seat = self.sees_attempt_seat(cx.store, ticket.key, cluster, now);
         let denial = match eligibility {
             Eligibility::Nothing => Some(Denial::RetryOfRetry),
@@ -159,7 +162,7 @@ impl RequestPolicy {
             deadline: [times_out, client_waits.deadline(now, ended.then_some(now))].into_iter().flatten().min(),
             attempt_lasts,
             eligibility,
-            ..RetryContext::new(self.fingerprint, &self.policy.name, ticket.key.occupant, group, seat, seed, now)
+            ..RetryContext::new(place, ticket.key.occupant, group, seat, seed, now)
         });
         Some(Plan { eligibility, seat, timeout: retry.timeout, attempt_lasts, context, denial })
     }
@@ -172,21 +175,21 @@ impl RequestPolicy {
         cluster: ClusterHash,
         now: Timestamp,
     ) -> bool {
-        self.group(store, key, cluster, now).is_some_and(|group| group.attempt_seat.is_there(store, now))
+        self.with_seat(store, key, cluster, now, |seat, store| seat.is_there(store, now)).unwrap_or_default()
     }
 
     /// Notes that the attempt seat that was counted on for a key and cluster has not seen a request.
     pub fn miss_attempt_seat(&mut self, key: Key, cluster: ClusterHash, now: Timestamp) {
-        let group = state_of(&mut self.states, key).and_then(|state| state.groups.get_mut(cluster));
-        if let Some(group) = group {
-            group.attempt_seat.miss(now);
+        if let Some(mut keys) = self.blocks.as_ref().and_then(|blocks| blocks.keys.try_borrow_mut().ok())
+            && let Some(seat) = keys.seats.of(key).and_then(|seats| seats.get_mut(cluster))
+        {
+            seat.miss(now);
         }
     }
 
     /// Whether the retry budget has a token left; looked up every 10 ms, and without requests that still wait to be written.
     fn has_budget(&mut self, cx: &mut Cx<'_>, retry: &Retry, key: Key) -> bool {
-        let state = state_of(&mut self.states, key);
-        state.is_some_and(|state| state.retry.has_token(cx, retry, &state.slot))
+        self.with_retry(key, |state| state.has_token(cx, retry)).unwrap_or_default()
     }
 
     /// Counts what became of a request's retries.
@@ -232,17 +235,19 @@ impl RequestPolicy {
             self.charge(cx, key, retry, made);
         } else if let Some(Next::Retry { taken, .. }) = record.map(|record| record.next) {
             // The router has not begun it.
-            if let Some(state) = state_of(&mut self.states, key) {
-                state.retry.refund(cx.store, &retry.budget, taken, cx.now);
-            }
+            self.with_retry(key, |state| state.refund(cx.store, &retry.budget, taken, cx.now));
         }
         Accounted { retries: made, denial }
     }
 
+    /// What is known of a key's budget, given to `act`.
+    fn with_retry<R>(&mut self, key: Key, act: impl FnOnce(&mut RetryKey) -> R) -> Option<R> {
+        let mut block = self.blocks.as_ref()?.retry.as_ref()?.try_borrow_mut().ok()?;
+        block.of(key).map(act)
+    }
+
     /// Charges the budget with retries that have been made.
     fn charge(&mut self, cx: &mut Cx<'_>, key: Key, retry: &Retry, retries: u32) {
-        if let Some(state) = state_of(&mut self.states, key) {
-            state.retry.charge(cx.store, &retry.budget, retries, cx.now);
-        }
+        self.with_retry(key, |state| state.charge(cx.store, &retry.budget, retries, cx.now));
     }
 }

@@ -1,11 +1,13 @@
 //! What a request changes: the retry budget when it is sent; probes and windows by its outcome, and whether the breaker opens.
 
-use super::key_state::state_of;
+use holdfast_policy::document::{Breaker, Mode};
+
+use super::blocks::{Block, Blocks, BreakerState};
 use super::policy::RequestPolicy;
 use super::running::{MetHost, RunningProbe};
 use super::ticket::{InFlightHold, Ticket};
 use crate::breaker::key::Permit;
-use crate::breaker::{relevance, thresholds};
+use crate::breaker::relevance;
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::http::attempt::End;
@@ -13,7 +15,6 @@ use crate::http::outcome::{Outcome, Verdict};
 use crate::metric::Metric;
 use crate::outlier::hosts::HostAttempt;
 use crate::store::keys::Key;
-use crate::store::slot::Slot;
 
 impl RequestPolicy {
     /// Records the outcome of an admitted request. What is returned is to be given to [`RequestPolicy::release`] when the
@@ -34,8 +35,11 @@ impl RequestPolicy {
 
     /// Takes note that the response of a request that was counted in flight has ended.
     pub fn release(&mut self, cx: &mut Cx<'_>, hold: InFlightHold) {
-        if let Some(state) = state_of(&mut self.states, hold.key) {
-            state.concurrency.release(cx);
+        if let Some(mut block) =
+            self.blocks.as_ref().and_then(|blocks| blocks.concurrency.as_ref()?.try_borrow_mut().ok())
+            && let Some(state) = block.of(hold.key)
+        {
+            state.release(cx);
         }
     }
 
@@ -52,11 +56,12 @@ impl RequestPolicy {
 
     /// Takes the permit of a probe as one that has succeeded, though its response may go on. Gives what it holds from now on.
     pub(super) fn pass_probe(&mut self, cx: &mut Cx<'_>, key: Key, permit: Permit) -> Permit {
-        let RequestPolicy { policy, states, .. } = self;
+        let RequestPolicy { policy, blocks, .. } = self;
         if let (Permit::Probe { generation, lease }, Some(breaker)) = (permit, &policy.breaker)
-            && let Some(state) = state_of(states, key)
+            && let Some(mut block) = blocks.as_ref().and_then(|blocks| blocks.breaker.as_ref()?.try_borrow_mut().ok())
+            && let Some(state) = block.of(key)
         {
-            state.breaker.judge_probe(cx, breaker, generation, lease, &Outcome::SUCCESS);
+            state.key.judge_probe(cx, breaker, generation, lease, &Outcome::SUCCESS);
             return Permit::Running;
         }
         permit
@@ -72,97 +77,82 @@ impl RequestPolicy {
     }
 
     fn settle(&mut self, cx: &mut Cx<'_>, ticket: Ticket, outcome: &Outcome) {
-        let now = cx.now;
-        let RequestPolicy { policy, shape, states, gathered, unwritten, .. } = self;
-        let Some(state) = state_of(states, ticket.key) else { return };
-
-        if let (Permit::Probe { generation, lease }, Some(breaker)) = (ticket.permit, &policy.breaker) {
-            state.breaker.judge_probe(cx, breaker, generation, lease, outcome);
+        let RequestPolicy { policy, blocks, .. } = self;
+        let (Some(blocks), key) = (blocks, ticket.key) else { return };
+        // Where something is about to be written anyway, what decides nothing is written with it.
+        let may_wait = blocks.retry.as_ref().and_then(|block| block.try_borrow().ok());
+        let may_wait = may_wait.is_some_and(|block| block.at(key.occupant).is_some_and(|state| state.waits(cx.now)));
+        if let (Some(breaker), Some(block)) = (&policy.breaker, &blocks.breaker)
+            && let Ok(mut block) = block.try_borrow_mut()
+        {
+            settle_breaker(cx, breaker, &mut block, &ticket, outcome, may_wait);
         }
-        if ticket.permit == Permit::Running {
-            // It may have been a day.
-            state.breaker.look(cx);
-        }
-        let generation = state.breaker.generation();
-        let judges = policy.breaker.as_ref().is_some_and(|breaker| relevance::counts(breaker, outcome))
-            && match ticket.permit {
-                Permit::Pass { generation: of } => of == generation,
-                Permit::Running => true,
-                Permit::None | Permit::Probe { .. } => false,
-            };
-        let throttles = outcome.counts() && policy.throttle.is_some();
-        if !judges && !throttles {
-            return;
-        }
-        let slot = &mut state.slot;
-        if !slot.hold(cx.store, cx.worker, generation, now) {
-            return;
-        }
-        let breaker = policy.breaker.as_ref().filter(|_| judges);
-        // A success can complete `min_requests`, over all workers, and open the breaker by nothing else that it does. Where this
-        // worker alone has seen as many before, it cannot. Others are asked before it is written, and what it decides by is read
-        // after: of several that come at once and complete it together, the last one to be written sees all.
-        let mut low = None;
-        let mut completes = false;
-        if let Some(breaker) = breaker {
-            slot.enter(generation);
-            low = Some(thresholds::low_volume(breaker)).filter(|least| slot.own_total(now) < *least);
-            completes =
-                !outcome.failed() && low.is_some_and(|least| !slot.have_all(cx.store, cx.worker, now, least, gathered));
-            slot.record(outcome, now);
-        }
-        slot.record_traffic(outcome, now);
-        let is_slow = outcome.slow && breaker.is_some_and(relevance::watches_slow);
-        let decides = outcome.failed() || completes || is_slow;
-        if !decides && low.is_none() && slot.may_wait(now) {
-            if slot.wait() {
-                unwritten.push(ticket.key);
-            }
-            return;
-        }
-        slot.write(cx.store, now);
-        let Some(breaker) = breaker.filter(|_| decides) else { return };
-        slot.gather(cx.store, cx.worker, now, gathered);
-        let tally = Slot::tally(gathered, shape, now);
-        let trip = if outcome.failed() {
-            thresholds::tripped(breaker, tally, Slot::run_length(gathered, now))
-        } else if completes {
-            thresholds::tripped(breaker, tally, 0)
-        } else {
-            thresholds::slow_tripped(breaker, tally)
-        };
-        if let Some(trip) = trip {
-            state.breaker.trip(cx, breaker, trip, outcome.retry_after);
+        if let Some(block) = &blocks.throttle
+            && outcome.counts()
+            && let Ok(mut block) = block.try_borrow_mut()
+            && block.of(key).is_some_and(|state| state.record(cx, outcome, may_wait))
+        {
+            block.list(key);
         }
     }
 
     /// Counts a request for the retry budget when it is sent. It waits to be written like an outcome that decides nothing: the
     /// attempt seat reads it when the attempt has failed.
     pub(super) fn deposit(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let RequestPolicy { shape, states, unwritten, .. } = self;
-        if !shape.counts_requests() {
-            return;
-        }
-        let Some(state) = state_of(states, key) else { return };
-        let generation = state.breaker.generation();
-        if state.slot.hold(cx.store, cx.worker, generation, cx.now) && state.slot.deposit(cx.now) {
-            unwritten.push(key);
+        let retry = self.policy.retry.as_ref().filter(|retry| retry.mode != Mode::Off);
+        let block = self.blocks.as_ref().and_then(|blocks| blocks.retry.as_ref()).filter(|_| retry.is_some());
+        if let Some(mut block) = block.and_then(|block| block.try_borrow_mut().ok())
+            && block.of(key).is_some_and(|state| state.deposit(cx))
+        {
+            block.list(key);
         }
     }
 
     /// Whether there may be outcomes to be written by [`RequestPolicy::flush`] within
     /// [`SLOTS_WAIT`](crate::store::own_slot::SLOTS_WAIT).
     pub fn has_unwritten(&self) -> bool {
-        !self.unwritten.is_empty()
+        self.blocks.as_ref().is_some_and(Blocks::has_unwritten)
     }
 
     /// Writes the outcomes that have waited.
     pub fn flush(&mut self, cx: &mut Cx<'_>) {
-        let RequestPolicy { states, unwritten, .. } = self;
-        for key in unwritten.drain(..) {
-            if let Some(state) = state_of(states, key) {
-                state.slot.flush(cx.store, cx.worker, cx.now);
-            }
+        if let Some(blocks) = &self.blocks {
+            blocks.flush(cx);
         }
+    }
+}
+
+/// Has the breaker take up an outcome.
+fn settle_breaker(
+    cx: &mut Cx<'_>,
+    breaker: &Breaker,
+    block: &mut Block<BreakerState>,
+    ticket: &Ticket,
+    outcome: &Outcome,
+    may_wait: bool,
+) {
+    let Some(state) = block.of(ticket.key) else { return };
+    if let Permit::Probe { generation, lease } = ticket.permit {
+        state.key.judge_probe(cx, breaker, generation, lease, outcome);
+    }
+    if ticket.permit == Permit::Running {
+        // It may have been a day.
+        state.key.look(cx, breaker);
+    }
+    let generation = state.key.generation();
+    let judges = match ticket.permit {
+        Permit::Pass { generation: of } => of == generation,
+        Permit::Running => true,
+        Permit::None | Permit::Probe { .. } => false,
+    };
+    if !judges || !relevance::counts(breaker, outcome) {
+        return;
+    }
+    let recorded = state.counts.record(cx, breaker, generation, outcome, may_wait);
+    if let Some(trip) = recorded.trip {
+        state.key.trip(cx, breaker, trip, outcome.retry_after);
+    }
+    if recorded.waits {
+        block.list(ticket.key);
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::time::Timestamp;
 use crate::breaker::StateName;
+use crate::breaker::slot::{BreakerSlot, Shape};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::http::outcome::Outcome;
@@ -10,10 +11,10 @@ use crate::http::outcome::Verdict;
 use crate::http::request::Field;
 use crate::metric::Metric;
 use crate::store::Store;
+use crate::store::block::BlockKind;
 use crate::store::keys::Key;
 use crate::store::memory::MemoryStore;
-use crate::store::record::Record;
-use crate::store::slot::Slot;
+use crate::store::slot::Slots;
 use crate::store::worker::Worker;
 use crate::store::workers;
 use core::time::Duration;
@@ -56,10 +57,11 @@ struct Thread {
 
 impl Thread {
     fn new(store: &MemoryStore, policy: &Arc<Policy>, seed: u64) -> Self {
+        let mut store = store.clone();
         Thread {
             worker: Worker::new(seed),
-            request_policy: RequestPolicy::new(Arc::clone(policy)),
-            store: store.clone(),
+            request_policy: RequestPolicy::entered(Arc::clone(policy), &mut store, t(0)),
+            store,
             events: Vec::new(),
         }
     }
@@ -232,18 +234,24 @@ fn the_healthy_path_reads_nothing_shared() {
     assert!((18..=20).contains(&writes), "each of the two workers writes its own slot every 10 ms: {writes}");
 }
 
+/// The breaker's slots of the policy's one key.
+fn slots(thread: &Thread) -> Slots<BreakerSlot> {
+    let place = thread.request_policy.place(BlockKind::Breaker, Key::ALL).unwrap();
+    place.slots(Shape::of(thread.request_policy.policy().breaker.as_ref().unwrap()))
+}
+
 /// What the store has of a worker's place.
 fn slot_bytes(thread: &mut Thread, number: u16) -> Option<Vec<u8>> {
-    let key = crate::store::paths::Paths::new(&thread.request_policy.prefix, 0).slot(number);
-    thread.store.get(&key).map(|(bytes, _)| bytes)
+    let name = slots(thread).name(number);
+    thread.store.get(&name).map(|(bytes, _)| bytes)
 }
 
 /// How many outcomes of the policy's one key the store has, of all workers.
 fn written(threads: &mut [Thread], now: Timestamp) -> u32 {
     let (count, thread) = (threads.len() as u16, &mut threads[0]);
-    let (fingerprint, shape) = (thread.request_policy.fingerprint, thread.request_policy.shape);
-    let slots = (0..count).filter_map(|number| Slot::decode_shaped(&slot_bytes(thread, number)?, fingerprint, &shape));
-    slots.map(|slot| slot.own_total(&shape, now)).sum()
+    let slots = slots(thread);
+    let written = (0..count).filter_map(|number| slots.read(&mut thread.store, &slots.name(number)));
+    written.map(|slot| slot.own_total(slots.shape(), now)).sum()
 }
 
 #[test]
@@ -270,7 +278,7 @@ fn outcomes_that_decide_nothing_wait_10_ms_at_most_and_failures_do_not() {
     threads[0].request(&FAILURE, t(21));
     assert_eq!(written(&mut threads, t(21)), 53, "a failure is written at once, with what waited");
     assert_eq!(
-        threads[0].request_policy.unwritten.len(),
+        threads[0].request_policy.blocks.as_ref().unwrap().breaker.as_ref().unwrap().borrow().unwritten.len(),
         1,
         "whatever was written at once between what waits, it is listed once"
     );
@@ -507,14 +515,18 @@ fn only_so_many_keys_have_metric_series_of_their_own_in_the_life_of_a_process() 
         .map(|n| {
             let thread = &mut threads[n % 2];
             let key = thread.key_of(&format!("t{n}"), t(n as u64 * 100));
-            thread.request_policy.series_text(key).to_owned()
+            thread.request_policy.with_names(key, |names| names.series_text.to_owned())
         })
         .collect();
     let expected = ["overflow", "x-tenant=t0", "x-tenant=t1", "x-tenant=t2"].map(str::to_owned);
     assert_eq!(series, std::collections::BTreeSet::from(expected));
     for thread in &mut threads {
         let back = thread.key_of("t1", t(200_000));
-        assert_eq!(thread.request_policy.series_text(back), "x-tenant=t1", "who comes back has the series it had");
+        assert_eq!(
+            thread.request_policy.with_names(back, |names| names.series_text.to_owned()),
+            "x-tenant=t1",
+            "who comes back has the series it had"
+        );
     }
 }
 
@@ -612,7 +624,7 @@ fn clusters_that_come_and_go_make_room_for_each_other_and_hosts_that_are_out_sta
         }
     }
     thread.tick(t(2500));
-    let known: usize = thread.request_policy.states.iter().flatten().map(|state| state.groups.len()).sum();
+    let known: usize = thread.request_policy.outlier_block().unwrap().iter().map(|(_, clusters)| clusters.len()).sum();
     assert_eq!(known, most, "no more are kept");
     assert_eq!(thread.out(Key::ALL, "kept", t(2501)), 1);
 }
@@ -646,9 +658,9 @@ fn under_the_overflow_key_hosts_of_different_clusters_are_not_compared_and_seats
     assert_eq!([thread.out(key, "slow", t(4)), thread.out(key, "fast", t(4))], [1, 0]);
     // An attempt seat of one of them says nothing of the other.
     let id = thread.request_policy.group_id(&mut thread.store, key, slow, t(4));
-    let paths = crate::store::paths::GroupPaths::new(&thread.request_policy.prefix, key.occupant.index, id).unwrap();
-    let mark = id.fingerprint(thread.request_policy.fingerprint, key.occupant);
-    thread.store.set(&paths.attempt_seat(), &crate::seats::presence::Presence { seen: t(4) }.encode(mark));
+    let mut seat = thread.request_policy.blocks.as_ref().unwrap().seat(key, id).unwrap();
+    let presence = crate::seats::presence::Presence { seen: t(4) };
+    seat.update(&mut thread.store, |_| ((), Some(presence))).unwrap();
     assert!(thread.request_policy.sees_attempt_seat(&mut thread.store, key, slow, t(5000)));
     assert!(!thread.request_policy.sees_attempt_seat(&mut thread.store, key, fast, t(5000)));
 }
@@ -742,7 +754,7 @@ fn a_worker_that_ticks_keeps_its_place() {
 }
 
 #[test]
-fn forced_states_decide_without_state() {
+fn forced_states_decide_without_looking_at_any() {
     let (store, mut open) = threads(1, r#""breaker":{"state":"forced_open"}"#);
     assert!(!open[0].request(&SUCCESS, t(0)));
     assert!(open[0].events.contains(&Event::Gauge(Metric::BreakerState, StateName::ForcedOpen as u64)));
@@ -750,7 +762,11 @@ fn forced_states_decide_without_state() {
     for _ in 0..100 {
         assert!(closed[0].request(&FAILURE, t(0)));
     }
-    assert_eq!(store.writes(), 3, "only the key's place, its name and its series");
+    assert_eq!(
+        store.writes(),
+        5,
+        "only the policy's place, the key's, its name, its series, and what follows when it is over"
+    );
 }
 
 #[test]
@@ -908,7 +924,15 @@ fn different_contents_never_share_state_and_equal_ones_do() {
         Thread::new(&store, &policy(r#""breaker":{"open_for":"10000ms","open_jitter":0.0,"min_requests":20}"#), 2);
     assert!(!equal.request(&SUCCESS, t(1)), "written differently, the same policy");
     let mut other = Thread::new(&store, &policy(r#""breaker":{"open_for":"11s","open_jitter":0}"#), 3);
-    assert!(other.request(&SUCCESS, t(1)), "another policy starts fresh");
+    assert!(!other.request(&SUCCESS, t(1)), "a changed policy begins where the one before it is");
+    for _ in 0..6 {
+        assert!(other.request(&SUCCESS, t(10_000)), "five probes close it");
+    }
+    for _ in 0..3 {
+        assert!(old.request(&FAILURE, t(10_001)), "and not the one before, which goes on by itself");
+    }
+    assert!(!old.request(&SUCCESS, t(10_002)));
+    assert!(other.request(&SUCCESS, t(10_002)));
 }
 
 #[test]

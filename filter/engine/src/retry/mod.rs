@@ -7,6 +7,7 @@ pub mod denial;
 pub mod eligibility;
 pub mod key;
 pub mod router;
+pub mod slot;
 pub mod words;
 
 pub use conditions::Named;

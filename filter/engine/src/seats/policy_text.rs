@@ -3,43 +3,70 @@
 use holdfast_policy::config;
 use holdfast_policy::document::Policy;
 
-use crate::base::fingerprint;
-use crate::store::record::{Kind, Reader, Record, Writer};
-use crate::store::{Expected, Store, paths};
+use crate::store::block::{BlockKind, ByKind, KINDS};
+use crate::store::directory::Occupant;
+use crate::store::record::{Kind, Mark, Reader, Record, Writer};
+use crate::store::{Store, paths};
 
-/// A document with one policy.
+/// A document with one policy, and where its blocks are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyText(pub Vec<u8>);
+pub struct PolicyText {
+    /// Where they are.
+    pub places: ByKind<Option<Occupant>>,
+    /// The document.
+    pub text: Vec<u8>,
+}
 
 impl Record for PolicyText {
     const KIND: Kind = Kind::PolicyText;
     fn size(&self) -> usize {
-        self.0.len()
+        self.text.len() + KINDS * 7
     }
     fn write(&self, out: &mut Writer) {
-        out.rest(&self.0);
+        for kind in BlockKind::ALL {
+            let place = self.places.get(kind);
+            out.u8(place.is_some().into());
+            if let Some(place) = place {
+                place.write(out);
+            }
+        }
+        out.rest(&self.text);
     }
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(PolicyText(input.rest().to_owned()))
+        let mut places = ByKind::default();
+        for kind in BlockKind::ALL {
+            if input.flag()? {
+                *places.get_mut(kind) = Some(Occupant::read(input)?);
+            }
+        }
+        Some(PolicyText { places, text: input.rest().to_owned() })
     }
 }
 
-/// Publishes a policy of this name and content. `text` is a document with just this policy.
-pub fn publish(store: &mut dyn Store, name: &str, fingerprint: u64, text: &str) {
-    let key = paths::policy_text(&paths::of_policy(name, fingerprint));
-    let bytes = PolicyText(text.as_bytes().to_owned()).encode(fingerprint);
-    // The same policy may have been written in other words; other bytes are replaced.
-    if store.swap(&key, &bytes, Expected::Absent).is_err() && fetch(store, name, fingerprint).is_none() {
-        store.set(&key, &bytes);
+/// The name in the store of the text that has this place, and whose it is.
+#[must_use]
+pub fn name_and_mark(place: Occupant) -> (String, Mark) {
+    (paths::of_block(BlockKind::Text, place.index), Mark { block: place.tenancy, key: 0 })
+}
+
+/// Publishes a policy whose blocks are there. `text` is a document with just this policy.
+pub fn publish(store: &mut dyn Store, places: &ByKind<Option<Occupant>>, text: &str) {
+    let Some(place) = *places.get(BlockKind::Text) else { return };
+    let (name, mark) = name_and_mark(place);
+    let bytes = PolicyText { places: *places, text: text.as_bytes().to_owned() }.encode(mark);
+    // Other bytes are replaced; another worker writes the same.
+    if store.get(&name).is_none_or(|(known, _)| known != bytes) {
+        store.set(&name, &bytes);
     }
 }
 
-/// The policy of this name and content, as the request seat has published it; `None` if it is not there.
-pub fn fetch(store: &mut dyn Store, name: &str, fingerprint: u64) -> Option<Policy> {
-    let (bytes, _) = store.get(&paths::policy_text(&paths::of_policy(name, fingerprint)))?;
-    let text = PolicyText::decode(&bytes, fingerprint)?;
-    let policy = config::parse_struct_json(&text.0).ok()?.policies.pop()?;
-    (policy.name == name && fingerprint::of_policy(&policy) == fingerprint).then_some(policy)
+/// The policy whose text has this place, as the request seat has published it, and where its blocks are; `None` if it is not there.
+pub fn fetch(store: &mut dyn Store, place: Occupant) -> Option<(Policy, ByKind<Option<Occupant>>)> {
+    let (name, mark) = name_and_mark(place);
+    let (bytes, _) = store.get(&name)?;
+    let PolicyText { places, text } = PolicyText::decode(&bytes, mark)?;
+    let policy = config::parse_struct_json(&text).ok()?.policies.pop()?;
+    Some((policy, places))
 }
 
 #[cfg(test)]
@@ -50,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_text_longer_than_other_fields_can_be_is_kept_whole() {
-        let text = PolicyText(vec![b'x'; 100_000]);
-        assert_eq!(PolicyText::decode(&text.encode(7), 7), Some(text));
+        let places = ByKind::new(|kind| (kind != BlockKind::Retry).then_some(Occupant { index: 3, tenancy: 4 }));
+        let text = PolicyText { places, text: vec![b'x'; 100_000] };
+        assert_eq!(PolicyText::decode(&text.encode(Mark { block: 7, key: 0 }), Mark { block: 7, key: 0 }), Some(text));
     }
 }

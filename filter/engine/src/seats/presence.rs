@@ -6,6 +6,10 @@ use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
 use crate::store::Store;
 use crate::store::address::Address;
+use crate::store::block::BlockKind;
+use crate::store::cluster::GroupId;
+use crate::store::directory::Occupant;
+use crate::store::paths;
 use crate::store::record::{Kind, Reader, Record, Writer};
 use crate::store::worker::VIEW_LASTS;
 
@@ -14,6 +18,14 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 
 /// How long it then counts as there. It goes away only by a change of the configuration.
 pub const LASTS: Duration = Duration::from_secs(120);
+
+/// Where an attempt seat says that it is there, for a cluster under a key in the block of keys that has this place; `None` for a
+/// cluster that has none.
+#[must_use]
+pub fn seat(keys: Occupant, key: Occupant, group: GroupId) -> Option<Address> {
+    let path = paths::of_group(BlockKind::Keys, keys.index, key.index, group)?;
+    Some(Address::new(format!("{path}/seat"), group.mark(keys.tenancy, key)))
+}
 
 /// When an attempt seat was last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::outlier::table::HostId;
 use crate::retry::{Denial, Eligibility};
 use crate::store::cluster::GroupId;
 use crate::store::directory::Occupant;
-use crate::store::record::{Kind, Reader, Record, Writer};
+use crate::store::record::{Kind, Mark, Reader, Record, Writer};
 
 /// The property that holds it, which becomes the filter state `wasm.holdfast_exchange`.
 pub const PROPERTY: &str = "holdfast_exchange";
@@ -30,10 +30,8 @@ const LONGEST_HOST: usize = 64;
 /// One request, as both seats know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryContext {
-    /// The content of the policy that governs the request from its beginning to its end.
-    pub fingerprint: u64,
-    /// The policy's name.
-    pub policy: String,
+    /// The place of the text of the policy that governs the request from its beginning to its end.
+    pub policy: Occupant,
     /// The place of the request's key.
     pub key: Occupant,
     /// The place of its cluster.
@@ -104,8 +102,7 @@ pub enum Next {
 impl RetryContext {
     /// A request of which nothing was tried yet, whose retries are the route's. `seed` is what its waits follow from.
     pub fn new(
-        fingerprint: u64,
-        policy: &str,
+        policy: Occupant,
         key: Occupant,
         group: GroupId,
         seat: bool,
@@ -113,8 +110,7 @@ impl RetryContext {
         admitted: Timestamp,
     ) -> RetryContext {
         RetryContext {
-            fingerprint,
-            policy: policy.to_owned(),
+            policy,
             key,
             group,
             seat,
@@ -184,12 +180,12 @@ impl RetryContext {
 
     /// The retry context in a property's bytes; `None` when they are none of this version.
     pub fn read_property(bytes: &[u8]) -> Option<Self> {
-        RetryContext::decode(bytes, 0)
+        RetryContext::decode(bytes, Mark::NONE)
     }
 
     /// The bytes of the property.
     pub fn property(&self) -> Vec<u8> {
-        self.encode(0)
+        self.encode(Mark::NONE)
     }
 }
 
@@ -211,15 +207,6 @@ pub fn write(host: &dyn Host, context: &RetryContext) -> Result<(), Refused> {
     host.set_property(PROPERTY, &context.property())
 }
 
-fn write_occupant(occupant: Occupant, out: &mut Writer) {
-    out.u16(occupant.index);
-    out.u32(occupant.tenancy);
-}
-
-fn read_occupant(input: &mut Reader<'_>) -> Option<Occupant> {
-    Some(Occupant { index: input.u16()?, tenancy: input.u32()? })
-}
-
 /// A time that is not there.
 const NO_TIME: u64 = 0;
 
@@ -231,18 +218,17 @@ impl Record for RetryContext {
     const KIND: Kind = Kind::RetryContext;
 
     fn size(&self) -> usize {
-        80 + self.policy.len() + self.attempts.len() * (LONGEST_HOST + 30)
+        80 + self.attempts.len() * (LONGEST_HOST + 30)
     }
 
     fn write(&self, out: &mut Writer) {
-        out.u64(self.fingerprint);
-        out.bytes(self.policy.as_bytes());
-        write_occupant(self.key, out);
+        self.policy.write(out);
+        self.key.write(out);
         match self.group {
             GroupId::OfTheKey => out.u8(0),
             GroupId::Numbered(occupant) => {
                 out.u8(1);
-                write_occupant(occupant, out);
+                occupant.write(out);
             }
             GroupId::Nowhere => out.u8(2),
         }
@@ -296,12 +282,10 @@ impl Record for RetryContext {
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        let fingerprint = input.u64()?;
-        let policy = core::str::from_utf8(input.bytes()?).ok()?.to_owned();
-        let key = read_occupant(input)?;
+        let (policy, key) = (Occupant::read(input)?, Occupant::read(input)?);
         let group = match input.u8()? {
             0 => GroupId::OfTheKey,
-            1 => GroupId::Numbered(read_occupant(input)?),
+            1 => GroupId::Numbered(Occupant::read(input)?),
             2 => GroupId::Nowhere,
             _ => return None,
         };
@@ -346,7 +330,6 @@ impl Record for RetryContext {
             });
         }
         Some(RetryContext {
-            fingerprint,
             policy,
             key,
             group,
@@ -390,8 +373,7 @@ mod tests {
             ended,
         };
         RetryContext {
-            fingerprint: 7,
-            policy: "orders".to_owned(),
+            policy: Occupant { index: 7, tenancy: 8 },
             key: Occupant { index: 3, tenancy: 7 },
             group: GroupId::Numbered(Occupant { index: 300, tenancy: 2 }),
             seat: true,

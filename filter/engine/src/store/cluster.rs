@@ -2,7 +2,7 @@
 
 use crate::base::fingerprint;
 use crate::store::directory::Occupant;
-use crate::store::record::occupied;
+use crate::store::record::Mark;
 
 /// A cluster's name, hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,13 +30,11 @@ pub enum GroupId {
 }
 
 impl GroupId {
-    /// The fingerprint of the group's records under this key of a policy.
+    /// The mark of the group's records under this key, in a block of this tenancy.
     #[must_use]
-    pub fn fingerprint(self, policy: u64, key: Occupant) -> u64 {
-        match self {
-            GroupId::Numbered(occupant) => occupied(policy, occupant.tenancy),
-            GroupId::OfTheKey | GroupId::Nowhere => occupied(policy, key.tenancy),
-        }
+    pub fn mark(self, block: u32, key: Occupant) -> Mark {
+        let occupant = if let GroupId::Numbered(occupant) = self { occupant } else { key };
+        Mark { block, key: occupant.tenancy }
     }
 }
 

@@ -3,14 +3,14 @@
 //!
 //! One record, the directory, says who has which place. It is read when something is met for the first time and changed when a
 //! place is given away; who has a place already asks nobody. A place has a *tenancy*, counted up with each new occupant. All
-//! records at a place carry it ([`record::occupied`](crate::store::record::occupied)): what an earlier occupant left reads as absent, and a
+//! records at a place carry it ([`Mark`]): what an earlier occupant left reads as absent, and a
 //! worker that has not heard of the change yet cannot overwrite what is the new one's.
 //!
 //! While there is room nothing is given away. After that the new one takes the place that is worth least. What the directory says of
 //! that is a second or two old; whoever takes a place looks at the occupant's own records first.
 
 use crate::base::time::{SKEW, Timestamp};
-use crate::store::record::{Kind, Reader, Record, Writer, are_different};
+use crate::store::record::{Kind, Mark, Reader, Record, Writer, are_different};
 use crate::store::worker::VIEW_LASTS_UNSIGNALLED;
 use crate::store::{Expected, Store, update};
 use core::time::Duration;
@@ -22,6 +22,19 @@ pub struct Occupant {
     pub index: u16,
     /// Counts the place's occupants, from 0.
     pub tenancy: u32,
+}
+
+impl Occupant {
+    /// Appends it to a record.
+    pub fn write(self, out: &mut Writer) {
+        out.u16(self.index);
+        out.u32(self.tenancy);
+    }
+
+    /// Reads it.
+    pub fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Occupant { index: input.u16()?, tenancy: input.u32()? })
+    }
 }
 
 /// What keeping an occupant is worth, as its own records say.
@@ -245,7 +258,7 @@ struct Uses {
 #[derive(Debug)]
 pub struct DirectoryView {
     path: String,
-    fingerprint: u64,
+    mark: Mark,
     most: u16,
     known: Directory,
     /// What this worker has used, by number.
@@ -264,10 +277,10 @@ pub struct DirectoryView {
 impl DirectoryView {
     /// A copy of the directory at `path` with at most `most` places, of which nothing is known yet.
     #[must_use]
-    pub fn new(path: String, fingerprint: u64, most: u16) -> Self {
+    pub fn new(path: String, mark: Mark, most: u16) -> Self {
         DirectoryView {
             path,
-            fingerprint,
+            mark,
             most,
             known: Directory::default(),
             uses: Vec::new(),
@@ -332,7 +345,7 @@ impl DirectoryView {
                 }
                 least.and_then(|(_, occupant)| directory.give(occupant.index, name, now))
             };
-            if store.swap(&self.path, &directory.encode(self.fingerprint), expected).is_err() {
+            if store.swap(&self.path, &directory.encode(self.mark), expected).is_err() {
                 continue;
             }
             if !was_half_full && directory.is_half_full(self.most) {
@@ -356,7 +369,7 @@ impl DirectoryView {
             Some((bytes, version)) => {
                 // Damaged bytes: later than any tenancy that was counted up from 0.
                 let lost = || Directory { first: seconds(now), ..Directory::default() };
-                let directory = Directory::decode(&bytes, self.fingerprint).unwrap_or_else(lost);
+                let directory = Directory::decode(&bytes, self.mark).unwrap_or_else(lost);
                 (directory, Expected::Version(version))
             }
             None => (Directory::default(), Expected::Absent),
@@ -444,7 +457,7 @@ impl DirectoryView {
         // Who was used no more than when it came is none the more used now, nor used later.
         let is_news = |(_, uses, is_kept): &(Occupant, u16, bool)| *uses > 0 || *is_kept;
         let used: Vec<_> = self.uses.iter().enumerate().filter_map(used).filter(is_news).collect();
-        let updated = update(store, &self.path, self.fingerprint, |old: Option<&Directory>| {
+        let updated = update(store, &self.path, self.mark, |old: Option<&Directory>| {
             let mut directory = old.cloned().unwrap_or_default();
             for (occupant, uses, is_kept) in &used {
                 if *uses > 0 {
@@ -469,7 +482,7 @@ impl DirectoryView {
 mod tests {
     use super::*;
     use crate::store::memory::MemoryStore;
-    use crate::store::record::{is_of_later_occupant, occupied};
+    use crate::store::record::is_of_later_occupant;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -478,7 +491,7 @@ mod tests {
     }
 
     fn directory(most: u16) -> DirectoryView {
-        DirectoryView::new("places".to_owned(), 7, most)
+        DirectoryView::new("places".to_owned(), Mark { block: 7, key: 0 }, most)
     }
 
     /// Uses the place of a name.
@@ -642,8 +655,9 @@ mod tests {
 
     #[test]
     fn a_record_of_a_later_occupant_is_told_from_damaged_bytes() {
-        let record = |tenancy: u32| Directory::default().encode(occupied(7, tenancy));
-        let is_later = |bytes: &[u8], than: u32| is_of_later_occupant(bytes, Directory::KIND, occupied(7, than));
+        let record = |tenancy: u32| Directory::default().encode(Mark { block: 7, key: tenancy });
+        let is_later =
+            |bytes: &[u8], than: u32| is_of_later_occupant(bytes, Directory::KIND, Mark { block: 7, key: than });
         assert!(is_later(&record(1), 0) && is_later(&record(u32::MAX), 0) && is_later(&record(1000), 999));
         assert!(!is_later(&record(5), 5) && !is_later(&record(4), 5));
         for at in 0..record(5).len() {

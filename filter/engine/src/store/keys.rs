@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use crate::base::fingerprint;
 use crate::base::time::Timestamp;
 use crate::store::directory::{DirectoryView, Occupant, Worth};
-use crate::store::paths;
-use crate::store::record::{Kind, Reader, Record, Writer, occupied};
+use crate::store::paths::{self, KeysPaths};
+use crate::store::record::{Kind, Mark, Reader, Record, Writer};
 use crate::store::{Store, update};
 use holdfast_policy::document::{Dimension, Scope};
 
@@ -155,7 +155,7 @@ impl Record for SeriesNames {
 }
 
 /// The fingerprint of the names of series: they belong to a policy's name, whatever its content.
-const ANY_CONTENT: u64 = 0;
+const ANY_CONTENT: Mark = Mark::NONE;
 
 /// Who has a place, as far as this worker has met it.
 #[derive(Debug)]
@@ -168,8 +168,9 @@ struct Known {
 /// One worker's copy of a policy's keys.
 #[derive(Debug)]
 pub struct KeyTable {
-    names: String,
-    fingerprint: u64,
+    paths: KeysPaths,
+    /// Counts the blocks that had the place.
+    tenancy: u32,
     most: u16,
     directory: DirectoryView,
     /// By the values as they came, joined; saves making the text again. What it says of a key that has lost its place is void.
@@ -187,14 +188,15 @@ pub struct KeyTable {
 }
 
 impl KeyTable {
-    /// A copy that has read nothing yet. `prefix` is the common beginning of the names in the store of the policy with this name.
-    pub fn new(prefix: &str, policy: &str, fingerprint: u64, scope: &Scope) -> Self {
+    /// A copy that has read nothing yet, of the block of keys that has this place, for the policy with this name.
+    pub fn new(place: Occupant, policy: &str, scope: &Scope) -> Self {
         let most = scope.max_keys.get();
+        let (paths, tenancy) = (KeysPaths::new(place.index), place.tenancy);
         KeyTable {
-            names: format!("{prefix}/key/"),
-            fingerprint,
+            directory: DirectoryView::new(paths.directory(), Mark { block: tenancy, key: 0 }, most),
+            paths,
+            tenancy,
             most,
-            directory: DirectoryView::new(paths::keys(prefix), fingerprint, most),
             by_values: HashMap::new(),
             last: None,
             joined: Vec::new(),
@@ -207,8 +209,8 @@ impl KeyTable {
 
     /// The key that those share for which there is no place.
     #[must_use]
-    pub fn overflow(&self) -> Key {
-        Key { occupant: Occupant { index: self.most, tenancy: 0 }, series: Series::OVERFLOW }
+    pub fn overflow_of(scope: &Scope) -> Key {
+        Key { occupant: Occupant { index: scope.max_keys.get(), tenancy: 0 }, series: Series::OVERFLOW }
     }
 
     /// The text of a key, as long as it has its place or a series of its own.
@@ -296,7 +298,7 @@ impl KeyTable {
             let (occupant, is_new) = self.directory.assign(store, name, enough, now, worth)?;
             self.meet(store, occupant, is_new, name, text)
         });
-        let Some(key) = key else { return self.overflow() };
+        let Some(key) = key else { return KeyTable::overflow_of(scope) };
         // A client does not decide how much of its values is kept.
         if joined.len() <= LONGEST_JOINED {
             if known.is_none() {
@@ -309,6 +311,23 @@ impl KeyTable {
             self.last = Some((joined.to_owned(), key));
         }
         key
+    }
+
+    /// All keys that have a place now.
+    pub fn all(&mut self, store: &mut dyn Store, now: Timestamp) -> Vec<Key> {
+        self.reread(store, now);
+        let entries: Vec<_> = self.directory.known().entries().iter().map(|entry| entry.name).collect();
+        let key = |name| {
+            let occupant = self.directory.known().find(name)?;
+            if let Some(known) = self.known_of(occupant) {
+                return Some(Key { occupant, series: known.series });
+            }
+            let mark = Mark { block: self.tenancy, key: occupant.tenancy };
+            let (bytes, _) = store.get(&self.paths.name(occupant.index))?;
+            let KeyName(text) = KeyName::decode(&bytes, mark)?;
+            self.note(store, occupant, name, text)
+        };
+        entries.into_iter().filter_map(key).collect()
     }
 
     /// The key with this text, if this worker has met it and it has its place: its values are other ones, or too long to be kept.
@@ -327,19 +346,23 @@ impl KeyTable {
         name: u64,
         text: String,
     ) -> Option<Key> {
-        let (path, fingerprint) =
-            (format!("{}{}", self.names, occupant.index), occupied(self.fingerprint, occupant.tenancy));
+        let (path, mark) = (self.paths.name(occupant.index), Mark { block: self.tenancy, key: occupant.tenancy });
         let stored = if is_new { None } else { store.get(&path) };
-        let stored = stored.and_then(|(bytes, _)| KeyName::decode(&bytes, fingerprint));
+        let stored = stored.and_then(|(bytes, _)| KeyName::decode(&bytes, mark));
         let text = match stored {
             Some(stored) if stored.0 != text => return None,
             Some(stored) => stored.0,
             None => {
                 let name = KeyName(text);
-                store.set(&path, &name.encode(fingerprint));
+                store.set(&path, &name.encode(mark));
                 name.0
             }
         };
+        self.note(store, occupant, name, text)
+    }
+
+    /// Takes note of an occupant with this text.
+    fn note(&mut self, store: &mut dyn Store, occupant: Occupant, name: u64, text: String) -> Option<Key> {
         let series = self.series_of(store, name);
         if series != Series::OVERFLOW {
             if self.series_texts.len() <= series.index() {
@@ -497,7 +520,7 @@ mod tests {
     #[test]
     fn all_workers_find_the_same_place_for_the_same_values() {
         let (mut store, scope, now) = (MemoryStore::default(), scope(4), Timestamp::from_secs(1_700_000_000));
-        let mut tables = [(); 2].map(|()| KeyTable::new("p", "p", 7, &scope));
+        let mut tables = [(); 2].map(|()| KeyTable::new(Occupant { index: 0, tenancy: 7 }, "p", &scope));
         let mut key = |worker: usize, tenant: &str| {
             tables[worker].key(&mut store, &scope, &["orders", tenant], 20, now, &mut anything)
         };
@@ -511,12 +534,15 @@ mod tests {
     #[test]
     fn a_key_is_known_by_its_text_and_not_by_its_hash_alone() {
         let (mut store, scope, now) = (MemoryStore::default(), scope(4), Timestamp::from_secs(1_700_000_000));
-        let mut table = KeyTable::new("p", "p", 7, &scope);
+        let mut table = KeyTable::new(Occupant { index: 0, tenancy: 7 }, "p", &scope);
         let a = table.key(&mut store, &scope, &["orders", "a"], 20, now, &mut anything);
         // As if the text of another key had the same hash.
-        store.set("p/key/0", &KeyName("cluster=orders,x-tenant=b".to_owned()).encode(7));
-        let mut other = KeyTable::new("p", "p", 7, &scope);
+        store.set(
+            &KeysPaths::new(0).name(0),
+            &KeyName("cluster=orders,x-tenant=b".to_owned()).encode(Mark { block: 7, key: 0 }),
+        );
+        let mut other = KeyTable::new(Occupant { index: 0, tenancy: 7 }, "p", &scope);
         let key = other.key(&mut store, &scope, &["orders", "a"], 20, now, &mut anything);
-        assert_eq!((key, a.occupant.index), (other.overflow(), 0));
+        assert_eq!((key, a.occupant.index), (KeyTable::overflow_of(&scope), 0));
     }
 }

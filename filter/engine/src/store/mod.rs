@@ -3,6 +3,7 @@
 //! Cells are changed by compare-and-swap through [`update`]; slots have one writer and are simply [`Store::set`].
 
 pub mod address;
+pub mod block;
 pub mod cluster;
 pub mod directory;
 pub mod keys;
@@ -11,14 +12,13 @@ pub mod own_slot;
 pub mod paths;
 pub mod place;
 pub mod record;
+pub mod registry;
 pub mod slot;
-pub mod slots;
-pub mod variants;
 pub mod window;
 pub mod worker;
 pub mod workers;
 
-use record::{Kind, Record};
+use record::{Kind, Mark, Record};
 
 /// Names one stored value of a key; changes with every write of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +104,11 @@ pub struct Updated<V, R> {
 /// ```
 /// use holdfast_engine::retry::budget::Withdrawn;
 /// use holdfast_engine::store::memory::MemoryStore;
+/// use holdfast_engine::store::record::Mark;
 /// use holdfast_engine::store::{Store, update};
 ///
 /// let mut store = MemoryStore::default();
-/// let done = update(&mut store, "holdfast/example", 7, |old: Option<&Withdrawn>| {
+/// let done = update(&mut store, "holdfast/example", Mark { block: 7, key: 0 }, |old: Option<&Withdrawn>| {
 ///     // Pure: on a conflict it is called again with the newer record.
 ///     (old.is_none(), Some(old.cloned().unwrap_or_default()))
 /// });
@@ -120,12 +121,12 @@ pub struct Updated<V, R> {
 pub fn update<R: Record + Clone, V>(
     store: &mut dyn Store,
     key: &str,
-    fingerprint: u64,
+    mark: Mark,
     mut step: impl FnMut(Option<&R>) -> (V, Option<R>),
 ) -> Result<Updated<V, R>, NotUpdated> {
     let (mut verdict, mut record) = (None, None);
-    let written = swap_until_done(store, key, R::KIND, fingerprint, &mut |bytes| {
-        let old = bytes.and_then(|bytes| R::decode(bytes, fingerprint));
+    let written = swap_until_done(store, key, R::KIND, mark, &mut |bytes| {
+        let old = bytes.and_then(|bytes| R::decode(bytes, mark));
         let (now, new) = step(old.as_ref());
         verdict = Some(now);
         match new {
@@ -134,7 +135,7 @@ pub fn update<R: Record + Clone, V>(
                     !old.as_ref().is_none_or(Record::invariants) || new.invariants(),
                     "{key}: the fields of a changed record do not fit together"
                 );
-                let bytes = new.encode(fingerprint);
+                let bytes = new.encode(mark);
                 record = Some(new);
                 Some(bytes)
             }
@@ -157,13 +158,13 @@ fn swap_until_done(
     store: &mut dyn Store,
     key: &str,
     kind: Kind,
-    fingerprint: u64,
+    mark: Mark,
     step: &mut ByteStep<'_>,
 ) -> Result<bool, NotUpdated> {
     for _ in 0..MAX_TRIES {
         let stored = store.get(key);
         let bytes = stored.as_ref().map(|(bytes, _)| bytes.as_slice());
-        if bytes.is_some_and(|bytes| record::is_of_later_occupant(bytes, kind, fingerprint)) {
+        if bytes.is_some_and(|bytes| record::is_of_later_occupant(bytes, kind, mark)) {
             return Err(NotUpdated::Superseded);
         }
         let Some(new) = step(bytes) else { return Ok(false) };

@@ -1,42 +1,36 @@
-//! The place of one key in the store: its cells, and the slots of its workers.
+//! The place of one key in one block.
 
 use crate::store::address::Address;
+use crate::store::block::BlockKind;
 use crate::store::directory::Occupant;
-use crate::store::paths::Paths;
-use crate::store::record::occupied;
-use crate::store::slot::Shape;
-use crate::store::slots::Slots;
+use crate::store::paths;
+use crate::store::record::Mark;
+use crate::store::slot::{Slot, Slots};
 
-/// What belongs to an earlier occupant of the same place reads as absent.
+/// Where the records of a key in a block are.
 #[derive(Debug)]
 pub struct Place {
-    paths: Paths,
-    fingerprint: u64,
+    path: String,
+    mark: Mark,
 }
 
 impl Place {
-    /// The place of a key. `prefix` is the common beginning of its policy's names in the store, `policy` that policy's fingerprint.
-    pub fn new(prefix: &str, policy: u64, key: Occupant) -> Self {
-        Place { paths: Paths::new(prefix, key.index), fingerprint: occupied(policy, key.tenancy) }
+    /// The place of a key in the block of this kind that has that place.
+    #[must_use]
+    pub fn new(kind: BlockKind, block: Occupant, key: Occupant) -> Self {
+        let path = format!("{}/{}", paths::of_block(kind, block.index), key.index);
+        Place { path, mark: Mark { block: block.tenancy, key: key.tenancy } }
     }
 
-    /// The breaker's cell.
-    pub fn breaker(&self) -> Address {
-        Address::new(self.paths.breaker(), self.fingerprint)
+    /// The cell.
+    #[must_use]
+    pub fn cell(&self) -> Address {
+        Address::new(self.path.clone(), self.mark)
     }
 
-    /// The requests in flight.
-    pub fn in_flight(&self) -> Address {
-        Address::new(self.paths.in_flight(), self.fingerprint)
-    }
-
-    /// What has been taken from the retry budget.
-    pub fn budget(&self) -> Address {
-        Address::new(self.paths.budget(), self.fingerprint)
-    }
-
-    /// The slots of all workers, which have these windows.
-    pub fn slots(self, shape: Shape) -> Slots {
-        Slots::new(self.paths, self.fingerprint, shape)
+    /// The slots of all workers, of this shape.
+    #[must_use]
+    pub fn slots<S: Slot>(&self, shape: S::Shape) -> Slots<S> {
+        Slots::new(format!("{}/slot/", self.path), self.mark, shape)
     }
 }

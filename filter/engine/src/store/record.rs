@@ -1,13 +1,14 @@
-//! Records as bytes: a version, a kind, the fingerprint of what they belong to, then fixed-width little-endian integers.
+//! Records as bytes: a version, a kind, the mark of what they belong to, then fixed-width little-endian integers.
 //!
 //! Shared data outlives the code and the configuration that wrote it, so anything may be read: bytes of another
 //! version, kind or content read as absent, and so do bytes that are too short, too long or out of range.
 
+use crate::base::fingerprint;
 use crate::base::time::Timestamp;
 use crate::http::attempt::End;
 
 /// The version of all record layouts below; raised when any of them changes.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +16,8 @@ pub const VERSION: u8 = 5;
 pub enum Kind {
     /// A breaker's state.
     Breaker = 1,
-    /// One worker's counts for one key.
-    Slot = 2,
+    /// One worker's counts for one key's breaker.
+    BreakerSlot = 2,
     /// The table of workers.
     Workers = 3,
     /// Requests in flight for one key.
@@ -43,29 +44,73 @@ pub enum Kind {
     Occupants = 14,
     /// Which keys of a policy have metric series.
     Series = 15,
-    /// The contents that live under one policy's name.
-    Variants = 16,
+    /// Which policies live, and where their blocks are.
+    Registry = 16,
+    /// One worker's counts for one key's throttle.
+    TrafficSlot = 17,
+    /// One worker's requests for one key's retry budget.
+    DepositSlot = 18,
 }
 
-/// 2^64 divided by the golden ratio, and the number that it gives 1 with modulo 2^64. Multiplied by the first, small differences
-/// become large ones that bytes damaged or written by somebody else do not have. Source: Knuth, TAOCP 3, 6.4.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-const GATHER: u64 = 0xf1de_83e1_9937_733d;
-
-/// The fingerprint of what belongs to the occupant of a place: that of the policy, moved on with each new occupant, so that what one
-/// before has left reads as absent.
-#[must_use]
-pub fn occupied(fingerprint: u64, tenancy: u32) -> u64 {
-    fingerprint.wrapping_add(SPREAD.wrapping_mul(tenancy.into()))
+/// Whose a record is; a later occupant of the same place has a greater one. Everything at a place of the store carries it, so that what an earlier occupant has left reads as absent, and
+/// who has not heard of a later one does not write over what is the later one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Mark {
+    /// Counts the blocks that had the place.
+    pub block: u32,
+    /// Counts the keys, or clusters, that had their place in this block.
+    pub key: u32,
 }
 
-/// Whether `bytes` are a record of this kind that a later occupant of the same place wrote than the one with this fingerprint.
+impl Mark {
+    /// That of what belongs to no block.
+    pub const NONE: Mark = Mark { block: 0, key: 0 };
+
+    fn write(self, kind: Kind, out: &mut Writer) {
+        out.u32(self.block);
+        out.u32(self.key);
+        out.u32(self.check(kind));
+    }
+
+    /// The mark of a record of this kind; `None` where the bytes are damaged or somebody else's.
+    fn read(kind: Kind, input: &mut Reader<'_>) -> Option<Self> {
+        if input.u8()? != VERSION || input.u8()? != kind as u8 {
+            return None;
+        }
+        let mark = Mark { block: input.u32()?, key: input.u32()? };
+        (input.u32()? == mark.check(kind)).then_some(mark)
+    }
+
+    /// A number that damaged bytes do not have.
+    fn check(self, kind: Kind) -> u32 {
+        (fingerprint::of(&(VERSION, kind as u8, self)) >> 32) as u32
+    }
+}
+
+/// The mark of the record of this kind in `bytes`, whoever wrote it.
 #[must_use]
-pub fn is_of_later_occupant(bytes: &[u8], kind: Kind, fingerprint: u64) -> bool {
-    let mut input = Reader(bytes);
-    let later =
-        |stored: u64| (1..=u64::from(u32::MAX)).contains(&stored.wrapping_sub(fingerprint).wrapping_mul(GATHER));
-    input.u8() == Some(VERSION) && input.u8() == Some(kind as u8) && input.u64().is_some_and(later)
+pub fn mark_of(bytes: &[u8], kind: Kind) -> Option<Mark> {
+    Mark::read(kind, &mut Reader(bytes))
+}
+
+/// Whether `bytes` are a record of this kind that a later occupant of the same place wrote than the one with this mark.
+#[must_use]
+pub fn is_of_later_occupant(bytes: &[u8], kind: Kind, mark: Mark) -> bool {
+    mark_of(bytes, kind).is_some_and(|stored| stored > mark)
+}
+
+/// What the bytes of a record begin with.
+#[must_use]
+pub fn head(kind: Kind, mark: Mark) -> Vec<u8> {
+    let mut out = Writer::default();
+    write_head(kind, mark, &mut out);
+    out.0
+}
+
+fn write_head(kind: Kind, mark: Mark, out: &mut Writer) {
+    out.u8(VERSION);
+    out.u8(kind as u8);
+    mark.write(kind, out);
 }
 
 /// Something that is stored.
@@ -91,19 +136,17 @@ pub trait Record: Sized {
     }
 
     /// The whole record.
-    fn encode(&self, fingerprint: u64) -> Vec<u8> {
-        let mut out = Writer(Vec::with_capacity(self.size().saturating_add(10)));
-        out.u8(VERSION);
-        out.u8(Self::KIND as u8);
-        out.u64(fingerprint);
+    fn encode(&self, mark: Mark) -> Vec<u8> {
+        let mut out = Writer(Vec::with_capacity(self.size().saturating_add(14)));
+        write_head(Self::KIND, mark, &mut out);
         self.write(&mut out);
         out.0
     }
 
-    /// The record in `bytes` if they are one of this kind, version and fingerprint, whole and with nothing after it.
-    fn decode(bytes: &[u8], fingerprint: u64) -> Option<Self> {
+    /// The record in `bytes` if they are one of this kind, version and mark, whole and with nothing after it.
+    fn decode(bytes: &[u8], mark: Mark) -> Option<Self> {
         let mut input = Reader(bytes);
-        if input.u8()? != VERSION || input.u8()? != Self::KIND as u8 || input.u64()? != fingerprint {
+        if Mark::read(Self::KIND, &mut input)? != mark {
             return None;
         }
         let record = Self::read(&mut input)?;

@@ -4,12 +4,12 @@ use core::time::Duration;
 
 use crate::base::random::Random;
 use crate::base::time::Timestamp;
-use crate::store::record::Record;
+use crate::store::record::{Mark, Record};
 use crate::store::workers::{self, LEASE, RENEW_AFTER, WorkerSlot, Workers};
 use crate::store::{Store, update};
 
-/// The fingerprint of records that belong to no policy.
-const NO_POLICY: u64 = 0;
+/// The mark of records that belong to no policy.
+const NO_POLICY: Mark = Mark::NONE;
 
 /// How old a view may be while the change signal says that nothing changed. A worker that crashed between its swap
 /// and its signal would otherwise leave the others' views wrong for ever.

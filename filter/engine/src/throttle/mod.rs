@@ -2,5 +2,6 @@
 
 pub mod key;
 mod rejection;
+pub mod slot;
 
 pub use rejection::{rejection, rejects};

@@ -3,6 +3,7 @@
 use super::*;
 use crate::breaker::thresholds;
 use crate::http::outcome::Verdict;
+use crate::store::record::Mark;
 use holdfast_policy::config;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -309,13 +310,148 @@ fn every_state_survives_as_bytes_and_foreign_bytes_are_absent() {
     cells.push(cell.clone());
     cells.push(Cell { generation: 9, opens: 2, state: State::Ramping { since: t(5) } });
     for cell in cells {
-        let bytes = cell.encode(7);
-        assert_eq!(Cell::decode(&bytes, 7), Some(cell));
-        assert_eq!(Cell::decode(&bytes, 8), None, "of another content");
-        assert_eq!(Cell::decode(&bytes[..bytes.len() - 1], 7), None, "cut off");
-        assert_eq!(Cell::decode(&[&bytes[..], &[0]].concat(), 7), None, "something after it");
+        let bytes = cell.encode(Mark { block: 7, key: 0 });
+        assert_eq!(Cell::decode(&bytes, Mark { block: 7, key: 0 }), Some(cell));
+        assert_eq!(Cell::decode(&bytes, Mark { block: 8, key: 0 }), None, "of another content");
+        assert_eq!(Cell::decode(&bytes[..bytes.len() - 1], Mark { block: 7, key: 0 }), None, "cut off");
+        assert_eq!(Cell::decode(&[&bytes[..], &[0]].concat(), Mark { block: 7, key: 0 }), None, "something after it");
         let mut newer = bytes.clone();
         newer[0] += 1;
-        assert_eq!(Cell::decode(&newer, 7), None, "of another version");
+        assert_eq!(Cell::decode(&newer, Mark { block: 7, key: 0 }), None, "of another version");
     }
+}
+
+// What a changed block begins with
+
+fn open(since: Timestamp, until: Timestamp) -> Cell {
+    Cell { generation: 7, opens: 2, state: State::Open { since, until } }
+}
+
+#[test]
+fn an_open_period_goes_on_under_a_changed_policy_and_at_most_until_its_longest_is_over() {
+    let (longer, shorter) = (breaker(r#"{"open_max":"10m"}"#), breaker(r#"{"open_for":"5s","open_max":"20s"}"#));
+    let cell = open(t(0), t(60_000));
+    assert_eq!(cell.taken_over(&longer, t(9_000)), Some(cell.clone()), "time, generation and openings stay");
+    let shortened = cell.taken_over(&shorter, t(9_000));
+    assert_eq!(shortened, Some(open(t(0), t(22_000))), "20 s and a jitter of 10 % of them, from when it opened");
+    let over = cell.taken_over(&shorter, t(30_000)).unwrap();
+    assert_eq!(over.peek(&shorter, t(30_000), 0), None, "that is over: the next request is a probe");
+}
+
+#[test]
+fn after_a_clock_put_back_an_hour_what_is_taken_over_holds_nothing_up() {
+    let (breaker, hour) = (breaker(r#"{"ramp":"10s","half_open":{"probes":1}}"#), 3_600_000);
+    let mut cell = open(t(hour), t(hour + 30_000)).taken_over(&breaker, t(0)).unwrap();
+    assert!(probe(&breaker, &mut cell, t(0)).is_some());
+    let ramping = Cell { generation: 3, opens: 1, state: State::Ramping { since: t(hour) } };
+    let mut cell = ramping.taken_over(&breaker, t(0)).unwrap();
+    assert!(matches!(cell.admit(&breaker, t(0), u64::MAX).0, Admission::Pass { .. }));
+    let lease = Lease { id: 0, expires: t(hour) };
+    let half_open = HalfOpen { leases: vec![lease], next: 1, ..HalfOpen::default() };
+    let cell = Cell { generation: 2, opens: 1, state: State::HalfOpen(half_open) };
+    let mut cell = cell.taken_over(&breaker, t(0)).unwrap();
+    assert_eq!(probe(&breaker, &mut cell, t(9_999)), None);
+    assert!(probe(&breaker, &mut cell, t(10_000)).is_some(), "at most one lease from now on");
+}
+
+#[test]
+fn half_open_is_judged_afresh_under_a_changed_policy_and_its_permits_stay_out() {
+    let old = plain();
+    let mut cell = Cell::default();
+    open_at(&old, &mut cell, t(0));
+    for outcome in [SUCCESS, FAILURE, FAILURE] {
+        probe_with(&old, &mut cell, &outcome, t(10_000));
+    }
+    let (_, in_flight) = probe(&old, &mut cell, t(12_000)).unwrap();
+    let new = breaker(r#"{"half_open":{"probes":3,"lease":"5s"}}"#);
+    let mut taken = cell.taken_over(&new, t(13_000)).unwrap();
+    assert_eq!((taken.name(), taken.generation, taken.opens), (StateName::HalfOpen, cell.generation, 1));
+    let own: Vec<_> = (0..5).filter_map(|_| probe(&new, &mut taken, t(13_000))).collect();
+    assert_eq!(own.len(), 2, "one of three is in flight, and nothing is judged");
+    assert!(own.iter().all(|(_, lease)| *lease != in_flight), "no permit has the name of another");
+    assert!(probe(&new, &mut taken, t(18_000)).is_some(), "its lease of 10 s is one of 5 s by now");
+    for (generation, lease) in &own {
+        taken.judge_probe(&new, *generation, *lease, &SUCCESS, t(18_000), 0);
+    }
+    assert_eq!(taken.name(), StateName::HalfOpen, "two of three");
+}
+
+#[test]
+fn more_permits_out_than_the_changed_policy_gives_do_not_get_it_stuck() {
+    let old = plain();
+    let mut cell = Cell::default();
+    open_at(&old, &mut cell, t(0));
+    for at in 0..5 {
+        probe(&old, &mut cell, t(10_000 + at * 100)).unwrap();
+    }
+    let new = breaker(r#"{"half_open":{"probes":2}}"#);
+    let mut taken = cell.taken_over(&new, t(11_000)).unwrap();
+    let State::HalfOpen(half_open) = &taken.state else { panic!("{taken:?}") };
+    let kept: Vec<_> = half_open.leases.iter().map(|lease| lease.expires).collect();
+    assert_eq!(kept, [t(20_300), t(20_400)], "those that are out longest");
+    assert_eq!(probe(&new, &mut taken, t(20_299)), None);
+    for _ in 0..2 {
+        probe_with(&new, &mut taken, &SUCCESS, t(20_400));
+    }
+    assert_eq!(taken.name(), StateName::Closed);
+}
+
+#[test]
+fn a_ramp_goes_on_under_a_changed_policy_and_one_of_no_time_is_over() {
+    let cell = Cell { generation: 3, opens: 1, state: State::Ramping { since: t(0) } };
+    let (ramp, none) = (breaker(r#"{"ramp":"20s"}"#), plain());
+    let taken = cell.taken_over(&ramp, t(5_000)).unwrap();
+    assert_eq!(taken, cell);
+    assert!(matches!(taken.peek(&ramp, t(5_000), u64::MAX / 5), Some(Admission::Pass { .. })), "a quarter passes");
+    let mut taken = cell.taken_over(&none, t(5_000)).unwrap();
+    assert_eq!(taken.peek(&none, t(5_000), 0), None);
+    let (admission, transition) = taken.admit(&none, t(5_000), u64::MAX);
+    assert!(matches!(admission, Admission::Pass { .. }));
+    assert_eq!((transition.map(|one| one.to), taken.opens), (Some(StateName::Closed), 0));
+}
+
+#[test]
+fn of_a_closed_breaker_there_is_nothing_to_take_over() {
+    let cell = Cell { generation: 12, ..Cell::default() };
+    assert_eq!(cell.taken_over(&plain(), t(0)), None);
+}
+
+#[test]
+fn what_does_not_fit_together_is_not_taken_over() {
+    assert_eq!(open(t(9), t(3)).taken_over(&plain(), t(0)), None);
+    let leases = vec![Lease { id: 1, expires: t(9) }; 2];
+    let state = State::HalfOpen(HalfOpen { leases, ..HalfOpen::default() });
+    assert_eq!(Cell { generation: 2, opens: 1, state }.taken_over(&plain(), t(0)), None);
+}
+
+// Forced states
+
+#[test]
+fn after_forced_open_it_is_half_open_whatever_it_was_before() {
+    let breaker = plain();
+    let ramping = Cell { generation: 3, opens: 1, state: State::Ramping { since: t(0) } };
+    let half_open = Cell { generation: 2, opens: 1, state: State::HalfOpen(HalfOpen::default()) };
+    for before in [Cell::default(), open(t(0), t(60_000)), half_open, ramping] {
+        let forced = before.forced(BreakerControl::ForcedOpen, t(5_000)).expect("it is not open with its time over");
+        assert_eq!(forced.forced(BreakerControl::ForcedOpen, t(6_000)), None, "once");
+        assert_eq!(forced.opens, before.opens, "it is no opening of its own");
+        let changes = before.name() != StateName::Open;
+        assert_eq!(forced.generation, before.generation + u32::from(changes), "what was judged before counts no more");
+        let mut after = forced.taken_over(&breaker, t(7_000)).unwrap();
+        assert!(probe(&breaker, &mut after, t(7_000)).is_some());
+        assert_eq!(after.name(), StateName::HalfOpen);
+    }
+}
+
+#[test]
+fn after_forced_closed_it_is_closed_with_a_fresh_window() {
+    assert_eq!(Cell::default().forced(BreakerControl::ForcedClosed, t(0)), None);
+    let forced = open(t(0), t(60_000)).forced(BreakerControl::ForcedClosed, t(5_000)).unwrap();
+    assert_eq!(forced, Cell { generation: 8, opens: 0, state: State::Closed });
+    assert_eq!(forced.forced(BreakerControl::ForcedClosed, t(6_000)), None, "once");
+}
+
+#[test]
+fn a_state_that_is_not_forced_changes_nothing() {
+    assert_eq!(open(t(0), t(60_000)).forced(BreakerControl::Auto, t(5_000)), None);
 }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::outlier::host_events::{HostCount, HostEventKind};
+use crate::store::address::Address;
 use crate::store::memory::MemoryStore;
-use crate::store::paths;
+use crate::store::record::Mark;
 use holdfast_policy::config;
 use std::collections::HashMap;
 #[cfg(target_arch = "wasm32")]
@@ -36,6 +37,8 @@ struct World {
     store: MemoryStore,
     vms: Vec<Vm>,
     addresses: Vec<String>,
+    /// Which block of the policy's it is that the workers have.
+    block: u32,
 }
 
 impl World {
@@ -45,9 +48,10 @@ impl World {
     }
 
     fn on(store: MemoryStore, outlier: &str, vms: usize, hosts: usize) -> Self {
-        let mut world = World { rules: rules(outlier), store, vms: Vec::new(), addresses: Vec::new() };
-        world.vms =
-            (0..vms).map(|seed| Vm { worker: Worker::new(seed as u64), hosts: Hosts::new(group(), 7) }).collect();
+        let mut world = World { rules: rules(outlier), store, vms: Vec::new(), addresses: Vec::new(), block: 7 };
+        world.vms = (0..vms)
+            .map(|seed| Vm { worker: Worker::new(seed as u64), hosts: Hosts::new(group_of(7), mark(7), Vec::new()) })
+            .collect();
         world.addresses = (0..hosts).map(address).collect();
         for host in 0..hosts {
             world.ends(0, host, Verdict::Success, t(0));
@@ -56,6 +60,16 @@ impl World {
             world.look(vm, t(0));
         }
         world
+    }
+
+    /// The policy is changed: as many workers have a block that follows the one of before.
+    fn change(&mut self, outlier: &str) {
+        let (old, new) = (self.block, self.block + 1);
+        (self.rules, self.block) = (rules(outlier), new);
+        for vm in &mut self.vms {
+            let before = Address::new(group_of(old).table(), mark(old));
+            vm.hosts = Hosts::new(group_of(new), mark(new), vec![before]);
+        }
     }
 
     fn look(&mut self, vm: usize, now: Timestamp) {
@@ -123,8 +137,8 @@ impl World {
 
     /// The table as the store has it.
     fn table(&mut self) -> HostTable {
-        let stored = self.store.get(&group().table());
-        stored.and_then(|(bytes, _)| HostTable::decode(&bytes, 7)).unwrap_or_default()
+        let stored = self.store.get(&group_of(self.block).table());
+        stored.and_then(|(bytes, _)| HostTable::decode(&bytes, mark(self.block))).unwrap_or_default()
     }
 
     fn is_out(&mut self, host: usize) -> bool {
@@ -137,9 +151,16 @@ impl World {
     }
 }
 
+fn mark(block: u32) -> Mark {
+    Mark { block, key: 0 }
+}
+
 fn group() -> HostPaths {
-    let prefix = paths::of_policy("p", 7);
-    crate::store::paths::GroupPaths::new(&prefix, 0, crate::store::cluster::GroupId::OfTheKey).unwrap().hosts()
+    group_of(7)
+}
+
+fn group_of(block: u32) -> HostPaths {
+    HostPaths::new(block as u16, 0, crate::store::cluster::GroupId::OfTheKey).unwrap()
 }
 
 fn first(steering: &Steering) -> &str {
@@ -944,4 +965,100 @@ fn damaged_bytes_are_a_new_group() {
     assert_eq!(world.steer(1, t(1)), None);
     world.fails(1, 2, 5, t(2));
     assert_eq!(world.table().known(), 1, "it is learned anew");
+}
+
+// A changed block
+
+/// Host 3 of five went out at 5 ms, and that was told.
+fn out_before() -> World {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 3, 5, t(5));
+    world.events(0, t(5)).unwrap();
+    world
+}
+
+#[test]
+fn the_first_request_under_a_changed_policy_keeps_away_from_the_host_that_is_out() {
+    let mut world = out_before();
+    world.change(r#""consecutive_failures":6"#);
+    let steering = world.steer(0, t(1_000)).expect("a host is out");
+    assert_eq!((steering.out, steering.of, steering.probe), (1, 5, None));
+    assert!(!steering.hosts.contains(&address(3)), "{}", steering.hosts);
+    let probe = world.steer(1, t(30_005)).and_then(|steering| steering.probe);
+    assert_eq!(probe.map(|(_, host)| host), Some(address(3)), "at the time that was set");
+}
+
+#[test]
+fn what_is_taken_over_is_told_once_and_what_the_old_policy_told_is_not_told_again() {
+    let mut world = out_before();
+    world.fails(0, 1, 5, t(6));
+    world.change(r#""consecutive_failures":6"#);
+    assert!(world.steer(0, t(1_000)).is_some() && world.steer(1, t(1_000)).is_some());
+    let events = world.events(1, t(1_000)).unwrap();
+    assert_eq!(events.counts().count(), 0, "two ejections are in the counters of the block before");
+    let [event] = &events.list[..] else { panic!("{events:?}") };
+    assert_eq!(event.kind, HostEventKind::TakenOver(Duration::from_millis(29_005)));
+    assert_eq!((event.host.as_slice(), event.out, event.of), (address(3).as_bytes(), 2, 5));
+    assert!(world.events(0, t(1_001)).is_none());
+}
+
+#[test]
+fn runs_of_failures_begin_afresh_under_a_changed_policy() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 3, 4, t(5));
+    world.change(r#""consecutive_failures":5,"max_ejected":40"#);
+    world.look(0, t(6));
+    assert_eq!(world.table().known(), 5, "the hosts are known at once");
+    world.fails(0, 3, 4, t(7));
+    assert!(!world.is_out(3));
+    world.fails(1, 3, 1, t(8));
+    assert!(world.is_out(3));
+}
+
+#[test]
+fn a_worker_that_looked_before_sees_the_hosts_that_another_has_taken_over() {
+    let mut world = out_before();
+    world.change(r#""consecutive_failures":6"#);
+    world.vms[0].hosts = Hosts::new(group_of(8), mark(8), Vec::new());
+    assert!(world.steer(0, t(10)).is_none(), "it does not know of the block before");
+    assert!(world.steer(1, t(11)).is_some());
+    assert!(world.steer(0, t(12)).is_some());
+}
+
+#[test]
+fn what_the_block_before_finds_after_it_was_taken_over_is_its_own() {
+    let mut world = World::new(RUNS, 2, 0);
+    world.change(r#""consecutive_failures":6"#);
+    world.look(0, t(0));
+    let mut old = Vm { worker: Worker::new(9), hosts: Hosts::new(group_of(7), mark(7), Vec::new()) };
+    let (rules, mut store) = (rules(RUNS), world.store.clone());
+    let host = address(3);
+    let one = HostAttempt { host: host.as_bytes(), end: End::Reset, verdict: Verdict::Failure, took: MS, sent: t(1) };
+    for _ in 0..5 {
+        let mut none = Vec::new();
+        old.hosts.judge(&mut Cx::new(&mut store, &mut old.worker, t(1), &mut none), &rules, one, None);
+    }
+    assert_eq!(old.hosts.table().map(HostTable::out), Some(1));
+    assert!(world.steer(1, t(2)).is_none());
+    assert_eq!(world.table().known(), 0);
+}
+
+#[test]
+fn the_first_interval_that_is_swept_is_the_one_in_which_it_was_taken_over() {
+    let rates = r#""consecutive_failures":0,"failure_rate":{"min_requests":4,"min_hosts":1},"interval":"7s""#;
+    let mut world = World::new(RUNS, 2, 5);
+    world.change(rates);
+    let second = (t(0).0 / 7_000_000_000 + 1) * 7_000_000_000;
+    let begin = Timestamp(second);
+    world.look(0, begin.plus(MS));
+    let writes = world.calls().1;
+    world.sweep(0, begin.plus(MS * 200));
+    assert_eq!(world.calls().1, writes, "nothing was counted before");
+    for vm in 0..2 {
+        world.fails(vm, 3, 2, begin.plus(MS * 300));
+        let (Vm { worker, hosts }, store) = (&mut world.vms[vm], &mut world.store);
+        hosts.flush(&mut Cx::new(store, worker, begin.plus(MS * 400), &mut Vec::new()), &world.rules);
+    }
+    world.sweep(1, begin.plus(MS * 7_200));
+    assert!(world.is_out(3), "four of four in the first interval of 7 s");
 }

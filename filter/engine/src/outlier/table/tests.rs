@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::record::Mark;
 use holdfast_policy::config;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -60,7 +61,7 @@ fn a_limit_of_no_time_at_all_is_no_limit_and_so_it_is_stored() {
     let (mut table, ids) = table(5);
     let cause = EjectionCause::Latency { own: Duration::from_nanos(1), peers: Duration::ZERO, hosts: 4 };
     assert_eq!(table.eject(&rules, ids[0], cause, t(0), 0), Ejection::Ejected);
-    assert_eq!(HostTable::decode(&table.encode(7), 7), Some(table));
+    assert_eq!(HostTable::decode(&table.encode(Mark { block: 7, key: 0 }), Mark { block: 7, key: 0 }), Some(table));
 }
 
 // How many may be out
@@ -369,7 +370,7 @@ fn after_a_bad_day_ejections_are_short_again_as_soon_as_with_envoy() {
 fn what_an_earlier_version_counted_for_ever_is_forgotten_as_soon() {
     let (rules, (mut table, ids)) = (rules(""), table(5));
     table.host_mut(ids[0]).unwrap().ejections = 288;
-    let mut read = HostTable::decode(&table.encode(7), 7).unwrap();
+    let mut read = HostTable::decode(&table.encode(Mark { block: 7, key: 0 }), Mark { block: 7, key: 0 }).unwrap();
     assert_eq!(next_ejection(&read, &rules, ids[0], t(0)), Duration::from_secs(300));
     for _ in 0..11 {
         read.decay(&rules, ids[0]);
@@ -436,7 +437,10 @@ fn a_hundred_probes_can_be_under_way_and_are_stored() {
     eject(&mut table, &rules, ids[0], t(0));
     let taken = (0..200).filter(|_| table.take_probe(&rules, ids[0], t(30_000))).count();
     assert_eq!(taken, 100);
-    assert_eq!(HostTable::decode(&table.encode(7), 7).as_ref(), Some(&table));
+    assert_eq!(
+        HostTable::decode(&table.encode(Mark { block: 7, key: 0 }), Mark { block: 7, key: 0 }).as_ref(),
+        Some(&table)
+    );
 }
 
 #[test]
@@ -715,30 +719,37 @@ fn full_of_everything() -> HostTable {
     table.eject(&rules, ids[2], BAD, t(60_001), 5);
     table.forget(ids[4]);
     table.miss(ids[5], 3);
+    table.note(b"10.0.0.3:8080", HostEventKind::TakenOver(Duration::from_secs(12)));
     table
 }
 
 #[test]
 fn what_one_worker_writes_another_reads_and_nothing_else_is_read() {
     let table = full_of_everything();
-    let bytes = table.encode(7);
-    assert!(HostTable::decode(&bytes, 7).as_ref() == Some(&table), "all of it, free places too");
-    assert_eq!(HostTable::decode(&bytes, 8), None, "another policy's");
+    let bytes = table.encode(Mark { block: 7, key: 0 });
+    assert!(
+        HostTable::decode(&bytes, Mark { block: 7, key: 0 }).as_ref() == Some(&table),
+        "all of it, free places too"
+    );
+    assert_eq!(HostTable::decode(&bytes, Mark { block: 8, key: 0 }), None, "another policy's");
     for len in 0..bytes.len() {
-        assert_eq!(HostTable::decode(&bytes[..len], 7), None, "cut at {len}");
+        assert_eq!(HostTable::decode(&bytes[..len], Mark { block: 7, key: 0 }), None, "cut at {len}");
     }
-    assert_eq!(HostTable::decode(&[&bytes[..], &[0]].concat(), 7), None, "one byte more");
+    assert_eq!(HostTable::decode(&[&bytes[..], &[0]].concat(), Mark { block: 7, key: 0 }), None, "one byte more");
 }
 
 #[test]
 fn a_table_with_any_byte_changed_reads_as_none_or_has_that_one_form() {
-    let bytes = full_of_everything().encode(7);
+    let bytes = full_of_everything().encode(Mark { block: 7, key: 0 });
     for at in 0..bytes.len() {
         for value in [0, 1, 2, 3, 6, 7, 8, 0x7f, 0xff, bytes[at] ^ 1] {
             let mut other = bytes.clone();
             other[at] = value;
-            if let Some(table) = HostTable::decode(&other, 7) {
-                assert!(table.encode(7) == other, "byte {at} as {value} is another form of the same");
+            if let Some(table) = HostTable::decode(&other, Mark { block: 7, key: 0 }) {
+                assert!(
+                    table.encode(Mark { block: 7, key: 0 }) == other,
+                    "byte {at} as {value} is another form of the same"
+                );
             }
         }
     }
@@ -747,7 +758,165 @@ fn a_table_with_any_byte_changed_reads_as_none_or_has_that_one_form() {
 #[test]
 fn a_thousand_hosts_fit_into_what_is_reserved_for_them() {
     let (table, _) = table(MOST_HOSTS);
-    let len = table.encode(7).len();
+    let len = table.encode(Mark { block: 7, key: 0 }).len();
     assert!(len <= table.size() + 10, "{len} bytes in {}", table.size());
     assert!(len < 64 * 1024, "{len} bytes for each look");
+}
+
+// What a changed block begins with
+
+/// One of five hosts is out from 0 on.
+fn one_out(old: &Outlier) -> (HostTable, Vec<HostId>) {
+    let (mut table, ids) = table(5);
+    eject(&mut table, old, ids[0], t(0));
+    (table, ids)
+}
+
+#[test]
+fn a_host_that_is_out_stays_out_under_a_changed_policy_for_its_time() {
+    let (table, ids) = one_out(&rules(""));
+    let new = rules(r#","base_ejection_time":"60s","probe":{"requests":2},"max_ejected":10,"always_eject_one":false"#);
+    let taken = table.taken_over(&new, t(5_000)).unwrap();
+    assert_eq!(taken.host(ids[0]), table.host(ids[0]), "time, multiplier and name, also where none may be out");
+    assert_eq!(taken.known(), 5);
+    assert!(!taken.host(ids[0]).unwrap().is_due(&new, t(29_999)));
+    assert!(taken.host(ids[0]).unwrap().wants_probe(&new, t(30_000)));
+    assert_eq!(taken.events.counts().count(), 0);
+    let [HostEvent { kind: HostEventKind::TakenOver(left), out: 1, of: 5, .. }] = taken.events.list[..] else {
+        panic!("{:?}", taken.events);
+    };
+    assert_eq!(left, Duration::from_secs(25));
+}
+
+#[test]
+fn it_is_out_for_the_longest_time_of_the_changed_policy_at_most() {
+    let (old, ten) =
+        (rules(r#","base_ejection_time":"200s""#), r#","base_ejection_time":"1s","max_ejection_time":"10s""#);
+    let (mut table, ids) = one_out(&old);
+    let due = |table: &HostTable, more: &str, now| {
+        table.taken_over(&rules(&format!("{ten}{more}")), now).unwrap().host(ids[0]).unwrap().due_since()
+    };
+    assert_eq!(due(&table, "", t(4_000)), Some(t(10_000)), "from when it went out");
+    assert_eq!(due(&table, "", t(50_000)), Some(t(10_000)));
+    assert_eq!(due(&table, r#","ejection_jitter":50"#, t(4_000)), Some(t(15_000)), "with jitter");
+    table.take_probe(&old, ids[0], t(200_000));
+    probed(&mut table, &old, ids[0], Some(End::Reset), t(200_000), t(200_100));
+    assert_eq!(due(&table, "", t(201_000)), Some(t(211_000)), "it has just failed its probe: from now on");
+    let taken = table.taken_over(&rules(ten), t(201_000)).unwrap();
+    let host = taken.host(ids[0]).unwrap();
+    assert_eq!((host.ejections, host.seen), (2, t(211_000)), "and it is not missed before");
+}
+
+#[test]
+fn the_multiplier_is_one_that_the_changed_policy_can_have() {
+    let (mut table, ids) = one_out(&rules(""));
+    table.host_mut(ids[0]).unwrap().ejections = 9;
+    let kept = |more: &str| table.taken_over(&rules(more), t(1)).unwrap().host(ids[0]).unwrap().ejections;
+    assert_eq!(kept(""), 9, "up to 300 s");
+    assert_eq!(kept(r#","base_ejection_time":"30s","max_ejection_time":"60s""#), 3);
+}
+
+#[test]
+fn what_the_changed_policy_does_not_act_on_lets_its_hosts_back() {
+    let (table, ids) = one_out(&rules(""));
+    for (more, is_slow) in [
+        (r#","consecutive_failures":0,"failure_rate":{}"#, false),
+        (r#","consecutive_failures":{"threshold":5,"mode":"shadow"},"failure_rate":{},"slow_start":"10s""#, true),
+    ] {
+        let new = rules(more);
+        let taken = table.taken_over(&new, t(5_000)).unwrap();
+        let host = taken.host(ids[0]).unwrap();
+        assert_eq!((host.is_in(), host.is_starting(&new, t(5_000))), (true, is_slow));
+        assert_eq!((host.in_since(), host.seen, host.ejections), (Some(t(5_000)), t(5_000), 1));
+        assert!(taken.events.is_empty());
+    }
+}
+
+#[test]
+fn a_host_that_a_heartbeat_took_out_waits_for_one_if_there_still_is_one() {
+    let beats = rules(r#","heartbeat":{"path":"/"}"#);
+    let (mut table, ids) = table(5);
+    table.eject(&beats, ids[0], EjectionCause::Heartbeat { failures: 3, last: None }, t(0), 0);
+    let other = rules(r#","heartbeat":{"path":"/other"}"#);
+    let mut taken = table.taken_over(&other, t(5_000)).unwrap();
+    assert!(!taken.host(ids[0]).unwrap().is_in());
+    assert!(taken.readmit_healthy(&other, ids[0], t(5_001)));
+    assert!(table.taken_over(&rules(""), t(5_000)).unwrap().host(ids[0]).unwrap().is_in(), "nobody would let it back");
+}
+
+#[test]
+fn probes_under_way_stay_so_and_fewer_of_them_get_nothing_stuck() {
+    let old = rules(r#","probe":{"requests":4}"#);
+    let (mut table, ids) = one_out(&old);
+    for at in 0..3 {
+        assert!(table.take_probe(&old, ids[0], t(30_000 + at * 100)));
+    }
+    probed(&mut table, &old, ids[0], None, t(30_000), t(30_300));
+    assert!(table.take_probe(&old, ids[0], t(30_400)));
+    let state = |taken: &HostTable| match &taken.host(ids[0]).unwrap().state {
+        State::Out { probes, passed, .. } => {
+            let mut probes = probes.clone();
+            probes.sort_unstable();
+            (probes, *passed)
+        }
+        other => panic!("{other:?}"),
+    };
+    let (more, fewer) = (rules(r#","probe":{"requests":5}"#), rules(r#","probe":{"requests":2}"#));
+    let taken = table.taken_over(&more, t(31_000)).unwrap();
+    assert_eq!(state(&taken), (vec![t(30_100), t(30_200), t(30_400)], 1));
+    assert!(taken.host(ids[0]).unwrap().wants_probe(&more, t(31_000)), "one of five");
+    let mut taken = table.taken_over(&fewer, t(31_000)).unwrap();
+    assert_eq!(state(&taken), (vec![t(30_400)], 1), "the one that is under way longest");
+    assert!(!taken.host(ids[0]).unwrap().wants_probe(&fewer, t(40_399)));
+    assert!(taken.take_probe(&fewer, ids[0], t(40_400)), "its lease is over");
+    probed(&mut taken, &fewer, ids[0], None, t(40_400), t(40_500));
+    assert!(taken.host(ids[0]).unwrap().is_in());
+    let one = rules("");
+    let mut taken = table.taken_over(&one, t(41_000)).unwrap();
+    assert_eq!(state(&taken), (vec![], 0), "what is asked for now decides");
+    assert!(taken.take_probe(&one, ids[0], t(41_000)));
+}
+
+#[test]
+fn slow_starts_go_on_under_a_changed_policy_and_one_of_no_time_is_over() {
+    let old = rules(r#","slow_start":"10s""#);
+    let (mut table, ids) = one_out(&old);
+    table.take_probe(&old, ids[0], t(30_000));
+    probed(&mut table, &old, ids[0], None, t(30_000), t(30_000));
+    let (slower, none) = (rules(r#","slow_start":"20s""#), rules(""));
+    let share = |new: &Outlier| table.taken_over(new, t(35_000)).unwrap().host(ids[0]).unwrap().share(new, t(35_000));
+    assert_eq!((share(&old), share(&slower), share(&none)), (500, 250, 1000));
+}
+
+#[test]
+fn hosts_are_listed_as_the_changed_policy_says() {
+    let (mut table, ids) = table(3);
+    for id in &ids[..2] {
+        table.host_mut(*id).unwrap().listed = true;
+    }
+    let listed = |more: &str| -> Vec<bool> {
+        table.taken_over(&rules(more), t(1)).unwrap().hosts().map(|(_, host)| host.listed).collect()
+    };
+    assert_eq!(listed(""), [false; 3]);
+    assert_eq!(listed(r#","hosts":["10.0.0.2:8080"]"#), [false, false, true]);
+    let discover = r#","discover":{"cluster":"admin","path":"/clusters?format=json"}"#;
+    assert_eq!(listed(discover), [true, true, false], "until the first listing");
+}
+
+#[test]
+fn of_a_table_without_hosts_or_of_foreign_bytes_there_is_nothing_to_take_over() {
+    let new = rules("");
+    assert_eq!(HostTable { cluster: b"orders".to_vec(), ..HostTable::default() }.taken_over(&new, t(0)), None);
+    let (mut twice, _) = table(2);
+    twice.hosts[1] = twice.hosts[0].clone();
+    assert_eq!(twice.taken_over(&new, t(0)), None);
+}
+
+#[test]
+fn a_clock_put_back_by_an_hour_keeps_nobody_out_who_is_taken_over() {
+    let old = rules("");
+    let (mut table, ids) = table(5);
+    eject(&mut table, &old, ids[0], t(HOUR));
+    let taken = table.taken_over(&old, t(0)).unwrap();
+    assert!(taken.host(ids[0]).unwrap().is_due(&old, t(0)));
 }

@@ -324,8 +324,10 @@ impl RequestPolicy {
     /// gauges speak of all that is not as at a start, whoever has met it.
     fn take_over(&mut self, cx: &mut Cx<'_>) -> Vec<(Key, Vec<Event>)> {
         let looked_after = *self.looked_after.get_or_insert(cx.now);
+        // One that is not the newest any more is not waited for.
+        let is_newest = self.standing.as_ref().is_some_and(|standing| standing.rank == 0);
         let is_due = self.began.is_some_and(|began| cx.now.apart(began) >= TAKEOVER_LASTS)
-            || cx.now.apart(looked_after) >= TAKEOVER_WAITS;
+            || is_newest && cx.now.apart(looked_after) >= TAKEOVER_WAITS;
         let policy = Arc::clone(&self.policy);
         let Some(blocks) = self.blocks.as_ref().filter(|_| is_due && !self.is_told) else { return Vec::new() };
         let takes_over = blocks.may_take_over();

@@ -221,7 +221,7 @@ fn run_registry(mut registry: Registry, steps: &[Step]) {
         if step.slow {
             let before = known.map(|known| known.since).filter(|_| step.small > 9);
             let used = ByKind::new(|_| (step.verdict > 9).then_some(now.plus(registry::LEASE)));
-            registry.configure(&Configured { identity, before, used, later: Vec::new() }, now);
+            registry.configure(&Configured { identity, before, used }, &[], now);
         } else {
             registry.renew(&identity, Timestamp(step.number.into()), now);
         }

@@ -24,9 +24,6 @@ const CONTENTS: u64 = 40;
 const NAMES: u64 = 5;
 const WORKERS: usize = 4;
 
-/// So long after a tick no entry has lapsed: none is older than five seconds then.
-const MAY_LAPSE: Duration = Duration::from_secs(10);
-
 /// The content with this number. Each pair of blocks belongs to several contents of its name.
 fn content(number: u64) -> Identity {
     let (name, variant) = (number % NAMES, number / NAMES);
@@ -72,20 +69,13 @@ fn step() -> impl Strategy<Value = Step> {
 struct Process {
     store: MemoryStore,
     now: Timestamp,
-    /// When all workers last renewed what they have.
-    ticked: Timestamp,
     /// What each worker has, and since when each content was the newest.
     workers: [HashMap<u64, Timestamp>; WORKERS],
     /// Since when a content was the newest when a worker last configured it.
     configured: [HashMap<u64, Timestamp>; WORKERS],
     /// What block each place was for.
     tenants: HashMap<(BlockKind, Occupant), u64>,
-    /// When each entry was last renewed: contents, and those before that came back as others.
-    entries: HashMap<(u64, Timestamp), Timestamp>,
-    /// Whether a content came back while it was unused, or was entered again after it had lapsed: equal blocks may have two
-    /// places then.
-    is_split: bool,
-    /// The most entries that there were at once.
+    /// The most contents that lived at once.
     most: usize,
 }
 
@@ -94,12 +84,9 @@ impl Process {
         Process {
             store: MemoryStore::default(),
             now: Timestamp::from_secs(1_700_000_000),
-            ticked: Timestamp::from_secs(1_700_000_000),
             workers: Default::default(),
             configured: Default::default(),
             tenants: HashMap::new(),
-            entries: HashMap::new(),
-            is_split: false,
             most: 0,
         }
     }
@@ -121,36 +108,61 @@ impl Process {
             }
             Step::Tick(millis) => {
                 self.now = self.now.plus(Duration::from_millis(millis));
-                self.is_split |= self.now.since(self.ticked) >= MAY_LAPSE;
-                self.ticked = self.now;
                 for worker in 0..WORKERS {
                     self.renew(worker);
                 }
             }
-            Step::Pause(millis) => {
-                self.now = self.now.plus(Duration::from_millis(millis));
-                self.is_split |= self.now.since(self.ticked) >= MAY_LAPSE;
-            }
+            Step::Pause(millis) => self.now = self.now.plus(Duration::from_millis(millis)),
         }
         self.check();
     }
 
     fn configure(&mut self, worker: usize, number: u64, is_used: bool) {
         let before = self.configured[worker].get(&number).copied();
-        let known = self.standing(number);
+        let (registry, known) = (self.registry(), self.standing(number));
         let used = ByKind::new(|_| is_used.then_some(self.now.plus(LEASE)));
-        let configured = Configured { identity: content(number), before, used, later: Vec::new() };
-        registry::configure(&mut self.store, &[configured], self.now).expect("nobody else writes");
+        let configured = Configured { identity: content(number), before, used };
+        registry::configure(&mut self.store, &[configured], &[], self.now).expect("nobody else writes");
         let standing = self.standing(number).expect("there is room");
-        if known.is_some_and(|known| known.since != standing.since && known.places != standing.places) {
-            self.is_split = true;
+        let mut others = registry.live(content(number).name, self.now);
+        others.retain(|live| *live != content(number).content);
+        match known {
+            // What was used beside the newest comes before it as it is.
+            Some(known) if known.since == standing.since || is_used && !others.is_empty() => {
+                assert_eq!(known.places, standing.places, "it is where it was");
+            }
+            _ => self.check_entered(&registry, number, is_used, &standing),
         }
         // Whoever has it hears of it at the next look.
         let all = self.workers.iter_mut().flat_map(HashMap::iter_mut);
         all.filter(|(held, _)| **held == number).for_each(|(_, since)| *since = standing.since);
         self.workers[worker].insert(number, standing.since);
         self.configured[worker].insert(number, standing.since);
-        self.entries.insert((number, standing.since), self.now);
+    }
+
+    /// What must hold of a content that was entered where there was this registry: a block that is taken over goes on in the place of
+    /// the newest content's, if that has the same; it is new, if that has another one and it was not used beside it. Any other
+    /// goes on where the newest content has it that lives.
+    fn check_entered(&self, before: &Registry, number: u64, is_used: bool, standing: &Standing) {
+        let own = content(number);
+        let live = before.live(own.name, self.now);
+        let of = |content: &u64| before.standing(&Identity { content: *content, ..own }, self.now).expect("it lives");
+        let live: Vec<(u64, Standing)> = live.iter().map(|content| (*content, of(content))).collect();
+        let newest = live.iter().find(|(content, _)| *content != own.content).map(|(_, standing)| standing);
+        for kind in BlockKind::ALL {
+            let (Some(block), Some(place)) = (*own.blocks.get(kind), *standing.places.get(kind)) else { continue };
+            let is_equal = |place: &Occupant| self.tenants.get(&(kind, *place)) == Some(&block);
+            let newest = newest.and_then(|newest| *newest.places.get(kind));
+            let mut all = live.iter().filter_map(|(_, standing)| *standing.places.get(kind));
+            let shared = match newest.filter(|_| kind.is_taken_over() && !is_used) {
+                Some(newest) => Some(newest).filter(is_equal),
+                None => all.find(is_equal),
+            };
+            match shared {
+                Some(shared) => assert_eq!(place, shared, "{kind:?}: an equal block has another place"),
+                None => assert!(!self.tenants.contains_key(&(kind, place)), "{kind:?}: {place:?} is not new"),
+            }
+        }
     }
 
     fn renew(&mut self, worker: usize) {
@@ -159,23 +171,18 @@ impl Process {
             return;
         }
         registry::renew(&mut self.store, &all, self.now).expect("nobody else writes");
-        for (number, since) in &self.workers[worker] {
-            self.entries.insert((*number, *since), self.now);
-        }
     }
 
     /// What must hold at any time.
     fn check(&mut self) {
         let now = self.now;
-        self.entries.retain(|_, renewed| now.since(*renewed) <= LEASE);
-        self.most = self.most.max(self.entries.len());
         let registry = self.registry();
+        self.most = self.most.max((0..NAMES).map(|name| registry.live(name, now).len()).sum());
         let mark = Mark::NONE;
         assert_eq!(Registry::decode(&registry.encode(mark), mark).as_ref(), Some(&registry), "it has one form");
         let live: HashSet<u64> = self.workers.iter().flat_map(|held| held.keys().copied()).collect();
         let standings: Vec<(u64, Standing)> =
             live.iter().filter_map(|number| Some((*number, registry.standing(&content(*number), now)?))).collect();
-        let mut blocks: HashMap<(BlockKind, u64), Occupant> = HashMap::new();
         for (number, standing) in &standings {
             for kind in BlockKind::ALL {
                 let (block, place) = (*content(*number).blocks.get(kind), *standing.places.get(kind));
@@ -183,10 +190,6 @@ impl Process {
                 let (Some(block), Some(place)) = (block, place) else { continue };
                 let tenant = *self.tenants.entry((kind, place)).or_insert(block);
                 assert_eq!(tenant, block, "{kind:?}: {place:?} was another block's");
-                if !self.is_split {
-                    let shared = *blocks.entry((kind, block)).or_insert(place);
-                    assert_eq!(shared, place, "{kind:?}: an equal block has another place");
-                }
                 for before in standing.before.get(kind) {
                     assert_ne!(before.block, place, "{kind:?}: a block is not before itself");
                     let earlier = self.tenants.get(&(kind, before.block));
@@ -194,17 +197,14 @@ impl Process {
                 }
             }
         }
-        // Of those of a name that live, each has another rank.
+        // Those of a name that live are told apart, the newest first.
         for name in 0..NAMES {
-            let ranks: Vec<usize> = standings
-                .iter()
-                .filter(|(number, _)| number % NAMES == name)
-                .filter(|(number, _)| self.workers.iter().any(|held| held.contains_key(number)))
-                .map(|(_, standing)| standing.rank)
-                .collect();
-            if !self.is_split {
-                assert_eq!(ranks.iter().collect::<HashSet<_>>().len(), ranks.len(), "{name}: {ranks:?}");
-            }
+            let rank = |one: &u64| {
+                let of_name = Identity { content: *one, ..content(name) };
+                registry.standing(&of_name, now).expect("it lives").rank
+            };
+            let ranks: Vec<usize> = registry.live(name, now).iter().map(rank).collect();
+            assert!(ranks.iter().copied().eq(0..ranks.len()), "{name}: {ranks:?}");
         }
     }
 
@@ -253,13 +253,8 @@ proptest! {
             }
             process.store.set(paths::REGISTRY, &bytes);
             for number in 0..CONTENTS {
-                let configured = Configured {
-                    identity: content(number),
-                    before: None,
-                    used: ByKind::default(),
-                    later: Vec::new(),
-                };
-                registry::configure(&mut process.store, &[configured], process.now);
+                let configured = Configured { identity: content(number), before: None, used: ByKind::default() };
+                registry::configure(&mut process.store, &[configured], &[], process.now);
                 process.standing(number);
             }
             process.renew(worker);

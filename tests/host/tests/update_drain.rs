@@ -253,6 +253,47 @@ fn an_open_breaker_without_requests_is_open_when_the_next_one_comes() {
     }
 }
 
+/// With other places for the keys: those that have no request for a while after the change have their state too.
+#[test]
+fn keys_without_requests_keep_their_state_where_they_have_other_places() {
+    let document = with_everything(BREAKER).set("scope", json!([{"header": "x-tenant"}]));
+    let document = document.set("breaker.open_for", json!("4m")).set("concurrency.max_requests", json!(1));
+    let of = |tenant: &str| Request::get("/").header("x-tenant", tenant);
+    for way in Way::ALL {
+        let host = start(&document);
+        host.set_hosts_of("orders", &["10.0.0.1:80", "10.0.0.2:80"]);
+        let fails = |tenant: &str| host.request(0, of(tenant)).with(Response::status(503));
+        let passes =
+            |worker, tenant: &str| !host.request(worker, of(tenant)).with(Response::status(200)).is_holdfasts();
+        assert!(
+            ["first", "second", "open", "in-flight"].iter().all(|tenant| passes(1, tenant)),
+            "{way:?}: each has a place"
+        );
+        host.advance(seconds(1));
+        (0..3).for_each(|_| drop(fails("open")));
+        assert!(!passes(1, "open"), "{way:?}");
+        let in_flight = host.request(2, of("in-flight")).passed();
+        host.advance(seconds(2));
+        way.update(&host, &document.set("max_keys", json!(100)));
+        for _ in 0..60 {
+            // Only this one has requests.
+            host.advance(seconds(1));
+            assert!((0..3).all(|worker| passes(worker, "second")), "{way:?}");
+        }
+        for worker in 0..3 {
+            assert!(!passes(worker, "open"), "{way:?}: open on worker {worker}, a minute after the change");
+            assert!(!passes(worker, "in-flight"), "{way:?}: one is in flight, and not more may be");
+            assert!(passes(worker, "first"), "{way:?}");
+        }
+        in_flight.respond(Response::status(200));
+        host.advance(seconds(30));
+        assert!((0..3).all(|worker| passes(worker, "in-flight")), "{way:?}: it has ended");
+        host.advance(seconds(180));
+        assert!(passes(0, "open"), "{way:?}: it probes when its time is over");
+        host.assert_no_trap();
+    }
+}
+
 #[test]
 fn one_document_and_another_and_the_first_again() {
     let document = with_everything(BREAKER);

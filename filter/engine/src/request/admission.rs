@@ -5,7 +5,7 @@ use core::time::Duration;
 use holdfast_policy::document::{Policy, Reason, Throttle};
 use std::sync::Arc;
 
-use super::blocks::active;
+use super::blocks::{active, borrowed};
 use super::policy::RequestPolicy;
 use super::ticket::{Decision, Rejection, Ticket};
 use crate::base::time::Timestamp;
@@ -42,7 +42,7 @@ impl RequestPolicy {
         let Some(blocks) = &self.blocks else { return Decision::Admitted(ticket) };
 
         if let Some((breaker, shadow)) = active(policy.breaker.as_ref(), |feature| feature.mode)
-            && let Some(mut block) = blocks.breaker.as_ref().and_then(|block| block.try_borrow_mut().ok())
+            && let Some(mut block) = borrowed(blocks.breaker.as_ref())
             && let Some(state) = block.of(key)
         {
             match state.key.admit(cx, breaker) {
@@ -60,7 +60,7 @@ impl RequestPolicy {
             }
         }
         if let Some((concurrency, shadow)) = active(policy.concurrency.as_ref(), |feature| feature.mode) {
-            let block = blocks.concurrency.as_ref().and_then(|block| block.try_borrow_mut().ok());
+            let block = borrowed(blocks.concurrency.as_ref());
             let acquired = block.and_then(|mut block| block.of(key).map(|state| state.acquire(cx, concurrency)));
             match acquired.unwrap_or(Some(false)) {
                 Some(is_counted) => ticket.in_flight = is_counted,
@@ -89,7 +89,7 @@ impl RequestPolicy {
 
     /// Whether the throttle rejects a request now.
     fn is_throttled(&self, cx: &mut Cx<'_>, throttle: &Throttle, key: Key) -> bool {
-        let block = self.blocks.as_ref().and_then(|blocks| blocks.throttle.as_ref()?.try_borrow_mut().ok());
+        let block = self.blocks.as_ref().and_then(|blocks| borrowed(blocks.throttle.as_ref()));
         block.is_some_and(|mut block| block.of(key).is_some_and(|state| state.rejects(cx, throttle)))
     }
 }

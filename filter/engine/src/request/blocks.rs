@@ -8,13 +8,14 @@ use std::rc::{Rc, Weak};
 
 use holdfast_policy::document::{Mode, Policy};
 
-use super::clusters::{Clusters, HostGroup};
+use super::clusters::{Clusters, HostGroup, are_out};
 use crate::base::fingerprint;
+use crate::base::time::Timestamp;
 use crate::breaker::Cell;
 use crate::breaker::counts::BreakerCounts;
-use crate::breaker::key::BreakerKey;
+use crate::breaker::key::{BreakerKey, is_kept as is_not_closed};
 use crate::breaker::slot::Shape;
-use crate::concurrency::key::ConcurrencyKey;
+use crate::concurrency::key::{ConcurrencyKey, is_kept as are_in_flight};
 use crate::cx::Cx;
 use crate::outlier::calls::Calls;
 use crate::outlier::hosts::Hosts;
@@ -26,7 +27,7 @@ use crate::store::address::Address;
 use crate::store::block::{BlockKind, ByKind};
 use crate::store::cluster::GroupId;
 use crate::store::directory::{Directory, DirectoryView, Occupant};
-use crate::store::keys::{Key, KeyTable};
+use crate::store::keys::{self, Key, KeyTable};
 use crate::store::paths::{HostPaths, KeysPaths};
 use crate::store::place::Place;
 use crate::store::record::{Mark, Record};
@@ -164,11 +165,14 @@ impl<S: KeyState> Block<S> {
     }
 
     fn flush(&mut self, cx: &mut Cx<'_>) {
-        for key in core::mem::take(&mut self.unwritten) {
+        let mut keys = core::mem::take(&mut self.unwritten);
+        for key in keys.drain(..) {
             if let Some(state) = self.of(key) {
                 state.flush(cx);
             }
         }
+        // Its memory is used again.
+        self.unwritten = keys;
     }
 }
 
@@ -311,6 +315,31 @@ impl Blocks {
         BlockKind::ALL.iter().any(|kind| !self.before.get(*kind).is_empty())
     }
 
+    /// The texts of the keys before whose state may not be lost and that the policy may have too, though with no place in common: their
+    /// breakers are not closed, they have requests in flight, or hosts that are out.
+    pub(super) fn kept_before(&self, policy: &Policy, store: &mut dyn Store, now: Timestamp) -> Vec<String> {
+        let mut kept = Vec::new();
+        for (keys, directory) in &self.keys_before {
+            let all = directory.iter().flat_map(|directory| (0..).map_while(|index| directory.occupant(index)));
+            for key in all {
+                let blocks = |kind| self.before.get(kind).iter().filter(|before| before.keys == *keys);
+                let cells = |kind| blocks(kind).map(move |before| Place::new(kind, before.block, key).cell());
+                let hosts =
+                    || blocks(BlockKind::Outlier).filter_map(|it| self.hosts_in(it.block, key, GroupId::OfTheKey));
+                let breaker = policy.breaker.as_ref();
+                if (cells(BlockKind::Breaker).any(|cell| breaker.is_some_and(|it| is_not_closed(store, it, &cell)))
+                    || cells(BlockKind::Concurrency).any(|cell| are_in_flight(store, &cell, now))
+                    || hosts().any(|table| are_out(store, Some(&table))))
+                    && let Some(text) = keys::read_text(store, *keys, key)
+                    && keys::is_of(&text, &policy.scope)
+                {
+                    kept.push(text);
+                }
+            }
+        }
+        kept
+    }
+
     /// Whether there is something to tell of a key that this worker may never have met: its breaker is not closed, or it has hosts.
     pub(super) fn is_known(&self, store: &mut dyn Store, key: Occupant) -> bool {
         let breaker = self.place(BlockKind::Breaker, key).map(|place| place.cell());
@@ -392,28 +421,21 @@ impl Blocks {
 
     /// Whether a record of a later occupant of a key's place was met in any block.
     pub(super) fn is_superseded(&self, key: Occupant) -> bool {
-        fn is_in<S: KeyState>(block: Option<&Shared<Block<S>>>, key: Occupant) -> bool {
-            let block = block.and_then(|block| block.try_borrow().ok());
-            block.is_some_and(|block| block.at(key).is_some_and(KeyState::is_superseded))
-        }
-        is_in(self.breaker.as_ref(), key) || is_in(self.concurrency.as_ref(), key)
+        is_so(self.breaker.as_ref(), key, KeyState::is_superseded)
+            || is_so(self.concurrency.as_ref(), key, KeyState::is_superseded)
     }
 
     /// Whether a key must keep its place, as far as this worker knows.
     pub(super) fn is_kept(&self, key: Occupant) -> bool {
-        fn is_in<S: KeyState>(block: Option<&Shared<Block<S>>>, key: Occupant) -> bool {
-            let block = block.and_then(|block| block.try_borrow().ok());
-            block.is_some_and(|block| block.at(key).is_some_and(KeyState::is_kept))
-        }
-        is_in(self.breaker.as_ref(), key) || is_in(self.concurrency.as_ref(), key) || is_in(self.outlier.as_ref(), key)
+        is_so(self.breaker.as_ref(), key, KeyState::is_kept)
+            || is_so(self.concurrency.as_ref(), key, KeyState::is_kept)
+            || is_so(self.outlier.as_ref(), key, KeyState::is_kept)
     }
 
     /// Forgets the keys that have lost their places; `has` says of one whether it has its place. Gives those that have lost it.
     pub(super) fn forget_lost(&self, has: &dyn Fn(Occupant) -> bool) -> Vec<Key> {
         fn forget<S: KeyState>(block: Option<&Shared<Block<S>>>, has: &dyn Fn(Occupant) -> bool) -> Vec<Key> {
-            block
-                .and_then(|block| block.try_borrow_mut().ok())
-                .map_or_else(Vec::new, |mut block| block.forget_lost(has))
+            borrowed(block).map_or_else(Vec::new, |mut block| block.forget_lost(has))
         }
         forget(self.breaker.as_ref(), has);
         forget(self.concurrency.as_ref(), has);
@@ -433,7 +455,7 @@ impl Blocks {
     /// Writes what has waited.
     pub(super) fn flush(&self, cx: &mut Cx<'_>) {
         fn flush<S: KeyState>(block: Option<&Shared<Block<S>>>, cx: &mut Cx<'_>) {
-            if let Some(mut block) = block.and_then(|block| block.try_borrow_mut().ok()) {
+            if let Some(mut block) = borrowed(block) {
                 block.flush(cx);
             }
         }
@@ -444,8 +466,13 @@ impl Blocks {
 }
 
 /// What several share, to change it.
-fn borrowed<T>(shared: Option<&Shared<T>>) -> Option<RefMut<'_, T>> {
+pub(super) fn borrowed<T>(shared: Option<&Shared<T>>) -> Option<RefMut<'_, T>> {
     shared.and_then(|shared| shared.try_borrow_mut().ok())
+}
+
+/// Whether something is so of what a block has for a key.
+fn is_so<S: KeyState>(block: Option<&Shared<Block<S>>>, key: Occupant, is: impl FnOnce(&S) -> bool) -> bool {
+    block.and_then(|block| block.try_borrow().ok()).is_some_and(|block| block.at(key).is_some_and(is))
 }
 
 /// Whether the policy has a feature that does anything, and whether that only pretends to.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use holdfast_policy::document::{Dimension, Mode, Outlier};
 
-use super::blocks::{Block, KeysBlock};
+use super::blocks::{Block, KeysBlock, borrowed};
 use super::clusters::{Clusters, HostGroup, are_out};
 use super::policy::RequestPolicy;
 use super::ticket::Ticket;
@@ -316,7 +316,7 @@ impl RequestPolicy {
 
     /// What is known of hosts.
     pub(super) fn outlier_block(&self) -> Option<RefMut<'_, Block<Clusters<HostGroup>>>> {
-        self.blocks.as_ref()?.outlier.as_ref()?.try_borrow_mut().ok()
+        borrowed(self.blocks.as_ref()?.outlier.as_ref())
     }
 
     /// Knows the groups from the beginning of which the document says all: so their hosts are looked after before the first

@@ -23,7 +23,7 @@ use crate::host::{Host, RootHost};
 use crate::http::index::Index;
 use crate::outlier::calls::CallResponse;
 use crate::store::Store;
-use crate::store::block::ByKind;
+use crate::store::block::{BlockKind, ByKind};
 use crate::store::keys::Key;
 use crate::store::own_slot::SLOTS_WAIT;
 use crate::store::registry::{self, Configured, Identity, Registry};
@@ -115,19 +115,23 @@ impl RequestVm {
         let Ok(mut configured) = self.configured.try_borrow_mut() else { return };
         let later = |(content, known): (&u64, &ConfiguredPolicy)| (known.number > number).then_some(*content);
         let later: Vec<u64> = configured.iter().filter_map(later).collect();
-        let in_use = self.in_use();
-        let used = |identity: &Identity, kind| {
-            let block = (*identity.blocks.get(kind))?;
-            let same = in_use.iter().filter(|other| *other.identity().blocks.get(kind) == Some(block));
-            same.filter_map(|other| other.state.try_borrow().ok()?.used()).max()
-        };
+        let mut used: HashMap<(BlockKind, u64), Timestamp> = HashMap::new();
+        for active in self.in_use() {
+            let Some(at) = active.state.try_borrow().ok().and_then(|state| state.used()) else { continue };
+            for kind in BlockKind::ALL {
+                if let Some(block) = active.identity().blocks.get(kind) {
+                    let last = used.entry((kind, *block)).or_insert(at);
+                    *last = at.max(*last);
+                }
+            }
+        }
+        let used_with = |identity: &Identity, kind| used.get(&(kind, (*identity.blocks.get(kind))?)).copied();
         let contents = policies.iter().map(|active| Configured {
             identity: *active.identity(),
             before: configured.get(&active.identity().content).and_then(|known| known.since),
-            used: ByKind::new(|kind| used(active.identity(), kind)),
-            later: later.clone(),
+            used: ByKind::new(|kind| used_with(active.identity(), kind)),
         });
-        let registry = registry::configure(store, &contents.collect::<Vec<_>>(), now);
+        let registry = registry::configure(store, &contents.collect::<Vec<_>>(), &later, now);
         policies.iter().for_each(|active| active.is_entered.set(true));
         self.stand(store, registry.as_ref(), now);
         for active in policies {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use holdfast_policy::document::{Outlier, Policy};
 
-use super::blocks::{Blocks, Pools, active};
+use super::blocks::{Blocks, KeysBlock, Pools, active, borrowed};
 use super::clusters::are_out;
 use crate::base::time::Timestamp;
 use crate::breaker;
@@ -76,6 +76,23 @@ struct Appraisal<'a> {
     now: Timestamp,
 }
 
+/// A key with so many outcomes keeps its place: its rates may decide something.
+fn enough(policy: &Policy) -> u32 {
+    policy.breaker.as_ref().map_or(ENOUGH, |breaker| breaker.min_requests.get())
+}
+
+/// Gives places to the keys before that had others, and whose state may not be lost though they have no request now.
+fn adopt_keys(policy: &Policy, blocks: &Blocks, cx: &mut Cx<'_>) {
+    let kept = blocks.kept_before(policy, cx.store, cx.now);
+    let mut appraisal = Appraisal { policy, blocks, worker: cx.worker, now: cx.now };
+    let mut worth = |store: &mut dyn Store, occupant| appraisal.worth(store, occupant);
+    if let Ok(mut keys) = blocks.keys.try_borrow_mut() {
+        for text in kept {
+            keys.table.key_of(cx.store, text, enough(policy), cx.now, &mut worth);
+        }
+    }
+}
+
 impl Appraisal<'_> {
     /// What it is worth to keep the key that has this place.
     fn worth(&mut self, store: &mut dyn Store, key: Occupant) -> Worth {
@@ -128,9 +145,8 @@ impl RequestPolicy {
     /// A policy that is alone in its VM, entered at `now`.
     pub fn entered(policy: Arc<Policy>, store: &mut dyn Store, now: Timestamp) -> Self {
         let mut entered = RequestPolicy::new(policy);
-        let configured =
-            Configured { identity: entered.identity, before: None, used: ByKind::default(), later: Vec::new() };
-        let registry = registry::configure(store, &[configured], now);
+        let configured = Configured { identity: entered.identity, before: None, used: ByKind::default() };
+        let registry = registry::configure(store, &[configured], &[], now);
         if let Some(standing) = registry.and_then(|registry| registry.standing(&entered.identity, now)) {
             entered.stand(standing, store, &mut Pools::default());
         }
@@ -244,8 +260,7 @@ impl RequestPolicy {
                     comparable(field, value(field).unwrap_or_default())
                 })
                 .collect();
-            // With so many its rates may decide something.
-            let enough = policy.breaker.as_ref().map_or(ENOUGH, |breaker| breaker.min_requests.get());
+            let enough = enough(policy);
             let mut appraisal = Appraisal { policy, blocks, worker, now };
             let mut worth = |store: &mut dyn Store, occupant| appraisal.worth(store, occupant);
             let Ok(mut keys) = blocks.keys.try_borrow_mut() else { return self.overflow };
@@ -294,9 +309,7 @@ impl RequestPolicy {
     pub fn tick(&mut self, cx: &mut Cx<'_>) -> Vec<(Key, Vec<Event>)> {
         let lost = self.keep_places(cx.store, cx.now);
         let mut events = self.take_over(cx);
-        if let Some(block) = self.blocks.as_ref().and_then(|blocks| blocks.concurrency.as_ref())
-            && let Ok(mut block) = block.try_borrow_mut()
-        {
+        if let Some(mut block) = borrowed(self.blocks.as_ref().and_then(|blocks| blocks.concurrency.as_ref())) {
             block.iter_mut().for_each(|(_, state)| state.renew(cx));
         }
         events.extend(self.tick_hosts(cx));
@@ -331,6 +344,7 @@ impl RequestPolicy {
         let policy = Arc::clone(&self.policy);
         let Some(blocks) = self.blocks.as_ref().filter(|_| is_due && !self.is_told) else { return Vec::new() };
         let takes_over = blocks.may_take_over();
+        adopt_keys(&policy, blocks, cx);
         let mut keys = if policy.scope.by.is_empty() {
             vec![Key::ALL]
         } else {
@@ -343,7 +357,7 @@ impl RequestPolicy {
             blocks.enter(&policy, key);
             let mut events = Vec::new();
             if let Some(breaker) = &policy.breaker
-                && let Some(mut block) = blocks.breaker.as_ref().and_then(|block| block.try_borrow_mut().ok())
+                && let Some(mut block) = borrowed(blocks.breaker.as_ref())
                 && let Some(state) = block.of(key)
             {
                 state.key.look(&mut cx.with_events(&mut events), breaker);
@@ -366,7 +380,7 @@ impl RequestPolicy {
         keys.table.upkeep(store, now, &mut |occupant| blocks.is_kept(occupant));
         let mut lost = Vec::new();
         if !policy.scope.by.is_empty() {
-            let super::blocks::KeysBlock { table, seats, .. } = &mut *keys;
+            let KeysBlock { table, seats, .. } = &mut *keys;
             seats.forget_lost(&|occupant| table.has(occupant));
             lost = blocks.forget_lost(&|occupant| table.has(occupant));
         }
@@ -393,13 +407,13 @@ impl RequestPolicy {
     pub(super) fn forget_lost_groups(&self) {
         let Some(blocks) = &self.blocks else { return };
         let Ok(mut keys) = blocks.keys.try_borrow_mut() else { return };
-        let super::blocks::KeysBlock { groups, seats, .. } = &mut *keys;
+        let KeysBlock { groups, seats, .. } = &mut *keys;
         let has_place = |id| match id {
             GroupId::Numbered(occupant) => groups.known().has(occupant),
             GroupId::OfTheKey | GroupId::Nowhere => true,
         };
         seats.iter_mut().for_each(|(_, clusters)| clusters.retain(has_place));
-        if let Some(mut block) = blocks.outlier.as_ref().and_then(|block| block.try_borrow_mut().ok()) {
+        if let Some(mut block) = borrowed(blocks.outlier.as_ref()) {
             block.iter_mut().for_each(|(_, clusters)| clusters.retain(has_place));
         }
     }

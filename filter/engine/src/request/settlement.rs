@@ -2,7 +2,7 @@
 
 use holdfast_policy::document::{Breaker, Mode};
 
-use super::blocks::{Block, Blocks, BreakerState};
+use super::blocks::{Block, Blocks, BreakerState, borrowed};
 use super::policy::RequestPolicy;
 use super::running::{MetHost, RunningProbe};
 use super::ticket::{InFlightHold, Ticket};
@@ -35,8 +35,7 @@ impl RequestPolicy {
 
     /// Takes note that the response of a request that was counted in flight has ended.
     pub fn release(&mut self, cx: &mut Cx<'_>, hold: InFlightHold) {
-        if let Some(mut block) =
-            self.blocks.as_ref().and_then(|blocks| blocks.concurrency.as_ref()?.try_borrow_mut().ok())
+        if let Some(mut block) = self.blocks.as_ref().and_then(|blocks| borrowed(blocks.concurrency.as_ref()))
             && let Some(state) = block.of(hold.key)
         {
             state.release(cx);
@@ -58,7 +57,7 @@ impl RequestPolicy {
     pub(super) fn pass_probe(&mut self, cx: &mut Cx<'_>, key: Key, permit: Permit) -> Permit {
         let RequestPolicy { policy, blocks, .. } = self;
         if let (Permit::Probe { generation, lease }, Some(breaker)) = (permit, &policy.breaker)
-            && let Some(mut block) = blocks.as_ref().and_then(|blocks| blocks.breaker.as_ref()?.try_borrow_mut().ok())
+            && let Some(mut block) = blocks.as_ref().and_then(|blocks| borrowed(blocks.breaker.as_ref()))
             && let Some(state) = block.of(key)
         {
             state.key.judge_probe(cx, breaker, generation, lease, &Outcome::SUCCESS);
@@ -101,7 +100,7 @@ impl RequestPolicy {
     pub(super) fn deposit(&mut self, cx: &mut Cx<'_>, key: Key) {
         let retry = self.policy.retry.as_ref().filter(|retry| retry.mode != Mode::Off);
         let block = self.blocks.as_ref().and_then(|blocks| blocks.retry.as_ref()).filter(|_| retry.is_some());
-        if let Some(mut block) = block.and_then(|block| block.try_borrow_mut().ok())
+        if let Some(mut block) = borrowed(block)
             && block.of(key).is_some_and(|state| state.deposit(cx))
         {
             block.list(key);

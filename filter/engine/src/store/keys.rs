@@ -73,16 +73,29 @@ pub fn text(scope: &Scope, values: &[impl AsRef<[u8]>]) -> String {
         if !text.is_empty() {
             text.push(',');
         }
-        text.push_str(match dimension {
-            Dimension::Cluster => "cluster",
-            Dimension::Route => "route",
-            Dimension::Authority => "authority",
-            Dimension::Header(name) => name,
-        });
+        text.push_str(word(dimension));
         text.push('=');
         push_value(&mut text, value.as_ref());
     }
     text
+}
+
+/// What a dimension is called in texts.
+fn word(dimension: &Dimension) -> &str {
+    match dimension {
+        Dimension::Cluster => "cluster",
+        Dimension::Route => "route",
+        Dimension::Authority => "authority",
+        Dimension::Header(name) => name,
+    }
+}
+
+/// Whether a [text] may be one of a key of this scope: it has the same dimensions.
+#[must_use]
+pub fn is_of(text: &str, scope: &Scope) -> bool {
+    // Values have neither a comma nor an equals sign.
+    let words = text.split(',').map(|part| part.split_once('=').map(|(word, _)| word));
+    !scope.by.is_empty() && words.eq(scope.by.iter().map(|dimension| Some(word(dimension))))
 }
 
 fn push_value(text: &mut String, value: &[u8]) {
@@ -127,6 +140,13 @@ impl Record for KeyName {
     }
 }
 
+/// The text of the key that has, or had, this place in the block of keys that has that place.
+pub fn read_text(store: &mut dyn Store, block: Occupant, key: Occupant) -> Option<String> {
+    let mark = Mark { block: block.tenancy, key: key.tenancy };
+    let (bytes, _) = store.get(&KeysPaths::new(block.index).name(key.index))?;
+    KeyName::decode(&bytes, mark).map(|KeyName(text)| text)
+}
+
 /// The names that have metric series, hashed, in the order in which they got them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct SeriesNames(Vec<u64>);
@@ -168,9 +188,8 @@ struct Known {
 /// One worker's copy of a policy's keys.
 #[derive(Debug)]
 pub struct KeyTable {
+    place: Occupant,
     paths: KeysPaths,
-    /// Counts the blocks that had the place.
-    tenancy: u32,
     most: u16,
     directory: DirectoryView,
     /// By the values as they came, joined; saves making the text again. What it says of a key that has lost its place is void.
@@ -191,11 +210,11 @@ impl KeyTable {
     /// A copy that has read nothing yet, of the block of keys that has this place, for the policy with this name.
     pub fn new(place: Occupant, policy: &str, scope: &Scope) -> Self {
         let most = scope.max_keys.get();
-        let (paths, tenancy) = (KeysPaths::new(place.index), place.tenancy);
+        let paths = KeysPaths::new(place.index);
         KeyTable {
-            directory: DirectoryView::new(paths.directory(), Mark { block: tenancy, key: 0 }, most),
+            directory: DirectoryView::new(paths.directory(), Mark { block: place.tenancy, key: 0 }, most),
+            place,
             paths,
-            tenancy,
             most,
             by_values: HashMap::new(),
             last: None,
@@ -289,15 +308,7 @@ impl KeyTable {
         worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
     ) -> Key {
         let known = self.by_values.get(joined).copied().filter(|key| self.is_current(*key));
-        let key = known.or_else(|| {
-            let text = text(scope, values);
-            let name = fingerprint::of_text(text.as_bytes());
-            if let Some(met) = self.met(name, &text) {
-                return Some(met);
-            }
-            let (occupant, is_new) = self.directory.assign(store, name, enough, now, worth)?;
-            self.meet(store, occupant, is_new, name, text)
-        });
+        let key = known.or_else(|| self.key_of(store, text(scope, values), enough, now, worth));
         let Some(key) = key else { return KeyTable::overflow_of(scope) };
         // A client does not decide how much of its values is kept.
         if joined.len() <= LONGEST_JOINED {
@@ -313,6 +324,23 @@ impl KeyTable {
         key
     }
 
+    /// The key with this [text], given a place as by [`KeyTable::key`].
+    pub fn key_of(
+        &mut self,
+        store: &mut dyn Store,
+        text: String,
+        enough: u32,
+        now: Timestamp,
+        worth: &mut dyn FnMut(&mut dyn Store, Occupant) -> Worth,
+    ) -> Option<Key> {
+        let name = fingerprint::of_text(text.as_bytes());
+        if let Some(met) = self.met(name, &text) {
+            return Some(met);
+        }
+        let (occupant, is_new) = self.directory.assign(store, name, enough, now, worth)?;
+        self.meet(store, occupant, is_new, name, text)
+    }
+
     /// All keys that have a place now.
     pub fn all(&mut self, store: &mut dyn Store, now: Timestamp) -> Vec<Key> {
         self.reread(store, now);
@@ -322,9 +350,7 @@ impl KeyTable {
             if let Some(known) = self.known_of(occupant) {
                 return Some(Key { occupant, series: known.series });
             }
-            let mark = Mark { block: self.tenancy, key: occupant.tenancy };
-            let (bytes, _) = store.get(&self.paths.name(occupant.index))?;
-            let KeyName(text) = KeyName::decode(&bytes, mark)?;
+            let text = read_text(store, self.place, occupant)?;
             self.note(store, occupant, name, text)
         };
         entries.into_iter().filter_map(key).collect()
@@ -346,12 +372,11 @@ impl KeyTable {
         name: u64,
         text: String,
     ) -> Option<Key> {
-        let (path, mark) = (self.paths.name(occupant.index), Mark { block: self.tenancy, key: occupant.tenancy });
-        let stored = if is_new { None } else { store.get(&path) };
-        let stored = stored.and_then(|(bytes, _)| KeyName::decode(&bytes, mark));
+        let (path, mark) = (self.paths.name(occupant.index), Mark { block: self.place.tenancy, key: occupant.tenancy });
+        let stored = if is_new { None } else { read_text(store, self.place, occupant) };
         let text = match stored {
-            Some(stored) if stored.0 != text => return None,
-            Some(stored) => stored.0,
+            Some(stored) if stored != text => return None,
+            Some(stored) => stored,
             None => {
                 let name = KeyName(text);
                 store.set(&path, &name.encode(mark));
@@ -511,6 +536,20 @@ mod tests {
         let encoded = of(&[0xff; 9000]);
         assert!(encoded.starts_with("%FF%FF") && encoded.len() < LONGEST_VALUE + 18, "{encoded}");
         assert!(encoded.split_once('~').unwrap().0.len().is_multiple_of(3), "no escape is cut");
+    }
+
+    #[test]
+    fn a_text_is_of_the_scopes_that_have_its_dimensions() {
+        let of = |by: &[Dimension]| Scope { by: by.to_vec(), max_keys: NonZeroU16::MIN };
+        let tenant = || Dimension::Header("x-tenant".into());
+        let both = of(&[Dimension::Cluster, tenant()]);
+        assert!(is_of(&text(&both, &["a,route=b", "x=y"]), &both), "whatever its values are");
+        assert!(is_of(&text(&both, &["", ""]), &both));
+        for other in [of(&[]), of(&[Dimension::Cluster]), of(&[tenant(), Dimension::Cluster]), of(&[Dimension::Route])]
+        {
+            assert!(!is_of(&text(&both, &["a", "b"]), &other), "{other:?}");
+            assert!(!is_of(ALL, &other) && !is_of(OVERFLOW, &other) && !is_of("", &other), "{other:?}");
+        }
     }
 
     fn anything(_: &mut dyn Store, _: Occupant) -> Worth {

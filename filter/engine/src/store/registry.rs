@@ -215,13 +215,13 @@ impl Registry {
         first.and_then(|first| from.get(first.saturating_add(1)..)).unwrap_or_default()
     }
 
-    /// Enters a content that a worker configures now: as the newest of its name, unless the worker only follows another one, or has itself
+    /// Enters a content that a worker configures now, and that has configured those in `later` after it: as the newest of its name, unless the worker only follows another one, or has itself
     /// configured the newest after it. One that this worker has configured before comes back if nobody has brought it back meanwhile.
     ///
     /// A block that others live with is shared. Where the newest so far has another one of its kind, that one has been at work since:
     /// what is true is to be taken over from there, unless the block was used beside it.
-    pub fn configure(&mut self, configured: &Configured, now: Timestamp) {
-        let Configured { identity, before, used, later } = configured;
+    pub fn configure(&mut self, configured: &Configured, later: &[u64], now: Timestamp) {
+        let Configured { identity, before, used } = configured;
         self.revive(identity.name, now);
         let of_name = |content: &Content| content.name == identity.name && content.lives(now);
         let newest = self.contents.iter().find(|other| of_name(other) && other.content != identity.content).copied();
@@ -291,7 +291,7 @@ impl Registry {
 
     /// Extends the lease of the content at this position.
     fn extend(&mut self, at: usize, now: Timestamp) {
-        if let Some(own) = self.contents.get_mut(at).filter(|own| own.expires != now.plus(LEASE)) {
+        if let Some(own) = self.contents.get_mut(at) {
             own.expires = now.plus(LEASE);
         }
     }
@@ -335,12 +335,22 @@ impl Registry {
         self.contents.insert(at.unwrap_or(self.contents.len()), content);
     }
 
-    /// Where no content of a name lives, all may have paused: the newest lives again, so that nothing else has its places before it is
-    /// renewed, and who comes now finds what it knew.
+    /// The contents of a name that live, the newest first. Where none does, all may have paused: the newest lives until one is
+    /// entered or renewed.
+    #[must_use]
+    pub fn live(&self, name: u64, now: Timestamp) -> Vec<u64> {
+        let of_name = || self.contents.iter().filter(|content| content.name == name);
+        let live: Vec<u64> = of_name().filter(|content| content.lives(now)).map(|content| content.content).collect();
+        if live.is_empty() { of_name().map(|content| content.content).take(1).collect() } else { live }
+    }
+
+    /// Where no content of a name lives, the newest lives again: so that nothing else has its places before it is renewed, and who
+    /// comes now finds what it knew.
     fn revive(&mut self, name: u64, now: Timestamp) {
-        let of_name = |content: &&Content| content.name == name;
-        if !self.contents.iter().filter(of_name).any(|content| content.lives(now))
-            && let Some(newest) = self.contents.iter_mut().find(|content| content.name == name)
+        let mut of_name = self.contents.iter_mut().filter(|content| content.name == name);
+        if let Some(newest) = of_name.next()
+            && !newest.lives(now)
+            && !of_name.any(|content| content.lives(now))
         {
             newest.expires = now.plus(LEASE);
         }
@@ -514,7 +524,7 @@ fn is_beside(used: Option<Timestamp>, newest: &Content) -> bool {
 }
 
 /// A content that a worker configures now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Configured {
     /// What it is.
     pub identity: Identity,
@@ -522,22 +532,22 @@ pub struct Configured {
     pub before: Option<Timestamp>,
     /// When this worker last had a request with the same block, by kind; that of the [text](BlockKind::Text) is for the whole content.
     pub used: ByKind<Option<Timestamp>>,
-    /// The contents that this worker has configured after it.
-    pub later: Vec<u64>,
 }
 
-/// Enters contents that a worker configures now. See [`Registry::configure`].
-pub fn configure(store: &mut dyn Store, contents: &[Configured], now: Timestamp) -> Option<Registry> {
-    change(store, now, &|registry| contents.iter().for_each(|configured| registry.configure(configured, now)))
+/// Enters contents that a worker configures now, and that has configured those in `later` after them. See [`Registry::configure`].
+pub fn configure(store: &mut dyn Store, contents: &[Configured], later: &[u64], now: Timestamp) -> Option<Registry> {
+    change(store, now, &|registry| contents.iter().for_each(|configured| registry.configure(configured, later, now)))
 }
 
 /// Renews contents, each with its [`Standing::since`]. See [`Registry::renew`].
 pub fn renew(store: &mut dyn Store, contents: &[(Identity, Timestamp)], now: Timestamp) -> Option<Registry> {
+    // All of this worker's together: so they fall due together.
+    let is_due = |registry: &Registry| contents.iter().any(|(identity, _)| registry.is_due(identity, now));
+    if let Some(registry) = read(store).filter(|registry| !is_due(registry)) {
+        return Some(registry);
+    }
     change(store, now, &|registry| {
-        // All of this worker's together: so they fall due together.
-        if contents.iter().any(|(identity, _)| registry.is_due(identity, now)) {
-            contents.iter().for_each(|(identity, since)| registry.renew(identity, *since, now));
-        }
+        contents.iter().for_each(|(identity, since)| registry.renew(identity, *since, now));
     })
 }
 

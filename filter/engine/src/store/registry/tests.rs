@@ -50,9 +50,17 @@ impl Process {
     /// A worker configures the content that it had as the newest since `before`.
     fn put_back(&mut self, identity: &Identity, before: Option<Timestamp>, is_used: bool, now: Timestamp) -> Timestamp {
         let used = ByKind::new(|_| is_used.then_some(now.plus(LEASE)));
-        let configured = Configured { identity: *identity, before, used, later: Vec::new() };
-        configure(&mut self.store, &[configured], now).unwrap();
+        let configured = Configured { identity: *identity, before, used };
+        configure(&mut self.store, &[configured], &[], now).unwrap();
         self.standing(identity, now).since
+    }
+
+    /// A worker configures a content that it has configured before those in `later`.
+    fn configure_before(&mut self, identity: &Identity, later: &[&Identity], now: Timestamp) -> Standing {
+        let configured = Configured { identity: *identity, before: None, used: ByKind::default() };
+        let later: Vec<u64> = later.iter().map(|identity| identity.content).collect();
+        configure(&mut self.store, &[configured], &later, now).unwrap();
+        self.standing(identity, now)
     }
 
     fn renew(&mut self, all: &[(Identity, Timestamp)], now: Timestamp) {
@@ -504,19 +512,59 @@ fn a_content_beyond_the_most_has_no_standing_until_there_is_room() {
         let blocks = ByKind::new(|kind| (kind == BlockKind::Text).then_some(number));
         Identity { name: number, content: number, blocks }
     };
-    let configured =
-        |number| Configured { identity: slim(number), before: None, used: ByKind::default(), later: Vec::new() };
+    let configured = |number| Configured { identity: slim(number), before: None, used: ByKind::default() };
     for number in 1..=MOST_CONTENTS as u64 {
-        registry.configure(&configured(number), t(if number == 77 { 0 } else { 5 }));
+        registry.configure(&configured(number), &[], t(if number == 77 { 0 } else { 5 }));
     }
     let late = MOST_CONTENTS as u64 + 1;
-    registry.configure(&configured(late), t(14));
+    registry.configure(&configured(late), &[], t(14));
     assert_eq!(registry.standing(&slim(late), t(14)), None);
-    registry.configure(&configured(late), t(16));
+    registry.configure(&configured(late), &[], t(16));
     assert!(registry.standing(&slim(late), t(16)).is_some(), "one has lapsed");
     assert!(registry.standing(&slim(77), t(16)).is_none());
     assert_eq!(registry.places.get(BlockKind::Text).len(), MOST_CONTENTS);
     assert_eq!(Registry::decode(&registry.encode(Mark::NONE), Mark::NONE), Some(registry));
+}
+
+#[test]
+fn a_content_that_is_entered_late_stands_behind_those_that_were_configured_after_it() {
+    let (mut process, [one, two, three]) = (Process::default(), [1, 2, 3].map(|number| content(number, number, 20)));
+    process.configure(&one, t(0));
+    process.configure(&three, t(10));
+    let late = process.configure_before(&two, &[&three], t(11));
+    assert_eq!([one, two, three].map(|one| process.rank(&one, t(11))), [2, 1, 0]);
+    assert!(late.since < t(10), "as if it had been entered in its turn");
+    assert_eq!(process.before(&three, t(11)), [process.breaker(&one, t(11))], "what was there before it");
+    let again = process.configure_before(&one, &[&three], t(12));
+    assert_eq!((again.rank, again.since), (2, t(0)), "nor does one that is there come before them");
+    let beside = process.configure_before(&content(4, 40, 20), &[&content(5, 50, 20)], t(13));
+    assert_eq!((beside.rank, beside.since), (0, t(13)), "those that nobody has entered count for nothing");
+}
+
+#[test]
+fn a_block_that_the_newest_has_changed_is_taken_over_from_there_though_an_older_content_has_its_equal() {
+    let mut process = Process::default();
+    let (one, two, back) = (content(1, 10, 20), content(2, 11, 20), content(3, 10, 20));
+    process.configure(&one, t(0));
+    process.configure(&two, t(1));
+    let places = [one, two].map(|one| process.breaker(&one, t(1)));
+    process.configure(&back, t(2));
+    let place = process.breaker(&back, t(2));
+    assert!(!places.contains(&place), "{places:?}: {place:?}");
+    assert_eq!(process.before(&back, t(2)), [places[1], places[0]], "the newest first");
+    let outlier = |process: &mut Process, one| process.place(&one, BlockKind::Outlier, t(2));
+    assert_eq!(outlier(&mut process, back), outlier(&mut process, one), "what it has not changed is shared");
+}
+
+#[test]
+fn a_feature_that_was_out_in_between_goes_on_where_it_was() {
+    let mut process = Process::default();
+    let (one, without, back) = (content(1, 10, 20), content(2, 0, 20), content(3, 10, 20));
+    process.configure(&one, t(0));
+    process.configure(&without, t(1));
+    process.configure(&back, t(2));
+    assert_eq!(process.breaker(&back, t(2)), process.breaker(&one, t(2)));
+    assert!(process.before(&back, t(2)).is_empty(), "it has nothing to take over");
 }
 
 #[test]

@@ -165,7 +165,7 @@ async fn a_slow_start_goes_on() {
 
 async fn starts_slowly(way: Way) -> Vec<String> {
     // It is back by a request, not by a check.
-    let stage = Stage::start(way, 2, outlier(json!({"slow_start": "1h"})), &["heartbeat", "max-keys"]).await;
+    let stage = Stage::start(way, 2, outlier(json!({"slow_start": "1h"})), &["heartbeat"]).await;
     take_out_everywhere(&stage).await;
     let back = &stage.hosts[0];
     back.always(Action::ok());
@@ -194,8 +194,7 @@ async fn a_host_that_was_out_before_is_out_for_longer() {
 
 async fn keeps_its_multiplier(way: Way) -> Vec<String> {
     // With a check there is no probe, without a detector no ejection.
-    // Where the keys have other places, hosts may begin anew.
-    let without = ["heartbeat", "outlier-mode", "consecutive-failures", "max-keys"];
+    let without = ["heartbeat", "outlier-mode", "consecutive-failures"];
     let stage = Stage::start(way, 3, outlier(json!({})), &without).await;
     take_out_everywhere(&stage).await;
     let bad = &stage.hosts[0];

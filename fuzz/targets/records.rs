@@ -21,6 +21,7 @@ use holdfast_engine::outlier::slot::HostSlot;
 use holdfast_engine::outlier::steering::{self, Rotation};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
 use holdfast_engine::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, ProbeResult};
+use holdfast_engine::outlier::topology::{HostListing, ListedHost, Topology};
 use holdfast_engine::retry::budget::Withdrawn;
 use holdfast_engine::retry::slot::DepositSlot;
 use holdfast_engine::seats::policy_text::PolicyText;
@@ -488,14 +489,19 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
                 sweep(&mut table, rules, &tallies, then, now, step.random);
             }
             9 => table.forget(id),
-            10 => table.list(&[address], &rules.hosts, now),
+            10 => {
+                let (priority, weight) = ((step.number % 5) as u8, step.number.max(1));
+                let topology = Topology { priority, weight, is_degraded: step.slow };
+                let unusable = vec![step.small.into(); usize::from(step.small % 4)];
+                table.list(&HostListing { hosts: vec![ListedHost { address, topology }], unusable }, &rules.hosts, now);
+            }
             _ => {
                 let _ = core::mem::take(&mut table.events);
             }
         }
         assert!(table.known() <= MOST_HOSTS && table.out() <= table.known());
         if table.steers(rules, now) {
-            rotation.shuffle(&table, &mut random);
+            rotation.shuffle(&table, &|_| true, &mut random);
             let hosts = rotation.next(&table, rules, 3, &mut random, now);
             assert!(!hosts.is_empty(), "somebody is left");
             assert!(hosts.iter().all(|id| table.host(*id).is_some_and(|host| host.is_in())));

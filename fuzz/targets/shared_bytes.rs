@@ -149,7 +149,8 @@ fuzz_target!(|input: Input<'_>| {
                 let hash = ClusterHash(cluster.len() as u64 % 3);
                 let eligibility = waits.then_some(holdfast_engine::retry::Eligibility::Nothing);
                 let sending = Sending { cluster: hash, cluster_name: cluster, eligibility, context: None };
-                let sent = governed.send(&mut Cx::new(&mut store, worker, now, &mut events), ticket, sending);
+                let sent =
+                    governed.send(&mut Cx::new(&mut store, worker, now, &mut events), ticket, sending, &|| Some(1));
                 if let Some(steering) = sent.steering {
                     assert!(steering.out <= steering.of, "{steering:?}");
                     assert!(steering.hosts.split(',').count() <= 4, "three and the probe: {steering:?}");

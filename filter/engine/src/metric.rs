@@ -65,6 +65,8 @@ pub enum Metric {
     Hosts,
     /// Gauge: hosts that are out.
     HostsEjected,
+    /// Gauge: 1 while requests do not go to the hosts that are named to them.
+    MisassembledOverrideHost,
     /// A host was ejected for failures in a row.
     EjectedConsecutiveFailures,
     /// A host was ejected for gateway failures in a row.
@@ -119,7 +121,7 @@ pub enum Metric {
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 54;
+    pub const COUNT: usize = 55;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -152,6 +154,7 @@ impl Metric {
         Metric::WouldRetry,
         Metric::Hosts,
         Metric::HostsEjected,
+        Metric::MisassembledOverrideHost,
         Metric::EjectedConsecutiveFailures,
         Metric::EjectedConsecutiveGatewayFailures,
         Metric::EjectedConsecutiveLocalFailures,
@@ -211,6 +214,7 @@ impl Metric {
             Metric::WouldRetry => "would_retry",
             Metric::Hosts => "hosts",
             Metric::HostsEjected => "hosts_ejected",
+            Metric::MisassembledOverrideHost => "misassembled.override_host",
             Metric::EjectedConsecutiveFailures => "ejections.consecutive_failures",
             Metric::EjectedConsecutiveGatewayFailures => "ejections.consecutive_gateway_failures",
             Metric::EjectedConsecutiveLocalFailures => "ejections.consecutive_local_failures",
@@ -241,7 +245,7 @@ impl Metric {
 
     /// Whether it is a gauge; the others are counters.
     pub const fn is_gauge(self) -> bool {
-        matches!(self, Metric::BreakerState | Metric::Hosts | Metric::HostsEjected)
+        matches!(self, Metric::BreakerState | Metric::Hosts | Metric::HostsEjected | Metric::MisassembledOverrideHost)
     }
 
     /// The counter of requests rejected for `reason`, or that would have been.

@@ -22,6 +22,7 @@ use holdfast_engine::outlier::host_events::{HostCount, HostEventKind, HostEvents
 use holdfast_engine::outlier::hosts::{HostAttempt, Hosts, Steering};
 use holdfast_engine::outlier::run::HostRun;
 use holdfast_engine::outlier::table::{HostId, HostTable, State};
+use holdfast_engine::outlier::topology::HostListing;
 use holdfast_engine::store::cluster::GroupId;
 use holdfast_engine::store::paths::HostPaths;
 use holdfast_engine::store::record::Record;
@@ -157,7 +158,7 @@ impl Thread {
     fn steers(&mut self, now: Timestamp) -> Option<Steering> {
         let Thread { worker, hosts, rules, store } = self;
         hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
-        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, 1, false)
+        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, 1, false, &|| None)
     }
 
     fn probes(&mut self, now: Timestamp) -> bool {
@@ -650,7 +651,7 @@ fn a_listing_and_an_ejection_at_once_both_hold() {
             0 => thread.fails(2, t(2)),
             _ => {
                 let Thread { worker, hosts, rules, store } = thread;
-                let listed = [1, 2, 3, 9].map(address);
+                let listed = HostListing::of_addresses([1, 2, 3, 9].map(address));
                 hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), rules, &listed);
             }
         });

@@ -16,6 +16,7 @@ use holdfast_engine::outlier::hosts::{HostAttempt, Hosts};
 use holdfast_engine::outlier::slot::{HostSlot, HostTally};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
 use holdfast_engine::outlier::table::{HostId, HostTable, PROBE_LEASE, State};
+use holdfast_engine::outlier::topology::HostListing;
 use holdfast_engine::store::Store;
 use holdfast_engine::store::cluster::GroupId;
 use holdfast_engine::store::memory::MemoryStore;
@@ -301,7 +302,8 @@ impl Process {
                 let now = self.now;
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
                 hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
-                let steering = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, 2, waits);
+                let steering =
+                    hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, 2, waits, &|| None);
                 let probe = steering.as_ref().and_then(|steering| steering.probe.clone());
                 if let Some(steering) = &steering {
                     let named: Vec<&str> = steering.hosts.split(',').collect();
@@ -346,7 +348,8 @@ impl Process {
                 self.vms.swap_remove(vm);
             }
             Step::List(vm, which) => {
-                let listed: Vec<String> = (0..6).filter(|host| which >> host & 1 == 1).map(address).collect();
+                let listed = (0..6).filter(|host| which >> host & 1 == 1).map(address);
+                let listed = HostListing::of_addresses(listed);
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
                 hosts.list(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules, &listed);
             }
@@ -411,7 +414,7 @@ proptest! {
         let now = process.now;
         let (Vm { worker, hosts }, store) = (&mut process.vms[0], &mut process.store);
         hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
-        prop_assert_eq!(hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 2, false), None);
+        prop_assert_eq!(hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 2, false, &|| None), None);
         // What was told adds up: who was ejected is back, or gone.
         let sum = |kind: fn(&HostCount) -> bool| -> u32 {
             process.told.iter().filter(|(counted, _)| kind(counted)).map(|(_, count)| count).sum()
@@ -447,7 +450,7 @@ proptest! {
             }
             let (Vm { worker, hosts }, store) = (&mut process.vms[vm], &mut process.store);
             hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
-            if let Some((id, host)) = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 1, false).and_then(|one| one.probe) {
+            if let Some((id, host)) = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 1, false, &|| None).and_then(|one| one.probe) {
                 let verdict = [Verdict::Success, Verdict::Failure, Verdict::Ignored][usize::from(verdict % 3)];
                 under_way.push((vm, now, now.plus(Duration::from_millis(takes)), verdict, id, host));
                 // Of the same time out, and not given up as lost.

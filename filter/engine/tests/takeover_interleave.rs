@@ -177,7 +177,7 @@ impl Thread {
         let rules = self.policy.outlier.as_ref().expect("it has one");
         let cx = &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events);
         self.hosts.refresh(cx, rules);
-        self.hosts.steer(cx, rules, 1, false).is_some_and(|steering| steering.probe.is_some())
+        self.hosts.steer(cx, rules, 1, false, &|| None).is_some_and(|steering| steering.probe.is_some())
     }
 
     fn takes_news(&mut self, now: Timestamp) -> Option<HostEvents> {

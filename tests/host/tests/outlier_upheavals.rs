@@ -109,7 +109,8 @@ fn zone_fails<'a>(trace: &'a mut Trace, max_ejected: u64) -> (Upheaval<'a>, Dura
     let outlier = format!(r#""max_ejected":{max_ejected},"panic_threshold":50"#);
     let mut zone = Upheaval::start(trace, &outlier, &addresses(0, HOSTS), outage, |host| host);
     let mut back = None;
-    while zone.now() < minutes(9) {
+    // A probe that fails by chance puts its host out for two and a half minutes more.
+    while zone.now() < minutes(12) {
         zone.step(30);
         if zone.now() > REPAIRED && zone.out() == 0 {
             back = back.or(Some(zone.now() - REPAIRED));

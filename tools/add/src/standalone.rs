@@ -334,8 +334,8 @@ fn warn(asked: &[Asked<'_>], found: &Found<'_>, files: &[File], policy: &Needs, 
             );
             note(
                 "lb_subset_config",
-                "while a host is out, requests go to hosts that Holdfast names, of whatever subset: put `outlier` in `shadow` \
-                 where subsets must not mix",
+                "while a host is out, Holdfast names hosts to which it has seen requests of the same route go: give each route to \
+                 this cluster a name of its own, or its requests are not steered",
             );
         }
         for (manager, ways) in ways {

@@ -6,9 +6,14 @@ use std::sync::Arc;
 use super::policy::AttemptPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
+use crate::host::Host;
 use crate::outlier::hosts::{HostAttempt, Hosts};
+use crate::outlier::subset;
 use crate::seats::retry_context::RetryContext;
 use crate::store::Store;
+
+/// How often it is looked at whether an attempt went where it was sent.
+const CHECK_STEERING_EVERY: Duration = Duration::from_millis(20);
 
 impl AttemptPolicy {
     /// Whether hosts are judged by their attempts.
@@ -74,6 +79,29 @@ impl AttemptPolicy {
             hosts.judge(cx, rules, one, probe);
             hosts.flush_due()
         })?
+    }
+
+    /// Whether it is time to look whether an attempt went where it was sent.
+    pub(super) fn wants_to_check_steering(&mut self, now: Timestamp) -> bool {
+        let wants = self.judges_hosts() && now.apart(self.steering_checked) >= CHECK_STEERING_EVERY;
+        if wants {
+            self.steering_checked = now;
+        }
+        wants
+    }
+
+    /// Takes note of whether a request's first attempt went to one of the hosts that were named to it.
+    pub(super) fn check_steering(&mut self, cx: &mut Cx<'_>, context: &RetryContext, is_followed: bool) {
+        let policy = Arc::clone(&self.policy);
+        let Some(rules) = policy.active_outlier() else { return };
+        self.with_hosts(context, |hosts| hosts.check_steering(cx, rules, is_followed));
+    }
+
+    /// Takes note of the label of an attempt's host, where it is worth knowing.
+    pub(super) fn note_label(&mut self, cx: &mut Cx<'_>, context: &RetryContext, address: &[u8], host: &dyn Host) {
+        let policy = Arc::clone(&self.policy);
+        let Some(rules) = policy.active_outlier() else { return };
+        self.with_hosts(context, |hosts| hosts.note_label(cx, rules, address, &|| subset::label(host)));
     }
 
     /// Gives the permit back of a probe that says nothing about its host: its client left, or there was no connection in time.

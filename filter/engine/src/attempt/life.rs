@@ -182,6 +182,7 @@ impl AttemptState {
             return begin_ungoverned(plugin, host, stream);
         };
         if context.steered {
+            check_steering(plugin, store, host, &context);
             // It has been read, once for all attempts; the host has no use for it.
             host.remove_header(Headers::Request, steering::HEADER);
         }
@@ -312,6 +313,22 @@ fn begin_ungoverned(plugin: &AttemptPlugin, host: &dyn Host, stream: u32) -> (At
         host.remove_header(Headers::Request, heartbeat::MARK);
     }
     pass
+}
+
+/// Looks now and then whether the first attempt of a request went to one of the hosts that were named to it.
+fn check_steering(plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, context: &RetryContext) {
+    let now = host.recently();
+    let Some(policy) = plugin.policy(store, context) else { return };
+    let Ok(mut policy) = policy.try_borrow_mut() else { return };
+    if !policy.wants_to_check_steering(now) {
+        return;
+    }
+    // Later attempts have no header any more.
+    let Some(named) = host.header(Headers::Request, steering::HEADER) else { return };
+    let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut() else { return };
+    store.refresh();
+    let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
+    policy.check_steering(cx, context, steering::names(&named, &upstream_address(host)));
 }
 
 /// Finds out what the request seat says of this request, and decides on the attempt. `None` where it is left to Envoy.
@@ -710,6 +727,7 @@ impl Attempt {
         if let Some(due) = policy.judge_host(cx, &self.context, one) {
             plugin.flush_by(due, now);
         }
+        policy.note_label(cx, &self.context, &address, host);
     }
 
     /// Records an attempt after which this seat decides nothing. Whether there is something to read.

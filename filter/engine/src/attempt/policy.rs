@@ -104,6 +104,8 @@ pub struct AttemptPolicy {
     marks_ask: Vec<Vec<u8>>,
     /// Routes that have retried a response below 400: they have conditions of their own.
     retries_successes: Vec<Vec<u8>>,
+    /// When it was last looked at whether an attempt went where it was sent.
+    pub(super) steering_checked: Timestamp,
     /// A host has asked for a wait: from then on the time that an attempt has left is worth knowing.
     pub(super) hosts_ask_for_waits: bool,
 }
@@ -121,6 +123,7 @@ impl AttemptPolicy {
             announcements: Groups::default(),
             marks_ask: Vec::new(),
             retries_successes: Vec::new(),
+            steering_checked: Timestamp::ZERO,
             hosts_ask_for_waits: false,
         })
     }

@@ -37,7 +37,7 @@ impl GaugesElsewhere {
     fn has(self, metric: Metric) -> bool {
         match metric {
             Metric::BreakerState => self.breaker,
-            Metric::Hosts | Metric::HostsEjected => self.hosts,
+            Metric::Hosts | Metric::HostsEjected | Metric::MisassembledOverrideHost => self.hosts,
             _ => false,
         }
     }

@@ -10,6 +10,7 @@ use super::heartbeat::{self, CheckVerdict, Checks, Found, MOST_IN_FLIGHT};
 use super::hosts::Hosts;
 use super::leader::{self, Held};
 use super::table::HostId;
+use super::topology::HostListing;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::event::Event;
@@ -192,14 +193,14 @@ impl Calls {
 }
 
 /// The hosts in a listing.
-fn listed(response: Option<CallResponse<'_>>, cluster: &str) -> Result<Vec<String>, String> {
+fn listed(response: Option<CallResponse<'_>>, cluster: &str) -> Result<HostListing, String> {
     let Some(response) = response else { return Err("no answer".to_owned()) };
     if response.status != 200 {
         return Err(format!("the answer was {}", response.status));
     }
     let listed = discover::hosts(response.body, cluster)?;
     // Nothing could be sent anywhere; more likely that it is wrong for a moment.
-    if listed.is_empty() { Err(format!("no host of {cluster} is listed")) } else { Ok(listed) }
+    if listed.hosts.is_empty() { Err(format!("no host of {cluster} is listed")) } else { Ok(listed) }
 }
 
 /// Acts on what a check has found.

@@ -25,6 +25,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::topology::{HostListing, ListedHost, Topology};
 use crate::base::time::Timestamp;
 use holdfast_policy::config::json;
 
@@ -39,13 +40,13 @@ const LONGEST_SHOWN: usize = 64;
 /// The longest that an error says of a listing's form, in characters: it may repeat a text, too.
 const LONGEST_ERROR: usize = 160;
 
-/// The hosts of `cluster` as the listing `body` has them: sorted as text, each once, written as `10.0.0.1:8080` or
-/// `[2001:db8::1]:8080`, at most [`MOST_HOSTS`]; none if the cluster is listed without any. All that are listed,
-/// but those that Envoy's health checks or its management server call unhealthy or draining. Hosts that are not an address and a port, such as Unix sockets in Envoy's listing, are left out.
+/// The hosts of `cluster` as the listing `body` has them, each once, at most [`MOST_HOSTS`]; none if the cluster is listed without any. Those
+/// that Envoy's health checks or its management server call unhealthy or draining are only counted. Hosts that are not an address
+/// and a port, such as Unix sockets in Envoy's listing, are left out. Only Envoy's listing says where hosts stand.
 ///
 /// The error says in one line why there is nothing to go by: no JSON, neither of the shapes, the cluster not in it, something
 /// that is not an address where one is due, or too many hosts.
-pub fn hosts(body: &[u8], cluster: &str) -> Result<Vec<String>, String> {
+pub fn hosts(body: &[u8], cluster: &str) -> Result<HostListing, String> {
     let listing: Listing<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
         Category::Data => format!("not a listing: {}", shown(&error.to_string(), LONGEST_ERROR)),
         _ => format!("not JSON: {error}"),
@@ -55,11 +56,9 @@ pub fn hosts(body: &[u8], cluster: &str) -> Result<Vec<String>, String> {
         Listing { clusters: Some(clusters), .. } => of_clusters(&clusters, cluster)?,
         _ => return Err("neither `cluster_statuses` nor `clusters` is in it".to_owned()),
     };
-    let mut hosts = hosts.ok_or_else(|| format!("cluster `{}` is not in it", shown(cluster, LONGEST_SHOWN)))?;
-    hosts.sort_unstable();
-    hosts.dedup();
-    match hosts.len() {
-        ..=MOST_HOSTS => Ok(hosts),
+    let listing = hosts.ok_or_else(|| format!("cluster `{}` is not in it", shown(cluster, LONGEST_SHOWN)))?.in_order();
+    match listing.hosts.len() {
+        ..=MOST_HOSTS => Ok(listing),
         count => Err(format!("{count} hosts, at most {MOST_HOSTS}")),
     }
 }
@@ -92,6 +91,14 @@ struct HostStatus<'a> {
     address: Address<'a>,
     #[serde(default)]
     health_status: HealthStatus,
+    #[serde(default)]
+    priority: u8,
+    #[serde(default = "one")]
+    weight: u32,
+}
+
+fn one() -> u32 {
+    Topology::default().weight
 }
 
 #[derive(Default, Deserialize)]
@@ -116,6 +123,7 @@ struct SocketAddress<'a> {
 #[serde(default, expecting = "an object")]
 struct HealthStatus {
     failed_active_health_check: bool,
+    failed_active_degraded_check: bool,
     eds_health_status: EdsHealthStatus,
 }
 
@@ -125,37 +133,55 @@ enum EdsHealthStatus {
     Unhealthy,
     Draining,
     Timeout,
+    Degraded,
     #[default]
     #[serde(other)]
     Usable,
 }
 
-/// The addresses of `cluster` in Envoy's listing, `None` if it is not in it.
-fn of_statuses(statuses: &[ClusterStatus<'_>], cluster: &str) -> Result<Option<Vec<String>>, String> {
+/// The hosts of `cluster` in Envoy's listing, `None` if it is not in it.
+fn of_statuses(statuses: &[ClusterStatus<'_>], cluster: &str) -> Result<Option<HostListing>, String> {
     let mut found = None;
     for status in statuses.iter().filter(|status| status.name == cluster) {
-        let found = found.get_or_insert_with(Vec::new);
+        let found = found.get_or_insert_with(HostListing::default);
         let Some(listed) = status.host_statuses else { continue };
-        for HostStatus { address, health_status } in part::<Vec<HostStatus<'_>>>(listed, "host_statuses")? {
-            let is_usable = matches!(health_status.eds_health_status, EdsHealthStatus::Usable)
+        for HostStatus { address, health_status, priority, weight } in
+            part::<Vec<HostStatus<'_>>>(listed, "host_statuses")?
+        {
+            let eds = health_status.eds_health_status;
+            let is_usable = matches!(eds, EdsHealthStatus::Usable | EdsHealthStatus::Degraded)
                 && !health_status.failed_active_health_check;
-            if let Some(SocketAddress { address, port_value }) = address.socket_address.filter(|_| is_usable) {
-                found.push(canonical(&match address.contains(':') {
-                    true => format!("[{address}]:{port_value}"),
-                    false => format!("{address}:{port_value}"),
-                })?);
+            if !is_usable {
+                let at = usize::from(priority);
+                if found.unusable.len() <= at {
+                    found.unusable.resize(at + 1, 0);
+                }
+                if let Some(unusable) = found.unusable.get_mut(at) {
+                    *unusable = unusable.saturating_add(1);
+                }
+                continue;
             }
+            let Some(SocketAddress { address, port_value }) = address.socket_address else { continue };
+            let address = canonical(&match address.contains(':') {
+                true => format!("[{address}]:{port_value}"),
+                false => format!("{address}:{port_value}"),
+            })?;
+            let is_degraded = matches!(eds, EdsHealthStatus::Degraded) || health_status.failed_active_degraded_check;
+            found
+                .hosts
+                .push(ListedHost { address, topology: Topology { priority, weight: weight.max(1), is_degraded } });
         }
     }
     Ok(found)
 }
 
 /// The addresses of `cluster` in a listing of the other shape, `None` if it is not in it.
-fn of_clusters(clusters: &HashMap<String, &RawValue>, cluster: &str) -> Result<Option<Vec<String>>, String> {
+fn of_clusters(clusters: &HashMap<String, &RawValue>, cluster: &str) -> Result<Option<HostListing>, String> {
     let Some(listed) = clusters.get(cluster) else { return Ok(None) };
     let name = format!("clusters.{}", shown(cluster, LONGEST_SHOWN));
     let hosts: Vec<String> = part(listed, &name)?;
-    hosts.iter().map(|host| canonical(host)).collect::<Result<_, _>>().map(Some)
+    let hosts: Vec<String> = hosts.iter().map(|host| canonical(host)).collect::<Result<_, String>>()?;
+    Ok(Some(HostListing::of_addresses(hosts)))
 }
 
 /// Reads the part of a listing that has been passed over.
@@ -223,6 +249,11 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    /// The addresses in a listing.
+    fn hosts(body: &[u8], cluster: &str) -> Result<Vec<String>, String> {
+        super::hosts(body, cluster).map(|listing| listing.hosts.into_iter().map(|host| host.address).collect())
+    }
+
     /// One host of Envoy's listing with what comes beside its address.
     fn status(address: &str) -> String {
         format!(
@@ -285,6 +316,41 @@ mod tests {
             format!(r#"{{"cluster_statuses":[{{"name":"orders","host_statuses":[{}]}}]}}"#, hosts_of.join(","));
         let listed = hosts(listing.as_bytes(), "orders");
         assert_eq!(listed.as_deref(), Ok(&["10.0.0.1:1", "10.0.0.1:4", "10.0.0.1:5"].map(str::to_owned)[..]));
+    }
+
+    #[test]
+    fn envoys_listing_says_where_hosts_stand() {
+        let host = |port: u16, more: &str| {
+            format!(r#"{{"address":{{"socket_address":{{"address":"10.0.0.1","port_value":{port}}}}}{more}}}"#)
+        };
+        let eds = |status: &str| format!(r#","priority":2,"health_status":{{"eds_health_status":"{status}"}}"#);
+        let listed = [
+            host(1, ""),
+            host(2, r#","weight":7,"priority":1,"locality":{"region":"r","zone":"a"}"#),
+            host(3, &eds("DEGRADED")),
+            host(4, r#","health_status":{"failed_active_degraded_check":true}"#),
+            host(5, &eds("UNHEALTHY")),
+            host(6, &eds("DRAINING")),
+            host(7, r#","health_status":{"failed_active_health_check":true,"eds_health_status":"HEALTHY"}"#),
+            // Each host once: where Envoy uses it first.
+            host(2, r#","priority":3"#),
+            host(8, r#","weight":0"#),
+        ];
+        let listing = format!(r#"{{"cluster_statuses":[{{"name":"orders","host_statuses":[{}]}}]}}"#, listed.join(","));
+        let listing = super::hosts(listing.as_bytes(), "orders").unwrap();
+        let of = |priority, weight, is_degraded| Topology { priority, weight, is_degraded };
+        let expected = [
+            (1, of(0, 1, false)),
+            (2, of(1, 7, false)),
+            (3, of(2, 1, true)),
+            (4, of(0, 1, true)),
+            (8, of(0, 1, false)),
+        ];
+        let expected = expected.map(|(port, topology)| ListedHost { address: format!("10.0.0.1:{port}"), topology });
+        assert_eq!(listing.hosts, expected);
+        assert_eq!(listing.unusable, [1, 0, 2], "by priority");
+        let other = super::hosts(br#"{"clusters": {"orders": ["10.0.0.1:1"]}}"#, "orders").unwrap();
+        assert_eq!((other.hosts[0].topology, other.unusable.len()), (Topology::default(), 0));
     }
 
     #[test]

@@ -94,6 +94,10 @@ pub enum HostEventKind {
     /// The hosts that were out under the policy as it was before are out under the changed one. The first of them may be probed
     /// in so long.
     TakenOver(Duration),
+    /// Requests are not steered: the cluster may have subsets, and their routes have no names to tell them apart.
+    RouteUnnamed,
+    /// Requests do not go to the hosts that are named to them.
+    Unfollowed,
 }
 
 /// The most happenings that wait to be told; what comes beyond them is only counted.
@@ -220,6 +224,8 @@ impl HostEventKind {
                 out.u8(6);
                 out.u64(nanos(*left));
             }
+            HostEventKind::RouteUnnamed => out.u8(7),
+            HostEventKind::Unfollowed => out.u8(8),
         }
     }
 
@@ -237,6 +243,8 @@ impl HostEventKind {
             4 => HostEventKind::Readmitted(Duration::from_nanos(input.u64()?)),
             5 => HostEventKind::Full,
             6 => HostEventKind::TakenOver(Duration::from_nanos(input.u64()?)),
+            7 => HostEventKind::RouteUnnamed,
+            8 => HostEventKind::Unfollowed,
             _ => return None,
         })
     }

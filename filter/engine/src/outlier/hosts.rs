@@ -15,8 +15,10 @@ use super::open_runs::{LOOKED_AT, OpenRuns};
 use super::run::HostRun;
 use super::slot::HostSlot;
 use super::steering::{self, Rotation};
+use super::subset::SubsetsSeen;
 use super::sweep::{self, Tallies};
 use super::table::{Ejection, Host, HostId, HostTable, ProbeResult};
+use super::topology::HostListing;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
 use crate::http::outcome::Verdict;
@@ -54,8 +56,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A worker changes the table at most this often for what it finds and cannot act on.
 const IN_VAIN_EVERY: Duration = Duration::from_millis(100);
 
-/// At least so many hosts are named to the router, if there are.
+/// At least so many hosts are named to the router: it passes over one that has left.
 const LEAST_NAMED: usize = 3;
+
+/// How often a host's label is looked at where all have the same: the endpoint discovery may change it.
+const LABEL_EVERY: Duration = Duration::from_secs(10);
+
+/// One request that did not go where it was sent weighs as much as so many that did.
+const ONE_UNFOLLOWED: u16 = 20;
+
+/// This shows that nobody goes where it is sent: five, if there are not very many others between them.
+const UNFOLLOWED: u16 = 100;
+
+/// So many in a row show that all do.
+const FOLLOWED: u16 = 200;
+
+/// The most selectors for which turns are kept.
+const MOST_ROTATIONS: usize = 256;
 
 /// An attempt that has ended.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +112,8 @@ struct View {
     /// Whether a host is out, comes back, or has been out lately.
     is_unsettled: bool,
     steers: bool,
+    /// Whether the cluster may have subsets.
+    has_subsets: bool,
     /// Whether the hosts that the policy names have been looked for in it.
     is_registered: bool,
 }
@@ -126,7 +145,16 @@ pub struct Hosts {
     uncounted: Vec<(HostCount, u32)>,
     /// When this worker last changed the table for something that could not be acted on.
     in_vain: Timestamp,
-    rotation: Rotation,
+    /// The turns of the hosts, by selector where the cluster may have subsets.
+    rotations: HashMap<u64, Rotation>,
+    /// What is known of subsets.
+    subsets: SubsetsSeen,
+    /// When a label was last looked at.
+    labelled: Timestamp,
+    /// Of the requests that were looked at so many went to a host that was named to them, in a row.
+    followed: u16,
+    /// Rises with each that did not, and falls with each that did.
+    unfollowed: u16,
 }
 
 impl Hosts {
@@ -149,7 +177,11 @@ impl Hosts {
             to_sample: SAMPLE_FIRST,
             uncounted: Vec::new(),
             in_vain: Timestamp::ZERO,
-            rotation: Rotation::default(),
+            rotations: HashMap::new(),
+            subsets: SubsetsSeen::default(),
+            labelled: Timestamp::ZERO,
+            followed: 0,
+            unfollowed: 0,
         }
     }
 
@@ -225,22 +257,14 @@ impl Hosts {
         // If the signal has moved it may have been for something else, and workers have looked between that and the change.
         // Whoever finds news that nobody has told is the first.
         let is_first = cx.worker.misses_signals && !table.events.is_empty();
-        self.take(cx.worker, rules, table, version, seen, now);
+        self.take(rules, table, version, seen, now);
         if stood_still || is_first {
             cx.store.raise_epoch();
         }
         true
     }
 
-    fn take(
-        &mut self,
-        worker: &mut Worker,
-        rules: &Outlier,
-        table: HostTable,
-        version: Option<Version>,
-        seen: Seen,
-        now: Timestamp,
-    ) {
+    fn take(&mut self, rules: &Outlier, table: HostTable, version: Option<Version>, seen: Seen, now: Timestamp) {
         let before = self.view.take();
         let known = before.as_ref().map_or(0, |view| view.by_address.len());
         // Mostly it is the same hosts in another state.
@@ -252,14 +276,12 @@ impl Hosts {
         if by_address.len() > known {
             self.to_sample = SAMPLE_FIRST.max(self.to_sample);
         }
-        let is_unsettled =
-            table.hosts().any(|(_, host)| !host.is_in() || host.ejections > 0 || host.is_starting(rules, now));
+        let is_unsettled = table.is_unsettled(rules, now);
         let steers = is_unsettled && table.steers(rules, now);
-        // Attempt seats steer nobody.
-        if is_unsettled && !worker.is_of_attempts() {
-            self.rotation.shuffle(&table, &mut worker.random);
-        }
-        self.view = Some(View { table, version, seen, by_address, is_unsettled, steers, is_registered: false });
+        self.rotations.clear();
+        let has_subsets = table.has_subsets();
+        self.view =
+            Some(View { table, version, seen, by_address, is_unsettled, steers, has_subsets, is_registered: false });
     }
 
     /// Changes the table by `step`, which gives something if it did anything and is repeated on a newer table when another worker
@@ -306,7 +328,7 @@ impl Hosts {
         }
         // The signal from before the swap: whatever changed since then makes this view look old, never new.
         let table = updated.record.unwrap_or_default();
-        self.take(cx.worker, rules, table, None, Seen { epoch, at: now }, now);
+        self.take(rules, table, None, Seen { epoch, at: now }, now);
         Ok(())
     }
 
@@ -573,17 +595,38 @@ impl Hosts {
         }
     }
 
-    /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `attempts` is how many it may have;
+    /// Decides where a request goes; `None`: wherever the cluster's own balancing sends it. `attempts` is how many it may have, each of
+    /// which is named a host, one of them again where there are fewer: Envoy's own choice beyond them may be one that is out.
     /// `waits` that others may be better probes, because they can be tried again elsewhere.
-    pub fn steer(&mut self, cx: &mut Cx<'_>, rules: &Outlier, attempts: usize, waits: bool) -> Option<Steering> {
+    pub fn steer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        rules: &Outlier,
+        attempts: usize,
+        waits: bool,
+        selector: &dyn Fn() -> Option<u64>,
+    ) -> Option<Steering> {
         let now = cx.now;
         if !self.view.as_ref()?.is_unsettled {
             return None;
         }
-        let probe = self.take_probe(cx, rules, waits);
+        let selector = match self.view.as_ref().filter(|view| view.steers)?.has_subsets {
+            false => None,
+            true => match selector() {
+                Some(selector) => Some(selector),
+                None => {
+                    if self.table().is_some_and(|table| table.wants_to_say_unnamed(now)) {
+                        let _ = self.change(cx, rules, |table| table.say_unnamed(now).then_some(()));
+                    }
+                    return None;
+                }
+            },
+        };
+        let probe = self.take_probe(cx, rules, waits, selector);
         let view = self.view.as_ref().filter(|view| view.steers)?;
-        // Whoever lists the hosts says who there is.
-        let is_told = rules.discover.is_some() || !rules.hosts.is_empty();
+        // Whoever lists the hosts says who there is, but not what their labels are.
+        let is_told =
+            (rules.discover.is_some() || !rules.hosts.is_empty()) && !(view.has_subsets && view.table.lacks_labels());
         let longer = if waits { PATIENCE } else { Duration::ZERO };
         if probe.is_none() && !is_told && view.table.wants_discovery_request(longer, now) {
             let wants_discovery_request =
@@ -593,11 +636,23 @@ impl Hosts {
                 return None;
             }
         }
-        let Hosts { view, rotation, .. } = self;
+        let Hosts { view, rotations, subsets, .. } = self;
         let table = &view.as_ref()?.table;
+        if rotations.len() >= MOST_ROTATIONS && !rotations.contains_key(&selector.unwrap_or(0)) {
+            rotations.clear();
+        }
+        let rotation = rotations.entry(selector.unwrap_or(0)).or_insert_with(|| {
+            let mut rotation = Rotation::default();
+            rotation.shuffle(table, &|host| may_get(subsets, selector, host), &mut cx.worker.random);
+            rotation
+        });
         let mut hosts = rotation.next(table, rules, attempts.max(LEAST_NAMED), &mut cx.worker.random, now);
         if let Some(probe) = probe {
             hosts.insert(0, probe);
+        }
+        if hosts.is_empty() {
+            // None of those is in that this request may come to: the cluster's own choice is among them.
+            return None;
         }
         Some(Steering {
             hosts: steering::header(table, &hosts),
@@ -608,7 +663,7 @@ impl Hosts {
     }
 
     /// Takes a permit for the probe of a host whose time is over.
-    fn take_probe(&mut self, cx: &mut Cx<'_>, rules: &Outlier, waits: bool) -> Option<HostId> {
+    fn take_probe(&mut self, cx: &mut Cx<'_>, rules: &Outlier, waits: bool, selector: Option<u64>) -> Option<HostId> {
         let now = cx.now;
         let view = self.view.as_ref().filter(|view| view.steers)?;
         if rules.probes_by_heartbeat() {
@@ -616,12 +671,57 @@ impl Hosts {
         }
         let is_ready = |host: &Host| {
             let has_waited = host.due_since().is_none_or(|due| due.plus(PATIENCE).remaining(now, PATIENCE).is_none());
-            host.wants_probe(rules, now) && (!waits || has_waited)
+            host.wants_probe(rules, now) && (!waits || has_waited) && may_get(&self.subsets, selector, host)
         };
         let (id, _) = view.table.hosts().find(|(_, host)| is_ready(host))?;
         let taken = self
             .change(cx, rules, |table| (table.steers(rules, now) && table.take_probe(rules, id, now)).then_some(()));
         matches!(taken, Ok(Some(()))).then_some(id)
+    }
+
+    /// Takes note of the label of an attempt's host, if it is not known yet or the cluster may have subsets. `label` reads it.
+    pub fn note_label(&mut self, cx: &mut Cx<'_>, rules: &Outlier, address: &[u8], label: &dyn Fn() -> u32) {
+        let Some(view) = &self.view else { return };
+        let Some(id) = view.by_address.get(address).copied() else { return };
+        let known = view.table.host(id).map_or(0, |host| host.label);
+        if known == 0 || view.has_subsets || cx.now.apart(self.labelled) >= LABEL_EVERY {
+            self.labelled = cx.now;
+            let label = label();
+            if label != known {
+                let _ = self.change(cx, rules, |table| table.set_label(id, label).then_some(()));
+            }
+        }
+    }
+
+    /// Takes note of whether a request went to one of the hosts that were named to it. Now and then one does not: they may all have
+    /// left. Where nobody follows many come to one of them all the same.
+    pub fn check_steering(&mut self, cx: &mut Cx<'_>, rules: &Outlier, is_followed: bool) {
+        self.refresh(cx, rules);
+        let is_known = self.table().is_some_and(HostTable::is_unfollowed);
+        (self.followed, self.unfollowed) = match is_followed {
+            true => (self.followed.saturating_add(1), self.unfollowed.saturating_sub(1)),
+            false => (0, self.unfollowed.saturating_add(ONE_UNFOLLOWED)),
+        };
+        let is_news = if is_known { self.followed >= FOLLOWED } else { self.unfollowed >= UNFOLLOWED };
+        if is_news {
+            (self.followed, self.unfollowed) = (0, 0);
+            let now = cx.now;
+            let _ = self.change(cx, rules, |table| table.set_followed(is_known, now).then_some(()));
+        }
+    }
+
+    /// Whether the cluster may have subsets, as far as this worker knows.
+    #[must_use]
+    pub fn has_subsets(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.has_subsets)
+    }
+
+    /// Takes note of where a request went that nobody steered: of its selector, and of the label of its host, which `label` reads.
+    pub fn note_subset(&mut self, worker: &mut Worker, selector: u64, label: &dyn Fn() -> u32) {
+        if self.subsets.wants(selector, &mut worker.random) {
+            self.subsets.saw(selector, label());
+            self.rotations.remove(&selector);
+        }
     }
 
     /// Whether there is something that was not told yet.
@@ -761,13 +861,18 @@ impl Hosts {
     }
 
     /// Takes over a listing of all hosts of the cluster.
-    pub fn list(&mut self, cx: &mut Cx<'_>, rules: &Outlier, listed: &[String]) {
+    pub fn list(&mut self, cx: &mut Cx<'_>, rules: &Outlier, listing: &HostListing) {
         let now = cx.now;
         let _ = self.change(cx, rules, |table| {
-            table.list(listed, &rules.hosts, now);
+            table.list(listing, &rules.hosts, now);
             Some(())
         });
     }
+}
+
+/// Whether a request of this selector may get to a host, as far as is known; without one, to any.
+fn may_get(subsets: &SubsetsSeen, selector: Option<u64>, host: &Host) -> bool {
+    selector.is_none_or(|selector| subsets.leads_to(selector, host.label))
 }
 
 /// The detectors whose limit a run has reached, with its length. Such a run begins anew: one that was not acted on is told

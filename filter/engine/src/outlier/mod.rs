@@ -18,6 +18,8 @@ pub mod open_runs;
 pub mod run;
 pub mod slot;
 pub mod steering;
+pub mod subset;
 pub mod sweep;
 pub mod table;
+pub mod topology;
 pub mod words;

@@ -1,9 +1,13 @@
 //! Which hosts a request is sent to while some are out.
 //!
-//! Each worker walks through the hosts that are in, in an order of its own that it shuffles whenever the hosts change: every
-//! host has the same share, and no two workers go in step.
+//! The rest get what Envoy would give them: each [priority](super::topology) its load, and within it each host its weight. Each worker
+//! gives turns to the hosts of a priority by smooth weighted round robin: a host's credit grows by its weight with each turn, the
+//! one with the most credit has the turn and pays for all. Source: nginx, "Upstream: smooth weighted round-robin balancing", 2012.
+//! Every host has exactly its share, spread evenly. Workers begin with credits of their own, which they draw whenever the hosts change:
+//! no two go in step.
 
-use super::table::{HostId, HostTable};
+use super::table::{Host, HostId, HostTable};
+use super::topology;
 use crate::base::random::Random;
 use crate::base::time::Timestamp;
 use holdfast_policy::document::Outlier;
@@ -12,30 +16,49 @@ use holdfast_policy::document::Outlier;
 /// tried.
 pub const HEADER: &str = "x-holdfast-hosts";
 
-/// How often a turn is given to another host; all of them may be starting.
-const TURNS_GIVEN: usize = 4;
+/// One host's turns.
+#[derive(Debug, Clone, Copy)]
+struct Turns {
+    host: HostId,
+    credit: i64,
+}
 
-/// A worker's order of the hosts.
+/// Hosts that share a load.
+#[derive(Debug, Default)]
+struct Group {
+    /// Of all requests, in thousandths of a percent.
+    load: u32,
+    turns: Vec<Turns>,
+}
+
+/// A worker's turns of the hosts.
 #[derive(Debug, Default)]
 pub struct Rotation {
-    order: Vec<HostId>,
-    next: usize,
+    groups: Vec<Group>,
 }
 
 impl Rotation {
-    /// A new order of the hosts that are in.
-    pub fn shuffle(&mut self, table: &HostTable, random: &mut Random) {
-        self.order = table.hosts().filter(|(_, host)| host.is_in()).map(|(id, _)| id).collect();
-        // Source: Durstenfeld, "Algorithm 235: Random permutation", 1964.
-        for last in (1..self.order.len()).rev() {
-            let other = random.below(last as u64 + 1) as usize;
-            self.order.swap(last, other);
+    /// New turns of the hosts that are in, of those that `may` get requests.
+    pub fn shuffle(&mut self, table: &HostTable, may: &dyn Fn(&Host) -> bool, random: &mut Random) {
+        let levels = table.levels(may);
+        let loads = topology::loads(&levels);
+        self.groups.clear();
+        for (priority, load) in loads.into_iter().enumerate() {
+            for (is_degraded, load) in [(false, load.healthy), (true, load.degraded)] {
+                let is_of_it = |host: &Host| {
+                    host.is_in()
+                        && may(host)
+                        && (usize::from(host.topology.priority), host.topology.is_degraded) == (priority, is_degraded)
+                };
+                if load > 0 {
+                    let hosts = table.hosts().filter(|(_, host)| is_of_it(host)).map(|(id, _)| id);
+                    self.groups.push(Group::new(load, hosts.collect(), table, random));
+                }
+            }
         }
-        self.next = 0;
     }
 
-    /// The next hosts, at most `wanted`, each once. A host that is starting gives most of its turns
-    /// to others.
+    /// The hosts to be tried, `wanted` of them, if any is in: as long as there are others each once.
     pub fn next(
         &mut self,
         table: &HostTable,
@@ -44,23 +67,85 @@ impl Rotation {
         random: &mut Random,
         now: Timestamp,
     ) -> Vec<HostId> {
-        let count = self.order.len();
-        let turn = self.next.checked_rem(count).unwrap_or(0);
-        self.next = turn + 1;
-        let mut first = turn;
-        for _ in 0..TURNS_GIVEN {
-            let share = self.order.get(first).and_then(|id| table.host(*id)).map_or(0, |host| host.share(rules, now));
-            if share >= 1000 || random.below(1000) < share.into() {
-                break;
-            }
-            // Anybody's, or the one after it in the order would get them all.
-            first = random.below(count as u64) as usize;
+        let mut named = Vec::with_capacity(wanted);
+        for _ in 0..wanted {
+            // Each try is sent like any other request, but not to the same host again.
+            let drawn = self.draw(random);
+            let Some(group) = drawn.and_then(|at| self.groups.get_mut(at)) else { break };
+            let is_first = !group.turns.iter().any(|turns| named.contains(&turns.host));
+            let host = if is_first { group.take_turn(table, rules, now) } else { group.after(&named) };
+            named.extend(host);
         }
-        // The second ones begin right after the first: a failed host's load is spread as the order is.
-        (0..count.min(wanted))
-            .filter_map(|at| self.order.get((first + at).checked_rem(count).unwrap_or(0)).copied())
-            .collect()
+        named
     }
+
+    /// Draws a group by its load.
+    fn draw(&self, random: &mut Random) -> Option<usize> {
+        match self.groups.len() {
+            0 => None,
+            1 => Some(0),
+            _ => {
+                let mut drawn = random.below(topology::ALL.into());
+                let by_load = self.groups.iter().position(|group| {
+                    let is_it = drawn < u64::from(group.load);
+                    drawn = drawn.saturating_sub(group.load.into());
+                    is_it
+                });
+                by_load.or(Some(0))
+            }
+        }
+    }
+}
+
+impl Group {
+    /// Hosts that get this load. Their first turns come in an order that is drawn.
+    fn new(load: u32, mut hosts: Vec<HostId>, table: &HostTable, random: &mut Random) -> Self {
+        // Source: Durstenfeld, "Algorithm 235: Random permutation", 1964.
+        for last in (1..hosts.len()).rev() {
+            let other = random.below(last as u64 + 1) as usize;
+            hosts.swap(last, other);
+        }
+        let weight = |host: &HostId| table.host(*host).map_or(0, |host| i64::from(host.topology.weight) * FULL_SHARE);
+        let mean = hosts.iter().map(weight).sum::<i64>().checked_div(hosts.len() as i64).unwrap_or(0);
+        let turns = hosts.iter().enumerate().map(|(at, host)| Turns { host: *host, credit: mean * at as i64 });
+        Group { load, turns: turns.collect() }
+    }
+
+    /// The host whose turn it is. One that is starting has a part of its weight.
+    fn take_turn(&mut self, table: &HostTable, rules: &Outlier, now: Timestamp) -> Option<HostId> {
+        let mut total = 0;
+        for turns in &mut self.turns {
+            let host = table.host(turns.host);
+            let weight = host.map_or(0, |host| i64::from(host.topology.weight) * i64::from(host.share(rules, now)));
+            turns.credit += weight;
+            total += weight;
+        }
+        let turns = self.turns.iter_mut().max_by_key(|turns| turns.credit)?;
+        turns.credit -= total;
+        Some(turns.host)
+    }
+
+    /// The host with the next turn of those that are not named yet; else one of those again, in the same order.
+    fn after(&self, named: &[HostId]) -> Option<HostId> {
+        let others = self.turns.iter().filter(|turns| !named.contains(&turns.host));
+        let other = others.max_by_key(|turns| turns.credit).map(|turns| turns.host);
+        other.or_else(|| {
+            let is_own = |host: &&HostId| self.turns.iter().any(|turns| turns.host == **host);
+            let own: Vec<&HostId> = named.iter().filter(is_own).collect();
+            // All are there equally often, or those first that come first.
+            let times = |host: &HostId| named.iter().filter(|named| *named == host).count();
+            own.into_iter().min_by_key(|host| times(host)).copied()
+        })
+    }
+}
+
+/// [`Host::share`](super::table::Host::share) of one that is not starting.
+const FULL_SHARE: i64 = 1000;
+
+/// Whether the header's value names the host with this address.
+#[must_use]
+pub fn names(value: &[u8], address: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|named| named == address)
 }
 
 /// The header's value.
@@ -79,8 +164,12 @@ pub fn header(table: &HostTable, hosts: &[HostId]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::attempt::End;
+    use crate::outlier::cause::EjectionCause;
+    use crate::outlier::topology::{HostListing, ListedHost, Topology};
     use holdfast_policy::config;
-    use std::collections::HashMap;
+    use holdfast_policy::document::Detector;
+    use std::collections::{HashMap, HashSet};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -101,7 +190,7 @@ mod tests {
     fn every_host_has_the_same_share_and_retries_go_elsewhere() {
         let (table, rules, mut random) = (table(5), rules(), Random::new(1));
         let mut rotation = Rotation::default();
-        rotation.shuffle(&table, &mut random);
+        rotation.shuffle(&table, &|_| true, &mut random);
         let mut served: HashMap<HostId, usize> = HashMap::new();
         for _ in 0..100 {
             let hosts = rotation.next(&table, &rules, 3, &mut random, Timestamp::from_secs(2));
@@ -117,18 +206,112 @@ mod tests {
         let (table, rules) = (table(50), rules());
         let first = |seed| {
             let (mut rotation, mut random) = (Rotation::default(), Random::new(seed));
-            rotation.shuffle(&table, &mut random);
+            rotation.shuffle(&table, &|_| true, &mut random);
             rotation.next(&table, &rules, 50, &mut random, Timestamp::from_secs(2))
         };
         let in_step = first(1).iter().zip(first(2)).filter(|(one, other)| *one == other).count();
         assert!(in_step < 10, "{in_step} of 50");
     }
 
+    /// Hosts with these topologies.
+    fn listed(hosts: &[Topology], unusable: &[u16]) -> HostTable {
+        let host = |(number, topology): (usize, &Topology)| ListedHost {
+            address: format!("10.0.0.1:{}", 1000 + number),
+            topology: *topology,
+        };
+        let hosts = hosts.iter().enumerate().map(host).collect();
+        let mut table = HostTable::default();
+        table.list(&HostListing { hosts, unusable: unusable.to_vec() }, &[], Timestamp::from_secs(1));
+        table
+    }
+
+    fn of(priority: u8, weight: u32) -> Topology {
+        Topology { priority, weight, is_degraded: false }
+    }
+
+    /// How often each host is named first in so many requests, by number.
+    fn served(table: &HostTable, requests: usize) -> Vec<usize> {
+        let (mut rotation, mut random) = (Rotation::default(), Random::new(1));
+        rotation.shuffle(table, &|_| true, &mut random);
+        let mut served = vec![0; table.known()];
+        for _ in 0..requests {
+            let hosts = rotation.next(table, &rules(), 3, &mut random, Timestamp::from_secs(2));
+            assert_eq!(hosts.len(), 3);
+            served[usize::from(hosts[0].index)] += 1;
+        }
+        served
+    }
+
+    #[test]
+    fn hosts_have_the_shares_of_their_weights_spread_evenly() {
+        let table = listed(&[of(0, 1), of(0, 99), of(0, 300)], &[]);
+        assert_eq!(served(&table, 4000), [10, 990, 3000]);
+        let few = served(&table, 40);
+        assert!(few[0] <= 1 && few[1].abs_diff(10) <= 1 && few[2].abs_diff(30) <= 1, "{few:?}");
+    }
+
+    #[test]
+    fn priorities_have_their_loads_and_within_them_hosts_their_weights() {
+        // Of the first priority half is left, which bears 70 %.
+        let table = listed(&[of(0, 1), of(0, 3), of(1, 1), of(1, 1)], &[2]);
+        let shares = served(&table, 10_000);
+        let expected = [1750, 5250, 1500, 1500];
+        assert!(shares.iter().zip(expected).all(|(share, expected)| share.abs_diff(expected) < 150), "{shares:?}");
+        let (degraded, healthy) = (Topology { is_degraded: true, ..of(0, 1) }, of(0, 1));
+        let shares = served(&listed(&[healthy, degraded], &[]), 10_000);
+        assert!(shares[0].abs_diff(7000) < 150, "a degraded host serves what is too much for the other: {shares:?}");
+    }
+
+    #[test]
+    fn there_is_a_host_for_each_try_though_there_are_fewer_hosts() {
+        let (rules, mut random) = (rules(), Random::new(1));
+        for known in 1..8 {
+            let (table, mut rotation) = (table(known), Rotation::default());
+            rotation.shuffle(&table, &|_| true, &mut random);
+            for wanted in 0..20 {
+                let hosts = rotation.next(&table, &rules, wanted, &mut random, Timestamp::from_secs(2));
+                assert_eq!(hosts.len(), wanted);
+                for round in hosts.chunks(known.into()) {
+                    let different: HashSet<_> = round.iter().collect();
+                    assert_eq!(
+                        different.len(),
+                        round.len(),
+                        "{known} hosts: each once, and then each once again: {hosts:?}"
+                    );
+                }
+            }
+        }
+        let (table, mut rotation) = (listed(&[of(0, 1), of(1, 1)], &[3]), Rotation::default());
+        rotation.shuffle(&table, &|_| true, &mut random);
+        assert_eq!(rotation.next(&table, &rules, 9, &mut random, Timestamp::from_secs(2)).len(), 9, "over priorities");
+    }
+
+    #[test]
+    fn a_host_that_is_starting_has_a_part_of_its_weight() {
+        let (rules, mut table) = (rules(), table(5));
+        let id = table.find(b"10.0.0.1:1002").unwrap();
+        let cause = EjectionCause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(500) };
+        table.eject(&rules, id, cause, Timestamp::from_secs(1), 0);
+        let out = |table: &HostTable| table.out();
+        assert_eq!(out(&table), 1);
+        assert!(table.readmit_healthy(&rules, id, Timestamp::from_secs(100)), "its time is over");
+        let (mut rotation, mut random) = (Rotation::default(), Random::new(1));
+        rotation.shuffle(&table, &|_| true, &mut random);
+        let mut share = |seconds: u64| {
+            let now = Timestamp::from_secs(100 + seconds);
+            let first = |_| rotation.next(&table, &rules, 3, &mut random, now)[0] == id;
+            (0..1000).map(first).filter(|is_it| *is_it).count()
+        };
+        // A tenth at first, half of its weight after half of the time: 0.1 of 4.1, 0.5 of 4.5, 1 of 5.
+        let shares = [share(0), share(5), share(10)];
+        assert!(shares.iter().zip([24, 111, 200]).all(|(share, expected)| share.abs_diff(expected) < 4), "{shares:?}");
+    }
+
     #[test]
     fn no_hosts_are_no_turns() {
         let (table, rules, mut random) = (table(0), rules(), Random::new(1));
         let mut rotation = Rotation::default();
-        rotation.shuffle(&table, &mut random);
+        rotation.shuffle(&table, &|_| true, &mut random);
         assert!(rotation.next(&table, &rules, 3, &mut random, Timestamp::from_secs(2)).is_empty());
     }
 }

@@ -11,6 +11,7 @@ use core::time::Duration;
 use super::cause::EjectionCause;
 use super::host_events::{HostCount, HostEvent, HostEventKind, HostEvents};
 use super::interval::interval_number;
+use super::topology::{HostListing, Level, Topology};
 use crate::base::random::scale;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
@@ -64,6 +65,10 @@ pub struct Host {
     pub seen: Timestamp,
     /// About how often it would have been seen since, had it had its share, in thousandths.
     pub missed: u32,
+    /// Where it stands in its cluster, as far as a listing says.
+    pub topology: Topology,
+    /// Its [label](super::subset); 0 before it was seen.
+    pub label: u32,
     /// How often it has been ejected lately: each ejection adds one, each interval with successes takes one off.
     pub ejections: u16,
     /// When a line last told what was found of it and not acted on.
@@ -117,8 +122,14 @@ pub struct HostTable {
     round: u16,
     /// When there last was a host for which there was no place.
     pub full: Timestamp,
+    /// When it was last said that requests could not be steered, as their routes have no name.
+    unnamed: Timestamp,
+    /// When it was last said that requests do not go to the hosts that are named to them; zero since they do.
+    unfollowed: Timestamp,
     next_id: u32,
     hosts: Vec<Host>,
+    /// How many hosts more each priority has, to which Envoy itself sends nothing.
+    unusable: Vec<u16>,
     /// What has not been told yet.
     pub events: HostEvents,
 }
@@ -169,6 +180,8 @@ impl Host {
             listed: false,
             seen: Timestamp::ZERO,
             missed: 0,
+            topology: Topology::default(),
+            label: 0,
             ejections: 0,
             noted: Timestamp::ZERO,
             state: State::In { since: Timestamp::ZERO },
@@ -237,7 +250,9 @@ impl Host {
         let is_configured = rules.hosts.iter().any(|host| host.as_bytes() == self.address);
         let listed = is_configured || self.listed && rules.discover.is_some();
         let ejections = self.ejections.min(most_ejections(rules));
-        let mut host = Host { listed, ejections, ..self.clone() };
+        // What no listing renews any more is not so for long.
+        let topology = if rules.discover.is_some() { self.topology } else { Topology::default() };
+        let mut host = Host { listed, ejections, topology, ..self.clone() };
         // What ejects nobody keeps nobody back either.
         let since = host.in_since().filter(|_| Detector::ALL.into_iter().all(|by| rules.mode_of(by) != Mode::Enforce));
         if let Some(since) = since {
@@ -334,6 +349,7 @@ impl HostTable {
             cluster: self.cluster.clone(),
             swept: interval_number(now, rules.interval),
             hosts: self.hosts.iter().map(|host| host.taken_over(rules, now)).collect(),
+            unusable: if rules.discover.is_some() { self.unusable.clone() } else { Vec::new() },
             events: HostEvents::default(),
             ..*self
         };
@@ -393,6 +409,88 @@ impl HostTable {
     /// How many of them are out.
     pub fn out(&self) -> usize {
         self.hosts().filter(|(_, host)| !host.is_in()).count()
+    }
+
+    /// The hosts of each priority, of those that `may` get requests: those that are out get none.
+    #[must_use]
+    pub fn levels(&self, may: &dyn Fn(&Host) -> bool) -> Vec<Level> {
+        // Nobody can see which subset the unusable ones are of.
+        let unusable = if self.has_subsets() { &[][..] } else { &self.unusable };
+        let mut levels: Vec<Level> =
+            unusable.iter().map(|unusable| Level { all: (*unusable).into(), ..Level::default() }).collect();
+        for (_, host) in self.hosts().filter(|(_, host)| may(host)) {
+            let at = usize::from(host.topology.priority);
+            if levels.len() <= at {
+                levels.resize(at + 1, Level::default());
+            }
+            if let Some(level) = levels.get_mut(at) {
+                level.all += 1;
+                level.degraded += u32::from(host.is_in() && host.topology.is_degraded);
+                level.healthy += u32::from(host.is_in() && !host.topology.is_degraded);
+            }
+        }
+        levels
+    }
+
+    /// Whether the cluster may have subsets: its hosts have different labels.
+    #[must_use]
+    pub fn has_subsets(&self) -> bool {
+        let mut labels = self.hosts().map(|(_, host)| host.label).filter(|label| *label != 0);
+        let first = labels.next();
+        labels.any(|label| Some(label) != first)
+    }
+
+    /// Whether there is a host whose label was not seen yet.
+    #[must_use]
+    pub fn lacks_labels(&self) -> bool {
+        self.hosts().any(|(_, host)| host.label == 0)
+    }
+
+    /// Takes note of a host's label. Whether it is another one than before.
+    pub fn set_label(&mut self, id: HostId, label: u32) -> bool {
+        self.host_mut(id).is_some_and(|host| core::mem::replace(&mut host.label, label) != label)
+    }
+
+    /// Whether requests do not go to the hosts that are named to them: nothing is steered then, whatever is found of hosts.
+    #[must_use]
+    pub fn is_unfollowed(&self) -> bool {
+        self.unfollowed > Timestamp::ZERO
+    }
+
+    /// Takes note of whether requests go to the hosts that are named to them, and has it said now and then that they do not. Whether
+    /// that changed anything.
+    pub fn set_followed(&mut self, is_followed: bool, now: Timestamp) -> bool {
+        if is_followed {
+            return core::mem::take(&mut self.unfollowed) > Timestamp::ZERO;
+        }
+        let is_due = self.unfollowed.plus(SAY_EVERY).remaining(now, SAY_EVERY).is_none();
+        if is_due {
+            self.unfollowed = now;
+            self.note(b"", HostEventKind::Unfollowed);
+        }
+        is_due
+    }
+
+    /// Whether it is to be said that a request could not be steered as its route has no name: now and then.
+    #[must_use]
+    pub fn wants_to_say_unnamed(&self, now: Timestamp) -> bool {
+        self.unnamed.plus(SAY_EVERY).remaining(now, SAY_EVERY).is_none()
+    }
+
+    /// Has it said, if it is to be said.
+    pub fn say_unnamed(&mut self, now: Timestamp) -> bool {
+        let is_due = self.wants_to_say_unnamed(now);
+        if is_due {
+            self.unnamed = now;
+            self.note(b"", HostEventKind::RouteUnnamed);
+        }
+        is_due
+    }
+
+    /// Whether a host is out, comes back, or has been out lately.
+    #[must_use]
+    pub fn is_unsettled(&self, rules: &Outlier, now: Timestamp) -> bool {
+        self.hosts().any(|(_, host)| !host.is_in() || host.ejections > 0 || host.is_starting(rules, now))
     }
 
     /// Whether there were lately more hosts than the table holds.
@@ -515,9 +613,14 @@ impl HostTable {
     /// Whether requests see the same in the other table: who there is, and who gets traffic.
     pub fn looks_like(&self, other: &HostTable) -> bool {
         let looks = |host: &Host, other: &Host| {
-            host.id == other.id && host.state == other.state && host.address == other.address
+            host.id == other.id
+                && host.state == other.state
+                && host.topology == other.topology
+                && host.label == other.label
+                && host.address == other.address
         };
         self.full == other.full
+            && self.unusable == other.unusable
             && self.hosts.len() == other.hosts.len()
             && self.hosts.iter().zip(&other.hosts).all(|(host, other)| looks(host, other))
     }
@@ -549,19 +652,21 @@ impl HostTable {
     }
 
     /// Takes over a listing of the whole cluster: enters what is new, and forgets what it lacks but `configured` hosts.
-    pub fn list(&mut self, addresses: &[String], configured: &[String], now: Timestamp) {
-        let gone: Vec<HostId> = self
-            .hosts()
-            .filter(|(_, host)| {
-                let is_it = |address: &String| address.as_bytes() == host.address;
-                !addresses.iter().any(is_it) && !configured.iter().any(is_it)
-            })
-            .map(|(id, _)| id)
-            .collect();
+    pub fn list(&mut self, listing: &HostListing, configured: &[String], now: Timestamp) {
+        let is_listed = |address: &[u8]| {
+            listing.hosts.binary_search_by(|listed| listed.address.as_bytes().cmp(address)).is_ok()
+                || configured.iter().any(|configured| configured.as_bytes() == address)
+        };
+        let gone: Vec<HostId> = self.hosts().filter(|(_, host)| !is_listed(&host.address)).map(|(id, _)| id).collect();
         gone.into_iter().for_each(|id| self.forget(id));
-        for address in addresses {
-            let _ = self.enter(address.as_bytes(), true, now);
+        for listed in &listing.hosts {
+            if let Some(id) = self.enter(listed.address.as_bytes(), true, now)
+                && let Some(host) = self.host_mut(id)
+            {
+                host.topology = listed.topology;
+            }
         }
+        self.unusable.clone_from(&listing.unusable);
     }
 
     fn note(&mut self, host: &[u8], kind: HostEventKind) {
@@ -737,6 +842,9 @@ impl HostTable {
     }
 }
 
+/// How often it is said that requests are not steered.
+const SAY_EVERY: Duration = Duration::from_secs(600);
+
 /// How long a table counts as full after a host had no place in it.
 const FULL_LASTS: Duration = Duration::from_secs(600);
 
@@ -772,7 +880,7 @@ impl Record for HostTable {
     }
 
     fn size(&self) -> usize {
-        64 + self.hosts.len() * 80
+        80 + self.hosts.len() * 90 + self.unusable.len() * 2
     }
 
     fn write(&self, out: &mut Writer) {
@@ -782,8 +890,12 @@ impl Record for HostTable {
         out.u8(self.explored_in_vain);
         out.u16(self.round);
         out.time(self.full);
+        out.time(self.unnamed);
+        out.time(self.unfollowed);
         out.u32(self.next_id);
         self.events.write(out);
+        out.u16(self.unusable.len().min(PRIORITIES) as u16);
+        self.unusable.iter().take(PRIORITIES).for_each(|unusable| out.u16(*unusable));
         out.u16(self.hosts.len().min(MOST_HOSTS) as u16);
         for host in self.hosts.iter().take(MOST_HOSTS) {
             host.write(out);
@@ -798,10 +910,18 @@ impl Record for HostTable {
             explored_in_vain: input.u8()?,
             round: input.u16()?,
             full: input.time()?,
+            unnamed: input.time()?,
+            unfollowed: input.time()?,
             next_id: input.u32()?,
             events: HostEvents::read(input)?,
+            unusable: Vec::new(),
             hosts: Vec::new(),
         };
+        let priorities = usize::from(input.u16()?);
+        if priorities > PRIORITIES {
+            return None;
+        }
+        table.unusable = (0..priorities).map(|_| input.u16()).collect::<Option<_>>()?;
         let count = usize::from(input.u16()?);
         if count > MOST_HOSTS {
             return None;
@@ -824,6 +944,10 @@ impl Host {
         out.u8(self.listed.into());
         out.time(self.seen);
         out.u32(self.missed);
+        out.u8(self.topology.priority);
+        out.u32(self.topology.weight);
+        out.u8(self.topology.is_degraded.into());
+        out.u32(self.label);
         out.u16(self.ejections);
         out.time(self.noted);
         match &self.state {
@@ -861,6 +985,9 @@ impl Host {
         host.listed = input.flag()?;
         host.seen = input.time()?;
         host.missed = input.u32()?;
+        let (priority, weight) = (input.u8()?, Some(input.u32()?).filter(|weight| *weight > 0)?);
+        host.topology = Topology { priority, weight, is_degraded: input.flag()? };
+        host.label = input.u32()?;
         host.ejections = input.u16()?;
         host.noted = input.time()?;
         host.state = match input.u8()? {
@@ -881,6 +1008,9 @@ impl Host {
         Some(host)
     }
 }
+
+/// How many priorities there can be; Envoy takes half as many.
+const PRIORITIES: usize = 256;
 
 /// The most probes that a policy can ask for.
 const MOST_PROBES: usize = 100;

@@ -73,6 +73,17 @@ pub fn line(rules: &Outlier, event: &HostEvent) -> Event {
             let text = format!("{who} out, taken over by the changed policy{next}; {out} of {of} hosts out{ignored}");
             (false, false, text)
         }
+        HostEventKind::Unfollowed => {
+            let text = "requests do not go to the hosts that are named to them, so hosts that are out go on getting requests: give \
+                        the cluster the load balancing policy `override_host` with the header `x-holdfast-hosts`, and let no \
+                        `stateful_session` or aggregate cluster choose before it";
+            (true, false, text.to_owned())
+        }
+        HostEventKind::RouteUnnamed => {
+            let text = "requests are not steered away from hosts that are out: the hosts have different `envoy.lb` metadata, and \
+                        the route has no name by which its subset is known; give each route a name";
+            (true, false, text.to_owned())
+        }
         HostEventKind::Full => {
             let text = format!(
                 "host {host} is one more than the {MOST_HOSTS} that are kept for a cluster: while there are more, none is left out"

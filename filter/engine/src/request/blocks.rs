@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 
 use holdfast_policy::document::{Mode, Policy};
 
-use super::clusters::{Clusters, HostGroup, are_out};
+use super::clusters::{Clusters, HostGroup};
 use crate::base::fingerprint;
 use crate::base::time::Timestamp;
 use crate::breaker::Cell;
@@ -316,7 +316,7 @@ impl Blocks {
     }
 
     /// The texts of the keys before whose state may not be lost and that the policy may have too, though with no place in common: their
-    /// breakers are not closed, they have requests in flight, or hosts that are out.
+    /// breakers are not closed, they have requests in flight, or hosts that are out or have been lately.
     pub(super) fn kept_before(&self, policy: &Policy, store: &mut dyn Store, now: Timestamp) -> Vec<String> {
         let mut kept = Vec::new();
         for (keys, directory) in &self.keys_before {
@@ -329,7 +329,7 @@ impl Blocks {
                 let breaker = policy.breaker.as_ref();
                 if (cells(BlockKind::Breaker).any(|cell| breaker.is_some_and(|it| is_not_closed(store, it, &cell)))
                     || cells(BlockKind::Concurrency).any(|cell| are_in_flight(store, &cell, now))
-                    || hosts().any(|table| are_out(store, Some(&table))))
+                    || hosts().any(|table| are_unsettled(store, &table, policy, now)))
                     && let Some(text) = keys::read_text(store, *keys, key)
                     && keys::is_of(&text, &policy.scope)
                 {
@@ -468,6 +468,12 @@ impl Blocks {
 /// What several share, to change it.
 pub(super) fn borrowed<T>(shared: Option<&Shared<T>>) -> Option<RefMut<'_, T>> {
     shared.and_then(|shared| shared.try_borrow_mut().ok())
+}
+
+/// Whether hosts are out, come back or have been out lately; `table` is where their table is.
+fn are_unsettled(store: &mut dyn Store, table: &Address, policy: &Policy, now: Timestamp) -> bool {
+    let rules = policy.active_outlier();
+    rules.is_some_and(|rules| table.read::<HostTable>(store).is_some_and(|table| table.is_unsettled(rules, now)))
 }
 
 /// Whether something is so of what a block has for a key.

@@ -15,10 +15,12 @@ use super::ticket::Ticket;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::event::Event;
+use crate::host::Host;
 use crate::metric::Metric;
 use crate::outlier::hosts::{HostAttempt, Steering};
-use crate::outlier::table::HostId;
+use crate::outlier::table::{HostId, HostTable};
 use crate::outlier::words;
+use crate::outlier::{steering, subset};
 use crate::retry::Eligibility;
 use crate::seats::presence::AttemptSeatView;
 use crate::seats::retry_context::RetryContext;
@@ -28,6 +30,9 @@ use crate::store::cluster::{self, ClusterHash, GroupId};
 use crate::store::directory::Worth;
 use crate::store::keys::Key;
 use crate::store::registry::Newer;
+
+/// So many attempts a request may have where the policy does not say: the route may have retries of its own, which cannot be seen.
+const ROUTES_ATTEMPTS: usize = 6;
 
 /// What there is to know of a request before it is sent.
 #[derive(Debug)]
@@ -160,8 +165,14 @@ impl RequestPolicy {
         }
     }
 
-    /// Decides where an admitted request goes.
-    pub fn send(&mut self, cx: &mut Cx<'_>, ticket: &Ticket, sending: Sending<'_>) -> Sent {
+    /// Decides where an admitted request goes. `selector` gives its [selector](crate::outlier::subset).
+    pub fn send(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ticket: &Ticket,
+        sending: Sending<'_>,
+        selector: &dyn Fn() -> Option<u64>,
+    ) -> Sent {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else {
@@ -173,7 +184,7 @@ impl RequestPolicy {
             None => self.sees_attempt_seat(cx.store, ticket.key, cluster, now),
         };
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce);
-        let attempts = retry.map_or(1, |retry| 1 + usize::from(retry.max_retries));
+        let attempts = retry.map_or(ROUTES_ATTEMPTS, |retry| 1 + usize::from(retry.max_retries));
         // Where nothing is retried all requests are alike.
         let waits = retry.is_some_and(|retry| retry.max_retries > 0) && eligibility != Some(Eligibility::All);
         let Some(place) = self.text_place() else { return Sent { context, steering: None } };
@@ -181,7 +192,7 @@ impl RequestPolicy {
         let steered = self.with_group(cx, ticket.key, cluster, |group, cx| {
             group.hosts.refresh(cx, rules);
             group.hosts.register(cx, rules, cluster_name);
-            let steering = group.hosts.steer(cx, rules, attempts, waits);
+            let steering = group.hosts.steer(cx, rules, attempts, waits, selector);
             (steering, group.hosts.has_events())
         });
         let Some((steering, has_events)) = steered else { return Sent { context, steering: None } };
@@ -217,6 +228,34 @@ impl RequestPolicy {
         let Some(rules) = policy.active_outlier() else { return };
         self.with_group(cx, key, cluster, |group, cx| group.hosts.judge(cx, rules, one, probe));
         self.report_hosts(cx, key);
+    }
+
+    /// Takes note of which host a request came to: where its selector leads if nobody steered it, and, if no attempt seat does so, its
+    /// host's label and whether it is one that was named to it. `address` is its host, if that was looked at.
+    pub(super) fn note_subset(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (key, cluster): (Key, ClusterHash),
+        address: Option<&[u8]>,
+        steering: Option<&Steering>,
+        host: &dyn Host,
+    ) {
+        let policy = Arc::clone(&self.policy);
+        let Some(rules) = policy.active_outlier() else { return };
+        let Some(mut block) = self.outlier_block() else { return };
+        let Some(group) = block.of(key).and_then(|clusters| clusters.get_mut(cluster)) else { return };
+        if let Some(address) = address {
+            group.hosts.note_label(cx, rules, address, &|| subset::label(host));
+            if let Some(steering) = steering {
+                group.hosts.check_steering(cx, rules, steering::names(steering.hosts.as_bytes(), address));
+            }
+        }
+        if group.hosts.has_subsets()
+            && steering.is_none()
+            && let Some(selector) = subset::selector(host)
+        {
+            group.hosts.note_subset(cx.worker, selector, &|| subset::label(host));
+        }
     }
 
     /// Meets the host of a response whose headers have come and that goes on, where no attempt seat does. `address` gives it. What it
@@ -341,10 +380,15 @@ impl RequestPolicy {
     }
 }
 
-/// The gauges of a key's hosts, over all clusters that this worker knows.
-fn totals(clusters: &Clusters<HostGroup>) -> [Event; 2] {
+/// The gauges of a key's hosts, over all clusters that this worker knows. Where nothing is steered no host is out.
+fn totals(clusters: &Clusters<HostGroup>) -> [Event; 3] {
     let tables = || clusters.iter().filter_map(|(_, group)| group.hosts.table());
-    let (known, out) =
-        (tables().map(|table| table.known() as u64).sum(), tables().map(|table| table.out() as u64).sum());
-    [Event::Gauge(Metric::Hosts, known), Event::Gauge(Metric::HostsEjected, out)]
+    let known = tables().map(|table| table.known() as u64).sum();
+    let out = tables().filter(|table| !table.is_unfollowed()).map(|table| table.out() as u64).sum();
+    let is_unfollowed = tables().any(HostTable::is_unfollowed);
+    [
+        Event::Gauge(Metric::Hosts, known),
+        Event::Gauge(Metric::HostsEjected, out),
+        Event::Gauge(Metric::MisassembledOverrideHost, is_unfollowed.into()),
+    ]
 }

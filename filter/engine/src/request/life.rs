@@ -37,6 +37,7 @@ use crate::http::response::{NOT_RETRIED, OpenResponse, ResponseHead, SetBy, VIA_
 use crate::metric::Metric;
 use crate::outlier::hosts::{HostAttempt, Steering};
 use crate::outlier::steering;
+use crate::outlier::subset;
 use crate::retry::{Denial, Eligibility, eligibility};
 use crate::seats::retry_context::{self, RetryContext};
 use crate::store::Store;
@@ -440,7 +441,7 @@ fn send(
     if judges_hosts {
         let cluster_name = facts.get(Field::Cluster).unwrap_or_default();
         let sending = Sending { cluster, cluster_name: &cluster_name, eligibility, context };
-        let sent = policy.send(cx, &ticket, sending);
+        let sent = policy.send(cx, &ticket, sending, &|| subset::selector(host));
         (context, steering) = (sent.context, sent.steering);
     }
     if let Some(context) = &mut context {
@@ -565,14 +566,16 @@ fn settle(
         open::settle_attempt(&mut policy, cx, (key, cluster), context, unsettled, (answer, outcome.verdict));
     }
     if let Some(judge) = hosts {
+        let mut address = None;
         let is_judged = matches!(judge, HostJudge::AttemptSeat) && !is_unseen
             || context.as_ref().is_some_and(|context| context.seen);
         if is_judged && context.is_some() {
             policy.invalidate_hosts(key, cluster);
         } else if !is_judged {
             let sent = running.and_then(|running| running.host_since.get()).unwrap_or(sent);
-            judge_host(host, &mut policy, cx, (key, cluster), met, (answer, &outcome, took, sent));
+            address = judge_host(host, &mut policy, cx, (key, cluster), met, (answer, &outcome, took, sent));
         }
+        policy.note_subset(cx, (key, cluster), address.as_deref(), steering.as_ref(), host);
     }
     let mut accounted = Accounted::default();
     if let Some(retrying) = &retrying {
@@ -650,7 +653,7 @@ fn eligibility(policy: &Policy, facts: &Facts<'_>) -> Option<(Eligibility, Clien
     Some((eligibility::of(retry, &method, is_keyed, client.is_retry), client.waits))
 }
 
-/// Judges the host of a request's last attempt, where no attempt seat does.
+/// Judges the host of a request's last attempt, where no attempt seat does. Gives its address, if it was looked at.
 fn judge_host(
     host: &dyn Host,
     policy: &mut RequestPolicy,
@@ -658,20 +661,21 @@ fn judge_host(
     (key, cluster): (Key, ClusterHash),
     met: Option<Vec<u8>>,
     (answer, outcome, took, sent): (Answer, &Outcome, Duration, Timestamp),
-) {
+) -> Option<Vec<u8>> {
     if answer == Answer::ClientLeft && outcome.slow {
         if let Some(address) = host_address(host) {
             policy.abandon_host(cx, key, cluster, (&address, sent, took));
         }
-        return;
+        return None;
     }
-    let Some(end) = End::of(answer) else { return };
+    let end = End::of(answer)?;
     if outcome.verdict == Verdict::Success && met.is_none() && !policy.wants_host(cx, key, cluster) {
-        return;
+        return None;
     }
-    let Some(address) = met.or_else(|| host_address(host)) else { return };
+    let address = met.or_else(|| host_address(host))?;
     let one = HostAttempt { host: &address, end, verdict: outcome.verdict, took, sent };
     policy.judge_host(cx, key, cluster, one, None);
+    Some(address)
 }
 
 /// Tells the router what may be retried. Gives what the attempt seat is to be told, too.

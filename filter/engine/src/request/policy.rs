@@ -315,7 +315,8 @@ impl RequestPolicy {
         events.extend(self.tick_hosts(cx));
         if self.outlier().is_some() {
             // Nothing is known of their hosts any more.
-            let gauges = [Metric::Hosts, Metric::HostsEjected].map(|metric| Event::Gauge(metric, 0));
+            let gauges = [Metric::Hosts, Metric::HostsEjected, Metric::MisassembledOverrideHost];
+            let gauges = gauges.map(|metric| Event::Gauge(metric, 0));
             events.extend(lost.into_iter().map(|key| (key, gauges.to_vec())));
         }
         events

@@ -560,6 +560,7 @@ impl Thread {
             &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),
             &ticket,
             sending,
+            &|| None,
         );
         let _ = self.request_policy.report(
             &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),

@@ -69,6 +69,7 @@ impl Attempt {
         let cx = &mut Cx { store, worker: &mut worker, now: came, events: &mut Vec::new() };
         let address = self.address(host);
         let (is_out, flush) = policy.meet_host(cx, &self.context, &address);
+        policy.note_label(cx, &self.context, &address, host);
         self.address = Some(address);
         self.is_met = true;
         if let Some(due) = flush {

@@ -4,7 +4,7 @@ use crate::store::address::Address;
 use crate::store::memory::MemoryStore;
 use crate::store::record::Mark;
 use holdfast_policy::config;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -119,7 +119,7 @@ impl World {
     fn steer_as(&mut self, vm: usize, attempts: usize, waits: bool, now: Timestamp) -> Option<Steering> {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
         hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
-        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, attempts, waits)
+        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, attempts, waits, &|| None)
     }
 
     fn sweep(&mut self, vm: usize, now: Timestamp) {
@@ -496,7 +496,7 @@ fn a_thousand_and_one_hosts_are_told_of_once_and_steer_nobody() {
 #[test]
 fn a_listing_brings_hosts_and_takes_them() {
     let mut world = World::new(r#""consecutive_failures":5,"discover":{"cluster":"admin","path":"/clusters"}"#, 2, 3);
-    let listed = [address(1), address(2), address(3)];
+    let listed = HostListing::of_addresses([1, 2, 3].map(address));
     world.fails(0, 0, 5, t(1));
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
     hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), &world.rules, &listed);
@@ -509,7 +509,7 @@ fn a_listing_brings_hosts_and_takes_them() {
 #[test]
 fn a_listing_that_says_nothing_new_makes_no_view_old() {
     let mut world = World::new(r#""consecutive_failures":5,"discover":{"cluster":"admin","path":"/clusters"}"#, 2, 3);
-    let listed = [address(0), address(1), address(2)];
+    let listed = HostListing::of_addresses([0, 1, 2].map(address));
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
     hosts.list(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules, &listed);
     let signal = world.store.epoch();
@@ -541,8 +541,107 @@ fn nobody_is_steered_while_all_are_in_and_everybody_while_one_is_out() {
         assert_eq!(served.len(), 4);
         assert!(served.values().all(|count| *count == 100), "{served:?}");
     }
-    assert_eq!(world.steer_as(0, 5, false, t(3)).unwrap().hosts.split(',').count(), 4, "as many as there are");
-    assert_eq!(world.steer_as(0, 4, false, t(3)).unwrap().hosts.split(',').count(), 4);
+    for tries in [4, 5, 9] {
+        let named = world.steer_as(0, tries, false, t(3)).unwrap().hosts;
+        assert_eq!(named.split(',').count(), tries, "one for each try: beyond them Envoy chooses itself");
+        assert!(!named.split(',').any(|host| host == address(2)), "{named}");
+        assert_eq!(named.split(',').take(4).collect::<HashSet<_>>().len(), 4, "each once, and then again: {named}");
+    }
+}
+
+/// A request of a selector, on a worker that has seen where those that nobody steered went.
+fn steer_selected(world: &mut World, vm: usize, selector: Option<u64>, now: Timestamp) -> Option<Steering> {
+    world.look(vm, now);
+    let (Vm { worker, hosts }, store) = (&mut world.vms[vm], &mut world.store);
+    hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &world.rules, 3, false, &|| selector)
+}
+
+fn label(world: &mut World, host: usize, label: u32, now: Timestamp) {
+    let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
+    let mut none = Vec::new();
+    let cx = &mut Cx::new(store, worker, now, &mut none);
+    hosts.note_label(cx, &world.rules, address(host).as_bytes(), &|| label);
+}
+
+#[test]
+fn where_a_cluster_has_subsets_requests_get_to_hosts_of_their_own() {
+    let mut world = World::new(r#""consecutive_failures":5,"max_ejected":100,"panic_threshold":0"#, 2, 5);
+    // Two of one label, three of another one.
+    for number in 0..5 {
+        label(&mut world, number, if number < 2 { 7 } else { 8 }, t(1));
+    }
+    world.fails(0, 0, 5, t(1));
+    world.fails(0, 3, 5, t(1));
+    for vm in [0, 1] {
+        assert_eq!(steer_selected(&mut world, vm, Some(100), t(2)), None, "nobody has seen yet where it leads");
+        for (selector, label) in [(100, 7), (200, 8), (300, 7), (300, 8)] {
+            let Vm { worker, hosts } = &mut world.vms[vm];
+            assert!(hosts.has_subsets());
+            hosts.note_subset(worker, selector, &|| label);
+        }
+        let mut named = |selector| -> BTreeSet<String> {
+            let many = (0..20).map(|_| steer_selected(&mut world, vm, Some(selector), t(2)).unwrap().hosts);
+            many.flat_map(|hosts| hosts.split(',').map(str::to_owned).collect::<Vec<_>>()).collect()
+        };
+        assert_eq!(named(100), BTreeSet::from([address(1)]));
+        assert_eq!(named(200), BTreeSet::from([2, 4].map(address)));
+        assert_eq!(named(300), BTreeSet::from([1, 2, 4].map(address)), "a route that leads to both");
+    }
+    // The probe of a host is a request that may come to it.
+    for (selector, host) in [(200, 3), (100, 0)] {
+        let probe = steer_selected(&mut world, 1, Some(selector), t(40_000)).unwrap().probe;
+        assert_eq!(probe.map(|(_, named)| named), Some(address(host)));
+    }
+    // With the other host of a subset out nobody of it is left to be named.
+    world.fails(1, 1, 5, t(45_000));
+    assert_eq!(steer_selected(&mut world, 0, Some(100), t(45_001)), None);
+}
+
+#[test]
+fn that_nobody_goes_where_it_is_sent_is_said_and_that_all_do_again() {
+    let mut world = World::new(RUNS, 2, 5);
+    world.fails(0, 0, 5, t(1));
+    let check = |world: &mut World, vm: usize, is_followed: bool, second: u64| {
+        let now = t(1000 * second);
+        let (Vm { worker, hosts }, store) = (&mut world.vms[vm], &mut world.store);
+        hosts.check_steering(&mut Cx::new(store, worker, now, &mut Vec::new()), &world.rules, is_followed);
+        let events = world.events(vm, now).into_iter().flat_map(|events| events.list);
+        events.filter(|event| event.kind == HostEventKind::Unfollowed).count()
+    };
+    // One in a hundred may have been sent to hosts that have left.
+    let said: usize = (0..1000).map(|number| check(&mut world, 0, number % 100 != 0, 1)).sum();
+    assert_eq!((said, world.table().is_unfollowed()), (0, false));
+    // One in four has not been named the host that it came to.
+    let said: usize = (0..100).map(|number| check(&mut world, 0, number % 4 != 0, 2)).sum();
+    assert_eq!((said, world.table().is_unfollowed()), (1, true));
+    let said: usize = (0..1000).map(|number| check(&mut world, 1, number % 4 != 0, 500)).sum();
+    assert_eq!(said, 0, "once in ten minutes");
+    check(&mut world, 1, false, 501);
+    for number in 0..200 {
+        assert!(world.table().is_unfollowed(), "{number}");
+        check(&mut world, 1, true, 501);
+    }
+    assert!(!world.table().is_unfollowed());
+}
+
+#[test]
+fn where_a_route_has_no_name_nobody_is_steered_and_that_is_said_once() {
+    let mut world = World::new(RUNS, 1, 3);
+    for number in 0..3 {
+        label(&mut world, number, 7, t(1));
+    }
+    world.fails(0, 0, 5, t(1));
+    assert!(steer_selected(&mut world, 0, None, t(2)).is_some(), "all of one label: there are no subsets");
+    label(&mut world, 2, 8, t(3));
+    assert!(!world.vms[0].hosts.has_subsets(), "not looked at each time");
+    label(&mut world, 2, 8, t(11_001));
+    let mut said = Vec::new();
+    for second in [12, 13, 500, 611, 613, 700] {
+        assert_eq!(steer_selected(&mut world, 0, None, t(second * 1000)), None);
+        let events = world.events(0, t(second * 1000)).into_iter().flat_map(|events| events.list);
+        said.extend(events.filter(|event| event.kind == HostEventKind::RouteUnnamed).map(|_| second));
+    }
+    assert_eq!(said, [12, 613], "every ten minutes");
 }
 
 #[test]
@@ -652,7 +751,11 @@ fn a_worker_that_learns_only_while_it_steers_that_nobody_is_left_does_not_steer(
     // Within the 10 ms that a view lasts another worker sends the unsteered request, and all hosts but the bad one go.
     assert_eq!(world.steer(0, t(5_001)), None);
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.list(&mut Cx::new(store, worker, t(5_001), &mut Vec::new()), &world.rules, &[address(3)]);
+    hosts.list(
+        &mut Cx::new(store, worker, t(5_001), &mut Vec::new()),
+        &world.rules,
+        &HostListing::of_addresses([address(3)]),
+    );
     assert_eq!(world.steer(1, t(5_002)), None, "there is no other host");
 }
 

@@ -346,7 +346,11 @@ fn configured_and_listed_hosts_are_not_forgotten_for_lack_of_traffic() {
 
     let listed = rules(r#""failure_rate":{},"discover":{"cluster":"admin","path":"/clusters"}"#);
     let (mut table, ids) = self::table(2);
-    table.list(&["10.0.0.0:80".to_owned(), "10.0.0.1:80".to_owned()], &[], t(0));
+    table.list(
+        &crate::outlier::topology::HostListing::of_addresses(["10.0.0.0:80", "10.0.0.1:80"].map(str::to_owned)),
+        &[],
+        t(0),
+    );
     look(&mut table, &listed, &busy, t(700_000), 1);
     assert!(ids.iter().all(|id| table.host(*id).is_some()), "a listing has them");
 }

@@ -672,7 +672,7 @@ fn a_listing_is_the_truth_but_for_configured_hosts() {
     let (rules, (mut table, ids)) = (rules(""), table(4));
     eject(&mut table, &rules, ids[0], t(0));
     eject(&mut table, &rules, ids[1], t(0));
-    let listed = [address(1), address(2), address(9)];
+    let listed = HostListing::of_addresses([1, 2, 9].map(address));
     table.list(&listed, &[address(3)], t(1));
     assert!(table.host(ids[0]).is_none(), "it is gone, though it was out");
     assert!(!table.host(ids[1]).unwrap().is_in(), "what is still there stays as it was");

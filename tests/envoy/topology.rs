@@ -1,0 +1,332 @@
+//! What the rest get while hosts are out: what Envoy's own outlier detection would give them. Each story has two clusters of the same
+//! hosts in one Envoy, one of them steered and the other one with that detection, and both get the same requests.
+
+use holdfast_tests::{
+    Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Route, Scene, Seats, drive_all, eventually,
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::outlying::{ADMIN, NOTICED, SETTLED, are_out, are_told_nothing, becomes, counts, listed, metric, ms, route};
+
+/// Where a host stands: its priority, its weight, and what the endpoint discovery says of its health.
+type Standing = (u32, u32, &'static str);
+
+/// A host as any other.
+const PLAIN: Standing = (0, 1, "HEALTHY");
+
+const fn of_priority(priority: u32) -> Standing {
+    (priority, 1, "HEALTHY")
+}
+
+/// Hosts of which some go bad.
+struct Case {
+    /// Its path, its policy and its cluster. Envoy's own cluster is called the same with `-own`.
+    name: &'static str,
+    hosts: Vec<Backend>,
+    standings: Vec<Standing>,
+    bad: Vec<usize>,
+    discovers: bool,
+}
+
+impl Case {
+    async fn new(name: &'static str, standings: &[Standing], bad: &[usize]) -> Self {
+        let mut hosts = Vec::new();
+        for _ in standings {
+            hosts.push(Backend::start().await.unwrap());
+        }
+        Self { name, hosts, standings: standings.to_vec(), bad: bad.to_vec(), discovers: true }
+    }
+
+    fn own(&self) -> String {
+        format!("{}-own", self.name)
+    }
+
+    fn bad(&self) -> Vec<&Backend> {
+        self.bad.iter().map(|number| &self.hosts[*number]).collect()
+    }
+
+    /// How many hosts Envoy would use.
+    fn usable(&self) -> u64 {
+        self.standings.iter().filter(|(.., health)| !matches!(*health, "UNHEALTHY" | "DRAINING")).count() as u64
+    }
+
+    fn endpoints(&self, cluster: &str) -> Value {
+        let priorities = self.standings.iter().map(|(priority, ..)| priority + 1).max().unwrap();
+        let of = |wanted: u32| {
+            let all = self.hosts.iter().zip(&self.standings).filter(|(_, (priority, ..))| *priority == wanted);
+            let one = all.map(|(host, (_, weight, health))| {
+                let addr = host.addr();
+                let address = json!({"address": addr.ip().to_string(), "port_value": addr.port()});
+                json!({
+                    "endpoint": {"address": {"socket_address": address}},
+                    "load_balancing_weight": weight,
+                    "health_status": health,
+                })
+            });
+            json!({"priority": wanted, "lb_endpoints": one.collect::<Vec<_>>()})
+        };
+        let endpoints: Vec<Value> = (0..priorities).map(of).collect();
+        json!({"load_assignment": {"cluster_name": cluster, "endpoints": endpoints}})
+    }
+
+    fn clusters(&self) -> [Cluster; 2] {
+        let (name, own) = (self.name.trim_start_matches('/'), self.own());
+        let own = own.trim_start_matches('/');
+        let detection = json!({
+            "consecutive_5xx": 5, "enforcing_success_rate": 0, "base_ejection_time": "300s", "max_ejection_percent": 100,
+        });
+        let own = Cluster::new(own)
+            .without_attempt_seat()
+            .raw(self.endpoints(own))
+            .raw(json!({"outlier_detection": detection, "lb_policy": "ROUND_ROBIN"}));
+        [Cluster::new(name).steered().raw(self.endpoints(name)), own]
+    }
+
+    fn policy(&self) -> Value {
+        let outlier = json!({
+            "consecutive_failures": 5, "base_ejection_time": "300s", "max_ejected": 100, "interval": "300s",
+        });
+        let outlier = if self.discovers { listed(outlier) } else { outlier };
+        json!({"name": self.name.trim_start_matches('/'), "match": {"path": [self.name]}, "outlier": outlier})
+    }
+
+    /// The hosts that go bad are out of both clusters.
+    async fn go_bad(&self, scene: &Scene, clients: &[Client]) {
+        self.bad().iter().for_each(|host| host.always(Action::status(500)));
+        for path in [self.name.to_owned(), self.own()] {
+            let cluster = &path[1..];
+            let out = format!("cluster.{cluster}.outlier_detection.ejections_active");
+            eventually(PATIENCE, || async {
+                drive_all(clients, 8, 200, path.as_str()).await;
+                let out = match path == self.name {
+                    true => metric(scene, self.name, "hosts_ejected").await,
+                    false => scene.stats().await.unwrap().get(&out).copied().unwrap_or_default(),
+                };
+                if out == self.bad.len() as u64 { Ok(()) } else { Err(format!("{path}: {out} are out")) }
+            })
+            .await
+            .unwrap();
+        }
+        are_out(scene, self.name, &self.bad()).await;
+        // Envoy's own workers hear of it a moment later.
+        sleep(SETTLED).await;
+    }
+
+    /// The share of each host in percent, and how many of the requests failed.
+    async fn shares(&self, clients: &[Client], path: &str, requests: usize) -> (Vec<f64>, usize) {
+        self.hosts.iter().for_each(Backend::reset_counters);
+        let records = drive_all(clients, 8, requests, path).await;
+        let counts = counts(&self.hosts);
+        let all = counts.iter().sum::<u64>() as f64;
+        (counts.iter().map(|count| 100.0 * *count as f64 / all).collect(), requests - records.count(200))
+    }
+
+    /// Requests that Holdfast steers are spread as Envoy spreads them itself.
+    async fn is_as_envoys_own(&self, clients: &[Client]) {
+        let requests = 4000;
+        let (own, lost_by_own) = self.shares(clients, &self.own(), requests).await;
+        let (steered, lost) = self.shares(clients, self.name, requests).await;
+        println!("{}: {steered:.1?} beside Envoy's own {own:.1?}", self.name);
+        assert_eq!((lost, lost_by_own), (0, 0), "{}: who is left serves them all", self.name);
+        for (number, (steered, own)) in steered.iter().zip(&own).enumerate() {
+            let name = self.name;
+            assert!((steered - own).abs() <= 3.0, "{name}, host {number}: {steered:.1} % beside Envoy's {own:.1} %");
+        }
+        are_told_nothing(&self.hosts);
+    }
+}
+
+/// An Envoy with these clusters. All hosts are known that a listing names.
+async fn stage(cases: &[&Case]) -> (Scene, Vec<Client>) {
+    let mut options = EnvoyOptions::new().concurrency(4).seats(Seats::Both).cluster(Cluster::admin(ADMIN));
+    options = options.route(Scene::aside());
+    for case in cases {
+        for cluster in case.clusters() {
+            options = options.cluster(cluster);
+        }
+        options = options.route(route(&case.own())).route(route(case.name));
+    }
+    let policies: Vec<Value> = cases.iter().map(|case| case.policy()).collect();
+    let scene = Scene::with(options.policy(json!({"policies": policies}))).await;
+    let clients = scene.workers(4).await;
+    for _ in 0..2 {
+        for case in cases {
+            drive_all(&clients, 8, 80, case.name).await;
+        }
+        sleep(NOTICED).await;
+    }
+    for case in cases.iter().filter(|case| case.discovers) {
+        becomes(&scene, case.name, "hosts", case.usable()).await;
+    }
+    (scene, clients)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn priorities_weights_and_health_decide_who_serves_while_hosts_are_out() {
+    let [first, second] = [of_priority(0), of_priority(1)];
+    let one_of_three = Case::new("/one-of-three", &[first, first, first, second, second, second], &[0]).await;
+    let all_of_three = Case::new("/all-of-three", &[first, first, first, second, second, second], &[0, 1, 2]).await;
+    let third = of_priority(2);
+    let over_three =
+        Case::new("/over-three", &[first, first, first, first, second, second, third, third], &[0, 1, 2, 4]).await;
+    let heavy = (0, 99, "HEALTHY");
+    let weights = Case::new("/weights", &[(0, 1, "HEALTHY"), heavy, heavy, heavy, heavy], &[4]).await;
+    let health =
+        Case::new("/health", &[PLAIN, PLAIN, PLAIN, PLAIN, (0, 1, "DRAINING"), (0, 1, "UNHEALTHY")], &[0]).await;
+    let spare = (1, 1, "HEALTHY");
+    let unhealthy = (0, 1, "UNHEALTHY");
+    let health_of_first = Case::new("/health-of-first", &[PLAIN, PLAIN, PLAIN, unhealthy, spare, spare], &[0]).await;
+    let degraded = (0, 1, "DEGRADED");
+    let degraded = Case::new("/degraded", &[PLAIN, PLAIN, PLAIN, PLAIN, degraded, degraded], &[0]).await;
+
+    let cases = [&one_of_three, &all_of_three, &over_three, &weights, &health, &health_of_first, &degraded];
+    let (scene, clients) = stage(&cases).await;
+    for case in cases {
+        case.go_bad(&scene, &clients).await;
+    }
+    for case in cases {
+        case.is_as_envoys_own(&clients).await;
+    }
+}
+
+/// Of a cluster whose hosts are learned from its traffic those of other priorities are not known until they serve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_listing_the_clusters_own_failover_has_the_choice() {
+    let [first, second] = [of_priority(0), of_priority(1)];
+    let standings = [first, first, first, second, second, second];
+    let mut learned = Case::new("/learned", &standings, &[0, 1, 2]).await;
+    learned.discovers = false;
+    let retry_policy = json!({
+        "retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"},
+        "retry_priority": {
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                "update_frequency": 1,
+            },
+        },
+    });
+    let mut policy = learned.policy();
+    policy["retry"] = json!({
+        "max_retries": 2, "on": ["5xx"], "backoff": {"base": "1ms", "jitter": "none"},
+        "budget": {"ratio": 100, "min_per_second": 1000},
+    });
+    let options = EnvoyOptions::new().concurrency(2).seats(Seats::Both).route(Scene::aside());
+    let options = options.cluster(Cluster::new("learned").steered().raw(learned.endpoints("learned")));
+    let options = options.route(Route::to("/learned", "learned").raw(json!({"route": {"retry_policy": retry_policy}})));
+    let scene = Scene::with(options.policy(json!({"policies": [policy]}))).await;
+    let clients = scene.workers(2).await;
+    for _ in 0..2 {
+        assert_eq!(drive_all(&clients, 4, 60, "/learned").await.count(200), 60);
+        sleep(NOTICED).await;
+    }
+    becomes(&scene, "/learned", "hosts", 3).await;
+
+    learned.bad().iter().for_each(|host| host.always(Action::status(500)));
+    let records = drive_all(&clients, 4, 300, "/learned").await;
+    assert_eq!(records.count(200), 300, "the retry goes to the next priority: {:?}", records.statuses());
+    are_out(&scene, "/learned", &learned.bad()).await;
+    becomes(&scene, "/learned", "hosts", 6).await;
+    sleep(ms(100)).await;
+    let (shares, lost) = learned.shares(&clients, "/learned", 300).await;
+    assert_eq!(lost, 0);
+    let bad: f64 = shares[..3].iter().sum();
+    assert!(bad <= 3.0, "those that are out get nothing but what looks for new ones: {shares:.1?}");
+}
+
+/// However many tries a request has, and whoever decides on them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_try_goes_to_a_host_that_is_out() {
+    let previous_hosts = json!({"retry_policy": {
+        "retry_on": "5xx", "num_retries": 5, "retry_back_off": {"base_interval": "0.001s"},
+        "host_selection_retry_max_attempts": 5,
+        "retry_host_predicate": [{
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+            },
+        }],
+    }});
+    let mut plain = previous_hosts.clone();
+    plain["retry_policy"].as_object_mut().unwrap().remove("retry_host_predicate");
+    let retry = |max_retries: u32| {
+        json!({
+            "max_retries": max_retries, "on": ["5xx"], "backoff": {"base": "1ms", "jitter": "none"},
+            "budget": {"ratio": 100, "min_per_second": 1000},
+        })
+    };
+    let mut hedged = retry(5);
+    hedged["on"] = json!(["5xx", "reset"]);
+    hedged["per_try_timeout"] = json!("50ms");
+    hedged["hedge_on_per_try_timeout"] = json!(true);
+    // One that is in beside one that is out, or beside four.
+    let rows = [
+        ("/two", 2, retry(1), json!({})),
+        ("/five-tries", 2, retry(5), json!({})),
+        ("/one-of-five", 5, retry(5), json!({})),
+        ("/predicate", 2, retry(5), previous_hosts.clone()),
+        ("/routes", 2, Value::Null, plain),
+        ("/routes-predicate", 2, Value::Null, previous_hosts),
+        ("/hedged", 2, hedged, json!({})),
+    ];
+    let mut options = EnvoyOptions::new().concurrency(2).seats(Seats::Both).cluster(Cluster::admin(ADMIN));
+    options = options.route(Scene::aside());
+    let (mut policies, mut all) = (Vec::new(), Vec::new());
+    for (name, count, retry, action) in rows {
+        let standings = vec![PLAIN; count];
+        let bad: Vec<usize> = (1..count).collect();
+        let case = Case::new(name, &standings, &bad).await;
+        let cluster = Cluster::new(&name[1..]).steered().raw(case.endpoints(&name[1..]));
+        options = options.cluster(cluster).route(route(name).raw(json!({"route": action})));
+        let mut policy = case.policy();
+        // The one that is left fails a few times in a row, and stays.
+        policy["outlier"]["consecutive_failures"] = json!(20);
+        policy["outlier"]["panic_threshold"] = json!(0);
+        if !retry.is_null() {
+            policy["retry"] = retry;
+        }
+        policies.push(policy);
+        all.push(case);
+    }
+    let scene = Scene::with(options.policy(json!({"policies": policies}))).await;
+    let clients = scene.workers(2).await;
+    for _ in 0..2 {
+        for case in &all {
+            drive_all(&clients, 4, 40, case.name).await;
+        }
+        sleep(NOTICED).await;
+    }
+    for case in &all {
+        becomes(&scene, case.name, "hosts", case.usable()).await;
+        case.bad().iter().for_each(|host| host.always(Action::status(500)));
+        eventually(PATIENCE, || async {
+            drive_all(&clients, 4, 40, case.name).await;
+            let out = metric(&scene, case.name, "hosts_ejected").await;
+            if out == case.bad.len() as u64 { Ok(()) } else { Err(format!("{}: {out} are out", case.name)) }
+        })
+        .await
+        .unwrap();
+    }
+    sleep(SETTLED).await;
+    for case in &all {
+        case.hosts.iter().for_each(Backend::reset_counters);
+        let good = &case.hosts[0];
+        for round in 0..5 {
+            match case.name {
+                "/hedged" => good.always(Action::ok().after(ms(120))),
+                _ => good.always(Action::status(500)),
+            }
+            let is_last = round == 4;
+            let response = clients[round % 2].get(case.name).await.unwrap();
+            assert!(response.status == 500 || case.name == "/hedged", "{}: {}", case.name, response.status);
+            good.always(Action::ok());
+            if !is_last {
+                drive_all(&clients, 2, 10, case.name).await;
+            }
+        }
+        let to_bad: u64 = case.bad().iter().map(|host| host.requests()).sum();
+        assert_eq!(to_bad, 0, "{}: tries at hosts that are out", case.name);
+        assert!(good.requests() >= 5 + 40, "{}: {} requests, with their retries", case.name, good.requests());
+    }
+}

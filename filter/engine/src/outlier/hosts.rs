@@ -717,9 +717,11 @@ impl Hosts {
     }
 
     /// Takes note of where a request went that nobody steered: of its selector, and of the label of its host, which `label` reads.
-    pub fn note_subset(&mut self, worker: &mut Worker, selector: u64, label: &dyn Fn() -> u32) {
-        if self.subsets.wants(selector, &mut worker.random) {
-            self.subsets.saw(selector, label());
+    pub fn note_subset(&mut self, worker: &mut Worker, selector: u64, label: &dyn Fn() -> Option<u32>) {
+        if self.subsets.wants(selector, &mut worker.random)
+            && let Some(label) = label()
+        {
+            self.subsets.saw(selector, label);
             self.rotations.remove(&selector);
         }
     }

@@ -24,13 +24,18 @@ const SAMPLE: u64 = 8;
 /// The most selectors that a worker remembers, for requests may bear any metadata. Then it begins anew.
 const MOST: usize = 256;
 
-/// The label of the host of an attempt, never 0.
+/// The label of the host of an attempt, which has one: never 0.
 pub fn label(host: &dyn Host) -> u32 {
     let metadata = host.property("xds\0upstream_host_metadata\0filter_metadata\0envoy.lb");
     match metadata.map_or(0, |bytes| of_map(&bytes)) {
         0 => UNLABELLED,
         hash => ((hash >> 32) as u32).max(UNLABELLED + 1),
     }
+}
+
+/// The label of the host of a request's last attempt; `None` where Envoy has answered by itself.
+pub fn label_of_last(host: &dyn Host) -> Option<u32> {
+    Some(label(host)).filter(|label| *label != UNLABELLED || host.property("upstream\0address").is_some())
 }
 
 /// The selector of a request; `None` where its route has no name, as many may have none.
@@ -80,13 +85,25 @@ impl SubsetsSeen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Timestamp;
     use crate::http::headers::write;
+    use crate::memory_host::MemoryHost;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn map(entries: &[(&str, &str)]) -> Vec<u8> {
         let pairs: Vec<(String, &str)> = entries.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
         write(&pairs)
+    }
+
+    #[test]
+    fn an_answer_that_comes_from_nowhere_says_nothing_of_subsets() {
+        let host = MemoryHost::at(Timestamp::from_secs(1));
+        assert_eq!(label_of_last(&host), None);
+        host.put_property("upstream\0address", Some(b"10.0.0.1:80"));
+        assert_eq!(label_of_last(&host), Some(UNLABELLED));
+        host.put_property("xds\0upstream_host_metadata\0filter_metadata\0envoy.lb", Some(&map(&[("version", "v1")])));
+        assert!(label_of_last(&host).is_some_and(|label| label > UNLABELLED && label == super::label(&host)));
     }
 
     #[test]

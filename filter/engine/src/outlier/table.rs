@@ -645,6 +645,7 @@ impl HostTable {
             *host = Host::vacant();
             // Where one has left another has mostly come.
             self.explored_in_vain = 0;
+            self.round = if self.out() > 0 { self.known() as u16 } else { 0 };
         }
         while self.hosts.last().is_some_and(|host| host.address.is_empty()) {
             self.hosts.pop();

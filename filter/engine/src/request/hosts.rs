@@ -254,7 +254,7 @@ impl RequestPolicy {
             && steering.is_none()
             && let Some(selector) = subset::selector(host)
         {
-            group.hosts.note_subset(cx.worker, selector, &|| subset::label(host));
+            group.hosts.note_subset(cx.worker, selector, &|| subset::label_of_last(host));
         }
     }
 

@@ -577,7 +577,7 @@ fn where_a_cluster_has_subsets_requests_get_to_hosts_of_their_own() {
         for (selector, label) in [(100, 7), (200, 8), (300, 7), (300, 8)] {
             let Vm { worker, hosts } = &mut world.vms[vm];
             assert!(hosts.has_subsets());
-            hosts.note_subset(worker, selector, &|| label);
+            hosts.note_subset(worker, selector, &|| Some(label));
         }
         let mut named = |selector| -> BTreeSet<String> {
             let many = (0..20).map(|_| steer_selected(&mut world, vm, Some(selector), t(2)).unwrap().hosts);

@@ -93,10 +93,6 @@ async fn loses_none(way: Way) {
         let closed = |name: &str| stats.get(name).copied().unwrap_or_default();
         assert_eq!(closed("http.ingress.downstream_cx_destroy_active_rq"), 0);
         assert_eq!(closed("http.ingress.downstream_cx_drain_close"), 0, "no client's connection is closed");
-        // Of hosts' connections only one with a check of our own may be: its time-out is short for a busy machine.
-        assert!(
-            closed("cluster.orders.upstream_cx_destroy_with_active_rq") <= closed("cluster.orders.upstream_rq_timeout")
-        );
         assert_eq!(closed("listener_manager.listener_modified"), 0, "the listener is the same one");
     }
     let mut counted = Vec::new();

@@ -108,13 +108,6 @@ async fn put_back(way: Way) {
     are(&envoy, "orders", [CLOSED, 1, 1]).await;
     envoy.update(&with).await;
     all_are(&envoy, true, "on again").await;
-
-    // Later too, while nothing else has its place.
-    envoy.update(&document(&[])).await;
-    sleep(LAPSED).await;
-    envoy.update(&with).await;
-    all_are(&envoy, true, "put back late").await;
-    are(&envoy, "orders", [OPEN, 1, 1]).await;
     host.reset_counters();
     assert_eq!(envoy.transitions("orders").len(), 1);
 }

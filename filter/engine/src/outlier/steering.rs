@@ -6,6 +6,9 @@
 //! Every host has exactly its share, spread evenly. Workers begin with credits of their own, which they draw whenever the hosts change:
 //! no two go in step.
 
+use core::iter::Cycle;
+use std::vec::IntoIter;
+
 use super::table::{Host, HostId, HostTable};
 use super::topology;
 use crate::base::random::Random;
@@ -68,13 +71,18 @@ impl Rotation {
         now: Timestamp,
     ) -> Vec<HostId> {
         let mut named = Vec::with_capacity(wanted);
+        // Of each group that has been drawn, who has its next turns.
+        let mut drawn: Vec<(usize, Cycle<IntoIter<HostId>>)> = Vec::new();
         for _ in 0..wanted {
-            // Each try is sent like any other request, but not to the same host again.
-            let drawn = self.draw(random);
-            let Some(group) = drawn.and_then(|at| self.groups.get_mut(at)) else { break };
-            let is_first = !group.turns.iter().any(|turns| named.contains(&turns.host));
-            let host = if is_first { group.take_turn(table, rules, now) } else { group.after(&named) };
-            named.extend(host);
+            // Each attempt is sent like any other request, but not to the same host again.
+            let Some(at) = self.draw(random) else { break };
+            let known = drawn.iter().position(|(group, _)| *group == at);
+            let known = known.or_else(|| {
+                let next = self.groups.get_mut(at)?.next(table, rules, wanted, now);
+                drawn.push((at, next.into_iter().cycle()));
+                drawn.len().checked_sub(1)
+            });
+            named.extend(known.and_then(|known| drawn.get_mut(known)?.1.next()));
         }
         named
     }
@@ -111,31 +119,27 @@ impl Group {
         Group { load, turns: turns.collect() }
     }
 
-    /// The host whose turn it is. One that is starting has a part of its weight.
-    fn take_turn(&mut self, table: &HostTable, rules: &Outlier, now: Timestamp) -> Option<HostId> {
+    /// The host whose turn it is, and those that have the most credit after it: at most so many. One that is starting has a part of its
+    /// weight.
+    fn next(&mut self, table: &HostTable, rules: &Outlier, wanted: usize, now: Timestamp) -> Vec<HostId> {
         let mut total = 0;
-        for turns in &mut self.turns {
+        // The most credit first, and of equal ones the last.
+        let mut most: Vec<(i64, usize)> = Vec::with_capacity(wanted.saturating_add(1));
+        for (at, turns) in self.turns.iter_mut().enumerate() {
             let host = table.host(turns.host);
             let weight = host.map_or(0, |host| i64::from(host.topology.weight) * i64::from(host.share(rules, now)));
             turns.credit += weight;
             total += weight;
+            let place = most.partition_point(|other| *other > (turns.credit, at));
+            if place < wanted {
+                most.insert(place, (turns.credit, at));
+                most.truncate(wanted);
+            }
         }
-        let turns = self.turns.iter_mut().max_by_key(|turns| turns.credit)?;
-        turns.credit -= total;
-        Some(turns.host)
-    }
-
-    /// The host with the next turn of those that are not named yet; else one of those again, in the same order.
-    fn after(&self, named: &[HostId]) -> Option<HostId> {
-        let others = self.turns.iter().filter(|turns| !named.contains(&turns.host));
-        let other = others.max_by_key(|turns| turns.credit).map(|turns| turns.host);
-        other.or_else(|| {
-            let is_own = |host: &&HostId| self.turns.iter().any(|turns| turns.host == **host);
-            let own: Vec<&HostId> = named.iter().filter(is_own).collect();
-            // All are there equally often, or those first that come first.
-            let times = |host: &HostId| named.iter().filter(|named| *named == host).count();
-            own.into_iter().min_by_key(|host| times(host)).copied()
-        })
+        if let Some(turns) = most.first().and_then(|(_, at)| self.turns.get_mut(*at)) {
+            turns.credit -= total;
+        }
+        most.into_iter().filter_map(|(_, at)| self.turns.get(at)).map(|turns| turns.host).collect()
     }
 }
 

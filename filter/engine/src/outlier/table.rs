@@ -463,7 +463,7 @@ impl HostTable {
         if is_followed {
             return core::mem::take(&mut self.unfollowed) > Timestamp::ZERO;
         }
-        let is_due = self.unfollowed.plus(SAY_EVERY).remaining(now, SAY_EVERY).is_none();
+        let is_due = is_to_be_said(self.unfollowed, now);
         if is_due {
             self.unfollowed = now;
             self.note(b"", HostEventKind::Unfollowed);
@@ -474,7 +474,7 @@ impl HostTable {
     /// Whether it is to be said that a request could not be steered as its route has no name: now and then.
     #[must_use]
     pub fn wants_to_say_unnamed(&self, now: Timestamp) -> bool {
-        self.unnamed.plus(SAY_EVERY).remaining(now, SAY_EVERY).is_none()
+        is_to_be_said(self.unnamed, now)
     }
 
     /// Has it said, if it is to be said.
@@ -845,6 +845,11 @@ impl HostTable {
 
 /// How often it is said that requests are not steered.
 const SAY_EVERY: Duration = Duration::from_secs(600);
+
+/// Whether what was last said then is to be said again.
+fn is_to_be_said(last: Timestamp, now: Timestamp) -> bool {
+    last.plus(SAY_EVERY).remaining(now, SAY_EVERY).is_none()
+}
 
 /// How long a table counts as full after a host had no place in it.
 const FULL_LASTS: Duration = Duration::from_secs(600);

@@ -54,12 +54,14 @@ pub struct BreakerKey {
     view: Option<View>,
     /// When an event last reported a forced state.
     last_reported: Option<Timestamp>,
+    /// Counts the changes of the state that this worker has seen.
+    changes: u32,
 }
 
 impl BreakerKey {
     /// A breaker that this worker knows nothing about yet.
     pub fn new(cell: Address) -> Self {
-        BreakerKey { cell, view: None, last_reported: None }
+        BreakerKey { cell, view: None, last_reported: None, changes: 0 }
     }
 
     /// Whether the key has lost its place in the store.
@@ -136,7 +138,9 @@ impl BreakerKey {
         if self.last_reported.is_some_and(|reported| now.apart(reported) < VIEW_LASTS) {
             return;
         }
-        self.last_reported = Some(now);
+        if self.last_reported.replace(now).is_none() {
+            self.changes = self.changes.wrapping_add(1);
+        }
         cx.events.push(Event::Gauge(Metric::BreakerState, state as u64));
         self.take_over(cx, breaker);
         let _ = self.cell.update(cx.store, |old: Option<&Cell>| {
@@ -226,9 +230,30 @@ impl BreakerKey {
         self.refresh(cx, updated.record.unwrap_or_default(), epoch);
     }
 
+    /// How often the state has changed, as far as this worker knows: what was told before the last time is not so any more.
+    pub fn changes(&self) -> u32 {
+        self.changes
+    }
+
+    /// Brings this worker's view up to date as [`BreakerKey::look`] does, and says what it shows even if it was so already: who was
+    /// told may have been another document.
+    pub fn tell(&mut self, cx: &mut Cx<'_>, breaker: &Breaker) {
+        self.look(cx, breaker);
+        let state = forced(breaker).unwrap_or_else(|| self.seen());
+        cx.events.push(Event::Gauge(Metric::BreakerState, state as u64));
+    }
+
+    /// The state that the view shows.
+    fn seen(&self) -> StateName {
+        self.view.as_ref().map_or(StateName::Closed, |view| view.cell.name())
+    }
+
     /// Takes over what the cell now is.
     fn refresh(&mut self, cx: &mut Cx<'_>, cell: Cell, epoch: Option<u64>) {
         cx.events.push(Event::Gauge(Metric::BreakerState, cell.name() as u64));
+        if cell.name() != self.seen() {
+            self.changes = self.changes.wrapping_add(1);
+        }
         self.view = Some(View { cell, seen: Seen { epoch, at: cx.now } });
     }
 }

@@ -7,6 +7,8 @@
 
 use core::time::Duration;
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use holdfast_policy::document::{Outlier, Policy};
@@ -64,6 +66,8 @@ pub struct RequestPolicy {
     looked_after: Option<Timestamp>,
     /// Whether the gauges tell of the keys that others have met.
     is_told: bool,
+    /// Of the breakers that the document shares with others, by key: which of their changes it has told.
+    breakers_told: HashMap<Occupant, u32>,
     /// Whether the groups of hosts are known that the document names.
     pub(super) knows_groups: bool,
 }
@@ -138,6 +142,7 @@ impl RequestPolicy {
             began: None,
             looked_after: None,
             is_told: false,
+            breakers_told: HashMap::new(),
             knows_groups: false,
         }
     }
@@ -183,7 +188,7 @@ impl RequestPolicy {
         if self.standing.as_ref().is_none_or(|before| before.places != standing.places) {
             self.blocks = Blocks::new(&self.policy, &standing, store, pools);
             (self.began, self.looked_after) = (None, None);
-            self.is_told = false;
+            self.tell_again();
             self.knows_groups = false;
         }
         self.standing = Some(standing);
@@ -202,6 +207,7 @@ impl RequestPolicy {
     /// Has the gauges told again of all that is not as at a start: nobody has yet under the name that the policy has now.
     pub(super) fn tell_again(&mut self) {
         self.is_told = false;
+        self.breakers_told.clear();
     }
 
     /// The policy's name in metrics, which several live contents of one name do not share.
@@ -312,6 +318,7 @@ impl RequestPolicy {
         if let Some(mut block) = borrowed(self.blocks.as_ref().and_then(|blocks| blocks.concurrency.as_ref())) {
             block.iter_mut().for_each(|(_, state)| state.renew(cx));
         }
+        events.extend(self.tell_breakers(cx));
         events.extend(self.tick_hosts(cx));
         if self.outlier().is_some() {
             // Nothing is known of their hosts any more.
@@ -370,6 +377,27 @@ impl RequestPolicy {
             blocks.end_takeover();
         }
         self.is_told = true;
+        reports
+    }
+
+    /// Tells the breakers that this document shares with others and that have changed since it last did: the request that found
+    /// the change may have been another document's, whose metrics are not this one's.
+    fn tell_breakers(&mut self, cx: &mut Cx<'_>) -> Vec<(Key, Vec<Event>)> {
+        let shared = self.blocks.as_ref().and_then(|blocks| blocks.breaker.as_ref());
+        let shared = shared.filter(|block| Rc::strong_count(block) > 1);
+        let (Some(breaker), Some(mut block)) = (&self.policy.breaker, borrowed(shared)) else { return Vec::new() };
+        let before = core::mem::take(&mut self.breakers_told);
+        let mut reports = Vec::new();
+        for (key, state) in block.iter_mut() {
+            if before.get(&key.occupant).copied().unwrap_or_default() != state.key.changes() {
+                let mut events = Vec::new();
+                state.key.tell(&mut cx.with_events(&mut events), breaker);
+                reports.push((key, events));
+            }
+            if state.key.changes() > 0 {
+                self.breakers_told.insert(key.occupant, state.key.changes());
+            }
+        }
         reports
     }
 

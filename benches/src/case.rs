@@ -52,6 +52,12 @@ pub enum Part {
     Send,
     /// The same while one host is out.
     Steer,
+    /// As [`Part::Send`] where each request's host is chosen, each in turn.
+    SendInTurn,
+    /// The same, by the request's path.
+    SendByHash,
+    /// The same, the better one of two by latency.
+    SendByLatency,
     /// In the attempt seat: the headers of a success, whose host is judged, and the attempt's end.
     Judge,
     /// The same where rates are watched, so that every success counts.
@@ -79,7 +85,17 @@ impl Part {
     /// Whether it is about hosts; the policies judge them then.
     pub const fn hosts(self) -> bool {
         let is_judged = matches!(self, Part::Judge | Part::JudgeRates | Part::JudgeFailed);
-        is_judged || self.steers() || matches!(self, Part::Send | Part::ServeHosts)
+        is_judged || self.steers() || self.balance().is_some() || matches!(self, Part::Send | Part::ServeHosts)
+    }
+
+    /// What chooses each request's host, if anything does.
+    pub const fn balance(self) -> Option<&'static str> {
+        match self {
+            Part::SendInTurn => Some(r#""weighted""#),
+            Part::SendByHash => Some(r#"{"hash": "path"}"#),
+            Part::SendByLatency => Some(r#""least_latency""#),
+            _ => None,
+        }
     }
 
     /// Whether a host is out.
@@ -151,6 +167,12 @@ pub const CASES: &[Case] = &[
     Case::new(Kind::Time, Part::Send).hosts(200),
     Case::new(Kind::Time, Part::Steer),
     Case::new(Kind::Time, Part::Steer).hosts(200),
+    Case::new(Kind::Time, Part::SendInTurn),
+    Case::new(Kind::Time, Part::SendInTurn).hosts(200),
+    Case::new(Kind::Time, Part::SendByHash),
+    Case::new(Kind::Time, Part::SendByHash).hosts(200),
+    Case::new(Kind::Time, Part::SendByLatency),
+    Case::new(Kind::Time, Part::SendByLatency).hosts(200),
     Case::new(Kind::Time, Part::Judge),
     Case::new(Kind::Time, Part::Judge).hosts(200),
     Case::new(Kind::Time, Part::JudgeRates),

@@ -45,7 +45,9 @@ impl Bench {
             Part::Fail => self.scene.report(&self.case, false),
             Part::Plan | Part::PlanPerTry => self.scene.plan(&self.case),
             Part::Grant => self.scene.grant(&self.case),
-            Part::Send | Part::Steer => self.scene.send(&self.case),
+            Part::Send | Part::Steer | Part::SendInTurn | Part::SendByHash | Part::SendByLatency => {
+                self.scene.send(&self.case)
+            }
             Part::Judge | Part::JudgeRates => self.scene.judge(&self.case, true),
             Part::JudgeFailed => self.scene.judge(&self.case, false),
             Part::Serve => self.scene.serve(&self.case, false),
@@ -84,6 +86,9 @@ mod tests {
             Part::PlanPerTry,
             Part::Send,
             Part::Steer,
+            Part::SendInTurn,
+            Part::SendByHash,
+            Part::SendByLatency,
             Part::Judge,
             Part::JudgeRates,
             Part::Serve,

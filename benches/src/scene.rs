@@ -349,9 +349,9 @@ impl Scene {
 
     pub(crate) fn send(&mut self, case: &Case) -> u32 {
         let steered = self.host.seen().steered;
-        let sent =
-            self.sent(case, |seen| [seen.contexts, if case.part.steers() { seen.steered } else { seen.contexts }]);
-        let is_well = case.part.steers() || self.host.seen().steered == steered;
+        let names = case.part.steers() || case.part.balance().is_some();
+        let sent = self.sent(case, |seen| [seen.contexts, if names { seen.steered } else { seen.contexts }]);
+        let is_well = names || self.host.seen().steered == steered;
         if is_well { sent } else { 0 }
     }
 
@@ -457,8 +457,12 @@ fn document(case: &Case) -> String {
         Part::JudgeFailed => r#", "max_ejected": 0, "always_eject_one": false"#,
         _ => "",
     };
-    let outlier =
-        if case.part.hosts() { format!(r#", "outlier": {{"hosts": {:?}{more}}}"#, hosts(case)) } else { String::new() };
+    let balance = case.part.balance().map_or_else(String::new, |balance| format!(r#", "balance": {balance}"#));
+    let outlier = if case.part.hosts() {
+        format!(r#", "outlier": {{"hosts": {:?}{more}{balance}}}"#, hosts(case))
+    } else {
+        String::new()
+    };
     // A budget that a batch does not use up.
     let retry = match case.part {
         Part::PlanPerTry => r#", "retry": {"per_try_timeout": "1s"}"#,

@@ -18,7 +18,8 @@ use holdfast_engine::outlier::cause::EjectionCause;
 use holdfast_engine::outlier::leader::Leader;
 use holdfast_engine::outlier::run::HostRun;
 use holdfast_engine::outlier::slot::HostSlot;
-use holdfast_engine::outlier::steering::{self, Rotation};
+use holdfast_engine::outlier::balance::load::Loads;
+use holdfast_engine::outlier::steering::{self, Asked, Rotation};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
 use holdfast_engine::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, ProbeResult};
 use holdfast_engine::outlier::topology::{HostListing, ListedHost, Topology};
@@ -421,7 +422,7 @@ fn run_presence(presence: Presence, steps: &[Step]) {
 /// Hosts are found, judged, ejected, probed, listed and forgotten in any order. Nothing that a step does passes a limit.
 fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
     let mut now = Timestamp::from_secs(1_700_000_000);
-    let (mut rotation, mut random) = (Rotation::default(), Random::new(1));
+    let mut random = Random::new(1);
     for step in steps {
         let then = now;
         now = step.clock.turn(now);
@@ -501,8 +502,9 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
         }
         assert!(table.known() <= MOST_HOSTS && table.out() <= table.known());
         if table.steers(rules, now) {
-            rotation.shuffle(&table, &|_| true, &mut random);
-            let hosts = rotation.next(&table, rules, 3, &mut random, now);
+            let mut rotation = Rotation::new(&table, rules, &|_| true, false, &mut random);
+            let asked = Asked { table: &table, rules, wanted: 3, hash: None, loads: &Loads::default(), now };
+            let hosts = rotation.next(&asked, &mut random);
             assert!(!hosts.is_empty(), "somebody is left");
             assert!(hosts.iter().all(|id| table.host(*id).is_some_and(|host| host.is_in())));
             assert!(!steering::header(&table, &hosts).is_empty() || hosts.is_empty() || !is_text(&table));

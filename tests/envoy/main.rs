@@ -7,6 +7,7 @@ mod added;
 mod added_config;
 mod agent;
 mod alerting;
+mod balance;
 mod breaker;
 mod broken;
 mod bypass;

@@ -27,6 +27,8 @@ struct Case {
     standings: Vec<Standing>,
     bad: Vec<usize>,
     discovers: bool,
+    /// Of the policy, if it has one.
+    balance: Option<&'static str>,
 }
 
 impl Case {
@@ -35,7 +37,13 @@ impl Case {
         for _ in standings {
             hosts.push(Backend::start().await.unwrap());
         }
-        Self { name, hosts, standings: standings.to_vec(), bad: bad.to_vec(), discovers: true }
+        Self { name, hosts, standings: standings.to_vec(), bad: bad.to_vec(), discovers: true, balance: None }
+    }
+
+    /// Its policy has this balance.
+    fn balanced(mut self, balance: &'static str) -> Self {
+        self.balance = Some(balance);
+        self
     }
 
     fn own(&self) -> String {
@@ -87,7 +95,10 @@ impl Case {
         let outlier = json!({
             "consecutive_failures": 5, "base_ejection_time": "300s", "max_ejected": 100, "interval": "300s",
         });
-        let outlier = if self.discovers { listed(outlier) } else { outlier };
+        let mut outlier = if self.discovers { listed(outlier) } else { outlier };
+        if let Some(balance) = self.balance {
+            outlier["balance"] = json!(balance);
+        }
         json!({"name": self.name.trim_start_matches('/'), "match": {"path": [self.name]}, "outlier": outlier})
     }
 
@@ -187,6 +198,47 @@ async fn priorities_weights_and_health_decide_who_serves_while_hosts_are_out() {
     }
     for case in cases {
         case.is_as_envoys_own(&clients).await;
+    }
+}
+
+/// Those that choose a host for every request keep to priorities and health, and to weights but for those that say otherwise, before
+/// anybody is out and after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_balance_keeps_priorities_weights_and_health() {
+    let weight = |weight| (0, weight, "HEALTHY");
+    let standings =
+        [weight(1), weight(2), weight(4), weight(1), (0, 9, "DRAINING"), (1, 1, "HEALTHY"), (1, 3, "HEALTHY")];
+    // One of the first priority is not to be used: four fifths of it bear all. Without the first one, 84 %, and less than
+    // that is not left to weights.
+    let by_weight = ([12.5, 25.0, 50.0, 12.5, 0.0, 0.0, 0.0], [0.0, 24.0, 48.0, 12.0, 0.0, 4.0, 12.0]);
+    let alike = ([25.0, 25.0, 25.0, 25.0, 0.0, 0.0, 0.0], [0.0, 28.0, 28.0, 28.0, 0.0, 8.0, 8.0]);
+    let rows = [
+        ("/weighted", "weighted", by_weight),
+        ("/round-robin", "round_robin", alike),
+        ("/random", "random", alike),
+        ("/least-request", "least_request", by_weight),
+    ];
+    let mut cases = Vec::new();
+    for (name, balance, shares) in rows {
+        cases.push((Case::new(name, &standings, &[0]).await.balanced(balance), shares));
+    }
+    let (scene, clients) = stage(&cases.iter().map(|(case, _)| case).collect::<Vec<_>>()).await;
+    let mut seen = Vec::new();
+    for is_after in [false, true] {
+        for (case, (before, after)) in &cases {
+            if is_after {
+                case.go_bad(&scene, &clients).await;
+            }
+            let (shares, lost) = case.shares(&clients, case.name, 4000).await;
+            println!("{}, one out: {is_after}: {shares:.1?}", case.name);
+            seen.push((case, shares, if is_after { after } else { before }, lost));
+            are_told_nothing(&case.hosts);
+        }
+    }
+    for (case, shares, expected, lost) in seen {
+        assert_eq!(lost, 0, "{}", case.name);
+        let are_near = shares.iter().zip(expected).all(|(share, expected)| (share - expected).abs() <= 3.0);
+        assert!(are_near, "{}: {shares:.1?}, not {expected:?}", case.name);
     }
 }
 

@@ -225,6 +225,42 @@ pub const CASES: &[Case] = &[
             "1 of 5 hosts is out",
         )
     },
+    Case {
+        hosts: 5,
+        ..Case::plain(
+            "five-hosts",
+            Group::Special,
+            Filters::Holdfast(Seats::Both, policies::both_seats),
+            "5 hosts, Envoy's balance",
+        )
+    },
+    Case {
+        hosts: 5,
+        ..Case::plain(
+            "in-turn",
+            Group::Special,
+            Filters::Holdfast(Seats::Both, policies::in_turn),
+            "5 hosts, each in turn",
+        )
+    },
+    Case {
+        hosts: 5,
+        ..Case::plain(
+            "by-hash",
+            Group::Special,
+            Filters::Holdfast(Seats::Both, policies::by_hash),
+            "5 hosts, hash of the path",
+        )
+    },
+    Case {
+        hosts: 5,
+        ..Case::plain(
+            "by-latency",
+            Group::Special,
+            Filters::Holdfast(Seats::Both, policies::by_latency),
+            "5 hosts, least latency",
+        )
+    },
     Case::plain("shadow", Group::Special, Filters::Holdfast(Seats::Both, policies::shadow), "all features, counting"),
     Case::plain(
         "second-seat",

@@ -55,6 +55,9 @@ pub fn slow() -> Value {
     document(&orders(json!({"outcome": {"slow_after": "1s"}, "breaker": breaker, "fallback": fallback()})))
 }
 
+/// The cluster of Envoy's admin interface.
+pub const ADMIN: &str = "envoy_admin";
+
 /// Breaker, retry, outlier and fallback, all with their defaults.
 fn features() -> Value {
     json!({"breaker": {}, "retry": {}, "outlier": {}, "fallback": fallback()})
@@ -107,6 +110,31 @@ pub fn ejecting() -> Value {
         "breaker": {},
         "retry": {},
         "outlier": {"base_ejection_time": "1h", "max_ejection_time": "1h"},
+        "fallback": fallback(),
+    })))
+}
+
+/// As [`both_seats`], and each host has its turn.
+pub fn in_turn() -> Value {
+    balanced(json!("weighted"))
+}
+
+/// As [`both_seats`], and each path has its host.
+pub fn by_hash() -> Value {
+    balanced(json!({"hash": "path"}))
+}
+
+/// As [`both_seats`], and the quicker one of two hosts is taken.
+pub fn by_latency() -> Value {
+    balanced(json!("least_latency"))
+}
+
+fn balanced(balance: Value) -> Value {
+    let discover = json!({"cluster": ADMIN, "path": "/clusters?format=json"});
+    document(&orders(json!({
+        "breaker": {},
+        "retry": {},
+        "outlier": {"balance": balance, "discover": discover},
         "fallback": fallback(),
     })))
 }

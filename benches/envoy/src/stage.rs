@@ -113,6 +113,7 @@ impl Stage {
             Filters::Holdfast(seats, policy) => {
                 let wasm = subject.module.as_ref().map(|module| &module.path);
                 let options = wasm.into_iter().fold(options, EnvoyOptions::wasm).policy(policy());
+                let options = options.cluster(Cluster::admin(policies::ADMIN));
                 match seats {
                     Seats::Request => (options, cluster),
                     Seats::Second => {

@@ -19,7 +19,7 @@ use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::Verdict;
 use holdfast_engine::outlier::cause::EjectionCause;
 use holdfast_engine::outlier::host_events::{HostCount, HostEventKind, HostEvents};
-use holdfast_engine::outlier::hosts::{HostAttempt, Hosts, Steering};
+use holdfast_engine::outlier::hosts::{Asks, HostAttempt, Hosts, Steering};
 use holdfast_engine::outlier::run::HostRun;
 use holdfast_engine::outlier::table::{HostId, HostTable, State};
 use holdfast_engine::outlier::topology::HostListing;
@@ -158,7 +158,7 @@ impl Thread {
     fn steers(&mut self, now: Timestamp) -> Option<Steering> {
         let Thread { worker, hosts, rules, store } = self;
         hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), rules);
-        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, 1, false, &|| None)
+        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), rules, 1, false, &Asks::NOTHING)
     }
 
     fn probes(&mut self, now: Timestamp) -> bool {

@@ -12,7 +12,7 @@ use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::Verdict;
 use holdfast_engine::outlier::host_events::{HostCount, HostEvents};
-use holdfast_engine::outlier::hosts::{HostAttempt, Hosts};
+use holdfast_engine::outlier::hosts::{Asks, HostAttempt, Hosts};
 use holdfast_engine::outlier::slot::{HostSlot, HostTally};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
 use holdfast_engine::outlier::table::{HostId, HostTable, PROBE_LEASE, State};
@@ -302,8 +302,13 @@ impl Process {
                 let now = self.now;
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
                 hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
-                let steering =
-                    hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, 2, waits, &|| None);
+                let steering = hosts.steer(
+                    &mut Cx::new(store, worker, now, &mut Vec::new()),
+                    &self.rules,
+                    2,
+                    waits,
+                    &Asks::NOTHING,
+                );
                 let probe = steering.as_ref().and_then(|steering| steering.probe.clone());
                 if let Some(steering) = &steering {
                     let named: Vec<&str> = steering.hosts.split(',').collect();
@@ -417,7 +422,7 @@ proptest! {
         let now = process.now;
         let (Vm { worker, hosts }, store) = (&mut process.vms[0], &mut process.store);
         hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
-        prop_assert_eq!(hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 2, false, &|| None), None);
+        prop_assert_eq!(hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 2, false, &Asks::NOTHING), None);
         // What was told adds up: who was ejected is back, or gone.
         let sum = |kind: fn(&HostCount) -> bool| -> u32 {
             process.told.iter().filter(|(counted, _)| kind(counted)).map(|(_, count)| count).sum()
@@ -453,7 +458,7 @@ proptest! {
             }
             let (Vm { worker, hosts }, store) = (&mut process.vms[vm], &mut process.store);
             hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
-            if let Some((id, host)) = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 1, false, &|| None).and_then(|one| one.probe) {
+            if let Some((id, host)) = hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 1, false, &Asks::NOTHING).and_then(|one| one.probe) {
                 let verdict = [Verdict::Success, Verdict::Failure, Verdict::Ignored][usize::from(verdict % 3)];
                 under_way.push((vm, now, now.plus(Duration::from_millis(takes)), verdict, id, host));
                 // Of the same time out, and not given up as lost.

@@ -24,7 +24,7 @@ use holdfast_engine::event::Event;
 use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::outlier::host_events::HostEvents;
-use holdfast_engine::outlier::hosts::{HostAttempt, Hosts};
+use holdfast_engine::outlier::hosts::{Asks, HostAttempt, Hosts};
 use holdfast_engine::outlier::table::{HostTable, State as HostState};
 use holdfast_engine::store::address::Address;
 use holdfast_engine::store::cluster::GroupId;
@@ -177,7 +177,7 @@ impl Thread {
         let rules = self.policy.outlier.as_ref().expect("it has one");
         let cx = &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events);
         self.hosts.refresh(cx, rules);
-        self.hosts.steer(cx, rules, 1, false, &|| None).is_some_and(|steering| steering.probe.is_some())
+        self.hosts.steer(cx, rules, 1, false, &Asks::NOTHING).is_some_and(|steering| steering.probe.is_some())
     }
 
     fn takes_news(&mut self, now: Timestamp) -> Option<HostEvents> {

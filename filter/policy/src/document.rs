@@ -11,7 +11,9 @@ use crate::percent::Percent;
 
 mod outlier;
 
-pub use outlier::{Consecutive, Detector, Discover, FailureRate, Heartbeat, Latency, Outlier, SuccessRate};
+pub use outlier::{
+    Balance, Consecutive, Detector, Discover, FailureRate, HashBy, Heartbeat, Latency, Outlier, SuccessRate,
+};
 
 /// A whole document: the first policy whose `matches` holds governs a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

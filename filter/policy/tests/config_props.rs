@@ -225,6 +225,8 @@ fn plausible() -> impl Strategy<Value = String> {
         ("budget", some_of(vec![("ratio", any()), ("min_per_second", any()), ("window", any())])),
         ("hedge_on_per_try_timeout", any()),
     ]);
+    let one_or_hash =
+        || prop_oneof![any(), some_of(vec![("hash", some_of(vec![("header", any()), ("cookie", any())]))])].boxed();
     let rate = || some_of(vec![("threshold", any()), ("stdev_factor", any()), ("min_hosts", any()), ("mode", any())]);
     let outlier = some_of(vec![
         ("consecutive_failures", any()),
@@ -239,7 +241,7 @@ fn plausible() -> impl Strategy<Value = String> {
         ("probe", some_of(vec![("requests", any())])),
         ("hosts", list(any())),
         ("discover", some_of(vec![("cluster", any()), ("path", any()), ("interval", any())])),
-        ("balance", any()),
+        ("balance", one_or_hash()),
         ("mode", any()),
     ]);
     let respond = some_of(vec![("status", any()), ("headers", any()), ("body", any()), ("grpc_status", any())]);
@@ -473,6 +475,13 @@ fn valid_outlier() -> BoxedStrategy<String> {
         ),
         ("balance", one_of(&["\"envoy\""])),
     ]);
+    // Where hosts are known each of them may be chosen.
+    const BALANCES: &[&str] =
+        &["\"envoy\"", "\"weighted\"", "\"least_latency\"", "{\"hash\":\"path\"}", "{\"hash\":{\"cookie\":\"s\"}}"];
+    let given = (given, one_of(BALANCES)).prop_map(|(given, balance)| match given.contains("\"discover\"") {
+        true => given.replace("\"balance\":\"envoy\"", &format!("\"balance\":{balance}")),
+        false => given,
+    });
     // One detector that is on, whatever the others are; or all are off.
     let first = one_of(&["\"consecutive_failures\":{\"mode\":\"enforce\"}", "\"mode\":\"off\""]);
     (first, given)

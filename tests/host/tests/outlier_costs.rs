@@ -20,6 +20,9 @@ const RATES: &str = r#""outlier":{"ejection_jitter":0,"failure_rate":{},"success
 const SHADOW: &str = r#""outlier":{"mode":"shadow"}"#;
 const HEARTBEAT: &str = r#""outlier":{"ejection_jitter":0,"heartbeat":{"path":"/healthz"}}"#;
 const DISCOVER: &str = r#""outlier":{"discover":{"cluster":"envoy_admin","path":"/clusters?format=json"}}"#;
+const IN_TURN: &str = r#""outlier":{"hosts":["10.0.0.1:8080","10.0.0.2:8080","10.0.0.3:8080","10.0.0.4:8080","10.0.0.5:8080"],"balance":"weighted"}"#;
+const BY_HASH: &str = r#""outlier":{"hosts":["10.0.0.1:8080","10.0.0.2:8080","10.0.0.3:8080","10.0.0.4:8080","10.0.0.5:8080"],"balance":{"hash":{"header":"x-user"}}}"#;
+const BY_LATENCY: &str = r#""outlier":{"hosts":["10.0.0.1:8080","10.0.0.2:8080","10.0.0.3:8080","10.0.0.4:8080","10.0.0.5:8080"],"balance":"least_latency"}"#;
 const RETRY: &str = r#""retry":{"backoff":{"base":"25ms","max":"25ms","jitter":"none"}}"#;
 
 /// The calls of one request, by seat.
@@ -110,6 +113,9 @@ fn what_detection_adds_while_all_is_well() {
         ("retry, with rates and latency", true, &[RETRY], RATES),
         ("breaker, shadow", true, &[BREAKER], SHADOW),
         ("breaker, heartbeat", true, &[BREAKER], HEARTBEAT),
+        ("breaker, each host in turn", true, &[BREAKER], IN_TURN),
+        ("breaker, hash of a header", true, &[BREAKER], BY_HASH),
+        ("breaker, least latency", true, &[BREAKER], BY_LATENCY),
         ("breaker, no attempt seat", false, &[BREAKER], OUTLIER),
         ("breaker, with rates and latency, no attempt seat", false, &[BREAKER], RATES),
     ] {

@@ -8,13 +8,14 @@ use crate::cx::Cx;
 use core::time::Duration;
 use std::collections::HashMap;
 
+use super::balance::load::{InFlight, Loads};
 use super::cause::EjectionCause;
 use super::host_events::{HostCount, HostEvents};
 use super::interval::interval_number;
 use super::open_runs::{LOOKED_AT, OpenRuns};
 use super::run::HostRun;
 use super::slot::HostSlot;
-use super::steering::{self, Rotation};
+use super::steering::{self, Asked, Rotation};
 use super::subset::SubsetsSeen;
 use super::sweep::{self, Tallies};
 use super::table::{Ejection, Host, HostId, HostTable, ProbeResult};
@@ -28,7 +29,7 @@ use crate::store::record::{Mark, Record};
 use crate::store::worker::{Seen, Worker, slots};
 use crate::store::workers;
 use crate::store::{NotUpdated, Store, Version, update};
-use holdfast_policy::document::{Detector, Mode, Outlier};
+use holdfast_policy::document::{Balance, Detector, Mode, Outlier};
 
 /// Of the successes that no detector counts, one in about so many is looked at: which hosts there are must be known before one
 /// fails. After a random number each time, or the cluster's own turns could be in step with it.
@@ -89,17 +90,61 @@ pub struct HostAttempt<'a> {
     pub sent: Timestamp,
 }
 
-/// How a request is sent while hosts are out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What of a request decides where it goes, each looked at only if something follows from it.
+pub struct Asks<'a> {
+    /// Its [selector](super::subset), if it has one.
+    pub selector: &'a dyn Fn() -> Option<u64>,
+    /// The hash of what its host is chosen by, if it has that.
+    pub hash: &'a dyn Fn() -> Option<u64>,
+}
+
+impl Asks<'_> {
+    /// A request of which nothing is known.
+    pub const NOTHING: Asks<'static> = Asks { selector: &|| None, hash: &|| None };
+}
+
+/// How a request is sent where its hosts are named.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Steering {
     /// The hosts in the order in which they are to be tried, as the header's value.
     pub hosts: String,
+    /// The first of them.
+    pub first: HostId,
+    /// Counts as in flight there, where that matters.
+    pub in_flight: Option<InFlight>,
     /// The host that this request is the probe of, and its address.
     pub probe: Option<(HostId, String)>,
     /// How many hosts are out.
     pub out: u16,
     /// How many there are.
     pub of: u16,
+}
+
+impl Steering {
+    /// Whether there is nothing to say of it: no host is out.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.out == 0 && self.probe.is_none()
+    }
+
+    /// Whether the host with this address is the first one.
+    #[must_use]
+    pub fn leads_to(&self, address: &[u8]) -> bool {
+        self.hosts.as_bytes().split(|byte| *byte == b',').next() == Some(address)
+    }
+}
+
+/// Which hosts are named to requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    /// None: the cluster's own balancing chooses.
+    None,
+    /// Those that are in, as one is out.
+    PastOthers,
+    /// Those that are in, as the policy says.
+    In,
+    /// All, as the policy says: too few are in.
+    All,
 }
 
 /// A copy of the table.
@@ -111,7 +156,10 @@ struct View {
     by_address: HashMap<Vec<u8>, HostId>,
     /// Whether a host is out, comes back, or has been out lately.
     is_unsettled: bool,
-    steers: bool,
+    named: Named,
+    /// How many hosts are out, and how many there are.
+    out: u16,
+    of: u16,
     /// Whether the cluster may have subsets.
     has_subsets: bool,
     /// Whether the hosts that the policy names have been looked for in it.
@@ -147,6 +195,8 @@ pub struct Hosts {
     in_vain: Timestamp,
     /// The turns of the hosts, by selector where the cluster may have subsets.
     rotations: HashMap<u64, Rotation>,
+    /// How busy this worker has the hosts.
+    loads: Loads,
     /// What is known of subsets.
     subsets: SubsetsSeen,
     /// When a label was last looked at.
@@ -178,6 +228,7 @@ impl Hosts {
             uncounted: Vec::new(),
             in_vain: Timestamp::ZERO,
             rotations: HashMap::new(),
+            loads: Loads::default(),
             subsets: SubsetsSeen::default(),
             labelled: Timestamp::ZERO,
             followed: 0,
@@ -241,13 +292,13 @@ impl Hosts {
         if let Some(view) = self.view.as_mut().filter(|view| view.version == version) {
             view.seen = seen;
             // Slow starts and the lack of places end by time alone.
-            view.steers = view.is_unsettled && view.table.steers(rules, now);
+            view.named = named(&view.table, rules, view.is_unsettled, now);
             return false;
         }
         let table = stored.and_then(|(bytes, _)| HostTable::decode(&bytes, self.mark)).unwrap_or_default();
         if let Some(view) = self.view.as_mut().filter(|view| view.table == table) {
             (view.version, view.seen) = (version, seen);
-            view.steers = view.is_unsettled && view.table.steers(rules, now);
+            view.named = named(&view.table, rules, view.is_unsettled, now);
             return false;
         }
         let unsignalled = self.view.as_ref().filter(|view| view.seen.epoch == epoch);
@@ -277,11 +328,22 @@ impl Hosts {
             self.to_sample = SAMPLE_FIRST.max(self.to_sample);
         }
         let is_unsettled = table.is_unsettled(rules, now);
-        let steers = is_unsettled && table.steers(rules, now);
+        let named = named(&table, rules, is_unsettled, now);
         self.rotations.clear();
         let has_subsets = table.has_subsets();
-        self.view =
-            Some(View { table, version, seen, by_address, is_unsettled, steers, has_subsets, is_registered: false });
+        let (out, of) = (table.out() as u16, table.known() as u16);
+        self.view = Some(View {
+            table,
+            version,
+            seen,
+            by_address,
+            is_unsettled,
+            named,
+            out,
+            of,
+            has_subsets,
+            is_registered: false,
+        });
     }
 
     /// Changes the table by `step`, which gives something if it did anything and is repeated on a newer table when another worker
@@ -604,15 +666,15 @@ impl Hosts {
         rules: &Outlier,
         attempts: usize,
         waits: bool,
-        selector: &dyn Fn() -> Option<u64>,
+        asks: &Asks<'_>,
     ) -> Option<Steering> {
         let now = cx.now;
-        if !self.view.as_ref()?.is_unsettled {
-            return None;
-        }
-        let selector = match self.view.as_ref().filter(|view| view.steers)?.has_subsets {
+        let view = self.view.as_ref().filter(|view| view.named != Named::None)?;
+        let selector = match view.has_subsets {
             false => None,
-            true => match selector() {
+            // What leads where is seen only of requests that are not steered.
+            true if view.named != Named::PastOthers => return None,
+            true => match (asks.selector)() {
                 Some(selector) => Some(selector),
                 None => {
                     if self.table().is_some_and(|table| table.wants_to_say_unnamed(now)) {
@@ -623,7 +685,7 @@ impl Hosts {
             },
         };
         let probe = self.take_probe(cx, rules, waits, selector);
-        let view = self.view.as_ref().filter(|view| view.steers)?;
+        let view = self.view.as_ref().filter(|view| view.named != Named::None)?;
         // Whoever lists the hosts says who there is, but not what their labels are.
         let is_told =
             (rules.discover.is_some() || !rules.hosts.is_empty()) && !(view.has_subsets && view.table.lacks_labels());
@@ -632,40 +694,49 @@ impl Hosts {
             let wants_discovery_request =
                 self.change(cx, rules, |table| table.send_discovery_request(longer, now).then_some(()));
             // The table may also be another by now, of which nobody is left out.
-            if matches!(wants_discovery_request, Ok(Some(()))) || self.view.as_ref().is_none_or(|view| !view.steers) {
+            if matches!(wants_discovery_request, Ok(Some(())))
+                || self.view.as_ref().is_none_or(|view| view.named == Named::None)
+            {
                 return None;
             }
         }
-        let Hosts { view, rotations, subsets, .. } = self;
-        let table = &view.as_ref()?.table;
+        let Hosts { view, rotations, subsets, loads, .. } = self;
+        let View { table, named, out, of, .. } = view.as_ref()?;
         if rotations.len() >= MOST_ROTATIONS && !rotations.contains_key(&selector.unwrap_or(0)) {
             rotations.clear();
         }
+        let random = &mut cx.worker.random;
         let rotation = rotations.entry(selector.unwrap_or(0)).or_insert_with(|| {
-            let mut rotation = Rotation::default();
-            rotation.shuffle(table, &|host| may_get(subsets, selector, host), &mut cx.worker.random);
-            rotation
+            let may = |host: &Host| may_get(subsets, selector, host);
+            Rotation::new(table, rules, &may, *named == Named::All, random)
         });
-        let mut hosts = rotation.next(table, rules, attempts.max(LEAST_NAMED), &mut cx.worker.random, now);
+        let (wanted, hash) = (attempts.max(LEAST_NAMED), (asks.hash)());
+        let mut hosts = rotation.next(&Asked { table, rules, wanted, hash, loads, now }, random);
         if let Some(probe) = probe {
             hosts.insert(0, probe);
         }
-        if hosts.is_empty() {
-            // None of those is in that this request may come to: the cluster's own choice is among them.
-            return None;
-        }
+        // None of those may be in that this request may come to: the cluster's own choice is among them.
+        let first = *hosts.first()?;
+        let counts = rules.balances() && matches!(rules.balance, Balance::LeastRequest | Balance::LeastLatency);
         Some(Steering {
             hosts: steering::header(table, &hosts),
+            first,
+            in_flight: if counts { loads.send(first) } else { None },
             probe: probe.map(|probe| (probe, steering::header(table, &[probe]))),
-            out: table.out() as u16,
-            of: table.known() as u16,
+            out: *out,
+            of: *of,
         })
+    }
+
+    /// Takes in that the host that was named first to a request has answered it after so long.
+    pub fn observe(&mut self, host: HostId, took: Duration, now: Timestamp) {
+        self.loads.observe(host, took, now);
     }
 
     /// Takes a permit for the probe of a host whose time is over.
     fn take_probe(&mut self, cx: &mut Cx<'_>, rules: &Outlier, waits: bool, selector: Option<u64>) -> Option<HostId> {
         let now = cx.now;
-        let view = self.view.as_ref().filter(|view| view.steers)?;
+        let view = self.view.as_ref().filter(|view| view.named == Named::PastOthers)?;
         if rules.probes_by_heartbeat() {
             return None;
         }
@@ -869,6 +940,19 @@ impl Hosts {
             table.list(listing, &rules.hosts, now);
             Some(())
         });
+    }
+}
+
+/// Which hosts are named to requests now.
+fn named(table: &HostTable, rules: &Outlier, is_unsettled: bool, now: Timestamp) -> Named {
+    if is_unsettled && table.steers(rules, now) {
+        return Named::PastOthers;
+    }
+    // Of a cluster with more hosts than the table holds the others would get nothing.
+    match rules.balances() && table.known() > 0 && !table.is_full(now) {
+        false => Named::None,
+        true if table.out() == 0 => Named::In,
+        true => Named::All,
     }
 }
 

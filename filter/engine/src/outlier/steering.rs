@@ -1,84 +1,107 @@
-//! Which hosts a request is sent to while some are out.
+//! Which hosts a request is sent to, where Holdfast names them: while some are out, or always.
 //!
-//! The rest get what Envoy would give them: each [priority](super::topology) its load, and within it each host its weight. Each worker
-//! gives turns to the hosts of a priority by smooth weighted round robin: a host's credit grows by its weight with each turn, the
-//! one with the most credit has the turn and pays for all. Source: nginx, "Upstream: smooth weighted round-robin balancing", 2012.
-//! Every host has exactly its share, spread evenly. Workers begin with credits of their own, which they draw whenever the hosts change:
-//! no two go in step.
+//! They get what Envoy would give them: each [priority](super::topology) its load. Within it the [balance](super::balance) of the
+//! policy chooses, each host in turn by its weight where that leaves it to Envoy.
 
 use core::iter::Cycle;
 use std::vec::IntoIter;
 
-use super::table::{Host, HostId, HostTable};
+use super::balance::load::{LeastLatency, LeastRequest, Loads};
+use super::balance::{Candidate, Draws, Rendezvous, Turns};
+use super::table::{FULL_SHARE, Host, HostId, HostTable};
 use super::topology;
-use crate::base::random::Random;
+use crate::base::random::{Random, scale};
 use crate::base::time::Timestamp;
-use holdfast_policy::document::Outlier;
+use holdfast_policy::document::{Balance, Outlier};
 
 /// The request header that names the hosts to the cluster's `override_host` balancing, in the order in which they are to be
 /// tried.
 pub const HEADER: &str = "x-holdfast-hosts";
 
-/// One host's turns.
-#[derive(Debug, Clone, Copy)]
-struct Turns {
-    host: HostId,
-    credit: i64,
+/// What chooses among the hosts of a group.
+#[derive(Debug)]
+enum Chooser {
+    InTurn(Turns),
+    Drawn(Draws),
+    LeastRequest(Draws),
+    LeastLatency(Draws),
+    ByHash(Rendezvous, Draws),
 }
 
 /// Hosts that share a load.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
     /// Of all requests, in thousandths of a percent.
     load: u32,
-    turns: Vec<Turns>,
+    chooser: Chooser,
 }
 
-/// A worker's turns of the hosts.
+/// How one worker spreads requests over the hosts.
 #[derive(Debug, Default)]
 pub struct Rotation {
     groups: Vec<Group>,
+    /// Whether too few hosts are left to leave the others out.
+    panics: bool,
+}
+
+/// What is known when a request is sent.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The hosts.
+    pub table: &'a HostTable,
+    /// Their rules.
+    pub rules: &'a Outlier,
+    /// How many hosts are named.
+    pub wanted: usize,
+    /// The hash of what the request's host is chosen by, if it has that.
+    pub hash: Option<u64>,
+    /// What this worker knows of how busy the hosts are.
+    pub loads: &'a Loads,
+    /// The time.
+    pub now: Timestamp,
 }
 
 impl Rotation {
-    /// New turns of the hosts that are in, of those that `may` get requests.
-    pub fn shuffle(&mut self, table: &HostTable, may: &dyn Fn(&Host) -> bool, random: &mut Random) {
-        let levels = table.levels(may);
+    /// Begins anew with the hosts that are in, of those that `may` get requests; in a panic with all of them.
+    pub fn new(
+        table: &HostTable,
+        rules: &Outlier,
+        may: &dyn Fn(&Host) -> bool,
+        panics: bool,
+        random: &mut Random,
+    ) -> Self {
+        let is_in = |host: &Host| panics || host.is_in();
+        let levels = table.levels(may, &is_in);
         let loads = topology::loads(&levels);
-        self.groups.clear();
+        let mut groups = Vec::new();
         for (priority, load) in loads.into_iter().enumerate() {
             for (is_degraded, load) in [(false, load.healthy), (true, load.degraded)] {
                 let is_of_it = |host: &Host| {
-                    host.is_in()
+                    is_in(host)
                         && may(host)
                         && (usize::from(host.topology.priority), host.topology.is_degraded) == (priority, is_degraded)
                 };
                 if load > 0 {
-                    let hosts = table.hosts().filter(|(_, host)| is_of_it(host)).map(|(id, _)| id);
-                    self.groups.push(Group::new(load, hosts.collect(), table, random));
+                    let hosts = table.hosts().filter(|(_, host)| is_of_it(host));
+                    groups.push(Group { load, chooser: Chooser::new(&rules.balance, hosts, random) });
                 }
             }
         }
+        Rotation { groups, panics }
     }
 
-    /// The hosts to be tried, `wanted` of them, if any is in: as long as there are others each once.
-    pub fn next(
-        &mut self,
-        table: &HostTable,
-        rules: &Outlier,
-        wanted: usize,
-        random: &mut Random,
-        now: Timestamp,
-    ) -> Vec<HostId> {
-        let mut named = Vec::with_capacity(wanted);
+    /// The hosts to be tried, if any is in: as long as there are others each once.
+    pub fn next(&mut self, asked: &Asked<'_>, random: &mut Random) -> Vec<HostId> {
+        let mut named = Vec::with_capacity(asked.wanted);
         // Of each group that has been drawn, who has its next turns.
         let mut drawn: Vec<(usize, Cycle<IntoIter<HostId>>)> = Vec::new();
-        for _ in 0..wanted {
+        for _ in 0..asked.wanted {
             // Each attempt is sent like any other request, but not to the same host again.
-            let Some(at) = self.draw(random) else { break };
+            let Some(at) = self.draw(asked.hash, random) else { break };
             let known = drawn.iter().position(|(group, _)| *group == at);
             let known = known.or_else(|| {
-                let next = self.groups.get_mut(at)?.next(table, rules, wanted, now);
+                let panics = self.panics;
+                let next = self.groups.get_mut(at)?.chooser.next(asked, panics, random);
                 drawn.push((at, next.into_iter().cycle()));
                 drawn.len().checked_sub(1)
             });
@@ -87,13 +110,14 @@ impl Rotation {
         named
     }
 
-    /// Draws a group by its load.
-    fn draw(&self, random: &mut Random) -> Option<usize> {
+    /// Draws a group by its load; requests with the same hash draw the same one.
+    fn draw(&self, hash: Option<u64>, random: &mut Random) -> Option<usize> {
         match self.groups.len() {
             0 => None,
             1 => Some(0),
             _ => {
-                let mut drawn = random.below(topology::ALL.into());
+                let point = hash.map_or_else(|| random.next(), |hash| Random::new(hash).next());
+                let mut drawn = scale(point, topology::ALL.into());
                 let by_load = self.groups.iter().position(|group| {
                     let is_it = drawn < u64::from(group.load);
                     drawn = drawn.saturating_sub(group.load.into());
@@ -105,46 +129,40 @@ impl Rotation {
     }
 }
 
-impl Group {
-    /// Hosts that get this load. Their first turns come in an order that is drawn.
-    fn new(load: u32, mut hosts: Vec<HostId>, table: &HostTable, random: &mut Random) -> Self {
-        // Source: Durstenfeld, "Algorithm 235: Random permutation", 1964.
-        for last in (1..hosts.len()).rev() {
-            let other = random.below(last as u64 + 1) as usize;
-            hosts.swap(last, other);
+impl Chooser {
+    fn new<'a>(balance: &Balance, hosts: impl Iterator<Item = (HostId, &'a Host)>, random: &mut Random) -> Self {
+        let are_alike = matches!(balance, Balance::RoundRobin | Balance::Random);
+        let weight = |host: &Host| if are_alike { 1 } else { host.topology.weight.max(1) };
+        let hosts: Vec<(Candidate, &[u8])> =
+            hosts.map(|(id, host)| (Candidate { host: id, weight: weight(host) }, host.address.as_slice())).collect();
+        let candidates = hosts.iter().map(|(candidate, _)| *candidate).collect();
+        match balance {
+            Balance::Envoy | Balance::RoundRobin | Balance::Weighted => Chooser::InTurn(Turns::new(candidates, random)),
+            Balance::Random => Chooser::Drawn(Draws::new(candidates)),
+            Balance::LeastRequest => Chooser::LeastRequest(Draws::new(candidates)),
+            Balance::LeastLatency => Chooser::LeastLatency(Draws::new(candidates)),
+            Balance::Hash(_) => Chooser::ByHash(Rendezvous::new(hosts.into_iter()), Draws::new(candidates)),
         }
-        let weight = |host: &HostId| table.host(*host).map_or(0, |host| i64::from(host.topology.weight) * FULL_SHARE);
-        let mean = hosts.iter().map(weight).sum::<i64>().checked_div(hosts.len() as i64).unwrap_or(0);
-        let turns = hosts.iter().enumerate().map(|(at, host)| Turns { host: *host, credit: mean * at as i64 });
-        Group { load, turns: turns.collect() }
     }
 
-    /// The host whose turn it is, and those that have the most credit after it: at most so many. One that is starting has a part of its
-    /// weight.
-    fn next(&mut self, table: &HostTable, rules: &Outlier, wanted: usize, now: Timestamp) -> Vec<HostId> {
-        let mut total = 0;
-        // The most credit first, and of equal ones the last.
-        let mut most: Vec<(i64, usize)> = Vec::with_capacity(wanted.saturating_add(1));
-        for (at, turns) in self.turns.iter_mut().enumerate() {
-            let host = table.host(turns.host);
-            let weight = host.map_or(0, |host| i64::from(host.topology.weight) * i64::from(host.share(rules, now)));
-            turns.credit += weight;
-            total += weight;
-            let place = most.partition_point(|other| *other > (turns.credit, at));
-            if place < wanted {
-                most.insert(place, (turns.credit, at));
-                most.truncate(wanted);
-            }
+    /// The hosts to be tried: at most so many as are wanted, each once. One that is starting has a part of its weight.
+    fn next(&mut self, asked: &Asked<'_>, panics: bool, random: &mut Random) -> Vec<HostId> {
+        let Asked { table, rules, wanted, hash, loads, now } = *asked;
+        let share = |host: HostId| {
+            if panics { FULL_SHARE } else { table.host(host).map_or(0, |host| host.share(rules, now)) }
+        };
+        match self {
+            Chooser::InTurn(turns) => turns.next(wanted, share),
+            Chooser::Drawn(draws) => draws.next(wanted, random, share, None),
+            Chooser::LeastRequest(draws) => draws.next(wanted, random, share, Some(&LeastRequest(loads))),
+            Chooser::LeastLatency(draws) => draws.next(wanted, random, share, Some(&LeastLatency(loads, now))),
+            Chooser::ByHash(hosts, draws) => match hash {
+                Some(hash) => hosts.next(hash, wanted, share),
+                None => draws.next(wanted, random, share, None),
+            },
         }
-        if let Some(turns) = most.first().and_then(|(_, at)| self.turns.get_mut(*at)) {
-            turns.credit -= total;
-        }
-        most.into_iter().filter_map(|(_, at)| self.turns.get(at)).map(|turns| turns.host).collect()
     }
 }
-
-/// [`Host::share`](super::table::Host::share) of one that is not starting.
-const FULL_SHARE: i64 = 1000;
 
 /// Whether the header's value names the host with this address.
 #[must_use]
@@ -190,14 +208,29 @@ mod tests {
         table
     }
 
+    /// All hosts of a table that are in.
+    fn all_of(table: &HostTable, random: &mut Random) -> Rotation {
+        Rotation::new(table, &rules(), &|_| true, false, random)
+    }
+
+    fn next(
+        rotation: &mut Rotation,
+        table: &HostTable,
+        rules: &Outlier,
+        wanted: usize,
+        random: &mut Random,
+        now: Timestamp,
+    ) -> Vec<HostId> {
+        rotation.next(&Asked { table, rules, wanted, hash: None, loads: &Loads::default(), now }, random)
+    }
+
     #[test]
     fn every_host_has_the_same_share_and_retries_go_elsewhere() {
         let (table, rules, mut random) = (table(5), rules(), Random::new(1));
-        let mut rotation = Rotation::default();
-        rotation.shuffle(&table, &|_| true, &mut random);
+        let mut rotation = all_of(&table, &mut random);
         let mut served: HashMap<HostId, usize> = HashMap::new();
         for _ in 0..100 {
-            let hosts = rotation.next(&table, &rules, 3, &mut random, Timestamp::from_secs(2));
+            let hosts = next(&mut rotation, &table, &rules, 3, &mut random, Timestamp::from_secs(2));
             assert_eq!(hosts.len(), 3);
             assert!(hosts[0] != hosts[1] && hosts[1] != hosts[2] && hosts[0] != hosts[2]);
             *served.entry(hosts[0]).or_default() += 1;
@@ -209,9 +242,9 @@ mod tests {
     fn two_workers_go_in_different_orders() {
         let (table, rules) = (table(50), rules());
         let first = |seed| {
-            let (mut rotation, mut random) = (Rotation::default(), Random::new(seed));
-            rotation.shuffle(&table, &|_| true, &mut random);
-            rotation.next(&table, &rules, 50, &mut random, Timestamp::from_secs(2))
+            let mut random = Random::new(seed);
+            let mut rotation = all_of(&table, &mut random);
+            next(&mut rotation, &table, &rules, 50, &mut random, Timestamp::from_secs(2))
         };
         let in_step = first(1).iter().zip(first(2)).filter(|(one, other)| *one == other).count();
         assert!(in_step < 10, "{in_step} of 50");
@@ -235,11 +268,11 @@ mod tests {
 
     /// How often each host is named first in so many requests, by number.
     fn served(table: &HostTable, requests: usize) -> Vec<usize> {
-        let (mut rotation, mut random) = (Rotation::default(), Random::new(1));
-        rotation.shuffle(table, &|_| true, &mut random);
+        let mut random = Random::new(1);
+        let mut rotation = all_of(table, &mut random);
         let mut served = vec![0; table.known()];
         for _ in 0..requests {
-            let hosts = rotation.next(table, &rules(), 3, &mut random, Timestamp::from_secs(2));
+            let hosts = next(&mut rotation, table, &rules(), 3, &mut random, Timestamp::from_secs(2));
             assert_eq!(hosts.len(), 3);
             served[usize::from(hosts[0].index)] += 1;
         }
@@ -249,7 +282,8 @@ mod tests {
     #[test]
     fn hosts_have_the_shares_of_their_weights_spread_evenly() {
         let table = listed(&[of(0, 1), of(0, 99), of(0, 300)], &[]);
-        assert_eq!(served(&table, 4000), [10, 990, 3000]);
+        let many = served(&table, 4000);
+        assert!(many.iter().zip([10_usize, 990, 3000]).all(|(served, share)| served.abs_diff(share) <= 1), "{many:?}");
         let few = served(&table, 40);
         assert!(few[0] <= 1 && few[1].abs_diff(10) <= 1 && few[2].abs_diff(30) <= 1, "{few:?}");
     }
@@ -270,10 +304,10 @@ mod tests {
     fn there_is_a_host_for_each_try_though_there_are_fewer_hosts() {
         let (rules, mut random) = (rules(), Random::new(1));
         for known in 1..8 {
-            let (table, mut rotation) = (table(known), Rotation::default());
-            rotation.shuffle(&table, &|_| true, &mut random);
+            let table = table(known);
+            let mut rotation = all_of(&table, &mut random);
             for wanted in 0..20 {
-                let hosts = rotation.next(&table, &rules, wanted, &mut random, Timestamp::from_secs(2));
+                let hosts = next(&mut rotation, &table, &rules, wanted, &mut random, Timestamp::from_secs(2));
                 assert_eq!(hosts.len(), wanted);
                 for round in hosts.chunks(known.into()) {
                     let different: HashSet<_> = round.iter().collect();
@@ -285,9 +319,13 @@ mod tests {
                 }
             }
         }
-        let (table, mut rotation) = (listed(&[of(0, 1), of(1, 1)], &[3]), Rotation::default());
-        rotation.shuffle(&table, &|_| true, &mut random);
-        assert_eq!(rotation.next(&table, &rules, 9, &mut random, Timestamp::from_secs(2)).len(), 9, "over priorities");
+        let table = listed(&[of(0, 1), of(1, 1)], &[3]);
+        let mut rotation = all_of(&table, &mut random);
+        assert_eq!(
+            next(&mut rotation, &table, &rules, 9, &mut random, Timestamp::from_secs(2)).len(),
+            9,
+            "over priorities"
+        );
     }
 
     #[test]
@@ -299,11 +337,11 @@ mod tests {
         let out = |table: &HostTable| table.out();
         assert_eq!(out(&table), 1);
         assert!(table.readmit_healthy(&rules, id, Timestamp::from_secs(100)), "its time is over");
-        let (mut rotation, mut random) = (Rotation::default(), Random::new(1));
-        rotation.shuffle(&table, &|_| true, &mut random);
+        let mut random = Random::new(1);
+        let mut rotation = all_of(&table, &mut random);
         let mut share = |seconds: u64| {
             let now = Timestamp::from_secs(100 + seconds);
-            let first = |_| rotation.next(&table, &rules, 3, &mut random, now)[0] == id;
+            let first = |_| next(&mut rotation, &table, &rules, 3, &mut random, now)[0] == id;
             (0..1000).map(first).filter(|is_it| *is_it).count()
         };
         // A tenth at first, half of its weight after half of the time: 0.1 of 4.1, 0.5 of 4.5, 1 of 5.
@@ -311,11 +349,93 @@ mod tests {
         assert!(shares.iter().zip([24, 111, 200]).all(|(share, expected)| share.abs_diff(expected) < 4), "{shares:?}");
     }
 
+    /// The rules with this balance.
+    fn balanced(balance: &str) -> Outlier {
+        let text = format!(
+            r#"{{"policies":[{{"name":"p","outlier":{{"slow_start":"10s","hosts":["10.0.0.1:1000"],"balance":{balance}}}}}]}}"#
+        );
+        config::parse(text.as_bytes()).unwrap().policies.remove(0).outlier.unwrap()
+    }
+
+    const BALANCES: [&str; 6] = [
+        "\"round_robin\"",
+        "\"random\"",
+        "\"weighted\"",
+        "\"least_request\"",
+        "\"least_latency\"",
+        "{\"hash\":\"path\"}",
+    ];
+
+    /// How often each host is named first in 10,000 requests with different hashes, by number.
+    fn shares(balance: &str, table: &HostTable, panics: bool) -> Vec<usize> {
+        let (rules, mut random) = (balanced(balance), Random::new(1));
+        let mut rotation = Rotation::new(table, &rules, &|_| true, panics, &mut random);
+        let mut served = vec![0; table.known()];
+        for _ in 0..10_000 {
+            let (hash, now) = (Some(random.next()), Timestamp::from_secs(2));
+            let asked = Asked { table, rules: &rules, wanted: 3, hash, loads: &Loads::default(), now };
+            let hosts = rotation.next(&asked, &mut random);
+            assert_eq!(hosts.len(), 3);
+            served[usize::from(hosts[0].index)] += 1;
+        }
+        served
+    }
+
+    /// Within 3 points of a hundred.
+    fn are_near(shares: &[usize], expected: &[usize]) -> bool {
+        shares.iter().zip(expected).all(|(share, expected)| share.abs_diff(*expected) < 300)
+    }
+
+    #[test]
+    fn every_balance_has_its_shares_within_the_priorities() {
+        let table = listed(&[of(0, 1), of(0, 3), of(1, 1), of(1, 1)], &[2]);
+        for balance in BALANCES {
+            let alike = balance.contains("round_robin") || balance.contains("random");
+            let expected = if alike { [3500, 3500, 1500, 1500] } else { [1750, 5250, 1500, 1500] };
+            let shares = shares(balance, &table, false);
+            assert!(are_near(&shares, &expected), "{balance}: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_out_gets_nothing_but_in_a_panic() {
+        let mut table = listed(&[of(0, 1); 4], &[]);
+        let id = table.find(b"10.0.0.1:1002").unwrap();
+        let cause = EjectionCause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(500) };
+        table.eject(&rules(), id, cause, Timestamp::from_secs(1), 0);
+        for balance in BALANCES {
+            let out = shares(balance, &table, false);
+            assert!(out[2] == 0 && are_near(&out, &[3333, 3333, 0, 3333]), "{balance}: {out:?}");
+            let all = shares(balance, &table, true);
+            assert!(are_near(&all, &[2500; 4]), "{balance}: {all:?}");
+        }
+    }
+
+    #[test]
+    fn requests_with_the_same_hash_go_to_the_same_host_and_others_do_not_move_with_it() {
+        let (rules, mut table) =
+            (balanced("{\"hash\":\"path\"}"), listed(&[of(0, 1), of(0, 2), of(1, 1), of(1, 1)], &[1]));
+        let owners = |table: &HostTable, seed: u64| -> Vec<HostId> {
+            let mut random = Random::new(seed);
+            let mut rotation = Rotation::new(table, &rules, &|_| true, false, &mut random);
+            let (loads, now) = (Loads::default(), Timestamp::from_secs(2));
+            let asked = |hash| Asked { table, rules: &rules, wanted: 3, hash: Some(hash), loads: &loads, now };
+            (0..1000).map(|hash| rotation.next(&asked(hash), &mut random)[0]).collect()
+        };
+        let before = owners(&table, 1);
+        assert_eq!(before, owners(&table, 2), "whichever worker it is");
+        let id = table.find(b"10.0.0.1:1003").unwrap();
+        let cause = EjectionCause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(500) };
+        table.eject(&rules, id, cause, Timestamp::from_secs(1), 0);
+        let after = owners(&table, 3);
+        assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == id));
+        assert!(before.contains(&id) && !after.contains(&id));
+    }
+
     #[test]
     fn no_hosts_are_no_turns() {
         let (table, rules, mut random) = (table(0), rules(), Random::new(1));
-        let mut rotation = Rotation::default();
-        rotation.shuffle(&table, &|_| true, &mut random);
-        assert!(rotation.next(&table, &rules, 3, &mut random, Timestamp::from_secs(2)).is_empty());
+        let mut rotation = all_of(&table, &mut random);
+        assert!(next(&mut rotation, &table, &rules, 3, &mut random, Timestamp::from_secs(2)).is_empty());
     }
 }

@@ -43,6 +43,9 @@ const EXPLORE_AT_MOST: Duration = Duration::from_millis(100);
 /// A line about what a detector found and did not do comes at most this often for each host.
 const REPEAT: Duration = Duration::from_secs(10);
 
+/// The share of a host that gets all of its own.
+pub const FULL_SHARE: u32 = 1000;
+
 /// Names one host for as long as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostId {
@@ -227,12 +230,13 @@ impl Host {
     /// get nothing at first.
     pub fn share(&self, rules: &Outlier, now: Timestamp) -> u32 {
         match &self.state {
-            State::In { .. } => 1000,
+            State::In { .. } => FULL_SHARE,
             State::Out { .. } => 0,
             State::Starting { since } => {
-                let age = nanos(now.since(*since)).saturating_mul(1000);
-                let share = age.checked_div(nanos(rules.slow_start)).unwrap_or(1000);
-                share.clamp(100, 1000) as u32
+                let full = u64::from(FULL_SHARE);
+                let age = nanos(now.since(*since)).saturating_mul(full);
+                let share = age.checked_div(nanos(rules.slow_start)).unwrap_or(full);
+                share.clamp(full / 10, full) as u32
             }
         }
     }
@@ -411,9 +415,9 @@ impl HostTable {
         self.hosts().filter(|(_, host)| !host.is_in()).count()
     }
 
-    /// The hosts of each priority, of those that `may` get requests: those that are out get none.
+    /// The hosts of each priority, of those that `may` get requests: those that are not in get none.
     #[must_use]
-    pub fn levels(&self, may: &dyn Fn(&Host) -> bool) -> Vec<Level> {
+    pub fn levels(&self, may: &dyn Fn(&Host) -> bool, is_in: &dyn Fn(&Host) -> bool) -> Vec<Level> {
         // Nobody can see which subset the unusable ones are of.
         let unusable = if self.has_subsets() { &[][..] } else { &self.unusable };
         let mut levels: Vec<Level> =
@@ -425,8 +429,8 @@ impl HostTable {
             }
             if let Some(level) = levels.get_mut(at) {
                 level.all += 1;
-                level.degraded += u32::from(host.is_in() && host.topology.is_degraded);
-                level.healthy += u32::from(host.is_in() && !host.topology.is_degraded);
+                level.degraded += u32::from(is_in(host) && host.topology.is_degraded);
+                level.healthy += u32::from(is_in(host) && !host.topology.is_degraded);
             }
         }
         levels

@@ -49,7 +49,7 @@ pub fn policy_of(line: &[u8]) -> Option<&[u8]> {
 /// What [`line()`] adds while hosts are out: `; probe=10.0.0.1:8080` for the request that is that host's probe, and
 /// `; hosts_out=1/5`.
 pub fn push_steering(line: &mut String, steering: Option<&Steering>) {
-    let Some(steering) = steering else { return };
+    let Some(steering) = steering.filter(|steering| !steering.is_plain()) else { return };
     if let Some((_, probe)) = &steering.probe {
         line.push_str("; probe=");
         line.push_str(probe);

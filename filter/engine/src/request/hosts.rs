@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use holdfast_policy::document::{Dimension, Mode, Outlier};
+use holdfast_policy::document::{Balance, Dimension, Mode, Outlier};
 
 use super::blocks::{Block, KeysBlock, borrowed};
 use super::clusters::{Clusters, HostGroup, are_out};
@@ -17,7 +17,7 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::host::Host;
 use crate::metric::Metric;
-use crate::outlier::hosts::{HostAttempt, Steering};
+use crate::outlier::hosts::{Asks, HostAttempt, Steering};
 use crate::outlier::table::{HostId, HostTable};
 use crate::outlier::words;
 use crate::outlier::{steering, subset};
@@ -165,14 +165,8 @@ impl RequestPolicy {
         }
     }
 
-    /// Decides where an admitted request goes. `selector` gives its [selector](crate::outlier::subset).
-    pub fn send(
-        &mut self,
-        cx: &mut Cx<'_>,
-        ticket: &Ticket,
-        sending: Sending<'_>,
-        selector: &dyn Fn() -> Option<u64>,
-    ) -> Sent {
+    /// Decides where an admitted request goes.
+    pub fn send(&mut self, cx: &mut Cx<'_>, ticket: &Ticket, sending: Sending<'_>, asks: &Asks<'_>) -> Sent {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else {
@@ -192,7 +186,7 @@ impl RequestPolicy {
         let steered = self.with_group(cx, ticket.key, cluster, |group, cx| {
             group.hosts.refresh(cx, rules);
             group.hosts.register(cx, rules, cluster_name);
-            let steering = group.hosts.steer(cx, rules, attempts, waits, selector);
+            let steering = group.hosts.steer(cx, rules, attempts, waits, asks);
             (steering, group.hosts.has_events())
         });
         let Some((steering, has_events)) = steered else { return Sent { context, steering: None } };
@@ -255,6 +249,25 @@ impl RequestPolicy {
             && let Some(selector) = subset::selector(host)
         {
             group.hosts.note_subset(cx.worker, selector, &|| subset::label_of_last(host));
+        }
+    }
+
+    /// Takes in how long a host took to answer a request that named it first, where the balance looks at that. `address` gives who
+    /// answered.
+    pub(super) fn observe(
+        &mut self,
+        (key, cluster): (Key, ClusterHash),
+        steering: &Steering,
+        (took, now): (Duration, Timestamp),
+        address: impl FnOnce() -> Option<Vec<u8>>,
+    ) {
+        let is_wanted = self.outlier().is_some_and(|rules| rules.balances() && rules.balance == Balance::LeastLatency);
+        if is_wanted
+            && address().is_some_and(|address| steering.leads_to(&address))
+            && let Some(mut block) = self.outlier_block()
+            && let Some(group) = block.of(key).and_then(|clusters| clusters.get_mut(cluster))
+        {
+            group.hosts.observe(steering.first, took, now);
         }
     }
 

@@ -11,6 +11,7 @@ use holdfast_policy::document::{ClientGone, Mode, Policy};
 
 use super::access_log;
 use super::active::ActivePolicy;
+use super::affinity;
 use super::chain;
 use super::effect::RequestEffect;
 use super::facts::Facts;
@@ -35,7 +36,8 @@ use crate::http::outcome::{self, Answer, Outcome, Verdict};
 use crate::http::request::Field;
 use crate::http::response::{NOT_RETRIED, OpenResponse, ResponseHead, SetBy, VIA_UPSTREAM, judges_at_end};
 use crate::metric::Metric;
-use crate::outlier::hosts::{HostAttempt, Steering};
+use crate::outlier::balance::load::InFlight;
+use crate::outlier::hosts::{Asks, HostAttempt, Steering};
 use crate::outlier::steering;
 use crate::outlier::subset;
 use crate::retry::{Denial, Eligibility, eligibility};
@@ -44,8 +46,20 @@ use crate::store::Store;
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
 
-/// What counts in flight until the response has ended, and whose it is.
-type CountedInFlight = (Rc<ActivePolicy>, InFlightHold);
+/// What counts in flight until the response has ended.
+#[derive(Default)]
+pub struct Lasting {
+    /// At the policy, and whose it is.
+    of_policy: Option<(Rc<ActivePolicy>, InFlightHold)>,
+    /// At the host; it ends with this.
+    at_host: Option<InFlight>,
+}
+
+impl Lasting {
+    fn is_nothing(&self) -> bool {
+        self.of_policy.is_none() && self.at_host.is_none()
+    }
+}
 
 /// How far a request has come.
 #[derive(Default)]
@@ -56,9 +70,9 @@ pub enum RequestState {
     /// Passed on; the outcome is still to come.
     Admitted(Box<Admitted>),
     /// The outcome is known; the response has not ended and counts in flight.
-    Ending(Rc<ActivePolicy>, InFlightHold),
+    Ending(Lasting),
     /// The outcome is known, and the answer is being replaced. It may count in flight.
-    Replacing(Rc<Replacement>, Option<CountedInFlight>),
+    Replacing(Rc<Replacement>, Lasting),
     /// A gRPC request was rejected with this status and message; the reply is about to come by on its way to the client.
     GrpcRejected(GrpcStatus, Vec<u8>),
 }
@@ -241,20 +255,22 @@ impl RequestState {
         let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
         let timing = ResponseTiming { began: now, at: now, retry_after, by_headers, place: Place::Headers, is_pointed };
         let active = Rc::clone(&admitted.active);
-        let (hold, local) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
+        let (lasting, local) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
         let placed = local.map(|local| {
             let rules = &active.policy().outcome;
             let answered = fallback::Answered { serialized: &serialized, rules, ended, is_hosts };
             fallback::place(host, answered, local, now)
         });
         match placed {
-            None | Some(Placed::Whole) => (Self::ending(hold), RequestEffect::Continue),
-            Some(Placed::Passing(replacement)) => (RequestState::Replacing(replacement, hold), RequestEffect::Continue),
+            None | Some(Placed::Whole) => (Self::ending(lasting), RequestEffect::Continue),
+            Some(Placed::Passing(replacement)) => {
+                (RequestState::Replacing(replacement, lasting), RequestEffect::Continue)
+            }
             Some(Placed::Held(replacement)) => {
                 plugin.hold(stream, &replacement, now);
-                (RequestState::Replacing(replacement, hold), RequestEffect::Hold)
+                (RequestState::Replacing(replacement, lasting), RequestEffect::Hold)
             }
-            Some(Placed::Reply(local)) => (Self::ending(hold), RequestEffect::Reply(local)),
+            Some(Placed::Reply(local)) => (Self::ending(lasting), RequestEffect::Reply(local)),
         }
     }
 
@@ -277,9 +293,9 @@ impl RequestState {
         ended: bool,
     ) -> (Self, RequestEffect) {
         match self {
-            RequestState::Replacing(replacement, hold) => {
+            RequestState::Replacing(replacement, lasting) => {
                 let effect = replacement.on_body(host, size, ended).into();
-                (RequestState::Replacing(replacement, hold), effect)
+                (RequestState::Replacing(replacement, lasting), effect)
             }
             RequestState::Admitted(admitted) if ended => {
                 let answer = admitted.response.as_ref().map_or(Answer::NotTheHost, OpenResponse::complete);
@@ -303,9 +319,9 @@ impl RequestState {
                 let answer = response.map_or(Answer::NotTheHost, |response| response.with_trailers(status));
                 (settle_late(plugin, store, host, *admitted, answer, Place::End), RequestEffect::Continue)
             }
-            RequestState::Replacing(replacement, hold) => {
+            RequestState::Replacing(replacement, lasting) => {
                 let effect = replacement.on_trailers(host).into();
-                (RequestState::Replacing(replacement, hold), effect)
+                (RequestState::Replacing(replacement, lasting), effect)
             }
             other => (other, RequestEffect::Continue),
         }
@@ -326,9 +342,8 @@ impl RequestState {
             }
             other => other,
         };
-        let (RequestState::Ending(active, hold) | RequestState::Replacing(_, Some((active, hold)))) = state else {
-            return;
-        };
+        let (RequestState::Ending(lasting) | RequestState::Replacing(_, lasting)) = state else { return };
+        let Some((active, hold)) = lasting.of_policy else { return };
         if let (Ok(mut worker), Ok(mut policy)) = (plugin.vm.worker.try_borrow_mut(), active.state.try_borrow_mut()) {
             let key = hold.key();
             store.refresh();
@@ -338,8 +353,8 @@ impl RequestState {
     }
 
     /// The outcome is known; what is left to be done is what counts in flight.
-    fn ending(hold: Option<CountedInFlight>) -> Self {
-        hold.map_or(RequestState::Over, |(active, hold)| RequestState::Ending(active, hold))
+    fn ending(lasting: Lasting) -> Self {
+        if lasting.is_nothing() { RequestState::Over } else { RequestState::Ending(lasting) }
     }
 
     fn steering(&self) -> Option<&Steering> {
@@ -394,7 +409,7 @@ fn admit(
         }
     };
     let steering = state.steering();
-    if disposition == Disposition::Admitted && steering.is_none() {
+    if disposition == Disposition::Admitted && steering.is_none_or(Steering::is_plain) {
         active.log_admitted(host, &policy, key);
     } else {
         let mut line = access_log::line(&active.policy().name, &policy.key_text(key), disposition);
@@ -441,7 +456,9 @@ fn send(
     if judges_hosts {
         let cluster_name = facts.get(Field::Cluster).unwrap_or_default();
         let sending = Sending { cluster, cluster_name: &cluster_name, eligibility, context };
-        let sent = policy.send(cx, &ticket, sending, &|| subset::selector(host));
+        let rules = active.policy().active_outlier();
+        let asks = Asks { selector: &|| subset::selector(host), hash: &|| affinity::hash(rules?, facts, host) };
+        let sent = policy.send(cx, &ticket, sending, &asks);
         (context, steering) = (sent.context, sent.steering);
     }
     if let Some(context) = &mut context {
@@ -475,7 +492,9 @@ fn send(
 impl Admitted {
     /// Whether something follows from how long a response takes.
     fn is_timed(&self) -> bool {
-        self.active.policy().outcome.slow_after.is_some() || matches!(self.hosts, Some(HostJudge::RequestSeat))
+        self.active.policy().outcome.slow_after.is_some()
+            || matches!(self.hosts, Some(HostJudge::RequestSeat))
+            || self.steering.as_ref().is_some_and(|steering| steering.in_flight.is_some())
     }
 
     /// What it stands for that the request has ended without an answer.
@@ -513,7 +532,7 @@ fn settle(
     admitted: Admitted,
     answer: Answer,
     timing: &ResponseTiming,
-) -> Option<(Option<CountedInFlight>, Option<LocalReply>)> {
+) -> Option<(Lasting, Option<LocalReply>)> {
     let Admitted {
         active,
         mut ticket,
@@ -523,7 +542,7 @@ fn settle(
         cluster,
         hosts,
         last_byte,
-        steering,
+        mut steering,
         disposition,
         met,
         running,
@@ -576,6 +595,10 @@ fn settle(
             address = judge_host(host, &mut policy, cx, (key, cluster), met, (answer, &outcome, took, sent));
         }
         policy.note_subset(cx, (key, cluster), address.as_deref(), steering.as_ref(), host);
+        // A failure may be quick.
+        if let Some(steering) = steering.as_ref().filter(|_| outcome.verdict == Verdict::Success) {
+            policy.observe((key, cluster), steering, (took, timing.at), || address.or_else(|| host_address(host)));
+        }
     }
     let mut accounted = Accounted::default();
     if let Some(retrying) = &retrying {
@@ -602,7 +625,8 @@ fn settle(
     }
     plugin.publish(&active, &policy, key, events);
     drop(policy);
-    Some((hold.map(|hold| (active, hold)), reply))
+    let at_host = steering.as_mut().and_then(|steering| steering.in_flight.take());
+    Some((Lasting { of_policy: hold.map(|hold| (active, hold)), at_host }, reply))
 }
 
 /// Settles after the response's headers have gone on to the client.
@@ -621,7 +645,7 @@ fn settle_late(
     };
     let timing = ResponseTiming { began, at: now, retry_after, by_headers, place, is_pointed };
     let settled = settle(plugin, store, host, admitted, answer, &timing);
-    RequestState::ending(settled.and_then(|(hold, _)| hold))
+    RequestState::ending(settled.unwrap_or_default().0)
 }
 
 impl Retrying {

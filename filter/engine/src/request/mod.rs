@@ -3,6 +3,7 @@
 pub mod access_log;
 mod active;
 mod admission;
+mod affinity;
 mod blocks;
 mod calls;
 mod chain;

@@ -560,7 +560,7 @@ impl Thread {
             &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),
             &ticket,
             sending,
-            &|| None,
+            &crate::outlier::hosts::Asks::NOTHING,
         );
         let _ = self.request_policy.report(
             &mut Cx::new(&mut self.store, &mut self.worker, now, &mut self.events),

@@ -6,8 +6,8 @@ use super::table::{
 };
 use super::{outlier, retry};
 use crate::document::{
-    Backoff, Breaker, BreakerControl, Budget, ClientGone, Jitter, Mode, OutcomeRules, Outlier, Retry, RetryAfter,
-    RetryOn, Scope, StatusSet, Window,
+    Backoff, Balance, Breaker, BreakerControl, Budget, ClientGone, Jitter, Mode, OutcomeRules, Outlier, Retry,
+    RetryAfter, RetryOn, Scope, StatusSet, Window,
 };
 
 /// State per cluster.
@@ -104,5 +104,6 @@ pub fn outlier(mode: Mode) -> Outlier {
         slow_start: key!(OUTLIER.duration("slow_start")).default,
         hosts: Vec::new(),
         discover: None,
+        balance: Balance::default(),
     }
 }

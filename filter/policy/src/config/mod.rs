@@ -6,6 +6,7 @@
 //! at the first error: an operator sees all of them at once, each with its JSON path, the value found and what is
 //! accepted. No bytes can make this panic.
 
+mod balance;
 mod breaker;
 mod concurrency;
 pub mod defaults;

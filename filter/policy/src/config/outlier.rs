@@ -5,17 +5,14 @@ use core::num::NonZeroU16;
 
 use super::error::{Report, Reported, gather};
 use super::json::Node;
-use super::reader::{Item, quoted, whole_number};
+use super::reader::{Item, key_path, quoted, whole_number};
 use super::table::{
     CONSECUTIVE, DISCOVER, FAILURE_RATE, HEARTBEAT, LATENCY, Numeric, OUTLIER, PROBE, SUCCESS_RATE, key, keys,
 };
-use super::{duration, outcome};
-use crate::document::{Consecutive, Discover, FailureRate, Heartbeat, Latency, Mode, Outlier, SuccessRate};
+use super::{balance, duration, outcome};
+use crate::document::{Balance, Consecutive, Discover, FailureRate, Heartbeat, Latency, Mode, Outlier, SuccessRate};
 
 const HOST: &str = "an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"";
-
-const BALANCES: [(&str, ()); 1] = [("envoy", ())];
-const BALANCES_NOT_YET: &[&str] = &["round_robin", "random", "weighted", "least_request", "least_latency", "hash"];
 
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Outlier, Reported> {
     let fields = item.object(keys!(OUTLIER), report)?;
@@ -59,7 +56,7 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
     let slow_start = fields.duration(key!(OUTLIER.duration("slow_start")), report);
     let hosts = fields.or(key!(OUTLIER.strings("hosts")).name, Vec::new(), report, hosts);
     let discover = fields.optional(key!(OUTLIER.object("discover")), report, discover);
-    let balance = fields.or(key!(OUTLIER.word("balance", &BALANCES)).name, (), report, balance);
+    let balance = balance::read(&fields, report);
 
     let base_ejection_time = first?;
     let outlier = Outlier {
@@ -83,8 +80,12 @@ pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> R
         slow_start: slow_start?,
         hosts: hosts?,
         discover: discover?,
+        balance: balance?,
     };
-    balance?;
+    if outlier.balance != Balance::Envoy && outlier.hosts.is_empty() && outlier.discover.is_none() {
+        let path = key_path(&item.path, key!(OUTLIER.name("balance")));
+        return Err(balance::refuse_without_hosts(&path, &outlier.balance, report));
+    }
     if outlier.mode != Mode::Off && !outlier.is_active() {
         let problem = "judges no host: every detector is off; give one of consecutive_failures, \
                        consecutive_gateway_failures, consecutive_local_failures, failure_rate, success_rate, latency and \
@@ -276,14 +277,4 @@ fn why_no_host(text: &str) -> &'static str {
     } else {
         ""
     }
-}
-
-/// How hosts are chosen while none is out: by the cluster's own policy.
-fn balance(item: &Item<'_>, report: &mut Report) -> Result<(), Reported> {
-    if let Node::String(text) = item.node
-        && BALANCES_NOT_YET.contains(&text.as_str())
-    {
-        return Err(report.add(&item.path, format!("\"{text}\" is not supported yet; accepted here: envoy")));
-    }
-    item.word(&BALANCES, report)
 }

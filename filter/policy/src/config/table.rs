@@ -26,7 +26,9 @@ pub use breaker::{BREAKER, HALF_OPEN};
 pub use concurrency::CONCURRENCY;
 pub use fallback::{FALLBACK, RESPOND};
 pub use outcome::{FAILURE, IGNORE, OUTCOME};
-pub use outlier::{CONSECUTIVE, DISCOVER, FAILURE_RATE, HEARTBEAT, LATENCY, OUTLIER, PROBE, SUCCESS_RATE};
+pub use outlier::{
+    BALANCE, CONSECUTIVE, DISCOVER, FAILURE_RATE, HASH, HEARTBEAT, LATENCY, OUTLIER, PROBE, SUCCESS_RATE,
+};
 pub use policy::{DOCUMENT, MATCH, POLICY, SCOPE};
 pub use retry::{BACKOFF, BUDGET, RETRY, RETRY_AFTER};
 pub use throttle::THROTTLE;
@@ -529,17 +531,18 @@ impl Block {
         }
     }
 
-    /// A word of these, which are those of the table.
+    /// A word of these, which are those of the table, alone or before other kinds.
     pub(super) const fn word<T: Copy>(&'static self, name: &str, words: &[(&'static str, T)]) -> Option<Entry<(), T>> {
         match self.find(name) {
-            Some(Key { name, kind: Kind::Word(known), default: Absent::String(default), .. })
-                if are_named(known, words) =>
-            {
-                match value_of(words, default) {
-                    Some(default) => Some(Entry { name, range: (), default }),
-                    None => None,
-                }
-            }
+            Some(Key {
+                name,
+                kind: Kind::Word(known) | Kind::OneOf([Kind::Word(known), ..]),
+                default: Absent::String(default),
+                ..
+            }) if are_named(known, words) => match value_of(words, default) {
+                Some(default) => Some(Entry { name, range: (), default }),
+                None => None,
+            },
             _ => None,
         }
     }

@@ -7,8 +7,8 @@ use core::time::Duration;
 use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
-    BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, Jitter, Match, Mode, Outlier, Policy,
-    Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
+    Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, Jitter, Match, Mode,
+    Outlier, Policy, Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
 };
 use crate::glob::Glob;
 use crate::percent::Percent;
@@ -342,12 +342,6 @@ fn names_are_unique_words() {
 
 #[test]
 fn what_later_versions_bring_is_not_supported_yet() {
-    for balance in ["round_robin", "random", "weighted", "least_request", "least_latency", "hash"] {
-        assert_eq!(
-            wrong_outlier(&format!(r#""balance": "{balance}""#)),
-            format!("outlier.balance: \"{balance}\" is not supported yet; accepted here: envoy")
-        );
-    }
     assert_eq!(
         wrong_policy(
             r#""fallback": [{"on": ["no_host", "failure"], "stale": {}}, {"on": ["timeout"], "route": {}},
@@ -983,7 +977,41 @@ fn every_limit_of_outliers_holds() {
             r#""discover": {"cluster": "a", "path": "/", "interval": "2h"}"#,
             "discover.interval: must be within 100ms..=1h, was \"2h\"",
         ),
-        (r#""balance": "ring_hash""#, "balance: must be one of envoy, was \"ring_hash\""),
+        (
+            r#""balance": "least_requests", "hosts": ["10.0.0.1:80"]"#,
+            "balance: must be one of envoy, round_robin, random, weighted, least_request, least_latency, was \
+             \"least_requests\"; did you mean \"least_request\"?",
+        ),
+        (
+            r#""balance": "hash""#,
+            "balance: must say what is hashed, such as {\"hash\": {\"header\": \"x-user\"}}, was \"hash\"",
+        ),
+        (
+            r#""balance": 7"#,
+            "balance: must be a word such as \"round_robin\", or {\"hash\": {\"header\": \"x-user\"}}, was the number 7",
+        ),
+        (
+            r#""balance": {}"#,
+            "balance.hash: is missing; must be what chooses the host, such as {\"header\": \"x-user\"} or \"source_ip\"",
+        ),
+        (
+            r#""balance": {"hash": "ip"}"#,
+            "balance.hash: must be one of \"source_ip\", \"path\", {\"header\": \"x-user\"}, {\"cookie\": \"session\"}, was \
+             \"ip\"",
+        ),
+        (r#""balance": {"hash": {}}"#, "balance.hash: must name a header or a cookie"),
+        (
+            r#""balance": {"hash": {"cookie": "a b"}}"#,
+            "balance.hash.cookie: must be a cookie's name (letters, digits, \"-\", \"_\"), was \"a b\"",
+        ),
+        (
+            r#""balance": "weighted""#,
+            "balance: \"weighted\" chooses a host for every request and must know them all: give discover, or hosts",
+        ),
+        (
+            r#""balance": {"hash": "path"}, "hosts": []"#,
+            "balance: \"hash\" chooses a host for every request and must know them all: give discover, or hosts",
+        ),
         (r#""mode": "on""#, "mode: must be one of enforce, shadow, off, was \"on\""),
         (
             r#""consecutive_failure": 5"#,
@@ -1274,4 +1302,32 @@ fn a_body_is_at_most_a_mebibyte() {
     );
     let list = format!(r#""status": 200, "body": ["{}"]"#, "a".repeat(1024 * 1024));
     assert!(wrong_respond(&list).ends_with("was 1048580 bytes"));
+}
+
+#[test]
+fn a_balance_is_a_word_or_says_what_is_hashed() {
+    let balance = |text: &str| outlier(&format!(r#""hosts": ["10.0.0.1:80"], "balance": {text}"#)).balance;
+    for (text, expected) in [
+        (r#""envoy""#, Balance::Envoy),
+        (r#""round_robin""#, Balance::RoundRobin),
+        (r#""random""#, Balance::Random),
+        (r#""weighted""#, Balance::Weighted),
+        (r#""least_request""#, Balance::LeastRequest),
+        (r#""least_latency""#, Balance::LeastLatency),
+        (r#"{"hash": {"header": "X-User"}}"#, Balance::Hash(vec![HashBy::Header("x-user".to_owned())])),
+        (r#"{"hash": {"cookie": "Session"}}"#, Balance::Hash(vec![HashBy::Cookie("Session".to_owned())])),
+        (
+            r#"{"hash": {"cookie": "s", "header": "a"}}"#,
+            Balance::Hash(vec![HashBy::Header("a".to_owned()), HashBy::Cookie("s".to_owned())]),
+        ),
+        (r#"{"hash": "source_ip"}"#, Balance::Hash(vec![HashBy::SourceIp])),
+        (r#"{"hash": "path"}"#, Balance::Hash(vec![HashBy::Path])),
+    ] {
+        assert_eq!(balance(text), expected);
+    }
+    assert_eq!(outlier("").balance, Balance::Envoy);
+    let alone = outlier(r#""consecutive_failures": 0, "hosts": ["10.0.0.1:80"], "balance": "random""#);
+    assert!(alone.is_active() && alone.balances(), "without any detector");
+    let shadow = outlier(r#""mode": "shadow", "hosts": ["10.0.0.1:80"], "balance": "random""#);
+    assert!(shadow.is_active() && !shadow.balances(), "a shadow sends nothing anywhere");
 }

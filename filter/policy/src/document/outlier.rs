@@ -6,7 +6,8 @@ use core::time::Duration;
 use super::{Mode, StatusSet};
 use crate::percent::Percent;
 
-/// Ejection of bad hosts. Unless `mode` is off at least one detector, the heartbeat among them, is not.
+/// Ejection of bad hosts. Unless `mode` is off, or a host is chosen for each request, at least one detector, the heartbeat among them,
+/// is not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Outlier {
     /// The mode of every detector that does not say its own; the detectors below already hold theirs.
@@ -48,6 +49,41 @@ pub struct Outlier {
     pub hosts: Vec<String>,
     /// Where the hosts can be read.
     pub discover: Option<Discover>,
+    /// Which host a request goes to. One but [`Balance::Envoy`] knows the hosts by `hosts` or `discover`.
+    pub balance: Balance,
+}
+
+/// Which of the hosts that are in a request goes to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Balance {
+    /// The one that the cluster's own policy chooses; while hosts are out, each in turn by its weight.
+    #[default]
+    Envoy,
+    /// Each in turn, whatever its weight.
+    RoundRobin,
+    /// Any, all alike.
+    Random,
+    /// Each in turn by its weight.
+    Weighted,
+    /// Of two that are drawn by weight the one with fewer requests in flight.
+    LeastRequest,
+    /// Of two that are drawn by weight the one that has been answering sooner.
+    LeastLatency,
+    /// The one that something of the request belongs to: the first of these that it has.
+    Hash(Vec<HashBy>),
+}
+
+/// What of a request says which host it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HashBy {
+    /// The first value of the header of this lower-case name.
+    Header(String),
+    /// The cookie of this name.
+    Cookie(String),
+    /// The client's address, as Envoy knows it, without the port.
+    SourceIp,
+    /// The path without its query.
+    Path,
 }
 
 /// So many in a row.
@@ -201,9 +237,15 @@ impl Outlier {
         .unwrap_or(Mode::Off)
     }
 
-    /// Whether any detector does anything.
+    /// Whether any detector does anything, or all requests are balanced.
     pub fn is_active(&self) -> bool {
-        Detector::ALL.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
+        let balances = self.mode != Mode::Off && self.balance != Balance::Envoy;
+        balances || Detector::ALL.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
+    }
+
+    /// Whether a host is chosen for each request, also while none is out.
+    pub fn balances(&self) -> bool {
+        self.mode == Mode::Enforce && self.balance != Balance::Envoy
     }
 
     /// Whether our own checks take the place of probes.

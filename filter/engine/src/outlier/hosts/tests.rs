@@ -119,7 +119,7 @@ impl World {
     fn steer_as(&mut self, vm: usize, attempts: usize, waits: bool, now: Timestamp) -> Option<Steering> {
         let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
         hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules);
-        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, attempts, waits, &|| None)
+        hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &self.rules, attempts, waits, &Asks::NOTHING)
     }
 
     fn sweep(&mut self, vm: usize, now: Timestamp) {
@@ -553,7 +553,13 @@ fn nobody_is_steered_while_all_are_in_and_everybody_while_one_is_out() {
 fn steer_selected(world: &mut World, vm: usize, selector: Option<u64>, now: Timestamp) -> Option<Steering> {
     world.look(vm, now);
     let (Vm { worker, hosts }, store) = (&mut world.vms[vm], &mut world.store);
-    hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &world.rules, 3, false, &|| selector)
+    hosts.steer(
+        &mut Cx::new(store, worker, now, &mut Vec::new()),
+        &world.rules,
+        3,
+        false,
+        &Asks { selector: &|| selector, ..Asks::NOTHING },
+    )
 }
 
 fn label(world: &mut World, host: usize, label: u32, now: Timestamp) {
@@ -1164,4 +1170,89 @@ fn the_first_interval_that_is_swept_is_the_one_in_which_it_was_taken_over() {
     }
     world.sweep(1, begin.plus(MS * 7_200));
     assert!(world.is_out(3), "four of four in the first interval of 7 s");
+}
+
+/// Rules of which each request's host is chosen.
+fn balanced(balance: &str) -> String {
+    format!(
+        r#""consecutive_failures":5,"max_ejected":100,"panic_threshold":50,"balance":{balance},
+           "discover":{{"cluster":"a","path":"/"}}"#
+    )
+}
+
+#[test]
+fn a_balance_names_hosts_to_every_request() {
+    let mut world = World::new(&balanced("\"round_robin\""), 2, 4);
+    world.look(0, t(1));
+    let steering = world.steer_as(0, 2, false, t(1)).expect("nobody is out, and hosts are named all the same");
+    assert!(steering.is_plain() && steering.hosts.split(',').count() == 3, "{steering:?}");
+    assert!(steering.leads_to(steering.hosts.split(',').next().unwrap().as_bytes()));
+    world.fails(0, 1, 5, t(2));
+    for vm in [0, 1] {
+        for _ in 0..20 {
+            let steering = world.steer_as(vm, 3, false, t(20)).unwrap();
+            assert!(!steering.is_plain() && !steering.hosts.split(',').any(|host| host == address(1)));
+        }
+    }
+    assert!(world.steer(1, t(40_000)).unwrap().probe.is_some(), "its time is over");
+}
+
+#[test]
+fn in_a_panic_a_balance_has_all_hosts_to_choose_from() {
+    for balance in ["\"weighted\"", "\"random\"", "{\"hash\":\"path\"}"] {
+        let mut world = World::new(&balanced(balance), 1, 4);
+        for host in 0..3 {
+            world.fails(0, host, 5, t(1));
+        }
+        let named: HashSet<String> = (0..100).map(|_| world.steer(0, t(2)).unwrap().hosts).collect();
+        let first: HashSet<&str> = named.iter().filter_map(|hosts| hosts.split(',').next()).collect();
+        assert_eq!(first.len(), 4, "{balance}: {named:?}");
+    }
+}
+
+#[test]
+fn a_balance_chooses_nothing_in_a_shadow_or_in_subsets_or_of_hosts_that_it_does_not_know_all() {
+    let mut shadow = World::new(&format!(r#"{},"mode":"shadow""#, balanced("\"random\"")), 1, 3);
+    shadow.look(0, t(1));
+    assert_eq!(shadow.steer(0, t(1)), None);
+
+    let mut subsets = World::new(&balanced("\"random\""), 1, 3);
+    subsets.look(0, t(1));
+    assert!(subsets.steer(0, t(1)).is_some());
+    label(&mut subsets, 0, 7, t(1));
+    label(&mut subsets, 1, 8, t(1));
+    assert_eq!(steer_selected(&mut subsets, 0, Some(100), t(2)), None, "where it leads could not be seen any more");
+
+    let mut empty = World::new(&balanced("\"random\""), 1, 0);
+    empty.look(0, t(1));
+    assert_eq!(empty.steer(0, t(1)), None, "nobody is known yet");
+}
+
+#[test]
+fn what_is_in_flight_counts_while_the_request_lasts() {
+    let mut world = World::new(&balanced("\"least_request\""), 1, 2);
+    world.look(0, t(1));
+    // Of two each goes to the one that has fewer.
+    let held: Vec<Steering> = (0..40).map(|_| world.steer(0, t(1)).unwrap()).collect();
+    let of = |host: usize| held.iter().filter(|one| one.leads_to(address(host).as_bytes())).count();
+    assert!(of(0).abs_diff(of(1)) <= 4, "{} and {}", of(0), of(1));
+    drop(held);
+    let ids: Vec<HostId> = world.table().hosts().map(|(id, _)| id).collect();
+    assert!(ids.into_iter().all(|id| world.vms[0].hosts.loads.in_flight(id) == 0));
+}
+
+#[test]
+fn a_host_that_has_been_slow_is_passed_over_for_a_while() {
+    let mut world = World::new(&balanced("\"least_latency\""), 1, 3);
+    world.look(0, t(1));
+    for host in 0..3 {
+        let id = world.table().find(address(host).as_bytes()).unwrap();
+        world.vms[0].hosts.observe(id, if host == 0 { 50 * MS } else { MS }, t(1));
+    }
+    let mut to_slow = |second: u64| {
+        let many = (0..300).map(|_| world.steer(0, t(1000 * second)).unwrap());
+        many.filter(|one| one.leads_to(address(0).as_bytes())).count()
+    };
+    assert!(to_slow(1) < 15, "only where it is drawn twice");
+    assert!(to_slow(10_000) > 50, "what it was long ago says nothing any more");
 }

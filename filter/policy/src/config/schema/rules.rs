@@ -11,12 +11,15 @@ use super::tree::Schema;
 use crate::config::json::Node;
 use crate::config::respond::BARE;
 use crate::config::table::{
-    BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, key,
+    BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, HASH, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, key,
 };
 use crate::document::{BreakerControl, Mode, Reason};
 
 /// A percentage or a rate below this is rounded to 0, and refused for that: 0 often means "off".
 pub(super) const ROUNDS_TO_NONE: f64 = 0.0005;
+
+/// The balance that chooses no host.
+const ENVOY: &str = "envoy";
 
 /// The schemas that a block's object fits as well as that of its keys.
 pub(super) fn of(block: &'static Block) -> Vec<Schema> {
@@ -29,6 +32,10 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
         vec![it_can_open()]
     } else if is(&RETRY) {
         vec![hedging_needs_per_try_timeout()]
+    } else if is(&OUTLIER) {
+        vec![balance_needs_hosts()]
+    } else if is(&HASH) {
+        vec![Schema::any().with("minProperties", 1u32)]
     } else if is(&BUDGET) {
         vec![it_allows_something(), no_rate_rounds_to_none()]
     } else if is(&RESPOND) {
@@ -107,6 +114,16 @@ fn hedging_needs_per_try_timeout() -> Schema {
     Schema::unless(is_limited, at(key!(RETRY.boolean("hedge_on_per_try_timeout")).name, none))
 }
 
+fn balance_needs_hosts() -> Schema {
+    let listed = Schema::any().with("minItems", 1u32);
+    let knows = Schema::any_of(vec![
+        Schema::any().with("required", vec![*key!(OUTLIER.object("discover"))]),
+        Schema::having(vec![(key!(OUTLIER.strings("hosts")).name, listed)]),
+    ]);
+    let message = "chooses a host for every request and must know them all: give discover, or hosts";
+    Schema::unless(knows, at(key!(OUTLIER.name("balance")), only(ENVOY, message)))
+}
+
 fn it_allows_something() -> Schema {
     let (ratio, rate) = (key!(BUDGET.percent("ratio")), key!(BUDGET.number("min_per_second")));
     let none = Schema::having(vec![(ratio.name, constant(0u32)), (rate.name, constant(0u32))]);
@@ -170,6 +187,7 @@ fn a_detector_is_on() -> Schema {
         (key!(OUTLIER.object("success_rate")), switched_off()),
         (key!(OUTLIER.object("latency")), switched_off()),
         (key!(OUTLIER.object("heartbeat")), switched_off()),
+        (key!(OUTLIER.name("balance")), constant(ENVOY)),
     ]);
     let outlier = *key!(POLICY.object("outlier"));
     // This one is on where nothing is said of it.

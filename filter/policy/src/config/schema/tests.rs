@@ -42,12 +42,12 @@ fn within<'a>(schema: &'a Node, path: &str) -> &'a Node {
         node = child(child(node, "properties"), key);
         if in_list {
             node = child(node, "items");
-            // A part of `scope` may be a word as well.
-            if let Node::Object(entries) = node
-                && let Some((_, Node::Array(others))) = entries.iter().find(|(name, _)| name == "anyOf")
-            {
-                node = others.last().unwrap();
-            }
+        }
+        // A part of `scope` may be a word as well, and so may `balance`.
+        if let Node::Object(entries) = node
+            && let Some((_, Node::Array(others))) = entries.iter().find(|(name, _)| name == "anyOf")
+        {
+            node = others.last().unwrap();
         }
     }
     child(node, "properties")

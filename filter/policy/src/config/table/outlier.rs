@@ -140,10 +140,21 @@ pub static OUTLIER: Block = Block {
             .does("Where the hosts of the cluster can be read.")
             .change("Give it where hosts come and go: a new one is known at the next reading, one that left is forgotten.")
             .envoy("EDS; Holdfast reads what Envoy makes of it."),
-        Key::new("balance", Kind::Word(&BALANCES), Absent::String("envoy"))
-            .does("How hosts are chosen while none is out.")
-            .change("Leave it out: there is one way.")
-            .envoy("`load_balancing_policy`, which stays in force."),
+        Key::new(
+            "balance",
+            Kind::OneOf(&[Kind::Word(&BALANCES), Kind::Object(&BALANCE)]),
+            Absent::String("envoy"),
+        )
+        .limit("any but `envoy` needs `hosts` or `discover`")
+        .does(
+            "Which of the hosts that are in a request goes to. All but `envoy` choose it for every request, within the priority \
+             that Envoy would choose from. It does nothing in `shadow`, and in a cluster with subsets nothing while no host is out.",
+        )
+        .change(
+            "`{\"hash\": ...}` where sessions or caches live on hosts: a host that is out moves its own and no others. \
+             `least_latency` or `least_request` where hosts are not equally fast. Else leave it to the cluster, which costs nothing.",
+        )
+        .envoy("`load_balancing_policy`, which `envoy` leaves in force."),
         Key::mode(
             "the policy's `mode`",
             "`shadow` to see in `would_eject.*` who would be out. It holds for every detector that has no mode of its own.",
@@ -173,7 +184,78 @@ pub static OUTLIER: Block = Block {
 };
 
 /// How hosts are chosen.
-static BALANCES: [Word; 1] = [Word::new("envoy", "By the cluster's own load balancing.")];
+static BALANCES: [Word; 6] = [
+    Word::new("envoy", "By the cluster's own load balancing; while hosts are out, each in turn by its weight."),
+    Word::new("round_robin", "Each in turn, whatever its weight."),
+    Word::new("random", "Any, all alike."),
+    Word::new("weighted", "Each in turn by its weight, which `discover` reads."),
+    Word::new(
+        "least_request",
+        "Of two that are drawn by weight the one with fewer requests in flight of this worker for its weight.",
+    ),
+    Word::new(
+        "least_latency",
+        "Of two that are drawn by weight the one with the smaller product of its latency (the peak, then a mean that fades over 10 s, as \
+         this worker sees it) and its requests in flight.",
+    ),
+];
+
+/// How hosts are chosen, where that needs an object.
+pub static BALANCE: Block = Block {
+    keys: &[Key::new("hash", Kind::OneOf(&[Kind::Word(&HASHES), Kind::Object(&HASH)]), Absent::Required)
+        .does(
+            "Sends all requests that are alike in this to the same host, by rendezvous hashing: each host has a share of the values by its \
+             weight, and one that comes or goes moves its own and no others. A request without it goes to any.",
+        )
+        .change("Take what names a session or what is cached.")
+        .envoy("`hash_policy` with `maglev` or `ring_hash`, whose choice is lost while a host is out.")],
+    not_yet: &[],
+    about: Text::new("Beside a word `balance` may be an object that says what of a request chooses its host."),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "orders",
+    "match": {"cluster": "orders"},
+    "outlier": {
+      "balance": {"hash": "source_ip"},
+      "discover": {"cluster": "envoy_admin", "path": "/clusters?format=json"}
+    }
+  }]
+}"#,
+    ),
+};
+
+/// What a host can be chosen by that has no name.
+static HASHES: [Word; 2] = [
+    Word::new("source_ip", "The client's address as Envoy knows it, without the port."),
+    Word::new("path", "The path without its query."),
+];
+
+/// What a host can be chosen by that has a name.
+pub static HASH: Block = Block {
+    keys: &[
+        Key::new("header", Kind::String(Form::HeaderName), Absent::Means(Text::new("the cookie")))
+            .does("The first value of this request header.")
+            .change("Take a header that names the user or the session.")
+            .envoy("`hash_policy.header`."),
+        Key::new("cookie", Kind::String(Form::HeaderName), Absent::Means(Text::new("the header")))
+            .does("The cookie of this name; none is made. Beside `header` it counts where the request has no such header.")
+            .change("Take the session's cookie.")
+            .envoy("`hash_policy.cookie`."),
+    ],
+    not_yet: &[],
+    about: Text::new(
+        "Beside the words `source_ip` and `path` a hash may be that of a header or of a cookie, one of which is given.",
+    ),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "orders",
+    "outlier": {"balance": {"hash": {"cookie": "session"}}, "hosts": ["10.0.0.1:8080", "10.0.0.2:8080"]}
+  }]
+}"#,
+    ),
+};
 
 /// So many in a row.
 pub static CONSECUTIVE: Block = Block {

@@ -16,6 +16,8 @@ use crate::outlier::table::{FULL_SHARE, HostId};
 struct Turn {
     of: Candidate,
     due: f64,
+    /// What it has of a turn, in thousandths, where it does not take each one.
+    part: u32,
 }
 
 impl Ord for Turn {
@@ -45,28 +47,43 @@ pub struct Turns(BinaryHeap<Turn>);
 impl Turns {
     /// Those of these hosts.
     pub fn new(hosts: Vec<Candidate>, random: &mut Random) -> Self {
-        let first = |of: Candidate| Turn { of, due: between_turns(of, FULL_SHARE) * fraction(random.next()) };
-        Turns(hosts.into_iter().map(first).collect())
+        let mut first = |of: Candidate| Turn {
+            of,
+            due: between_turns(of) * fraction(random.next()),
+            part: random.below(FULL_SHARE.into()) as u32,
+        };
+        Turns(hosts.into_iter().map(&mut first).collect())
     }
 
     /// The host whose turn it is, and those that are due after it: at most so many. `share` is how much of its weight a host has now, in
-    /// thousandths.
+    /// thousandths, at least a tenth: of its turns it takes such a part.
     pub fn next(&mut self, wanted: usize, share: impl Fn(HostId) -> u32) -> Vec<HostId> {
-        let turns: Vec<Turn> = core::iter::from_fn(|| self.0.pop()).take(wanted).collect();
-        let named = turns.iter().map(|turn| turn.of.host).collect();
-        for (place, mut turn) in turns.into_iter().enumerate() {
-            if place == 0 {
-                turn.due += between_turns(turn.of, share(turn.of.host));
+        let Some(first) = self.take(share).filter(|_| wanted > 0) else { return Vec::new() };
+        let others: Vec<Turn> = core::iter::from_fn(|| self.0.pop()).take(wanted.saturating_sub(1)).collect();
+        let named = core::iter::once(&first).chain(&others).map(|turn| turn.of.host).collect();
+        self.0.extend(others);
+        self.0.push(first);
+        named
+    }
+
+    /// Takes the next turn out, due when it has the next one.
+    fn take(&mut self, share: impl Fn(HostId) -> u32) -> Option<Turn> {
+        loop {
+            let mut turn = self.0.pop()?;
+            turn.due += between_turns(turn.of);
+            turn.part += share(turn.of.host).clamp(FULL_SHARE / 10, FULL_SHARE);
+            if turn.part >= FULL_SHARE {
+                turn.part -= FULL_SHARE;
+                return Some(turn);
             }
             self.0.push(turn);
         }
-        named
     }
 }
 
-/// The time between two turns of a host that has so many thousandths of its weight.
-fn between_turns(of: Candidate, share: u32) -> f64 {
-    f64::from(FULL_SHARE) / (f64::from(of.weight.max(1)) * f64::from(share.max(1)))
+/// The time between two turns of a host.
+fn between_turns(of: Candidate) -> f64 {
+    1.0 / f64::from(of.weight.max(1))
 }
 
 /// A number that is uniform over all `u64` as one in [0, 1).

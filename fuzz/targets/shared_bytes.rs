@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::http::attempt::End;
 use holdfast_engine::http::outcome::{Outcome, Verdict};
-use holdfast_engine::outlier::hosts::HostAttempt;
+use holdfast_engine::outlier::hosts::{Asks, HostAttempt};
 use holdfast_engine::request::{Decision, InFlightHold, RequestPolicy, Sending, Ticket};
 use holdfast_engine::store::Store;
 use holdfast_engine::store::block::BlockKind;
@@ -149,8 +149,8 @@ fuzz_target!(|input: Input<'_>| {
                 let hash = ClusterHash(cluster.len() as u64 % 3);
                 let eligibility = waits.then_some(holdfast_engine::retry::Eligibility::Nothing);
                 let sending = Sending { cluster: hash, cluster_name: cluster, eligibility, context: None };
-                let sent =
-                    governed.send(&mut Cx::new(&mut store, worker, now, &mut events), ticket, sending, &|| Some(1));
+                let asks = Asks { selector: &|| Some(1), hash: &|| Some(cluster.len() as u64) };
+                let sent = governed.send(&mut Cx::new(&mut store, worker, now, &mut events), ticket, sending, &asks);
                 if let Some(steering) = sent.steering {
                     assert!(steering.out <= steering.of, "{steering:?}");
                     assert!(steering.hosts.split(',').count() <= 4, "three and the probe: {steering:?}");

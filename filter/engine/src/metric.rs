@@ -67,6 +67,10 @@ pub enum Metric {
     HostsEjected,
     /// Gauge: 1 while requests do not go to the hosts that are named to them.
     MisassembledOverrideHost,
+    /// Gauge: 1 while hosts have no IP address and port by which they could be named.
+    MisassembledHostAddress,
+    /// Gauge: 1 while requests that want an attempt seat go to a cluster where none shows itself.
+    MisassembledAttemptSeat,
     /// A host was ejected for failures in a row.
     EjectedConsecutiveFailures,
     /// A host was ejected for gateway failures in a row.
@@ -121,7 +125,7 @@ pub enum Metric {
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 55;
+    pub const COUNT: usize = 57;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -155,6 +159,8 @@ impl Metric {
         Metric::Hosts,
         Metric::HostsEjected,
         Metric::MisassembledOverrideHost,
+        Metric::MisassembledHostAddress,
+        Metric::MisassembledAttemptSeat,
         Metric::EjectedConsecutiveFailures,
         Metric::EjectedConsecutiveGatewayFailures,
         Metric::EjectedConsecutiveLocalFailures,
@@ -215,6 +221,8 @@ impl Metric {
             Metric::Hosts => "hosts",
             Metric::HostsEjected => "hosts_ejected",
             Metric::MisassembledOverrideHost => "misassembled.override_host",
+            Metric::MisassembledHostAddress => "misassembled.host_address",
+            Metric::MisassembledAttemptSeat => "misassembled.attempt_seat",
             Metric::EjectedConsecutiveFailures => "ejections.consecutive_failures",
             Metric::EjectedConsecutiveGatewayFailures => "ejections.consecutive_gateway_failures",
             Metric::EjectedConsecutiveLocalFailures => "ejections.consecutive_local_failures",
@@ -245,7 +253,15 @@ impl Metric {
 
     /// Whether it is a gauge; the others are counters.
     pub const fn is_gauge(self) -> bool {
-        matches!(self, Metric::BreakerState | Metric::Hosts | Metric::HostsEjected | Metric::MisassembledOverrideHost)
+        matches!(
+            self,
+            Metric::BreakerState
+                | Metric::Hosts
+                | Metric::HostsEjected
+                | Metric::MisassembledOverrideHost
+                | Metric::MisassembledHostAddress
+                | Metric::MisassembledAttemptSeat
+        )
     }
 
     /// The counter of requests rejected for `reason`, or that would have been.

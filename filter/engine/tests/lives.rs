@@ -680,3 +680,29 @@ fn a_reset_while_the_client_uploads_is_no_time_out_of_the_attempt() {
         assert!(scene.log().contains(&format!("attempts=10.0.0.1:80 failure:{end}")), "{}", scene.log());
     }
 }
+
+/// A module of another release writes what the seats tell each other in another way.
+#[test]
+fn attempts_of_a_request_seat_of_another_release_are_left_to_envoy_and_that_is_said_if_it_lasts() {
+    let mut scene = Scene::new(RETRY);
+    scene.answered("200");
+    let mut said = Vec::new();
+    for second in 0..30 {
+        let mut stream = scene.get();
+        let mut written = stream.scene.host.property("holdfast_exchange").unwrap_or_default();
+        assert!(!written.is_empty(), "the request may be retried");
+        written.iter_mut().for_each(|byte| *byte = !*byte);
+        stream.scene.host.put_property("holdfast_exchange", Some(&written));
+        assert_eq!(stream.attempt(), AttemptEffect::Continue);
+        stream.attempt_responds(&[(":status", "503")]);
+        stream.end_attempt();
+        assert_eq!(stream.scene.host.property("holdfast_exchange"), Some(written), "it is the other release's");
+        let _ = stream.responds("via_upstream");
+        stream.end();
+        scene.wait(Duration::from_secs(1));
+        said.extend(
+            scene.host.take_lines().into_iter().filter(|line| line.contains("of another release")).map(|_| second),
+        );
+    }
+    assert_eq!(said, [19]);
+}

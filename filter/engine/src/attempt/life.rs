@@ -18,6 +18,7 @@ use super::connection::upstream_address;
 use super::decision::{AfterResponse, BeforeRetry, RouteEnds};
 use super::plugin::{SeatPlugin, Waiter};
 use super::policy::AttemptPolicy;
+use super::strangers::Stranger;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::host::{Headers, Host, property_number};
@@ -178,8 +179,13 @@ impl AttemptState {
         stream: u32,
         ended: bool,
     ) -> (Self, AttemptEffect) {
-        let Some(context) = retry_context::read_in_attempt_seat(host) else {
-            return begin_ungoverned(plugin, host, stream);
+        let context = match retry_context::read_in_attempt_seat(host) {
+            Ok(Some(context)) => context,
+            Ok(None) => return begin_ungoverned(plugin, host, stream),
+            Err(_) => {
+                plugin.strangers.meet(store, host, Stranger::OfAnotherRelease, host.recently());
+                return begin_ungoverned(plugin, host, stream);
+            }
         };
         if context.steered {
             check_steering(plugin, store, host, &context);
@@ -340,8 +346,12 @@ fn begin(
     context: RetryContext,
     ended: bool,
 ) -> Option<(AttemptState, AttemptEffect)> {
-    let shared_policy = plugin.policy(store, &context)?;
     let now = host.now();
+    let Some(shared_policy) = plugin.policy(store, &context) else {
+        plugin.strangers.meet(store, host, Stranger::OfAnotherVm, now);
+        return None;
+    };
+    plugin.strangers.end();
     let mut attempt = Attempt {
         policy: Rc::clone(&shared_policy),
         context,
@@ -543,7 +553,7 @@ impl Attempt {
 
     /// Takes over what attempts beside this one have written.
     fn refresh(&mut self, host: &dyn Host) {
-        if let Some(written) = retry_context::read_in_attempt_seat(host) {
+        if let Ok(Some(written)) = retry_context::read_in_attempt_seat(host) {
             self.context = written;
         }
     }

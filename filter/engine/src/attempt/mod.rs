@@ -9,6 +9,7 @@ mod life;
 mod passed;
 mod plugin;
 mod policy;
+mod strangers;
 
 pub use decision::{AfterResponse, BeforeRetry, RouteEnds};
 pub use life::{Attempt, AttemptEffect, AttemptPlugin, AttemptReply, AttemptState, Waits};

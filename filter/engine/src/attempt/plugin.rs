@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::hedges::Hedges;
 use super::passed::PassedAttempts;
 use super::policy::{AttemptPolicy, SharedHosts};
+use super::strangers::Strangers;
 use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::host::RootHost;
@@ -91,6 +92,8 @@ pub struct SeatPlugin<W> {
     waiting: RefCell<Vec<Waiter<W>>>,
     pub(super) hedges: RefCell<Hedges>,
     pub(super) passed: RefCell<PassedAttempts>,
+    /// Those that this seat knows nothing of.
+    pub(super) strangers: Strangers,
     /// The tick that was asked for, in milliseconds; 0 for none.
     tick: Cell<u32>,
     /// When that tick comes.
@@ -108,6 +111,7 @@ impl<W> SeatPlugin<W> {
             waiting: RefCell::new(Vec::new()),
             hedges: RefCell::default(),
             passed: RefCell::default(),
+            strangers: Strangers::default(),
             tick: Cell::new(0),
             ticks_at: Cell::new(Timestamp::ZERO),
             flush_due: Cell::new(None),

@@ -31,13 +31,19 @@ pub struct GaugesElsewhere {
     pub breaker: bool,
     /// The hosts'.
     pub hosts: bool,
+    /// The attempt seat's.
+    pub seats: bool,
 }
 
 impl GaugesElsewhere {
     fn has(self, metric: Metric) -> bool {
         match metric {
             Metric::BreakerState => self.breaker,
-            Metric::Hosts | Metric::HostsEjected | Metric::MisassembledOverrideHost => self.hosts,
+            Metric::Hosts
+            | Metric::HostsEjected
+            | Metric::MisassembledOverrideHost
+            | Metric::MisassembledHostAddress => self.hosts,
+            Metric::MisassembledAttemptSeat => self.seats,
             _ => false,
         }
     }

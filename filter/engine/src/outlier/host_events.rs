@@ -98,6 +98,8 @@ pub enum HostEventKind {
     RouteUnnamed,
     /// Requests do not go to the hosts that are named to them.
     Unfollowed,
+    /// The host has no IP address and port by which it could be told from others and named.
+    Unaddressed,
 }
 
 /// The most happenings that wait to be told; what comes beyond them is only counted.
@@ -226,6 +228,7 @@ impl HostEventKind {
             }
             HostEventKind::RouteUnnamed => out.u8(7),
             HostEventKind::Unfollowed => out.u8(8),
+            HostEventKind::Unaddressed => out.u8(9),
         }
     }
 
@@ -245,6 +248,7 @@ impl HostEventKind {
             6 => HostEventKind::TakenOver(Duration::from_nanos(input.u64()?)),
             7 => HostEventKind::RouteUnnamed,
             8 => HostEventKind::Unfollowed,
+            9 => HostEventKind::Unaddressed,
             _ => return None,
         })
     }

@@ -508,7 +508,13 @@ impl Hosts {
         if self.table().is_some_and(|table| table.is_full(now)) {
             return None;
         }
-        core::str::from_utf8(address).ok()?.parse::<core::net::SocketAddr>().ok()?;
+        let is_address = core::str::from_utf8(address).is_ok_and(|text| text.parse::<core::net::SocketAddr>().is_ok());
+        if !is_address {
+            if !address.is_empty() && self.table().is_none_or(|table| !table.has_unaddressed(now)) {
+                let _ = self.change(cx, rules, |table| table.say_unaddressed(address, now).then_some(()));
+            }
+            return None;
+        }
         self.change(cx, rules, |table| {
             let before = (table.known(), table.full);
             let id = table.enter(address, false, now);

@@ -129,6 +129,8 @@ pub struct HostTable {
     unnamed: Timestamp,
     /// When it was last said that requests do not go to the hosts that are named to them; zero since they do.
     unfollowed: Timestamp,
+    /// When it was last said that a host has no address by which it could be named.
+    unaddressed: Timestamp,
     next_id: u32,
     hosts: Vec<Host>,
     /// How many hosts more each priority has, to which Envoy itself sends nothing.
@@ -487,6 +489,22 @@ impl HostTable {
         if is_due {
             self.unnamed = now;
             self.note(b"", HostEventKind::RouteUnnamed);
+        }
+        is_due
+    }
+
+    /// Whether there were lately hosts that have no address by which they could be named.
+    #[must_use]
+    pub fn has_unaddressed(&self, now: Timestamp) -> bool {
+        !is_to_be_said(self.unaddressed, now)
+    }
+
+    /// Has it said, now and then, that this is no address by which a host could be named. Whether it was to be said.
+    pub fn say_unaddressed(&mut self, host: &[u8], now: Timestamp) -> bool {
+        let is_due = is_to_be_said(self.unaddressed, now);
+        if is_due {
+            self.unaddressed = now;
+            self.note(host.get(..LONGEST_ADDRESS).unwrap_or(host), HostEventKind::Unaddressed);
         }
         is_due
     }
@@ -902,6 +920,7 @@ impl Record for HostTable {
         out.time(self.full);
         out.time(self.unnamed);
         out.time(self.unfollowed);
+        out.time(self.unaddressed);
         out.u32(self.next_id);
         self.events.write(out);
         out.u16(self.unusable.len().min(PRIORITIES) as u16);
@@ -922,6 +941,7 @@ impl Record for HostTable {
             full: input.time()?,
             unnamed: input.time()?,
             unfollowed: input.time()?,
+            unaddressed: input.time()?,
             next_id: input.u32()?,
             events: HostEvents::read(input)?,
             unusable: Vec::new(),

@@ -79,6 +79,14 @@ pub fn line(rules: &Outlier, event: &HostEvent) -> Event {
                         `stateful_session` or aggregate cluster choose before it";
             (true, false, text.to_owned())
         }
+        HostEventKind::Unaddressed => {
+            let host: String = host.chars().map(|char| if char.is_ascii_graphic() { char } else { '_' }).collect();
+            let text = format!(
+                "host {host} has no IP address and port, so it cannot be judged, nor named to the router: outlier is for hosts with \
+                 addresses of their own; set outlier.mode to off for such clusters, or leave them out of match.cluster"
+            );
+            (true, false, text)
+        }
         HostEventKind::RouteUnnamed => {
             let text = "requests are not steered away from hosts that are out: the hosts have different `envoy.lb` metadata, and \
                         the route has no name by which its subset is known; give each route a name";

@@ -122,7 +122,12 @@ impl ActivePolicy {
         }
         let newer = state.newer();
         let is_spoken = |kind| *newer.get(kind) != Newer::None;
-        let speaks = GaugesElsewhere { breaker: is_spoken(BlockKind::Breaker), hosts: is_spoken(BlockKind::Outlier) };
+        let hosts = is_spoken(BlockKind::Outlier);
+        let speaks = GaugesElsewhere {
+            breaker: is_spoken(BlockKind::Breaker),
+            hosts,
+            seats: hosts || is_spoken(BlockKind::Retry),
+        };
         let is_newest = state.standing().is_some_and(|standing| standing.rank == 0);
         // Under the other names gauges are told at the next request.
         if self.metrics.rename(&state.metrics_name(), speaks) && is_newest {

@@ -331,7 +331,7 @@ impl RequestPolicy {
         if lines.is_empty() {
             return;
         }
-        let totals = totals(state);
+        let totals = totals(state, cx.now);
         for events in lines {
             cx.events.extend(events.list.iter().map(|event| words::line(rules, event)));
             if events.left_out > 0 {
@@ -354,7 +354,7 @@ impl RequestPolicy {
                     group.hosts.flush(cx, rules);
                     group.hosts.sweep(cx, rules);
                 }
-                keys.push((key, totals(state)));
+                keys.push((key, totals(state, cx.now)));
             }
         }
         let mut reports = Vec::new();
@@ -394,7 +394,7 @@ impl RequestPolicy {
 }
 
 /// The gauges of a key's hosts, over all clusters that this worker knows. Where nothing is steered no host is out.
-fn totals(clusters: &Clusters<HostGroup>) -> [Event; 3] {
+fn totals(clusters: &Clusters<HostGroup>, now: Timestamp) -> [Event; 4] {
     let tables = || clusters.iter().filter_map(|(_, group)| group.hosts.table());
     let known = tables().map(|table| table.known() as u64).sum();
     let out = tables().filter(|table| !table.is_unfollowed()).map(|table| table.out() as u64).sum();
@@ -403,5 +403,6 @@ fn totals(clusters: &Clusters<HostGroup>) -> [Event; 3] {
         Event::Gauge(Metric::Hosts, known),
         Event::Gauge(Metric::HostsEjected, out),
         Event::Gauge(Metric::MisassembledOverrideHost, is_unfollowed.into()),
+        Event::Gauge(Metric::MisassembledHostAddress, tables().any(|table| table.has_unaddressed(now)).into()),
     ]
 }

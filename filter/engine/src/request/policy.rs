@@ -7,14 +7,15 @@
 
 use core::time::Duration;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use holdfast_policy::document::{Outlier, Policy};
+use holdfast_policy::document::{Mode, Outlier, Policy};
 
 use super::blocks::{Blocks, KeysBlock, Pools, active, borrowed};
 use super::clusters::are_out;
+use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
 use crate::breaker;
 use crate::breaker::slot::Shape;
@@ -25,6 +26,7 @@ use crate::http::matching::comparable;
 use crate::http::request::Field;
 use crate::metric::Metric;
 use crate::observe::policy_metrics::KeyNames;
+use crate::seats::presence;
 use crate::store::Store;
 use crate::store::block::{BlockKind, ByKind};
 use crate::store::cluster::GroupId;
@@ -32,6 +34,7 @@ use crate::store::directory::{Occupant, Worth};
 use crate::store::keys::{self, Key, KeyTable, Series};
 use crate::store::place::Place;
 use crate::store::registry::{self, Configured, Identity, Newer, Standing};
+use crate::store::told;
 use crate::store::worker::Worker;
 use crate::{retry, throttle};
 
@@ -66,6 +69,10 @@ pub struct RequestPolicy {
     looked_after: Option<Timestamp>,
     /// Whether the gauges tell of the keys that others have met.
     is_told: bool,
+    /// The keys of which it was last told that an attempt seat is missing.
+    seats_told: HashSet<Occupant>,
+    /// Whether it was looked lately whether that is to be said.
+    seat_said: Recent<()>,
     /// Of the breakers that the document shares with others, by key: which of their changes it has told.
     breakers_told: HashMap<Occupant, u32>,
     /// Whether the groups of hosts are known that the document names.
@@ -142,6 +149,8 @@ impl RequestPolicy {
             began: None,
             looked_after: None,
             is_told: false,
+            seats_told: HashSet::new(),
+            seat_said: Recent::default(),
             breakers_told: HashMap::new(),
             knows_groups: false,
         }
@@ -207,6 +216,7 @@ impl RequestPolicy {
     /// Has the gauges told again of all that is not as at a start: nobody has yet under the name that the policy has now.
     pub(super) fn tell_again(&mut self) {
         self.is_told = false;
+        self.seats_told.clear();
         self.breakers_told.clear();
     }
 
@@ -319,10 +329,16 @@ impl RequestPolicy {
             block.iter_mut().for_each(|(_, state)| state.renew(cx));
         }
         events.extend(self.tell_breakers(cx));
+        events.extend(self.tell_seats(cx));
         events.extend(self.tick_hosts(cx));
         if self.outlier().is_some() {
             // Nothing is known of their hosts any more.
-            let gauges = [Metric::Hosts, Metric::HostsEjected, Metric::MisassembledOverrideHost];
+            let gauges = [
+                Metric::Hosts,
+                Metric::HostsEjected,
+                Metric::MisassembledOverrideHost,
+                Metric::MisassembledHostAddress,
+            ];
             let gauges = gauges.map(|metric| Event::Gauge(metric, 0));
             events.extend(lost.into_iter().map(|key| (key, gauges.to_vec())));
         }
@@ -396,6 +412,39 @@ impl RequestPolicy {
             }
             if state.key.changes() > 0 {
                 self.breakers_told.insert(key.occupant, state.key.changes());
+            }
+        }
+        reports
+    }
+
+    /// Tells of each key whether requests that want an attempt seat go to a cluster where none shows itself.
+    fn tell_seats(&mut self, cx: &mut Cx<'_>) -> Vec<(Key, Vec<Event>)> {
+        let retries = self.policy.retry.as_ref().is_some_and(|retry| retry.mode == Mode::Enforce);
+        let Some(blocks) = self.blocks.as_ref().filter(|_| retries || self.policy.active_outlier().is_some()) else {
+            return Vec::new();
+        };
+        let Ok(mut keys) = blocks.keys.try_borrow_mut() else { return Vec::new() };
+        let mut reports = Vec::new();
+        for (key, seats) in keys.seats.iter_mut() {
+            let mut events = Vec::new();
+            let (mut is_missing, was_missing) = (false, self.seats_told.contains(&key.occupant));
+            for (_, seat) in seats.iter_mut() {
+                is_missing |= seat.is_missing(cx.now);
+            }
+            if is_missing && self.seat_said.get(cx.now, presence::LOOK_EVERY).is_none() {
+                self.seat_said.set(cx.now, ());
+                let what = ["seat/", &self.policy.name].concat();
+                events.extend(told::is_due(cx.store, &what, presence::SAY_EVERY, cx.now).then(presence::missing));
+            }
+            if is_missing != was_missing {
+                events.push(Event::Gauge(Metric::MisassembledAttemptSeat, is_missing.into()));
+                match is_missing {
+                    true => self.seats_told.insert(key.occupant),
+                    false => self.seats_told.remove(&key.occupant),
+                };
+            }
+            if !events.is_empty() {
+                reports.push((key, events));
             }
         }
         reports

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
+use crate::event::Event;
 use crate::store::Store;
 use crate::store::address::Address;
 use crate::store::block::BlockKind;
@@ -51,6 +52,18 @@ impl Record for Presence {
     }
 }
 
+/// So long after the first request that wants an attempt seat one that has not shown itself is missing.
+const MISSING_AFTER: Duration = Duration::from_secs(10);
+
+/// Where no request wants one for so long nothing is known any more.
+const WANTED_LASTS: Duration = Duration::from_secs(10);
+
+/// That one is missing is said at most so often of one policy.
+pub const SAY_EVERY: Duration = Duration::from_secs(600);
+
+/// Each worker looks so often whether it is to be said again.
+pub const LOOK_EVERY: Duration = Duration::from_secs(60);
+
 /// How long an attempt seat is not counted on after one was missed.
 const MISSED_LASTS: Duration = Duration::from_secs(60);
 
@@ -63,16 +76,30 @@ pub struct AttemptSeatView {
     known: Recent<bool>,
     /// Until then one that shows itself is not counted on: it did not see a request. It may be another listener's.
     missed_until: Timestamp,
+    /// Since when requests want one that is not there, and when one last did.
+    wanted: Option<(Timestamp, Timestamp)>,
 }
 
 impl AttemptSeatView {
     /// Nothing is known yet.
     pub fn new(cell: Address) -> Self {
-        AttemptSeatView { cell, known: Recent::default(), missed_until: Timestamp::ZERO }
+        AttemptSeatView { cell, known: Recent::default(), missed_until: Timestamp::ZERO, wanted: None }
     }
 
-    /// Whether there is one that can be counted on; looked up once a second.
+    /// Whether there is one that can be counted on, for a request that wants one; looked up once a second.
     pub fn is_there(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
+        let is_there = self.look(store, now);
+        let since = self.wanted.filter(|(_, last)| now.apart(*last) < WANTED_LASTS).map_or(now, |(since, _)| since);
+        self.wanted = (!is_there).then_some((since, now));
+        is_there
+    }
+
+    /// Whether requests have wanted one for a while and none shows itself.
+    pub fn is_missing(&self, now: Timestamp) -> bool {
+        self.wanted.is_some_and(|(since, last)| now.apart(last) < WANTED_LASTS && now.apart(since) >= MISSING_AFTER)
+    }
+
+    fn look(&mut self, store: &mut dyn Store, now: Timestamp) -> bool {
         if self.missed_until.remaining(now, MISSED_LASTS).is_some() {
             return false;
         }
@@ -111,9 +138,19 @@ impl Announcement {
     }
 }
 
+/// The line of the log that says that one is missing.
+pub fn missing() -> Event {
+    let text = "no attempt seat sees its attempts, so only a request's last attempt judges its host, and retries are bounded by what \
+                the router knows: give the cluster the attempt seat among its `http_filters`, with the `vm_id` and the module of \
+                this seat";
+    Event::Log { alarming: true, shadow: false, text: text.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::record::Mark;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -123,5 +160,21 @@ mod tests {
         assert!(seen.holds(Timestamp::from_secs(1119)));
         assert!(!seen.holds(Timestamp::from_secs(1120)));
         assert!(!seen.holds(Timestamp::from_secs(900)), "the clock was put back");
+    }
+
+    #[test]
+    fn one_that_no_request_finds_is_missing_after_a_while() {
+        let mut store = MemoryStore::default();
+        let cell = || Address::new("seat".to_owned(), Mark::default());
+        let (mut seat, at) = (AttemptSeatView::new(cell()), Timestamp::from_secs);
+        for second in 1000..1010 {
+            assert!(!seat.is_there(&mut store, at(second)) && !seat.is_missing(at(second)), "it may show itself yet");
+        }
+        for second in 1010..1700 {
+            assert!(!seat.is_there(&mut store, at(second)) && seat.is_missing(at(second)));
+        }
+        assert!(!seat.is_missing(at(1720)), "no request has wanted it for a while");
+        Announcement::new(cell()).announce(&mut store, at(1720));
+        assert!(seat.is_there(&mut store, at(1722)) && !seat.is_missing(at(1722)));
     }
 }

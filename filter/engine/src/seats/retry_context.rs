@@ -194,10 +194,20 @@ pub fn read(host: &dyn Host) -> Option<RetryContext> {
     RetryContext::read_property(&host.property(PROPERTY)?)
 }
 
-/// The same for the attempt seat, which leaves its mark on all that it writes back.
-pub fn read_in_attempt_seat(host: &dyn Host) -> Option<RetryContext> {
-    read(host).map(|context| RetryContext { seen: true, ..context })
+/// The same for the attempt seat, which leaves its mark on all that it writes back; an error where something was written that cannot
+/// be read.
+///
+/// # Errors
+/// The request seat is of another release.
+pub fn read_in_attempt_seat(host: &dyn Host) -> Result<Option<RetryContext>, OfAnotherRelease> {
+    let Some(bytes) = host.property(PROPERTY).filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
+    let context = RetryContext::read_property(&bytes).ok_or(OfAnotherRelease)?;
+    Ok(Some(RetryContext { seen: true, ..context }))
 }
+
+/// What the other seat has written cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfAnotherRelease;
 
 /// Leaves it where the other attempts and the other seat find it.
 ///

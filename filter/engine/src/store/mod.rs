@@ -14,6 +14,7 @@ pub mod place;
 pub mod record;
 pub mod registry;
 pub mod slot;
+pub mod told;
 pub mod window;
 pub mod worker;
 pub mod workers;

@@ -56,6 +56,12 @@ pub fn told_of_chain(policy: &str) -> String {
     format!("holdfast/told/chain/{policy}")
 }
 
+/// When something that concerns all policies was last said.
+#[must_use]
+pub fn told(what: &str) -> String {
+    format!("holdfast/told/seats/{what}")
+}
+
 /// The common beginning of the names of what a block has for one cluster under one key; `None` for a cluster that has no place.
 #[must_use]
 pub fn of_group(kind: BlockKind, place: u16, key: u16, group: GroupId) -> Option<String> {

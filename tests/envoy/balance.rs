@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::outlying::{
-    NOTICED, SETTLED, Story, all_served, are_out, are_told_nothing, becomes, counts, listed, metric, metric_now, ms,
-    route, stage, start, steered,
+    NOTICED, SETTLED, Story, all_served, are_out, are_told_nothing, becomes, counts, listed, metric_now, ms, route,
+    stage, start, steered, until_out,
 };
 
 /// Says who answered.
@@ -61,13 +61,7 @@ async fn a_host_that_is_out_moves_its_own_sessions_and_no_others() {
 
         let bad = &story.hosts[2];
         bad.always(Action::status(500));
-        eventually(PATIENCE, || async {
-            drive_all(&clients, 4, 40, story.name).await;
-            let out = metric(&scene, story.name, "hosts_ejected").await;
-            if out == 1 { Ok(()) } else { Err(format!("{out} are out")) }
-        })
-        .await
-        .unwrap();
+        until_out(&scene, &clients, story.name, 40, 1).await;
         are_out(&scene, story.name, &[bad]).await;
         sleep(SETTLED).await;
         let during = users(&clients, story.name, header, 200, 1).await;
@@ -81,13 +75,7 @@ async fn a_host_that_is_out_moves_its_own_sessions_and_no_others() {
     for ((story, header), before) in rows.into_iter().zip(sessions) {
         let bad = &story.hosts[2];
         bad.always(Action::ok().header("x-host", bad.addr().to_string()));
-        eventually(PATIENCE, || async {
-            drive_all(&clients, 4, 20, story.name).await;
-            let out = metric_now(&scene, story.name, "hosts_ejected").await;
-            if out == 0 { Ok(()) } else { Err(format!("{out} are out")) }
-        })
-        .await
-        .unwrap();
+        until_out(&scene, &clients, story.name, 20, 0).await;
         sleep(SETTLED).await;
         assert_eq!(users(&clients, story.name, header, 200, 2).await, before);
         are_told_nothing(&story.hosts);

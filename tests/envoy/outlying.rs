@@ -216,6 +216,17 @@ pub async fn becomes(scene: &Scene, name: &str, which: &str, value: u64) {
     .unwrap();
 }
 
+/// Sends requests for a policy's path, so many at a time, until so many of its hosts are out.
+pub async fn until_out(scene: &Scene, clients: &[Client], name: &str, requests: usize, wanted: u64) {
+    eventually(PATIENCE, || async {
+        drive_all(clients, 4, requests, name).await;
+        let out = metric_now(scene, name, "hosts_ejected").await;
+        if out == wanted { Ok(()) } else { Err(format!("{name}: {out} are out, not {wanted}")) }
+    })
+    .await
+    .unwrap();
+}
+
 pub fn counts(hosts: &[Backend]) -> Vec<u64> {
     hosts.iter().map(Backend::requests).collect()
 }

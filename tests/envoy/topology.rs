@@ -7,7 +7,9 @@ use holdfast_tests::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::outlying::{ADMIN, NOTICED, SETTLED, are_out, are_told_nothing, becomes, counts, listed, metric, ms, route};
+use crate::outlying::{
+    ADMIN, NOTICED, SETTLED, are_out, are_told_nothing, becomes, counts, listed, metric, ms, route, until_out,
+};
 
 /// Where a host stands: its priority, its weight, and what the endpoint discovery says of its health.
 type Standing = (u32, u32, &'static str);
@@ -352,13 +354,7 @@ async fn no_try_goes_to_a_host_that_is_out() {
     for case in &all {
         becomes(&scene, case.name, "hosts", case.usable()).await;
         case.bad().iter().for_each(|host| host.always(Action::status(500)));
-        eventually(PATIENCE, || async {
-            drive_all(&clients, 4, 40, case.name).await;
-            let out = metric(&scene, case.name, "hosts_ejected").await;
-            if out == case.bad.len() as u64 { Ok(()) } else { Err(format!("{}: {out} are out", case.name)) }
-        })
-        .await
-        .unwrap();
+        until_out(&scene, &clients, case.name, 40, case.bad.len() as u64).await;
     }
     sleep(SETTLED).await;
     for case in &all {

@@ -188,6 +188,10 @@ impl Metric {
         Metric::Contention,
     ];
 
+    /// The gauges of a key's hosts.
+    pub const OF_HOSTS: [Metric; 4] =
+        [Metric::Hosts, Metric::HostsEjected, Metric::MisassembledOverrideHost, Metric::MisassembledHostAddress];
+
     /// The last part of the name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -252,16 +256,8 @@ impl Metric {
     }
 
     /// Whether it is a gauge; the others are counters.
-    pub const fn is_gauge(self) -> bool {
-        matches!(
-            self,
-            Metric::BreakerState
-                | Metric::Hosts
-                | Metric::HostsEjected
-                | Metric::MisassembledOverrideHost
-                | Metric::MisassembledHostAddress
-                | Metric::MisassembledAttemptSeat
-        )
+    pub fn is_gauge(self) -> bool {
+        matches!(self, Metric::BreakerState | Metric::MisassembledAttemptSeat) || Metric::OF_HOSTS.contains(&self)
     }
 
     /// The counter of requests rejected for `reason`, or that would have been.

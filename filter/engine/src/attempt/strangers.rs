@@ -22,9 +22,6 @@ const LASTS: Duration = Duration::from_secs(10);
 /// And fewer than this are none worth saying.
 const MANY: u32 = 20;
 
-/// That there are strangers is said at most so often.
-const SAY_EVERY: Duration = Duration::from_secs(600);
-
 /// The attempts since the last one that was known.
 #[derive(Debug, Default)]
 pub struct Strangers {
@@ -61,7 +58,7 @@ impl Strangers {
                  both seats the same module",
             ),
         };
-        if told::is_due(store, what, SAY_EVERY, now) {
+        if told::is_due(store, what, now) {
             host.log(true, line);
         }
     }

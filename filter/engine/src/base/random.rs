@@ -31,6 +31,12 @@ impl Random {
     }
 }
 
+/// A uniform number over all `u64` as one in [0, 1).
+pub fn fraction(random: u64) -> f64 {
+    // 53 bits are what an f64 between 0 and 1 can tell apart.
+    (random >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 /// Scales a uniform number over all `u64` to a uniform one below `end`.
 /// Source: Lemire, "Fast Random Integer Generation in an Interval", 2019, without its correction, which matters only for
 /// ends near 2^64.

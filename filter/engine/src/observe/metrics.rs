@@ -50,9 +50,7 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
         Metric::DeniedRetryAfter => retry.is_some_and(|retry| retry.retry_after.honor),
         Metric::DeniedRetryOfRetry => retry.is_some_and(|retry| retry.skip_retries_of_retries),
         Metric::WouldRetry => policy.retry.as_ref().is_some_and(|retry| retry.mode == Mode::Shadow),
-        Metric::Hosts | Metric::HostsEjected | Metric::MisassembledOverrideHost | Metric::MisassembledHostAddress => {
-            outlier.is_some()
-        }
+        _ if Metric::OF_HOSTS.contains(&metric) => outlier.is_some(),
         Metric::MisassembledAttemptSeat => outlier.is_some() || retry.is_some(),
         // A shadowed feature of an enforced policy only would have asked for its fallback.
         Metric::WouldFallbackStatic => {

@@ -39,12 +39,8 @@ impl GaugesElsewhere {
     fn has(self, metric: Metric) -> bool {
         match metric {
             Metric::BreakerState => self.breaker,
-            Metric::Hosts
-            | Metric::HostsEjected
-            | Metric::MisassembledOverrideHost
-            | Metric::MisassembledHostAddress => self.hosts,
             Metric::MisassembledAttemptSeat => self.seats,
-            _ => false,
+            _ => self.hosts && Metric::OF_HOSTS.contains(&metric),
         }
     }
 }

@@ -723,7 +723,7 @@ impl Hosts {
         }
         // None of those may be in that this request may come to: the cluster's own choice is among them.
         let first = *hosts.first()?;
-        let counts = rules.balances() && matches!(rules.balance, Balance::LeastRequest | Balance::LeastLatency);
+        let counts = matches!(rules.acting_balance(), Balance::LeastRequest | Balance::LeastLatency);
         Some(Steering {
             hosts: steering::header(table, &hosts),
             first,

@@ -23,8 +23,6 @@ pub const HEADER: &str = "x-holdfast-hosts";
 enum Chooser {
     InTurn(Turns),
     Drawn(Draws),
-    LeastRequest(Draws),
-    LeastLatency(Draws),
     ByHash(Rendezvous, Draws),
 }
 
@@ -83,7 +81,7 @@ impl Rotation {
                 };
                 if load > 0 {
                     let hosts = table.hosts().filter(|(_, host)| is_of_it(host));
-                    groups.push(Group { load, chooser: Chooser::new(&rules.balance, hosts, random) });
+                    groups.push(Group { load, chooser: Chooser::new(rules.acting_balance(), hosts, random) });
                 }
             }
         }
@@ -138,9 +136,7 @@ impl Chooser {
         let candidates = hosts.iter().map(|(candidate, _)| *candidate).collect();
         match balance {
             Balance::Envoy | Balance::RoundRobin | Balance::Weighted => Chooser::InTurn(Turns::new(candidates, random)),
-            Balance::Random => Chooser::Drawn(Draws::new(candidates)),
-            Balance::LeastRequest => Chooser::LeastRequest(Draws::new(candidates)),
-            Balance::LeastLatency => Chooser::LeastLatency(Draws::new(candidates)),
+            Balance::Random | Balance::LeastRequest | Balance::LeastLatency => Chooser::Drawn(Draws::new(candidates)),
             Balance::Hash(_) => Chooser::ByHash(Rendezvous::new(hosts.into_iter()), Draws::new(candidates)),
         }
     }
@@ -153,9 +149,11 @@ impl Chooser {
         };
         match self {
             Chooser::InTurn(turns) => turns.next(wanted, share),
-            Chooser::Drawn(draws) => draws.next(wanted, random, share, None),
-            Chooser::LeastRequest(draws) => draws.next(wanted, random, share, Some(&LeastRequest(loads))),
-            Chooser::LeastLatency(draws) => draws.next(wanted, random, share, Some(&LeastLatency(loads, now))),
+            Chooser::Drawn(draws) => match rules.acting_balance() {
+                Balance::LeastRequest => draws.next(wanted, random, share, Some(&LeastRequest(loads))),
+                Balance::LeastLatency => draws.next(wanted, random, share, Some(&LeastLatency(loads, now))),
+                _ => draws.next(wanted, random, share, None),
+            },
             Chooser::ByHash(hosts, draws) => match hash {
                 Some(hash) => hosts.next(hash, wanted, share),
                 None => draws.next(wanted, random, share, None),

@@ -16,6 +16,7 @@ use crate::base::random::scale;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
 use crate::store::record::{Kind, Reader, Record, Writer, are_different};
+use crate::store::told::is_to_be_said;
 use holdfast_policy::document::{Detector, Mode, Outlier};
 
 /// The most hosts of a group.
@@ -863,14 +864,6 @@ impl HostTable {
             }
         }
     }
-}
-
-/// How often it is said that requests are not steered.
-const SAY_EVERY: Duration = Duration::from_secs(600);
-
-/// Whether what was last said then is to be said again.
-fn is_to_be_said(last: Timestamp, now: Timestamp) -> bool {
-    last.plus(SAY_EVERY).remaining(now, SAY_EVERY).is_none()
 }
 
 /// How long a table counts as full after a host had no place in it.

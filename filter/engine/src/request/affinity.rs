@@ -3,23 +3,24 @@
 use holdfast_policy::document::{Balance, HashBy, Outlier};
 
 use super::facts::Facts;
+use crate::base::fingerprint::of_text;
 use crate::host::Host;
+use crate::http::matching::comparable;
 use crate::http::request::Field;
-use crate::outlier::balance::hash_of;
 
 /// The hash of the first of these that the request has; `None` if it has none, or the balance looks at nothing.
 pub fn hash(rules: &Outlier, facts: &Facts<'_>, host: &dyn Host) -> Option<u64> {
-    let Balance::Hash(by) = &rules.balance else { return None };
+    let Balance::Hash(by) = rules.acting_balance() else { return None };
     by.iter().find_map(|by| match by {
         HashBy::Header(name) => {
-            facts.get(Field::Header(name)).filter(|value| !value.is_empty()).map(|value| hash_of(&value))
+            facts.get(Field::Header(name)).filter(|value| !value.is_empty()).map(|value| of_text(&value))
         }
         HashBy::Cookie(name) => {
             let cookies = facts.get(Field::Header("cookie"))?;
-            cookie(&cookies, name).filter(|value| !value.is_empty()).map(hash_of)
+            cookie(&cookies, name).filter(|value| !value.is_empty()).map(of_text)
         }
-        HashBy::Path => facts.get(Field::Path).map(|path| hash_of(without_query(&path))),
-        HashBy::SourceIp => host.property("source\0address").map(|address| hash_of(without_port(&address))),
+        HashBy::Path => facts.get(Field::Path).map(|path| of_text(&comparable(Field::Path, path))),
+        HashBy::SourceIp => host.property("source\0address").map(|address| of_text(without_port(&address))),
     })
 }
 
@@ -28,10 +29,6 @@ fn cookie<'a>(cookies: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let pairs = cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let mut named = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
     named.next()
-}
-
-fn without_query(path: &[u8]) -> &[u8] {
-    path.split(|byte| *byte == b'?').next().unwrap_or(path)
 }
 
 /// An address as Envoy writes it, `10.0.0.1:1234` or `[2001:db8::1]:1234`, without its port. Others stay whole.
@@ -69,11 +66,11 @@ mod tests {
     #[test]
     fn each_part_is_read_as_it_is_documented() {
         let host = request(&[(":path", "/a/b?c=d"), ("x-user", "ann"), ("cookie", "a=1; sid=ann;b=2")]);
-        let ann = Some(hash_of(b"ann"));
+        let ann = Some(of_text(b"ann"));
         assert_eq!(of(r#"{"header":"X-User"}"#, &host), ann);
         assert_eq!(of(r#"{"cookie":"sid"}"#, &host), ann);
-        assert_eq!(of(r#""path""#, &host), Some(hash_of(b"/a/b")));
-        assert_eq!(of(r#""source_ip""#, &host), Some(hash_of(b"192.0.2.7")));
+        assert_eq!(of(r#""path""#, &host), Some(of_text(b"/a/b")));
+        assert_eq!(of(r#""source_ip""#, &host), Some(of_text(b"192.0.2.7")));
         assert_eq!(of(r#"{"cookie":"id"}"#, &host), None, "the end of another name");
         assert_eq!(of(r#"{"cookie":"Sid"}"#, &host), None, "case counts in cookies");
     }
@@ -81,7 +78,7 @@ mod tests {
     #[test]
     fn the_cookie_counts_where_the_header_is_missing() {
         let by = r#"{"header":"x-user","cookie":"sid"}"#;
-        let (ann, bob) = (Some(hash_of(b"ann")), Some(hash_of(b"bob")));
+        let (ann, bob) = (Some(of_text(b"ann")), Some(of_text(b"bob")));
         assert_eq!(of(by, &request(&[("x-user", "ann"), ("cookie", "sid=bob")])), ann);
         assert_eq!(of(by, &request(&[("x-user", ""), ("cookie", "sid=bob")])), bob);
         assert_eq!(of(by, &request(&[("cookie", "sid=")])), None);

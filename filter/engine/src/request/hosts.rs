@@ -261,7 +261,7 @@ impl RequestPolicy {
         (took, now): (Duration, Timestamp),
         address: impl FnOnce() -> Option<Vec<u8>>,
     ) {
-        let is_wanted = self.outlier().is_some_and(|rules| rules.balances() && rules.balance == Balance::LeastLatency);
+        let is_wanted = self.outlier().is_some_and(|rules| *rules.acting_balance() == Balance::LeastLatency);
         if is_wanted
             && address().is_some_and(|address| steering.leads_to(&address))
             && let Some(mut block) = self.outlier_block()

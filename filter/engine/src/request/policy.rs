@@ -14,7 +14,7 @@ use std::sync::Arc;
 use holdfast_policy::document::{Mode, Outlier, Policy};
 
 use super::blocks::{Blocks, KeysBlock, Pools, active, borrowed};
-use super::clusters::are_out;
+use super::clusters::{Clusters, are_out};
 use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
 use crate::breaker;
@@ -26,7 +26,7 @@ use crate::http::matching::comparable;
 use crate::http::request::Field;
 use crate::metric::Metric;
 use crate::observe::policy_metrics::KeyNames;
-use crate::seats::presence;
+use crate::seats::presence::{self, AttemptSeatView};
 use crate::store::Store;
 use crate::store::block::{BlockKind, ByKind};
 use crate::store::cluster::GroupId;
@@ -70,7 +70,7 @@ pub struct RequestPolicy {
     /// Whether the gauges tell of the keys that others have met.
     is_told: bool,
     /// The keys of which it was last told that an attempt seat is missing.
-    seats_told: HashSet<Occupant>,
+    seats_told: HashSet<Key>,
     /// Whether it was looked lately whether that is to be said.
     seat_said: Recent<()>,
     /// Of the breakers that the document shares with others, by key: which of their changes it has told.
@@ -333,13 +333,7 @@ impl RequestPolicy {
         events.extend(self.tick_hosts(cx));
         if self.outlier().is_some() {
             // Nothing is known of their hosts any more.
-            let gauges = [
-                Metric::Hosts,
-                Metric::HostsEjected,
-                Metric::MisassembledOverrideHost,
-                Metric::MisassembledHostAddress,
-            ];
-            let gauges = gauges.map(|metric| Event::Gauge(metric, 0));
+            let gauges = Metric::OF_HOSTS.map(|metric| Event::Gauge(metric, 0));
             events.extend(lost.into_iter().map(|key| (key, gauges.to_vec())));
         }
         events
@@ -423,30 +417,22 @@ impl RequestPolicy {
         let Some(blocks) = self.blocks.as_ref().filter(|_| retries || self.policy.active_outlier().is_some()) else {
             return Vec::new();
         };
-        let Ok(mut keys) = blocks.keys.try_borrow_mut() else { return Vec::new() };
-        let mut reports = Vec::new();
-        for (key, seats) in keys.seats.iter_mut() {
-            let mut events = Vec::new();
-            let (mut is_missing, was_missing) = (false, self.seats_told.contains(&key.occupant));
-            for (_, seat) in seats.iter_mut() {
-                is_missing |= seat.is_missing(cx.now);
-            }
-            if is_missing && self.seat_said.get(cx.now, presence::LOOK_EVERY).is_none() {
-                self.seat_said.set(cx.now, ());
-                let what = ["seat/", &self.policy.name].concat();
-                events.extend(told::is_due(cx.store, &what, presence::SAY_EVERY, cx.now).then(presence::missing));
-            }
-            if is_missing != was_missing {
-                events.push(Event::Gauge(Metric::MisassembledAttemptSeat, is_missing.into()));
-                match is_missing {
-                    true => self.seats_told.insert(key.occupant),
-                    false => self.seats_told.remove(&key.occupant),
-                };
-            }
-            if !events.is_empty() {
-                reports.push((key, events));
+        let Ok(keys) = blocks.keys.try_borrow() else { return Vec::new() };
+        let lacks = |seats: &Clusters<AttemptSeatView>| seats.iter().any(|(_, seat)| seat.is_missing(cx.now));
+        let missing: HashSet<Key> = keys.seats.iter().filter(|(_, seats)| lacks(seats)).map(|(key, _)| key).collect();
+        let changed = missing
+            .symmetric_difference(&self.seats_told)
+            .map(|key| (*key, vec![Event::Gauge(Metric::MisassembledAttemptSeat, missing.contains(key).into())]));
+        let mut reports: Vec<_> = changed.collect();
+        if let Some(key) = missing.iter().min()
+            && self.seat_said.get(cx.now, presence::LOOK_EVERY).is_none()
+        {
+            self.seat_said.set(cx.now, ());
+            if told::is_due(cx.store, &["seat/", &self.policy.name].concat(), cx.now) {
+                reports.push((*key, vec![presence::missing()]));
             }
         }
+        self.seats_told = missing;
         reports
     }
 

@@ -58,9 +58,6 @@ const MISSING_AFTER: Duration = Duration::from_secs(10);
 /// Where no request wants one for so long nothing is known any more.
 const WANTED_LASTS: Duration = Duration::from_secs(10);
 
-/// That one is missing is said at most so often of one policy.
-pub const SAY_EVERY: Duration = Duration::from_secs(600);
-
 /// Each worker looks so often whether it is to be said again.
 pub const LOOK_EVERY: Duration = Duration::from_secs(60);
 

@@ -4,6 +4,7 @@
 //! maximum and the volume below which nothing happens are those of Envoy's `admission_control`. As there, only requests
 //! that were let through count, so the share settles at what the service can take.
 
+use crate::base::random::fraction;
 use crate::base::time::nanos;
 use crate::store::window::Tally;
 use holdfast_policy::document::Throttle;
@@ -41,8 +42,7 @@ pub fn rejection(throttle: &Throttle, tally: Tally) -> f64 {
 
 /// Whether to reject, for a `random` uniform over all `u64`.
 pub fn rejects(throttle: &Throttle, tally: Tally, random: u64) -> bool {
-    // 53 bits are what an f64 between 0 and 1 can tell apart.
-    ((random >> 11) as f64) / ((1_u64 << 53) as f64) < rejection(throttle, tally)
+    fraction(random) < rejection(throttle, tally)
 }
 
 #[cfg(test)]

@@ -243,9 +243,14 @@ impl Outlier {
         balances || Detector::ALL.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
     }
 
+    /// The balance that acts: in a shadow none does.
+    pub fn acting_balance(&self) -> &Balance {
+        if self.mode == Mode::Enforce { &self.balance } else { &Balance::Envoy }
+    }
+
     /// Whether a host is chosen for each request, also while none is out.
     pub fn balances(&self) -> bool {
-        self.mode == Mode::Enforce && self.balance != Balance::Envoy
+        *self.acting_balance() != Balance::Envoy
     }
 
     /// Whether our own checks take the place of probes.

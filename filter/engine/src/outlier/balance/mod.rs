@@ -7,7 +7,7 @@ mod rendezvous;
 mod turns;
 
 pub use draws::{Draws, Preference};
-pub use rendezvous::{Rendezvous, hash_of};
+pub use rendezvous::Rendezvous;
 pub use turns::Turns;
 
 use super::table::HostId;

@@ -6,7 +6,7 @@
 //! Schomaker, "Weighted Distributed Hash Tables", 2005.
 
 use super::Candidate;
-use crate::base::fingerprint;
+use crate::base::fingerprint::of_text;
 use crate::base::random::Random;
 use crate::outlier::table::{FULL_SHARE, HostId};
 
@@ -26,16 +26,10 @@ pub struct Rendezvous {
     is_even: bool,
 }
 
-/// The hash of a value.
-#[must_use]
-pub fn hash_of(value: &[u8]) -> u64 {
-    fingerprint::of_text(value)
-}
-
 impl Rendezvous {
     /// Values belong to these, each with its address.
     pub fn new<'a>(hosts: impl Iterator<Item = (Candidate, &'a [u8])>) -> Self {
-        let hosts: Vec<Entry> = hosts.map(|(of, address)| Entry { of, hash: hash_of(address) }).collect();
+        let hosts: Vec<Entry> = hosts.map(|(of, address)| Entry { of, hash: of_text(address) }).collect();
         let mut weights = hosts.iter().map(|host| host.of.weight);
         let first = weights.next();
         let is_even = weights.all(|weight| Some(weight) == first);
@@ -92,7 +86,7 @@ mod tests {
     }
 
     fn owner(hosts: &Rendezvous, user: u32, share: impl Fn(HostId) -> u32) -> u16 {
-        hosts.next(hash_of(format!("user-{user}").as_bytes()), 3, share)[0].index
+        hosts.next(of_text(format!("user-{user}").as_bytes()), 3, share)[0].index
     }
 
     fn served(hosts: &Rendezvous, share: impl Fn(HostId) -> u32) -> Vec<usize> {

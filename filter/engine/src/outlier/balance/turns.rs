@@ -8,7 +8,7 @@ use core::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::Candidate;
-use crate::base::random::Random;
+use crate::base::random::{Random, fraction};
 use crate::outlier::table::{FULL_SHARE, HostId};
 
 /// A host's next turn. The greatest is the one that is due first.
@@ -84,9 +84,4 @@ impl Turns {
 /// The time between two turns of a host.
 fn between_turns(of: Candidate) -> f64 {
     1.0 / f64::from(of.weight.max(1))
-}
-
-/// A number that is uniform over all `u64` as one in [0, 1).
-fn fraction(random: u64) -> f64 {
-    (random >> 12) as f64 / (1_u64 << 52) as f64
 }

@@ -35,6 +35,9 @@ impl Change {
 /// The text of a fallback that the change `fallback-text` gives.
 pub const NEW_TEXT: &str = "sold out";
 
+/// How long a host may be out at most after the change `max-ejection-time`.
+pub const MAX_EJECTION_TIME: Duration = Duration::from_secs(20);
+
 /// Every kind of change, for policies whose features do nothing unless the state that is looked at gives them something to do.
 pub fn changes() -> Vec<Change> {
     let change = |name, before: Value, patch: Value| Change { name, before, patch };
@@ -73,7 +76,7 @@ pub fn changes() -> Vec<Change> {
         change(
             "max-ejection-time",
             outlier.clone(),
-            of_outlier(json!({"base_ejection_time": "800ms", "max_ejection_time": "20s"})),
+            of_outlier(json!({"base_ejection_time": "800ms", "max_ejection_time": format!("{MAX_EJECTION_TIME:?}")})),
         ),
         change("outlier-mode", outlier, of_outlier(json!({"mode": "shadow"}))),
         change("heartbeat", checked, of_outlier(json!({"heartbeat": {"path": "/after"}}))),

@@ -22,7 +22,7 @@ use holdfast_engine::outlier::slot::HostSlot;
 use holdfast_engine::outlier::steering::{self, Asked, Rotation};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
 use holdfast_engine::outlier::table::{Ejection, HostId, HostTable, MOST_HOSTS, ProbeResult};
-use holdfast_engine::outlier::topology::{HostListing, ListedHost, Topology};
+use holdfast_engine::outlier::topology::{HostListing, ListedHost, Locality, Topology};
 use holdfast_engine::retry::budget::Withdrawn;
 use holdfast_engine::retry::slot::DepositSlot;
 use holdfast_engine::seats::policy_text::PolicyText;
@@ -492,9 +492,10 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
             9 => table.forget(id),
             10 => {
                 let (priority, weight) = ((step.number % 5) as u8, step.number.max(1));
-                let topology = Topology { priority, weight, is_degraded: step.slow };
-                let unusable = vec![step.small.into(); usize::from(step.small % 4)];
-                table.list(&HostListing { hosts: vec![ListedHost { address, topology }], unusable }, &rules.hosts, now);
+                let topology = Topology { priority, locality: step.number as u16 % 5, weight, is_degraded: step.slow };
+                let locality = |priority| Locality { priority, weight: step.number, unusable: step.small.into() };
+                let localities = (0..step.small % 4).map(locality).collect();
+                table.list(&HostListing { hosts: vec![ListedHost { address, topology }], localities }, rules, now);
             }
             _ => {
                 let _ = core::mem::take(&mut table.events);

@@ -21,6 +21,19 @@ const fn of_priority(priority: u32) -> Standing {
     (priority, 1, "HEALTHY")
 }
 
+/// Where the policy knows its hosts from.
+#[derive(Clone, Copy, PartialEq)]
+enum Known {
+    /// Its traffic.
+    Traffic,
+    /// Envoy's listing.
+    Listing,
+    /// Envoy's dump of endpoints.
+    Dump,
+    /// Itself.
+    Policy,
+}
+
 /// Hosts of which some go bad.
 struct Case {
     /// Its path, its policy and its cluster. Envoy's own cluster is called the same with `-own`.
@@ -28,7 +41,9 @@ struct Case {
     hosts: Vec<Backend>,
     standings: Vec<Standing>,
     bad: Vec<usize>,
-    discovers: bool,
+    /// The weights of its localities, and which of them each host is in.
+    localities: Option<(&'static [u32], &'static [usize])>,
+    known: Known,
     /// Of the policy, if it has one.
     balance: Option<&'static str>,
 }
@@ -39,7 +54,20 @@ impl Case {
         for _ in standings {
             hosts.push(Backend::start().await.unwrap());
         }
-        Self { name, hosts, standings: standings.to_vec(), bad: bad.to_vec(), discovers: true, balance: None }
+        let (standings, bad) = (standings.to_vec(), bad.to_vec());
+        Self { name, hosts, standings, bad, localities: None, known: Known::Listing, balance: None }
+    }
+
+    /// Its hosts are in localities with these weights, each in the one of this number.
+    fn in_localities(mut self, weights: &'static [u32], of: &'static [usize]) -> Self {
+        self.localities = Some((weights, of));
+        self.known = Known::Dump;
+        self
+    }
+
+    /// The name of the locality of a host.
+    fn locality(&self, host: usize) -> Option<String> {
+        self.localities.map(|(_, of)| format!("zone-{}", of[host]))
     }
 
     /// Its policy has this balance.
@@ -63,9 +91,12 @@ impl Case {
 
     fn endpoints(&self, cluster: &str) -> Value {
         let priorities = self.standings.iter().map(|(priority, ..)| priority + 1).max().unwrap();
-        let of = |wanted: u32| {
-            let all = self.hosts.iter().zip(&self.standings).filter(|(_, (priority, ..))| *priority == wanted);
-            let one = all.map(|(host, (_, weight, health))| {
+        let localities = self.localities.map_or(1, |(weights, _)| weights.len());
+        let of = |(wanted, locality): (u32, usize)| {
+            let is_there = |at: usize| self.localities.is_none_or(|(_, of)| of[at] == locality);
+            let all = self.hosts.iter().zip(&self.standings).enumerate();
+            let all = all.filter(|(at, (_, (priority, ..)))| *priority == wanted && is_there(*at));
+            let one = all.map(|(_, (host, (_, weight, health)))| {
                 let addr = host.addr();
                 let address = json!({"address": addr.ip().to_string(), "port_value": addr.port()});
                 json!({
@@ -74,9 +105,15 @@ impl Case {
                     "health_status": health,
                 })
             });
-            json!({"priority": wanted, "lb_endpoints": one.collect::<Vec<_>>()})
+            let mut endpoints = json!({"priority": wanted, "lb_endpoints": one.collect::<Vec<_>>()});
+            if let Some((weights, _)) = self.localities {
+                endpoints["load_balancing_weight"] = json!(weights[locality]);
+                endpoints["locality"] = json!({"region": "r", "zone": format!("zone-{locality}")});
+            }
+            endpoints
         };
-        let endpoints: Vec<Value> = (0..priorities).map(of).collect();
+        let places = (0..priorities).flat_map(|priority| (0..localities).map(move |locality| (priority, locality)));
+        let endpoints: Vec<Value> = places.map(of).collect();
         json!({"load_assignment": {"cluster_name": cluster, "endpoints": endpoints}})
     }
 
@@ -89,15 +126,48 @@ impl Case {
         let own = Cluster::new(own)
             .without_attempt_seat()
             .raw(self.endpoints(own))
-            .raw(json!({"outlier_detection": detection, "lb_policy": "ROUND_ROBIN"}));
-        [Cluster::new(name).steered().raw(self.endpoints(name)), own]
+            .raw(json!({"outlier_detection": detection}));
+        let steered = Cluster::new(name).steered().raw(self.endpoints(name));
+        match self.localities {
+            None => [steered, own.raw(json!({"lb_policy": "ROUND_ROBIN"}))],
+            Some(_) => {
+                let by_locality = json!({
+                    "name": "envoy.load_balancing_policies.round_robin",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
+                        "locality_lb_config": {"locality_weighted_lb_config": {}},
+                    },
+                });
+                let by_locality = json!({"policies": [{"typed_extension_config": by_locality}]});
+                let own = own.raw(json!({"load_balancing_policy": by_locality}));
+                [steered.falling_back_to(by_locality), own]
+            }
+        }
     }
 
     fn policy(&self) -> Value {
         let outlier = json!({
             "consecutive_failures": 5, "base_ejection_time": "300s", "max_ejected": 100, "interval": "300s",
         });
-        let mut outlier = if self.discovers { listed(outlier) } else { outlier };
+        let mut outlier = match self.known {
+            Known::Listing => listed(outlier),
+            _ => outlier,
+        };
+        if self.known == Known::Dump {
+            let path = "/config_dump?include_eds&resource=static_endpoint_configs";
+            outlier["discover"] = json!({"cluster": ADMIN, "path": path, "interval": "1s"});
+        }
+        if self.known == Known::Policy {
+            let all = self.hosts.iter().zip(&self.standings).enumerate();
+            let named = all.map(|(at, (host, (priority, weight, _)))| {
+                let mut named = json!({"address": host.addr().to_string(), "priority": priority, "weight": weight});
+                if let Some(locality) = self.locality(at) {
+                    named["locality"] = json!(locality);
+                }
+                named
+            });
+            outlier["hosts"] = named.collect();
+        }
         if let Some(balance) = self.balance {
             outlier["balance"] = json!(balance);
         }
@@ -169,7 +239,7 @@ async fn stage(cases: &[&Case]) -> (Scene, Vec<Client>) {
         }
         sleep(NOTICED).await;
     }
-    for case in cases.iter().filter(|case| case.discovers) {
+    for case in cases.iter().filter(|case| case.known != Known::Traffic) {
         becomes(&scene, case.name, "hosts", case.usable()).await;
     }
     (scene, clients)
@@ -190,10 +260,45 @@ async fn priorities_weights_and_health_decide_who_serves_while_hosts_are_out() {
     let spare = (1, 1, "HEALTHY");
     let unhealthy = (0, 1, "UNHEALTHY");
     let health_of_first = Case::new("/health-of-first", &[PLAIN, PLAIN, PLAIN, unhealthy, spare, spare], &[0]).await;
+    let draining = (0, 1, "DRAINING");
+    let draining = Case::new("/draining-of-first", &[PLAIN, PLAIN, PLAIN, draining, spare, spare], &[0]).await;
     let degraded = (0, 1, "DEGRADED");
     let degraded = Case::new("/degraded", &[PLAIN, PLAIN, PLAIN, PLAIN, degraded, degraded], &[0]).await;
 
-    let cases = [&one_of_three, &all_of_three, &over_three, &weights, &health, &health_of_first, &degraded];
+    let cases = [&one_of_three, &all_of_three, &over_three, &weights, &health, &health_of_first, &draining, &degraded];
+    let (scene, clients) = stage(&cases).await;
+    for case in cases {
+        case.go_bad(&scene, &clients).await;
+    }
+    for case in cases {
+        case.is_as_envoys_own(&clients).await;
+    }
+}
+
+/// Localities with weights, which only the dump of endpoints or the policy itself says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn localities_keep_their_weights_while_hosts_are_out() {
+    let weighed =
+        async |name, bad: &[usize]| Case::new(name, &[PLAIN; 6], bad).await.in_localities(&[3, 1], &[0, 0, 0, 0, 1, 1]);
+    // Three of four bear all of it; one of two bears 70 % of it.
+    let few = weighed("/few-of-the-first", &[0]).await;
+    let half = weighed("/half-of-the-second", &[5]).await;
+    let most = weighed("/most-of-the-first", &[0, 1, 2]).await;
+    let all = weighed("/all-of-the-second", &[4, 5]).await;
+    // What is left of the first priority bears 93 %.
+    let spare = of_priority(1);
+    let spread = [PLAIN, PLAIN, PLAIN, spare, spare, spare];
+    let spread = Case::new("/over-priorities", &spread, &[0]).await.in_localities(&[5, 2], &[0, 1, 1, 0, 0, 1]);
+    let of_weight = |weight| (0, weight, "HEALTHY");
+    let hosts = [of_weight(1), of_weight(5), of_weight(2), of_weight(2)];
+    let weights = Case::new("/weights-within", &hosts, &[2]).await.in_localities(&[1, 4], &[0, 0, 1, 1]);
+    let hosts = [PLAIN, PLAIN, (0, 1, "UNHEALTHY"), PLAIN, PLAIN, PLAIN];
+    let health = Case::new("/health-of-localities", &hosts, &[0]).await.in_localities(&[1, 1], &[0, 0, 0, 1, 1, 1]);
+    // Each locality weighs as much as its hosts.
+    let mut named = Case::new("/named", &[PLAIN; 6], &[0, 1]).await.in_localities(&[4, 2], &[0, 0, 0, 0, 1, 1]);
+    named.known = Known::Policy;
+
+    let cases = [&few, &half, &most, &all, &spread, &weights, &health, &named];
     let (scene, clients) = stage(&cases).await;
     for case in cases {
         case.go_bad(&scene, &clients).await;
@@ -209,7 +314,7 @@ async fn priorities_weights_and_health_decide_who_serves_while_hosts_are_out() {
 async fn every_balance_keeps_priorities_weights_and_health() {
     let weight = |weight| (0, weight, "HEALTHY");
     let standings =
-        [weight(1), weight(2), weight(4), weight(1), (0, 9, "DRAINING"), (1, 1, "HEALTHY"), (1, 3, "HEALTHY")];
+        [weight(1), weight(2), weight(4), weight(1), (0, 9, "UNHEALTHY"), (1, 1, "HEALTHY"), (1, 3, "HEALTHY")];
     // One of the first priority is not to be used: four fifths of it bear all. Without the first one, 84 %, and less than
     // that is not left to weights.
     let by_weight = ([12.5, 25.0, 50.0, 12.5, 0.0, 0.0, 0.0], [0.0, 24.0, 48.0, 12.0, 0.0, 4.0, 12.0]);
@@ -250,7 +355,7 @@ async fn without_a_listing_the_clusters_own_failover_has_the_choice() {
     let [first, second] = [of_priority(0), of_priority(1)];
     let standings = [first, first, first, second, second, second];
     let mut learned = Case::new("/learned", &standings, &[0, 1, 2]).await;
-    learned.discovers = false;
+    learned.known = Known::Traffic;
     let retry_policy = json!({
         "retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"},
         "retry_priority": {

@@ -106,7 +106,8 @@ pub struct Cluster {
     from: Endpoints,
     connect_timeout: Duration,
     http2: bool,
-    steered: bool,
+    /// What chooses where no host is named, if some are.
+    steered: Option<Value>,
     attempt_seat: bool,
     raw: Patches,
 }
@@ -121,7 +122,7 @@ impl Cluster {
             from: Endpoints::Fixed,
             connect_timeout: Duration::from_secs(1),
             http2: false,
-            steered: false,
+            steered: None,
             attempt_seat: true,
             raw: Patches::default(),
         }
@@ -156,8 +157,14 @@ impl Cluster {
 
     /// Goes to the hosts that the header [`HOSTS`] names, and by turns to all of them where there is none.
     #[must_use]
-    pub fn steered(mut self) -> Self {
-        self.steered = true;
+    pub fn steered(self) -> Self {
+        self.falling_back_to(balancing("round_robin", "RoundRobin", json!({})))
+    }
+
+    /// Goes to the hosts that the header [`HOSTS`] names, and as this `load_balancing_policy` says where there is none.
+    #[must_use]
+    pub fn falling_back_to(mut self, policy: Value) -> Self {
+        self.steered = Some(policy);
         self
     }
 
@@ -195,8 +202,10 @@ impl Cluster {
                 "path_config_source": {"path": files.endpoints(&self.name)},
             }});
         }
-        if self.steered {
-            cluster["load_balancing_policy"] = steering();
+        if let Some(fallback) = &self.steered {
+            let sources = json!([{"header": HOSTS}]);
+            let rest = json!({"override_host_sources": sources, "fallback_policy": fallback});
+            cluster["load_balancing_policy"] = balancing("override_host", "OverrideHost", rest);
         }
         if self.http2 {
             cluster["typed_extension_protocol_options"] = json!({
@@ -241,18 +250,13 @@ pub(crate) fn render_endpoints(cluster: &str, version: u64, endpoints: &[SocketA
     json!({"version_info": version.to_string(), "resources": [resource]})
 }
 
-/// The load balancing that follows [`HOSTS`].
-fn steering() -> Value {
-    let policy = |name: &str, message: &str, rest: Value| {
-        let kind = format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{name}.v3.{message}");
-        let mut config = json!({"@type": kind});
-        json_patch::merge(&mut config, &rest);
-        let name = format!("envoy.load_balancing_policies.{name}");
-        json!({"policies": [{"typed_extension_config": {"name": name, "typed_config": config}}]})
-    };
-    let by_turns = policy("round_robin", "RoundRobin", json!({}));
-    let sources = json!([{"header": HOSTS}]);
-    policy("override_host", "OverrideHost", json!({"override_host_sources": sources, "fallback_policy": by_turns}))
+/// A `load_balancing_policy` of this one.
+fn balancing(name: &str, message: &str, rest: Value) -> Value {
+    let kind = format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{name}.v3.{message}");
+    let mut config = json!({"@type": kind});
+    json_patch::merge(&mut config, &rest);
+    let name = format!("envoy.load_balancing_policies.{name}");
+    json!({"policies": [{"typed_extension_config": {"name": name, "typed_config": config}}]})
 }
 
 /// Adds to what patches have made of the cluster's HTTP options: the protocol they chose stays, and so do their filters.

@@ -28,7 +28,7 @@ use holdfast_engine::store::paths::HostPaths;
 use holdfast_engine::store::record::Record;
 use holdfast_engine::store::worker::Worker;
 use holdfast_engine::store::{Conflict, Expected, Store, Version};
-use holdfast_policy::document::{Detector, Outlier, Policy};
+use holdfast_policy::document::{Detector, NamedHost, Outlier, Policy};
 use racing::{FIRST, Handle, policy, race, send_discovery_request, t};
 
 /// The shared store as a host with or without a signal offers it.
@@ -651,7 +651,7 @@ fn a_listing_and_an_ejection_at_once_both_hold() {
             0 => thread.fails(2, t(2)),
             _ => {
                 let Thread { worker, hosts, rules, store } = thread;
-                let listed = HostListing::of_addresses([1, 2, 3, 9].map(address));
+                let listed = HostListing::of_named(&[1, 2, 3, 9].map(address).map(NamedHost::at));
                 hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), rules, &listed);
             }
         });

@@ -16,7 +16,7 @@ use holdfast_engine::outlier::topology::HostListing;
 use holdfast_engine::store::Store;
 use holdfast_engine::store::memory::MemoryStore;
 use holdfast_engine::store::record::{Mark, Record};
-use holdfast_policy::document::{Heartbeat, Mode, StatusSet};
+use holdfast_policy::document::{Heartbeat, Mode, NamedHost, StatusSet};
 use proptest::prelude::*;
 
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -331,9 +331,10 @@ proptest! {
 
         let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
         prop_assert!(expected.len() <= MOST_HOSTS);
-        let expected = HostListing::of_addresses(expected);
-        prop_assert_eq!(&discover::hosts(documented.as_bytes(), "orders").unwrap(), &expected);
-        prop_assert_eq!(&discover::hosts(envoys.as_bytes(), "orders").unwrap(), &expected);
+        let named: Vec<NamedHost> = expected.into_iter().map(NamedHost::at).collect();
+        let expected = HostListing::of_named(&named).hosts;
+        prop_assert_eq!(&discover::hosts(documented.as_bytes(), "orders").unwrap().hosts, &expected);
+        prop_assert_eq!(&discover::hosts(envoys.as_bytes(), "orders").unwrap().hosts, &expected);
     }
 
     /// However the clock jumps and whatever becomes of the requests, the listing is asked for again within the interval, or

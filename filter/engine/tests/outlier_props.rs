@@ -24,7 +24,7 @@ use holdfast_engine::store::paths::HostPaths;
 use holdfast_engine::store::record::{self, Kind, Mark, Record};
 use holdfast_engine::store::worker::Worker;
 use holdfast_policy::config;
-use holdfast_policy::document::{Detector, Outlier};
+use holdfast_policy::document::{Detector, NamedHost, Outlier};
 use proptest::prelude::*;
 
 fn t(millis: u64) -> Timestamp {
@@ -356,8 +356,8 @@ impl Process {
                 self.vms.swap_remove(vm);
             }
             Step::List(vm, which) => {
-                let listed = (0..6).filter(|host| which >> host & 1 == 1).map(address);
-                let listed = HostListing::of_addresses(listed);
+                let listed = (0..6).filter(|host| which >> host & 1 == 1).map(|host| NamedHost::at(address(host)));
+                let listed = HostListing::of_named(&listed.collect::<Vec<_>>());
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
                 hosts.list(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules, &listed);
             }

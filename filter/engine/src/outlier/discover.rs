@@ -1,33 +1,46 @@
 //! Which hosts a cluster has, read from an endpoint that lists them.
 //!
-//! Two shapes are read. The admin interface of Envoy, at `/clusters?format=json`:
+//! Three shapes are read. The admin interface of Envoy, at `/clusters?format=json`:
 //!
 //! ```json
 //! {"cluster_statuses": [{"name": "orders", "host_statuses": [
 //!     {"address": {"socket_address": {"address": "10.0.0.1", "port_value": 8080}}}]}]}
 //! ```
 //!
-//! and, for every other source:
+//! its dump of endpoints, at `/config_dump?include_eds&resource=dynamic_endpoint_configs`, which is the only one that says what
+//! localities weigh:
 //!
 //! ```json
-//! {"clusters": {"orders": ["10.0.0.1:8080", "[2001:db8::1]:8080"]}}
+//! {"configs": [{"endpoint_config": {"cluster_name": "orders", "endpoints": [{"load_balancing_weight": 3, "lb_endpoints": [
+//!     {"endpoint": {"address": {"socket_address": {"address": "10.0.0.1", "port_value": 8080}}}}]}]}}]}
+//! ```
+//!
+//! and, for every other source, addresses and objects as a policy names hosts:
+//!
+//! ```json
+//! {"clusters": {"orders": ["10.0.0.1:8080", {"address": "[2001:db8::1]:8080", "weight": 2}]}}
 //! ```
 //!
 //! A listing may be long: the admin interface lists all clusters, each host with all its counters. So the hosts of the other
 //! clusters are passed over unread, and what is read is borrowed from the listing.
 
+use core::fmt;
 use core::net::SocketAddr;
+use core::num::NonZeroU32;
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::topology::{HostListing, ListedHost, Topology};
+use super::topology::{HostListing, ListedHost, MOST_LOCALITIES, Topology};
 use crate::base::time::Timestamp;
 use holdfast_policy::config::json;
+use holdfast_policy::document::NamedHost;
 
 /// The most hosts of a cluster.
 pub const MOST_HOSTS: usize = 1000;
@@ -41,10 +54,10 @@ const LONGEST_SHOWN: usize = 64;
 const LONGEST_ERROR: usize = 160;
 
 /// The hosts of `cluster` as the listing `body` has them, each once, at most [`MOST_HOSTS`]; none if the cluster is listed without any. Those
-/// that Envoy's health checks or its management server call unhealthy or draining are only counted. Hosts that are not an address
-/// and a port, such as Unix sockets in Envoy's listing, are left out. Only Envoy's listing says where hosts stand.
+/// that Envoy's health checks or its management server call unhealthy are only counted, those that drain not even that. Hosts that are not an address
+/// and a port, such as Unix sockets in Envoy's listing, are left out.
 ///
-/// The error says in one line why there is nothing to go by: no JSON, neither of the shapes, the cluster not in it, something
+/// The error says in one line why there is nothing to go by: no JSON, none of the shapes, the cluster not in it, something
 /// that is not an address where one is due, or too many hosts.
 pub fn hosts(body: &[u8], cluster: &str) -> Result<HostListing, String> {
     let listing: Listing<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
@@ -53,22 +66,28 @@ pub fn hosts(body: &[u8], cluster: &str) -> Result<HostListing, String> {
     })?;
     let hosts = match listing {
         Listing { cluster_statuses: Some(statuses), .. } => of_statuses(&statuses, cluster)?,
+        Listing { configs: Some(configs), .. } => of_configs(&configs, cluster)?,
         Listing { clusters: Some(clusters), .. } => of_clusters(&clusters, cluster)?,
-        _ => return Err("neither `cluster_statuses` nor `clusters` is in it".to_owned()),
+        _ => return Err("none of `cluster_statuses`, `configs` and `clusters` is in it".to_owned()),
     };
     let listing = hosts.ok_or_else(|| format!("cluster `{}` is not in it", shown(cluster, LONGEST_SHOWN)))?.in_order();
+    if listing.localities.len() > MOST_LOCALITIES {
+        return Err(format!("{} localities, at most {MOST_LOCALITIES}", listing.localities.len()));
+    }
     match listing.hosts.len() {
         ..=MOST_HOSTS => Ok(listing),
         count => Err(format!("{count} hosts, at most {MOST_HOSTS}")),
     }
 }
 
-/// A listing in either shape.
+/// A listing in any shape.
 #[derive(Deserialize)]
-#[serde(expecting = "an object with `cluster_statuses` or `clusters`")]
+#[serde(expecting = "an object with `cluster_statuses`, `configs` or `clusters`")]
 struct Listing<'a> {
     #[serde(borrow)]
     cluster_statuses: Option<Vec<ClusterStatus<'a>>>,
+    #[serde(borrow)]
+    configs: Option<Vec<Config<'a>>>,
     #[serde(borrow)]
     clusters: Option<HashMap<String, &'a RawValue>>,
 }
@@ -124,10 +143,21 @@ struct SocketAddress<'a> {
 struct HealthStatus {
     failed_active_health_check: bool,
     failed_active_degraded_check: bool,
+    pending_active_hc: bool,
+    excluded_via_immediate_hc_fail: bool,
     eds_health_status: EdsHealthStatus,
 }
 
-#[derive(Default, Deserialize)]
+impl HealthStatus {
+    /// Whether Envoy leaves it out when it counts how many hosts there are. Source: `source/common/upstream/upstream_impl.cc`,
+    /// `excludeBasedOnHealthFlag`.
+    fn is_excluded(&self) -> bool {
+        let is_draining = matches!(self.eds_health_status, EdsHealthStatus::Draining);
+        is_draining || self.pending_active_hc || self.excluded_via_immediate_hc_fail
+    }
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum EdsHealthStatus {
     Unhealthy,
@@ -137,6 +167,110 @@ enum EdsHealthStatus {
     #[default]
     #[serde(other)]
     Usable,
+}
+
+impl EdsHealthStatus {
+    fn is_usable(self) -> bool {
+        matches!(self, EdsHealthStatus::Usable | EdsHealthStatus::Degraded)
+    }
+}
+
+/// One of the `configs` of a dump: the endpoints of a cluster, or lists of such in a dump of everything.
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct Config<'a> {
+    #[serde(borrow)]
+    endpoint_config: Option<Assignment<'a>>,
+    #[serde(borrow)]
+    static_endpoint_configs: Option<Vec<Config<'a>>>,
+    #[serde(borrow)]
+    dynamic_endpoint_configs: Option<Vec<Config<'a>>>,
+}
+
+/// Envoy's `ClusterLoadAssignment`.
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct Assignment<'a> {
+    #[serde(borrow, default)]
+    cluster_name: Cow<'a, str>,
+    /// A list of [`LocalityEndpoints`].
+    #[serde(borrow)]
+    endpoints: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct LocalityEndpoints<'a> {
+    #[serde(borrow, default)]
+    lb_endpoints: Vec<LbEndpoint<'a>>,
+    #[serde(default)]
+    load_balancing_weight: u32,
+    #[serde(default)]
+    priority: u8,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct LbEndpoint<'a> {
+    #[serde(borrow, default)]
+    endpoint: Endpoint<'a>,
+    #[serde(default)]
+    health_status: EdsHealthStatus,
+    #[serde(default = "one")]
+    load_balancing_weight: u32,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(expecting = "an object")]
+struct Endpoint<'a> {
+    #[serde(borrow, default)]
+    address: Address<'a>,
+}
+
+/// A host as a policy names it.
+struct Listed(NamedHost);
+
+/// The same as an object.
+#[derive(Deserialize)]
+struct ListedObject {
+    address: String,
+    weight: Option<NonZeroU32>,
+    #[serde(default)]
+    priority: u8,
+    locality: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Listed;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an address or an object")
+            }
+
+            fn visit_str<E: Error>(self, address: &str) -> Result<Listed, E> {
+                Ok(Listed(NamedHost::at(address.to_owned())))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listed, A::Error> {
+                let ListedObject { address, weight, priority, locality } =
+                    Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Listed(NamedHost { address, weight: weight.unwrap_or(NonZeroU32::MIN), priority, locality }))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl SocketAddress<'_> {
+    fn canonical(&self) -> Result<String, String> {
+        canonical(&match self.address.contains(':') {
+            true => format!("[{}]:{}", self.address, self.port_value),
+            false => format!("{}:{}", self.address, self.port_value),
+        })
+    }
 }
 
 /// The hosts of `cluster` in Envoy's listing, `None` if it is not in it.
@@ -149,39 +283,63 @@ fn of_statuses(statuses: &[ClusterStatus<'_>], cluster: &str) -> Result<Option<H
             part::<Vec<HostStatus<'_>>>(listed, "host_statuses")?
         {
             let eds = health_status.eds_health_status;
-            let is_usable = matches!(eds, EdsHealthStatus::Usable | EdsHealthStatus::Degraded)
-                && !health_status.failed_active_health_check;
-            if !is_usable {
-                let at = usize::from(priority);
-                if found.unusable.len() <= at {
-                    found.unusable.resize(at + 1, 0);
-                }
-                if let Some(unusable) = found.unusable.get_mut(at) {
-                    *unusable = unusable.saturating_add(1);
+            let locality = found.plain_locality(priority);
+            if !eds.is_usable() || health_status.failed_active_health_check {
+                if !health_status.is_excluded() {
+                    found.add_unusable(locality);
                 }
                 continue;
             }
-            let Some(SocketAddress { address, port_value }) = address.socket_address else { continue };
-            let address = canonical(&match address.contains(':') {
-                true => format!("[{address}]:{port_value}"),
-                false => format!("{address}:{port_value}"),
-            })?;
+            let Some(address) = address.socket_address else { continue };
             let is_degraded = matches!(eds, EdsHealthStatus::Degraded) || health_status.failed_active_degraded_check;
-            found
-                .hosts
-                .push(ListedHost { address, topology: Topology { priority, weight: weight.max(1), is_degraded } });
+            let topology = Topology { priority, locality, weight: weight.max(1), is_degraded };
+            found.hosts.push(ListedHost { address: address.canonical()?, topology });
         }
     }
     Ok(found)
 }
 
-/// The addresses of `cluster` in a listing of the other shape, `None` if it is not in it.
+/// The hosts of `cluster` in Envoy's dump, `None` if it is not in it. What Envoy itself ejects is unhealthy there, and what drains.
+fn of_configs(configs: &[Config<'_>], cluster: &str) -> Result<Option<HostListing>, String> {
+    let mut assignments = configs.iter().flat_map(|config| {
+        let lists = [&config.static_endpoint_configs, &config.dynamic_endpoint_configs];
+        let listed = lists.into_iter().flatten().flatten().filter_map(|listed| listed.endpoint_config.as_ref());
+        config.endpoint_config.iter().chain(listed)
+    });
+    // Clusters may share a name in the discovery, and then have the same endpoints.
+    let Some(assignment) = assignments.find(|assignment| assignment.cluster_name == cluster) else { return Ok(None) };
+    let mut found = HostListing::default();
+    let Some(endpoints) = assignment.endpoints else { return Ok(Some(found)) };
+    for LocalityEndpoints { lb_endpoints, load_balancing_weight, priority } in
+        part::<Vec<LocalityEndpoints<'_>>>(endpoints, "endpoints")?
+    {
+        let locality = u16::try_from(found.add_locality(priority, load_balancing_weight)).unwrap_or(u16::MAX);
+        for LbEndpoint { endpoint, health_status, load_balancing_weight } in lb_endpoints {
+            if !health_status.is_usable() {
+                found.add_unusable(locality);
+                continue;
+            }
+            let Some(address) = endpoint.address.socket_address else { continue };
+            let is_degraded = matches!(health_status, EdsHealthStatus::Degraded);
+            let topology = Topology { priority, locality, weight: load_balancing_weight.max(1), is_degraded };
+            found.hosts.push(ListedHost { address: address.canonical()?, topology });
+        }
+    }
+    Ok(Some(found))
+}
+
+/// The hosts of `cluster` in a listing of the other shape, `None` if it is not in it.
 fn of_clusters(clusters: &HashMap<String, &RawValue>, cluster: &str) -> Result<Option<HostListing>, String> {
     let Some(listed) = clusters.get(cluster) else { return Ok(None) };
     let name = format!("clusters.{}", shown(cluster, LONGEST_SHOWN));
-    let hosts: Vec<String> = part(listed, &name)?;
-    let hosts: Vec<String> = hosts.iter().map(|host| canonical(host)).collect::<Result<_, String>>()?;
-    Ok(Some(HostListing::of_addresses(hosts)))
+    let mut hosts: Vec<NamedHost> = part::<Vec<Listed>>(listed, &name)?.into_iter().map(|Listed(host)| host).collect();
+    for host in &mut hosts {
+        host.address = canonical(&host.address)?;
+    }
+    // Each once, or its weight would count twice.
+    hosts.sort_by(|one, two| (&one.address, one.priority).cmp(&(&two.address, two.priority)));
+    hosts.dedup_by(|one, two| one.address == two.address);
+    Ok(Some(HostListing::of_named(&hosts)))
 }
 
 /// Reads the part of a listing that has been passed over.
@@ -246,6 +404,7 @@ impl Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outlier::topology::Locality;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -332,25 +491,118 @@ mod tests {
             host(5, &eds("UNHEALTHY")),
             host(6, &eds("DRAINING")),
             host(7, r#","health_status":{"failed_active_health_check":true,"eds_health_status":"HEALTHY"}"#),
+            host(9, r#","health_status":{"failed_active_health_check":true,"pending_active_hc":true}"#),
             // Each host once: where Envoy uses it first.
             host(2, r#","priority":3"#),
             host(8, r#","weight":0"#),
         ];
         let listing = format!(r#"{{"cluster_statuses":[{{"name":"orders","host_statuses":[{}]}}]}}"#, listed.join(","));
         let listing = super::hosts(listing.as_bytes(), "orders").unwrap();
-        let of = |priority, weight, is_degraded| Topology { priority, weight, is_degraded };
+        let of = |priority, locality, weight, is_degraded| Topology { priority, locality, weight, is_degraded };
         let expected = [
-            (1, of(0, 1, false)),
-            (2, of(1, 7, false)),
-            (3, of(2, 1, true)),
-            (4, of(0, 1, true)),
-            (8, of(0, 1, false)),
+            (1, of(0, 0, 1, false)),
+            (2, of(1, 1, 7, false)),
+            (3, of(2, 2, 1, true)),
+            (4, of(0, 0, 1, true)),
+            (8, of(0, 0, 1, false)),
         ];
         let expected = expected.map(|(port, topology)| ListedHost { address: format!("10.0.0.1:{port}"), topology });
         assert_eq!(listing.hosts, expected);
-        assert_eq!(listing.unusable, [1, 0, 2], "by priority");
+        let of = |priority, unusable| Locality { priority, weight: 0, unusable };
+        assert_eq!(
+            listing.localities,
+            [of(0, 1), of(1, 0), of(2, 1), of(3, 0)],
+            "Envoy does not count those that drain"
+        );
         let other = super::hosts(br#"{"clusters": {"orders": ["10.0.0.1:1"]}}"#, "orders").unwrap();
-        assert_eq!((other.hosts[0].topology, other.unusable.len()), (Topology::default(), 0));
+        assert_eq!((other.hosts[0].topology, other.localities.len()), (of_all(0, 0, 1), 1));
+    }
+
+    /// A host that is well.
+    fn of_all(priority: u8, locality: u16, weight: u32) -> Topology {
+        Topology { priority, locality, weight, is_degraded: false }
+    }
+
+    /// As Envoy 1.40 writes it, for two localities of the first priority and one of the second.
+    fn dump(kind: &str, cluster: &str) -> String {
+        let endpoint = |port: u16, more: &str| {
+            format!(
+                r#"{{"endpoint": {{"address": {{"socket_address": {{"address": "10.0.0.1", "port_value": {port}}}}}, "health_check_config": {{}}}},
+                {more}}}"#
+            )
+        };
+        let locality = |place: &str, endpoints: &[String]| {
+            format!(r#"{{"locality": {{}}, "lb_endpoints": [{}], {place}}}"#, endpoints.join(","))
+        };
+        let well = r#""health_status": "HEALTHY", "load_balancing_weight": 1"#;
+        let localities = [
+            locality(
+                r#""load_balancing_weight": 3"#,
+                &[
+                    endpoint(
+                        1,
+                        r#""health_status": "HEALTHY", "load_balancing_weight": 5, "metadata": {"filter_metadata": {}}"#,
+                    ),
+                    endpoint(2, r#""health_status": "UNHEALTHY", "load_balancing_weight": 1"#),
+                ],
+            ),
+            locality(r#""load_balancing_weight": 1"#, &[endpoint(3, well)]),
+            locality(
+                r#""load_balancing_weight": 0, "priority": 1"#,
+                &[endpoint(4, r#""health_status": "DEGRADED", "load_balancing_weight": 1"#)],
+            ),
+            r#"{"locality": {}}"#.to_owned(),
+        ];
+        format!(
+            r#"{{"@type": "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump.{kind}EndpointConfig", "endpoint_config": {{
+            "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", "cluster_name": "{cluster}",
+            "endpoints": [{}], "policy": {{"overprovisioning_factor": 140}}}}}}"#,
+            localities.join(",")
+        )
+    }
+
+    #[test]
+    fn envoys_dump_says_what_localities_weigh() {
+        let listed = |port: u16, topology| ListedHost { address: format!("10.0.0.1:{port}"), topology };
+        let degraded = Topology { is_degraded: true, ..of_all(1, 2, 1) };
+        let of = |priority, weight, unusable| Locality { priority, weight, unusable };
+        let expected = HostListing {
+            hosts: vec![listed(1, of_all(0, 0, 5)), listed(3, of_all(0, 1, 1)), listed(4, degraded)],
+            localities: vec![of(0, 3, 1), of(0, 1, 0), of(1, 0, 0), of(0, 0, 0)],
+        };
+        let (one, other) = (dump("Static", "orders"), dump("Dynamic", "users"));
+        for body in [
+            format!(r#"{{"configs": [{other}, {one}, {one}]}}"#),
+            // A dump of everything.
+            format!(
+                r#"{{"configs": [{{"@type": "b", "bootstrap": {{"static_resources": {{}}}}}}, {{"@type": "e",
+                "static_endpoint_configs": [{other}, {{}}], "dynamic_endpoint_configs": [{one}]}}]}}"#
+            ),
+        ] {
+            assert_eq!(super::hosts(body.as_bytes(), "orders"), Ok(expected.clone()));
+            assert_eq!(super::hosts(body.as_bytes(), "carts"), Err("cluster `carts` is not in it".to_owned()));
+        }
+        let wrong =
+            br#"{"configs": [{"endpoint_config": {"cluster_name": "orders", "endpoints": [{"lb_endpoints": 1}]}}]}"#;
+        let error = "endpoints: invalid type: integer `1`, expected a sequence".to_owned();
+        assert_eq!(super::hosts(wrong, "orders"), Err(error));
+        let none = br#"{"configs": [{"endpoint_config": {"cluster_name": "orders"}}]}"#;
+        assert_eq!(super::hosts(none, "orders"), Ok(HostListing::default()));
+    }
+
+    #[test]
+    fn any_source_may_say_where_hosts_stand() {
+        let body = br#"{"clusters": {"orders": ["10.0.0.1:1", {"address": "10.0.0.1:2", "weight": 3, "locality": "b"},
+            {"address": "10.0.0.1:3", "priority": 2, "comment": "more"}, {"weight": 4, "address": "10.0.0.1:02", "locality": "b"}]}}"#;
+        let body = std::str::from_utf8(body).unwrap().replace(":02", ":2");
+        let listing = super::hosts(body.as_bytes(), "orders").unwrap();
+        let stands: Vec<Topology> = listing.hosts.iter().map(|host| host.topology).collect();
+        assert_eq!(stands, [of_all(0, 0, 1), of_all(0, 1, 3), of_all(2, 2, 1)]);
+        let weights: Vec<u32> = listing.localities.iter().map(|locality| locality.weight).collect();
+        assert_eq!(weights, [1, 3, 0], "each host once");
+        let wrong = br#"{"clusters": {"orders": [{"weight": 0, "address": "10.0.0.1:1"}]}}"#;
+        let error = super::hosts(wrong, "orders").unwrap_err();
+        assert!(error.starts_with("clusters.orders: invalid value: integer `0`, expected a nonzero u32"), "{error}");
     }
 
     #[test]
@@ -393,8 +645,8 @@ mod tests {
         assert_eq!(wrong("upstream connect error"), "not JSON: expected value at line 1 column 1");
         assert_eq!(wrong(""), "not JSON: EOF while parsing a value at line 1 column 0");
         assert_eq!(wrong(r#"{"clusters": {}} {}"#), "not JSON: trailing characters at line 1 column 18");
-        assert_eq!(wrong("{}"), "neither `cluster_statuses` nor `clusters` is in it");
-        let form = "an object with `cluster_statuses` or `clusters`";
+        assert_eq!(wrong("{}"), "none of `cluster_statuses`, `configs` and `clusters` is in it");
+        let form = "an object with `cluster_statuses`, `configs` or `clusters`";
         assert_eq!(wrong("null"), format!("not a listing: invalid type: null, expected {form} at line 1 column 4"));
         assert_eq!(wrong("[]"), format!("not a listing: invalid length 0, expected {form} at line 1 column 2"));
         let no_map = "not a listing: invalid type: sequence, expected a map at line 1 column 13";
@@ -413,7 +665,7 @@ mod tests {
         );
         assert_eq!(
             wrong(r#"{"clusters": {"orders": [1]}}"#),
-            "clusters.orders: invalid type: integer `1`, expected a string"
+            "clusters.orders: invalid type: integer `1`, expected an address or an object"
         );
         assert_eq!(wrong(r#"{"clusters": {"orders": ["a\nb"]}}"#), "not an address: `a?b`");
         for host in ["orders.internal:80", "10.0.0.1", "::1:80", "10.0.0.1:65536", " 10.0.0.1:80", "/run/orders.sock"] {

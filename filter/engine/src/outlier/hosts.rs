@@ -832,20 +832,15 @@ impl Hosts {
         let Some(view) = &mut self.view else { return };
         view.is_registered = true;
         let names_cluster = view.table.cluster != cluster && !cluster.is_empty();
-        if !names_cluster && rules.hosts.iter().all(|host| view.by_address.contains_key(host.as_bytes())) {
+        if !names_cluster && rules.hosts.iter().all(|host| view.by_address.contains_key(host.address.as_bytes())) {
             return;
         }
         let _ = self.change(cx, rules, |table| {
-            let before = (table.known(), table.cluster.clone());
-            if !cluster.is_empty() {
+            let renames = table.cluster != cluster && !cluster.is_empty();
+            if renames {
                 table.cluster = cluster.to_owned();
             }
-            for host in &rules.hosts {
-                if table.find(host.as_bytes()).is_none() {
-                    let _ = table.enter(host.as_bytes(), true, now);
-                }
-            }
-            (before != (table.known(), table.cluster.clone())).then_some(())
+            (table.enter_named(rules, now) || renames).then_some(())
         });
         if let Some(view) = &mut self.view {
             view.is_registered = true;
@@ -934,7 +929,7 @@ impl Hosts {
     pub fn forget(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId) {
         let _ = self.change(cx, rules, |table| {
             let host = table.host(id)?;
-            let is_configured = rules.hosts.iter().any(|configured| configured.as_bytes() == host.address);
+            let is_configured = rules.names(&host.address);
             (!is_configured).then(|| table.forget(id))
         });
     }
@@ -943,7 +938,7 @@ impl Hosts {
     pub fn list(&mut self, cx: &mut Cx<'_>, rules: &Outlier, listing: &HostListing) {
         let now = cx.now;
         let _ = self.change(cx, rules, |table| {
-            table.list(listing, &rules.hosts, now);
+            table.list(listing, rules, now);
             Some(())
         });
     }

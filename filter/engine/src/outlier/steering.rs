@@ -1,13 +1,13 @@
 //! Which hosts a request is sent to, where Holdfast names them: while some are out, or always.
 //!
-//! They get what Envoy would give them: each [priority](super::topology) its load. Within it the [balance](super::balance) of the
+//! They get what Envoy would give them: each [priority and locality](super::topology) its load. Within it the [balance](super::balance) of the
 //! policy chooses, each host in turn by its weight where that leaves it to Envoy.
 
 use core::iter::Cycle;
 use std::vec::IntoIter;
 
 use super::balance::load::{LeastLatency, LeastRequest, Loads};
-use super::balance::{Candidate, Draws, Rendezvous, Turns};
+use super::balance::{Candidate, Draws, Rendezvous, Turns, pick};
 use super::table::{FULL_SHARE, Host, HostId, HostTable};
 use super::topology;
 use crate::base::random::{Random, scale};
@@ -29,6 +29,8 @@ enum Chooser {
 /// Hosts that share a load.
 #[derive(Debug)]
 struct Group {
+    /// The same whichever others there are.
+    name: u64,
     /// Of all requests, in thousandths of a percent.
     load: u32,
     chooser: Chooser,
@@ -69,61 +71,77 @@ impl Rotation {
         random: &mut Random,
     ) -> Self {
         let is_in = |host: &Host| panics || host.is_in();
-        let levels = table.levels(may, &is_in);
-        let loads = topology::loads(&levels);
-        let mut groups = Vec::new();
-        for (priority, load) in loads.into_iter().enumerate() {
-            for (is_degraded, load) in [(false, load.healthy), (true, load.degraded)] {
-                let is_of_it = |host: &Host| {
-                    is_in(host)
-                        && may(host)
-                        && (usize::from(host.topology.priority), host.topology.is_degraded) == (priority, is_degraded)
-                };
-                if load > 0 {
-                    let hosts = table.hosts().filter(|(_, host)| is_of_it(host));
-                    groups.push(Group { load, chooser: Chooser::new(rules.acting_balance(), hosts, random) });
+        let parts = table.parts(may, &is_in);
+        let portions = topology::portions(&parts);
+        // Of each part, which portions its healthy and its degraded hosts have.
+        let mut portion_of = vec![[None; 2]; parts.len()];
+        for (at, portion) in portions.iter().enumerate() {
+            for part in &portion.parts {
+                if let Some(of) = portion_of.get_mut(*part).and_then(|of| of.get_mut(usize::from(portion.is_degraded)))
+                {
+                    *of = Some(at);
                 }
             }
         }
+        let mut hosts: Vec<Vec<(HostId, &Host)>> = vec![Vec::new(); portions.len()];
+        for (id, host) in table.hosts().filter(|(_, host)| is_in(host) && may(host)) {
+            let at = portion_of.get(table.part_of(host)).and_then(|of| of.get(usize::from(host.topology.is_degraded)));
+            if let Some(of) = at.copied().flatten().and_then(|at| hosts.get_mut(at)) {
+                of.push((id, host));
+            }
+        }
+        let groups = portions.iter().zip(hosts).map(|(portion, hosts)| {
+            let name = portion.parts.first().map_or(0, |part| *part as u64 * 2 + u64::from(portion.is_degraded));
+            let chooser = Chooser::new(rules.acting_balance(), hosts.into_iter(), random);
+            Group { name, load: portion.load, chooser }
+        });
+        let groups = groups.collect();
         Rotation { groups, panics }
     }
 
     /// The hosts to be tried, if any is in: as long as there are others each once.
     pub fn next(&mut self, asked: &Asked<'_>, random: &mut Random) -> Vec<HostId> {
         let mut named = Vec::with_capacity(asked.wanted);
-        // Of each group that has been drawn, who has its next turns.
-        let mut drawn: Vec<(usize, Cycle<IntoIter<HostId>>)> = Vec::new();
+        // Of each group that has been drawn, who has its next turns, and how many of them have not had theirs.
+        let mut drawn: Vec<(usize, Cycle<IntoIter<HostId>>, usize)> = Vec::new();
         for _ in 0..asked.wanted {
             // Each attempt is sent like any other request, but not to the same host again.
-            let Some(at) = self.draw(asked.hash, random) else { break };
-            let known = drawn.iter().position(|(group, _)| *group == at);
-            let known = known.or_else(|| {
+            let is_spent = |group: usize| drawn.iter().any(|(other, _, left)| *other == group && *left == 0);
+            let at = self.draw(asked.hash, random, &|group| !is_spent(group));
+            let Some(at) = at.or_else(|| self.draw(asked.hash, random, &|_| true)) else { break };
+            if !drawn.iter().any(|(group, ..)| *group == at) {
                 let panics = self.panics;
-                let next = self.groups.get_mut(at)?.chooser.next(asked, panics, random);
-                drawn.push((at, next.into_iter().cycle()));
-                drawn.len().checked_sub(1)
-            });
-            named.extend(known.and_then(|known| drawn.get_mut(known)?.1.next()));
+                let Some(group) = self.groups.get_mut(at) else { break };
+                let next = group.chooser.next(asked, panics, random);
+                let left = next.len();
+                drawn.push((at, next.into_iter().cycle(), left));
+            }
+            if let Some((_, next, left)) = drawn.iter_mut().find(|(group, ..)| *group == at) {
+                *left = left.saturating_sub(1);
+                named.extend(next.next());
+            }
         }
         named
     }
 
-    /// Draws a group by its load; requests with the same hash draw the same one.
-    fn draw(&self, hash: Option<u64>, random: &mut Random) -> Option<usize> {
-        match self.groups.len() {
-            0 => None,
-            1 => Some(0),
-            _ => {
-                let point = hash.map_or_else(|| random.next(), |hash| Random::new(hash).next());
-                let mut drawn = scale(point, topology::ALL.into());
-                let by_load = self.groups.iter().position(|group| {
-                    let is_it = drawn < u64::from(group.load);
-                    drawn = drawn.saturating_sub(group.load.into());
-                    is_it
-                });
-                by_load.or(Some(0))
-            }
+    /// Draws one of the groups that `may` be drawn, by its load; requests with the same hash draw the same one.
+    fn draw(&self, hash: Option<u64>, random: &mut Random, may: &dyn Fn(usize) -> bool) -> Option<usize> {
+        if self.groups.len() == 1 {
+            return may(0).then_some(0);
         }
+        let groups = || self.groups.iter().enumerate().filter(|(at, _)| may(*at));
+        if let Some(hash) = hash {
+            let at = pick(hash, groups().map(|(_, group)| (group.name, group.load)))?;
+            return groups().nth(at).map(|(at, _)| at);
+        }
+        let all: u64 = groups().map(|(_, group)| u64::from(group.load)).sum();
+        let mut drawn = scale(random.next(), all);
+        let by_load = groups().find(|(_, group)| {
+            let is_it = drawn < u64::from(group.load);
+            drawn = drawn.saturating_sub(group.load.into());
+            is_it
+        });
+        by_load.or_else(|| groups().next()).map(|(at, _)| at)
     }
 }
 
@@ -186,9 +204,11 @@ mod tests {
     use super::*;
     use crate::http::attempt::End;
     use crate::outlier::cause::EjectionCause;
-    use crate::outlier::topology::{HostListing, ListedHost, Topology};
+    use crate::outlier::table::Ejection;
+    use crate::outlier::topology::{HostListing, ListedHost, Locality, Topology};
     use holdfast_policy::config;
     use holdfast_policy::document::Detector;
+    use holdfast_policy::percent::Percent;
     use std::collections::{HashMap, HashSet};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -256,12 +276,23 @@ mod tests {
         };
         let hosts = hosts.iter().enumerate().map(host).collect();
         let mut table = HostTable::default();
-        table.list(&HostListing { hosts, unusable: unusable.to_vec() }, &[], Timestamp::from_secs(1));
+        let mut listing = HostListing { hosts, localities: Vec::new() };
+        for (priority, unusable) in unusable.iter().enumerate() {
+            let locality = listing.plain_locality(priority as u8);
+            (0..*unusable).for_each(|_| listing.add_unusable(locality));
+        }
+        table.list(&listing, &rules(), Timestamp::from_secs(1));
         table
     }
 
+    fn take_out(table: &mut HostTable, id: HostId) {
+        let cause = EjectionCause::Run { detector: Detector::ConsecutiveFailures, length: 5, last: End::Http(500) };
+        let rules = Outlier { max_ejected: Percent::whole(100), ..rules() };
+        assert_eq!(table.eject(&rules, id, cause, Timestamp::from_secs(1), 0), Ejection::Ejected);
+    }
+
     fn of(priority: u8, weight: u32) -> Topology {
-        Topology { priority, weight, is_degraded: false }
+        Topology { priority, weight, ..Topology::default() }
     }
 
     /// How often each host is named first in so many requests, by number.
@@ -296,6 +327,61 @@ mod tests {
         let (degraded, healthy) = (Topology { is_degraded: true, ..of(0, 1) }, of(0, 1));
         let shares = served(&listed(&[healthy, degraded], &[]), 10_000);
         assert!(shares[0].abs_diff(7000) < 150, "a degraded host serves what is too much for the other: {shares:?}");
+    }
+
+    /// Two localities of 4 and 2 hosts that weigh 3 and 1.
+    fn in_localities() -> HostTable {
+        let host = |number: u16| ListedHost {
+            address: format!("10.0.0.1:{}", 1000 + number),
+            topology: Topology { locality: number / 2 % 2, ..Topology::default() },
+        };
+        let locality = |weight| Locality { priority: 0, weight, unusable: 0 };
+        let listing = HostListing { hosts: (0..6).map(host).collect(), localities: vec![locality(3), locality(1)] };
+        let mut table = HostTable::default();
+        table.list(&listing, &rules(), Timestamp::from_secs(1));
+        table
+    }
+
+    #[test]
+    fn localities_have_their_weights_until_too_few_of_their_hosts_are_in() {
+        let mut table = in_localities();
+        assert_eq!(table.known(), 6);
+        let share = |table: &HostTable| {
+            let served = served(table, 10_000);
+            served
+                .iter()
+                .zip(table.hosts())
+                .filter(|(_, (_, host))| host.topology.locality == 0)
+                .map(|(served, _)| served)
+                .sum::<usize>()
+        };
+        assert!(share(&table).abs_diff(7500) < 150, "{}", share(&table));
+        let of_it: Vec<HostId> =
+            table.hosts().filter(|(_, host)| host.topology.locality == 0).map(|(id, _)| id).collect();
+        assert_eq!(of_it.len(), 4);
+        // 3 of 4 hosts bear all of it; 2 of them 70 % of 3 beside 1.
+        for (out, expected) in [(of_it[0], 7500), (of_it[1], 6774), (of_it[2], 5122), (of_it[3], 0)] {
+            take_out(&mut table, out);
+            assert!(share(&table).abs_diff(expected) < 150, "{expected}: {}", share(&table));
+        }
+    }
+
+    #[test]
+    fn values_of_a_locality_stay_where_they_are_while_hosts_of_another_go_and_come() {
+        let (rules, mut table) = (balanced("{\"hash\":\"path\"}"), in_localities());
+        let owners = |table: &HostTable| -> Vec<HostId> {
+            let mut random = Random::new(1);
+            let mut rotation = Rotation::new(table, &rules, &|_| true, false, &mut random);
+            let (loads, now) = (Loads::default(), Timestamp::from_secs(2));
+            let asked = |hash| Asked { table, rules: &rules, wanted: 3, hash: Some(hash), loads: &loads, now };
+            (0..2000).map(|hash| rotation.next(&asked(hash), &mut random)[0]).collect()
+        };
+        let before = owners(&table);
+        let id = table.find(b"10.0.0.1:1001").unwrap();
+        take_out(&mut table, id);
+        let after = owners(&table);
+        assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == id));
+        assert!(before.contains(&id) && !after.contains(&id));
     }
 
     #[test]

@@ -65,14 +65,13 @@ fn note_presence(table: &mut HostTable, tallies: &Tallies, now: Timestamp) {
 }
 
 fn forget(table: &mut HostTable, rules: &Outlier, now: Timestamp) {
-    let is_configured = |address: &[u8]| rules.hosts.iter().any(|host| host.as_bytes() == address);
     let gone: Vec<HostId> = table
         .hosts()
         .filter(|(_, host)| {
             let unseen = now.since(host.seen);
             let is_listed = host.listed && rules.discover.is_some();
             let is_missed = host.missed >= MISSED && unseen >= FORGET_AFTER || unseen >= FORGET_ANYWAY;
-            is_missed && !is_listed && !is_configured(&host.address)
+            is_missed && !is_listed && !rules.names(&host.address)
         })
         .map(|(id, _)| id)
         .collect();

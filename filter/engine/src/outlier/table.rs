@@ -11,7 +11,7 @@ use core::time::Duration;
 use super::cause::EjectionCause;
 use super::host_events::{HostCount, HostEvent, HostEventKind, HostEvents};
 use super::interval::interval_number;
-use super::topology::{HostListing, Level, Topology};
+use super::topology::{self, HostListing, Locality, MOST_LOCALITIES, Part, Topology};
 use crate::base::random::scale;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
@@ -134,8 +134,8 @@ pub struct HostTable {
     unaddressed: Timestamp,
     next_id: u32,
     hosts: Vec<Host>,
-    /// How many hosts more each priority has, to which Envoy itself sends nothing.
-    unusable: Vec<u16>,
+    /// The localities of the cluster, as far as they are known.
+    localities: Vec<Locality>,
     /// What has not been told yet.
     pub events: HostEvents,
 }
@@ -253,12 +253,15 @@ impl Host {
 
 impl Host {
     /// What a changed block knows of it; see [`HostTable::taken_over`].
-    fn taken_over(&self, rules: &Outlier, now: Timestamp) -> Self {
-        let is_configured = rules.hosts.iter().any(|host| host.as_bytes() == self.address);
-        let listed = is_configured || self.listed && rules.discover.is_some();
+    fn taken_over(&self, rules: &Outlier, configured: &HostListing, now: Timestamp) -> Self {
+        let configured = configured.find(&self.address);
+        let listed = configured.is_some() || self.listed && rules.discover.is_some();
         let ejections = self.ejections.min(most_ejections(rules));
         // What no listing renews any more is not so for long.
-        let topology = if rules.discover.is_some() { self.topology } else { Topology::default() };
+        let topology = match rules.discover {
+            Some(_) => self.topology,
+            None => configured.map(|host| host.topology).unwrap_or_default(),
+        };
         let mut host = Host { listed, ejections, topology, ..self.clone() };
         // What ejects nobody keeps nobody back either.
         let since = host.in_since().filter(|_| Detector::ALL.into_iter().all(|by| rules.mode_of(by) != Mode::Enforce));
@@ -352,11 +355,12 @@ impl HostTable {
     /// What the old block has to tell stays its own, and the first interval that is looked at is the one that it is now.
     #[must_use]
     pub fn taken_over(&self, rules: &Outlier, now: Timestamp) -> Option<HostTable> {
+        let configured = HostListing::of_named(&rules.hosts);
         let mut table = HostTable {
             cluster: self.cluster.clone(),
             swept: interval_number(now, rules.interval),
-            hosts: self.hosts.iter().map(|host| host.taken_over(rules, now)).collect(),
-            unusable: if rules.discover.is_some() { self.unusable.clone() } else { Vec::new() },
+            hosts: self.hosts.iter().map(|host| host.taken_over(rules, &configured, now)).collect(),
+            localities: if rules.discover.is_some() { self.localities.clone() } else { configured.localities },
             events: HostEvents::default(),
             ..*self
         };
@@ -418,25 +422,41 @@ impl HostTable {
         self.hosts().filter(|(_, host)| !host.is_in()).count()
     }
 
-    /// The hosts of each priority, of those that `may` get requests: those that are not in get none.
+    /// The hosts of each locality, of those that `may` get requests: those that are not in get none. After the localities that are
+    /// known one of each priority for the hosts of which it is not known where they stand.
     #[must_use]
-    pub fn levels(&self, may: &dyn Fn(&Host) -> bool, is_in: &dyn Fn(&Host) -> bool) -> Vec<Level> {
+    pub fn parts(&self, may: &dyn Fn(&Host) -> bool, is_in: &dyn Fn(&Host) -> bool) -> Vec<Part> {
         // Nobody can see which subset the unusable ones are of.
-        let unusable = if self.has_subsets() { &[][..] } else { &self.unusable };
-        let mut levels: Vec<Level> =
-            unusable.iter().map(|unusable| Level { all: (*unusable).into(), ..Level::default() }).collect();
+        let has_subsets = self.has_subsets();
+        let known = self.localities.iter().map(|locality| {
+            let mut part = Part { priority: locality.priority, weight: locality.weight, ..Part::default() };
+            part.level.all = if has_subsets { 0 } else { locality.unusable.into() };
+            part
+        });
+        let mut parts: Vec<Part> = known.collect();
         for (_, host) in self.hosts().filter(|(_, host)| may(host)) {
-            let at = usize::from(host.topology.priority);
-            if levels.len() <= at {
-                levels.resize(at + 1, Level::default());
+            let at = self.part_of(host);
+            while parts.len() <= at {
+                let priority = u8::try_from(parts.len().saturating_sub(self.localities.len())).unwrap_or(u8::MAX);
+                parts.push(Part { priority, ..Part::default() });
             }
-            if let Some(level) = levels.get_mut(at) {
+            if let Some(Part { level, .. }) = parts.get_mut(at) {
                 level.all += 1;
                 level.degraded += u32::from(is_in(host) && host.topology.is_degraded);
                 level.healthy += u32::from(is_in(host) && !host.topology.is_degraded);
             }
         }
-        levels
+        topology::weigh_rest(&mut parts, self.localities.len());
+        parts
+    }
+
+    /// Which of the [parts](Self::parts) a host is in.
+    #[must_use]
+    pub fn part_of(&self, host: &Host) -> usize {
+        let Topology { priority, locality, .. } = host.topology;
+        let at = usize::from(locality);
+        let is_there = self.localities.get(at).is_some_and(|locality| locality.priority == priority);
+        if is_there { at } else { self.localities.len() + usize::from(priority) }
     }
 
     /// Whether the cluster may have subsets: its hosts have different labels.
@@ -618,6 +638,27 @@ impl HostTable {
         Some(HostId { index: index as u16, id })
     }
 
+    /// Enters the hosts that the policy names, where they are missing. Whether any was.
+    pub fn enter_named(&mut self, rules: &Outlier, now: Timestamp) -> bool {
+        let named = HostListing::of_named(&rules.hosts);
+        let known = self.known();
+        for host in &named.hosts {
+            if self.find(host.address.as_bytes()).is_none()
+                && let Some(id) = self.enter(host.address.as_bytes(), true, now)
+                && let Some(entered) = self.host_mut(id)
+            {
+                // The localities of a listing are numbered otherwise.
+                let locality =
+                    if rules.discover.is_some() { Topology::default().locality } else { host.topology.locality };
+                entered.topology = Topology { locality, ..host.topology };
+            }
+        }
+        if rules.discover.is_none() {
+            self.localities = named.localities;
+        }
+        known != self.known()
+    }
+
     /// Shows that a host is still there.
     pub fn see(&mut self, id: HostId, now: Timestamp) {
         if let Some(host) = self.host_mut(id) {
@@ -643,7 +684,7 @@ impl HostTable {
                 && host.address == other.address
         };
         self.full == other.full
-            && self.unusable == other.unusable
+            && self.localities == other.localities
             && self.hosts.len() == other.hosts.len()
             && self.hosts.iter().zip(&other.hosts).all(|(host, other)| looks(host, other))
     }
@@ -676,11 +717,8 @@ impl HostTable {
     }
 
     /// Takes over a listing of the whole cluster: enters what is new, and forgets what it lacks but `configured` hosts.
-    pub fn list(&mut self, listing: &HostListing, configured: &[String], now: Timestamp) {
-        let is_listed = |address: &[u8]| {
-            listing.hosts.binary_search_by(|listed| listed.address.as_bytes().cmp(address)).is_ok()
-                || configured.iter().any(|configured| configured.as_bytes() == address)
-        };
+    pub fn list(&mut self, listing: &HostListing, rules: &Outlier, now: Timestamp) {
+        let is_listed = |address: &[u8]| listing.find(address).is_some() || rules.names(address);
         let gone: Vec<HostId> = self.hosts().filter(|(_, host)| !is_listed(&host.address)).map(|(id, _)| id).collect();
         gone.into_iter().for_each(|id| self.forget(id));
         for listed in &listing.hosts {
@@ -690,7 +728,7 @@ impl HostTable {
                 host.topology = listed.topology;
             }
         }
-        self.unusable.clone_from(&listing.unusable);
+        self.localities.clone_from(&listing.localities);
     }
 
     fn note(&mut self, host: &[u8], kind: HostEventKind) {
@@ -901,7 +939,7 @@ impl Record for HostTable {
     }
 
     fn size(&self) -> usize {
-        80 + self.hosts.len() * 90 + self.unusable.len() * 2
+        80 + self.hosts.len() * 92 + self.localities.len() * 7
     }
 
     fn write(&self, out: &mut Writer) {
@@ -916,8 +954,12 @@ impl Record for HostTable {
         out.time(self.unaddressed);
         out.u32(self.next_id);
         self.events.write(out);
-        out.u16(self.unusable.len().min(PRIORITIES) as u16);
-        self.unusable.iter().take(PRIORITIES).for_each(|unusable| out.u16(*unusable));
+        out.u16(self.localities.len().min(MOST_LOCALITIES) as u16);
+        for locality in self.localities.iter().take(MOST_LOCALITIES) {
+            out.u8(locality.priority);
+            out.u32(locality.weight);
+            out.u16(locality.unusable);
+        }
         out.u16(self.hosts.len().min(MOST_HOSTS) as u16);
         for host in self.hosts.iter().take(MOST_HOSTS) {
             host.write(out);
@@ -937,14 +979,15 @@ impl Record for HostTable {
             unaddressed: input.time()?,
             next_id: input.u32()?,
             events: HostEvents::read(input)?,
-            unusable: Vec::new(),
+            localities: Vec::new(),
             hosts: Vec::new(),
         };
-        let priorities = usize::from(input.u16()?);
-        if priorities > PRIORITIES {
+        let count = usize::from(input.u16()?);
+        if count > MOST_LOCALITIES {
             return None;
         }
-        table.unusable = (0..priorities).map(|_| input.u16()).collect::<Option<_>>()?;
+        let mut locality = || Some(Locality { priority: input.u8()?, weight: input.u32()?, unusable: input.u16()? });
+        table.localities = (0..count).map(|_| locality()).collect::<Option<_>>()?;
         let count = usize::from(input.u16()?);
         if count > MOST_HOSTS {
             return None;
@@ -968,6 +1011,7 @@ impl Host {
         out.time(self.seen);
         out.u32(self.missed);
         out.u8(self.topology.priority);
+        out.u16(self.topology.locality);
         out.u32(self.topology.weight);
         out.u8(self.topology.is_degraded.into());
         out.u32(self.label);
@@ -1008,8 +1052,9 @@ impl Host {
         host.listed = input.flag()?;
         host.seen = input.time()?;
         host.missed = input.u32()?;
-        let (priority, weight) = (input.u8()?, Some(input.u32()?).filter(|weight| *weight > 0)?);
-        host.topology = Topology { priority, weight, is_degraded: input.flag()? };
+        let (priority, locality) = (input.u8()?, input.u16()?);
+        let weight = Some(input.u32()?).filter(|weight| *weight > 0)?;
+        host.topology = Topology { priority, locality, weight, is_degraded: input.flag()? };
         host.label = input.u32()?;
         host.ejections = input.u16()?;
         host.noted = input.time()?;
@@ -1031,9 +1076,6 @@ impl Host {
         Some(host)
     }
 }
-
-/// How many priorities there can be; Envoy takes half as many.
-const PRIORITIES: usize = 256;
 
 /// The most probes that a policy can ask for.
 const MOST_PROBES: usize = 100;

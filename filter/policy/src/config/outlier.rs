@@ -7,12 +7,14 @@ use super::error::{Report, Reported, gather};
 use super::json::Node;
 use super::reader::{Item, key_path, quoted, whole_number};
 use super::table::{
-    CONSECUTIVE, DISCOVER, FAILURE_RATE, HEARTBEAT, LATENCY, Numeric, OUTLIER, PROBE, SUCCESS_RATE, key, keys,
+    CONSECUTIVE, DISCOVER, FAILURE_RATE, HEARTBEAT, HOST, LATENCY, Numeric, OUTLIER, PROBE, SUCCESS_RATE, key, keys,
 };
 use super::{balance, duration, outcome};
-use crate::document::{Balance, Consecutive, Discover, FailureRate, Heartbeat, Latency, Mode, Outlier, SuccessRate};
+use crate::document::{
+    Balance, Consecutive, Discover, FailureRate, Heartbeat, Latency, Mode, NamedHost, Outlier, SuccessRate,
+};
 
-const HOST: &str = "an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"";
+const ADDRESS: &str = "an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"";
 
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Outlier, Reported> {
     let fields = item.object(keys!(OUTLIER), report)?;
@@ -223,7 +225,8 @@ fn path(item: &Item<'_>, report: &mut Report) -> Result<String, Reported> {
     }
 }
 
-fn hosts(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, Reported> {
+/// The hosts in a list of addresses and objects.
+fn hosts(item: &Item<'_>, report: &mut Report) -> Result<Vec<NamedHost>, Reported> {
     let items = item.list("a list of hosts such as [\"10.0.0.1:8080\", \"[2001:db8::1]:8080\"]", report)?;
     let most = *key!(OUTLIER.most("hosts"));
     if items.len() > most {
@@ -232,23 +235,39 @@ fn hosts(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, Reported> 
     // In order, with their paths.
     let mut seen: Vec<(String, &str)> = Vec::new();
     gather(items.iter().map(|item| {
-        // As Envoy writes addresses, which is how tries name their hosts; each address has one such text.
-        let address = host(item, report)?.to_string();
-        match seen.binary_search_by(|(other, _)| other.cmp(&address)) {
+        let host = named_host(item, report)?;
+        match seen.binary_search_by(|(other, _)| other.cmp(&host.address)) {
             Ok(at) => {
                 let first = seen.get(at).map_or("", |(_, path)| path);
                 Err(report.add(&item.path, format!("is the same host as {first}")))
             }
             Err(at) => {
-                seen.insert(at, (address.clone(), &item.path));
-                Ok(address)
+                seen.insert(at, (host.address.clone(), &item.path));
+                Ok(host)
             }
         }
     }))
 }
 
-fn host(item: &Item<'_>, report: &mut Report) -> Result<SocketAddr, Reported> {
-    let text = item.string(HOST, report)?;
+/// An address, or an object that says more.
+fn named_host(item: &Item<'_>, report: &mut Report) -> Result<NamedHost, Reported> {
+    const LOCALITY: &str = "the name of a locality";
+    let Node::Object(_) = item.node else { return Ok(NamedHost::at(host(item, report)?)) };
+    let fields = item.object(keys!(HOST), report)?;
+    let address = fields.required(key!(HOST.required("address")), ADDRESS, report, host);
+    let weight = fields.count(key!(HOST.count("weight")), report);
+    let priority = fields.whole(key!(HOST.whole("priority")), report);
+    let locality =
+        fields.optional(key!(HOST.name("locality")), report, |item, report| match item.string(LOCALITY, report)? {
+            "" => Err(item.refused(LOCALITY, report)),
+            name => Ok(name.to_owned()),
+        });
+    Ok(NamedHost { address: address?, weight: weight?, priority: priority? as u8, locality: locality? })
+}
+
+/// An address and a port, as Envoy writes addresses, which is how tries name their hosts; each address has one such text.
+fn host(item: &Item<'_>, report: &mut Report) -> Result<String, Reported> {
+    let text = item.string(ADDRESS, report)?;
     match text.parse() {
         Ok(address) if SocketAddr::port(&address) == 0 => {
             Err(item.refused("a host with a port within 1..=65535", report))
@@ -257,8 +276,8 @@ fn host(item: &Item<'_>, report: &mut Report) -> Result<SocketAddr, Reported> {
         Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => {
             Err(item.refused("an address without a zone", report))
         }
-        Ok(address) => Ok(address),
-        Err(_) => Err(report.add(&item.path, format!("must be {HOST}, was {}{}", quoted(text), why_no_host(text)))),
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => Err(report.add(&item.path, format!("must be {ADDRESS}, was {}{}", quoted(text), why_no_host(text)))),
     }
 }
 

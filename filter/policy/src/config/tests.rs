@@ -8,7 +8,7 @@ use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
     Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, Jitter, Match, Mode,
-    Outlier, Policy, Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
+    NamedHost, Outlier, Policy, Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
 };
 use crate::glob::Glob;
 use crate::percent::Percent;
@@ -870,7 +870,7 @@ fn everything_about_hosts_can_be_given() {
     assert_eq!((outlier.max_ejected, outlier.panic_threshold.millis()), (Percent::FULL, 500));
     assert!(!outlier.always_eject_one);
     assert_eq!((outlier.probe_requests.get(), outlier.slow_start), (100, Duration::from_secs(3600)));
-    assert_eq!(outlier.hosts, ["10.0.0.1:80"]);
+    assert_eq!(outlier.hosts, [NamedHost::at("10.0.0.1:80".to_owned())]);
     assert_eq!(outlier.discover.unwrap().interval, Duration::from_millis(100));
 }
 
@@ -1084,6 +1084,7 @@ fn hosts_are_addresses_as_envoy_writes_them() {
         r#""hosts": ["10.0.0.1:8080", "[2001:DB8:0:0:0:0:0:1]:080", "[::ffff:10.0.0.1]:65535", "[1:0:0:2:0:0:0:3]:1"]"#,
     )
     .hosts;
+    let hosts: Vec<String> = hosts.into_iter().map(|host| host.address).collect();
     assert_eq!(hosts, ["10.0.0.1:8080", "[2001:db8::1]:80", "[::ffff:10.0.0.1]:65535", "[1:0:0:2::3]:1"]);
 
     let host = "must be an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\", was";
@@ -1107,6 +1108,51 @@ fn hosts_are_addresses_as_envoy_writes_them() {
         wrong_outlier(r#""hosts": ["[::1]:80", "10.0.0.1:80", "[0:0::1]:80", "[::1]:0080"]"#),
         "outlier.hosts[2]: is the same host as outlier.hosts[0]\n\
          outlier.hosts[3]: is the same host as outlier.hosts[0]"
+    );
+}
+
+#[test]
+fn a_host_may_say_where_it_stands() {
+    let hosts = outlier(
+        r#""hosts": ["10.0.0.1:80", {"address": "10.0.0.2:080", "weight": 4294967295, "priority": 127, "locality": "b"},
+                     {"address": "[0:0::1]:80"}]"#,
+    )
+    .hosts;
+    let weight = core::num::NonZeroU32::MAX;
+    let most = NamedHost { address: "10.0.0.2:80".into(), weight, priority: 127, locality: Some("b".into()) };
+    assert_eq!(hosts, [NamedHost::at("10.0.0.1:80".into()), most, NamedHost::at("[::1]:80".into())]);
+    let host = "an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"";
+    for (written, problem) in [
+        (r#"{"weight": 2}"#, format!(".address: is missing; must be {host}")),
+        (
+            r#"{"address": "orders:80"}"#,
+            format!(
+                ".address: must be {host}, was \"orders:80\"; a name is not enough: hosts are told apart by their addresses"
+            ),
+        ),
+        (r#"{"address": "[::1]:80", "weight": 0}"#, ".weight: must be within 1..=4294967295, was 0".to_owned()),
+        (r#"{"address": "[::1]:80", "priority": 128}"#, ".priority: must be within 0..=127, was 128".to_owned()),
+        (
+            r#"{"address": "[::1]:80", "priority": 0.5}"#,
+            ".priority: must be a whole number within 0..=127, was 0.5".to_owned(),
+        ),
+        (
+            r#"{"address": "[::1]:80", "locality": ""}"#,
+            ".locality: must be the name of a locality, was \"\"".to_owned(),
+        ),
+        (
+            r#"{"address": "[::1]:80", "zone": "b"}"#,
+            ".zone: unknown key; accepted here: address, weight, priority, locality".to_owned(),
+        ),
+    ] {
+        assert_eq!(
+            wrong_outlier(&format!(r#""hosts": ["10.0.0.1:80", {written}]"#)),
+            format!("outlier.hosts[1]{problem}")
+        );
+    }
+    assert_eq!(
+        wrong_outlier(r#""hosts": [{"address": "10.0.0.1:80", "weight": 2}, "10.0.0.1:80"]"#),
+        "outlier.hosts[1]: is the same host as outlier.hosts[0]"
     );
 }
 

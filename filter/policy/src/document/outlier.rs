@@ -44,13 +44,33 @@ pub struct Outlier {
     pub probe_requests: NonZeroU16,
     /// How long a host that is back gets a growing share; zero: all of it at once. At most 1 h.
     pub slow_start: Duration,
-    /// Hosts that are known from the beginning, as Envoy writes them: `10.0.0.1:8080`, `[2001:db8::1]:8080`. At most
-    /// 1,000, no duplicates.
-    pub hosts: Vec<String>,
+    /// Hosts that are known from the beginning. At most 1,000, each once.
+    pub hosts: Vec<NamedHost>,
     /// Where the hosts can be read.
     pub discover: Option<Discover>,
     /// Which host a request goes to. One but [`Balance::Envoy`] knows the hosts by `hosts` or `discover`.
     pub balance: Balance,
+}
+
+/// A host that the policy names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NamedHost {
+    /// As Envoy writes it: `10.0.0.1:8080`, `[2001:db8::1]:8080`.
+    pub address: String,
+    /// Its weight among the hosts of its locality.
+    pub weight: NonZeroU32,
+    /// 0 comes first; at most 127.
+    pub priority: u8,
+    /// The name of its locality; hosts without one are in the same.
+    pub locality: Option<String>,
+}
+
+impl NamedHost {
+    /// A host of which nothing is known but its address, as Envoy writes it.
+    #[must_use]
+    pub fn at(address: String) -> Self {
+        NamedHost { address, weight: NonZeroU32::MIN, priority: 0, locality: None }
+    }
 }
 
 /// Which of the hosts that are in a request goes to.
@@ -223,6 +243,12 @@ impl Detector {
 }
 
 impl Outlier {
+    /// Whether the policy names the host with this address.
+    #[must_use]
+    pub fn names(&self, address: &[u8]) -> bool {
+        self.hosts.iter().any(|host| host.address.as_bytes() == address)
+    }
+
     /// The mode of a detector; `Off` where it is not given.
     pub fn mode_of(&self, detector: Detector) -> Mode {
         match detector {

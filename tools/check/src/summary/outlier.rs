@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_policy::config::duration;
-use holdfast_policy::document::{Detector, Heartbeat, Latency, Mode, Outlier};
+use holdfast_policy::document::{Detector, Heartbeat, Latency, Mode, NamedHost, Outlier};
 
 use super::{PERIODS_SHOWN, count, own_mark, statuses};
 
@@ -159,12 +159,27 @@ fn by_probe(requests: u16) -> String {
     }
 }
 
+/// A host with what is said of it.
+fn named(host: &NamedHost) -> String {
+    let mut said = Vec::new();
+    if host.weight.get() != 1 {
+        said.push(format!("weight {}", host.weight));
+    }
+    if host.priority != 0 {
+        said.push(format!("priority {}", host.priority));
+    }
+    if let Some(locality) = &host.locality {
+        said.push(format!("in {locality}"));
+    }
+    if said.is_empty() { host.address.clone() } else { format!("{} ({})", host.address, said.join(", ")) }
+}
+
 /// Where the hosts are known from.
 fn known(outlier: &Outlier) -> Vec<String> {
     let mut lines = Vec::new();
     let hosts = &outlier.hosts;
     if !hosts.is_empty() {
-        let mut names: Vec<String> = hosts.iter().take(HOSTS_SHOWN).cloned().collect();
+        let mut names: Vec<String> = hosts.iter().take(HOSTS_SHOWN).map(named).collect();
         if hosts.len() > HOSTS_SHOWN {
             names.push("...".to_owned());
         }

@@ -7,7 +7,7 @@ mod rendezvous;
 mod turns;
 
 pub use draws::{Draws, Preference};
-pub use rendezvous::Rendezvous;
+pub use rendezvous::{Rendezvous, pick};
 pub use turns::Turns;
 
 use super::table::HostId;

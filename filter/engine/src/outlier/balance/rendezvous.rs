@@ -56,6 +56,12 @@ impl Rendezvous {
     }
 }
 
+/// Which of those that have these names and weights a value belongs to, by number.
+pub fn pick(value: u64, of: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
+    let scores = of.map(|(name, weight)| f64::from(weight) / -point(value, name).ln());
+    scores.enumerate().max_by(|(_, one), (_, two)| one.total_cmp(two)).map(|(at, _)| at)
+}
+
 /// Uniform in (0, 1) for a value and a host.
 fn point(value: u64, host: u64) -> f64 {
     // FNV leaves the high bits of short texts alike, which the mixer of SplitMix64 does not.

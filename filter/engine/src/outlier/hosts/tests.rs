@@ -4,6 +4,7 @@ use crate::store::address::Address;
 use crate::store::memory::MemoryStore;
 use crate::store::record::Mark;
 use holdfast_policy::config;
+use holdfast_policy::document::NamedHost;
 use std::collections::{BTreeSet, HashMap, HashSet};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -496,7 +497,7 @@ fn a_thousand_and_one_hosts_are_told_of_once_and_steer_nobody() {
 #[test]
 fn a_listing_brings_hosts_and_takes_them() {
     let mut world = World::new(r#""consecutive_failures":5,"discover":{"cluster":"admin","path":"/clusters"}"#, 2, 3);
-    let listed = HostListing::of_addresses([1, 2, 3].map(address));
+    let listed = HostListing::of_named(&[1, 2, 3].map(address).map(NamedHost::at));
     world.fails(0, 0, 5, t(1));
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
     hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), &world.rules, &listed);
@@ -509,7 +510,7 @@ fn a_listing_brings_hosts_and_takes_them() {
 #[test]
 fn a_listing_that_says_nothing_new_makes_no_view_old() {
     let mut world = World::new(r#""consecutive_failures":5,"discover":{"cluster":"admin","path":"/clusters"}"#, 2, 3);
-    let listed = HostListing::of_addresses([0, 1, 2].map(address));
+    let listed = HostListing::of_named(&[0, 1, 2].map(address).map(NamedHost::at));
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
     hosts.list(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules, &listed);
     let signal = world.store.epoch();
@@ -760,7 +761,7 @@ fn a_worker_that_learns_only_while_it_steers_that_nobody_is_left_does_not_steer(
     hosts.list(
         &mut Cx::new(store, worker, t(5_001), &mut Vec::new()),
         &world.rules,
-        &HostListing::of_addresses([address(3)]),
+        &HostListing::of_named(&[NamedHost::at(address(3))]),
     );
     assert_eq!(world.steer(1, t(5_002)), None, "there is no other host");
 }

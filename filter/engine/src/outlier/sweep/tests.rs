@@ -2,8 +2,9 @@ use super::*;
 use crate::http::attempt::End;
 use crate::outlier::host_events::{HostCount, HostEventKind};
 use crate::outlier::table::{ProbeResult, State};
+use crate::outlier::topology::HostListing;
 use holdfast_policy::config;
-use holdfast_policy::document::Detector;
+use holdfast_policy::document::{Detector, NamedHost};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -347,8 +348,8 @@ fn configured_and_listed_hosts_are_not_forgotten_for_lack_of_traffic() {
     let listed = rules(r#""failure_rate":{},"discover":{"cluster":"admin","path":"/clusters"}"#);
     let (mut table, ids) = self::table(2);
     table.list(
-        &crate::outlier::topology::HostListing::of_addresses(["10.0.0.0:80", "10.0.0.1:80"].map(str::to_owned)),
-        &[],
+        &HostListing::of_named(&["10.0.0.0:80", "10.0.0.1:80"].map(str::to_owned).map(NamedHost::at)),
+        &listed,
         t(0),
     );
     look(&mut table, &listed, &busy, t(700_000), 1);

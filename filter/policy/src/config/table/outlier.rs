@@ -126,11 +126,19 @@ pub static OUTLIER: Block = Block {
             .envoy("`slow_start_config.slow_start_window`."),
         Key::new(
             "hosts",
-            Kind::List { of: &Kind::String(Form::Host), empty: true, unique: true, most: Some(1000) },
+            Kind::List {
+                of: &Kind::OneOf(&[Kind::String(Form::Host), Kind::Object(&HOST)]),
+                empty: true,
+                unique: true,
+                most: Some(1000),
+            },
             Absent::Strings(&[]),
         )
         .limit("none twice")
-        .does("Hosts that are known from the beginning and never forgotten. Others are learned from traffic.")
+        .does(
+            "Hosts that are known from the beginning and never forgotten, each an address, or an object where it has a weight, a \
+             priority or a locality. Others are learned from traffic.",
+        )
         .change(
             "List them where they are fixed: requests can then be steered from the first ejection on, and none goes \
              unsteered to find new ones.",
@@ -183,12 +191,59 @@ pub static OUTLIER: Block = Block {
     ),
 };
 
+/// A host with what is known of it.
+pub static HOST: Block = Block {
+    keys: &[
+        Key::new("address", Kind::String(Form::Host), Absent::Required)
+            .does("The host, as a string in its place would name it.")
+            .change("Take it from the cluster: hosts are told apart by addresses, not by names.")
+            .envoy("`endpoint.address`."),
+        Key::new("weight", Kind::Whole(1..=u32::MAX), Absent::Number(1.0))
+            .does("Its share among the hosts of its locality.")
+            .change("Set it as in the cluster.")
+            .envoy("`load_balancing_weight`, 1 unless set."),
+        Key::new("priority", Kind::Whole(0..=127), Absent::Number(0.0))
+            .does(
+                "Hosts of a higher number get what those of the lower ones cannot bear: a priority with less than 72 % of its hosts \
+                 in passes a part on.",
+            )
+            .change("Set it as in the cluster; what stands by for others has 1.")
+            .envoy("`priority`, 0 unless set."),
+        Key::new("locality", Kind::String(Form::Cluster), Absent::Means(Text::new("all such hosts are in one")))
+            .does(
+                "Where it stands, by any name. The hosts of one priority and name share what their weights together give them, until \
+                 less than 72 % of them are in.",
+            )
+            .change("Give it where the cluster weighs its localities: a host that is out is then replaced by its neighbours.")
+            .envoy("`locality`, with `locality_weighted_lb_config`."),
+    ],
+    not_yet: &[],
+    about: Text::new(
+        "A host may be an object that says where it stands in its cluster, so that the others get what Envoy would give them while it \
+         is out. Where `discover` lists it too, that says it.",
+    ),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "orders",
+    "outlier": {
+      "hosts": [
+        "10.0.0.1:8080",
+        {"address": "10.0.0.2:8080", "weight": 3, "locality": "zone-b"},
+        {"address": "10.1.0.1:8080", "priority": 1}
+      ]
+    }
+  }]
+}"#,
+    ),
+};
+
 /// How hosts are chosen.
 static BALANCES: [Word; 6] = [
     Word::new("envoy", "By the cluster's own load balancing; while hosts are out, each in turn by its weight."),
     Word::new("round_robin", "Each in turn, whatever its weight."),
     Word::new("random", "Any, all alike."),
-    Word::new("weighted", "Each in turn by its weight, which `discover` reads."),
+    Word::new("weighted", "Each in turn by its weight, which `hosts` give or `discover` reads."),
     Word::new(
         "least_request",
         "Of two that are drawn by weight the one with fewer requests in flight of this worker for its weight.",
@@ -471,17 +526,24 @@ pub static DISCOVER: Block = Block {
             .change("A cluster that you make for Envoy's admin interface, or for a service of your own."),
         Key::new("path", Kind::String(Form::Path), Absent::Required)
             .does(
-                "What is asked for: `/clusters?format=json` of the admin interface, or anything that answers \
-                 `{\"clusters\": {\"orders\": [\"10.0.0.1:8080\"]}}`.",
+                "What is asked for. `/clusters?format=json` of the admin interface says which hosts there are, their health, priorities and \
+                 weights. `/config_dump?include_eds&resource=dynamic_endpoint_configs` (for a cluster of the bootstrap \
+                 `static_endpoint_configs`) says what localities weigh, too; there hosts that drain count as unhealthy. Anything else answers \
+                 `{\"clusters\": {\"orders\": [\"10.0.0.1:8080\"]}}`, with addresses or objects as in `hosts`.",
             )
-            .change("From Envoy 1.38 on add `&filter=%5Eorders%24`, which makes the answer short."),
+            .change(
+                "Take the dump for a cluster with `locality_weighted_lb_config`, and for no other: Holdfast goes by the weights that it \
+                 reads there. Its name for the cluster must be the same in EDS. With `/clusters`, from Envoy 1.38 on add \
+                 `&filter=%5Eorders%24`, which makes the answer short.",
+            ),
         Key::new("interval", Kind::Duration(INTERVAL), Absent::Duration(Duration::from_secs(5)))
             .does("How often it is read, by one worker for all.")
             .change("Shorten it where hosts come and go quickly; lengthen it where the listing is long."),
     ],
     not_yet: &[],
     about: Text::new(
-        "Reads which hosts the cluster has. Hosts that Envoy's listing calls unhealthy by its health checks, or draining, are \
+        "Reads which hosts the cluster has and where they stand, so that those that are in get what Envoy would give them while others \
+         are out: by priority, weight and health. Hosts that Envoy's listing calls unhealthy by its health checks, or draining, are \
          left out. If there is no answer, or none that lists a host of the cluster, those known stay.",
     ),
     example: Text::new(

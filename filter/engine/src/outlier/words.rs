@@ -76,7 +76,8 @@ pub fn line(rules: &Outlier, event: &HostEvent) -> Event {
         HostEventKind::Unfollowed => {
             let text = "requests do not go to the hosts that are named to them, so hosts that are out go on getting requests: give \
                         the cluster the load balancing policy `override_host` with the header `x-holdfast-hosts`, and let no \
-                        `stateful_session` or aggregate cluster choose before it";
+                        `stateful_session` or aggregate cluster choose before it; one of type `ORIGINAL_DST` or `LOGICAL_DNS` cannot be \
+                        steered: leave it out of match.cluster, or set outlier.mode to off";
             (true, false, text.to_owned())
         }
         HostEventKind::Unaddressed => {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_tests::{
-    Action, Backend, Client, HOSTS, IstioCase, Mesh, MeshOptions, Records, drive_all, envoy_version, eventually,
+    Action, Backend, Client, HOSTS, IstioCase, Mesh, MeshOptions, Records, drive_all, eventually, has_cluster_retries,
     with_header,
 };
 use serde_json::{Value, json};
@@ -587,9 +587,9 @@ async fn ten_updates_under_load_lose_no_request_and_close_no_connection() {
     assert_eq!(of(&after) - admin(&after), of(&before) - admin(&before), "no connection was closed");
 }
 
-/// A cluster has a `retry_policy` from Envoy 1.37 on, which is Istio 1.29: the resources need it.
+/// The resources need what a cluster says of retries.
 fn is_older_than_the_resources() -> bool {
-    envoy_version() < (1, 37)
+    !has_cluster_retries()
 }
 
 /// The policy that balances where no host is named.

@@ -25,11 +25,15 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::bootstrap::render_endpoints;
 use crate::watchdog::Watched;
-use crate::{Backend, Client, EnvoyOptions, PATIENCE, Scene, eventually, wasm_module};
+use crate::{Backend, Client, EnvoyOptions, PATIENCE, Scene, envoy_version, eventually, wasm_module};
 
 /// The port of the first backend; the next ones follow.
 const FIRST_HOST: u16 = 20001;
+
+/// The cluster in Istio's own bootstrap that leads to the proxy's admin interface.
+const ADMIN: &str = "prometheus_stats";
 
 /// One line of the table.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +170,7 @@ impl Mesh {
             }
             (discovered.bootstrap(&case), Source::Fixture(discovered))
         };
+        let bootstrap = with_admin_cluster(bootstrap, dir.path());
         let envoy = EnvoyOptions::new().bootstrap(bootstrap.to_string());
         let envoy = match &options.log {
             Some(levels) => envoy.component_log_level(levels),
@@ -173,7 +178,19 @@ impl Mesh {
         };
         let mut mesh = Self { scene: Scene::with(envoy).await, source, case, ports, module, dir };
         mesh.scene.client = Client::http1(mesh.listener_of(case.ports[0]));
+        mesh.open_admin_cluster().await;
         mesh
+    }
+
+    /// Gives the cluster of the admin interface its host, which is known once Envoy runs.
+    async fn open_admin_cluster(&self) {
+        let admin = self.scene.admin_addr();
+        write_admin_hosts(self.dir.path(), &[admin]);
+        let has_it = || async {
+            let hosts = self.scene.hosts(ADMIN).await.expect("the admin interface answers");
+            hosts.contains_key(&admin)
+        };
+        eventually(PATIENCE, has_it).await.expect("Envoy takes the host of its admin interface");
     }
 
     /// Whether Istio's generator runs, rather than a fixture.
@@ -440,6 +457,27 @@ fn live_bootstrap(binary: &Path, case: &IstioCase, istiod: SocketAddr) -> Value 
     })
 }
 
+/// As Istio's own bootstrap has it, but for its host.
+fn with_admin_cluster(mut bootstrap: Value, dir: &Path) -> Value {
+    write_admin_hosts(dir, &[]);
+    let source =
+        json!({"path_config_source": {"path": resource_file(dir, "admin", ADMIN)}, "resource_api_version": "V3"});
+    let cluster = json!({
+        "name": ADMIN,
+        "type": "EDS",
+        "connect_timeout": "0.250s",
+        "lb_policy": "ROUND_ROBIN",
+        "eds_cluster_config": {"eds_config": source},
+    });
+    bootstrap["static_resources"]["clusters"].as_array_mut().expect("the bootstrap has clusters").push(cluster);
+    bootstrap
+}
+
+fn write_admin_hosts(dir: &Path, hosts: &[SocketAddr]) {
+    let answer = render_endpoints(ADMIN, hosts.len() as u64 + 1, hosts);
+    replace_file(&resource_file(dir, "admin", ADMIN), &answer.to_string());
+}
+
 fn admin() -> Value {
     json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}})
 }
@@ -465,6 +503,9 @@ impl Discovered {
             path.display()
         );
         fetch_module(&mut made, module);
+        if !has_cluster_retries() {
+            drop_cluster_retries(&mut made["clusters"]);
+        }
         // Only where a host or a listener is: elsewhere the number is part of a name.
         let port_of = |port: u64| u16::try_from(port).ok().and_then(|port| ports.get(&port)).copied();
         for part in ["endpoints", "clusters"] {
@@ -564,11 +605,31 @@ impl Discovered {
         }
         for (file, resources) in wanted {
             let answer = json!({"version_info": self.version.to_string(), "resources": resources}).to_string();
-            let fresh = format!("{file}.new");
-            fs::write(&fresh, answer).expect("a file can be written");
-            fs::rename(fresh, file).expect("a file can be renamed");
+            replace_file(&file, &answer);
         }
     }
+}
+
+/// By rename, as Envoy wants it.
+fn replace_file(file: &str, content: &str) {
+    let fresh = format!("{file}.new");
+    fs::write(&fresh, content).expect("a file can be written");
+    fs::rename(fresh, file).expect("a file can be renamed");
+}
+
+/// A cluster has a `retry_policy` from Envoy 1.37 on, which is Istio 1.29.
+#[must_use]
+pub fn has_cluster_retries() -> bool {
+    envoy_version() >= (1, 37)
+}
+
+/// An older Envoy runs the rest of a fixture, with the retries of Istio's routes.
+fn drop_cluster_retries(clusters: &mut Value) {
+    change_objects(clusters, &|object| {
+        if object.contains_key("http_filters") {
+            object.remove("retry_policy");
+        }
+    });
 }
 
 /// The file of a discovered resource; its name may hold anything.

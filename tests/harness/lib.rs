@@ -80,7 +80,7 @@ pub use envoy::{
 };
 pub use fragile::fatal_request;
 pub use interruption::interruption;
-pub use istio::{IstioCase, Mesh, MeshOptions};
+pub use istio::{IstioCase, Mesh, MeshOptions, has_cluster_retries};
 pub use metric_name::{metric_name, stats_tags};
 pub use prometheus::{Alert, Prometheus, PrometheusOptions, Sample, Series, promtool};
 pub use raw_host::{RawHost, Then};

@@ -97,6 +97,7 @@ fn targets(upstream: &Upstream) -> Vec<Target> {
         example,
         steered: true,
         grpc: route.is_grpc(),
+        listing: None,
     };
     let (name, namespace) = (&service.name, &service.namespace);
     let plain = rules.iter().all(|rule| !rule.by_backend);

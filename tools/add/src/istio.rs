@@ -16,7 +16,7 @@ use filter::{Plan, Pods};
 use known::Known;
 
 use crate::place::Report;
-use crate::policy::{self, Policy, Side, Target};
+use crate::policy::{self, Listing, Policy, Side, Target};
 use crate::request::{Form, Proxy, Request};
 use crate::service::PortProtocol;
 use holdfast_yaml::Yaml;
@@ -65,7 +65,14 @@ fn target(clusters: &Clusters, proxy: Proxy) -> Target {
         example: clusters.name(proxy),
         steered: clusters.steered(),
         grpc: port.protocol == PortProtocol::Grpc,
+        listing: clusters.fails_over().then(|| listing(&service.host)),
     }
+}
+
+/// What Istio's bootstrap has in every proxy. Envoy makes the answer short from 1.38 on, and passes over the filter before.
+fn listing(host: &str) -> Listing {
+    let filter = if host.contains('*') { String::new() } else { format!("&filter={host}") };
+    Listing { cluster: "prometheus_stats", path: format!("/clusters?format=json{filter}") }
 }
 
 /// Every service that callers reach, each with a state of its own.
@@ -76,6 +83,7 @@ fn everything() -> Target {
         example: "outbound|80||example.default.svc.cluster.local".to_owned(),
         steered: false,
         grpc: false,
+        listing: None,
     }
 }
 

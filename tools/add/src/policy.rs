@@ -24,6 +24,17 @@ pub struct Target {
     pub steered: bool,
     /// Whether its port says that it speaks gRPC.
     pub grpc: bool,
+    /// Where its hosts have priorities and can be read: hosts that are learned from traffic have none.
+    pub listing: Option<Listing>,
+}
+
+/// Where Envoy lists the hosts of clusters.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// The cluster of its admin interface.
+    pub cluster: &'static str,
+    /// What is asked for there.
+    pub path: String,
 }
 
 /// A document that is ready to be printed.
@@ -37,6 +48,8 @@ pub struct Policy {
     pub enforces_retries: bool,
     /// Whether a policy of it has `outlier`.
     pub ejects: bool,
+    /// Whether each of these reads its hosts.
+    pub discovers: bool,
 }
 
 /// The characters of a policy's name, and at most as many.
@@ -219,7 +232,11 @@ fn default_policy(name: &str, target: &Target, side: Side) -> Value {
             policy.push(("breaker", object(&[])));
             policy.push(("retry", object(&[])));
             if target.steered {
-                policy.push(("outlier", object(&[])));
+                let discover = target.listing.as_ref().map(|listing| {
+                    let from = [("cluster", Value::from(listing.cluster)), ("path", listing.path.clone().into())];
+                    ("discover", object(&from))
+                });
+                policy.push(("outlier", object(discover.as_slice())));
             }
             policy.push(("fallback", list(&[object(&[("on", list(&["open".into()])), ("respond", respond)])])));
         }
@@ -240,7 +257,9 @@ fn finished(name: &str, value: &Value, targets: &[Target], report: &mut Report) 
             return None;
         }
     };
-    let ejects = document.policies.iter().any(|policy| policy.outlier.is_some());
+    let mut outliers = document.policies.iter().filter_map(|policy| policy.outlier.as_ref()).peekable();
+    let ejects = outliers.peek().is_some();
+    let discovers = outliers.all(|outlier| outlier.discover.is_some());
     for target in targets.iter().filter(|target| ejects && !target.steered) {
         report.note(format!(
             "{}: hosts are judged, but none can be left out: see the comments in the output",
@@ -251,5 +270,5 @@ fn finished(name: &str, value: &Value, targets: &[Target], report: &mut Report) 
     let enforces_retries = document.policies.iter().any(|policy| {
         policy.retry.as_ref().is_some_and(|retry| retry.mode == holdfast_policy::document::Mode::Enforce)
     });
-    Some(Policy { text: text + "\n", retries, enforces_retries, ejects })
+    Some(Policy { text: text + "\n", retries, enforces_retries, ejects, discovers })
 }

@@ -278,6 +278,7 @@ fn target(cluster: &Asked<'_>, request: &Request) -> Target {
         example: cluster.name.to_owned(),
         steered: !request.request_only,
         grpc,
+        listing: None,
     }
 }
 

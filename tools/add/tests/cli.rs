@@ -337,6 +337,24 @@ fn what_stands_beside_holdfast_is_said() {
     printed(ORDERS, &(service("name: http") + other), &[ignored]);
 }
 
+/// Hosts of another region are known to a policy only if it reads them.
+#[test]
+fn where_localities_are_priorities_the_policy_reads_its_hosts() {
+    let fails_over = "{consecutive5xxErrors: 0, consecutiveGatewayErrors: 0}";
+    let input = service("name: http")
+        + &rule("orders", &format!("{{host: orders, trafficPolicy: {{outlierDetection: {fails_over}}}}}"));
+    let text = printed(ORDERS, &input, &[]);
+    assert!(text.contains(r#""cluster": "prometheus_stats""#), "{text}");
+    assert!(text.contains(r#""path": "/clusters?format=json&filter=orders.shop.svc.cluster.local""#), "{text}");
+    let without = printed(ORDERS, &service("name: http"), &[]);
+    assert!(!without.contains("discover\""), "{without}");
+
+    let policy = Policy::new("learns", r#"{"policies": [{"name": "a", "outlier": {}}]}"#);
+    let said = "orders.shop.svc.cluster.local: outlierDetection gives its hosts priorities by locality, which outlier knows by discover \
+        only: without it nobody fails over while hosts are out";
+    printed(&["orders.shop:8080", "-", "--policy", policy.path()], &input, &[said]);
+}
+
 #[test]
 fn a_mirror_without_an_attempt_seat_is_said() {
     let copies = "copy.shop.svc.cluster.local gets copies of these requests, and while a host is out their x-holdfast-hosts with \

@@ -70,6 +70,11 @@ impl Clusters {
         !restated && self.all.windows(2).all(|two| matches!(two, [a, b] if a.upstream == b.upstream))
     }
 
+    /// Whether Istio gives hosts of one of them priorities by their locality.
+    pub fn fails_over(&self) -> bool {
+        self.all.iter().any(|cluster| cluster.traffic.outlier.is_some())
+    }
+
     /// Whether a host of every one of them can be named.
     pub fn steered(&self) -> bool {
         self.all.iter().all(|cluster| cluster.upstream.steering.possible())

@@ -312,6 +312,11 @@ fn warn_of_clusters(clusters: &Clusters, policy: &Policy, report: &mut Report) {
             consecutiveGatewayErrors: 0 it keeps locality failover and ejects nothing";
         report.note(format!("{host}: {problem}"));
     }
+    if policy.ejects && !policy.discovers && clusters.steered() && clusters.fails_over() {
+        let problem = "outlierDetection gives its hosts priorities by locality, which outlier knows by discover only: without it \
+            nobody fails over while hosts are out";
+        report.note(format!("{host}: {problem}"));
+    }
     if clusters.retries == route::Retries::Various && policy.retries {
         let problem = "its routes differ in their retries, so each keeps its own wait before a retry; the longer one of that \
             and the policy's counts";

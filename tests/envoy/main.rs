@@ -36,6 +36,7 @@ mod hostile;
 mod in_place;
 mod inputs;
 mod istio;
+mod istio_failover;
 mod limits;
 mod live;
 mod load;

@@ -495,7 +495,11 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
                 let topology = Topology { priority, locality: step.number as u16 % 5, weight, is_degraded: step.slow };
                 let locality = |priority| Locality { priority, weight: step.number, unusable: step.small.into() };
                 let localities = (0..step.small % 4).map(locality).collect();
-                table.list(&HostListing { hosts: vec![ListedHost { address, topology }], localities }, rules, now);
+                table.list(
+                    &HostListing { hosts: vec![ListedHost { address, topology }], localities, requests: Vec::new() },
+                    rules,
+                    now,
+                );
             }
             _ => {
                 let _ = core::mem::take(&mut table.events);

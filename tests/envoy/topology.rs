@@ -394,6 +394,66 @@ async fn without_a_listing_the_clusters_own_failover_has_the_choice() {
     assert!(bad <= 3.0, "those that are out get nothing but what looks for new ones: {shares:.1?}");
 }
 
+/// Another one has come under its address, between two readings: Envoy has counted nothing of it yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_leaves_and_returns_between_two_listings_is_a_new_one() {
+    let mut hosts = Vec::new();
+    for _ in 0..3 {
+        hosts.push(Backend::start().await.unwrap());
+    }
+    let addrs: Vec<_> = hosts.iter().map(Backend::addr).collect();
+    let mut outlier = listed(json!({"consecutive_failures": 3, "base_ejection_time": "300s", "interval": "300s"}));
+    outlier["discover"]["interval"] = json!("4s");
+    let orders = addrs.iter().fold(Cluster::new("orders"), |cluster, addr| cluster.endpoint(*addr));
+    let options = EnvoyOptions::new().concurrency(2).seats(Seats::Both).cluster(Cluster::admin(ADMIN));
+    let options = options.cluster(orders.steered().dynamic_endpoints());
+    let options = options.route(Scene::aside()).route(Route::to("/orders", "orders"));
+    let policy = json!({"policies": [{"name": "orders", "match": {"cluster": ["orders"]}, "outlier": outlier}]});
+    let scene = Scene::with(options.policy(policy)).await;
+    let clients = scene.workers(2).await;
+    drive_all(&clients, 4, 60, "/orders").await;
+    becomes(&scene, "/orders", "hosts", 3).await;
+
+    // Those that only Holdfast makes.
+    let readings = async || {
+        let name = format!("cluster.{ADMIN}.upstream_rq_total");
+        scene.stats().await.unwrap().get(&name).copied().unwrap_or_default()
+    };
+    let next_reading = async || {
+        let before = readings().await;
+        eventually(PATIENCE, || async { readings().await > before }).await.unwrap();
+        sleep(SETTLED).await;
+        readings().await
+    };
+    let goes_out = async || {
+        hosts[0].always(Action::status(500));
+        until_out(&scene, &clients, "/orders", 20, 1).await;
+        hosts[0].always(Action::ok());
+        next_reading().await
+    };
+    goes_out().await;
+    // Nobody but it is a new one.
+    drive_all(&clients, 4, 60, "/orders").await;
+    next_reading().await;
+    becomes(&scene, "/orders", "hosts_ejected", 1).await;
+
+    let mut between = false;
+    for _ in 0..10 {
+        let before = goes_out().await;
+        scene.set_endpoints("orders", &addrs[1..]).await.unwrap();
+        scene.set_endpoints("orders", &addrs).await.unwrap();
+        between = readings().await == before;
+        if between {
+            break;
+        }
+    }
+    assert!(between, "the endpoints change and change back between two readings");
+    becomes(&scene, "/orders", "hosts_ejected", 0).await;
+    hosts.iter().for_each(Backend::reset_counters);
+    assert_eq!(drive_all(&clients, 4, 60, "/orders").await.count(200), 60);
+    assert!(counts(&hosts).iter().all(|count| *count >= 10), "all serve: {:?}", counts(&hosts));
+}
+
 /// However many tries a request has, and whoever decides on them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_try_goes_to_a_host_that_is_out() {

@@ -652,7 +652,7 @@ fn a_listing_and_an_ejection_at_once_both_hold() {
             _ => {
                 let Thread { worker, hosts, rules, store } = thread;
                 let listed = HostListing::of_named(&[1, 2, 3, 9].map(address).map(NamedHost::at));
-                hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), rules, &listed);
+                hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), rules, &listed, &[]);
             }
         });
         assert!(is_out(&store, 2));

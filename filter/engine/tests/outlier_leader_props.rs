@@ -290,7 +290,7 @@ proptest! {
     /// No listing at all stops the worker, and what is wrong fits on a line.
     #[test]
     fn any_bytes_are_a_listing_or_one_line(body in prop::collection::vec(any::<u8>(), 0..400), cluster in ".{0,80}") {
-        if let Err(error) = discover::hosts(&body, &cluster) {
+        if let Err(error) = discover::hosts(&body, &cluster, &|_| true) {
             prop_assert!(!error.contains(['\n', '\r']) && error.len() < 1200, "{error:?}");
         }
     }
@@ -304,7 +304,7 @@ proptest! {
             "\"10.0.0.1\"", "\"10.0.0.1:80\"",
         ];
         let body: String = tokens.into_iter().map(|token| TOKENS[token]).collect();
-        if let Err(error) = discover::hosts(body.as_bytes(), "orders") {
+        if let Err(error) = discover::hosts(body.as_bytes(), "orders", &|_| true) {
             prop_assert!(!error.contains(['\n', '\r']) && error.len() < 1200, "{error:?}");
         }
     }
@@ -333,8 +333,8 @@ proptest! {
         prop_assert!(expected.len() <= MOST_HOSTS);
         let named: Vec<NamedHost> = expected.into_iter().map(NamedHost::at).collect();
         let expected = HostListing::of_named(&named).hosts;
-        prop_assert_eq!(&discover::hosts(documented.as_bytes(), "orders").unwrap().hosts, &expected);
-        prop_assert_eq!(&discover::hosts(envoys.as_bytes(), "orders").unwrap().hosts, &expected);
+        prop_assert_eq!(&discover::hosts(documented.as_bytes(), "orders", &|_| false).unwrap().hosts, &expected);
+        prop_assert_eq!(&discover::hosts(envoys.as_bytes(), "orders", &|_| false).unwrap().hosts, &expected);
     }
 
     /// However the clock jumps and whatever becomes of the requests, the listing is asked for again within the interval, or

@@ -359,7 +359,7 @@ impl Process {
                 let listed = (0..6).filter(|host| which >> host & 1 == 1).map(|host| NamedHost::at(address(host)));
                 let listed = HostListing::of_named(&listed.collect::<Vec<_>>());
                 let (Vm { worker, hosts }, store) = (&mut self.vms[vm], &mut self.store);
-                hosts.list(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules, &listed);
+                hosts.list(&mut Cx::new(store, worker, self.now, &mut Vec::new()), &self.rules, &listed, &[]);
             }
         }
     }

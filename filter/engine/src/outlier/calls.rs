@@ -1,6 +1,7 @@
 //! Requests of our own for one group of hosts, which one VM makes for all: heartbeats, and readings of which hosts there are.
 
 use core::time::Duration;
+use std::collections::HashMap;
 
 use holdfast_policy::document::{Mode, Outlier};
 
@@ -77,6 +78,8 @@ pub struct Calls {
     held: Held,
     checks: Checks,
     discovery: Discovery,
+    /// How many requests each host had had that is out, when it was last listed.
+    requests: HashMap<String, u64>,
     /// What was reported last, and when.
     complained: Option<(Timestamp, String)>,
 }
@@ -99,6 +102,7 @@ impl Calls {
         if !leader::lead(cx.store, &leader, hosts.mark(), nonce, &mut self.held, now) {
             // A later term begins with nothing.
             self.checks = Checks::default();
+            self.requests.clear();
             return;
         }
         if let Some(beats) = beats {
@@ -170,14 +174,25 @@ impl Calls {
             (Purpose::Discover, _) => {
                 if self.discovery.reported(token) {
                     let name = hosts.table().map(|table| table.cluster.clone()).unwrap_or_default();
-                    match listed(response, &String::from_utf8_lossy(&name)) {
-                        Ok(listed) => hosts.list(cx, rules, &listed),
+                    let is_out = |address: &str| hosts.is_out(address.as_bytes());
+                    match listed(response, &String::from_utf8_lossy(&name), &is_out) {
+                        Ok(listed) => {
+                            let replaced = self.replaced(&listed);
+                            hosts.list(cx, rules, &listed, &replaced);
+                        }
                         Err(why) => self.complain(why, cx.now, cx.events),
                     }
                 }
             }
         }
         others_wait
+    }
+
+    /// The hosts that have had fewer requests than before: others have come under their addresses between two listings.
+    fn replaced(&mut self, listed: &HostListing) -> Vec<String> {
+        let before = core::mem::replace(&mut self.requests, listed.requests.iter().cloned().collect());
+        let is_less = |(address, now): &&(String, u64)| before.get(address).is_some_and(|before| now < before);
+        listed.requests.iter().filter(is_less).map(|(address, _)| address.clone()).collect()
     }
 
     /// Says that the hosts cannot be read, unless that was said a moment ago.
@@ -193,12 +208,16 @@ impl Calls {
 }
 
 /// The hosts in a listing.
-fn listed(response: Option<CallResponse<'_>>, cluster: &str) -> Result<HostListing, String> {
+fn listed(
+    response: Option<CallResponse<'_>>,
+    cluster: &str,
+    counts: &dyn Fn(&str) -> bool,
+) -> Result<HostListing, String> {
     let Some(response) = response else { return Err("no answer".to_owned()) };
     if response.status != 200 {
         return Err(format!("the answer was {}", response.status));
     }
-    let listed = discover::hosts(response.body, cluster)?;
+    let listed = discover::hosts(response.body, cluster, counts)?;
     // Nothing could be sent anywhere; more likely that it is wrong for a moment.
     if listed.hosts.is_empty() { Err(format!("no host of {cluster} is listed")) } else { Ok(listed) }
 }

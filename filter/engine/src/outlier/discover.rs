@@ -59,13 +59,15 @@ const LONGEST_ERROR: usize = 160;
 ///
 /// The error says in one line why there is nothing to go by: no JSON, none of the shapes, the cluster not in it, something
 /// that is not an address where one is due, or too many hosts.
-pub fn hosts(body: &[u8], cluster: &str) -> Result<HostListing, String> {
+///
+/// `counts` names the addresses of which it matters how many requests they have had, which only Envoy's listing says.
+pub fn hosts(body: &[u8], cluster: &str, counts: &dyn Fn(&str) -> bool) -> Result<HostListing, String> {
     let listing: Listing<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
         Category::Data => format!("not a listing: {}", shown(&error.to_string(), LONGEST_ERROR)),
         _ => format!("not JSON: {error}"),
     })?;
     let hosts = match listing {
-        Listing { cluster_statuses: Some(statuses), .. } => of_statuses(&statuses, cluster)?,
+        Listing { cluster_statuses: Some(statuses), .. } => of_statuses(&statuses, cluster, counts)?,
         Listing { configs: Some(configs), .. } => of_configs(&configs, cluster)?,
         Listing { clusters: Some(clusters), .. } => of_clusters(&clusters, cluster)?,
         _ => return Err("none of `cluster_statuses`, `configs` and `clusters` is in it".to_owned()),
@@ -108,6 +110,9 @@ struct ClusterStatus<'a> {
 struct HostStatus<'a> {
     #[serde(borrow, default)]
     address: Address<'a>,
+    /// A list of [`Stat`], mostly passed over.
+    #[serde(borrow)]
+    stats: Option<&'a RawValue>,
     #[serde(default)]
     health_status: HealthStatus,
     #[serde(default)]
@@ -118,6 +123,17 @@ struct HostStatus<'a> {
 
 fn one() -> u32 {
     Topology::default().weight
+}
+
+/// What Envoy has counted of a host.
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct Stat<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    /// A number as text, as 64 bits are more than JSON's numbers bear everywhere. Absent where it is 0.
+    #[serde(borrow, default)]
+    value: Cow<'a, str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -274,12 +290,16 @@ impl SocketAddress<'_> {
 }
 
 /// The hosts of `cluster` in Envoy's listing, `None` if it is not in it.
-fn of_statuses(statuses: &[ClusterStatus<'_>], cluster: &str) -> Result<Option<HostListing>, String> {
+fn of_statuses(
+    statuses: &[ClusterStatus<'_>],
+    cluster: &str,
+    counts: &dyn Fn(&str) -> bool,
+) -> Result<Option<HostListing>, String> {
     let mut found = None;
     for status in statuses.iter().filter(|status| status.name == cluster) {
         let found = found.get_or_insert_with(HostListing::default);
         let Some(listed) = status.host_statuses else { continue };
-        for HostStatus { address, health_status, priority, weight } in
+        for HostStatus { address, stats, health_status, priority, weight } in
             part::<Vec<HostStatus<'_>>>(listed, "host_statuses")?
         {
             let eds = health_status.eds_health_status;
@@ -293,7 +313,15 @@ fn of_statuses(statuses: &[ClusterStatus<'_>], cluster: &str) -> Result<Option<H
             let Some(address) = address.socket_address else { continue };
             let is_degraded = matches!(eds, EdsHealthStatus::Degraded) || health_status.failed_active_degraded_check;
             let topology = Topology { priority, locality, weight: weight.max(1), is_degraded };
-            found.hosts.push(ListedHost { address: address.canonical()?, topology });
+            let address = address.canonical()?;
+            if counts(&address)
+                && let Some(stats) = stats
+            {
+                let stats = part::<Vec<Stat<'_>>>(stats, "stats")?;
+                let total = stats.iter().find(|stat| stat.name == "rq_total");
+                found.requests.push((address.clone(), total.map_or(0, |total| total.value.parse().unwrap_or(0))));
+            }
+            found.hosts.push(ListedHost { address, topology });
         }
     }
     Ok(found)
@@ -410,7 +438,8 @@ mod tests {
 
     /// The addresses in a listing.
     fn hosts(body: &[u8], cluster: &str) -> Result<Vec<String>, String> {
-        super::hosts(body, cluster).map(|listing| listing.hosts.into_iter().map(|host| host.address).collect())
+        super::hosts(body, cluster, &|_| false)
+            .map(|listing| listing.hosts.into_iter().map(|host| host.address).collect())
     }
 
     /// One host of Envoy's listing with what comes beside its address.
@@ -497,7 +526,7 @@ mod tests {
             host(8, r#","weight":0"#),
         ];
         let listing = format!(r#"{{"cluster_statuses":[{{"name":"orders","host_statuses":[{}]}}]}}"#, listed.join(","));
-        let listing = super::hosts(listing.as_bytes(), "orders").unwrap();
+        let listing = super::hosts(listing.as_bytes(), "orders", &|_| false).unwrap();
         let of = |priority, locality, weight, is_degraded| Topology { priority, locality, weight, is_degraded };
         let expected = [
             (1, of(0, 0, 1, false)),
@@ -514,7 +543,7 @@ mod tests {
             [of(0, 1), of(1, 0), of(2, 1), of(3, 0)],
             "Envoy does not count those that drain"
         );
-        let other = super::hosts(br#"{"clusters": {"orders": ["10.0.0.1:1"]}}"#, "orders").unwrap();
+        let other = super::hosts(br#"{"clusters": {"orders": ["10.0.0.1:1"]}}"#, "orders", &|_| false).unwrap();
         assert_eq!((other.hosts[0].topology, other.localities.len()), (of_all(0, 0, 1), 1));
     }
 
@@ -569,6 +598,7 @@ mod tests {
         let expected = HostListing {
             hosts: vec![listed(1, of_all(0, 0, 5)), listed(3, of_all(0, 1, 1)), listed(4, degraded)],
             localities: vec![of(0, 3, 1), of(0, 1, 0), of(1, 0, 0), of(0, 0, 0)],
+            requests: Vec::new(),
         };
         let (one, other) = (dump("Static", "orders"), dump("Dynamic", "users"));
         for body in [
@@ -579,15 +609,43 @@ mod tests {
                 "static_endpoint_configs": [{other}, {{}}], "dynamic_endpoint_configs": [{one}]}}]}}"#
             ),
         ] {
-            assert_eq!(super::hosts(body.as_bytes(), "orders"), Ok(expected.clone()));
-            assert_eq!(super::hosts(body.as_bytes(), "carts"), Err("cluster `carts` is not in it".to_owned()));
+            assert_eq!(super::hosts(body.as_bytes(), "orders", &|_| false), Ok(expected.clone()));
+            assert_eq!(
+                super::hosts(body.as_bytes(), "carts", &|_| false),
+                Err("cluster `carts` is not in it".to_owned())
+            );
         }
         let wrong =
             br#"{"configs": [{"endpoint_config": {"cluster_name": "orders", "endpoints": [{"lb_endpoints": 1}]}}]}"#;
         let error = "endpoints: invalid type: integer `1`, expected a sequence".to_owned();
-        assert_eq!(super::hosts(wrong, "orders"), Err(error));
+        assert_eq!(super::hosts(wrong, "orders", &|_| false), Err(error));
         let none = br#"{"configs": [{"endpoint_config": {"cluster_name": "orders"}}]}"#;
-        assert_eq!(super::hosts(none, "orders"), Ok(HostListing::default()));
+        assert_eq!(super::hosts(none, "orders", &|_| false), Ok(HostListing::default()));
+    }
+
+    #[test]
+    fn how_many_requests_a_host_has_had_is_read_where_it_matters() {
+        let host = |port: u16, stats: &str| {
+            format!(
+                r#"{{"address":{{"socket_address":{{"address":"10.0.0.1","port_value":{port}}}}},"stats":{stats}}}"#
+            )
+        };
+        let total = |value: &str| format!(r#"[{{"name":"cx_total","value":"9"}},{{{value}"name":"rq_total"}}]"#);
+        let listed = [
+            host(1, &total(r#""value":"18446744073709551615","#)),
+            host(2, &total("")),
+            host(3, "[]"),
+            host(4, &total(r#""value":"x","#)),
+            host(5, "7"),
+        ];
+        let body = format!(r#"{{"cluster_statuses":[{{"name":"orders","host_statuses":[{}]}}]}}"#, listed.join(","));
+        let read =
+            |counts: &dyn Fn(&str) -> bool| super::hosts(body.as_bytes(), "orders", counts).map(|read| read.requests);
+        assert_eq!(read(&|_| false), Ok(Vec::new()), "others are passed over");
+        let expected = [(1, u64::MAX), (2, 0), (3, 0), (4, 0)].map(|(port, count)| (format!("10.0.0.1:{port}"), count));
+        assert_eq!(read(&|address| !address.ends_with(":5")), Ok(expected.to_vec()));
+        let error = "stats: invalid type: integer `7`, expected a sequence".to_owned();
+        assert_eq!(read(&|_| true), Err(error));
     }
 
     #[test]
@@ -595,13 +653,13 @@ mod tests {
         let body = br#"{"clusters": {"orders": ["10.0.0.1:1", {"address": "10.0.0.1:2", "weight": 3, "locality": "b"},
             {"address": "10.0.0.1:3", "priority": 2, "comment": "more"}, {"weight": 4, "address": "10.0.0.1:02", "locality": "b"}]}}"#;
         let body = std::str::from_utf8(body).unwrap().replace(":02", ":2");
-        let listing = super::hosts(body.as_bytes(), "orders").unwrap();
+        let listing = super::hosts(body.as_bytes(), "orders", &|_| false).unwrap();
         let stands: Vec<Topology> = listing.hosts.iter().map(|host| host.topology).collect();
         assert_eq!(stands, [of_all(0, 0, 1), of_all(0, 1, 3), of_all(2, 2, 1)]);
         let weights: Vec<u32> = listing.localities.iter().map(|locality| locality.weight).collect();
         assert_eq!(weights, [1, 3, 0], "each host once");
         let wrong = br#"{"clusters": {"orders": [{"weight": 0, "address": "10.0.0.1:1"}]}}"#;
-        let error = super::hosts(wrong, "orders").unwrap_err();
+        let error = super::hosts(wrong, "orders", &|_| false).unwrap_err();
         assert!(error.starts_with("clusters.orders: invalid value: integer `0`, expected a nonzero u32"), "{error}");
     }
 

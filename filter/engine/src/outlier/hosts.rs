@@ -934,10 +934,19 @@ impl Hosts {
         });
     }
 
-    /// Takes over a listing of all hosts of the cluster.
-    pub fn list(&mut self, cx: &mut Cx<'_>, rules: &Outlier, listing: &HostListing) {
+    /// Whether the host with this address is out.
+    #[must_use]
+    pub fn is_out(&self, address: &[u8]) -> bool {
+        let Some(View { table, by_address, .. }) = &self.view else { return false };
+        by_address.get(address).and_then(|id| table.host(*id)).is_some_and(|host| !host.is_in())
+    }
+
+    /// Takes over a listing of all hosts of the cluster. Behind each of these addresses there is another host than before.
+    pub fn list(&mut self, cx: &mut Cx<'_>, rules: &Outlier, listing: &HostListing, replaced: &[String]) {
         let now = cx.now;
         let _ = self.change(cx, rules, |table| {
+            let gone = replaced.iter().filter_map(|address| table.find(address.as_bytes()));
+            gone.collect::<Vec<_>>().into_iter().for_each(|id| table.forget(id));
             table.list(listing, rules, now);
             Some(())
         });

@@ -276,7 +276,7 @@ mod tests {
         };
         let hosts = hosts.iter().enumerate().map(host).collect();
         let mut table = HostTable::default();
-        let mut listing = HostListing { hosts, localities: Vec::new() };
+        let mut listing = HostListing { hosts, ..HostListing::default() };
         for (priority, unusable) in unusable.iter().enumerate() {
             let locality = listing.plain_locality(priority as u8);
             (0..*unusable).for_each(|_| listing.add_unusable(locality));
@@ -336,7 +336,11 @@ mod tests {
             topology: Topology { locality: number / 2 % 2, ..Topology::default() },
         };
         let locality = |weight| Locality { priority: 0, weight, unusable: 0 };
-        let listing = HostListing { hosts: (0..6).map(host).collect(), localities: vec![locality(3), locality(1)] };
+        let listing = HostListing {
+            hosts: (0..6).map(host).collect(),
+            localities: vec![locality(3), locality(1)],
+            ..HostListing::default()
+        };
         let mut table = HostTable::default();
         table.list(&listing, &rules(), Timestamp::from_secs(1));
         table

@@ -57,6 +57,8 @@ pub struct HostListing {
     pub hosts: Vec<ListedHost>,
     /// Its localities.
     pub localities: Vec<Locality>,
+    /// How many requests those have had that were asked about, as far as the listing says.
+    pub requests: Vec<(String, u64)>,
 }
 
 impl HostListing {

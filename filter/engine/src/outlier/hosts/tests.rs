@@ -500,7 +500,7 @@ fn a_listing_brings_hosts_and_takes_them() {
     let listed = HostListing::of_named(&[1, 2, 3].map(address).map(NamedHost::at));
     world.fails(0, 0, 5, t(1));
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), &world.rules, &listed);
+    hosts.list(&mut Cx::new(store, worker, t(2), &mut Vec::new()), &world.rules, &listed, &[]);
     world.look(1, t(3));
     let table = world.table();
     assert_eq!((table.known(), table.out(), table.find(address(0).as_bytes())), (3, 0, None));
@@ -512,10 +512,10 @@ fn a_listing_that_says_nothing_new_makes_no_view_old() {
     let mut world = World::new(r#""consecutive_failures":5,"discover":{"cluster":"admin","path":"/clusters"}"#, 2, 3);
     let listed = HostListing::of_named(&[0, 1, 2].map(address).map(NamedHost::at));
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.list(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules, &listed);
+    hosts.list(&mut Cx::new(store, worker, t(0), &mut Vec::new()), &world.rules, &listed, &[]);
     let signal = world.store.epoch();
     let (Vm { worker, hosts }, store) = (&mut world.vms[0], &mut world.store);
-    hosts.list(&mut Cx::new(store, worker, t(5_000), &mut Vec::new()), &world.rules, &listed);
+    hosts.list(&mut Cx::new(store, worker, t(5_000), &mut Vec::new()), &world.rules, &listed, &[]);
     assert_eq!(world.store.epoch(), signal);
 }
 
@@ -762,6 +762,7 @@ fn a_worker_that_learns_only_while_it_steers_that_nobody_is_left_does_not_steer(
         &mut Cx::new(store, worker, t(5_001), &mut Vec::new()),
         &world.rules,
         &HostListing::of_named(&[NamedHost::at(address(3))]),
+        &[],
     );
     assert_eq!(world.steer(1, t(5_002)), None, "there is no other host");
 }

@@ -52,6 +52,7 @@ mod outlier_differential;
 mod outlier_operator;
 mod outlier_return;
 mod outlying;
+mod overtaken;
 mod pushback;
 mod retries;
 mod retry_budget;

@@ -39,7 +39,7 @@ impl Attempt {
             }
             Phase::Sent(sent) => {
                 if is_answered {
-                    self.return_probe(plugin, store, host, sent);
+                    self.end_overtaken(plugin, store, host, sent);
                 } else if outcome::client_left(response_flags(host)) {
                     self.end_left(plugin, store, host, sent);
                 } else {
@@ -81,6 +81,25 @@ impl Attempt {
             policy.after_no_connection(&mut self.context, upstream_address(host), now);
         }
         self.write(host);
+    }
+
+    /// It was sent, and another attempt beside it has the answer. One whose own time was over is a time-out of its host; of the others
+    /// nothing is known.
+    fn end_overtaken(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, sent: Timestamp) {
+        let now = host.now();
+        let took = self.took(sent, now);
+        let shared_policy = Rc::clone(&self.policy);
+        if let Ok(mut policy) = shared_policy.try_borrow_mut() {
+            let document = Arc::clone(policy.policy());
+            let limit = document.retry.as_ref().and_then(|retry| retry.per_try_timeout);
+            // Until the last byte has come it is the client that takes its time.
+            if self.last_byte != LastByte::Awaited && limit.is_some_and(|limit| took >= limit) {
+                let verdict = outcome::verdict(&document.outcome, Answer::TimedOut);
+                let times = AttemptTimes { sent, since: sent, came: now };
+                return self.judge_host(plugin, store, host, &mut policy, (Some(End::TimedOut), verdict), times);
+            }
+        }
+        self.return_probe(plugin, store, host, sent);
     }
 
     /// It was sent, and its client left before it had a response.

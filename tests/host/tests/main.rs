@@ -18,6 +18,8 @@ mod half_open;
 mod http_call;
 mod in_place;
 mod limits;
+#[path = "../../../benches/src/listing.rs"]
+mod listing;
 mod outage;
 mod outlier_bytes;
 mod outlier_costs;
@@ -40,6 +42,7 @@ mod retry_storm;
 mod retry_waits;
 mod router;
 mod scale;
+mod scale_topology;
 mod signal;
 mod slow_clients;
 mod small_module;

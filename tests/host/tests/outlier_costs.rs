@@ -26,9 +26,9 @@ const BY_LATENCY: &str = r#""outlier":{"hosts":["10.0.0.1:8080","10.0.0.2:8080",
 const RETRY: &str = r#""retry":{"backoff":{"base":"25ms","max":"25ms","jitter":"none"}}"#;
 
 /// The calls of one request, by seat.
-type Spent = [Calls; 2];
+pub type Spent = [Calls; 2];
 
-fn spent(request: &Routed) -> Spent {
+pub fn spent(request: &Routed) -> Spent {
     [request.answer().calls, request.attempt_calls()]
 }
 
@@ -69,7 +69,7 @@ fn push_spent(table: &mut String, spent: &Spent) {
 }
 
 /// Kinds of spending among so many requests, the most frequent first.
-fn kinds(requests: &[Routed]) -> Vec<(usize, Spent)> {
+pub fn kinds(requests: &[Routed]) -> Vec<(usize, Spent)> {
     let mut kinds: BTreeMap<String, (usize, Spent)> = BTreeMap::new();
     for spent in requests.iter().map(spent) {
         kinds.entry(format!("{spent:?}")).or_insert((0, spent)).0 += 1;
@@ -79,13 +79,13 @@ fn kinds(requests: &[Routed]) -> Vec<(usize, Spent)> {
     kinds
 }
 
-fn total(spent: &Spent) -> (u64, u64) {
+pub fn total(spent: &Spent) -> (u64, u64) {
     let sum = |count: fn(&Calls) -> u64| spent.iter().map(count).sum();
     (sum(Calls::total), sum(returning_bytes))
 }
 
 /// What one request has more than another, call by call.
-fn difference(with: &Spent, without: &Spent) -> String {
+pub fn difference(with: &Spent, without: &Spent) -> String {
     let mut said = Vec::new();
     for (seat, with, without) in [("request", &with[0], &without[0]), ("attempt", &with[1], &without[1])] {
         let names: BTreeMap<&str, ()> = with.iter().chain(without.iter()).map(|(name, _)| (name, ())).collect();

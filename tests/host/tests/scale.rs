@@ -188,7 +188,7 @@ impl Healthy {
 }
 
 /// Many hosts of one cluster.
-fn many_hosts(count: usize) -> Vec<String> {
+pub fn many_hosts(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("10.0.{}.{}:8080", number / 100, number % 100 + 1)).collect()
 }
 

@@ -52,6 +52,10 @@ pub enum Part {
     Send,
     /// The same while one host is out.
     Steer,
+    /// The same where the hosts stand in two priorities of four localities each.
+    SteerSpread,
+    /// The same for the first request after another worker has changed the table of hosts.
+    SteerAnew,
     /// As [`Part::Send`] where each request's host is chosen, each in turn.
     SendInTurn,
     /// The same, by the request's path.
@@ -74,6 +78,10 @@ pub enum Part {
     ServeSteered,
     /// A request through both seats whose first attempt fails: the retry is granted, waits, is woken by a tick and succeeds.
     Retry,
+    /// Reading Envoy's listing of all hosts, for those of one cluster among 300 others.
+    List,
+    /// Entering such hosts, all of which are known, into a copy of the table.
+    TakeOver,
 }
 
 impl Part {
@@ -98,9 +106,14 @@ impl Part {
         }
     }
 
+    /// Whether the hosts stand in several priorities and localities.
+    pub const fn spreads(self) -> bool {
+        matches!(self, Part::SteerSpread | Part::SteerAnew)
+    }
+
     /// Whether a host is out.
     pub const fn steers(self) -> bool {
-        matches!(self, Part::Steer | Part::ServeSteered)
+        matches!(self, Part::Steer | Part::ServeSteered) || self.spreads()
     }
 }
 
@@ -121,10 +134,12 @@ impl Case {
         Case { hosts, ..self }
     }
 
-    /// How many operations are timed at once. Of failures fewer, so that a run of them opens nothing.
+    /// How many operations are timed at once. Of failures fewer, so that a run of them opens nothing; one of what is long, or the
+    /// first of its kind.
     pub const fn batch(&self) -> u32 {
         match (self.kind, self.part) {
             (Kind::Run, Part::Fail) => 40,
+            (_, Part::SteerAnew | Part::List | Part::TakeOver) => 1,
             _ => 512,
         }
     }
@@ -167,6 +182,14 @@ pub const CASES: &[Case] = &[
     Case::new(Kind::Time, Part::Send).hosts(200),
     Case::new(Kind::Time, Part::Steer),
     Case::new(Kind::Time, Part::Steer).hosts(200),
+    Case::new(Kind::Time, Part::SteerSpread),
+    Case::new(Kind::Time, Part::SteerSpread).hosts(1000),
+    Case::new(Kind::Time, Part::SteerAnew),
+    Case::new(Kind::Time, Part::SteerAnew).hosts(1000),
+    Case::new(Kind::Time, Part::List),
+    Case::new(Kind::Time, Part::List).hosts(1000),
+    Case::new(Kind::Time, Part::TakeOver),
+    Case::new(Kind::Time, Part::TakeOver).hosts(1000),
     Case::new(Kind::Time, Part::SendInTurn),
     Case::new(Kind::Time, Part::SendInTurn).hosts(200),
     Case::new(Kind::Time, Part::SendByHash),

@@ -13,6 +13,7 @@
 pub mod case;
 mod exports;
 mod host;
+mod listing;
 mod scene;
 
 pub use case::{CASES, Case, Kind, Part};
@@ -45,14 +46,20 @@ impl Bench {
             Part::Fail => self.scene.report(&self.case, false),
             Part::Plan | Part::PlanPerTry => self.scene.plan(&self.case),
             Part::Grant => self.scene.grant(&self.case),
-            Part::Send | Part::Steer | Part::SendInTurn | Part::SendByHash | Part::SendByLatency => {
-                self.scene.send(&self.case)
-            }
+            Part::Send
+            | Part::Steer
+            | Part::SteerSpread
+            | Part::SteerAnew
+            | Part::SendInTurn
+            | Part::SendByHash
+            | Part::SendByLatency => self.scene.send(&self.case),
             Part::Judge | Part::JudgeRates => self.scene.judge(&self.case, true),
             Part::JudgeFailed => self.scene.judge(&self.case, false),
             Part::Serve => self.scene.serve(&self.case, false),
             Part::ServeBoth | Part::ServeHosts | Part::ServeSteered => self.scene.serve(&self.case, true),
             Part::Retry => self.scene.retry(&self.case),
+            Part::List => self.scene.list(&self.case),
+            Part::TakeOver => self.scene.take_over(),
         }
     }
 
@@ -86,6 +93,7 @@ mod tests {
             Part::PlanPerTry,
             Part::Send,
             Part::Steer,
+            Part::SteerSpread,
             Part::SendInTurn,
             Part::SendByHash,
             Part::SendByLatency,

@@ -103,6 +103,10 @@ fn part(case: &Case) -> String {
         Part::Grant => "grant a retry",
         Part::Send => "send",
         Part::Steer => "steer",
+        Part::SteerSpread => "steer, spread",
+        Part::SteerAnew => "steer, changed",
+        Part::List => "read listing",
+        Part::TakeOver => "take over",
         Part::SendInTurn => "send, in turn",
         Part::SendByHash => "send, hash",
         Part::SendByLatency => "send, latency",
@@ -115,5 +119,9 @@ fn part(case: &Case) -> String {
         Part::ServeSteered => "both, host out",
         Part::Retry => "both, retried",
     };
-    if case.part.hosts() { format!("{name} ({})", case.hosts) } else { name.to_owned() }
+    if case.part.hosts() || matches!(case.part, Part::List | Part::TakeOver) {
+        format!("{name} ({})", case.hosts)
+    } else {
+        name.to_owned()
+    }
 }

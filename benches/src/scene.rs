@@ -6,11 +6,22 @@ use std::rc::Rc;
 use holdfast_engine::attempt::{AttemptEffect, AttemptPlugin, AttemptState, AttemptVm};
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::host::RootHost;
+use holdfast_engine::outlier::discover;
+use holdfast_engine::outlier::table::HostTable;
+use holdfast_engine::outlier::topology::HostListing;
 use holdfast_engine::request::{Configuration, RequestEffect, RequestPlugin, RequestState, RequestVm};
+use holdfast_engine::store::Store;
+use holdfast_engine::store::block::BlockKind;
+use holdfast_engine::store::cluster::GroupId;
+use holdfast_engine::store::directory::Occupant;
 use holdfast_engine::store::memory::MemoryStore;
+use holdfast_engine::store::paths::{self, HostPaths};
+use holdfast_engine::store::record::{Mark, Record, mark_of};
+use holdfast_engine::store::registry::Registry;
 
 use crate::case::{Case, Kind, Part};
 use crate::host::{BenchHost, HeaderMap, Seen};
+use crate::listing::{listing, spread};
 
 /// Virtual time between two requests of a worker: 10,000 a second.
 const GAP: Duration = Duration::from_micros(100);
@@ -23,6 +34,10 @@ const BACKOFF: Duration = Duration::from_millis(1);
 
 /// How long a worker relies on what it knows of the attempt seat.
 const SEAT_IS_KNOWN: Duration = Duration::from_secs(1);
+
+/// The cluster that is looked for in a listing, and how many others there are.
+const LISTED: &str = "outbound|80||service-0";
+const OTHERS: usize = 300;
 
 /// How the host names a stream: one ends before the next begins.
 const STREAM: u32 = 7;
@@ -44,6 +59,9 @@ pub(crate) struct Scene {
     hosts: Vec<Rc<str>>,
     next_host: usize,
     responses: Responses,
+    /// What Envoy lists, and the table of hosts that has taken it over.
+    listing: String,
+    listed: (HostListing, HostTable),
     now: Timestamp,
 }
 
@@ -128,6 +146,8 @@ impl Scene {
             hosts: hosts(case).into_iter().map(Rc::from).collect(),
             next_host: 0,
             responses: Responses::new(),
+            listing: String::new(),
+            listed: <(HostListing, HostTable)>::default(),
             now,
         };
         // Every worker has seen enough of every key: windows are full, and volumes beyond `min_requests`.
@@ -144,6 +164,13 @@ impl Scene {
         }
         if case.part.hosts() {
             scene.meet_hosts(case);
+        }
+        if matches!(case.part, Part::List | Part::TakeOver) || case.part.spreads() {
+            scene.listing = listing_of(case);
+            scene.read_listing();
+        }
+        if case.part.spreads() {
+            scene.enter_listed();
         }
         scene
     }
@@ -235,6 +262,12 @@ impl Scene {
         }
         if case.part.hosts() {
             self.refresh_hosts(case);
+        }
+        if case.part == Part::SteerAnew {
+            // It is the same hosts, but where they stand has to be worked out again.
+            let unusable = 1 - self.listed.0.unusable.first().copied().unwrap_or(1);
+            self.listed.0.unusable = vec![unusable];
+            self.enter_listed();
         }
         match case.part {
             Part::Succeed | Part::Fail => {
@@ -427,6 +460,45 @@ impl Scene {
         })
     }
 
+    /// Reads the listing once, for what follows from it.
+    fn read_listing(&mut self) {
+        let listing = discover::hosts(self.listing.as_bytes(), LISTED).unwrap_or_else(|why| panic!("{why}"));
+        self.listed.1.list(&listing, &[], self.now);
+        self.listed.0 = listing;
+    }
+
+    /// Reads the listing.
+    pub(crate) fn list(&mut self, case: &Case) -> u32 {
+        let listing = discover::hosts(self.listing.as_bytes(), LISTED);
+        listing.map_or(0, |listing| u32::from(listing.hosts.len() == case.hosts))
+    }
+
+    /// Takes the listing over into a copy of a table that has it already.
+    pub(crate) fn take_over(&mut self) -> u32 {
+        let (listing, table) = &self.listed;
+        let mut table = table.clone();
+        table.list(listing, &[], self.now);
+        u32::from(table.known() == listing.hosts.len())
+    }
+
+    /// Another worker enters the listed hosts into the table that all share.
+    fn enter_listed(&mut self) {
+        let registry = self.store.get(paths::REGISTRY).and_then(|(bytes, _)| Registry::decode(&bytes, Mark::NONE));
+        let block =
+            registry.and_then(|registry| registry.all_places().find_map(|places| *places.get(BlockKind::Outlier)));
+        let paths = block
+            .and_then(|block| HostPaths::new(block.index, 0, GroupId::Numbered(Occupant { index: 0, tenancy: 0 })));
+        let key = paths.map_or_else(String::new, |paths| paths.table());
+        let stored = self.store.get(&key).and_then(|(bytes, _)| {
+            let mark = mark_of(&bytes, HostTable::KIND)?;
+            Some((mark, HostTable::decode(&bytes, mark)?))
+        });
+        let Some((mark, mut table)) = stored else { panic!("there is a table of hosts") };
+        table.list(&self.listed.0, &[], self.now);
+        self.store.set(&key, &table.encode(mark));
+        self.store.raise_epoch();
+    }
+
     pub(crate) fn store_calls(&self) -> (usize, usize) {
         (self.store.reads(), self.store.writes())
     }
@@ -435,6 +507,18 @@ impl Scene {
 /// The cluster's hosts.
 fn hosts(case: &Case) -> Vec<String> {
     (0..case.hosts).map(|number| format!("10.0.{}.{}:8080", number / 250, number % 250)).collect()
+}
+
+/// Envoy's listing of the cluster, its hosts in two priorities of four localities each, among others of three hosts.
+fn listing_of(case: &Case) -> String {
+    let other = |number: usize| {
+        let hosts: Vec<String> =
+            (1..=3).map(|host| format!("10.1.{}.{}:808{host}", number / 250, number % 250)).collect();
+        (format!("outbound|80||service-{number}"), spread(&hosts))
+    };
+    let mut clusters: Vec<_> = (1..=OTHERS).map(other).collect();
+    clusters.insert(OTHERS / 2, (LISTED.to_owned(), spread(&hosts(case))));
+    listing(&clusters)
 }
 
 /// Policies that match one cluster each and count by tenant. A failure is never slow, so that a rate is worked out for
@@ -449,7 +533,7 @@ fn document(case: &Case) -> String {
     };
     // What is out stays out, nobody has to be looked for, and nobody is forgotten.
     let more = match case.part {
-        Part::Steer | Part::ServeSteered => {
+        _ if case.part.steers() => {
             r#", "base_ejection_time": "24h", "max_ejection_time": "24h",
                 "discover": {"cluster": "envoy_admin", "path": "/clusters"}"#
         }

@@ -265,8 +265,9 @@ impl Scene {
         }
         if case.part == Part::SteerAnew {
             // It is the same hosts, but where they stand has to be worked out again.
-            let unusable = 1 - self.listed.0.unusable.first().copied().unwrap_or(1);
-            self.listed.0.unusable = vec![unusable];
+            if let Some(locality) = self.listed.0.localities.first_mut() {
+                locality.unusable = 1 - locality.unusable.min(1);
+            }
             self.enter_listed();
         }
         match case.part {
@@ -462,14 +463,15 @@ impl Scene {
 
     /// Reads the listing once, for what follows from it.
     fn read_listing(&mut self) {
-        let listing = discover::hosts(self.listing.as_bytes(), LISTED).unwrap_or_else(|why| panic!("{why}"));
-        self.listed.1.list(&listing, &[], self.now);
+        let listing =
+            discover::hosts(self.listing.as_bytes(), LISTED, &|_| false).unwrap_or_else(|why| panic!("{why}"));
+        self.listed.1.list(&listing, &|_| false, self.now);
         self.listed.0 = listing;
     }
 
     /// Reads the listing.
     pub(crate) fn list(&mut self, case: &Case) -> u32 {
-        let listing = discover::hosts(self.listing.as_bytes(), LISTED);
+        let listing = discover::hosts(self.listing.as_bytes(), LISTED, &|_| false);
         listing.map_or(0, |listing| u32::from(listing.hosts.len() == case.hosts))
     }
 
@@ -477,7 +479,7 @@ impl Scene {
     pub(crate) fn take_over(&mut self) -> u32 {
         let (listing, table) = &self.listed;
         let mut table = table.clone();
-        table.list(listing, &[], self.now);
+        table.list(listing, &|_| false, self.now);
         u32::from(table.known() == listing.hosts.len())
     }
 
@@ -494,7 +496,7 @@ impl Scene {
             Some((mark, HostTable::decode(&bytes, mark)?))
         });
         let Some((mark, mut table)) = stored else { panic!("there is a table of hosts") };
-        table.list(&self.listed.0, &[], self.now);
+        table.list(&self.listed.0, &|_| false, self.now);
         self.store.set(&key, &table.encode(mark));
         self.store.raise_epoch();
     }

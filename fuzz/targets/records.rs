@@ -497,7 +497,7 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
                 let localities = (0..step.small % 4).map(locality).collect();
                 table.list(
                     &HostListing { hosts: vec![ListedHost { address, topology }], localities, requests: Vec::new() },
-                    rules,
+                    &|address| rules.names(address),
                     now,
                 );
             }

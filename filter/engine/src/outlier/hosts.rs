@@ -157,8 +157,9 @@ struct View {
     /// Whether a host is out, comes back, or has been out lately.
     is_unsettled: bool,
     named: Named,
-    /// How many hosts are out, and how many there are.
-    out: u16,
+    /// The hosts that are out, in the order of the table.
+    out: Vec<HostId>,
+    /// How many there are.
     of: u16,
     /// Whether the cluster may have subsets.
     has_subsets: bool,
@@ -331,7 +332,8 @@ impl Hosts {
         let named = named(&table, rules, is_unsettled, now);
         self.rotations.clear();
         let has_subsets = table.has_subsets();
-        let (out, of) = (table.out() as u16, table.known() as u16);
+        let out = table.hosts().filter(|(_, host)| !host.is_in()).map(|(id, _)| id).collect();
+        let of = table.known() as u16;
         self.view = Some(View {
             table,
             version,
@@ -729,7 +731,7 @@ impl Hosts {
             first,
             in_flight: if counts { loads.send(first) } else { None },
             probe: probe.map(|probe| (probe, steering::header(table, &[probe]))),
-            out: *out,
+            out: u16::try_from(out.len()).unwrap_or(u16::MAX),
             of: *of,
         })
     }
@@ -750,7 +752,7 @@ impl Hosts {
             let has_waited = host.due_since().is_none_or(|due| due.plus(PATIENCE).remaining(now, PATIENCE).is_none());
             host.wants_probe(rules, now) && (!waits || has_waited) && may_get(&self.subsets, selector, host)
         };
-        let (id, _) = view.table.hosts().find(|(_, host)| is_ready(host))?;
+        let id = view.out.iter().copied().find(|id| view.table.host(*id).is_some_and(is_ready))?;
         let taken = self
             .change(cx, rules, |table| (table.steers(rules, now) && table.take_probe(rules, id, now)).then_some(()));
         matches!(taken, Ok(Some(()))).then_some(id)
@@ -947,7 +949,7 @@ impl Hosts {
         let _ = self.change(cx, rules, |table| {
             let gone = replaced.iter().filter_map(|address| table.find(address.as_bytes()));
             gone.collect::<Vec<_>>().into_iter().for_each(|id| table.forget(id));
-            table.list(listing, rules, now);
+            table.list(listing, &|address| rules.names(address), now);
             Some(())
         });
     }

@@ -281,7 +281,7 @@ mod tests {
             let locality = listing.plain_locality(priority as u8);
             (0..*unusable).for_each(|_| listing.add_unusable(locality));
         }
-        table.list(&listing, &rules(), Timestamp::from_secs(1));
+        table.list(&listing, &|_| false, Timestamp::from_secs(1));
         table
     }
 
@@ -342,7 +342,7 @@ mod tests {
             ..HostListing::default()
         };
         let mut table = HostTable::default();
-        table.list(&listing, &rules(), Timestamp::from_secs(1));
+        table.list(&listing, &|_| false, Timestamp::from_secs(1));
         table
     }
 

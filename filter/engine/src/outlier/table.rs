@@ -716,12 +716,24 @@ impl HostTable {
         }
     }
 
-    /// Takes over a listing of the whole cluster: enters what is new, and forgets what it lacks but `configured` hosts.
-    pub fn list(&mut self, listing: &HostListing, rules: &Outlier, now: Timestamp) {
-        let is_listed = |address: &[u8]| listing.find(address).is_some() || rules.names(address);
+    /// Takes over a listing of the whole cluster: enters what is new, and forgets what it lacks, but those that the policy `names`.
+    pub fn list(&mut self, listing: &HostListing, names: &dyn Fn(&[u8]) -> bool, now: Timestamp) {
+        let is_listed = |address: &[u8]| listing.find(address).is_some() || names(address);
         let gone: Vec<HostId> = self.hosts().filter(|(_, host)| !is_listed(&host.address)).map(|(id, _)| id).collect();
         gone.into_iter().for_each(|id| self.forget(id));
-        for listed in &listing.hosts {
+        // Mostly all are known, and looking for each of a thousand takes long.
+        let mut is_known = vec![false; listing.hosts.len()];
+        for host in self.hosts.iter_mut().filter(|host| !host.address.is_empty()) {
+            if let Some((at, listed)) = listing.position(&host.address) {
+                host.see(now);
+                host.listed = true;
+                host.topology = listed.topology;
+                if let Some(is_known) = is_known.get_mut(at) {
+                    *is_known = true;
+                }
+            }
+        }
+        for (listed, _) in listing.hosts.iter().zip(is_known).filter(|(_, is_known)| !is_known) {
             if let Some(id) = self.enter(listed.address.as_bytes(), true, now)
                 && let Some(host) = self.host_mut(id)
             {

@@ -98,8 +98,14 @@ impl HostListing {
     /// The host with this address.
     #[must_use]
     pub fn find(&self, address: &[u8]) -> Option<&ListedHost> {
+        self.position(address).map(|(_, host)| host)
+    }
+
+    /// The same with its place among the hosts.
+    #[must_use]
+    pub fn position(&self, address: &[u8]) -> Option<(usize, &ListedHost)> {
         let at = self.hosts.binary_search_by(|listed| listed.address.as_bytes().cmp(address)).ok()?;
-        self.hosts.get(at)
+        self.hosts.get(at).map(|host| (at, host))
     }
 
     /// The number of the locality of hosts of this priority of which nothing more is known.

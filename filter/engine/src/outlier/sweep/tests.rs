@@ -349,7 +349,7 @@ fn configured_and_listed_hosts_are_not_forgotten_for_lack_of_traffic() {
     let (mut table, ids) = self::table(2);
     table.list(
         &HostListing::of_named(&["10.0.0.0:80", "10.0.0.1:80"].map(str::to_owned).map(NamedHost::at)),
-        &listed,
+        &|_| false,
         t(0),
     );
     look(&mut table, &listed, &busy, t(700_000), 1);

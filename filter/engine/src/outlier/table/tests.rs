@@ -670,18 +670,17 @@ fn what_is_too_long_or_empty_is_no_address() {
 
 #[test]
 fn a_listing_is_the_truth_but_for_configured_hosts() {
-    let (mut rules, (mut table, ids)) = (rules(""), table(4));
-    rules.hosts = vec![NamedHost::at(address(3))];
+    let (rules, (mut table, ids)) = (rules(""), table(4));
     eject(&mut table, &rules, ids[0], t(0));
     eject(&mut table, &rules, ids[1], t(0));
     let listed = HostListing::of_named(&[1, 2, 9].map(address).map(NamedHost::at));
-    table.list(&listed, &rules, t(1));
+    table.list(&listed, &|host| host == address(3).as_bytes(), t(1));
     assert!(table.host(ids[0]).is_none(), "it is gone, though it was out");
     assert!(!table.host(ids[1]).unwrap().is_in(), "what is still there stays as it was");
     assert!(table.host(ids[3]).is_some(), "the policy names it");
     assert!(table.find(address(9).as_bytes()).is_some(), "and one is new");
     assert_eq!((table.known(), table.out()), (4, 1));
-    table.list(&listed, &rules, t(5_001));
+    table.list(&listed, &|host| host == address(3).as_bytes(), t(5_001));
     assert_eq!((table.known(), table.out()), (4, 1), "the same listing again changes nothing");
 }
 

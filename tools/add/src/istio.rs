@@ -65,14 +65,19 @@ fn target(clusters: &Clusters, proxy: Proxy) -> Target {
         example: clusters.name(proxy),
         steered: clusters.steered(),
         grpc: port.protocol == PortProtocol::Grpc,
-        listing: clusters.fails_over().then(|| listing(&service.host)),
+        listing: clusters.fails_over().then(|| listing(&service.host, clusters.weighs_localities())),
     }
 }
 
-/// What Istio's bootstrap has in every proxy. Envoy makes the answer short from 1.38 on, and passes over the filter before.
-fn listing(host: &str) -> Listing {
-    let filter = if host.contains('*') { String::new() } else { format!("&filter={host}") };
-    Listing { cluster: "prometheus_stats", path: format!("/clusters?format=json{filter}") }
+/// What Istio's bootstrap has in every proxy. Only the dump says what localities weigh. Envoy makes the dump short, and `/clusters` from
+/// 1.38 on; before it passes over that filter.
+fn listing(host: &str, weighs_localities: bool) -> Listing {
+    let (all, filter) = match weighs_localities {
+        false => ("/clusters?format=json", format!("&filter={host}")),
+        true => ("/config_dump?include_eds&resource=dynamic_endpoint_configs", format!("&name_regex=.*{host}")),
+    };
+    let filter = if host.contains('*') { String::new() } else { filter };
+    Listing { cluster: "prometheus_stats", path: format!("{all}{filter}") }
 }
 
 /// Every service that callers reach, each with a state of its own.

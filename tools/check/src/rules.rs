@@ -161,6 +161,14 @@ rules! {
     DISCOVER_CLUSTER = "discover-cluster", Error,
         "`discover.cluster` names no cluster of the configuration", "add the cluster, or name one that is there";
 
+    DISCOVER_LOCALITIES = "discover-localities", Warning,
+        "`discover` reads `/clusters`, which does not say what the localities of the cluster weigh: while a host is out they weigh alike",
+        "let it read `/config_dump?include_eds&resource=dynamic_endpoint_configs`, or `static_endpoint_configs` for a cluster of the \
+         bootstrap";
+    LATENCY_HASH = "latency-hash", Warning,
+        "a policy ejects by `latency` in a cluster that chooses hosts by a hash: one with heavier requests than others looks slow",
+        "take `latency` out, or give it a `deviation` that such differences do not reach";
+
     INTERNAL_ONLY_HEADERS = "internal-only-headers", Warning,
         "clients may send `x-holdfast-hosts`, and so choose hosts, on routes where the request seat is off, or on a listener \
          without one",

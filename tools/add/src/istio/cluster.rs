@@ -75,6 +75,11 @@ impl Clusters {
         self.all.iter().any(|cluster| cluster.traffic.outlier.is_some())
     }
 
+    /// Whether one of them weighs its localities.
+    pub fn weighs_localities(&self) -> bool {
+        self.all.iter().any(|cluster| cluster.upstream.locality == Locality::Weighted)
+    }
+
     /// Whether a host of every one of them can be named.
     pub fn steered(&self) -> bool {
         self.all.iter().all(|cluster| cluster.upstream.steering.possible())

@@ -1,5 +1,7 @@
 //! Whether Holdfast can name the host of a request.
 
+use holdfast_policy::document::{Detector, Mode, Policy};
+
 use super::clusters::{HOSTS, follows};
 use super::{Assembly, Cluster, ejects};
 use crate::rules;
@@ -31,6 +33,14 @@ impl<'a> Assembly<'a, '_> {
                         let problem = format!("does not follow {HOSTS}");
                         found.push((&rules::STEERING_HEADER, sources(&steering), problem));
                     }
+                }
+            }
+            if let Some(fallback) = fallback(cluster) {
+                found.extend(weighs_unread_localities(&fallback, policy));
+                let by_latency = governed.first(ejects_by_latency);
+                if let Some(policy) = by_latency.filter(|_| fallback.is("RingHash") || fallback.is("Maglev")) {
+                    let problem = format!("chooses by a hash, and policy {} ejects by latency", policy.name);
+                    found.push((&rules::LATENCY_HASH, fallback, problem));
                 }
             }
             if let Some(own) = cluster.at.get("outlier_detection").filter(|own| !is_switched_off(own)) {
@@ -112,14 +122,33 @@ impl<'a> Assembly<'a, '_> {
     }
 }
 
+/// What chooses in a cluster where `override_host` does not.
+fn fallback<'a>(cluster: &Cluster<'a>) -> Option<At<'a>> {
+    let policies = cluster.override_host()?.get("fallback_policy")?.list("policies");
+    policies.first()?.at(&["typed_extension_config", "typed_config"])
+}
+
+/// Whether a policy's `discover` does not say what the localities weigh that this policy of the cluster chooses by.
+fn weighs_unread_localities<'a>(fallback: &At<'a>, policy: &Policy) -> Option<(&'static Rule, At<'a>, String)> {
+    let weighs = fallback.at(&["locality_lb_config", "locality_weighted_lb_config"])?;
+    let discover =
+        policy.active_outlier()?.discover.as_ref().filter(|discover| discover.path.starts_with("/clusters"))?;
+    let problem = format!("{} does not say what the localities weigh to policy {}", discover.path, policy.name);
+    Some((&rules::DISCOVER_LOCALITIES, weighs, problem))
+}
+
+/// Whether a policy takes hosts out for being slow.
+fn ejects_by_latency(policy: &Policy) -> bool {
+    policy.active_outlier().is_some_and(|outlier| outlier.mode_of(Detector::Latency) == Mode::Enforce)
+}
+
 /// Where a policy has its headers from.
 fn sources<'a>(steering: &At<'a>) -> At<'a> {
     steering.get("override_host_sources").unwrap_or_else(|| steering.clone())
 }
 
 /// Whether a check of Holdfast's own has to reach its host.
-fn heartbeats(policy: &holdfast_policy::document::Policy) -> bool {
-    use holdfast_policy::document::{Detector, Mode};
+fn heartbeats(policy: &Policy) -> bool {
     policy.active_outlier().is_some_and(|outlier| outlier.mode_of(Detector::Heartbeat) != Mode::Off)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_policy::config::duration;
-use holdfast_policy::document::{Detector, Heartbeat, Latency, Mode, NamedHost, Outlier};
+use holdfast_policy::document::{Balance, Detector, HashBy, Heartbeat, Latency, Mode, NamedHost, Outlier};
 
 use super::{PERIODS_SHOWN, count, own_mark, statuses};
 
@@ -42,6 +42,7 @@ pub fn lines(outlier: &Outlier) -> Vec<String> {
     }
     lines.push(back);
     lines.extend(known(outlier));
+    lines.extend(balance(&outlier.balance));
     lines
 }
 
@@ -156,6 +157,33 @@ fn by_probe(requests: u16) -> String {
     match requests {
         1 => "after its time it gets one request as a probe; if that fails it is out again, for longer".to_owned(),
         _ => format!("after its time it gets {requests} requests as probes; if one fails it is out again, for longer"),
+    }
+}
+
+/// Which of the hosts that are in a request goes to; nothing where that is the cluster's choice.
+fn balance(balance: &Balance) -> Option<String> {
+    let chosen = match balance {
+        Balance::Envoy => return None,
+        Balance::RoundRobin => "the next of the hosts that are in".to_owned(),
+        Balance::Random => "any of the hosts that are in".to_owned(),
+        Balance::Weighted => "the next of the hosts that are in, each by its weight".to_owned(),
+        Balance::LeastRequest => "that of two hosts which has fewer requests of its worker in flight".to_owned(),
+        Balance::LeastLatency => "that of two hosts which is quicker and has fewer requests in flight".to_owned(),
+        Balance::Hash(by) => {
+            let by: Vec<String> = by.iter().map(hashed).collect();
+            format!("the host that {} belongs to, to the next one while that is out", by.join(", else "))
+        }
+    };
+    Some(format!("a request goes to {chosen}"))
+}
+
+/// What of a request is hashed.
+fn hashed(by: &HashBy) -> String {
+    match by {
+        HashBy::Header(name) => format!("its header {name}"),
+        HashBy::Cookie(name) => format!("its cookie {name}"),
+        HashBy::SourceIp => "its client's address".to_owned(),
+        HashBy::Path => "its path".to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a policy says about bad hosts that is legal and yet most likely not what was meant.
 
 use holdfast_policy::config::defaults;
-use holdfast_policy::document::{Detector, Dimension, Mode, Outlier, Policy};
+use holdfast_policy::document::{Balance, Detector, Dimension, Mode, Outlier, Policy};
 use holdfast_policy::percent::Percent;
 
 /// The mode of the detector that does most.
@@ -77,6 +77,11 @@ pub fn about(outlier: &Outlier, policy: &Policy) -> Vec<(String, String)> {
             let problem = format!("{problem} more than {factor} standard deviations (stdev_factor) below the mean");
             warn(".success_rate.min_hosts", problem);
         }
+    }
+
+    if matches!(outlier.balance, Balance::Hash(_)) && outlier.mode_of(Detector::Latency) != Mode::Off {
+        let problem = "looks at hosts that balance gives different work: one with heavier requests looks slow";
+        warn(".latency", problem.to_owned());
     }
 
     if !outlier.ejects() {

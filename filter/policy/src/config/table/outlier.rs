@@ -533,8 +533,8 @@ pub static DISCOVER: Block = Block {
             )
             .change(
                 "Take the dump for a cluster with `locality_weighted_lb_config`, and for no other: Holdfast goes by the weights that it \
-                 reads there. Its name for the cluster must be the same in EDS. With `/clusters`, from Envoy 1.38 on add \
-                 `&filter=%5Eorders%24`, which makes the answer short.",
+                 reads there. Its name for the cluster must be the same in EDS. Add `&name_regex=orders` to it, which makes \
+                 the answer short; to `/clusters`, from Envoy 1.38 on, `&filter=%5Eorders%24`.",
             ),
         Key::new("interval", Kind::Duration(INTERVAL), Absent::Duration(Duration::from_secs(5)))
             .does("How often it is read, by one worker for all.")

@@ -245,6 +245,17 @@ async fn stage(cases: &[&Case]) -> (Scene, Vec<Client>) {
     (scene, clients)
 }
 
+/// After their hosts have gone bad.
+async fn are_as_envoys_own(cases: &[&Case]) {
+    let (scene, clients) = stage(cases).await;
+    for case in cases {
+        case.go_bad(&scene, &clients).await;
+    }
+    for case in cases {
+        case.is_as_envoys_own(&clients).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn priorities_weights_and_health_decide_who_serves_while_hosts_are_out() {
     let [first, second] = [of_priority(0), of_priority(1)];
@@ -266,13 +277,7 @@ async fn priorities_weights_and_health_decide_who_serves_while_hosts_are_out() {
     let degraded = Case::new("/degraded", &[PLAIN, PLAIN, PLAIN, PLAIN, degraded, degraded], &[0]).await;
 
     let cases = [&one_of_three, &all_of_three, &over_three, &weights, &health, &health_of_first, &draining, &degraded];
-    let (scene, clients) = stage(&cases).await;
-    for case in cases {
-        case.go_bad(&scene, &clients).await;
-    }
-    for case in cases {
-        case.is_as_envoys_own(&clients).await;
-    }
+    are_as_envoys_own(&cases).await;
 }
 
 /// Localities with weights, which only the dump of endpoints or the policy itself says.
@@ -299,13 +304,7 @@ async fn localities_keep_their_weights_while_hosts_are_out() {
     named.known = Known::Policy;
 
     let cases = [&few, &half, &most, &all, &spread, &weights, &health, &named];
-    let (scene, clients) = stage(&cases).await;
-    for case in cases {
-        case.go_bad(&scene, &clients).await;
-    }
-    for case in cases {
-        case.is_as_envoys_own(&clients).await;
-    }
+    are_as_envoys_own(&cases).await;
 }
 
 /// Those that choose a host for every request keep to priorities and health, and to weights but for those that say otherwise, before

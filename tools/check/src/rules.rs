@@ -162,7 +162,7 @@ rules! {
         "`discover.cluster` names no cluster of the configuration", "add the cluster, or name one that is there";
 
     DISCOVER_LOCALITIES = "discover-localities", Warning,
-        "`discover` reads `/clusters`, which does not say what the localities of the cluster weigh: while a host is out they weigh alike",
+        "`discover` reads `/clusters`, which does not say what the localities of the cluster weigh: while a host is out they are lost",
         "let it read `/config_dump?include_eds&resource=dynamic_endpoint_configs`, or `static_endpoint_configs` for a cluster of the \
          bootstrap";
     LATENCY_HASH = "latency-hash", Warning,

@@ -341,7 +341,7 @@ fn of_configs(configs: &[Config<'_>], cluster: &str) -> Result<Option<HostListin
     for LocalityEndpoints { lb_endpoints, load_balancing_weight, priority } in
         part::<Vec<LocalityEndpoints<'_>>>(endpoints, "endpoints")?
     {
-        let locality = u16::try_from(found.add_locality(priority, load_balancing_weight)).unwrap_or(u16::MAX);
+        let locality = found.add_locality(priority, load_balancing_weight);
         for LbEndpoint { endpoint, health_status, load_balancing_weight } in lb_endpoints {
             if !health_status.is_usable() {
                 found.add_unusable(locality);

@@ -70,20 +70,15 @@ impl HostListing {
         let mut names: Vec<(u8, Option<&str>)> = Vec::new();
         for host in named {
             let name = (host.priority, host.locality.as_deref());
-            let at = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+            let (priority, weight) = (host.priority, host.weight.get());
+            let locality = names.iter().position(|known| *known == name).map(number).unwrap_or_else(|| {
                 names.push(name);
-                listing.localities.push(Locality { priority: host.priority, ..Locality::default() });
-                names.len() - 1
+                listing.add_locality(priority, 0)
             });
-            if let Some(locality) = listing.localities.get_mut(at) {
-                locality.weight = locality.weight.saturating_add(host.weight.get());
+            if let Some(locality) = listing.localities.get_mut(usize::from(locality)) {
+                locality.weight = locality.weight.saturating_add(weight);
             }
-            let topology = Topology {
-                priority: host.priority,
-                locality: u16::try_from(at).unwrap_or(u16::MAX),
-                weight: host.weight.get(),
-                is_degraded: false,
-            };
+            let topology = Topology { priority, locality, weight, is_degraded: false };
             listing.hosts.push(ListedHost { address: host.address.clone(), topology });
         }
         let priorities: Vec<u8> = listing.localities.iter().map(|locality| locality.priority).collect();
@@ -111,14 +106,13 @@ impl HostListing {
     /// The number of the locality of hosts of this priority of which nothing more is known.
     pub fn plain_locality(&mut self, priority: u8) -> u16 {
         let known = self.localities.iter().position(|locality| locality.priority == priority);
-        let at = known.unwrap_or_else(|| self.add_locality(priority, 0));
-        u16::try_from(at).unwrap_or(u16::MAX)
+        known.map(number).unwrap_or_else(|| self.add_locality(priority, 0))
     }
 
     /// Adds a locality. Its number.
-    pub fn add_locality(&mut self, priority: u8, weight: u32) -> usize {
+    pub fn add_locality(&mut self, priority: u8, weight: u32) -> u16 {
         self.localities.push(Locality { priority, weight, unusable: 0 });
-        self.localities.len() - 1
+        number(self.localities.len() - 1)
     }
 
     /// Counts a host to which Envoy itself would send nothing.
@@ -136,6 +130,11 @@ impl HostListing {
         self.hosts.dedup_by(|one, two| one.address == two.address);
         self
     }
+}
+
+/// The number of the locality at this place; of none where there are too many.
+fn number(at: usize) -> u16 {
+    u16::try_from(at).unwrap_or(u16::MAX)
 }
 
 /// The hosts of one priority.

@@ -88,11 +88,11 @@ impl<'a> Assembly<'a, '_> {
             let field = field.rsplit('.').next().unwrap_or_default().to_owned();
             self.add(&rules::STEERING_REFUSED, &refused, format!("{field} beside load_balancing_policy"));
         }
-        self.ignored(cluster, &fallback);
+        self.ignored(cluster);
     }
 
     /// What `load_balancing_policy` takes the place of.
-    fn ignored(&mut self, cluster: &Cluster<'a>, fallback: &[At<'a>]) {
+    fn ignored(&mut self, cluster: &Cluster<'a>) {
         const KINDS: [(&str, &str, &str); 5] = [
             ("ROUND_ROBIN", "RoundRobin", "round_robin_lb_config"),
             ("LEAST_REQUEST", "LeastRequest", "least_request_lb_config"),
@@ -100,7 +100,7 @@ impl<'a> Assembly<'a, '_> {
             ("RING_HASH", "RingHash", "ring_hash_lb_config"),
             ("MAGLEV", "Maglev", "maglev_lb_config"),
         ];
-        let first = fallback.first().and_then(|policy| policy.at(&["typed_extension_config", "typed_config"]));
+        let first = fallback(cluster);
         let own = first.as_ref().and_then(At::type_name);
         let wanted = cluster.at.get("lb_policy");
         if let Some(at) = &wanted {

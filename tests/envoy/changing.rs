@@ -226,6 +226,20 @@ impl Stage {
         self.check(change, open >= held, format!("{open} of {all} requests are held, not {held}"));
     }
 
+    /// So many requests of a change come to the only host, and no more of them.
+    pub async fn come_to_host(&self, change: &Change, wanted: u64) {
+        let got = || self.hosts[0].requests_to(&change.path());
+        let expected = || format!("{} requests come to the host, not {wanted}", got());
+        self.comes(change, || async { if got() >= wanted { Ok(()) } else { Err(expected()) } }).await;
+        self.check(change, got() <= wanted, expected());
+    }
+
+    /// Until what has been answered is counted as over, too. Every worker has had something to do since.
+    pub async fn settles(&self) {
+        self.load.goes_on().await;
+        sleep(SETTLED).await;
+    }
+
     /// The load has lost nothing, and every request of it is counted once. Gives what does not hold, for [`all_hold`].
     pub async fn end(self) -> Vec<String> {
         self.load.end(&self.envoy).await;

@@ -143,6 +143,16 @@ impl Observed {
         found.await.unwrap()
     }
 
+    /// The samples of the only series that this selects, of the last five minutes, once there are any.
+    pub async fn samples(&self, selector: &str) -> Vec<(f64, f64)> {
+        let found = eventually(PATIENCE, || async {
+            let mut series = self.prometheus.samples(selector, "5m").await.unwrap();
+            assert!(series.len() < 2, "{selector}: {series:?}");
+            series.pop().map(|(_, samples)| samples).ok_or_else(|| format!("no samples of {selector}"))
+        });
+        found.await.unwrap()
+    }
+
     /// Has all hosts do the same.
     pub fn all(&self, action: &Action) {
         for host in &self.hosts {

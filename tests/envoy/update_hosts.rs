@@ -155,8 +155,9 @@ async fn is_probed_once(way: Way) -> Vec<String> {
     }
 
     let clients = stage.update().await;
-    for change in &stage.changes {
-        let requests = Stage::open(&clients, &change.path(), 3);
+    // All at once: a probe that has been out for ten seconds gives its permit to another one.
+    let opened: Vec<_> = stage.changes.iter().map(|change| Stage::open(&clients, &change.path(), 3)).collect();
+    for (change, requests) in stage.changes.iter().zip(opened) {
         stage.all_but(change, &requests, 0).await;
         let got = bad.requests_to(&change.path());
         stage.check(change, got == 1, format!("{got} probes come to the host"));
@@ -195,7 +196,7 @@ async fn starts_slowly(way: Way) -> Vec<String> {
         sends(&clients, change, 100).await;
         let got = back.requests_to(&change.path());
         // A tenth of the weight of the other one, so near to the beginning; half of all without a slow start.
-        let wanted = if steers(change) { 0..=25 } else { 35..=65 };
+        let wanted = if steers(change) { 0..=25 } else { 30..=70 };
         stage.check(change, wanted.contains(&got), format!("{got} of 100 requests come to the host that is back"));
         stage.becomes(change, "hosts_ejected", 0).await;
     }

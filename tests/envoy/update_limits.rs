@@ -3,10 +3,8 @@
 
 use holdfast_tests::{Action, Client, Response};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::changing::{Change, Stage, all_hold};
-use crate::outlying::SETTLED;
 use crate::retrying::{exactly, quick_backoff};
 use crate::updating::{LONG, SHORT, Way, fails};
 
@@ -33,8 +31,7 @@ async fn stay_counted(way: Way) -> Vec<String> {
         let requests = Stage::open(&clients, &change.path(), 2);
         let passing = if is_unlimited(change) { requests.len() } else { 1 };
         stage.all_but(change, &requests, passing).await;
-        let (got, wanted) = (host.requests_to(&change.path()), 3 + passing as u64);
-        stage.check(change, got == wanted, format!("{got} requests are in flight, not {wanted}"));
+        stage.come_to_host(change, 3 + passing as u64).await;
         new.push(requests);
     }
     assert!(old.iter().flatten().all(|request| !request.is_finished()), "those before are still in flight");
@@ -44,14 +41,13 @@ async fn stay_counted(way: Way) -> Vec<String> {
     for request in old.into_iter().chain(new).flatten() {
         request.finish().await.unwrap();
     }
-    sleep(SETTLED).await;
+    stage.settles().await;
     host.reset_counters();
     host.hold();
     for change in stage.changes.iter().filter(|change| !is_unlimited(change)) {
         let requests = Stage::open(&clients, &change.path(), 2);
         stage.all_but(change, &requests, 4).await;
-        let got = host.requests_to(&change.path());
-        stage.check(change, got == 4, format!("when all have ended, {got} are admitted, not 4"));
+        stage.come_to_host(change, 4).await;
         host.release(4);
         for request in requests {
             request.finish().await.unwrap();
@@ -89,7 +85,7 @@ async fn holds_exactly(way: Way) -> Vec<String> {
     for left in (0..12).rev() {
         host.release(1);
         host.wait_in_flight(left).await.unwrap();
-        sleep(SETTLED).await;
+        stage.settles().await;
         let requests = Stage::open(&clients[..1], &change.path(), 1);
         let passing = usize::from(left < 3);
         stage.all_but(change, &requests, passing).await;
@@ -188,7 +184,7 @@ async fn goes_on_rejecting(way: Way) -> Vec<String> {
         }
     }
     host.always(Action::ok());
-    sleep(SETTLED).await;
+    stage.settles().await;
 
     let clients = stage.update().await;
     for change in &stage.changes {

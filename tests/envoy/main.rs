@@ -64,6 +64,7 @@ mod seats;
 mod series;
 mod shape;
 mod slow_clients;
+mod slow_hosts;
 mod standalone_config;
 mod steering;
 mod struct_configuration;

@@ -15,7 +15,7 @@ use holdfast_engine::outlier::host_events::{HostCount, HostEvents};
 use holdfast_engine::outlier::hosts::{Asks, HostAttempt, Hosts};
 use holdfast_engine::outlier::slot::{HostSlot, HostTally};
 use holdfast_engine::outlier::sweep::{Tallies, sweep};
-use holdfast_engine::outlier::table::{HostId, HostTable, PROBE_LEASE, State};
+use holdfast_engine::outlier::table::{Host, HostId, HostTable, PROBE_LEASE, State};
 use holdfast_engine::outlier::topology::HostListing;
 use holdfast_engine::store::Store;
 use holdfast_engine::store::cluster::GroupId;
@@ -83,7 +83,9 @@ fn swept(rules: &Outlier, counts: &[Counts]) -> Vec<usize> {
     let tally = |counts: &Counts| HostTally {
         total: counts.total(),
         failures: counts.failures,
-        took: counts.micros,
+        times: (0..counts.successes)
+            .map(|_| Duration::from_micros(counts.micros / u64::from(counts.successes)))
+            .collect(),
         ..HostTally::default()
     };
     let tallies: Tallies =
@@ -141,10 +143,10 @@ proptest! {
         prop_assert_eq!(swept(&rules, &counts), expected);
     }
 
-    /// (P - E) / E against the peers that are left, the slowest first.
+    /// (P - E) / E against the peers that are left, the slowest first. The times of each do not differ, so nothing is chance.
     #[test]
     fn latency_ejects_the_slowest_as_long_as_they_are_too_slow(
-        counts in counts(), deviation in 1..400_u64, min_requests in 1..100_u32, min_hosts in 2..6_usize, floor in 0..40_u64,
+        counts in counts(), deviation in 1..400_u64, min_requests in 2..100_u32, min_hosts in 2..6_usize, floor in 0..40_u64,
     ) {
         let rules = rules(&format!(
             r#""consecutive_failures":0,"max_ejected":100,"latency":{{"deviation":{deviation},
@@ -314,14 +316,16 @@ impl Process {
                     let named: Vec<&str> = steering.hosts.split(',').collect();
                     assert!(!named.is_empty() && named.iter().all(|host| !host.is_empty()), "{named:?}");
                     // Three, as long as there are others each once, and the probe before them.
-                    let others = &named[usize::from(probe.is_some())..];
+                    let table = self.table();
+                    let host = |host: &&str| table.find(host.as_bytes()).and_then(|id| table.host(id));
+                    let goes_on_trial = named.first().and_then(host).is_some_and(Host::comes_back_by_trial);
+                    let others = &named[usize::from(probe.is_some() || goes_on_trial)..];
                     let unique: std::collections::HashSet<_> = others.iter().collect();
                     let in_now = usize::from(steering.of - steering.out);
                     assert_eq!((others.len(), unique.len()), (3, in_now.min(3)), "{named:?} of {in_now}");
                     // Without a signal a view may be 10 ms old.
-                    let table = self.table();
                     for (index, host) in named.iter().enumerate().filter(|_| self.is_signalled) {
-                        let is_probe = index == 0 && probe.is_some();
+                        let is_probe = index == 0 && (probe.is_some() || goes_on_trial);
                         let id = table.find(host.as_bytes()).expect("it is known");
                         assert_eq!(!table.host(id).unwrap().is_in(), is_probe, "{host} in {steering:?}");
                     }
@@ -418,11 +422,14 @@ proptest! {
             process.step(&Step::Tick(vm));
         }
         let table = process.table();
-        prop_assert_eq!(table.out(), 0, "out after 750 s in which nothing failed: {:?}", table);
+        // Four requests a second are too few for a trial to end.
+        let is_back = |host: &Host| host.is_in() || host.comes_back_by_trial();
+        prop_assert!(table.hosts().all(|(_, host)| is_back(host)), "out after 750 s in which nothing failed: {:?}", table);
         let now = process.now;
         let (Vm { worker, hosts }, store) = (&mut process.vms[0], &mut process.store);
         hosts.refresh(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules);
-        prop_assert_eq!(hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 2, false, &Asks::NOTHING), None);
+        let goes_on = table.out() > 0;
+        prop_assert_eq!(hosts.steer(&mut Cx::new(store, worker, now, &mut Vec::new()), &process.rules, 2, false, &Asks::NOTHING).is_some(), goes_on);
         // What was told adds up: who was ejected is back, or gone.
         let sum = |kind: fn(&HostCount) -> bool| -> u32 {
             process.told.iter().filter(|(counted, _)| kind(counted)).map(|(_, count)| count).sum()

@@ -20,6 +20,11 @@ impl Timestamp {
         Timestamp(seconds.saturating_mul(1_000_000_000))
     }
 
+    /// Whole seconds after the epoch, until 2106.
+    pub fn seconds(self) -> u32 {
+        u32::try_from(self.0 / 1_000_000_000).unwrap_or(u32::MAX)
+    }
+
     /// `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Timestamp(millis.saturating_mul(1_000_000))

@@ -80,15 +80,20 @@ pub enum HostEventKind {
     ProbeFailed {
         /// How the probe ended.
         end: End,
-        /// How long it took, if it was too slow.
-        slow: Option<Duration>,
         /// How long it is out now.
         lasts: Duration,
         /// How often it has been ejected lately.
         ejections: u16,
     },
-    /// It is back after so long.
-    Readmitted(Duration),
+    /// It is back.
+    Readmitted {
+        /// After so long.
+        after: Duration,
+        /// Because it is not slow any more.
+        by_trial: bool,
+    },
+    /// It is on trial, and with this mean still slow.
+    StillSlow(Duration),
     /// There are more hosts than the table holds.
     Full,
     /// The hosts that were out under the policy as it was before are out under the changed one. The first of them may be probed
@@ -210,16 +215,16 @@ impl HostEventKind {
                 out.u8(2);
                 cause.write(out);
             }
-            HostEventKind::ProbeFailed { end, slow, lasts, ejections } => {
+            HostEventKind::ProbeFailed { end, lasts, ejections } => {
                 out.u8(3);
                 out.end(*end);
-                out.u64(slow.map_or(0, nanos));
                 out.u64(nanos(*lasts));
                 out.u16(*ejections);
             }
-            HostEventKind::Readmitted(after) => {
+            HostEventKind::Readmitted { after, by_trial } => {
                 out.u8(4);
                 out.u64(nanos(*after));
+                out.u8((*by_trial).into());
             }
             HostEventKind::Full => out.u8(5),
             HostEventKind::TakenOver(left) => {
@@ -229,6 +234,10 @@ impl HostEventKind {
             HostEventKind::RouteUnnamed => out.u8(7),
             HostEventKind::Unfollowed => out.u8(8),
             HostEventKind::Unaddressed => out.u8(9),
+            HostEventKind::StillSlow(mean) => {
+                out.u8(10);
+                out.u64(nanos(*mean));
+            }
         }
     }
 
@@ -239,16 +248,16 @@ impl HostEventKind {
             2 => HostEventKind::Overflow(EjectionCause::read(input)?),
             3 => HostEventKind::ProbeFailed {
                 end: input.end()?,
-                slow: Some(input.u64()?).filter(|nanos| *nanos > 0).map(Duration::from_nanos),
                 lasts: Duration::from_nanos(input.u64()?),
                 ejections: input.u16()?,
             },
-            4 => HostEventKind::Readmitted(Duration::from_nanos(input.u64()?)),
+            4 => HostEventKind::Readmitted { after: Duration::from_nanos(input.u64()?), by_trial: input.flag()? },
             5 => HostEventKind::Full,
             6 => HostEventKind::TakenOver(Duration::from_nanos(input.u64()?)),
             7 => HostEventKind::RouteUnnamed,
             8 => HostEventKind::Unfollowed,
             9 => HostEventKind::Unaddressed,
+            10 => HostEventKind::StillSlow(Duration::from_nanos(input.u64()?)),
             _ => return None,
         })
     }

@@ -15,11 +15,12 @@ use super::interval::interval_number;
 use super::open_runs::{LOOKED_AT, OpenRuns};
 use super::run::HostRun;
 use super::slot::HostSlot;
-use super::steering::{self, Asked, Rotation};
+use super::steering::{self, Asked, OnTrial, Rotation};
 use super::subset::SubsetsSeen;
 use super::sweep::{self, Tallies};
 use super::table::{Ejection, Host, HostId, HostTable, ProbeResult};
 use super::topology::HostListing;
+use crate::base::random::fraction;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
 use crate::http::outcome::Verdict;
@@ -159,6 +160,8 @@ struct View {
     named: Named,
     /// The hosts that are out, in the order of the table.
     out: Vec<HostId>,
+    /// Those of them that come back by a trial.
+    on_trial: Vec<OnTrial>,
     /// How many there are.
     of: u16,
     /// Whether the cluster may have subsets.
@@ -334,6 +337,7 @@ impl Hosts {
         let has_subsets = table.has_subsets();
         let out = table.hosts().filter(|(_, host)| !host.is_in()).map(|(id, _)| id).collect();
         let of = table.known() as u16;
+        let on_trial = steering::on_trial(&table, rules);
         self.view = Some(View {
             table,
             version,
@@ -342,6 +346,7 @@ impl Hosts {
             is_unsettled,
             named,
             out,
+            on_trial,
             of,
             has_subsets,
             is_registered: false,
@@ -433,7 +438,8 @@ impl Hosts {
         self.refresh(cx, rules);
         let Some(id) = self.id_of(cx, rules, address) else { return };
         let host = self.table().and_then(|table| table.host(id));
-        if host.is_some_and(|host| host.is_in() && host.is_judged_by(rules, sent, now)) {
+        if host.is_some_and(|host| host.serves(rules, now) && host.is_judged_by(rules, sent, now)) {
+            let took = rules.counts_times().then_some(took);
             self.slot.record_abandoned(id, took, interval_number(now, rules.interval));
             self.write_in_time(cx, rules);
         }
@@ -467,8 +473,9 @@ impl Hosts {
         }
         let has_permit = probe == Some(id);
         let host = self.table().and_then(|table| table.host(id));
+        // One on trial is judged as one that is in.
         let (is_in, is_judged) =
-            host.map_or((false, false), |host| (host.is_in(), host.is_judged_by(rules, one.sent, now)));
+            host.map_or((false, false), |host| (host.serves(rules, now), host.is_judged_by(rules, one.sent, now)));
         if is_in && is_judged && one.verdict != Verdict::Ignored {
             self.count(cx, rules, id, one);
         }
@@ -480,7 +487,7 @@ impl Hosts {
             Verdict::Ignored => {}
             Verdict::Success | Verdict::Failure if !is_in => {
                 let (random, failed) = (cx.worker.random.next(), one.verdict == Verdict::Failure);
-                let tried = ProbeResult { end: one.end, failed, took: one.took, has_permit };
+                let tried = ProbeResult { end: one.end, failed, has_permit };
                 let judged = self.change(cx, rules, |table| {
                     table.judge_probe(rules, id, tried, one.sent, now, random).then_some(())
                 });
@@ -530,7 +537,8 @@ impl Hosts {
     fn count(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, one: HostAttempt<'_>) {
         let now = cx.now;
         let failed = one.verdict == Verdict::Failure;
-        self.slot.record(id, failed, one.took, interval_number(now, rules.interval));
+        let took = rules.counts_times().then_some(one.took);
+        self.slot.record(id, failed, took, interval_number(now, rules.interval));
         self.write_in_time(cx, rules);
     }
 
@@ -693,12 +701,13 @@ impl Hosts {
             },
         };
         let probe = self.take_probe(cx, rules, waits, selector);
+        let on_trial = if probe.is_none() { self.draw_on_trial(cx, rules, selector) } else { None };
         let view = self.view.as_ref().filter(|view| view.named != Named::None)?;
         // Whoever lists the hosts says who there is, but not what their labels are.
         let is_told =
             (rules.discover.is_some() || !rules.hosts.is_empty()) && !(view.has_subsets && view.table.lacks_labels());
         let longer = if waits { PATIENCE } else { Duration::ZERO };
-        if probe.is_none() && !is_told && view.table.wants_discovery_request(longer, now) {
+        if probe.is_none() && on_trial.is_none() && !is_told && view.table.wants_discovery_request(longer, now) {
             let wants_discovery_request =
                 self.change(cx, rules, |table| table.send_discovery_request(longer, now).then_some(()));
             // The table may also be another by now, of which nobody is left out.
@@ -720,8 +729,8 @@ impl Hosts {
         });
         let (wanted, hash) = (attempts.max(LEAST_NAMED), (asks.hash)());
         let mut hosts = rotation.next(&Asked { table, rules, wanted, hash, loads, now }, random);
-        if let Some(probe) = probe {
-            hosts.insert(0, probe);
+        if let Some(sent_to) = probe.or(on_trial) {
+            hosts.insert(0, sent_to);
         }
         // None of those may be in that this request may come to: the cluster's own choice is among them.
         let first = *hosts.first()?;
@@ -739,6 +748,20 @@ impl Hosts {
     /// Takes in that the host that was named first to a request has answered it after so long.
     pub fn observe(&mut self, host: HostId, took: Duration, now: Timestamp) {
         self.loads.observe(host, took, now);
+    }
+
+    /// A host on trial, if this request is one of those that go there.
+    fn draw_on_trial(&self, cx: &mut Cx<'_>, rules: &Outlier, selector: Option<u64>) -> Option<HostId> {
+        let now = cx.now;
+        let view = self.view.as_ref().filter(|view| view.named == Named::PastOthers && !view.on_trial.is_empty())?;
+        let mut drawn = fraction(cx.worker.random.next());
+        let of_request = view.on_trial.iter().find(|one| {
+            drawn -= one.share;
+            drawn < 0.0
+        })?;
+        let host = view.table.host(of_request.host)?;
+        let is_on_trial = host.trial(rules, now).is_some() && may_get(&self.subsets, selector, host);
+        is_on_trial.then_some(of_request.host)
     }
 
     /// Takes a permit for the probe of a host whose time is over.
@@ -895,7 +918,7 @@ impl Hosts {
     pub fn find_unhealthy(&mut self, cx: &mut Cx<'_>, rules: &Outlier, id: HostId, cause: EjectionCause) {
         let now = cx.now;
         let Some(host) = self.table().and_then(|table| table.host(id)) else { return };
-        if !host.is_in() {
+        if !host.serves(rules, now) {
             // It is not forgotten as long as our own checks reach for it.
             if now.since(host.seen) >= sweep::FORGET_AFTER {
                 let _ = self.change(cx, rules, |table| {

@@ -5,10 +5,11 @@
 use core::time::Duration;
 
 use super::table::{HostId, MOST_HOSTS};
+use super::times::Times;
 use crate::store::record::{Kind, Reader, Record, Writer};
 
 /// One host's counts in one interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct HostTally {
     /// Successes and failures that were looked at; where no detector counts all of them, some.
     pub total: u32,
@@ -16,8 +17,9 @@ pub struct HostTally {
     pub failures: u32,
     /// Attempts whose clients left after `slow_after`. They count for the host's times, and for nothing else.
     pub abandoned: u32,
-    /// How long the successes and the abandoned ones took together, in microseconds.
-    pub took: u64,
+    /// How long the successes and the abandoned ones took, where hosts are judged by it. A failure may be quick or slow for reasons of
+    /// its own.
+    pub times: Times,
     /// Attempts at whose response headers the host was met; they count otherwise when they end.
     pub met: u32,
 }
@@ -28,7 +30,7 @@ impl HostTally {
         self.total = self.total.saturating_add(other.total);
         self.failures = self.failures.saturating_add(other.failures);
         self.abandoned = self.abandoned.saturating_add(other.abandoned);
-        self.took = self.took.saturating_add(other.took);
+        self.times.add(other.times);
         self.met = self.met.saturating_add(other.met);
     }
 
@@ -42,24 +44,16 @@ impl HostTally {
         self.total.saturating_sub(self.failures)
     }
 
-    /// Attempts by whose times the host is judged.
-    pub fn timed(&self) -> u32 {
-        self.successes().saturating_add(self.abandoned)
-    }
-
-    /// The mean time of those; zero without any. A failure may be quick or slow for reasons of its own.
-    pub fn mean(&self) -> Duration {
-        let micros = self.took.checked_div(self.timed().into()).unwrap_or(0);
-        // No longer than a record can say.
-        Duration::from_nanos(micros.saturating_mul(1000))
-    }
-
     fn write(&self, out: &mut Writer) {
         out.u32(self.total);
         out.u32(self.failures);
         out.u32(self.abandoned);
-        out.u64(self.took);
         out.u32(self.met);
+        let is_timed = self.times != Times::default();
+        out.u8(is_timed.into());
+        if is_timed {
+            self.times.write(out);
+        }
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
@@ -67,15 +61,15 @@ impl HostTally {
             total: input.u32()?,
             failures: input.u32()?,
             abandoned: input.u32()?,
-            took: input.u64()?,
             met: input.u32()?,
+            times: if input.flag()? { Times::read(input)? } else { Times::default() },
         };
         (tally.failures <= tally.total).then_some(tally)
     }
 }
 
 /// One host's counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Counts {
     id: u32,
     current: HostTally,
@@ -83,7 +77,7 @@ struct Counts {
 }
 
 /// One worker's counts.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct HostSlot {
     /// The number of the current interval.
     interval: u64,
@@ -103,15 +97,16 @@ impl HostSlot {
         self.interval = interval;
     }
 
-    /// Counts an attempt that ended in this interval.
-    pub fn record(&mut self, host: HostId, failed: bool, took: Duration, interval: u64) {
-        let took = if failed { 0 } else { micros(took) };
-        self.add(host, HostTally { total: 1, failures: failed.into(), took, ..HostTally::default() }, interval);
+    /// Counts an attempt that ended in this interval, with its time where hosts are judged by it.
+    pub fn record(&mut self, host: HostId, failed: bool, took: Option<Duration>, interval: u64) {
+        let times = took.filter(|_| !failed).map(Times::of).unwrap_or_default();
+        self.add(host, HostTally { total: 1, failures: failed.into(), times, ..HostTally::default() }, interval);
     }
 
     /// Counts an attempt whose client left after so long, which is slow.
-    pub fn record_abandoned(&mut self, host: HostId, took: Duration, interval: u64) {
-        self.add(host, HostTally { abandoned: 1, took: micros(took), ..HostTally::default() }, interval);
+    pub fn record_abandoned(&mut self, host: HostId, took: Option<Duration>, interval: u64) {
+        let times = took.map(Times::of).unwrap_or_default();
+        self.add(host, HostTally { abandoned: 1, times, ..HostTally::default() }, interval);
     }
 
     /// Counts a host that was met at the headers of a response.
@@ -150,15 +145,11 @@ impl HostSlot {
     }
 }
 
-fn micros(took: Duration) -> u64 {
-    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
-}
-
 impl Record for HostSlot {
     const KIND: Kind = Kind::HostSlot;
 
     fn size(&self) -> usize {
-        16 + self.hosts.len() * 54
+        16 + self.hosts.len() * (42 + 2 * Times::SIZE)
     }
 
     fn write(&self, out: &mut Writer) {
@@ -196,13 +187,12 @@ impl Record for HostSlot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::time::nanos;
     use crate::store::record::Mark;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const HOST: HostId = HostId { index: 2, id: 7 };
-    const MS: Duration = Duration::from_millis(1);
+    const MS: Option<Duration> = Some(Duration::from_millis(1));
 
     fn total(slot: &HostSlot, interval: u64) -> u32 {
         slot.tallies(interval).map(|(_, tally)| tally.total).sum()
@@ -222,20 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_time_is_never_longer_than_a_record_can_say() {
-        let most = HostTally { total: 1, took: u64::MAX, ..HostTally::default() };
-        assert_eq!(Duration::from_nanos(nanos(most.mean())), most.mean());
-        let both = HostTally { total: 3, failures: 1, abandoned: 2, took: 4000, ..HostTally::default() };
-        assert_eq!(both.mean(), MS, "of successes and of those whose clients left");
-    }
-
-    #[test]
     fn the_next_host_at_a_place_begins_at_nothing() {
         let mut slot = HostSlot::default();
         slot.record(HOST, true, MS, 10);
         let next = HostId { id: 8, ..HOST };
         slot.record(next, false, MS, 10);
-        let tally = HostTally { total: 1, took: 1000, ..HostTally::default() };
+        let tally = HostTally { total: 1, times: Times::of(Duration::from_millis(1)), ..HostTally::default() };
         assert_eq!(slot.tallies(10).collect::<Vec<_>>(), [(next, tally)]);
     }
 
@@ -244,6 +226,7 @@ mod tests {
         let mut slot = HostSlot::default();
         slot.record(HOST, true, MS, 10);
         slot.record(HostId { index: 5, id: 1 }, false, MS, 11);
+        slot.record_abandoned(HostId { index: 9, id: 2 }, None, 11);
         let read = HostSlot::decode(&slot.encode(Mark { block: 7, key: 0 }), Mark { block: 7, key: 0 }).unwrap();
         for interval in 9..13 {
             let (read, slot): (Vec<_>, Vec<_>) = (read.tallies(interval).collect(), slot.tallies(interval).collect());

@@ -9,7 +9,7 @@ use std::vec::IntoIter;
 use super::balance::load::{LeastLatency, LeastRequest, Loads};
 use super::balance::{Candidate, Draws, Rendezvous, Turns, pick};
 use super::table::{FULL_SHARE, Host, HostId, HostTable};
-use super::topology;
+use super::topology::{self, Portion};
 use crate::base::random::{Random, scale};
 use crate::base::time::Timestamp;
 use holdfast_policy::document::{Balance, Outlier};
@@ -34,6 +34,65 @@ struct Group {
     /// Of all requests, in thousandths of a percent.
     load: u32,
     chooser: Chooser,
+}
+
+/// The hosts that share a load, of those that are in and `may` get requests.
+fn sharing<'a>(
+    table: &'a HostTable,
+    may: &dyn Fn(&Host) -> bool,
+    is_in: &dyn Fn(&Host) -> bool,
+) -> Vec<(Portion, Vec<(HostId, &'a Host)>)> {
+    let parts = table.parts(may, is_in);
+    let mut groups: Vec<_> = topology::portions(&parts).into_iter().map(|portion| (portion, Vec::new())).collect();
+    // Of each part, which portions its healthy and its degraded hosts have.
+    let mut portion_of = vec![[None; 2]; parts.len()];
+    for (at, (portion, _)) in groups.iter().enumerate() {
+        for part in &portion.parts {
+            if let Some(of) = portion_of.get_mut(*part).and_then(|of| of.get_mut(usize::from(portion.is_degraded))) {
+                *of = Some(at);
+            }
+        }
+    }
+    for (id, host) in table.hosts().filter(|(_, host)| is_in(host) && may(host)) {
+        let at = portion_of.get(table.part_of(host)).and_then(|of| of.get(usize::from(host.topology.is_degraded)));
+        if let Some((_, hosts)) = at.copied().flatten().and_then(|at| groups.get_mut(at)) {
+            hosts.push((id, host));
+        }
+    }
+    groups
+}
+
+/// What a host's turns weigh. Where all are alike, the same.
+fn weight(balance: &Balance, host: &Host) -> u32 {
+    if matches!(balance, Balance::RoundRobin | Balance::Random) { 1 } else { host.topology.weight.max(1) }
+}
+
+/// A host that comes back by a trial, and the share of all requests that it gets when its time is over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OnTrial {
+    /// Who it is.
+    pub host: HostId,
+    /// From 0 to 1.
+    pub share: f64,
+}
+
+/// Those of a table. Each gets a part of what it would get if all of them were in.
+pub fn on_trial(table: &HostTable, rules: &Outlier) -> Vec<OnTrial> {
+    if !table.hosts().any(|(_, host)| host.comes_back_by_trial()) {
+        return Vec::new();
+    }
+    let would_be_in = |host: &Host| host.is_in() || host.comes_back_by_trial();
+    let weight = |host: &Host| f64::from(weight(rules.acting_balance(), host));
+    let groups = sharing(table, &|_| true, &would_be_in);
+    let shares = groups.iter().flat_map(|(portion, hosts)| {
+        let all: f64 = hosts.iter().map(|(_, host)| weight(host)).sum();
+        let of_one = f64::from(portion.load) / f64::from(topology::ALL) / all.max(1.0);
+        hosts.iter().filter_map(move |(id, host)| {
+            let part = f64::from(host.trial_share()?) / f64::from(FULL_SHARE);
+            Some(OnTrial { host: *id, share: of_one * weight(host) * part })
+        })
+    });
+    shares.collect()
 }
 
 /// How one worker spreads requests over the hosts.
@@ -71,26 +130,7 @@ impl Rotation {
         random: &mut Random,
     ) -> Self {
         let is_in = |host: &Host| panics || host.is_in();
-        let parts = table.parts(may, &is_in);
-        let portions = topology::portions(&parts);
-        // Of each part, which portions its healthy and its degraded hosts have.
-        let mut portion_of = vec![[None; 2]; parts.len()];
-        for (at, portion) in portions.iter().enumerate() {
-            for part in &portion.parts {
-                if let Some(of) = portion_of.get_mut(*part).and_then(|of| of.get_mut(usize::from(portion.is_degraded)))
-                {
-                    *of = Some(at);
-                }
-            }
-        }
-        let mut hosts: Vec<Vec<(HostId, &Host)>> = vec![Vec::new(); portions.len()];
-        for (id, host) in table.hosts().filter(|(_, host)| is_in(host) && may(host)) {
-            let at = portion_of.get(table.part_of(host)).and_then(|of| of.get(usize::from(host.topology.is_degraded)));
-            if let Some(of) = at.copied().flatten().and_then(|at| hosts.get_mut(at)) {
-                of.push((id, host));
-            }
-        }
-        let groups = portions.iter().zip(hosts).map(|(portion, hosts)| {
+        let groups = sharing(table, may, &is_in).into_iter().map(|(portion, hosts)| {
             let name = portion.parts.first().map_or(0, |part| *part as u64 * 2 + u64::from(portion.is_degraded));
             let chooser = Chooser::new(rules.acting_balance(), hosts.into_iter(), random);
             Group { name, load: portion.load, chooser }
@@ -147,10 +187,9 @@ impl Rotation {
 
 impl Chooser {
     fn new<'a>(balance: &Balance, hosts: impl Iterator<Item = (HostId, &'a Host)>, random: &mut Random) -> Self {
-        let are_alike = matches!(balance, Balance::RoundRobin | Balance::Random);
-        let weight = |host: &Host| if are_alike { 1 } else { host.topology.weight.max(1) };
+        let candidate = |id, host: &Host| Candidate { host: id, weight: weight(balance, host) };
         let hosts: Vec<(Candidate, &[u8])> =
-            hosts.map(|(id, host)| (Candidate { host: id, weight: weight(host) }, host.address.as_slice())).collect();
+            hosts.map(|(id, host)| (candidate(id, host), host.address.as_slice())).collect();
         let candidates = hosts.iter().map(|(candidate, _)| *candidate).collect();
         match balance {
             Balance::Envoy | Balance::RoundRobin | Balance::Weighted => Chooser::InTurn(Turns::new(candidates, random)),

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::cause::EjectionCause;
 use super::slot::HostTally;
 use super::table::{Ejection, HostId, HostTable};
+use super::times::Times;
 use crate::base::random::Random;
 use crate::base::time::{SKEW, Timestamp};
 use holdfast_policy::document::{FailureRate, Latency, Mode, Outlier, SuccessRate};
@@ -18,6 +19,9 @@ const MISSED: u32 = 20_000;
 
 /// A host is forgotten in any case when it was not seen for this long.
 pub const FORGET_ANYWAY: Duration = Duration::from_secs(600);
+
+/// Hosts that come within so many seconds of the first have come together.
+const TOGETHER: u32 = 1;
 
 /// An interval's counts over all workers.
 pub type Tallies = HashMap<HostId, HostTally>;
@@ -46,7 +50,9 @@ pub fn sweep(table: &mut HostTable, rules: &Outlier, tallies: &Tallies, began: T
         success_rate(table, rules, detector, &whole, now, &mut random);
     }
     if let Some(detector) = rules.latency.filter(|detector| detector.mode != Mode::Off) {
-        latency(table, rules, detector, &whole, now, &mut random);
+        let times = compared(table, detector, &whole, now);
+        trials(table, rules, detector, (tallies, &times), now);
+        latency(table, rules, detector, times, now, &mut random);
     }
     forget(table, rules, now);
 }
@@ -56,12 +62,11 @@ fn note_presence(table: &mut HostTable, tallies: &Tallies, now: Timestamp) {
     let ids: Vec<HostId> = table.hosts().filter(|(_, host)| host.is_in()).map(|(id, _)| id).collect();
     let share = attempts.saturating_mul(1000).checked_div(ids.len() as u64).unwrap_or(0);
     for id in ids {
-        if tallies.contains_key(&id) {
-            table.see(id, now);
-        } else {
+        if !tallies.contains_key(&id) {
             table.miss(id, u32::try_from(share).unwrap_or(u32::MAX));
         }
     }
+    tallies.keys().for_each(|id| table.see(*id, now));
 }
 
 fn forget(table: &mut HostTable, rules: &Outlier, now: Timestamp) {
@@ -159,32 +164,84 @@ fn success_rate(
     }
 }
 
+/// Whose times are compared, in a fixed order: of hosts that have enough, and that have not come later than the others a moment ago.
+fn compared(table: &HostTable, detector: Latency, tallies: &Tallies, now: Timestamp) -> Vec<(HostId, Times)> {
+    let arrivals = table.hosts().filter(|(_, host)| host.is_in()).map(|(_, host)| host.arrived);
+    let first = arrivals.min().unwrap_or(u32::MAX);
+    let is_spared = |id: HostId| {
+        let arrived = table.host(id).map_or(0, |host| host.arrived);
+        let until = Timestamp::from_secs(arrived.into()).plus(detector.grace);
+        arrived > first.saturating_add(TOGETHER) && until.remaining(now, detector.grace).is_some()
+    };
+    let hosts = judged(table, tallies, |tally| tally.times.count() >= detector.min_requests.get());
+    hosts.into_iter().filter(|(id, _)| !is_spared(*id)).map(|(id, tally)| (id, tally.times)).collect()
+}
+
+/// Whether a mean is so far above that of the peers' means, and above the floor.
+fn is_far(detector: Latency, mean: Duration, peers: Duration) -> bool {
+    let limit = peers.as_nanos().saturating_mul(100 + u128::from(detector.deviation));
+    mean > detector.floor && mean.as_nanos().saturating_mul(100) >= limit
+}
+
+/// The mean of hosts' means.
+fn mean_of(sum: u128, hosts: usize) -> Option<Duration> {
+    let mean = sum.checked_div(hosts as u128)?;
+    Some(Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)))
+}
+
+/// Judges those that are on trial beside those that are in.
+fn trials(
+    table: &mut HostTable,
+    rules: &Outlier,
+    detector: Latency,
+    (tallies, compared): (&Tallies, &[(HostId, Times)]),
+    now: Timestamp,
+) {
+    let peers: Vec<Times> = compared.iter().map(|(_, times)| *times).collect();
+    let expected = mean_of(peers.iter().map(|peer| peer.mean().as_nanos()).sum(), peers.len());
+    // With as few nobody would be judged.
+    let expected = expected.filter(|_| peers.len() + 1 >= usize::from(detector.min_hosts.get()));
+    let on_trial = table.hosts().filter(|(_, host)| host.trial(rules, now).is_some()).map(|(id, _)| id);
+    for id in on_trial.collect::<Vec<_>>() {
+        let Some(tally) = tallies.get(&id) else { continue };
+        let is_slow = |own: &Times| {
+            let expected = expected?;
+            Some(is_far(detector, own.mean(), expected) && own.are_longer(&peers, peers.len() + 1))
+        };
+        table.judge_trial(rules, id, tally.times, is_slow, now);
+    }
+}
+
 /// Judges the slowest against the mean of the others' means, takes it out of the count if it goes, and goes on with the
 /// next: one very slow host must not hide another.
 fn latency(
     table: &mut HostTable,
     rules: &Outlier,
     detector: Latency,
-    tallies: &Tallies,
+    mut hosts: Vec<(HostId, Times)>,
     now: Timestamp,
     random: &mut Random,
 ) {
-    let has_enough = |tally: &HostTally| tally.timed() >= detector.min_requests.get();
-    let mut hosts: Vec<(Duration, HostId)> =
-        judged(table, tallies, has_enough).into_iter().map(|(id, tally)| (tally.mean(), id)).collect();
     if hosts.len() < usize::from(detector.min_hosts.get()) {
         return;
     }
-    let mut sum: u128 = hosts.iter().map(|(mean, _)| mean.as_nanos()).sum();
-    while let Some((own, id)) = take_worst(&mut hosts, |(mean, _)| *mean) {
-        sum = sum.saturating_sub(own.as_nanos());
-        let Some(peers) = sum.checked_div(hosts.len() as u128) else { return };
-        let limit = peers.saturating_mul(100 + u128::from(detector.deviation));
-        if own <= detector.floor || own.as_nanos().saturating_mul(100) < limit {
+    let all = hosts.len();
+    let mut sum: u128 = hosts.iter().map(|(_, times)| times.mean().as_nanos()).sum();
+    // Those that are far above the others by chance.
+    let mut stay: Vec<Times> = Vec::new();
+    while let Some((id, own)) = take_worst(&mut hosts, |(_, times)| times.mean()) {
+        let (mean, peers) = (own.mean(), hosts.len() + stay.len());
+        let Some(expected) = mean_of(sum.saturating_sub(mean.as_nanos()), peers) else { return };
+        if !is_far(detector, mean, expected) {
             return;
         }
-        let peers = Duration::from_nanos(u64::try_from(peers).unwrap_or(u64::MAX));
-        let cause = EjectionCause::Latency { own, peers, hosts: hosts.len() as u16 };
+        let times: Vec<Times> = hosts.iter().map(|(_, times)| *times).chain(stay.iter().copied()).collect();
+        if !own.are_longer(&times, all) {
+            stay.push(own);
+            continue;
+        }
+        sum = sum.saturating_sub(mean.as_nanos());
+        let cause = EjectionCause::Latency { own: mean, peers: expected, hosts: peers as u16 };
         if table.eject(rules, id, cause, now, random.next()) == Ejection::Overflow {
             return;
         }

@@ -4,14 +4,17 @@
 //! function of the table and gives what happened; none is possible that passes a limit.
 //!
 //! A host is *in*, *out* until a time, then *due*: it gets so many probes, which a permit each. All of them
-//! succeeding, it is in again, perhaps with a share that grows; one failing, it is out for longer.
+//! succeeding, it is in again, perhaps with a share that grows; one failing, it is out for longer. One that was out for its latency
+//! is on [trial](super::trial) instead.
 
 use core::time::Duration;
 
 use super::cause::EjectionCause;
 use super::host_events::{HostCount, HostEvent, HostEventKind, HostEvents};
 use super::interval::interval_number;
+use super::times::Times;
 use super::topology::{self, HostListing, Locality, MOST_LOCALITIES, Part, Topology};
+use super::trial::{Trial, TrialVerdict};
 use crate::base::random::scale;
 use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
@@ -41,8 +44,8 @@ const EXPLORE_SHARE: u32 = 5;
 /// However few are out.
 const EXPLORE_AT_MOST: Duration = Duration::from_millis(100);
 
-/// A line about what a detector found and did not do comes at most this often for each host.
-const REPEAT: Duration = Duration::from_secs(10);
+/// A line about what a detector found and did not do comes at most this often for each host, in seconds.
+const REPEAT: u32 = 10;
 
 /// The share of a host that gets all of its own.
 pub const FULL_SHARE: u32 = 1000;
@@ -57,7 +60,7 @@ pub struct HostId {
 }
 
 /// One host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Host {
     /// As Envoy writes it: `10.0.0.1:8080`, `[2001:db8::1]:8080`. Empty: the place is free.
     pub address: Vec<u8>,
@@ -75,14 +78,16 @@ pub struct Host {
     pub label: u32,
     /// How often it has been ejected lately: each ejection adds one, each interval with successes takes one off.
     pub ejections: u16,
-    /// When a line last told what was found of it and not acted on.
-    noted: Timestamp,
+    /// Since when it is there, in seconds: it has come, or is back after it was out for anything but its latency.
+    pub arrived: u32,
+    /// When a line last told what was found of it and not acted on, in seconds.
+    noted: u32,
     /// Whether it gets traffic.
     pub state: State,
 }
 
 /// Whether a host gets traffic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum State {
     /// It does.
     In {
@@ -106,13 +111,13 @@ pub enum State {
         probes: Vec<Timestamp>,
         /// How many probes succeeded.
         passed: u16,
-        /// Where it was too slow: a probe that takes so long fails.
-        slow_from: Option<Duration>,
+        /// Where it was too slow: how it comes back, in place of probes.
+        trial: Option<Trial>,
     },
 }
 
 /// The hosts of one group.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct HostTable {
     /// The cluster's name, once a request seat has told it.
     pub cluster: Vec<u8>,
@@ -189,7 +194,8 @@ impl Host {
             topology: Topology::default(),
             label: 0,
             ejections: 0,
-            noted: Timestamp::ZERO,
+            arrived: 0,
+            noted: 0,
             state: State::In { since: Timestamp::ZERO },
         }
     }
@@ -213,11 +219,37 @@ impl Host {
     /// Whether its time is over and another probe may be sent.
     pub fn wants_probe(&self, rules: &Outlier, now: Timestamp) -> bool {
         match &self.state {
-            State::Out { probes, passed, .. } if self.is_due(rules, now) => {
+            State::Out { probes, passed, trial: None, .. } if self.is_due(rules, now) => {
                 let under_way = probes.iter().filter(|sent| is_under_way(**sent, now)).count();
                 under_way + usize::from(*passed) < usize::from(rules.probe_requests.get())
             }
             _ => false,
+        }
+    }
+
+    /// Its trial, if it is on trial.
+    pub fn trial(&self, rules: &Outlier, now: Timestamp) -> Option<&Trial> {
+        match &self.state {
+            State::Out { trial, .. } if self.is_due(rules, now) => trial.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it gets requests by which it is judged: it is in, or on trial.
+    pub fn serves(&self, rules: &Outlier, now: Timestamp) -> bool {
+        self.is_in() || self.trial(rules, now).is_some()
+    }
+
+    /// Whether it is out and comes back by a trial.
+    pub fn comes_back_by_trial(&self) -> bool {
+        self.trial_share().is_some()
+    }
+
+    /// What it gets on trial of what it would get, in thousandths.
+    pub fn trial_share(&self) -> Option<u16> {
+        match &self.state {
+            State::Out { trial, .. } => trial.as_ref().map(|trial| trial.share),
+            _ => None,
         }
     }
 
@@ -309,19 +341,16 @@ pub struct ProbeResult {
     pub end: End,
     /// Whether that is a failure.
     pub failed: bool,
-    /// How long it took.
-    pub took: Duration,
     /// Whether it has a probe's permit, and did not come to the host by itself.
     pub has_permit: bool,
 }
 
-/// From when on the probes of a host that was too slow are too slow as well: what would have made it an outlier then.
-fn slow_from(rules: &Outlier, cause: &EjectionCause) -> Option<Duration> {
+/// How a host comes back that was found for this, if not by probes. What would have made it an outlier then is slow.
+fn trial_after(rules: &Outlier, cause: &EjectionCause) -> Option<Trial> {
     match (cause, rules.latency) {
         (EjectionCause::Latency { peers, .. }, Some(latency)) => {
             let limit = nanos(*peers).saturating_mul(100 + u64::from(latency.deviation)) / 100;
-            // No limit is no limit: a record keeps none of zero.
-            Some(Duration::from_nanos(limit).max(latency.floor)).filter(|limit| !limit.is_zero())
+            Some(Trial::new(Duration::from_nanos(limit).max(latency.floor)))
         }
         _ => None,
     }
@@ -608,7 +637,8 @@ impl HostTable {
             return None;
         }
         let id = self.next_id;
-        let host = Host { address: address.to_owned(), id, listed, seen: now, ..Host::vacant() };
+        let host =
+            Host { address: address.to_owned(), id, listed, seen: now, arrived: now.seconds(), ..Host::vacant() };
         let free = self.hosts.iter().position(|host| host.address.is_empty());
         let index = match free {
             Some(index) => {
@@ -759,16 +789,18 @@ impl HostTable {
     ) -> Ejection {
         let detector = cause.detector();
         let mode = rules.mode_of(detector);
-        let Some(host) = self.host(id).filter(|host| host.is_in()) else { return Ejection::Nothing };
+        let Some(host) = self.host(id).filter(|host| host.serves(rules, now)) else { return Ejection::Nothing };
+        // One on trial is out already.
+        let has_room = !host.is_in() || self.has_room(rules);
         let address = host.address.clone();
-        let is_noted = now.apart(host.noted) < REPEAT;
+        let is_noted = now.seconds().abs_diff(host.noted) < REPEAT;
         if mode == Mode::Off {
             return Ejection::Nothing;
         }
         self.events.count(HostCount::Detected(detector), 1);
         let without = match mode {
-            Mode::Enforce if self.has_room(rules) => {
-                let lasts = self.take_out(rules, id, (detector, slow_from(rules, &cause)), now, random);
+            Mode::Enforce if has_room => {
+                let lasts = self.take_out(rules, id, (detector, trial_after(rules, &cause)), now, random);
                 self.events.count(HostCount::Ejected(detector), 1);
                 self.note(&address, HostEventKind::Ejected(cause, lasts.unwrap_or_default()));
                 return Ejection::Ejected;
@@ -784,7 +816,7 @@ impl HostTable {
         };
         if !is_noted {
             if let Some(host) = self.host_mut(id) {
-                host.noted = now;
+                host.noted = now.seconds();
             }
             let kind = if without == Ejection::Overflow {
                 HostEventKind::Overflow(cause)
@@ -801,7 +833,7 @@ impl HostTable {
         &mut self,
         rules: &Outlier,
         id: HostId,
-        (by, slow_from): (Detector, Option<Duration>),
+        (by, trial): (Detector, Option<Trial>),
         now: Timestamp,
         random: u64,
     ) -> Option<Duration> {
@@ -817,7 +849,7 @@ impl HostTable {
         let jitter = Duration::from_nanos(scale(random, rules.ejection_jitter.of(nanos(time))));
         let lasts = if by == Detector::Heartbeat { Duration::ZERO } else { time.saturating_add(jitter) };
         let since = host.out_since().unwrap_or(now);
-        host.state = State::Out { by, since, until: now.plus(lasts), probes: Vec::new(), passed: 0, slow_from };
+        host.state = State::Out { by, since, until: now.plus(lasts), probes: Vec::new(), passed: 0, trial };
         host.seen = host.seen.max(now.plus(lasts));
         host.missed = 0;
         Some(lasts)
@@ -858,14 +890,13 @@ impl HostTable {
         if tried.has_permit {
             host.end_probe(sent);
         }
-        let State::Out { by, since, passed, slow_from, .. } = &mut host.state else { return false };
-        let (by, since, slow_from) = (*by, *since, *slow_from);
-        let slow = slow_from.filter(|limit| !tried.failed && tried.took >= *limit).map(|_| tried.took);
-        if tried.failed || slow.is_some() {
-            let lasts = self.take_out(rules, id, (by, slow_from), now, random).unwrap_or_default();
+        let State::Out { by, since, passed, trial: None, .. } = &mut host.state else { return false };
+        let (by, since) = (*by, *since);
+        if tried.failed {
+            let lasts = self.take_out(rules, id, (by, None), now, random).unwrap_or_default();
             self.events.count(HostCount::ProbeFailed, 1);
             let ejections = self.host(id).map_or(0, |host| host.ejections);
-            self.note(&address, HostEventKind::ProbeFailed { end: tried.end, slow, lasts, ejections });
+            self.note(&address, HostEventKind::ProbeFailed { end: tried.end, lasts, ejections });
             return true;
         }
         *passed = passed.saturating_add(1);
@@ -878,10 +909,39 @@ impl HostTable {
     fn readmit(&mut self, rules: &Outlier, id: HostId, since: Timestamp, now: Timestamp) {
         let Some(host) = self.host_mut(id) else { return };
         let address = host.address.clone();
+        let by_trial = host.comes_back_by_trial();
+        if !by_trial {
+            host.arrived = now.seconds();
+        }
         host.state = back(rules, now);
         host.see(now);
         self.events.count(HostCount::Readmitted, 1);
-        self.note(&address, HostEventKind::Readmitted(now.since(since)));
+        self.note(&address, HostEventKind::Readmitted { after: now.since(since), by_trial });
+    }
+
+    /// Judges a host on trial by its answers in an interval. `is_slow` compares times with those of the peers, if there are any.
+    pub fn judge_trial(
+        &mut self,
+        rules: &Outlier,
+        id: HostId,
+        times: Times,
+        is_slow: impl FnOnce(&Times) -> Option<bool>,
+        now: Timestamp,
+    ) {
+        let Some(host) = self.host_mut(id).filter(|host| host.is_due(rules, now)) else { return };
+        let address = host.address.clone();
+        let State::Out { since, trial: Some(trial), .. } = &mut host.state else { return };
+        let since = *since;
+        match trial.judge(times, is_slow) {
+            TrialVerdict::Waits | TrialVerdict::Grows => {}
+            TrialVerdict::Passed => self.readmit(rules, id, since, now),
+            TrialVerdict::Slow(mean, is_news) => {
+                self.events.count(HostCount::ProbeFailed, 1);
+                if is_news {
+                    self.note(&address, HostEventKind::StillSlow(mean));
+                }
+            }
+        }
     }
 
     /// Lets a host back that our own checks find healthy: at once if only they had found it bad, else when its time is over.
@@ -889,7 +949,8 @@ impl HostTable {
     pub fn readmit_healthy(&mut self, rules: &Outlier, id: HostId, now: Timestamp) -> bool {
         let Some(host) = self.host(id) else { return false };
         let State::Out { by, since, .. } = host.state else { return false };
-        if by != Detector::Heartbeat && !host.is_due(rules, now) {
+        // Of how fast it answers they say nothing.
+        if by != Detector::Heartbeat && !host.is_due(rules, now) || host.comes_back_by_trial() {
             return false;
         }
         self.readmit(rules, id, since, now);
@@ -1028,7 +1089,8 @@ impl Host {
         out.u8(self.topology.is_degraded.into());
         out.u32(self.label);
         out.u16(self.ejections);
-        out.time(self.noted);
+        out.u32(self.arrived);
+        out.u32(self.noted);
         match &self.state {
             State::In { since } => {
                 out.u8(0);
@@ -1038,13 +1100,16 @@ impl Host {
                 out.u8(1);
                 out.time(*since);
             }
-            State::Out { by, since, until, probes, passed, slow_from } => {
+            State::Out { by, since, until, probes, passed, trial } => {
                 out.u8(2);
                 out.u8(*by as u8);
                 out.time(*since);
                 out.time(*until);
                 out.u16(*passed);
-                out.u64(slow_from.map_or(0, nanos));
+                out.u8(trial.is_some().into());
+                if let Some(trial) = trial {
+                    trial.write(out);
+                }
                 out.u8(probes.len().min(MOST_PROBES) as u8);
                 probes.iter().take(MOST_PROBES).for_each(|sent| out.time(*sent));
             }
@@ -1069,19 +1134,21 @@ impl Host {
         host.topology = Topology { priority, locality, weight, is_degraded: input.flag()? };
         host.label = input.u32()?;
         host.ejections = input.u16()?;
-        host.noted = input.time()?;
+        host.arrived = input.u32()?;
+        host.noted = input.u32()?;
         host.state = match input.u8()? {
             0 => State::In { since: input.time()? },
             1 => State::Starting { since: input.time()? },
             2 => {
                 let (by, since, until) = (Detector::from_number(input.u8()?)?, input.time()?, input.time()?);
-                let (passed, slow_from, count) = (input.u16()?, input.u64()?, usize::from(input.u8()?));
-                let slow_from = Some(slow_from).filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+                let passed = input.u16()?;
+                let trial = if input.flag()? { Some(Trial::read(input)?) } else { None };
+                let count = usize::from(input.u8()?);
                 if count > MOST_PROBES {
                     return None;
                 }
                 let probes = (0..count).map(|_| input.time()).collect::<Option<_>>()?;
-                State::Out { by, since, until, probes, passed, slow_from }
+                State::Out { by, since, until, probes, passed, trial }
             }
             _ => return None,
         };

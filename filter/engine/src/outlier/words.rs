@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::cause::EjectionCause;
 use super::host_events::{HostCount, HostEvent, HostEventKind};
 use super::table::MOST_HOSTS;
+use super::trial;
 use crate::base::text::{seconds, share};
 use crate::event::Event;
 use crate::metric::Metric;
@@ -40,13 +41,21 @@ pub fn line(rules: &Outlier, event: &HostEvent) -> Event {
             let out = format!("{out} of {of} hosts are out, at most {limit}");
             (true, false, format!("host {host} not ejected: {}; {out}", cause(rules, &found)))
         }
-        HostEventKind::ProbeFailed { end, slow, lasts, ejections } => {
-            let end = slow.map_or_else(|| end.to_string(), |took| format!("{end}, but in {}", millis(took)));
+        HostEventKind::ProbeFailed { end, lasts, ejections } => {
             let out = format!("ejected {ejections} times; {out} of {of} hosts out{ignored}");
             (true, false, format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
         }
-        HostEventKind::Readmitted(after) => {
-            let why = if rules.probes_by_heartbeat() { "its heartbeat succeeded" } else { "its probe succeeded" };
+        HostEventKind::StillSlow(mean) => {
+            let part = tenths(f64::from(trial::SMALLEST) / 10.0);
+            let text = format!("host {host} is still slow, {} in the mean: it gets {part}% of its share", millis(mean));
+            (true, false, format!("{text}; {out} of {of} hosts out{ignored}"))
+        }
+        HostEventKind::Readmitted { after, by_trial } => {
+            let why = match by_trial {
+                true => "it is not slow any more",
+                false if rules.probes_by_heartbeat() => "its heartbeat succeeded",
+                false => "its probe succeeded",
+            };
             let starts = match rules.slow_start {
                 Duration::ZERO => String::new(),
                 slow_start => format!(", full share in {}", seconds(slow_start)),
@@ -266,18 +275,21 @@ mod tests {
 
     #[test]
     fn what_follows_is_told_too() {
-        let failed =
-            HostEventKind::ProbeFailed { end: End::Reset, slow: None, lasts: Duration::from_secs(62), ejections: 2 };
+        let failed = HostEventKind::ProbeFailed { end: End::Reset, lasts: Duration::from_secs(62), ejections: 2 };
         assert_eq!(
             told("", failed),
             "orders/cluster=orders: host 10.0.0.1:8080 failed its probe (reset): out for 62s more, ejected 2 times; \
              1 of 5 hosts out"
         );
-        let slow = Some(Duration::from_millis(240));
-        let failed =
-            HostEventKind::ProbeFailed { end: End::Http(200), slow, lasts: Duration::from_secs(62), ejections: 2 };
-        assert!(told("", failed).contains("failed its probe (200, but in 240.0ms): out for 62s more"));
-        let back = told(r#""slow_start":"5s""#, HostEventKind::Readmitted(Duration::from_secs(33)));
+        assert_eq!(
+            told("", HostEventKind::StillSlow(Duration::from_millis(240))),
+            "orders/cluster=orders: host 10.0.0.1:8080 is still slow, 240.0ms in the mean: it gets 3.0% of its share; 1 of 5 \
+             hosts out"
+        );
+        let back = |by_trial| HostEventKind::Readmitted { after: Duration::from_secs(33), by_trial };
+        let warm = told("", back(true));
+        assert!(warm.ends_with("is back after 33s: it is not slow any more; 1 of 5 hosts out"), "{warm}");
+        let back = told(r#""slow_start":"5s""#, back(false));
         assert!(back.ends_with("is back after 33s: its probe succeeded, full share in 5s; 1 of 5 hosts out"), "{back}");
         let run = EjectionCause::Run { detector: Detector::ConsecutiveLocalFailures, length: 3, last: End::TimedOut };
         let kept = told("", HostEventKind::Overflow(run));

@@ -155,12 +155,14 @@ fn latency(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Latency, 
     let min_requests = fields.count(key!(LATENCY.count("min_requests")), report);
     let min_hosts = fields.small_count(key!(LATENCY.small_count("min_hosts")), report);
     let floor = fields.duration(key!(LATENCY.duration("floor")), report);
+    let grace = fields.duration(key!(LATENCY.duration("grace")), report);
     let mode = fields.mode(key!(LATENCY.mode("mode")), mode, report);
     Ok(Latency {
         deviation: deviation?,
         min_requests: min_requests?,
         min_hosts: min_hosts?,
         floor: floor?,
+        grace: grace?,
         mode: mode?,
     })
 }

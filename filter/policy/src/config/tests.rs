@@ -830,7 +830,7 @@ fn a_detector_that_is_given_has_the_defaults_of_the_documentation() {
     assert_eq!((rate.stdev_factor, rate.min_requests.get(), rate.min_hosts.get()), (1900, 100, 5));
     let latency = outlier.latency.unwrap();
     assert_eq!((latency.deviation, latency.min_requests.get(), latency.min_hosts.get()), (200, 50, 3));
-    assert_eq!(latency.floor, Duration::from_millis(20));
+    assert_eq!((latency.floor, latency.grace), (Duration::from_millis(20), Duration::from_secs(30)));
     let heartbeat = outlier.heartbeat.unwrap();
     assert_eq!(heartbeat.path, "/healthz");
     assert_eq!((heartbeat.interval, heartbeat.timeout), (Duration::from_secs(1), Duration::from_secs(2)));
@@ -849,7 +849,7 @@ fn everything_about_hosts_can_be_given() {
            "consecutive_local_failures": {"threshold": 1000, "mode": "shadow"},
            "failure_rate": {"threshold": 62.5, "min_requests": 1, "min_hosts": 1000},
            "success_rate": {"stdev_factor": 0.5, "min_requests": 1000000, "min_hosts": 1},
-           "latency": {"deviation": 100000, "min_requests": 1, "min_hosts": 2, "floor": "0s"},
+           "latency": {"deviation": 100000, "min_requests": 1, "min_hosts": 2, "floor": "0s", "grace": "1h"},
            "heartbeat": {"path": "/?a=b%20c", "interval": "1h", "timeout": "1m", "unhealthy_after": 100,
                          "healthy_after": 1, "status": [200, "300-399"]},
            "interval": "100ms", "base_ejection_time": "1ms", "max_ejection_time": "24h", "ejection_jitter": 0,
@@ -933,6 +933,7 @@ fn every_limit_of_outliers_holds() {
         (r#""latency": {"deviation": 1.5}"#, "latency.deviation: must be a whole number within 1..=100000, was 1.5"),
         (r#""latency": {"min_hosts": 1}"#, "latency.min_hosts: must be within 2..=1000, was 1"),
         (r#""latency": {"floor": "61s"}"#, "latency.floor: must be within 0s..=1m, was \"61s\""),
+        (r#""latency": {"grace": "61m"}"#, "latency.grace: must be within 0s..=1h, was \"61m\""),
         (
             r#""heartbeat": {"path": "healthz"}"#,
             "heartbeat.path: must be a path that begins with \"/\", of visible ASCII characters, was \"healthz\"",

@@ -143,7 +143,7 @@ pub struct SuccessRate {
 }
 
 /// Ejects a host whose mean time to the response's headers P is above the mean E of its peers' means by `deviation` percent:
-/// `(P - E) / E`, and above `floor`.
+/// `(P - E) / E`, above `floor`, and by more than chance explains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Latency {
     /// In percent, 1..=100,000: 200 means three times as slow as the others.
@@ -154,6 +154,8 @@ pub struct Latency {
     pub min_hosts: NonZeroU16,
     /// A host that is faster than this is not slow, whatever the others are; at most 1 min.
     pub floor: Duration,
+    /// A host that arrives later than the others, or comes back, is not judged for so long; at most 1 h.
+    pub grace: Duration,
     /// Whether it acts.
     pub mode: Mode,
 }
@@ -293,6 +295,11 @@ impl Outlier {
     pub fn counts_all(&self) -> bool {
         let rates = [Detector::FailureRate, Detector::SuccessRate, Detector::Latency];
         rates.into_iter().any(|detector| self.mode_of(detector) != Mode::Off)
+    }
+
+    /// Whether a detector looks at how long answers take.
+    pub fn counts_times(&self) -> bool {
+        self.mode_of(Detector::Latency) != Mode::Off
     }
 
     /// Whether a detector counts failures in a row.

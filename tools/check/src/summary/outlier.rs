@@ -85,11 +85,16 @@ fn reason(outlier: &Outlier, detector: Detector) -> Option<String> {
             )
         }
         Detector::Latency => {
-            let Latency { deviation, min_requests, min_hosts, floor, .. } = outlier.latency?;
+            let Latency { deviation, min_requests, min_hosts, floor, grace, .. } = outlier.latency?;
             let floor = if floor.is_zero() { String::new() } else { format!(", and above {}", duration::text(floor)) };
             let needs = needs(min_hosts.get(), min_requests, "answers");
+            let spared = match grace {
+                Duration::ZERO => String::new(),
+                grace => format!("; one that has come or is back is spared for {}", duration::text(grace)),
+            };
             format!(
-                "if its mean time to an answer in {interval} is above that of the others by {deviation}% or more{floor}; {needs}"
+                "if its mean time to an answer in {interval} is above that of the others by {deviation}% or more{floor}, and by more \
+                 than chance explains; {needs}{spared}"
             )
         }
         Detector::Heartbeat => {

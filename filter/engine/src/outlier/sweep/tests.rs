@@ -29,7 +29,8 @@ fn table(hosts: usize) -> (HostTable, Vec<HostId>) {
 
 /// So many attempts, of which so many failed, each of so many milliseconds.
 fn tally(total: u32, failures: u32, millis: u64) -> HostTally {
-    HostTally { total, failures, took: u64::from(total) * millis * 1000, ..HostTally::default() }
+    let times = (failures..total).map(|_| Duration::from_millis(millis)).collect();
+    HostTally { total, failures, times, ..HostTally::default() }
 }
 
 fn tallies(ids: &[HostId], counts: &[HostTally]) -> Tallies {
@@ -62,8 +63,8 @@ fn probed(
     sent: Timestamp,
     now: Timestamp,
 ) -> bool {
-    let (end, took) = (failed.unwrap_or(End::Http(200)), now.since(sent));
-    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), took, has_permit: true }, sent, now, 0)
+    let end = failed.unwrap_or(End::Http(200));
+    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), has_permit: true }, sent, now, 0)
 }
 
 fn counted(table: &HostTable, kind: HostCount) -> u32 {
@@ -201,17 +202,86 @@ fn a_host_that_fails_at_once_makes_no_healthy_host_a_slow_one() {
 }
 
 #[test]
-fn a_host_that_was_too_slow_is_back_when_its_probe_is_fast_and_not_before() {
+fn a_host_that_was_too_slow_is_back_when_it_is_not_slow_any_more_and_not_before() {
     let rules = rules(r#""latency":{"deviation":200,"floor":"20ms"}"#);
     let (mut table, ids) = table(5);
     let (fast, slow) = (tally(50, 0, 10), tally(50, 0, 100));
-    look(&mut table, &rules, &tallies(&ids, &[slow, fast, fast, fast, fast]), t(20_100), 1);
-    assert_eq!(out(&table, &ids), [0]);
-    assert!(probed(&mut table, &rules, ids[0], None, t(50_100), t(50_130)), "30 ms are 200 % above the others' 10 ms");
-    assert_eq!(out(&table, &ids), [0], "a success, and as slow as what it was ejected for");
-    assert!(matches!(table.events.list.last(), Some(one) if matches!(one.kind, HostEventKind::ProbeFailed { .. })));
-    assert!(probed(&mut table, &rules, ids[0], None, t(120_000), t(120_029)), "29 ms");
+    let mut look_at = |own, now| {
+        look(&mut table, &rules, &tallies(&ids, &[own, fast, fast, fast, fast]), t(now), 1);
+        let host = table.host(ids[0]).unwrap();
+        (host.is_in(), host.trial_share(), table.events.list.len())
+    };
+    assert_eq!(look_at(slow, 20_100), (false, Some(30), 1), "out for 30 s");
+    assert_eq!(look_at(tally(20, 0, 10), 40_100), (false, Some(30), 1), "what comes to it before is no trial");
+    assert_eq!(look_at(tally(19, 0, 30), 60_100), (false, Some(30), 1), "19 answers are too few");
+    assert_eq!(look_at(tally(1, 0, 30), 70_100), (false, Some(30), 2), "30 ms are 200 % above: as slow as it was");
+    assert_eq!(look_at(tally(20, 0, 30), 80_100), (false, Some(30), 2), "which is told once");
+    assert_eq!(look_at(tally(20, 0, 29), 90_100), (false, Some(120), 2), "29 ms are not");
+    assert_eq!(look_at(tally(20, 0, 10), 100_100), (false, Some(480), 2));
+    assert_eq!(look_at(tally(20, 0, 50), 110_100), (false, Some(30), 3), "slow under more load");
+    for (now, share) in [(120_100, Some(120)), (130_100, Some(480)), (140_100, None)] {
+        assert_eq!(look_at(tally(20, 0, 10), now), (share.is_none(), share, 3 + usize::from(share.is_none())));
+    }
+    assert_eq!(counted(&table, HostCount::ProbeFailed), 3);
+    assert_eq!(counted(&table, HostCount::Readmitted), 1);
+}
+
+#[test]
+fn without_peers_a_trial_is_judged_by_what_was_slow_at_first() {
+    let rules = rules(r#""latency":{}"#);
+    let (mut table, ids) = table(4);
+    let (fast, slow) = (tally(50, 0, 10), tally(50, 0, 100));
+    look(&mut table, &rules, &tallies(&ids, &[slow, fast, fast, fast]), t(20_100), 1);
+    let few = tally(5, 0, 10);
+    for (millis, now, share) in [(100, 60_100, 30), (29, 70_100, 120), (30, 80_100, 30)] {
+        look(&mut table, &rules, &tallies(&ids, &[tally(20, 0, millis), few, few, few]), t(now), 1);
+        assert_eq!(table.host(ids[0]).unwrap().trial_share(), Some(share), "{millis} ms");
+    }
+}
+
+#[test]
+fn a_host_on_trial_that_fails_is_out_for_that() {
+    let rules = rules(r#""failure_rate":{},"latency":{}"#);
+    let (mut table, ids) = table(4);
+    let (fast, slow) = (tally(50, 0, 10), tally(50, 0, 100));
+    look(&mut table, &rules, &tallies(&ids, &[slow, fast, fast, fast]), t(20_100), 1);
+    let cause = EjectionCause::FailureRate { failures: 9, total: 10 };
+    assert_eq!(table.eject(&rules, ids[0], cause, t(50_000), 0), Ejection::Nothing, "it is out, not on trial");
+    assert_eq!(table.eject(&rules, ids[0], cause, t(51_000), 0), Ejection::Ejected);
+    let host = table.host(ids[0]).unwrap();
+    assert_eq!((host.trial_share(), host.out_since()), (None, Some(t(20_100))));
+    assert!(probed(&mut table, &rules, ids[0], None, t(120_000), t(120_000)), "it comes back by a probe");
     assert_eq!(out(&table, &ids), [0; 0]);
+}
+
+#[test]
+fn a_host_that_has_come_or_is_back_is_spared_for_a_while() {
+    let rules = rules(r#""failure_rate":{},"latency":{}"#);
+    let (fast, slow) = (tally(50, 0, 20), tally(50, 0, 100));
+    let (mut table, mut ids) = table(4);
+    ids.push(table.enter(b"10.0.0.9:80", false, t(20_000)).unwrap());
+    look(&mut table, &rules, &tallies(&ids, &[fast, fast, fast, fast, slow]), t(49_900), 1);
+    assert_eq!(out(&table, &ids), [0; 0], "for 30 s, and it makes nobody look fast");
+    look(&mut table, &rules, &tallies(&ids, &[fast, fast, fast, fast, slow]), t(50_100), 1);
+    assert_eq!(out(&table, &ids), [4]);
+
+    // It was out for something else, perhaps as it has been started again.
+    table.eject(&rules, ids[0], EjectionCause::FailureRate { failures: 1, total: 1 }, t(60_000), 0);
+    assert!(probed(&mut table, &rules, ids[0], None, t(95_000), t(95_000)));
+    for (now, is_out) in [(120_100, false), (130_100, true)] {
+        look(&mut table, &rules, &tallies(&ids, &[slow, fast, fast, fast]), t(now), 1);
+        assert_eq!(out(&table, &ids).contains(&0), is_out, "{now}");
+    }
+}
+
+#[test]
+fn a_host_that_has_come_with_the_others_is_not_spared() {
+    let rules = rules(r#""latency":{}"#);
+    let (mut table, mut ids) = table(3);
+    ids.push(table.enter(b"10.0.0.9:80", false, t(1_000)).unwrap());
+    let (fast, slow) = (tally(50, 0, 20), tally(50, 0, 100));
+    look(&mut table, &rules, &tallies(&ids, &[fast, fast, fast, slow]), t(20_100), 1);
+    assert_eq!(out(&table, &ids), [3]);
 }
 
 // Modes
@@ -398,8 +468,9 @@ fn counts_of_hosts_that_are_not_in_the_table_say_nothing() {
 fn numbers_at_their_ends_are_borne() {
     let rules = rules(r#""failure_rate":{"min_hosts":1},"success_rate":{"min_hosts":1},"latency":{"min_hosts":2}"#);
     let (mut table, ids) = table(4);
-    let most = HostTally { total: u32::MAX, failures: u32::MAX, abandoned: u32::MAX, took: u64::MAX, met: u32::MAX };
-    let long = HostTally { total: 1, took: u64::MAX, ..HostTally::default() };
+    let times: Times = [Duration::MAX; 60].into_iter().collect();
+    let most = HostTally { total: u32::MAX, failures: u32::MAX, abandoned: u32::MAX, times, met: u32::MAX };
+    let long = HostTally { total: 1, times, ..HostTally::default() };
     let more = HostTally { total: 50, failures: 60, ..HostTally::default() };
     for now in [Timestamp::ZERO, t(0), Timestamp(u64::MAX)] {
         look(&mut table, &rules, &tallies(&ids, &[most, long, more, most]), now, u64::MAX);

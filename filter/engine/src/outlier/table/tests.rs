@@ -44,8 +44,8 @@ fn probed(
     sent: Timestamp,
     now: Timestamp,
 ) -> bool {
-    let (end, took) = (failed.unwrap_or(End::Http(200)), now.since(sent));
-    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), took, has_permit: true }, sent, now, 0)
+    let end = failed.unwrap_or(End::Http(200));
+    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), has_permit: true }, sent, now, 0)
 }
 
 fn counted(table: &HostTable, kind: HostCount) -> u32 {
@@ -410,7 +410,7 @@ fn three_probes_have_to_succeed_where_three_are_asked_for() {
     assert!(table.host(ids[0]).unwrap().is_in(), "3 of 3");
     assert_eq!(counted(&table, HostCount::Readmitted), 1);
     assert!(
-        matches!(table.events.list.last(), Some(HostEvent { kind: HostEventKind::Readmitted(after), out: 0, of: 5, .. })
+        matches!(table.events.list.last(), Some(HostEvent { kind: HostEventKind::Readmitted { after, by_trial: false }, out: 0, of: 5, .. })
         if *after == Duration::from_millis(30_020)),
         "since it was first out"
     );

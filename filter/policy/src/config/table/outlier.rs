@@ -421,16 +421,26 @@ pub static LATENCY: Block = Block {
         )
         .does("A host that is faster than this in the mean is not slow, whatever its peers are.")
         .change(
-            "Set it to a latency that nobody minds: 3 ms against 1 ms is 200 % and no reason to eject. It is what keeps fast \
-             services from being judged by chance.",
+            "Set it to a latency that nobody minds: 3 ms against 1 ms is 200 % and no reason to eject.",
         ),
+        Key::new("grace", Kind::Duration(Duration::ZERO..=HOUR), Absent::Duration(Duration::from_secs(30)))
+            .does(
+                "A host that arrives later than the others, or is back after it was out for anything else, is neither judged for so \
+                 long nor compared with.",
+            )
+            .change(
+                "Set it to the time that a new instance needs until it is as fast as the others: compiled code, filled caches and \
+                 pools.",
+            ),
         MODE,
     ],
     not_yet: &[],
     about: Text::new(
         "Compares the mean time P from a request's last byte to the headers of a host's good responses in one interval with \
-         the mean E of its peers' means, the slowest host first: `(P - E) / E`. The probe of a host that is out for it fails also by being as slow. \
-         Envoy's outlier detection has nothing like it.",
+         the mean E of its peers' means, the slowest host first: `(P - E) / E`. The difference must also be larger than \
+         [chance explains](decisions.md#when-a-host-is-slow), so that equal hosts with a heavy tail stay in. When its time is over, a host that is \
+         out for it gets 3 % of what it would get, which is judged by 20 answers at a time and grows while they are not slow: so a \
+         cold host can warm. Envoy's outlier detection has nothing like it.",
     ),
     example: Text::new(
         r#"{

@@ -32,6 +32,7 @@ mod harness;
 mod harness_hosts;
 mod header_rules;
 mod heartbeat;
+mod heartbeat_request;
 mod hostile;
 mod in_place;
 mod inputs;

@@ -91,6 +91,8 @@ fn heartbeat(interval: u64, timeout: u64, unhealthy_after: u16, healthy_after: u
     status.insert_range(200, 299);
     Heartbeat {
         path: "/".to_owned(),
+        host: None,
+        headers: Vec::new(),
         interval: Duration::from_millis(interval),
         timeout: Duration::from_millis(timeout),
         unhealthy_after: unhealthy_after.try_into().unwrap(),

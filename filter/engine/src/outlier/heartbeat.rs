@@ -9,8 +9,8 @@
 
 use core::time::Duration;
 
-use super::steering;
 use super::table::HostId;
+use super::{authority, steering};
 use crate::base::fingerprint;
 use crate::base::time::{Timestamp, nanos};
 use holdfast_policy::document::Heartbeat;
@@ -216,18 +216,24 @@ pub const MARK: &str = "x-holdfast-heartbeat";
 /// The response header by which an attempt seat says that the cluster has no such host any more.
 pub const GONE: &str = "x-holdfast-gone";
 
+const USER_AGENT: &str = "user-agent";
+
 /// The headers of a check: `cluster` is asked to send it to `host`, an address as in `x-holdfast-hosts`. A retry policy of the
 /// cluster (Envoy 1.37 on) would send it to other hosts too.
 pub fn request<'a>(heartbeat: &'a Heartbeat, cluster: &'a str, host: &'a str) -> Vec<(&'a str, &'a str)> {
-    vec![
+    let mut headers = vec![
         (":method", "GET"),
         (":path", &heartbeat.path),
-        (":authority", cluster),
+        (":authority", heartbeat.host.as_deref().unwrap_or_else(|| authority::of(cluster, host))),
         (steering::HEADER, host),
         (MARK, "1"),
         ("x-envoy-max-retries", "0"),
-        ("user-agent", "holdfast-heartbeat"),
-    ]
+    ];
+    if !heartbeat.headers.iter().any(|(name, _)| name == USER_AGENT) {
+        headers.push((USER_AGENT, "holdfast-heartbeat"));
+    }
+    headers.extend(heartbeat.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    headers
 }
 
 #[cfg(test)]
@@ -246,6 +252,8 @@ mod tests {
         status.insert_range(200, 299);
         Heartbeat {
             path: "/healthz".to_owned(),
+            host: None,
+            headers: Vec::new(),
             interval: Duration::from_millis(INTERVAL),
             timeout: Duration::from_secs(2),
             unhealthy_after: NonZeroU16::new(3).unwrap(),
@@ -476,5 +484,23 @@ mod tests {
                 ("user-agent", "holdfast-heartbeat"),
             ]
         );
+    }
+
+    #[test]
+    fn a_check_asks_as_the_policy_says() {
+        let mut heartbeat = heartbeat();
+        let authority = |heartbeat: &Heartbeat, cluster: &str| {
+            let headers = request(heartbeat, cluster, "10.0.0.1:8080");
+            headers.iter().find(|(name, _)| *name == ":authority").map(|(_, value)| (*value).to_owned()).unwrap()
+        };
+        assert_eq!(authority(&heartbeat, "outbound|8080||orders.svc"), "orders.svc");
+        heartbeat.host = Some("shop:80".to_owned());
+        assert_eq!(authority(&heartbeat, "outbound|8080||orders.svc"), "shop:80");
+        heartbeat.headers = [("authorization", "Bearer a"), ("user-agent", "probe")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let headers = request(&heartbeat, "orders", "10.0.0.1:8080");
+        assert!(headers.ends_with(&[("authorization", "Bearer a"), ("user-agent", "probe")]), "{headers:?}");
+        assert_eq!(headers.iter().filter(|(name, _)| *name == "user-agent").count(), 1);
     }
 }

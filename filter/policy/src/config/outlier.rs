@@ -9,7 +9,8 @@ use super::reader::{Item, key_path, quoted, whole_number};
 use super::table::{
     CONSECUTIVE, DISCOVER, FAILURE_RATE, HEARTBEAT, HOST, LATENCY, Numeric, OUTLIER, PROBE, SUCCESS_RATE, key, keys,
 };
-use super::{balance, duration, outcome};
+use super::{balance, duration, header, outcome};
+use crate::authority;
 use crate::document::{
     Balance, Consecutive, Discover, FailureRate, Heartbeat, Latency, Mode, NamedHost, Outlier, SuccessRate,
 };
@@ -172,6 +173,8 @@ fn heartbeat(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Heartbe
         Some(item) => path(&item, report),
         None => Ok(key.default.to_owned()),
     };
+    let host = fields.optional(key!(HEARTBEAT.name("host")), report, |item, report| authority(item, report));
+    let headers = fields.or(key!(HEARTBEAT.name("headers")), Vec::new(), report, headers);
     let interval = fields.duration(key!(HEARTBEAT.duration("interval")), report);
     let timeout = fields.duration(key!(HEARTBEAT.duration("timeout")), report);
     let unhealthy_after = fields.small_count(key!(HEARTBEAT.small_count("unhealthy_after")), report);
@@ -186,6 +189,8 @@ fn heartbeat(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Heartbe
     let mode = fields.mode(key!(HEARTBEAT.mode("mode")), mode, report);
     Ok(Heartbeat {
         path: path?,
+        host: host?,
+        headers: headers?,
         interval: interval?,
         timeout: timeout?,
         unhealthy_after: unhealthy_after?,
@@ -193,6 +198,24 @@ fn heartbeat(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Heartbe
         status: status?,
         mode: mode?,
     })
+}
+
+/// The authority of a request of our own.
+fn authority(item: &Item<'_>, report: &mut Report) -> Result<String, Reported> {
+    let expected = format!(
+        "a host such as \"orders.example.com\" or \"orders:8080\", of at most {} characters",
+        authority::MAX_LEN
+    );
+    let text = item.string(&expected, report)?;
+    if authority::is_valid(text) { Ok(text.to_owned()) } else { Err(item.refused(&expected, report)) }
+}
+
+/// What a request of our own carries besides.
+fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, String)>, Reported> {
+    let entry = key!(HEARTBEAT.text_headers("headers"));
+    let (names, most, longest) = entry.range;
+    let fields = item.dictionary("an object of header names and texts such as {\"x-a\": \"b\"}", report)?;
+    header::pairs(&fields, names, most, report, |_, item, report| header::text(item, longest, report))
 }
 
 fn probe(item: &Item<'_>, report: &mut Report) -> Result<NonZeroU16, Reported> {

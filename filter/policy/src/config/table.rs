@@ -140,6 +140,8 @@ pub enum Names {
     Judged,
     /// Those that a response of ours may have.
     Sent,
+    /// Those that a request of ours may have beside its own.
+    Asked,
 }
 
 /// The form of a string.
@@ -156,6 +158,13 @@ pub enum Form {
     HeaderName,
     /// The value of a header, which is a template: printable ASCII, no space at its ends.
     HeaderValue(Template),
+    /// Printable ASCII, no space at its ends.
+    Text {
+        /// How many characters it may have.
+        most: usize,
+    },
+    /// A host, with a port or without.
+    Authority,
     /// An HTTP method in its case.
     Method,
     /// Begins with `/`, visible ASCII.
@@ -624,6 +633,18 @@ impl Block {
             Some(Key { name, kind: Kind::Headers { names, of: Kind::String(Form::Glob(segments)), most }, .. }) => {
                 Some(Entry { name, range: (*names, *most, *segments), default: () })
             }
+            _ => None,
+        }
+    }
+
+    /// An object of header names and texts, of which there are none without it: which names, how many, and how long a text may be.
+    pub(super) const fn text_headers(&'static self, name: &str) -> Option<Entry<(Names, usize, usize), ()>> {
+        match self.find(name) {
+            Some(Key {
+                name,
+                kind: Kind::Headers { names, of: Kind::String(Form::Text { most: longest }), most },
+                ..
+            }) => Some(Entry { name, range: (*names, *most, *longest), default: () }),
             _ => None,
         }
     }

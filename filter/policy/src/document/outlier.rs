@@ -163,6 +163,10 @@ pub struct Latency {
 pub struct Heartbeat {
     /// What is asked for; begins with `/`, visible ASCII.
     pub path: String,
+    /// The authority that is asked for; `None`: one that follows from the cluster's name. Valid.
+    pub host: Option<String>,
+    /// Headers of the request beside our own: lower-case names, each once, and values. At most 16.
+    pub headers: Vec<(String, String)>,
     /// How often each host is asked; 100 ms..=1 h.
     pub interval: Duration,
     /// When an answer is too late; 1 ms..=1 min.

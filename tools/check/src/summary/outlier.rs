@@ -93,13 +93,24 @@ fn reason(outlier: &Outlier, detector: Detector) -> Option<String> {
             )
         }
         Detector::Heartbeat => {
-            let Heartbeat { path, interval, timeout, unhealthy_after, status, .. } = outlier.heartbeat.as_ref()?;
+            let heartbeat = outlier.heartbeat.as_ref()?;
+            let Heartbeat { path, interval, timeout, unhealthy_after, status, .. } = heartbeat;
             let (interval, timeout) = (duration::text(*interval), duration::text(*timeout));
             let bad = count(unhealthy_after.get().into(), "bad heartbeat", "bad heartbeats");
-            let (row, status) = (row(unhealthy_after.get()), statuses(status));
-            format!("at {bad}{row}: each host is asked for {path} every {interval}, good is {status} within {timeout}")
+            let (row, status, beside) = (row(unhealthy_after.get()), statuses(status), beside_path(heartbeat));
+            format!(
+                "at {bad}{row}: each host is asked for {path}{beside} every {interval}, good is {status} within {timeout}"
+            )
         }
     })
+}
+
+/// What a heartbeat says besides. Values of headers may be secrets.
+fn beside_path(heartbeat: &Heartbeat) -> String {
+    let host = heartbeat.host.as_ref().map(|host| format!(" of {host}")).unwrap_or_default();
+    let names: Vec<&str> = heartbeat.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let headers = if names.is_empty() { String::new() } else { format!(" with {}", names.join(", ")) };
+    host + &headers
 }
 
 /// How long a host is out, with the growth worked out.

@@ -3,7 +3,7 @@
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use super::{Absent, Block, Form, Key, Kind, Text, Word};
+use super::{Absent, Block, Form, Key, Kind, Names, Text, Word};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -449,6 +449,27 @@ pub static HEARTBEAT: Block = Block {
             .does("What is asked for, with `GET`.")
             .change("Name a path that fails when the host cannot serve users, and not only when its process is gone.")
             .envoy("`health_checks.http_health_check.path`."),
+        Key::new("host", Kind::String(Form::Authority), Absent::Means(Text::new("the service's name")))
+            .does(
+                "The authority (`Host`) that is asked for. Without it that is the cluster's name; of Istio's clusters \
+                 (`outbound|8080||orders.default.svc.cluster.local`) the service's name in it; and where a cluster's name is no valid \
+                 host, the address of the host that is asked.",
+            )
+            .change("Give it where hosts, or proxies in front of them, serve by virtual hosts.")
+            .envoy("`health_checks.http_health_check.host`, the cluster's name unless set."),
+        Key::new(
+            "headers",
+            Kind::Headers { names: Names::Asked, of: &Kind::String(Form::Text { most: 4096 }), most: 16 },
+            Absent::Means(Text::new("none")),
+        )
+        .limit(
+            "not `host`, those of the body, of the connection and of gRPC, `x-envoy-*` and `x-holdfast-*`",
+        )
+        .does("Headers of the request. `user-agent` takes the place of `holdfast-heartbeat`.")
+        .change(
+            "Give what the path asks for, such as a token. Whoever can read Envoy's configuration, or this document, reads it too.",
+        )
+        .envoy("`health_checks.http_health_check.request_headers_to_add`."),
         Key::new("interval", Kind::Duration(INTERVAL), Absent::Duration(Duration::from_secs(1)))
             .does("How often each host is asked. At most 32 are asked at a time.")
             .change("Lengthen it for many hosts or a costly check; with `unhealthy_after` it is how soon a bad host is found.")

@@ -27,6 +27,7 @@ mod fallback;
 mod fallback_templates;
 mod gateway;
 mod gateway_fixture;
+mod grpc_heartbeat;
 mod grpc_web;
 mod harness;
 mod harness_hosts;

@@ -90,6 +90,8 @@ const KEYS: &[&str] = &[
     "unhealthy_after",
     "healthy_after",
     "host",
+    "grpc",
+    "service",
     "interval",
     "base_ejection_time",
     "max_ejection_time",
@@ -239,6 +241,7 @@ fn plausible() -> impl Strategy<Value = String> {
             "heartbeat",
             some_of(vec![
                 ("path", any()),
+                ("grpc", some_of(vec![("service", any())])),
                 ("host", any()),
                 ("headers", any()),
                 ("status", list(any())),

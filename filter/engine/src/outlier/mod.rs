@@ -10,6 +10,7 @@ pub mod balance;
 pub mod calls;
 pub mod cause;
 pub mod discover;
+pub mod grpc_health;
 pub mod heartbeat;
 pub mod hosts;
 pub mod interval;

@@ -27,7 +27,8 @@ pub use concurrency::CONCURRENCY;
 pub use fallback::{FALLBACK, RESPOND};
 pub use outcome::{FAILURE, IGNORE, OUTCOME};
 pub use outlier::{
-    BALANCE, CONSECUTIVE, DISCOVER, FAILURE_RATE, HASH, HEARTBEAT, HOST, LATENCY, OUTLIER, PROBE, SUCCESS_RATE,
+    BALANCE, CONSECUTIVE, DISCOVER, FAILURE_RATE, HASH, HEARTBEAT, HEARTBEAT_GRPC, HOST, LATENCY, OUTLIER, PROBE,
+    SUCCESS_RATE,
 };
 pub use policy::{DOCUMENT, MATCH, POLICY, SCOPE};
 pub use retry::{BACKOFF, BUDGET, RETRY, RETRY_AFTER};
@@ -573,6 +574,16 @@ impl Block {
         match self.find(name) {
             Some(Key { name, kind: Kind::String(_), default: Absent::String(default), .. }) => {
                 Some(Entry { name, range: (), default })
+            }
+            _ => None,
+        }
+    }
+
+    /// A text of bounded length.
+    pub(super) const fn text(&'static self, name: &str) -> Option<Entry<usize, &'static str>> {
+        match self.find(name) {
+            Some(Key { name, kind: Kind::String(Form::Text { most }), default: Absent::String(default), .. }) => {
+                Some(Entry { name, range: *most, default })
             }
             _ => None,
         }

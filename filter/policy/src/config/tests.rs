@@ -7,8 +7,8 @@ use core::time::Duration;
 use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
-    Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, Jitter, Match, Mode,
-    NamedHost, Outlier, Policy, Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
+    Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, HeartbeatCheck, Jitter,
+    Match, Mode, NamedHost, Outlier, Policy, Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
 };
 use crate::glob::Glob;
 use crate::percent::Percent;
@@ -832,11 +832,11 @@ fn a_detector_that_is_given_has_the_defaults_of_the_documentation() {
     assert_eq!((latency.deviation, latency.min_requests.get(), latency.min_hosts.get()), (200, 50, 3));
     assert_eq!(latency.floor, Duration::from_millis(20));
     let heartbeat = outlier.heartbeat.unwrap();
-    assert_eq!(heartbeat.path, "/healthz");
+    let HeartbeatCheck::Http { path, status } = heartbeat.check else { panic!("it is HTTP") };
+    assert_eq!((path.as_str(), status.ranges()), ("/healthz", vec![(200, 299)]));
     assert_eq!((heartbeat.host, heartbeat.headers), (None, Vec::new()));
     assert_eq!((heartbeat.interval, heartbeat.timeout), (Duration::from_secs(1), Duration::from_secs(2)));
     assert_eq!((heartbeat.unhealthy_after.get(), heartbeat.healthy_after.get()), (3, 2));
-    assert_eq!(heartbeat.status.ranges(), [(200, 299)]);
     assert_eq!(outlier.probe_requests.get(), 1);
     let discover = outlier.discover.unwrap();
     assert_eq!((discover.cluster.as_str(), discover.path.as_str()), ("admin", "/clusters?format=json"));
@@ -866,7 +866,8 @@ fn everything_about_hosts_can_be_given() {
     assert_eq!(outlier.success_rate.unwrap().stdev_factor, 500);
     assert_eq!(outlier.latency.unwrap().floor, Duration::ZERO);
     let heartbeat = outlier.heartbeat.unwrap();
-    assert_eq!((heartbeat.path.as_str(), heartbeat.status.ranges()), ("/?a=b%20c", vec![(200, 200), (300, 399)]));
+    let HeartbeatCheck::Http { path, status } = &heartbeat.check else { panic!("it is HTTP") };
+    assert_eq!((path.as_str(), status.ranges()), ("/?a=b%20c", vec![(200, 200), (300, 399)]));
     assert_eq!(heartbeat.timeout, Duration::from_secs(60));
     assert_eq!(heartbeat.host.as_deref(), Some("orders:8080"));
     let headers = [("authorization", "Bearer a.b"), ("x-empty", "")];
@@ -877,6 +878,18 @@ fn everything_about_hosts_can_be_given() {
     assert_eq!((outlier.probe_requests.get(), outlier.slow_start), (100, Duration::from_secs(3600)));
     assert_eq!(outlier.hosts, [NamedHost::at("10.0.0.1:80".to_owned())]);
     assert_eq!(outlier.discover.unwrap().interval, Duration::from_millis(100));
+}
+
+#[test]
+fn a_heartbeat_may_be_that_of_grpc() {
+    let check = |keys: &str| outlier(&format!(r#""heartbeat": {{{keys}}}"#)).heartbeat.unwrap().check;
+    let of = |service: &str| HeartbeatCheck::Grpc { service: service.to_owned() };
+    assert_eq!(check(r#""grpc": {}"#), of(""));
+    assert_eq!(check(r#""grpc": {"service": ""}"#), of(""));
+    assert_eq!(
+        check(r#""grpc": {"service": "shop.Orders"}, "host": "orders", "headers": {"x-a": "b"}"#),
+        of("shop.Orders")
+    );
 }
 
 #[test]
@@ -997,6 +1010,20 @@ fn every_limit_of_outliers_holds() {
         (
             r#""heartbeat": {"status": ["2xx"]}"#,
             "heartbeat.status[0]: must be a status like 503 or a range like \"500-599\" within 100..=599, was \"2xx\"",
+        ),
+        (r#""heartbeat": {"grpc": true}"#, "heartbeat.grpc: must be an object with the keys service, was true"),
+        (
+            r#""heartbeat": {"grpc": {"service": "é"}}"#,
+            "heartbeat.grpc.service: must be a text of at most 255 printable ASCII characters, with no space at its ends, was \
+             \"é\"",
+        ),
+        (
+            r#""heartbeat": {"grpc": {}, "path": "/"}"#,
+            "heartbeat.path: must not be there beside grpc, which asks for /grpc.health.v1.Health/Check",
+        ),
+        (
+            r#""heartbeat": {"grpc": {}, "status": [200]}"#,
+            "heartbeat.status: must not be there beside grpc, of which SERVING is the good answer",
         ),
         (r#""heartbeat": {"mode": "on"}"#, "heartbeat.mode: must be one of enforce, shadow, off, was \"on\""),
         (r#""interval": "99ms""#, "interval: must be within 100ms..=1h, was \"99ms\""),

@@ -449,6 +449,11 @@ pub static HEARTBEAT: Block = Block {
             .does("What is asked for, with `GET`.")
             .change("Name a path that fails when the host cannot serve users, and not only when its process is gone.")
             .envoy("`health_checks.http_health_check.path`."),
+        Key::new("grpc", Kind::Object(&HEARTBEAT_GRPC), Absent::Means(Text::new("`path` is asked for")))
+            .limit("not beside `path` or `status`")
+            .does("Asks by the health check of gRPC in their place.")
+            .change("Give it where hosts are servers of gRPC.")
+            .envoy("`health_checks.grpc_health_check`."),
         Key::new("host", Kind::String(Form::Authority), Absent::Means(Text::new("the service's name")))
             .does(
                 "The authority (`Host`) that is asked for. Without it that is the cluster's name; of Istio's clusters \
@@ -514,6 +519,31 @@ pub static HEARTBEAT: Block = Block {
     "name": "orders",
     "match": {"cluster": "orders"},
     "outlier": {"heartbeat": {"path": "/ready", "interval": "2s", "timeout": "500ms", "status": [200]}}
+  }]
+}"#,
+    ),
+};
+
+/// Checks by the health check of gRPC.
+pub static HEARTBEAT_GRPC: Block = Block {
+    keys: &[Key::new("service", Kind::String(Form::Text { most: 255 }), Absent::String(""))
+        .does("The service that is asked about. An empty name asks about the server as a whole.")
+        .change("Name it, with its package, where a server has several that fail by themselves.")
+        .envoy("`health_checks.grpc_health_check.service_name`.")],
+    not_yet: &[],
+    about: Text::new(
+        "Calls `grpc.health.v1.Health/Check` of every host. The answer `SERVING` is good. Bad are `NOT_SERVING` and every other \
+         health status, a status of gRPC other than `OK` (`UNIMPLEMENTED` of a server without the service, `NOT_FOUND` of one that does \
+         not know the name), an answer that is not gRPC, and one that is too late. The cluster must speak HTTP/2 to its hosts by \
+         itself (`explicit_http_config` with `http2_protocol_options`, or `auto_config`). In one that speaks HTTP/1.1, or whatever the \
+         client speaks (`use_downstream_protocol_config`), every check goes by HTTP/1.1 and is bad.",
+    ),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "orders",
+    "match": {"cluster": "orders"},
+    "outlier": {"heartbeat": {"grpc": {"service": "shop.Orders"}, "interval": "2s"}}
   }]
 }"#,
     ),

@@ -294,6 +294,10 @@ fn lists_names_and_bodies_are_as_long_as_the_table_says() {
                     assert!(place.parsed(Some(&header(most + 1))).is_err());
                 }
             }
+            Kind::String(Form::Text { most }) => {
+                let text = |length: usize| format!("\"{}\"", "a".repeat(length));
+                assert!(!refused(&text(*most)) && refused(&text(most + 1)), "{}", place.key.name);
+            }
             Kind::String(Form::Authority) => {
                 let name = |length: usize| format!("\"{}\"", "a".repeat(length));
                 assert!(!refused(&name(authority::MAX_LEN)) && refused(&name(authority::MAX_LEN + 1)));

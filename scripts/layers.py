@@ -36,10 +36,11 @@ ENGINE = {
     "attempt": SEATS | {"observe"},
 }
 POLICY = {
+    "authority": set(),
     "glob": set(),
     "percent": set(),
     "document": {"glob", "percent"},
-    "config": {"document", "glob", "percent"},
+    "config": {"document", "authority", "glob", "percent"},
     "seat": {"config"},
 }
 CRATES = {"filter/engine/src": ENGINE, "filter/policy/src": POLICY, "filter/src": None}

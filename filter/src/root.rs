@@ -71,7 +71,8 @@ impl Root {
     fn make(&mut self, active: &Rc<ActivePolicy>, call: &Call) -> Option<u32> {
         let request = &call.request;
         let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let token = self.dispatch_http_call(&request.upstream, headers, None, Vec::new(), request.timeout).ok()?;
+        let body = Some(request.body.as_slice()).filter(|body| !body.is_empty());
+        let token = self.dispatch_http_call(&request.upstream, headers, body, Vec::new(), request.timeout).ok()?;
         self.calls.insert(token, (Rc::clone(active), call.clone()));
         Some(token)
     }
@@ -91,15 +92,18 @@ impl Context for Root {
     }
 
     /// A call of ours was answered; one that failed has no headers.
-    fn on_http_call_response(&mut self, token: u32, headers: usize, _body: usize, _trailers: usize) {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
         let Some((active, call)) = self.calls.remove(&token) else { return };
         let Some(Plugin::Request(plugin, mut shared)) = self.plugin.clone() else { return };
         // Where nothing came there are no headers that could be asked for.
         let header = |name: &str| {
             if headers > 0 { hostcalls::header(MapType::HttpCallResponseHeaders, name) } else { None }
         };
-        let body = if call.request.reads_body() { hostcalls::call_response_body() } else { Vec::new() };
-        let response = CallResponse::read(&header, &body);
+        let trailer = |name: &str| {
+            if trailers > 0 { hostcalls::header(MapType::HttpCallResponseTrailers, name) } else { None }
+        };
+        let body = if call.request.reads_body(body) { hostcalls::call_response_body() } else { Vec::new() };
+        let response = CallResponse::read(&call.request, &header, &trailer, &body);
         plugin.call_reported(&mut shared, &active, &call, token, response, &mut |active, call| self.make(active, call));
     }
 }

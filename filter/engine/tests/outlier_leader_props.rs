@@ -16,7 +16,7 @@ use holdfast_engine::outlier::topology::HostListing;
 use holdfast_engine::store::Store;
 use holdfast_engine::store::memory::MemoryStore;
 use holdfast_engine::store::record::{Mark, Record};
-use holdfast_policy::document::{Heartbeat, Mode, NamedHost, StatusSet};
+use holdfast_policy::document::{Heartbeat, HeartbeatCheck, Mode, NamedHost, StatusSet};
 use proptest::prelude::*;
 
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -90,12 +90,13 @@ fn heartbeat(interval: u64, timeout: u64, unhealthy_after: u16, healthy_after: u
     let mut status = StatusSet::default();
     status.insert_range(200, 299);
     Heartbeat {
-        path: "/".to_owned(),
+        check: HeartbeatCheck::Http { path: "/".to_owned(), status },
+        host: None,
+        headers: Vec::new(),
         interval: Duration::from_millis(interval),
         timeout: Duration::from_millis(timeout),
         unhealthy_after: unhealthy_after.try_into().unwrap(),
         healthy_after: healthy_after.try_into().unwrap(),
-        status,
         mode: Mode::Enforce,
     }
 }

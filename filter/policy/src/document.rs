@@ -12,7 +12,8 @@ use crate::percent::Percent;
 mod outlier;
 
 pub use outlier::{
-    Balance, Consecutive, Detector, Discover, FailureRate, HashBy, Heartbeat, Latency, NamedHost, Outlier, SuccessRate,
+    Balance, Consecutive, Detector, Discover, FailureRate, HashBy, Heartbeat, HeartbeatCheck, Latency, NamedHost,
+    Outlier, SuccessRate,
 };
 
 /// A whole document: the first policy whose `matches` holds governs a request.

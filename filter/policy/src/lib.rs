@@ -11,6 +11,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod config;
 pub mod document;
 pub mod glob;

@@ -57,7 +57,9 @@ pub static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
                 "heartbeat": {"path": "/healthz"}, "discover": {"cluster": "admin", "path": "/clusters"}}},
         {"name": "bare", "scope": [], "concurrency": {"max_requests": 9},
             "fallback": [{"on": ["failure"], "respond": {"status": 204}}]},
-        {"name": "judge", "match": {"method": ["GET", "POST"]}, "outlier": {"consecutive_failures": 1, "base_ejection_time": "1s"}}
+        {"name": "judge", "match": {"method": ["GET", "POST"]}, "outlier": {"consecutive_failures": 1, "base_ejection_time": "1s"}},
+        {"name": "calls", "scope": [], "outlier": {"hosts": ["10.0.0.1:80", "10.0.0.2:80"],
+            "heartbeat": {"grpc": {"service": "a.B"}, "host": "a", "headers": {"x-a": "b"}, "unhealthy_after": 1, "healthy_after": 1}}}
     ]}"#;
     let texts = config::policy_texts(document);
     let policies = config::parse(document).expect("the policies are valid").policies;

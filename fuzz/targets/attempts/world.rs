@@ -461,8 +461,8 @@ impl<'s> World<'s> {
         let Some(one) = usize::from(one).checked_rem(calls.len()) else { return };
         let MadeCall { plugin, policy, call, token } = calls.swap_remove(one);
         let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_vec());
-        let body = if call.request.reads_body() { body } else { &[] };
-        let response = CallResponse::read(&header, body);
+        let body = if call.request.reads_body(body.len()) { body } else { &[] };
+        let response = CallResponse::read(&call.request, &header, &header, body);
         plugin.call_reported(store, &policy, &call, token, response, &mut |policy, call| {
             make(calls, names, &plugin, policy, call)
         });

@@ -453,6 +453,65 @@ fn a_heartbeat_of_a_host_that_left_forgets_it() {
     world.assert_clean();
 }
 
+#[test]
+fn a_heartbeat_of_grpc_goes_by_what_a_host_says_of_its_health() {
+    let world = World::start(
+        &exact(
+            r#""heartbeat":{"grpc":{"service":"a.B"}},
+               "hosts":["10.0.0.1:8080","10.0.0.2:8080","10.0.0.3:8080","10.0.0.4:8080","10.0.0.5:8080"]"#,
+        ),
+        2,
+        &FIVE,
+    );
+    let says = |status: u8| Response::grpc(0).body([0, 0, 0, 0, 2, 8, status]);
+    for host in FIVE {
+        world.hosts.answers_checks(host, says(1));
+    }
+    world.host.advance(seconds(5));
+    assert_eq!(world.out(), [""; 0]);
+    let bad = [
+        Response::status(200),
+        Response::status(503),
+        Response::grpc_headers_only(12),
+        Response::grpc(14).body([0, 0, 0, 0, 2, 8, 1]),
+        Response::grpc(0),
+        Response::grpc(0).body([0, 0, 0, 0, 2, 8]),
+        Response::grpc(0).body([0xff; 4096]),
+        says(0),
+        says(2),
+        says(3),
+    ];
+    for bad in bad {
+        let what = format!("{bad:?}");
+        world.hosts.answers_checks(BAD, bad);
+        world.host.advance(seconds(5));
+        assert_eq!(world.out(), [BAD], "{what}");
+        world.hosts.answers_checks(BAD, says(1));
+        world.host.advance(seconds(5));
+        assert_eq!(world.out(), [""; 0], "after {what}");
+    }
+    world.hosts.hangs(BAD);
+    world.host.advance(seconds(10));
+    assert_eq!(world.out(), [BAD]);
+    world.assert_clean();
+}
+
+#[test]
+fn a_heartbeat_of_grpc_of_a_host_that_left_forgets_it() {
+    let world = World::start(&exact(r#""heartbeat":{"grpc":{}}"#), 2, &FIVE);
+    warm(&world);
+    for host in FIVE {
+        world.hosts.answers_checks(host, Response::grpc(0).body([0, 0, 0, 0, 2, 8, 1]));
+    }
+    world.host.advance(seconds(3));
+    assert_eq!(world.known(), FIVE);
+    world.host.set_hosts(&FIVE[1..]);
+    world.host.advance(seconds(3));
+    assert_eq!(world.known(), FIVE[1..], "the attempt seat says so in an answer of gRPC");
+    assert_eq!(world.count("ejections_detected.heartbeat"), 0);
+    world.assert_clean();
+}
+
 // Listings.
 
 fn listing(hosts: &[&str]) -> Response {

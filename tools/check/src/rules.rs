@@ -123,6 +123,9 @@ rules! {
     HTTP2_LOST = "http2-lost", Warning,
         "`explicit_http_config: http_protocol_options` for a cluster that seems to speak HTTP/2: it becomes HTTP/1.1",
         "write `explicit_http_config: {http2_protocol_options: {}}`";
+    GRPC_HEARTBEAT = "grpc-heartbeat", Error,
+        "a `heartbeat.grpc` in a cluster that speaks HTTP/1.1 to its hosts, or whatever the client speaks: every check fails",
+        "write `explicit_http_config: {http2_protocol_options: {}}`, or let the heartbeat ask for a `path`";
 
     RETRY_BACK_OFF = "retry-back-off", Warning,
         "Envoy's own wait before a retry, 25 ms and more, comes on top of the policy's",

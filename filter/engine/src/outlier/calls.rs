@@ -3,10 +3,11 @@
 use core::time::Duration;
 use std::collections::HashMap;
 
-use holdfast_policy::document::{Mode, Outlier};
+use holdfast_policy::document::{HeartbeatCheck, Mode, Outlier};
 
 use super::cause::EjectionCause;
 use super::discover::{self, Discovery};
+use super::grpc_health::{self, GrpcAnswer, GrpcHealth};
 use super::heartbeat::{self, CheckVerdict, Checks, Found, MOST_IN_FLIGHT};
 use super::hosts::Hosts;
 use super::leader::{self, Held};
@@ -15,6 +16,7 @@ use super::topology::HostListing;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::event::Event;
+use crate::http::outcome;
 
 /// How often the same trouble with reading the hosts is reported.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -34,14 +36,24 @@ pub struct CallRequest {
     pub upstream: String,
     /// Its headers.
     pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: Vec<u8>,
     /// How long it may take.
     pub timeout: Duration,
 }
 
 impl CallRequest {
-    /// Whether the answer's body matters.
-    pub fn reads_body(&self) -> bool {
-        self.purpose == Purpose::Discover
+    /// Whether an answer's body of so many bytes matters. One that a host makes long for a check is not copied.
+    pub fn reads_body(&self, bytes: usize) -> bool {
+        match self.purpose {
+            Purpose::Heartbeat(_) => self.is_grpc() && bytes <= grpc_health::MOST_BYTES,
+            Purpose::Discover => true,
+        }
+    }
+
+    /// Of our calls those of gRPC alone have a body.
+    fn is_grpc(&self) -> bool {
+        !self.body.is_empty()
     }
 }
 
@@ -54,23 +66,56 @@ pub struct CallResponse<'a> {
     pub is_hosts: bool,
     /// Whether it has the header by which an attempt seat says, in place of a host, that the cluster has no such host.
     pub is_gone: bool,
+    /// Whether its content type is that of gRPC; known where the call was gRPC's.
+    is_grpc: bool,
+    /// The status of gRPC; likewise.
+    grpc_status: Option<u32>,
     /// The body.
     pub body: &'a [u8],
 }
 
 impl<'a> CallResponse<'a> {
-    /// The answer whose headers `header` gives; `None` where there was none.
-    pub fn read(header: &dyn Fn(&str) -> Option<Vec<u8>>, body: &'a [u8]) -> Option<Self> {
+    /// The answer to `request` whose headers and trailers `header` and `trailer` give; `None` where there was none.
+    pub fn read(
+        request: &CallRequest,
+        header: &dyn Fn(&str) -> Option<Vec<u8>>,
+        trailer: &dyn Fn(&str) -> Option<Vec<u8>>,
+        body: &'a [u8],
+    ) -> Option<Self> {
         let status: u16 = core::str::from_utf8(&header(":status")?).ok()?.parse().ok()?;
+        let is_grpc =
+            request.is_grpc() && header("content-type").is_some_and(|value| outcome::is_grpc_content_type(&value));
+        let grpc_status = if is_grpc {
+            trailer(GRPC_STATUS).or_else(|| header(GRPC_STATUS)).map(|value| outcome::grpc_status(&value))
+        } else {
+            None
+        };
+        // To a request of gRPC Envoy gives its own answers as gRPC's, with status 200.
+        let may_be_envoys = status >= 500 || is_grpc;
         Some(CallResponse {
             status,
             // Envoy's own say nothing of how long the host took.
-            is_hosts: status < 500 || header("x-envoy-upstream-service-time").is_some(),
-            is_gone: status >= 500 && header(heartbeat::GONE).is_some(),
+            is_hosts: !may_be_envoys || header("x-envoy-upstream-service-time").is_some(),
+            is_gone: may_be_envoys && header(heartbeat::GONE).is_some(),
+            is_grpc,
+            grpc_status,
             body,
         })
     }
+
+    /// What it says of its host: an HTTP status, or a [`GrpcHealth::code`].
+    fn answer(&self, check: &HeartbeatCheck) -> u16 {
+        match check {
+            HeartbeatCheck::Grpc { .. } if self.status == 200 => {
+                let CallResponse { is_grpc, grpc_status: status, body, .. } = *self;
+                GrpcHealth::read(GrpcAnswer { is_grpc, status, body }).code()
+            }
+            _ => self.status,
+        }
+    }
 }
+
+const GRPC_STATUS: &str = "grpc-status";
 
 /// What one VM remembers of the requests that it makes for a group.
 #[derive(Debug, Default)]
@@ -116,6 +161,7 @@ impl Calls {
                     purpose: Purpose::Heartbeat(id),
                     upstream: name.clone(),
                     headers: owned(&heartbeat::request(beats, &name, host)),
+                    body: heartbeat::body(beats),
                     timeout: beats.timeout,
                 });
             }
@@ -128,6 +174,7 @@ impl Calls {
                 purpose: Purpose::Discover,
                 upstream: discover.cluster.clone(),
                 headers: owned(&headers),
+                body: Vec::new(),
                 timeout: discover::TIMEOUT,
             });
         }
@@ -162,8 +209,9 @@ impl Calls {
         match (request.purpose, &rules.heartbeat) {
             (Purpose::Heartbeat(host), Some(beats)) => {
                 others_wait = self.checks.in_flight() >= MOST_IN_FLIGHT;
-                let status = response.filter(|response| response.is_hosts).map(|response| response.status);
-                let found = self.checks.reported(beats, token, status);
+                let answer =
+                    response.filter(|response| response.is_hosts).map(|response| response.answer(&beats.check));
+                let found = self.checks.reported(beats, token, answer);
                 if response.is_some_and(|response| response.is_gone && !response.is_hosts) {
                     hosts.forget(cx, rules, host);
                 } else if let Some(found) = found {

@@ -50,7 +50,7 @@ pub enum EjectionCause {
     Heartbeat {
         /// How many.
         failures: u16,
-        /// The last answer's status, if there was an answer.
+        /// The last answer, if there was one: an HTTP status, or a [`GrpcHealth::code`](super::grpc_health::GrpcHealth::code).
         last: Option<u16>,
     },
 }

@@ -9,11 +9,12 @@
 
 use core::time::Duration;
 
-use super::steering;
+use super::grpc_health::{self, GrpcHealth};
 use super::table::HostId;
+use super::{authority, steering};
 use crate::base::fingerprint;
 use crate::base::time::{Timestamp, nanos};
-use holdfast_policy::document::Heartbeat;
+use holdfast_policy::document::{Heartbeat, HeartbeatCheck};
 
 /// The most checks under way at once for one group. Where that is too few to ask each host in each interval, those that
 /// have waited longest come first.
@@ -74,7 +75,7 @@ pub enum CheckVerdict {
     Unhealthy {
         /// How many.
         failures: u16,
-        /// The status of the last; `None` if it did not answer.
+        /// The answer to the last, a status or a [`GrpcHealth::code`]; `None` if there was none.
         last: Option<u16>,
     },
     /// Fewer of either.
@@ -157,11 +158,11 @@ impl Checks {
         }
     }
 
-    /// The check of this name was answered with `status`, or ended without an answer. `None` if it is not, or no more, one
-    /// of these checks.
-    pub fn reported(&mut self, heartbeat: &Heartbeat, token: u32, status: Option<u16>) -> Option<Found> {
+    /// The check of this name was answered, with this HTTP status or [`GrpcHealth::code`], or ended without an answer. `None` if it
+    /// is not, or no more, one of these checks.
+    pub fn reported(&mut self, heartbeat: &Heartbeat, token: u32, answer: Option<u16>) -> Option<Found> {
         let call = self.take_call(|call| call.token == Some(token))?;
-        self.judge(heartbeat, call.host, status)
+        self.judge(heartbeat, call.host, answer)
     }
 
     /// The checks that should have been reported long ago, after twice their time-out. They count as failed, and a report
@@ -190,10 +191,10 @@ impl Checks {
     }
 
     /// Counts an answer; `None` if its host has been forgotten.
-    fn judge(&mut self, heartbeat: &Heartbeat, id: HostId, status: Option<u16>) -> Option<Found> {
+    fn judge(&mut self, heartbeat: &Heartbeat, id: HostId, answer: Option<u16>) -> Option<Found> {
         let host = self.host(id)?;
         host.under_way = false;
-        let verdict = if status.is_some_and(|status| heartbeat.status.contains(status)) {
+        let verdict = if answer.is_some_and(|answer| is_good(heartbeat, answer)) {
             host.bad = 0;
             host.good = host.good.saturating_add(1);
             if host.good >= heartbeat.healthy_after.get() { CheckVerdict::Healthy } else { CheckVerdict::Nothing }
@@ -201,7 +202,7 @@ impl Checks {
             host.good = 0;
             host.bad = host.bad.saturating_add(1);
             if host.bad >= heartbeat.unhealthy_after.get() {
-                CheckVerdict::Unhealthy { failures: host.bad, last: status }
+                CheckVerdict::Unhealthy { failures: host.bad, last: answer }
             } else {
                 CheckVerdict::Nothing
             }
@@ -216,18 +217,45 @@ pub const MARK: &str = "x-holdfast-heartbeat";
 /// The response header by which an attempt seat says that the cluster has no such host any more.
 pub const GONE: &str = "x-holdfast-gone";
 
+const USER_AGENT: &str = "user-agent";
+
+/// Whether an answer is good: one with this HTTP status, or with this [`GrpcHealth::code`] where the policy asks by gRPC.
+fn is_good(heartbeat: &Heartbeat, answer: u16) -> bool {
+    match &heartbeat.check {
+        HeartbeatCheck::Http { status, .. } => status.contains(answer),
+        HeartbeatCheck::Grpc { .. } => GrpcHealth::of_code(answer).is_some_and(GrpcHealth::is_good),
+    }
+}
+
+/// The body of a check.
+pub fn body(heartbeat: &Heartbeat) -> Vec<u8> {
+    match &heartbeat.check {
+        HeartbeatCheck::Http { .. } => Vec::new(),
+        HeartbeatCheck::Grpc { service } => grpc_health::request(service),
+    }
+}
+
 /// The headers of a check: `cluster` is asked to send it to `host`, an address as in `x-holdfast-hosts`. A retry policy of the
 /// cluster (Envoy 1.37 on) would send it to other hosts too.
 pub fn request<'a>(heartbeat: &'a Heartbeat, cluster: &'a str, host: &'a str) -> Vec<(&'a str, &'a str)> {
-    vec![
-        (":method", "GET"),
-        (":path", &heartbeat.path),
-        (":authority", cluster),
+    let (method, path, of_kind): (_, &str, &[_]) = match &heartbeat.check {
+        HeartbeatCheck::Http { path, .. } => ("GET", path, &[]),
+        HeartbeatCheck::Grpc { .. } => ("POST", grpc_health::PATH, &grpc_health::HEADERS),
+    };
+    let mut headers = vec![
+        (":method", method),
+        (":path", path),
+        (":authority", heartbeat.host.as_deref().unwrap_or_else(|| authority::of(cluster, host))),
         (steering::HEADER, host),
         (MARK, "1"),
         ("x-envoy-max-retries", "0"),
-        ("user-agent", "holdfast-heartbeat"),
-    ]
+    ];
+    headers.extend(of_kind);
+    if !heartbeat.headers.iter().any(|(name, _)| name == USER_AGENT) {
+        headers.push((USER_AGENT, "holdfast-heartbeat"));
+    }
+    headers.extend(heartbeat.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    headers
 }
 
 #[cfg(test)]
@@ -245,12 +273,13 @@ mod tests {
         let mut status = StatusSet::default();
         status.insert_range(200, 299);
         Heartbeat {
-            path: "/healthz".to_owned(),
+            check: HeartbeatCheck::Http { path: "/healthz".to_owned(), status },
+            host: None,
+            headers: Vec::new(),
             interval: Duration::from_millis(INTERVAL),
             timeout: Duration::from_secs(2),
             unhealthy_after: NonZeroU16::new(3).unwrap(),
             healthy_after: NonZeroU16::new(2).unwrap(),
-            status,
             mode: Mode::Enforce,
         }
     }
@@ -476,5 +505,48 @@ mod tests {
                 ("user-agent", "holdfast-heartbeat"),
             ]
         );
+    }
+
+    #[test]
+    fn a_check_by_grpc_is_a_unary_call() {
+        let mut heartbeat = heartbeat();
+        heartbeat.check = HeartbeatCheck::Grpc { service: "a.B".to_owned() };
+        assert_eq!(
+            request(&heartbeat, "orders", "[::1]:8080"),
+            [
+                (":method", "POST"),
+                (":path", "/grpc.health.v1.Health/Check"),
+                (":authority", "orders"),
+                ("x-holdfast-hosts", "[::1]:8080"),
+                ("x-holdfast-heartbeat", "1"),
+                ("x-envoy-max-retries", "0"),
+                ("content-type", "application/grpc"),
+                ("te", "trailers"),
+                ("user-agent", "holdfast-heartbeat"),
+            ]
+        );
+        assert_eq!(body(&heartbeat), [0, 0, 0, 0, 5, 0x0a, 3, b'a', b'.', b'B']);
+        assert!(is_good(&heartbeat, GrpcHealth::Health(1).code()));
+        for answer in (0..=u16::MAX).filter(|answer| *answer != GrpcHealth::Health(1).code()) {
+            assert!(!is_good(&heartbeat, answer), "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_check_asks_as_the_policy_says() {
+        let mut heartbeat = heartbeat();
+        let authority = |heartbeat: &Heartbeat, cluster: &str| {
+            let headers = request(heartbeat, cluster, "10.0.0.1:8080");
+            headers.iter().find(|(name, _)| *name == ":authority").map(|(_, value)| (*value).to_owned()).unwrap()
+        };
+        assert_eq!(authority(&heartbeat, "outbound|8080||orders.svc"), "orders.svc");
+        heartbeat.host = Some("shop:80".to_owned());
+        assert_eq!(authority(&heartbeat, "outbound|8080||orders.svc"), "shop:80");
+        heartbeat.headers = [("authorization", "Bearer a"), ("user-agent", "probe")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let headers = request(&heartbeat, "orders", "10.0.0.1:8080");
+        assert!(headers.ends_with(&[("authorization", "Bearer a"), ("user-agent", "probe")]), "{headers:?}");
+        assert_eq!(headers.iter().filter(|(name, _)| *name == "user-agent").count(), 1);
     }
 }

@@ -5,10 +5,12 @@
 //! counted; and for each host a [`run`] of failures. While all is well nothing of it is read: a success is counted, if a
 //! detector asks for that, and the run's signal tells that no host has failed since it was looked at.
 
+pub mod authority;
 pub mod balance;
 pub mod calls;
 pub mod cause;
 pub mod discover;
+pub mod grpc_health;
 pub mod heartbeat;
 pub mod hosts;
 pub mod interval;

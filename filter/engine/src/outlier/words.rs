@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::cause::EjectionCause;
+use super::grpc_health::GrpcHealth;
 use super::host_events::{HostCount, HostEvent, HostEventKind};
 use super::table::MOST_HOSTS;
 use super::trial;
@@ -184,7 +185,10 @@ fn cause(rules: &Outlier, cause: &EjectionCause) -> String {
             format!("mean latency {own} is {above}above its peers' {peers} ({hosts} hosts, limit {limit}%)")
         }
         EjectionCause::Heartbeat { failures, last } => {
-            let last = last.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+            let last = last.map(|answer| {
+                GrpcHealth::of_code(answer).map_or_else(|| answer.to_string(), |health| health.to_string())
+            });
+            let last = last.unwrap_or_else(|| "no answer".to_owned());
             format!("{failures} heartbeats failed, last {last}")
         }
     }

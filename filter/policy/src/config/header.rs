@@ -16,6 +16,7 @@ pub(super) fn name(path: &str, text: &str, names: Names, report: &mut Report) ->
     }
     let hint = match (names, text) {
         (Names::Request, ":authority" | ":path" | ":method") => "; match has a key of its own for it",
+        (Names::Asked, ":authority") => "; host beside headers is the key for it",
         (Names::Judged, ":status") => "; outcomes have a key of their own for it, status",
         _ => "",
     };
@@ -61,12 +62,18 @@ pub(super) fn pairs<T>(
 pub(super) fn value(item: &Item<'_>, report: &mut Report) -> Result<String, Reported> {
     const EXPECTED: &str = "a text of printable ASCII characters, with no space at its ends";
     let text = item.string(EXPECTED, report)?;
-    let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    if printable && text.trim_ascii().len() == text.len() {
-        Ok(text.to_owned())
-    } else {
-        Err(item.refused(EXPECTED, report))
-    }
+    if is_printable(text) { Ok(text.to_owned()) } else { Err(item.refused(EXPECTED, report)) }
+}
+
+/// The same of at most so many characters.
+pub(super) fn text(item: &Item<'_>, most: usize, report: &mut Report) -> Result<String, Reported> {
+    let expected = format!("a text of at most {most} printable ASCII characters, with no space at its ends");
+    let text = item.string(&expected, report)?;
+    if is_printable(text) && text.len() <= most { Ok(text.to_owned()) } else { Err(item.refused(&expected, report)) }
+}
+
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim_ascii().len() == text.len()
 }
 
 const OF_THE_BODY: &str = "may not be set: it follows from the body";
@@ -100,6 +107,30 @@ pub(super) const UNJUDGED: [(&str, &str); 8] = [
     ("grpc-status", "has a key of its own: use grpc_status beside header, which is read from trailers too"),
 ];
 
+const OF_GRPC: &str = "may not be set: it belongs to gRPC";
+
+/// What a request of ours may not set, and why. `content-type` is that of gRPC, and without it there is no body.
+pub(super) const UNASKED: [(&str, &str); 14] = [
+    ("host", "may not be set: use host beside headers"),
+    ("content-length", OF_THE_BODY),
+    ("content-type", OF_THE_BODY),
+    ("transfer-encoding", OF_THE_BODY),
+    ("expect", OF_THE_BODY),
+    ("connection", OF_THE_CONNECTION),
+    ("keep-alive", OF_THE_CONNECTION),
+    ("proxy-connection", OF_THE_CONNECTION),
+    ("te", OF_THE_CONNECTION),
+    ("trailer", OF_THE_CONNECTION),
+    ("upgrade", OF_THE_CONNECTION),
+    // An answer that is compressed is not read.
+    ("grpc-encoding", OF_GRPC),
+    ("grpc-accept-encoding", OF_GRPC),
+    ("grpc-timeout", OF_GRPC),
+];
+
+/// What the names of headers begin with that Envoy acts on and does not only pass on: retries and time-outs among them.
+pub(super) const ENVOYS_PREFIX: &str = "x-envoy-";
+
 /// What the names of Holdfast's own headers begin with, which a response may not set and is not judged by either.
 pub(super) const OWN_PREFIX: &str = "x-holdfast-";
 
@@ -109,6 +140,10 @@ fn refused(names: Names, name: &str) -> Option<&'static str> {
         Names::Request => return None,
         Names::Judged => (&UNJUDGED, "says nothing of the service: x-holdfast- headers are Holdfast's own"),
         Names::Sent => (&RESERVED, "may not be set: x-holdfast- headers are Holdfast's own"),
+        Names::Asked if name.starts_with(ENVOYS_PREFIX) => {
+            return Some("may not be set: x-envoy- headers are Envoy's own");
+        }
+        Names::Asked => (&UNASKED, "may not be set: x-holdfast- headers are Holdfast's own"),
     };
     let reason = listed.iter().find(|(listed, _)| *listed == name).map(|(_, why)| *why);
     reason.or_else(|| name.starts_with(OWN_PREFIX).then_some(own))
@@ -125,7 +160,7 @@ mod tests {
         let mut report = Report::default();
         assert_eq!(name("policies", "X-Tenant_1", Names::Request, &mut report).unwrap(), "x-tenant_1");
         for bad in ["", "a b", "a:b", ":path", ":status", "é", "a\r\nb"] {
-            for names in [Names::Request, Names::Judged, Names::Sent] {
+            for names in [Names::Request, Names::Judged, Names::Sent, Names::Asked] {
                 assert!(name("policies", bad, names, &mut report).is_err(), "{bad:?}");
             }
         }
@@ -138,6 +173,16 @@ mod tests {
             assert_eq!(refused(Names::Request, name), None, "a request may have any");
         }
         assert_eq!(refused(Names::Sent, "retry-after"), None);
+    }
+
+    #[test]
+    fn a_request_of_ours_may_not_say_what_is_said_already() {
+        for name in ["host", "te", "content-type", "grpc-timeout", "x-holdfast-hosts", "x-envoy-max-retries"] {
+            assert!(refused(Names::Asked, name).is_some(), "{name}");
+        }
+        for name in ["authorization", "user-agent", "cookie", "accept", "x-forwarded-proto", "x-envoy", "x-holdfast"] {
+            assert_eq!(refused(Names::Asked, name), None, "{name}");
+        }
     }
 
     #[test]

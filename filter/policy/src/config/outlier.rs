@@ -5,13 +5,16 @@ use core::num::NonZeroU16;
 
 use super::error::{Report, Reported, gather};
 use super::json::Node;
-use super::reader::{Item, key_path, quoted, whole_number};
+use super::reader::{Fields, Item, key_path, quoted, whole_number};
 use super::table::{
-    CONSECUTIVE, DISCOVER, FAILURE_RATE, HEARTBEAT, HOST, LATENCY, Numeric, OUTLIER, PROBE, SUCCESS_RATE, key, keys,
+    CONSECUTIVE, DISCOVER, FAILURE_RATE, HEARTBEAT, HEARTBEAT_GRPC, HOST, LATENCY, Numeric, OUTLIER, PROBE,
+    SUCCESS_RATE, key, keys,
 };
-use super::{balance, duration, outcome};
+use super::{balance, duration, header, outcome};
+use crate::authority;
 use crate::document::{
-    Balance, Consecutive, Discover, FailureRate, Heartbeat, Latency, Mode, NamedHost, Outlier, SuccessRate,
+    Balance, Consecutive, Discover, FailureRate, Heartbeat, HeartbeatCheck, Latency, Mode, NamedHost, Outlier,
+    SuccessRate,
 };
 
 const ADDRESS: &str = "an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"";
@@ -169,15 +172,36 @@ fn latency(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Latency, 
 
 fn heartbeat(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Heartbeat, Reported> {
     let fields = item.object(keys!(HEARTBEAT), report)?;
+    let grpc = fields.get(key!(HEARTBEAT.object("grpc")));
+    let check = match &grpc {
+        Some(item) => grpc_check(item, &fields, report),
+        None => http_check(&fields, report),
+    };
+    let host = fields.optional(key!(HEARTBEAT.name("host")), report, |item, report| authority(item, report));
+    let headers = fields.or(key!(HEARTBEAT.name("headers")), Vec::new(), report, headers);
+    let interval = fields.duration(key!(HEARTBEAT.duration("interval")), report);
+    let timeout = fields.duration(key!(HEARTBEAT.duration("timeout")), report);
+    let unhealthy_after = fields.small_count(key!(HEARTBEAT.small_count("unhealthy_after")), report);
+    let healthy_after = fields.small_count(key!(HEARTBEAT.small_count("healthy_after")), report);
+    let mode = fields.mode(key!(HEARTBEAT.mode("mode")), mode, report);
+    Ok(Heartbeat {
+        check: check?,
+        host: host?,
+        headers: headers?,
+        interval: interval?,
+        timeout: timeout?,
+        unhealthy_after: unhealthy_after?,
+        healthy_after: healthy_after?,
+        mode: mode?,
+    })
+}
+
+fn http_check(fields: &Fields<'_>, report: &mut Report) -> Result<HeartbeatCheck, Reported> {
     let key = key!(HEARTBEAT.string("path"));
     let path = match fields.get(key.name) {
         Some(item) => path(&item, report),
         None => Ok(key.default.to_owned()),
     };
-    let interval = fields.duration(key!(HEARTBEAT.duration("interval")), report);
-    let timeout = fields.duration(key!(HEARTBEAT.duration("timeout")), report);
-    let unhealthy_after = fields.small_count(key!(HEARTBEAT.small_count("unhealthy_after")), report);
-    let healthy_after = fields.small_count(key!(HEARTBEAT.small_count("healthy_after")), report);
     let status = fields.statuses(key!(HEARTBEAT.statuses("status")), report, |item, report| {
         let status = outcome::statuses(item, report)?;
         if status.ranges().is_empty() {
@@ -185,16 +209,41 @@ fn heartbeat(item: &Item<'_>, mode: Mode, report: &mut Report) -> Result<Heartbe
         }
         Ok(status)
     });
-    let mode = fields.mode(key!(HEARTBEAT.mode("mode")), mode, report);
-    Ok(Heartbeat {
-        path: path?,
-        interval: interval?,
-        timeout: timeout?,
-        unhealthy_after: unhealthy_after?,
-        healthy_after: healthy_after?,
-        status: status?,
-        mode: mode?,
-    })
+    Ok(HeartbeatCheck::Http { path: path?, status: status? })
+}
+
+fn grpc_check(item: &Item<'_>, fields: &Fields<'_>, report: &mut Report) -> Result<HeartbeatCheck, Reported> {
+    let key = key!(HEARTBEAT_GRPC.text("service"));
+    let service = item.object(keys!(HEARTBEAT_GRPC), report).and_then(|fields| match fields.get(key.name) {
+        Some(item) => header::text(&item, key.range, report),
+        None => Ok(key.default.to_owned()),
+    });
+    let mut refuse = |name: &str, why: &str| match fields.get(name) {
+        Some(item) => Err(report.add(&item.path, why)),
+        None => Ok(()),
+    };
+    let path = refuse(key!(HEARTBEAT.string("path")).name, NO_PATH_BESIDE_GRPC);
+    let status = refuse(key!(HEARTBEAT.statuses("status")).name, NO_STATUS_BESIDE_GRPC);
+    path.and(status)?;
+    Ok(HeartbeatCheck::Grpc { service: service? })
+}
+
+/// The authority of a request of our own.
+fn authority(item: &Item<'_>, report: &mut Report) -> Result<String, Reported> {
+    let expected = format!(
+        "a host such as \"orders.example.com\" or \"orders:8080\", of at most {} characters",
+        authority::MAX_LEN
+    );
+    let text = item.string(&expected, report)?;
+    if authority::is_valid(text) { Ok(text.to_owned()) } else { Err(item.refused(&expected, report)) }
+}
+
+/// What a request of our own carries besides.
+fn headers(item: &Item<'_>, report: &mut Report) -> Result<Vec<(String, String)>, Reported> {
+    let entry = key!(HEARTBEAT.text_headers("headers"));
+    let (names, most, longest) = entry.range;
+    let fields = item.dictionary("an object of header names and texts such as {\"x-a\": \"b\"}", report)?;
+    header::pairs(&fields, names, most, report, |_, item, report| header::text(item, longest, report))
 }
 
 fn probe(item: &Item<'_>, report: &mut Report) -> Result<NonZeroU16, Reported> {
@@ -215,6 +264,10 @@ fn discover(item: &Item<'_>, report: &mut Report) -> Result<Discover, Reported> 
     let interval = fields.duration(key!(DISCOVER.duration("interval")), report);
     Ok(Discover { cluster: cluster?, path: path?, interval: interval? })
 }
+
+pub(super) const NO_PATH_BESIDE_GRPC: &str =
+    "must not be there beside grpc, which asks for /grpc.health.v1.Health/Check";
+pub(super) const NO_STATUS_BESIDE_GRPC: &str = "must not be there beside grpc, of which SERVING is the good answer";
 
 /// What a request of our own asks for, with its query.
 fn path(item: &Item<'_>, report: &mut Report) -> Result<String, Reported> {

@@ -2,6 +2,7 @@
 
 use super::duration;
 use super::table::{Absent, Block, Form, GRPC_STATUS, Key, Kind, STATUS, Segments, Word};
+use crate::authority;
 
 /// Longer lists of words do not fit into a line.
 const FEW_WORDS: usize = 5;
@@ -23,7 +24,8 @@ pub fn type_of(kind: &Kind, many: bool) -> String {
         Kind::String(Form::Name { .. } | Form::Cluster) => ("name", "names"),
         Kind::String(Form::Glob(_)) => ("glob", "globs"),
         Kind::String(Form::HeaderName) => ("header name", "header names"),
-        Kind::String(Form::HeaderValue(_)) => ("text", "texts"),
+        Kind::String(Form::HeaderValue(_) | Form::Text { .. }) => ("text", "texts"),
+        Kind::String(Form::Authority) => ("host", "hosts"),
         Kind::String(Form::Method) => ("method", "methods"),
         Kind::String(Form::Path) => ("path", "paths"),
         Kind::String(Form::Host) => ("address and port", "addresses and ports"),
@@ -74,6 +76,13 @@ fn accepted_by(kind: &Kind, keys_of: &dyn Fn(&'static Block) -> String) -> Vec<S
         Kind::String(Form::HeaderValue(template)) => {
             format!("printable ASCII, no space at its ends, at most {} variables in each", template.most)
         }
+        Kind::String(Form::Text { most }) => {
+            format!("printable ASCII, no space at its ends, at most {} characters", number(*most))
+        }
+        Kind::String(Form::Authority) => format!(
+            "`orders.example.com`, `orders:8080`, `[2001:db8::1]:8080`; at most {} characters",
+            authority::MAX_LEN
+        ),
         Kind::String(Form::Method) => "case counts".to_owned(),
         Kind::String(Form::Path) => "begins with `/`; visible ASCII".to_owned(),
         Kind::String(Form::Cluster) => "not empty".to_owned(),

@@ -235,6 +235,8 @@ fn string(form: &Form) -> Schema {
         Form::Glob(_) => string_of(pattern::glob()),
         Form::HeaderName => pattern::header_name(),
         Form::HeaderValue(limits) => pattern::header_value(pattern::template(limits)),
+        Form::Text { most } => pattern::text(*most),
+        Form::Authority => pattern::authority(),
         Form::Method => pattern::method(),
         Form::Path => pattern::path(),
         Form::Cluster => Schema::of_type("string").with("minLength", 1u32),

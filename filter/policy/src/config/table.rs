@@ -27,7 +27,8 @@ pub use concurrency::CONCURRENCY;
 pub use fallback::{FALLBACK, RESPOND};
 pub use outcome::{FAILURE, IGNORE, OUTCOME};
 pub use outlier::{
-    BALANCE, CONSECUTIVE, DISCOVER, FAILURE_RATE, HASH, HEARTBEAT, HOST, LATENCY, OUTLIER, PROBE, SUCCESS_RATE,
+    BALANCE, CONSECUTIVE, DISCOVER, FAILURE_RATE, HASH, HEARTBEAT, HEARTBEAT_GRPC, HOST, LATENCY, OUTLIER, PROBE,
+    SUCCESS_RATE,
 };
 pub use policy::{DOCUMENT, MATCH, POLICY, SCOPE};
 pub use retry::{BACKOFF, BUDGET, RETRY, RETRY_AFTER};
@@ -140,6 +141,8 @@ pub enum Names {
     Judged,
     /// Those that a response of ours may have.
     Sent,
+    /// Those that a request of ours may have beside its own.
+    Asked,
 }
 
 /// The form of a string.
@@ -156,6 +159,13 @@ pub enum Form {
     HeaderName,
     /// The value of a header, which is a template: printable ASCII, no space at its ends.
     HeaderValue(Template),
+    /// Printable ASCII, no space at its ends.
+    Text {
+        /// How many characters it may have.
+        most: usize,
+    },
+    /// A host, with a port or without.
+    Authority,
     /// An HTTP method in its case.
     Method,
     /// Begins with `/`, visible ASCII.
@@ -569,6 +579,16 @@ impl Block {
         }
     }
 
+    /// A text of bounded length.
+    pub(super) const fn text(&'static self, name: &str) -> Option<Entry<usize, &'static str>> {
+        match self.find(name) {
+            Some(Key { name, kind: Kind::String(Form::Text { most }), default: Absent::String(default), .. }) => {
+                Some(Entry { name, range: *most, default })
+            }
+            _ => None,
+        }
+    }
+
     /// A gRPC status whose default is a name.
     pub(super) const fn grpc_status(&'static self, name: &str) -> Option<Entry<(), u8>> {
         match self.find(name) {
@@ -624,6 +644,18 @@ impl Block {
             Some(Key { name, kind: Kind::Headers { names, of: Kind::String(Form::Glob(segments)), most }, .. }) => {
                 Some(Entry { name, range: (*names, *most, *segments), default: () })
             }
+            _ => None,
+        }
+    }
+
+    /// An object of header names and texts, of which there are none without it: which names, how many, and how long a text may be.
+    pub(super) const fn text_headers(&'static self, name: &str) -> Option<Entry<(Names, usize, usize), ()>> {
+        match self.find(name) {
+            Some(Key {
+                name,
+                kind: Kind::Headers { names, of: Kind::String(Form::Text { most: longest }), most },
+                ..
+            }) => Some(Entry { name, range: (*names, *most, *longest), default: () }),
             _ => None,
         }
     }

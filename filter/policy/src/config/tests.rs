@@ -7,8 +7,8 @@ use core::time::Duration;
 use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
-    Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, Jitter, Match, Mode,
-    NamedHost, Outlier, Policy, Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
+    Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, HeartbeatCheck, Jitter,
+    Match, Mode, NamedHost, Outlier, Policy, Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
 };
 use crate::glob::Glob;
 use crate::percent::Percent;
@@ -832,10 +832,11 @@ fn a_detector_that_is_given_has_the_defaults_of_the_documentation() {
     assert_eq!((latency.deviation, latency.min_requests.get(), latency.min_hosts.get()), (200, 50, 3));
     assert_eq!((latency.floor, latency.grace), (Duration::from_millis(20), Duration::from_secs(30)));
     let heartbeat = outlier.heartbeat.unwrap();
-    assert_eq!(heartbeat.path, "/healthz");
+    let HeartbeatCheck::Http { path, status } = heartbeat.check else { panic!("it is HTTP") };
+    assert_eq!((path.as_str(), status.ranges()), ("/healthz", vec![(200, 299)]));
+    assert_eq!((heartbeat.host, heartbeat.headers), (None, Vec::new()));
     assert_eq!((heartbeat.interval, heartbeat.timeout), (Duration::from_secs(1), Duration::from_secs(2)));
     assert_eq!((heartbeat.unhealthy_after.get(), heartbeat.healthy_after.get()), (3, 2));
-    assert_eq!(heartbeat.status.ranges(), [(200, 299)]);
     assert_eq!(outlier.probe_requests.get(), 1);
     let discover = outlier.discover.unwrap();
     assert_eq!((discover.cluster.as_str(), discover.path.as_str()), ("admin", "/clusters?format=json"));
@@ -851,7 +852,8 @@ fn everything_about_hosts_can_be_given() {
            "success_rate": {"stdev_factor": 0.5, "min_requests": 1000000, "min_hosts": 1},
            "latency": {"deviation": 100000, "min_requests": 1, "min_hosts": 2, "floor": "0s", "grace": "1h"},
            "heartbeat": {"path": "/?a=b%20c", "interval": "1h", "timeout": "1m", "unhealthy_after": 100,
-                         "healthy_after": 1, "status": [200, "300-399"]},
+                         "healthy_after": 1, "status": [200, "300-399"], "host": "orders:8080",
+                         "headers": {"Authorization": "Bearer a.b", "x-empty": ""}},
            "interval": "100ms", "base_ejection_time": "1ms", "max_ejection_time": "24h", "ejection_jitter": 0,
            "max_ejected": 100, "always_eject_one": false, "panic_threshold": 0.5, "probe": {"requests": 100},
            "slow_start": "1h", "hosts": ["10.0.0.1:80"],
@@ -864,14 +866,30 @@ fn everything_about_hosts_can_be_given() {
     assert_eq!(outlier.success_rate.unwrap().stdev_factor, 500);
     assert_eq!(outlier.latency.unwrap().floor, Duration::ZERO);
     let heartbeat = outlier.heartbeat.unwrap();
-    assert_eq!((heartbeat.path.as_str(), heartbeat.status.ranges()), ("/?a=b%20c", vec![(200, 200), (300, 399)]));
+    let HeartbeatCheck::Http { path, status } = &heartbeat.check else { panic!("it is HTTP") };
+    assert_eq!((path.as_str(), status.ranges()), ("/?a=b%20c", vec![(200, 200), (300, 399)]));
     assert_eq!(heartbeat.timeout, Duration::from_secs(60));
+    assert_eq!(heartbeat.host.as_deref(), Some("orders:8080"));
+    let headers = [("authorization", "Bearer a.b"), ("x-empty", "")];
+    assert_eq!(heartbeat.headers, headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
     assert_eq!((outlier.interval, outlier.base_ejection_time), (Duration::from_millis(100), Duration::from_millis(1)));
     assert_eq!((outlier.max_ejected, outlier.panic_threshold.millis()), (Percent::FULL, 500));
     assert!(!outlier.always_eject_one);
     assert_eq!((outlier.probe_requests.get(), outlier.slow_start), (100, Duration::from_secs(3600)));
     assert_eq!(outlier.hosts, [NamedHost::at("10.0.0.1:80".to_owned())]);
     assert_eq!(outlier.discover.unwrap().interval, Duration::from_millis(100));
+}
+
+#[test]
+fn a_heartbeat_may_be_that_of_grpc() {
+    let check = |keys: &str| outlier(&format!(r#""heartbeat": {{{keys}}}"#)).heartbeat.unwrap().check;
+    let of = |service: &str| HeartbeatCheck::Grpc { service: service.to_owned() };
+    assert_eq!(check(r#""grpc": {}"#), of(""));
+    assert_eq!(check(r#""grpc": {"service": ""}"#), of(""));
+    assert_eq!(
+        check(r#""grpc": {"service": "shop.Orders"}, "host": "orders", "headers": {"x-a": "b"}"#),
+        of("shop.Orders")
+    );
 }
 
 #[test]
@@ -942,6 +960,46 @@ fn every_limit_of_outliers_holds() {
             r#""heartbeat": {"path": "/a b"}"#,
             "heartbeat.path: must be a path that begins with \"/\", of visible ASCII characters, was \"/a b\"",
         ),
+        (
+            r#""heartbeat": {"host": "orders|8080"}"#,
+            "heartbeat.host: must be a host such as \"orders.example.com\" or \"orders:8080\", of at most 255 characters, \
+             was \"orders|8080\"",
+        ),
+        (
+            r#""heartbeat": {"host": 8080}"#,
+            "heartbeat.host: must be a host such as \"orders.example.com\" or \"orders:8080\", of at most 255 characters, \
+             was the number 8080",
+        ),
+        (
+            r#""heartbeat": {"headers": ["a"]}"#,
+            "heartbeat.headers: must be an object of header names and texts such as {\"x-a\": \"b\"}, was a list",
+        ),
+        (
+            r#""heartbeat": {"headers": {":authority": "a"}}"#,
+            "heartbeat.headers[\":authority\"]: must be a header name (letters, digits, \"-\"), was \":authority\"; host \
+             beside headers is the key for it",
+        ),
+        (
+            r#""heartbeat": {"headers": {"Host": "a"}}"#,
+            "heartbeat.headers.Host: may not be set: use host beside headers",
+        ),
+        (
+            r#""heartbeat": {"headers": {"X-Holdfast-Hosts": "a"}}"#,
+            "heartbeat.headers[\"X-Holdfast-Hosts\"]: may not be set: x-holdfast- headers are Holdfast's own",
+        ),
+        (
+            r#""heartbeat": {"headers": {"x-envoy-max-retries": "2"}}"#,
+            "heartbeat.headers[\"x-envoy-max-retries\"]: may not be set: x-envoy- headers are Envoy's own",
+        ),
+        (
+            r#""heartbeat": {"headers": {"x-a": "a\r\nb"}}"#,
+            "heartbeat.headers[\"x-a\"]: must be a text of at most 4096 printable ASCII characters, with no space at its \
+             ends, was \"a\\u000d\\u000ab\"",
+        ),
+        (
+            r#""heartbeat": {"headers": {"x-a": "a", "X-A": "b"}}"#,
+            "heartbeat.headers[\"X-A\"]: is the same header as another one here; case does not count",
+        ),
         (r#""heartbeat": {"interval": "99ms"}"#, "heartbeat.interval: must be within 100ms..=1h, was \"99ms\""),
         (r#""heartbeat": {"timeout": "0s"}"#, "heartbeat.timeout: must be within 1ms..=1m, was \"0s\""),
         (r#""heartbeat": {"unhealthy_after": 101}"#, "heartbeat.unhealthy_after: must be within 1..=100, was 101"),
@@ -953,6 +1011,20 @@ fn every_limit_of_outliers_holds() {
         (
             r#""heartbeat": {"status": ["2xx"]}"#,
             "heartbeat.status[0]: must be a status like 503 or a range like \"500-599\" within 100..=599, was \"2xx\"",
+        ),
+        (r#""heartbeat": {"grpc": true}"#, "heartbeat.grpc: must be an object with the keys service, was true"),
+        (
+            r#""heartbeat": {"grpc": {"service": "é"}}"#,
+            "heartbeat.grpc.service: must be a text of at most 255 printable ASCII characters, with no space at its ends, was \
+             \"é\"",
+        ),
+        (
+            r#""heartbeat": {"grpc": {}, "path": "/"}"#,
+            "heartbeat.path: must not be there beside grpc, which asks for /grpc.health.v1.Health/Check",
+        ),
+        (
+            r#""heartbeat": {"grpc": {}, "status": [200]}"#,
+            "heartbeat.status: must not be there beside grpc, of which SERVING is the good answer",
         ),
         (r#""heartbeat": {"mode": "on"}"#, "heartbeat.mode: must be one of enforce, shadow, off, was \"on\""),
         (r#""interval": "99ms""#, "interval: must be within 100ms..=1h, was \"99ms\""),

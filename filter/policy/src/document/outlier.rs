@@ -163,8 +163,12 @@ pub struct Latency {
 /// A check per host by requests of our own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Heartbeat {
-    /// What is asked for; begins with `/`, visible ASCII.
-    pub path: String,
+    /// What is asked, and which answer is good.
+    pub check: HeartbeatCheck,
+    /// The authority that is asked for; `None`: one that follows from the cluster's name. Valid.
+    pub host: Option<String>,
+    /// Headers of the request beside our own: lower-case names, each once, and values. At most 16.
+    pub headers: Vec<(String, String)>,
     /// How often each host is asked; 100 ms..=1 h.
     pub interval: Duration,
     /// When an answer is too late; 1 ms..=1 min.
@@ -173,10 +177,25 @@ pub struct Heartbeat {
     pub unhealthy_after: NonZeroU16,
     /// Lets an ejected host back after this many good ones in a row; at most 100.
     pub healthy_after: NonZeroU16,
-    /// The good statuses; not empty.
-    pub status: StatusSet,
     /// Whether it acts.
     pub mode: Mode,
+}
+
+/// What a heartbeat asks, and which answer is good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HeartbeatCheck {
+    /// `GET`.
+    Http {
+        /// What is asked for; begins with `/`, visible ASCII.
+        path: String,
+        /// The good statuses; not empty.
+        status: StatusSet,
+    },
+    /// The health check of gRPC, `grpc.health.v1.Health/Check`; `SERVING` is good.
+    Grpc {
+        /// The service that is asked about; empty: the server as a whole. Printable ASCII, at most 255 characters.
+        service: String,
+    },
 }
 
 /// Where the hosts of a cluster can be read.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use holdfast_policy::config::duration;
-use holdfast_policy::document::{Balance, Detector, HashBy, Heartbeat, Latency, Mode, NamedHost, Outlier};
+use holdfast_policy::document::{
+    Balance, Detector, HashBy, Heartbeat, HeartbeatCheck, Latency, Mode, NamedHost, Outlier,
+};
 
 use super::{PERIODS_SHOWN, count, own_mark, statuses};
 
@@ -98,13 +100,33 @@ fn reason(outlier: &Outlier, detector: Detector) -> Option<String> {
             )
         }
         Detector::Heartbeat => {
-            let Heartbeat { path, interval, timeout, unhealthy_after, status, .. } = outlier.heartbeat.as_ref()?;
+            let heartbeat = outlier.heartbeat.as_ref()?;
+            let Heartbeat { check, interval, timeout, unhealthy_after, .. } = heartbeat;
             let (interval, timeout) = (duration::text(*interval), duration::text(*timeout));
             let bad = count(unhealthy_after.get().into(), "bad heartbeat", "bad heartbeats");
-            let (row, status) = (row(unhealthy_after.get()), statuses(status));
-            format!("at {bad}{row}: each host is asked for {path} every {interval}, good is {status} within {timeout}")
+            let (row, beside) = (row(unhealthy_after.get()), beside_check(heartbeat));
+            let (asked, good) = match check {
+                HeartbeatCheck::Http { path, status } => (format!("for {path}"), statuses(status)),
+                HeartbeatCheck::Grpc { service } if service.is_empty() => {
+                    ("for its health by gRPC".to_owned(), "SERVING".to_owned())
+                }
+                HeartbeatCheck::Grpc { service } => {
+                    (format!("for the health of {service} by gRPC"), "SERVING".to_owned())
+                }
+            };
+            format!(
+                "at {bad}{row}: each host is asked {asked}{beside} every {interval}, good is {good} within {timeout}"
+            )
         }
     })
+}
+
+/// What a heartbeat says besides. Values of headers may be secrets.
+fn beside_check(heartbeat: &Heartbeat) -> String {
+    let host = heartbeat.host.as_ref().map(|host| format!(" as {host}")).unwrap_or_default();
+    let names: Vec<&str> = heartbeat.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let headers = if names.is_empty() { String::new() } else { format!(" with {}", names.join(", ")) };
+    host + &headers
 }
 
 /// How long a host is out, with the growth worked out.

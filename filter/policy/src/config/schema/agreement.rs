@@ -84,6 +84,11 @@ pub(in crate::config) const UNTOLD: &[Untold] = &[
         example: || r#""outlier": {"hosts": ["[1:2:3]:80"]}"#.to_owned(),
     },
     Untold {
+        why: "the same, for a host",
+        is: |problem| problem.starts_with("must be a host such as ") && problem.contains("was \"["),
+        example: || r#""outlier": {"heartbeat": {"host": "[1:2:3]:80"}}"#.to_owned(),
+    },
+    Untold {
         why: "it counts characters, and the parser bytes",
         is: |problem| problem.starts_with("must be at most 1024 bytes long"),
         example: || format!(r#""match": {{"route": "{}"}}"#, "é".repeat(600)),

@@ -6,7 +6,8 @@
 use core::ops::RangeInclusive;
 
 use super::tree::Schema;
-use crate::config::header::{OWN_PREFIX, RESERVED, UNJUDGED};
+use crate::authority;
+use crate::config::header::{ENVOYS_PREFIX, OWN_PREFIX, RESERVED, UNASKED, UNJUDGED};
 use crate::config::respond::CONTENT_TYPE;
 use crate::config::retry::STANDARD_METHODS;
 use crate::config::table::{Names, STATUS, Template, Word};
@@ -58,9 +59,15 @@ pub(super) fn header_names(names: Names) -> Schema {
             "says nothing of the service: it belongs to the connection or to Holdfast; grpc-status has a key of its own",
         ),
         Names::Sent => (&RESERVED, "may not be set: it belongs to the body, the connection, gRPC or Holdfast itself"),
+        Names::Asked => (
+            &UNASKED,
+            "may not be set: it belongs to the body, the connection, gRPC, Envoy or Holdfast itself; host has a key of its own",
+        ),
     };
     let listed: Vec<String> = refused.iter().map(|(name, _)| any_case(name)).collect();
-    let reserved = Schema::any().with("pattern", format!("^(({})$|{})", listed.join("|"), any_case(OWN_PREFIX)));
+    let prefixes: &[&str] = if names == Names::Asked { &[OWN_PREFIX, ENVOYS_PREFIX] } else { &[OWN_PREFIX] };
+    let prefixes: Vec<String> = prefixes.iter().map(|prefix| any_case(prefix)).collect();
+    let reserved = Schema::any().with("pattern", format!("^(({})$|{})", listed.join("|"), prefixes.join("|")));
     // None of them is empty.
     let never = Schema::any().with("pattern", "^$").with("patternErrorMessage", message);
     header_name().and(Schema::when(reserved, never))
@@ -70,6 +77,21 @@ pub(super) fn header_names(names: Names) -> Schema {
 pub(super) fn header_value(template: Schema) -> Schema {
     string("^([!-~]([ -~]*[!-~])?)?$", "a text of printable ASCII characters, with no space at its ends")
         .with("allOf", vec![template])
+}
+
+/// Printable ASCII, no space at its ends.
+pub(super) fn text(most: usize) -> Schema {
+    let must = format!("a text of at most {most} printable ASCII characters, with no space at its ends");
+    string("^([!-~]([ -~]*[!-~])?)?$", &must).with("maxLength", most)
+}
+
+/// A host, with a port or without. That the groups of an IPv6 address are right is left to the parser, as for an address.
+pub(super) fn authority() -> Schema {
+    let name = "([0-9A-Za-z._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+";
+    let pattern = format!(r"^({name}|\[[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])(:{PORT})?$");
+    let most = authority::MAX_LEN;
+    let must = format!("a host such as \"orders.example.com\" or \"orders:8080\", of at most {most} characters");
+    string(&pattern, &must).with("maxLength", most)
 }
 
 /// The name of the header whose value has no variables, as a pattern, and what more that has to be.
@@ -92,12 +114,14 @@ pub(super) fn path() -> Schema {
     string("^/[!-~]*$", "a path that begins with \"/\", of visible ASCII characters")
 }
 
+/// A port that is not 0.
+const PORT: &str = "0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
+
 /// An address and a port. That the groups of an IPv6 address are right is left to the parser: a pattern that says it is longer
 /// than anybody reads.
 pub(super) fn host() -> Schema {
     let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-    let port = "0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
-    let pattern = format!(r"^(({octet}\.){{3}}{octet}|\[[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%0+)?\]):{port}$");
+    let pattern = format!(r"^(({octet}\.){{3}}{octet}|\[[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%0+)?\]):{PORT}$");
     string(&pattern, "an address and a port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"")
 }
 

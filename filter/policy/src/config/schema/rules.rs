@@ -9,9 +9,10 @@
 
 use super::tree::Schema;
 use crate::config::json::Node;
+use crate::config::outlier::{NO_PATH_BESIDE_GRPC, NO_STATUS_BESIDE_GRPC};
 use crate::config::respond::BARE;
 use crate::config::table::{
-    BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, HASH, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, key,
+    BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, HASH, HEARTBEAT, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, key,
 };
 use crate::document::{BreakerControl, Mode, Reason};
 
@@ -34,6 +35,8 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
         vec![hedging_needs_per_try_timeout()]
     } else if is(&OUTLIER) {
         vec![balance_needs_hosts()]
+    } else if is(&HEARTBEAT) {
+        vec![grpc_takes_the_place_of_path_and_status()]
     } else if is(&HASH) {
         vec![Schema::any().with("minProperties", 1u32)]
     } else if is(&BUDGET) {
@@ -122,6 +125,15 @@ fn balance_needs_hosts() -> Schema {
     ]);
     let message = "chooses a host for every request and must know them all: give discover, or hosts";
     Schema::unless(knows, at(key!(OUTLIER.name("balance")), only(ENVOY, message)))
+}
+
+fn grpc_takes_the_place_of_path_and_status() -> Schema {
+    let grpc = Schema::any().with("required", vec![*key!(HEARTBEAT.object("grpc"))]);
+    let neither = Schema::where_there(vec![
+        (key!(HEARTBEAT.string("path")).name, only("", NO_PATH_BESIDE_GRPC)),
+        (key!(HEARTBEAT.statuses("status")).name, only(Vec::<Node>::new(), NO_STATUS_BESIDE_GRPC)),
+    ]);
+    Schema::when(grpc, neither)
 }
 
 fn it_allows_something() -> Schema {

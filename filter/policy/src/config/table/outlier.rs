@@ -3,7 +3,7 @@
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use super::{Absent, Block, Form, Key, Kind, Text, Word};
+use super::{Absent, Block, Form, Key, Kind, Names, Text, Word};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -459,6 +459,32 @@ pub static HEARTBEAT: Block = Block {
             .does("What is asked for, with `GET`.")
             .change("Name a path that fails when the host cannot serve users, and not only when its process is gone.")
             .envoy("`health_checks.http_health_check.path`."),
+        Key::new("grpc", Kind::Object(&HEARTBEAT_GRPC), Absent::Means(Text::new("`path` is asked for")))
+            .limit("not beside `path` or `status`")
+            .does("Asks by the health check of gRPC in their place.")
+            .change("Give it where hosts are servers of gRPC.")
+            .envoy("`health_checks.grpc_health_check`."),
+        Key::new("host", Kind::String(Form::Authority), Absent::Means(Text::new("the service's name")))
+            .does(
+                "The authority (`Host`) that is asked for. Without it that is the cluster's name; of Istio's clusters \
+                 (`outbound|8080||orders.default.svc.cluster.local`) the service's name in it; and where a cluster's name is no valid \
+                 host, the address of the host that is asked.",
+            )
+            .change("Give it where hosts, or proxies in front of them, serve by virtual hosts.")
+            .envoy("`health_checks.http_health_check.host`, the cluster's name unless set."),
+        Key::new(
+            "headers",
+            Kind::Headers { names: Names::Asked, of: &Kind::String(Form::Text { most: 4096 }), most: 16 },
+            Absent::Means(Text::new("none")),
+        )
+        .limit(
+            "not `host`, those of the body, of the connection and of gRPC, `x-envoy-*` and `x-holdfast-*`",
+        )
+        .does("Headers of the request. `user-agent` takes the place of `holdfast-heartbeat`.")
+        .change(
+            "Give what the path asks for, such as a token. Whoever can read Envoy's configuration, or this document, reads it too.",
+        )
+        .envoy("`health_checks.http_health_check.request_headers_to_add`."),
         Key::new("interval", Kind::Duration(INTERVAL), Absent::Duration(Duration::from_secs(1)))
             .does("How often each host is asked. At most 32 are asked at a time.")
             .change("Lengthen it for many hosts or a costly check; with `unhealthy_after` it is how soon a bad host is found.")
@@ -503,6 +529,31 @@ pub static HEARTBEAT: Block = Block {
     "name": "orders",
     "match": {"cluster": "orders"},
     "outlier": {"heartbeat": {"path": "/ready", "interval": "2s", "timeout": "500ms", "status": [200]}}
+  }]
+}"#,
+    ),
+};
+
+/// Checks by the health check of gRPC.
+pub static HEARTBEAT_GRPC: Block = Block {
+    keys: &[Key::new("service", Kind::String(Form::Text { most: 255 }), Absent::String(""))
+        .does("The service that is asked about. An empty name asks about the server as a whole.")
+        .change("Name it, with its package, where a server has several that fail by themselves.")
+        .envoy("`health_checks.grpc_health_check.service_name`.")],
+    not_yet: &[],
+    about: Text::new(
+        "Calls `grpc.health.v1.Health/Check` of every host. The answer `SERVING` is good. Bad are `NOT_SERVING` and every other \
+         health status, a status of gRPC other than `OK` (`UNIMPLEMENTED` of a server without the service, `NOT_FOUND` of one that does \
+         not know the name), an answer that is not gRPC, and one that is too late. The cluster must speak HTTP/2 to its hosts by \
+         itself (`explicit_http_config` with `http2_protocol_options`, or `auto_config`). In one that speaks HTTP/1.1, or whatever the \
+         client speaks (`use_downstream_protocol_config`), every check goes by HTTP/1.1 and is bad.",
+    ),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "orders",
+    "match": {"cluster": "orders"},
+    "outlier": {"heartbeat": {"grpc": {"service": "shop.Orders"}, "interval": "2s"}}
   }]
 }"#,
     ),

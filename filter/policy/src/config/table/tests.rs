@@ -1,6 +1,7 @@
 //! That the parser does what the tables say: every key of every block, in the block's own example.
 
 use super::*;
+use crate::authority;
 use crate::config::Errors;
 use crate::config::json::Node;
 #[cfg(target_arch = "wasm32")]
@@ -281,12 +282,25 @@ fn lists_names_and_bodies_are_as_long_as_the_table_says() {
                     assert!(!refused(&list(*most)) && refused(&list(most + 1)), "{}", place.key.name);
                 }
             }
-            Kind::Headers { most, .. } => {
+            Kind::Headers { of, most, .. } => {
                 let headers = |count: usize| {
                     let headers: Vec<String> = (0..count).map(|at| format!("\"x-{at}\":\"a\"")).collect();
                     format!("{{{}}}", headers.join(","))
                 };
                 assert!(!refused(&headers(*most)) && refused(&headers(most + 1)), "{}", place.key.name);
+                if let Kind::String(Form::Text { most }) = of {
+                    let header = |length: usize| format!("{{\"x-a\":\"{}\"}}", "a".repeat(length));
+                    assert_eq!(place.problem(&header(*most)), None);
+                    assert!(place.parsed(Some(&header(most + 1))).is_err());
+                }
+            }
+            Kind::String(Form::Text { most }) => {
+                let text = |length: usize| format!("\"{}\"", "a".repeat(length));
+                assert!(!refused(&text(*most)) && refused(&text(most + 1)), "{}", place.key.name);
+            }
+            Kind::String(Form::Authority) => {
+                let name = |length: usize| format!("\"{}\"", "a".repeat(length));
+                assert!(!refused(&name(authority::MAX_LEN)) && refused(&name(authority::MAX_LEN + 1)));
             }
             Kind::String(Form::Name { most }) => {
                 let name = |length: usize| format!("\"{}\"", "a".repeat(length));
@@ -312,7 +326,7 @@ fn lists_names_and_bodies_are_as_long_as_the_table_says() {
 
 #[test]
 fn strings_have_the_form_that_the_table_says() {
-    let (mut seen, all) = (0, 8);
+    let (mut seen, all) = (0, 10);
     let mut forms = std::collections::HashSet::new();
     for place in places() {
         let kind = match &place.key.kind {
@@ -325,6 +339,8 @@ fn strings_have_the_form_that_the_table_says() {
             Form::Glob(_) => ("a*", "***"),
             Form::HeaderName => ("X-A", ":path"),
             Form::HeaderValue(_) => ("a ${path}", "${nope}"),
+            Form::Text { .. } => ("a ${path}", " a"),
+            Form::Authority => ("[::1]:80", "a|b"),
             Form::Method => ("PURGE", "get"),
             Form::Path => ("/a?b", "a"),
             Form::Cluster => ("a b", ""),

@@ -454,7 +454,7 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
                 let ejection = table.eject(rules, id, cause, now, step.random);
                 let (now_out, known) = (table.out(), table.known());
                 let within = now_out as u64 * 100_000 <= u64::from(rules.max_ejected.millis()) * known as u64;
-                // One on trial is out already.
+                // One that trickles is out already.
                 let is_more = ejection == Ejection::Ejected && was_in;
                 assert_eq!(now_out, out + usize::from(is_more));
                 assert!(!is_more || within || now_out == 1 && rules.always_eject_one);
@@ -467,7 +467,8 @@ fn run_hosts(mut table: HostTable, rules: &Outlier, steps: &[Step]) {
                 table.return_probe(id, then);
             }
             6 => {
-                let tried = ProbeResult { end: step.end(), failed: step.slow, has_permit: step.small > 99 };
+                let took = Duration::from_nanos(step.random);
+                let tried = ProbeResult { end: step.end(), failed: step.slow, took, has_permit: step.small > 99 };
                 table.judge_probe(rules, id, tried, then, now, step.random);
             }
             7 => {

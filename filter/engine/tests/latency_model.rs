@@ -219,7 +219,7 @@ fn a_host_that_stays_slow_gets_at_most_a_twentieth_of_its_share() {
 }
 
 #[test]
-fn a_host_that_was_found_cold_becomes_warm_by_what_it_gets_on_trial() {
+fn a_host_that_was_found_cold_becomes_warm_by_what_trickles_to_it() {
     let mut cluster = Cluster::new();
     cluster.run(60, 3, |_| 100);
     // It needs more than it gets until it is judged.

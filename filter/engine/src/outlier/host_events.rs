@@ -92,8 +92,13 @@ pub enum HostEventKind {
         /// Because it is not slow any more.
         by_trial: bool,
     },
-    /// It is on trial, and with this mean still slow.
-    StillSlow(Duration),
+    /// The times of its probes are still slow.
+    StillSlow {
+        /// Their mean.
+        mean: Duration,
+        /// How long it is out now.
+        lasts: Duration,
+    },
     /// There are more hosts than the table holds.
     Full,
     /// The hosts that were out under the policy as it was before are out under the changed one. The first of them may be probed
@@ -234,9 +239,10 @@ impl HostEventKind {
             HostEventKind::RouteUnnamed => out.u8(7),
             HostEventKind::Unfollowed => out.u8(8),
             HostEventKind::Unaddressed => out.u8(9),
-            HostEventKind::StillSlow(mean) => {
+            HostEventKind::StillSlow { mean, lasts } => {
                 out.u8(10);
                 out.u64(nanos(*mean));
+                out.u64(nanos(*lasts));
             }
         }
     }
@@ -257,7 +263,10 @@ impl HostEventKind {
             7 => HostEventKind::RouteUnnamed,
             8 => HostEventKind::Unfollowed,
             9 => HostEventKind::Unaddressed,
-            10 => HostEventKind::StillSlow(Duration::from_nanos(input.u64()?)),
+            10 => HostEventKind::StillSlow {
+                mean: Duration::from_nanos(input.u64()?),
+                lasts: Duration::from_nanos(input.u64()?),
+            },
             _ => return None,
         })
     }

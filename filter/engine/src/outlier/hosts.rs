@@ -15,7 +15,7 @@ use super::interval::interval_number;
 use super::open_runs::{LOOKED_AT, OpenRuns};
 use super::run::HostRun;
 use super::slot::HostSlot;
-use super::steering::{self, Asked, OnTrial, Rotation};
+use super::steering::{self, Asked, Rotation, Trickle};
 use super::subset::SubsetsSeen;
 use super::sweep::{self, Tallies};
 use super::table::{Ejection, Host, HostId, HostTable, ProbeResult};
@@ -160,8 +160,8 @@ struct View {
     named: Named,
     /// The hosts that are out, in the order of the table.
     out: Vec<HostId>,
-    /// Those of them that come back by a trial.
-    on_trial: Vec<OnTrial>,
+    /// Those of them that get a little all the same.
+    trickles: Vec<Trickle>,
     /// How many there are.
     of: u16,
     /// Whether the cluster may have subsets.
@@ -337,7 +337,7 @@ impl Hosts {
         let has_subsets = table.has_subsets();
         let out = table.hosts().filter(|(_, host)| !host.is_in()).map(|(id, _)| id).collect();
         let of = table.known() as u16;
-        let on_trial = steering::on_trial(&table, rules);
+        let trickles = steering::trickles(&table, rules);
         self.view = Some(View {
             table,
             version,
@@ -346,7 +346,7 @@ impl Hosts {
             is_unsettled,
             named,
             out,
-            on_trial,
+            trickles,
             of,
             has_subsets,
             is_registered: false,
@@ -473,7 +473,8 @@ impl Hosts {
         }
         let has_permit = probe == Some(id);
         let host = self.table().and_then(|table| table.host(id));
-        // One on trial is judged as one that is in.
+        let by_heartbeat = rules.probes_by_heartbeat() && host.is_some_and(|host| !host.is_on_trial());
+        // One that trickles is judged by its failures as one that is in.
         let (is_in, is_judged) =
             host.map_or((false, false), |host| (host.serves(rules, now), host.is_judged_by(rules, one.sent, now)));
         if is_in && is_judged && one.verdict != Verdict::Ignored {
@@ -482,12 +483,12 @@ impl Hosts {
         match one.verdict {
             _ if !is_judged => {}
             // Our own checks are the probes, where there are any.
-            _ if !is_in && rules.probes_by_heartbeat() => {}
+            _ if !is_in && by_heartbeat => {}
             Verdict::Ignored if !is_in && has_permit => self.return_probe(cx, rules, id, one.sent),
             Verdict::Ignored => {}
             Verdict::Success | Verdict::Failure if !is_in => {
                 let (random, failed) = (cx.worker.random.next(), one.verdict == Verdict::Failure);
-                let tried = ProbeResult { end: one.end, failed, has_permit };
+                let tried = ProbeResult { end: one.end, failed, took: one.took, has_permit };
                 let judged = self.change(cx, rules, |table| {
                     table.judge_probe(rules, id, tried, one.sent, now, random).then_some(())
                 });
@@ -701,13 +702,13 @@ impl Hosts {
             },
         };
         let probe = self.take_probe(cx, rules, waits, selector);
-        let on_trial = if probe.is_none() { self.draw_on_trial(cx, rules, selector) } else { None };
+        let trickle = if probe.is_none() { self.draw_trickle(cx, rules, selector) } else { None };
         let view = self.view.as_ref().filter(|view| view.named != Named::None)?;
         // Whoever lists the hosts says who there is, but not what their labels are.
         let is_told =
             (rules.discover.is_some() || !rules.hosts.is_empty()) && !(view.has_subsets && view.table.lacks_labels());
         let longer = if waits { PATIENCE } else { Duration::ZERO };
-        if probe.is_none() && on_trial.is_none() && !is_told && view.table.wants_discovery_request(longer, now) {
+        if probe.is_none() && trickle.is_none() && !is_told && view.table.wants_discovery_request(longer, now) {
             let wants_discovery_request =
                 self.change(cx, rules, |table| table.send_discovery_request(longer, now).then_some(()));
             // The table may also be another by now, of which nobody is left out.
@@ -729,7 +730,7 @@ impl Hosts {
         });
         let (wanted, hash) = (attempts.max(LEAST_NAMED), (asks.hash)());
         let mut hosts = rotation.next(&Asked { table, rules, wanted, hash, loads, now }, random);
-        if let Some(sent_to) = probe.or(on_trial) {
+        if let Some(sent_to) = probe.or(trickle) {
             hosts.insert(0, sent_to);
         }
         // None of those may be in that this request may come to: the cluster's own choice is among them.
@@ -750,28 +751,29 @@ impl Hosts {
         self.loads.observe(host, took, now);
     }
 
-    /// A host on trial, if this request is one of those that go there.
-    fn draw_on_trial(&self, cx: &mut Cx<'_>, rules: &Outlier, selector: Option<u64>) -> Option<HostId> {
+    /// A host that trickles, if this request is one of those that go there.
+    fn draw_trickle(&self, cx: &mut Cx<'_>, rules: &Outlier, selector: Option<u64>) -> Option<HostId> {
         let now = cx.now;
-        let view = self.view.as_ref().filter(|view| view.named == Named::PastOthers && !view.on_trial.is_empty())?;
+        let view = self.view.as_ref().filter(|view| view.named == Named::PastOthers && !view.trickles.is_empty())?;
         let mut drawn = fraction(cx.worker.random.next());
-        let of_request = view.on_trial.iter().find(|one| {
+        let of_request = view.trickles.iter().find(|one| {
             drawn -= one.share;
             drawn < 0.0
         })?;
         let host = view.table.host(of_request.host)?;
-        let is_on_trial = host.trial(rules, now).is_some() && may_get(&self.subsets, selector, host);
-        is_on_trial.then_some(of_request.host)
+        (host.serves(rules, now) && may_get(&self.subsets, selector, host)).then_some(of_request.host)
     }
 
     /// Takes a permit for the probe of a host whose time is over.
     fn take_probe(&mut self, cx: &mut Cx<'_>, rules: &Outlier, waits: bool, selector: Option<u64>) -> Option<HostId> {
         let now = cx.now;
         let view = self.view.as_ref().filter(|view| view.named == Named::PastOthers)?;
-        if rules.probes_by_heartbeat() {
-            return None;
-        }
+        let by_heartbeat = rules.probes_by_heartbeat();
         let is_ready = |host: &Host| {
+            // Of how fast it answers they say nothing.
+            if by_heartbeat && !host.is_on_trial() {
+                return false;
+            }
             let has_waited = host.due_since().is_none_or(|due| due.plus(PATIENCE).remaining(now, PATIENCE).is_none());
             host.wants_probe(rules, now) && (!waits || has_waited) && may_get(&self.subsets, selector, host)
         };

@@ -10,6 +10,7 @@ use super::balance::load::{LeastLatency, LeastRequest, Loads};
 use super::balance::{Candidate, Draws, Rendezvous, Turns, pick};
 use super::table::{FULL_SHARE, Host, HostId, HostTable};
 use super::topology::{self, Portion};
+use super::trial::TRICKLE;
 use crate::base::random::{Random, scale};
 use crate::base::time::Timestamp;
 use holdfast_policy::document::{Balance, Outlier};
@@ -67,9 +68,9 @@ fn weight(balance: &Balance, host: &Host) -> u32 {
     if matches!(balance, Balance::RoundRobin | Balance::Random) { 1 } else { host.topology.weight.max(1) }
 }
 
-/// A host that comes back by a trial, and the share of all requests that it gets when its time is over.
+/// A host that is out and trickles, and the share of all requests that it gets.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OnTrial {
+pub struct Trickle {
     /// Who it is.
     pub host: HostId,
     /// From 0 to 1.
@@ -77,20 +78,19 @@ pub struct OnTrial {
 }
 
 /// Those of a table. Each gets a part of what it would get if all of them were in.
-pub fn on_trial(table: &HostTable, rules: &Outlier) -> Vec<OnTrial> {
-    if !table.hosts().any(|(_, host)| host.comes_back_by_trial()) {
+pub fn trickles(table: &HostTable, rules: &Outlier) -> Vec<Trickle> {
+    if !table.hosts().any(|(_, host)| host.trickles()) {
         return Vec::new();
     }
-    let would_be_in = |host: &Host| host.is_in() || host.comes_back_by_trial();
+    let would_be_in = |host: &Host| host.is_in() || host.trickles();
     let weight = |host: &Host| f64::from(weight(rules.acting_balance(), host));
+    let part = f64::from(TRICKLE) / f64::from(FULL_SHARE);
     let groups = sharing(table, &|_| true, &would_be_in);
     let shares = groups.iter().flat_map(|(portion, hosts)| {
         let all: f64 = hosts.iter().map(|(_, host)| weight(host)).sum();
-        let of_one = f64::from(portion.load) / f64::from(topology::ALL) / all.max(1.0);
-        hosts.iter().filter_map(move |(id, host)| {
-            let part = f64::from(host.trial_share()?) / f64::from(FULL_SHARE);
-            Some(OnTrial { host: *id, share: of_one * weight(host) * part })
-        })
+        let of_one = f64::from(portion.load) / f64::from(topology::ALL) / all.max(1.0) * part;
+        let trickling = hosts.iter().filter(|(_, host)| host.trickles());
+        trickling.map(move |(id, host)| Trickle { host: *id, share: of_one * weight(host) })
     });
     shares.collect()
 }

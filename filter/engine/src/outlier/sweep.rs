@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::cause::EjectionCause;
 use super::slot::HostTally;
-use super::table::{Ejection, HostId, HostTable};
+use super::table::{Ejection, HostId, HostTable, slow_from};
 use super::times::Times;
 use crate::base::random::Random;
 use crate::base::time::{SKEW, Timestamp};
@@ -51,7 +51,9 @@ pub fn sweep(table: &mut HostTable, rules: &Outlier, tallies: &Tallies, began: T
     }
     if let Some(detector) = rules.latency.filter(|detector| detector.mode != Mode::Off) {
         let times = compared(table, detector, &whole, now);
-        trials(table, rules, detector, (tallies, &times), now);
+        if let Some(peers) = mean_of(&times).filter(|_| times.len() + 1 >= usize::from(detector.min_hosts.get())) {
+            table.set_slow_from(slow_from(detector, peers));
+        }
         latency(table, rules, detector, times, now, &mut random);
     }
     forget(table, rules, now);
@@ -184,32 +186,14 @@ fn is_far(detector: Latency, mean: Duration, peers: Duration) -> bool {
 }
 
 /// The mean of hosts' means.
-fn mean_of(sum: u128, hosts: usize) -> Option<Duration> {
-    let mean = sum.checked_div(hosts as u128)?;
-    Some(Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)))
+fn mean_of(hosts: &[(HostId, Times)]) -> Option<Duration> {
+    let sum: u128 = hosts.iter().map(|(_, times)| times.mean().as_nanos()).sum();
+    divided(sum, hosts.len())
 }
 
-/// Judges those that are on trial beside those that are in.
-fn trials(
-    table: &mut HostTable,
-    rules: &Outlier,
-    detector: Latency,
-    (tallies, compared): (&Tallies, &[(HostId, Times)]),
-    now: Timestamp,
-) {
-    let peers: Vec<Times> = compared.iter().map(|(_, times)| *times).collect();
-    let expected = mean_of(peers.iter().map(|peer| peer.mean().as_nanos()).sum(), peers.len());
-    // With as few nobody would be judged.
-    let expected = expected.filter(|_| peers.len() + 1 >= usize::from(detector.min_hosts.get()));
-    let on_trial = table.hosts().filter(|(_, host)| host.trial(rules, now).is_some()).map(|(id, _)| id);
-    for id in on_trial.collect::<Vec<_>>() {
-        let Some(tally) = tallies.get(&id) else { continue };
-        let is_slow = |own: &Times| {
-            let expected = expected?;
-            Some(is_far(detector, own.mean(), expected) && own.are_longer(&peers, peers.len() + 1))
-        };
-        table.judge_trial(rules, id, tally.times, is_slow, now);
-    }
+fn divided(sum: u128, hosts: usize) -> Option<Duration> {
+    let mean = sum.checked_div(hosts as u128)?;
+    Some(Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)))
 }
 
 /// Judges the slowest against the mean of the others' means, takes it out of the count if it goes, and goes on with the
@@ -231,7 +215,7 @@ fn latency(
     let mut stay: Vec<Times> = Vec::new();
     while let Some((id, own)) = take_worst(&mut hosts, |(_, times)| times.mean()) {
         let (mean, peers) = (own.mean(), hosts.len() + stay.len());
-        let Some(expected) = mean_of(sum.saturating_sub(mean.as_nanos()), peers) else { return };
+        let Some(expected) = divided(sum.saturating_sub(mean.as_nanos()), peers) else { return };
         if !is_far(detector, mean, expected) {
             return;
         }

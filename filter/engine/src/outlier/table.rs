@@ -5,14 +5,13 @@
 //!
 //! A host is *in*, *out* until a time, then *due*: it gets so many probes, which a permit each. All of them
 //! succeeding, it is in again, perhaps with a share that grows; one failing, it is out for longer. One that was out for its latency
-//! is on [trial](super::trial) instead.
+//! is judged by the times of more of them: it is on [trial](super::trial).
 
 use core::time::Duration;
 
 use super::cause::EjectionCause;
 use super::host_events::{HostCount, HostEvent, HostEventKind, HostEvents};
 use super::interval::interval_number;
-use super::times::Times;
 use super::topology::{self, HostListing, Locality, MOST_LOCALITIES, Part, Topology};
 use super::trial::{Trial, TrialVerdict};
 use crate::base::random::scale;
@@ -20,7 +19,7 @@ use crate::base::time::{SKEW, Timestamp, nanos};
 use crate::http::attempt::End;
 use crate::store::record::{Kind, Reader, Record, Writer, are_different};
 use crate::store::told::is_to_be_said;
-use holdfast_policy::document::{Detector, Mode, Outlier};
+use holdfast_policy::document::{Detector, Latency, Mode, Outlier};
 
 /// The most hosts of a group.
 pub const MOST_HOSTS: usize = 1000;
@@ -98,6 +97,8 @@ pub enum State {
     Starting {
         /// From then on.
         since: Timestamp,
+        /// Whether it was out for its latency.
+        by_trial: bool,
     },
     /// It does not.
     Out {
@@ -167,8 +168,9 @@ impl Host {
     /// Whether attempts sent at `sent` say something about it as it is now.
     pub fn is_judged_by(&self, rules: &Outlier, sent: Timestamp, now: Timestamp) -> bool {
         let since = match &self.state {
-            State::In { since } | State::Starting { since } => *since,
+            State::In { since } | State::Starting { since, .. } => *since,
             State::Out { until, .. } if self.is_due(rules, now) => *until,
+            State::Out { since, .. } if self.trickles() => *since,
             State::Out { .. } => return false,
         };
         // What lies further ahead is from before the clock was put back.
@@ -178,7 +180,7 @@ impl Host {
     /// Since when it is in, if it is; from the beginning on as zero.
     pub fn in_since(&self) -> Option<Timestamp> {
         match &self.state {
-            State::In { since } | State::Starting { since } => Some(*since),
+            State::In { since } | State::Starting { since, .. } => Some(*since),
             State::Out { .. } => None,
         }
     }
@@ -219,7 +221,7 @@ impl Host {
     /// Whether its time is over and another probe may be sent.
     pub fn wants_probe(&self, rules: &Outlier, now: Timestamp) -> bool {
         match &self.state {
-            State::Out { probes, passed, trial: None, .. } if self.is_due(rules, now) => {
+            State::Out { probes, passed, .. } if self.is_due(rules, now) => {
                 let under_way = probes.iter().filter(|sent| is_under_way(**sent, now)).count();
                 under_way + usize::from(*passed) < usize::from(rules.probe_requests.get())
             }
@@ -227,30 +229,19 @@ impl Host {
         }
     }
 
-    /// Its trial, if it is on trial.
-    pub fn trial(&self, rules: &Outlier, now: Timestamp) -> Option<&Trial> {
-        match &self.state {
-            State::Out { trial, .. } if self.is_due(rules, now) => trial.as_ref(),
-            _ => None,
-        }
+    /// Whether it comes back by a [trial](super::trial).
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.state, State::Out { trial: Some(_), .. })
     }
 
-    /// Whether it gets requests by which it is judged: it is in, or on trial.
+    /// Whether it is out and gets a little all the same.
+    pub fn trickles(&self) -> bool {
+        matches!(&self.state, State::Out { trial: Some(trial), .. } if trial.trickles)
+    }
+
+    /// Whether it gets requests that are no probes: it is in, or it trickles while it is out.
     pub fn serves(&self, rules: &Outlier, now: Timestamp) -> bool {
-        self.is_in() || self.trial(rules, now).is_some()
-    }
-
-    /// Whether it is out and comes back by a trial.
-    pub fn comes_back_by_trial(&self) -> bool {
-        self.trial_share().is_some()
-    }
-
-    /// What it gets on trial of what it would get, in thousandths.
-    pub fn trial_share(&self) -> Option<u16> {
-        match &self.state {
-            State::Out { trial, .. } => trial.as_ref().map(|trial| trial.share),
-            _ => None,
-        }
+        self.is_in() || self.trickles() && !self.is_due(rules, now)
     }
 
     /// Since when its time is over.
@@ -267,10 +258,10 @@ impl Host {
         match &self.state {
             State::In { .. } => FULL_SHARE,
             State::Out { .. } => 0,
-            State::Starting { since } => {
+            State::Starting { since, by_trial } => {
                 let full = u64::from(FULL_SHARE);
                 let age = nanos(now.since(*since)).saturating_mul(full);
-                let share = age.checked_div(nanos(rules.slow_start)).unwrap_or(full);
+                let share = age.checked_div(nanos(slow_start(rules, *by_trial))).unwrap_or(full);
                 share.clamp(full / 10, full) as u32
             }
         }
@@ -279,7 +270,9 @@ impl Host {
     /// Whether it still gets less than its share.
     pub fn is_starting(&self, rules: &Outlier, now: Timestamp) -> bool {
         // A beginning in the future is from before the clock was put back.
-        matches!(self.state, State::Starting { since } if since.plus(rules.slow_start).remaining(now, rules.slow_start).is_some())
+        let State::Starting { since, by_trial } = self.state else { return false };
+        let lasts = slow_start(rules, by_trial);
+        since.plus(lasts).remaining(now, lasts).is_some()
     }
 }
 
@@ -302,7 +295,7 @@ impl Host {
         }
         let State::Out { by, since, until, probes, passed, .. } = &mut host.state else { return host };
         if rules.mode_of(*by) != Mode::Enforce {
-            host.state = back(rules, now);
+            host.state = back(rules, false, now);
             host.see(now);
             return host;
         }
@@ -328,10 +321,17 @@ impl Host {
     }
 }
 
+/// How long a host that is back has not all of its share. One that was out for its latency is judged again meanwhile.
+pub fn slow_start(rules: &Outlier, by_trial: bool) -> Duration {
+    let judged = if by_trial { rules.interval.saturating_mul(3) } else { Duration::ZERO };
+    rules.slow_start.max(judged)
+}
+
 /// The state of a host that is let back.
-fn back(rules: &Outlier, now: Timestamp) -> State {
+fn back(rules: &Outlier, by_trial: bool, now: Timestamp) -> State {
     let acts = Detector::ALL.into_iter().any(|by| rules.mode_of(by) == Mode::Enforce);
-    if rules.slow_start.is_zero() || !acts { State::In { since: now } } else { State::Starting { since: now } }
+    let is_at_once = slow_start(rules, by_trial).is_zero() || !acts;
+    if is_at_once { State::In { since: now } } else { State::Starting { since: now, by_trial } }
 }
 
 /// An attempt of a host whose time is over.
@@ -341,6 +341,8 @@ pub struct ProbeResult {
     pub end: End,
     /// Whether that is a failure.
     pub failed: bool,
+    /// How long it took.
+    pub took: Duration,
     /// Whether it has a probe's permit, and did not come to the host by itself.
     pub has_permit: bool,
 }
@@ -348,12 +350,15 @@ pub struct ProbeResult {
 /// How a host comes back that was found for this, if not by probes. What would have made it an outlier then is slow.
 fn trial_after(rules: &Outlier, cause: &EjectionCause) -> Option<Trial> {
     match (cause, rules.latency) {
-        (EjectionCause::Latency { peers, .. }, Some(latency)) => {
-            let limit = nanos(*peers).saturating_mul(100 + u64::from(latency.deviation)) / 100;
-            Some(Trial::new(Duration::from_nanos(limit).max(latency.floor)))
-        }
+        (EjectionCause::Latency { peers, .. }, Some(latency)) => Some(Trial::new(slow_from(latency, *peers))),
         _ => None,
     }
+}
+
+/// From which mean on a host is slow beside peers with this one.
+pub fn slow_from(latency: Latency, peers: Duration) -> Duration {
+    let limit = nanos(peers).saturating_mul(100 + u64::from(latency.deviation)) / 100;
+    Duration::from_nanos(limit).max(latency.floor)
 }
 
 /// Whether a probe sent then may still be answered.
@@ -790,7 +795,7 @@ impl HostTable {
         let detector = cause.detector();
         let mode = rules.mode_of(detector);
         let Some(host) = self.host(id).filter(|host| host.serves(rules, now)) else { return Ejection::Nothing };
-        // One on trial is out already.
+        // One that trickles is out already.
         let has_room = !host.is_in() || self.has_room(rules);
         let address = host.address.clone();
         let is_noted = now.seconds().abs_diff(host.noted) < REPEAT;
@@ -890,13 +895,31 @@ impl HostTable {
         if tried.has_permit {
             host.end_probe(sent);
         }
-        let State::Out { by, since, passed, trial: None, .. } = &mut host.state else { return false };
+        let State::Out { by, since, passed, trial, .. } = &mut host.state else { return false };
         let (by, since) = (*by, *since);
         if tried.failed {
-            let lasts = self.take_out(rules, id, (by, None), now, random).unwrap_or_default();
+            let mut trial = trial.take();
+            if let Some(trial) = &mut trial {
+                trial.fail();
+            }
+            let lasts = self.take_out(rules, id, (by, trial), now, random).unwrap_or_default();
             self.events.count(HostCount::ProbeFailed, 1);
             let ejections = self.host(id).map_or(0, |host| host.ejections);
             self.note(&address, HostEventKind::ProbeFailed { end: tried.end, lasts, ejections });
+            return true;
+        }
+        if let Some(trial) = trial {
+            let min_requests = rules.latency.map_or(u32::MAX, |latency| latency.min_requests.get());
+            match trial.judge(tried.took, min_requests) {
+                TrialVerdict::Waits => {}
+                TrialVerdict::Passed => self.readmit(rules, id, since, now),
+                TrialVerdict::Slow(mean) => {
+                    let trial = Some(trial.clone());
+                    let lasts = self.take_out(rules, id, (by, trial), now, random).unwrap_or_default();
+                    self.events.count(HostCount::ProbeFailed, 1);
+                    self.note(&address, HostEventKind::StillSlow { mean, lasts });
+                }
+            }
             return true;
         }
         *passed = passed.saturating_add(1);
@@ -909,37 +932,21 @@ impl HostTable {
     fn readmit(&mut self, rules: &Outlier, id: HostId, since: Timestamp, now: Timestamp) {
         let Some(host) = self.host_mut(id) else { return };
         let address = host.address.clone();
-        let by_trial = host.comes_back_by_trial();
+        let by_trial = host.is_on_trial();
         if !by_trial {
             host.arrived = now.seconds();
         }
-        host.state = back(rules, now);
+        host.state = back(rules, by_trial, now);
         host.see(now);
         self.events.count(HostCount::Readmitted, 1);
         self.note(&address, HostEventKind::Readmitted { after: now.since(since), by_trial });
     }
 
-    /// Judges a host on trial by its answers in an interval. `is_slow` compares times with those of the peers, if there are any.
-    pub fn judge_trial(
-        &mut self,
-        rules: &Outlier,
-        id: HostId,
-        times: Times,
-        is_slow: impl FnOnce(&Times) -> Option<bool>,
-        now: Timestamp,
-    ) {
-        let Some(host) = self.host_mut(id).filter(|host| host.is_due(rules, now)) else { return };
-        let address = host.address.clone();
-        let State::Out { since, trial: Some(trial), .. } = &mut host.state else { return };
-        let since = *since;
-        match trial.judge(times, is_slow) {
-            TrialVerdict::Waits | TrialVerdict::Grows => {}
-            TrialVerdict::Passed => self.readmit(rules, id, since, now),
-            TrialVerdict::Slow(mean, is_news) => {
-                self.events.count(HostCount::ProbeFailed, 1);
-                if is_news {
-                    self.note(&address, HostEventKind::StillSlow(mean));
-                }
+    /// Compares those on trial with how fast their peers are now.
+    pub fn set_slow_from(&mut self, slow_from: Duration) {
+        for host in &mut self.hosts {
+            if let State::Out { trial: Some(trial), .. } = &mut host.state {
+                trial.set_slow_from(slow_from);
             }
         }
     }
@@ -950,7 +957,7 @@ impl HostTable {
         let Some(host) = self.host(id) else { return false };
         let State::Out { by, since, .. } = host.state else { return false };
         // Of how fast it answers they say nothing.
-        if by != Detector::Heartbeat && !host.is_due(rules, now) || host.comes_back_by_trial() {
+        if by != Detector::Heartbeat && !host.is_due(rules, now) || host.is_on_trial() {
             return false;
         }
         self.readmit(rules, id, since, now);
@@ -968,7 +975,7 @@ impl HostTable {
     /// Ends the slow starts whose time is over.
     pub fn end_slow_starts(&mut self, rules: &Outlier, now: Timestamp) {
         for host in &mut self.hosts {
-            if let State::Starting { since } = host.state
+            if let State::Starting { since, .. } = host.state
                 && !host.is_starting(rules, now)
             {
                 host.state = State::In { since };
@@ -1096,9 +1103,10 @@ impl Host {
                 out.u8(0);
                 out.time(*since);
             }
-            State::Starting { since } => {
+            State::Starting { since, by_trial } => {
                 out.u8(1);
                 out.time(*since);
+                out.u8((*by_trial).into());
             }
             State::Out { by, since, until, probes, passed, trial } => {
                 out.u8(2);
@@ -1138,7 +1146,7 @@ impl Host {
         host.noted = input.u32()?;
         host.state = match input.u8()? {
             0 => State::In { since: input.time()? },
-            1 => State::Starting { since: input.time()? },
+            1 => State::Starting { since: input.time()?, by_trial: input.flag()? },
             2 => {
                 let (by, since, until) = (Detector::from_number(input.u8()?)?, input.time()?, input.time()?);
                 let passed = input.u16()?;

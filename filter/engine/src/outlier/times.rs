@@ -61,6 +61,12 @@ impl Times {
         Duration::from_nanos((mean * 1000.0).round() as u64)
     }
 
+    /// Their geometric mean, which a few long ones hardly move.
+    pub fn geometric_mean(&self) -> Duration {
+        let mean = (self.logarithms / f64::from(self.count.max(1))).exp();
+        Duration::from_nanos((mean * 1000.0).round() as u64)
+    }
+
     /// Whether these are longer than those of the peers by more than chance explains: it makes one of `hosts` equal hosts look so
     /// once in a thousand intervals at most.
     ///

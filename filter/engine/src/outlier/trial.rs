@@ -1,8 +1,8 @@
-//! How a host that was out for its latency comes back: with a small share, which grows while it is not slow.
+//! How a host that was out for its latency comes back.
 //!
-//! One probe says little of a time, and a cold host becomes warm by requests alone. So when its time is over it is on trial: it gets
-//! [`SMALLEST`] of what it would get, and is judged by [`ENOUGH`] answers at a time. Those that are not slow give it four times as
-//! much, until it is back; those that are slow give it the smallest share again.
+//! One probe says little of a time. So when its time is over its probes go on, one after the other, until their answers show
+//! whether it is slow: [`ENOUGH`] that are not let it back, with a share that grows; a few that are take it out for longer. And a cold host
+//! becomes warm by requests alone: while it is out again it *trickles*, which is to say that it gets [`TRICKLE`] of what it would get.
 
 use core::time::Duration;
 
@@ -10,30 +10,25 @@ use super::times::Times;
 use crate::base::time::nanos;
 use crate::store::record::{Reader, Writer};
 
-/// The share that a trial begins with, in thousandths: over an hour, with what it had until it was found, at most a twentieth.
-pub const SMALLEST: u16 = 30;
+/// What a host gets of its share that is still slow, in thousandths: over an hour, with what it had until it was found and its
+/// probes, at most a twentieth.
+pub const TRICKLE: u16 = 30;
 
-/// How much larger the next share is.
-const GROWTH: u16 = 4;
-
-/// A share that is no part any more.
-const WHOLE: u16 = 1000;
-
-/// So many answers are judged together. The logarithms of their times tell a host that is three times as slow apart where one in a
-/// hundred takes a second.
+/// So many answers that are not slow let a host back, or as many as are enough to judge it by in an interval, if that is less.
 pub const ENOUGH: u32 = 20;
+
+/// So few are enough if they are slow all together. That a heavy tail makes two of three slow is rare.
+const FEW: u32 = 3;
 
 /// The trial of one host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trial {
-    /// What it gets of what it would get, in thousandths.
-    pub share: u16,
-    /// The answers that are not judged yet.
+    /// The answers of its probes.
     times: Times,
-    /// What was slow when it was found, for when there are no peers to compare with; zero if nothing.
+    /// What is slow; zero if nothing.
     slow_from: Duration,
-    /// Whether it has been found slow again.
-    is_still_slow: bool,
+    /// Whether it has been found slow again since it is out.
+    pub trickles: bool,
 }
 
 /// What the answers of a trial have shown.
@@ -41,51 +36,54 @@ pub struct Trial {
 pub enum TrialVerdict {
     /// They are too few.
     Waits,
-    /// It gets a larger share.
-    Grows,
-    /// It is back.
+    /// It is not slow.
     Passed,
-    /// It is slow, with this mean, and gets the smallest share. Whether that is news.
-    Slow(Duration, bool),
+    /// It is slow, with this mean.
+    Slow(Duration),
 }
 
 impl Trial {
-    /// Of a host that was slow from there on.
+    /// Of a host that is slow from there on.
     pub fn new(slow_from: Duration) -> Self {
-        Trial { share: SMALLEST, times: Times::default(), slow_from, is_still_slow: false }
+        Trial { times: Times::default(), slow_from, trickles: false }
     }
 
-    /// Takes in answers of an interval. `is_slow` compares times with those of the peers, if there are any; else what was slow
-    /// at first is.
-    pub fn judge(&mut self, times: Times, is_slow: impl FnOnce(&Times) -> Option<bool>) -> TrialVerdict {
-        self.times.add(times);
-        if self.times.count() < ENOUGH {
-            return TrialVerdict::Waits;
+    /// Compares with peers that are faster or slower now.
+    pub fn set_slow_from(&mut self, slow_from: Duration) {
+        self.slow_from = slow_from;
+    }
+
+    /// Takes in the time of a good answer. `min_requests` are enough to judge a host by in an interval.
+    pub fn judge(&mut self, took: Duration, min_requests: u32) -> TrialVerdict {
+        self.times.add(Times::of(took));
+        let (count, enough) = (self.times.count(), ENOUGH.min(min_requests));
+        let (mean, has_limit) = (self.times.mean(), !self.slow_from.is_zero());
+        let are_all_slow = count >= FEW.min(enough) && self.times.geometric_mean() >= self.slow_from;
+        if has_limit && (are_all_slow || count >= enough && mean >= self.slow_from) {
+            self.trickles = true;
+            self.times = Times::default();
+            return TrialVerdict::Slow(mean);
         }
-        let times = core::mem::take(&mut self.times);
-        let was_slow = || !self.slow_from.is_zero() && times.mean() >= self.slow_from;
-        if is_slow(&times).unwrap_or_else(was_slow) {
-            let is_news = self.share > SMALLEST || !self.is_still_slow;
-            (self.share, self.is_still_slow) = (SMALLEST, true);
-            return TrialVerdict::Slow(times.mean(), is_news);
-        }
-        self.share = self.share.saturating_mul(GROWTH);
-        if self.share >= WHOLE { TrialVerdict::Passed } else { TrialVerdict::Grows }
+        if count >= enough { TrialVerdict::Passed } else { TrialVerdict::Waits }
+    }
+
+    /// Begins anew with a host that has failed: it gets nothing until its time is over.
+    pub fn fail(&mut self) {
+        self.trickles = false;
+        self.times = Times::default();
     }
 
     pub(super) fn write(&self, out: &mut Writer) {
-        out.u16(self.share);
         self.times.write(out);
         out.u64(nanos(self.slow_from));
-        out.u8(self.is_still_slow.into());
+        out.u8(self.trickles.into());
     }
 
     pub(super) fn read(input: &mut Reader<'_>) -> Option<Self> {
         Some(Trial {
-            share: Some(input.u16()?).filter(|share| (SMALLEST..WHOLE).contains(share))?,
             times: Times::read(input)?,
             slow_from: Duration::from_nanos(input.u64()?),
-            is_still_slow: input.flag()?,
+            trickles: input.flag()?,
         })
     }
 }
@@ -96,36 +94,51 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn answers(count: u32, millis: u64) -> Times {
-        (0..count).map(|_| Duration::from_millis(millis)).collect()
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// What so many answers of these times show.
+    fn judged(trial: &mut Trial, millis: &[u64]) -> Vec<TrialVerdict> {
+        millis.iter().map(|millis| trial.judge(ms(*millis), 50)).collect()
     }
 
     #[test]
-    fn its_share_grows_with_every_twenty_answers_that_are_not_slow() {
-        let mut trial = Trial::new(Duration::from_millis(60));
-        let mut judge = |count| (trial.judge(answers(count, 20), |_| Some(false)), trial.share);
-        assert_eq!(judge(19), (TrialVerdict::Waits, 30));
-        assert_eq!(judge(1), (TrialVerdict::Grows, 120));
-        assert_eq!(judge(20), (TrialVerdict::Grows, 480));
-        assert_eq!(judge(20).0, TrialVerdict::Passed);
+    fn twenty_answers_that_are_not_slow_let_it_back() {
+        let mut trial = Trial::new(ms(60));
+        assert!(judged(&mut trial, &[20; 19]).iter().all(|verdict| *verdict == TrialVerdict::Waits));
+        assert_eq!(trial.judge(ms(20), 50), TrialVerdict::Passed);
+        assert!(!trial.trickles);
     }
 
     #[test]
-    fn one_that_is_slow_begins_anew_and_it_is_news_once() {
-        let (mut trial, slow) = (Trial::new(Duration::from_millis(60)), Duration::from_millis(100));
-        let mut judge = |is_slow| trial.judge(answers(20, 100), |_| Some(is_slow));
-        assert_eq!(judge(true), TrialVerdict::Slow(slow, true));
-        assert_eq!(judge(true), TrialVerdict::Slow(slow, false));
-        assert_eq!(judge(false), TrialVerdict::Grows);
-        assert_eq!(judge(true), TrialVerdict::Slow(slow, true), "it had become better");
-        assert_eq!(trial.share, SMALLEST);
+    fn three_that_are_slow_are_enough_and_the_next_trial_begins_anew() {
+        let mut trial = Trial::new(ms(60));
+        let slow = [TrialVerdict::Waits, TrialVerdict::Waits, TrialVerdict::Slow(ms(60))];
+        assert_eq!(judged(&mut trial, &[60; 3]), slow);
+        assert!(trial.trickles);
+        assert_eq!(judged(&mut trial, &[60; 3]), slow);
+        trial.fail();
+        assert!(!trial.trickles);
     }
 
     #[test]
-    fn without_peers_what_was_slow_at_first_is() {
-        let mut trial = Trial::new(Duration::from_millis(60));
-        assert!(matches!(trial.judge(answers(20, 60), |_| None), TrialVerdict::Slow(..)));
-        assert_eq!(trial.judge(answers(20, 59), |_| None), TrialVerdict::Grows);
-        assert_eq!(Trial::new(Duration::ZERO).judge(answers(20, 60), |_| None), TrialVerdict::Grows);
+    fn one_of_a_heavy_tail_is_no_slow_host_but_many_are() {
+        let mut trial = Trial::new(ms(60));
+        let with = |slow: usize| (0..20).map(|at| if at >= 20 - slow { 500 } else { 5 }).collect::<Vec<_>>();
+        assert_eq!(judged(&mut trial, &with(2)).last(), Some(&TrialVerdict::Passed), "54.5 ms in the mean");
+        let mut trial = Trial::new(ms(60));
+        let mixed: Vec<u64> = (0..20).map(|at| if at % 4 == 0 { 5000 } else { 1 }).collect();
+        assert!(matches!(judged(&mut trial, &mixed).last(), Some(TrialVerdict::Slow(_))), "it hangs now and then");
+    }
+
+    #[test]
+    fn where_fewer_are_enough_for_an_interval_they_are_here() {
+        assert_eq!(Trial::new(ms(60)).judge(ms(59), 1), TrialVerdict::Passed);
+        assert_eq!(Trial::new(ms(60)).judge(ms(60), 1), TrialVerdict::Slow(ms(60)));
+        assert_eq!(Trial::new(Duration::ZERO).judge(ms(60), 1), TrialVerdict::Passed, "no limit is no limit");
+        let mut trial = Trial::new(ms(60));
+        trial.set_slow_from(ms(300));
+        assert_eq!(trial.judge(ms(200), 1), TrialVerdict::Passed, "all are slower now");
     }
 }

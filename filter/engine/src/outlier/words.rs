@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::cause::EjectionCause;
 use super::grpc_health::GrpcHealth;
 use super::host_events::{HostCount, HostEvent, HostEventKind};
-use super::table::MOST_HOSTS;
+use super::table::{MOST_HOSTS, slow_start};
 use super::trial;
 use crate::base::text::{seconds, share};
 use crate::event::Event;
@@ -46,10 +46,12 @@ pub fn line(rules: &Outlier, event: &HostEvent) -> Event {
             let out = format!("ejected {ejections} times; {out} of {of} hosts out{ignored}");
             (true, false, format!("host {host} failed its probe ({end}): out for {} more, {out}", seconds(lasts)))
         }
-        HostEventKind::StillSlow(mean) => {
-            let part = tenths(f64::from(trial::SMALLEST) / 10.0);
-            let text = format!("host {host} is still slow, {} in the mean: it gets {part}% of its share", millis(mean));
-            (true, false, format!("{text}; {out} of {of} hosts out{ignored}"))
+        HostEventKind::StillSlow { mean, lasts } => {
+            let (mean, lasts, part) = (millis(mean), seconds(lasts), tenths(f64::from(trial::TRICKLE) / 10.0));
+            let text = format!(
+                "host {host} is still slow, {mean} in the mean of its probes: out for {lasts} more but for {part}% of its"
+            );
+            (true, false, format!("{text} share; {out} of {of} hosts out{ignored}"))
         }
         HostEventKind::Readmitted { after, by_trial } => {
             let why = match by_trial {
@@ -57,7 +59,7 @@ pub fn line(rules: &Outlier, event: &HostEvent) -> Event {
                 false if rules.probes_by_heartbeat() => "its heartbeat succeeded",
                 false => "its probe succeeded",
             };
-            let starts = match rules.slow_start {
+            let starts = match slow_start(rules, by_trial) {
                 Duration::ZERO => String::new(),
                 slow_start => format!(", full share in {}", seconds(slow_start)),
             };
@@ -286,13 +288,16 @@ mod tests {
              1 of 5 hosts out"
         );
         assert_eq!(
-            told("", HostEventKind::StillSlow(Duration::from_millis(240))),
-            "orders/cluster=orders: host 10.0.0.1:8080 is still slow, 240.0ms in the mean: it gets 3.0% of its share; 1 of 5 \
-             hosts out"
+            told("", HostEventKind::StillSlow { mean: Duration::from_millis(240), lasts: Duration::from_secs(62) }),
+            "orders/cluster=orders: host 10.0.0.1:8080 is still slow, 240.0ms in the mean of its probes: out for 62s more but \
+             for 3.0% of its share; 1 of 5 hosts out"
         );
         let back = |by_trial| HostEventKind::Readmitted { after: Duration::from_secs(33), by_trial };
         let warm = told("", back(true));
-        assert!(warm.ends_with("is back after 33s: it is not slow any more; 1 of 5 hosts out"), "{warm}");
+        assert!(
+            warm.ends_with("is back after 33s: it is not slow any more, full share in 30s; 1 of 5 hosts out"),
+            "{warm}"
+        );
         let back = told(r#""slow_start":"5s""#, back(false));
         assert!(back.ends_with("is back after 33s: its probe succeeded, full share in 5s; 1 of 5 hosts out"), "{back}");
         let run = EjectionCause::Run { detector: Detector::ConsecutiveLocalFailures, length: 3, last: End::TimedOut };

@@ -63,8 +63,8 @@ fn probed(
     sent: Timestamp,
     now: Timestamp,
 ) -> bool {
-    let end = failed.unwrap_or(End::Http(200));
-    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), has_permit: true }, sent, now, 0)
+    let (end, took) = (failed.unwrap_or(End::Http(200)), now.since(sent));
+    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), took, has_permit: true }, sent, now, 0)
 }
 
 fn counted(table: &HostTable, kind: HostCount) -> u32 {
@@ -201,57 +201,93 @@ fn a_host_that_fails_at_once_makes_no_healthy_host_a_slow_one() {
     );
 }
 
-#[test]
-fn a_host_that_was_too_slow_is_back_when_it_is_not_slow_any_more_and_not_before() {
-    let rules = rules(r#""latency":{"deviation":200,"floor":"20ms"}"#);
+/// Five hosts of which the first has been found slow: it takes 100 ms for 10.
+fn slow_one(more: &str) -> (Outlier, HostTable, Vec<HostId>) {
+    let rules = rules(&format!(r#""latency":{{"deviation":200,"floor":"20ms"}}{more}"#));
     let (mut table, ids) = table(5);
     let (fast, slow) = (tally(50, 0, 10), tally(50, 0, 100));
-    let mut look_at = |own, now| {
-        look(&mut table, &rules, &tallies(&ids, &[own, fast, fast, fast, fast]), t(now), 1);
+    look(&mut table, &rules, &tallies(&ids, &[slow, fast, fast, fast, fast]), t(20_100), 1);
+    assert_eq!(out(&table, &ids), [0]);
+    (rules, table, ids)
+}
+
+#[test]
+fn a_host_that_was_too_slow_is_back_when_twenty_answers_are_fast_and_not_before() {
+    let (rules, mut table, ids) = slow_one("");
+    let mut probe = |millis, now| {
+        assert!(table.take_probe(&rules, ids[0], t(now)), "one after the other, as long as they are wanted");
+        assert!(!table.take_probe(&rules, ids[0], t(now)), "and no two at a time");
+        assert!(probed(&mut table, &rules, ids[0], None, t(now), t(now + millis)));
         let host = table.host(ids[0]).unwrap();
-        (host.is_in(), host.trial_share(), table.events.list.len())
+        (host.is_due(&rules, t(now + millis)), host.trickles(), host.ejections)
     };
-    assert_eq!(look_at(slow, 20_100), (false, Some(30), 1), "out for 30 s");
-    assert_eq!(look_at(tally(20, 0, 10), 40_100), (false, Some(30), 1), "what comes to it before is no trial");
-    assert_eq!(look_at(tally(19, 0, 30), 60_100), (false, Some(30), 1), "19 answers are too few");
-    assert_eq!(look_at(tally(1, 0, 30), 70_100), (false, Some(30), 2), "30 ms are 200 % above: as slow as it was");
-    assert_eq!(look_at(tally(20, 0, 30), 80_100), (false, Some(30), 2), "which is told once");
-    assert_eq!(look_at(tally(20, 0, 29), 90_100), (false, Some(120), 2), "29 ms are not");
-    assert_eq!(look_at(tally(20, 0, 10), 100_100), (false, Some(480), 2));
-    assert_eq!(look_at(tally(20, 0, 50), 110_100), (false, Some(30), 3), "slow under more load");
-    for (now, share) in [(120_100, Some(120)), (130_100, Some(480)), (140_100, None)] {
-        assert_eq!(look_at(tally(20, 0, 10), now), (share.is_none(), share, 3 + usize::from(share.is_none())));
+    // Three that are as slow as it was are enough.
+    assert_eq!(
+        [30, 30, 30].map(|millis| probe(millis, 50_100)),
+        [(true, false, 1), (true, false, 1), (false, true, 2)]
+    );
+    for number in 1..20 {
+        assert_eq!(probe(29, 120_000), (true, true, 2), "29 ms, {number} of 20");
     }
-    assert_eq!(counted(&table, HostCount::ProbeFailed), 3);
-    assert_eq!(counted(&table, HostCount::Readmitted), 1);
-}
-
-#[test]
-fn without_peers_a_trial_is_judged_by_what_was_slow_at_first() {
-    let rules = rules(r#""latency":{}"#);
-    let (mut table, ids) = table(4);
-    let (fast, slow) = (tally(50, 0, 10), tally(50, 0, 100));
-    look(&mut table, &rules, &tallies(&ids, &[slow, fast, fast, fast]), t(20_100), 1);
-    let few = tally(5, 0, 10);
-    for (millis, now, share) in [(100, 60_100, 30), (29, 70_100, 120), (30, 80_100, 30)] {
-        look(&mut table, &rules, &tallies(&ids, &[tally(20, 0, millis), few, few, few]), t(now), 1);
-        assert_eq!(table.host(ids[0]).unwrap().trial_share(), Some(share), "{millis} ms");
-    }
-}
-
-#[test]
-fn a_host_on_trial_that_fails_is_out_for_that() {
-    let rules = rules(r#""failure_rate":{},"latency":{}"#);
-    let (mut table, ids) = table(4);
-    let (fast, slow) = (tally(50, 0, 10), tally(50, 0, 100));
-    look(&mut table, &rules, &tallies(&ids, &[slow, fast, fast, fast]), t(20_100), 1);
-    let cause = EjectionCause::FailureRate { failures: 9, total: 10 };
-    assert_eq!(table.eject(&rules, ids[0], cause, t(50_000), 0), Ejection::Nothing, "it is out, not on trial");
-    assert_eq!(table.eject(&rules, ids[0], cause, t(51_000), 0), Ejection::Ejected);
+    probe(29, 120_000);
     let host = table.host(ids[0]).unwrap();
-    assert_eq!((host.trial_share(), host.out_since()), (None, Some(t(20_100))));
-    assert!(probed(&mut table, &rules, ids[0], None, t(120_000), t(120_000)), "it comes back by a probe");
+    assert_eq!((host.is_in(), host.share(&rules, t(120_029)), host.share(&rules, t(135_029))), (true, 100, 500));
+    assert!(table.host(ids[0]).unwrap().is_starting(&rules, t(149_999)) && !host.is_starting(&rules, t(150_030)));
+    assert_eq!(counted(&table, HostCount::ProbeFailed), 1);
+    assert_eq!(counted(&table, HostCount::Readmitted), 1);
+    let kinds: Vec<_> = table.events.list.iter().map(|event| event.kind).collect();
+    assert!(
+        matches!(kinds[1], HostEventKind::StillSlow { mean, lasts } if (mean, lasts) == (Duration::from_millis(30), Duration::from_secs(60)))
+    );
+    assert!(matches!(kinds[2], HostEventKind::Readmitted { by_trial: true, .. }), "{kinds:?}");
+}
+
+#[test]
+fn what_is_slow_changes_with_the_peers() {
+    let (rules, mut table, ids) = slow_one("");
+    let loaded = tally(50, 0, 90);
+    look(&mut table, &rules, &tallies(&ids, &[tally(0, 0, 0), loaded, loaded, loaded, loaded]), t(60_100), 1);
+    for _ in 0..20 {
+        assert!(probed(&mut table, &rules, ids[0], None, t(70_000), t(70_100)));
+    }
+    assert_eq!(out(&table, &ids), [0; 0], "100 ms are as fast as all are now");
+}
+
+#[test]
+fn heartbeats_say_nothing_of_how_fast_a_host_answers() {
+    let (rules, mut table, ids) = slow_one(r#","heartbeat":{"path":"/"}"#);
+    assert!(!table.readmit_healthy(&rules, ids[0], t(60_000)));
+    for _ in 0..20 {
+        assert!(probed(&mut table, &rules, ids[0], None, t(60_000), t(60_010)));
+    }
     assert_eq!(out(&table, &ids), [0; 0]);
+}
+
+#[test]
+fn a_host_that_trickles_and_fails_is_out_for_that() {
+    let (rules, mut table, ids) = slow_one(r#","failure_rate":{}"#);
+    let cause = EjectionCause::FailureRate { failures: 9, total: 10 };
+    assert_eq!(table.eject(&rules, ids[0], cause, t(30_000), 0), Ejection::Nothing, "it gets nothing");
+    for _ in 0..3 {
+        assert!(probed(&mut table, &rules, ids[0], None, t(51_000), t(51_100)));
+    }
+    assert!(table.host(ids[0]).unwrap().serves(&rules, t(60_000)), "it trickles");
+    assert_eq!(table.eject(&rules, ids[0], cause, t(60_000), 0), Ejection::Ejected);
+    let host = table.host(ids[0]).unwrap();
+    assert_eq!((host.trickles(), host.out_since()), (false, Some(t(20_100))));
+    assert!(probed(&mut table, &rules, ids[0], None, t(200_000), t(200_000)), "it comes back by a probe");
+    assert_eq!(out(&table, &ids), [0; 0]);
+}
+
+#[test]
+fn a_host_whose_trial_fails_otherwise_gets_nothing_until_the_next() {
+    let (rules, mut table, ids) = slow_one("");
+    for _ in 0..3 {
+        assert!(probed(&mut table, &rules, ids[0], None, t(51_000), t(51_100)));
+    }
+    assert!(probed(&mut table, &rules, ids[0], Some(End::Reset), t(120_000), t(120_000)));
+    assert!(!table.host(ids[0]).unwrap().serves(&rules, t(130_000)), "nobody gets its failures");
+    assert!(table.host(ids[0]).unwrap().is_on_trial());
 }
 
 #[test]

@@ -44,8 +44,8 @@ fn probed(
     sent: Timestamp,
     now: Timestamp,
 ) -> bool {
-    let end = failed.unwrap_or(End::Http(200));
-    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), has_permit: true }, sent, now, 0)
+    let (end, took) = (failed.unwrap_or(End::Http(200)), now.since(sent));
+    table.judge_probe(rules, id, ProbeResult { end, failed: failed.is_some(), took, has_permit: true }, sent, now, 0)
 }
 
 fn counted(table: &HostTable, kind: HostCount) -> u32 {

@@ -438,9 +438,9 @@ pub static LATENCY: Block = Block {
     about: Text::new(
         "Compares the mean time P from a request's last byte to the headers of a host's good responses in one interval with \
          the mean E of its peers' means, the slowest host first: `(P - E) / E`. The difference must also be larger than \
-         [chance explains](decisions.md#when-a-host-is-slow), so that equal hosts with a heavy tail stay in. When its time is over, a host that is \
-         out for it gets 3 % of what it would get, which is judged by 20 answers at a time and grows while they are not slow: so a \
-         cold host can warm. Envoy's outlier detection has nothing like it.",
+         [chance explains](decisions.md#when-a-host-is-slow), so that equal hosts with a heavy tail stay in. A host that is out for it comes \
+         back when 20 answers of probes are not slow, with a share that grows; until then it gets 3 % of what it would get, by \
+         which a cold host can warm. Envoy's outlier detection has nothing like it.",
     ),
     example: Text::new(
         r#"{

@@ -35,9 +35,9 @@ fn act(effect: AttemptEffect) -> Action {
             let _ = hostcalls::resume_request();
             Action::Continue
         }
-        AttemptEffect::Reply(AttemptReply { status, details, headers, body }) => {
+        AttemptEffect::Reply(AttemptReply { status, details, headers, body, grpc_status }) => {
             // Without a stream there is nobody to reply to.
-            let _ = hostcalls::reply(status, &details, &headers, &body, None);
+            let _ = hostcalls::reply(status, &details, &headers, &body, grpc_status);
             Action::Pause
         }
     }

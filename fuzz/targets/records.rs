@@ -12,7 +12,7 @@ use holdfast_engine::base::time::{SKEW, Timestamp};
 use holdfast_engine::breaker::slot::{BreakerSlot, Shape};
 use holdfast_engine::breaker::{Admission, Cell};
 use holdfast_engine::concurrency::in_flight::InFlight;
-use holdfast_engine::http::attempt::{AttemptRecord, End};
+use holdfast_engine::http::attempt::{AttemptRecord, End, RetryWish};
 use holdfast_engine::http::outcome::{Outcome, Verdict};
 use holdfast_engine::outlier::balance::load::Loads;
 use holdfast_engine::outlier::cause::EjectionCause;
@@ -399,7 +399,15 @@ fn run_exchange(mut context: RetryContext, host: &[u8], steps: &[Step]) {
         now = step.clock.turn(now);
         let took = Duration::from_nanos(step.random);
         let verdict = step.outcome().verdict;
-        context.ended(AttemptRecord { host: host.to_vec(), end: step.end(), verdict, took, ended: now });
+        let wish = match step.random % 3 {
+            0 => None,
+            1 => Some(RetryWish::Wait(took)),
+            _ => Some(RetryWish::Never),
+        };
+        context.ended(AttemptRecord { host: host.to_vec(), end: step.end(), verdict, took, ended: now, wish });
+        if let Some(asked) = context.asked_by(host, now) {
+            assert!(asked.left <= asked.whole.saturating_add(SKEW), "no clock makes a wait longer than it was");
+        }
         assert!(context.is_retried(), "a try has ended");
         assert_eq!(
             RetryContext::read_property(&context.property()).as_ref(),

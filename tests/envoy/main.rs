@@ -57,6 +57,7 @@ mod outlying;
 mod overtaken;
 mod pushback;
 mod retries;
+mod retry_after;
 mod retry_budget;
 mod retry_lists;
 mod retry_routes;

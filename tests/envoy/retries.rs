@@ -444,6 +444,14 @@ fn asking(wait: &str) -> Action {
     Action::status(503).header("retry-after", wait).body("come back later")
 }
 
+/// Lets the attempt seat see that the cluster has one host: it looks where attempts go once a host has asked for a wait.
+async fn show_one_host(scene: &Scene, host: &Backend, name: &str, asking: Action) {
+    host.always(asking);
+    scene.client.get(&format!("/{name}")).await.unwrap();
+    host.always(Action::ok());
+    assert_eq!(scene.client.drive(1, 20, numbered(name, "shown")).await.count(200), 20);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_says_when_to_come_back_is_obeyed() {
     let _alone = alone().await;
@@ -516,8 +524,11 @@ async fn a_host_that_asks_for_too_much_gets_no_retry_and_its_answer_goes_on() {
         ("routed", json!({})),
         ("deaf", json!({"retry_after": {"honor": false}})),
     ];
-    let scene = start(&host, document(&policies)).await;
+    let scene = Scene::with(before(&[&host], document(&policies)).concurrency(1)).await;
     seats_meet(&scene, &[&host], &["capped", "timed", "per-try", "routed", "deaf"]).await;
+    for name in ["capped", "timed", "per-try", "routed"] {
+        show_one_host(&scene, &host, name, asking("3600")).await;
+    }
 
     host.script(Action::in_turn(KEY, [asking("10"), Action::ok()]));
     for name in ["capped", "timed", "per-try"] {
@@ -527,7 +538,7 @@ async fn a_host_that_asks_for_too_much_gets_no_retry_and_its_answer_goes_on() {
         assert_eq!(response.header("retry-after").as_deref(), Some("10"), "{name}: the client may wait itself");
         assert!(started.elapsed() < AT_ONCE, "{name}: at once");
         assert_eq!(tries(&[&host], name), 1, "{name}");
-        assert_eq!(counted(&scene, name).await, json!({"retries_denied.retry_after": 1}), "{name}");
+        assert_eq!(counted(&scene, name).await, json!({"retries_denied.retry_after": 2}), "{name}");
     }
 
     host.script(Action::in_turn(KEY, [asking("60"), Action::ok()]));
@@ -541,7 +552,7 @@ async fn a_host_that_asks_for_too_much_gets_no_retry_and_its_answer_goes_on() {
         assert_eq!((response.status, tries(&[&host], key)), (503, 1), "{key}: the route's own time-out is 15 s");
         assert!(started.elapsed() < AT_ONCE, "{key}: at once");
     }
-    assert_eq!(counted(&scene, "routed").await, json!({"retries_denied.retry_after": 2}));
+    assert_eq!(counted(&scene, "routed").await, json!({"retries_denied.retry_after": 3}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -576,7 +587,7 @@ async fn a_wait_that_the_host_asks_for_does_not_eat_the_next_attempt_either() {
     let host = Backend::start().await.unwrap();
     let backoff = json!({"base": "500ms", "jitter": "none"});
     let retry = json!({"on": ["unavailable"], "per_try_timeout": "400ms", "max_retries": 1, "backoff": backoff});
-    let scene = start(&host, document(&[("orders", retry)])).await;
+    let scene = Scene::with(before(&[&host], document(&[("orders", retry)])).concurrency(1)).await;
     seats_meet(&scene, &[&host], &["orders"]).await;
     let asking = |wait: &str| Action::grpc_trailers_only(14).header("grpc-retry-pushback-ms", wait);
 
@@ -586,10 +597,11 @@ async fn a_wait_that_the_host_asks_for_does_not_eat_the_next_attempt_either() {
     let counted = counted(&scene, "orders").await;
     assert_eq!(counted["retries"], counted["retries_recovered"]);
 
+    show_one_host(&scene, &host, "orders", asking("550")).await;
     host.script(Action::in_turn(KEY, [asking("550"), Action::ok()]));
     let response = send(&scene.client, keyed("orders", "longer")).await;
     assert_eq!((response.grpc_status(), tries(&[&host], "longer")), (Some(14), 1), "longer than the longest back-off");
-    assert_eq!(metric(&scene, "orders", "retries_denied.retry_after").await, 1);
+    assert_eq!(metric(&scene, "orders", "retries_denied.retry_after").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

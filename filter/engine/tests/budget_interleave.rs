@@ -119,7 +119,14 @@ impl Thread {
         let Thread { attempt, attempts, store, context, .. } = self;
         let mut context = RetryContext { admitted: now, ..context.clone() };
         let end = End::Http(503);
-        let one = AttemptRecord { host: Vec::new(), end, verdict: Verdict::Failure, took: Duration::ZERO, ended: now };
+        let one = AttemptRecord {
+            host: Vec::new(),
+            end,
+            verdict: Verdict::Failure,
+            took: Duration::ZERO,
+            ended: now,
+            wish: None,
+        };
         let head = ResponseHead { status: 503, ..ResponseHead::default() };
         let after = attempts.after_response(
             &mut Cx::new(store, attempt, now, &mut Vec::new()),

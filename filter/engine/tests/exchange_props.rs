@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use holdfast_engine::base::time::Timestamp;
-use holdfast_engine::http::attempt::{AttemptRecord, End};
+use holdfast_engine::http::attempt::{AttemptRecord, End, RetryWish};
 use holdfast_engine::http::outcome::Verdict;
 use holdfast_engine::outlier::table::HostId;
 use holdfast_engine::retry::{Denial, Eligibility};
@@ -41,12 +41,15 @@ fn occupant() -> impl Strategy<Value = Occupant> {
 fn one() -> impl Strategy<Value = AttemptRecord> {
     let verdict = prop_oneof![Just(Verdict::Success), Just(Verdict::Failure), Just(Verdict::Ignored)];
     let host = prop::collection::vec(any::<u8>(), 0..64);
-    (host, end(), verdict, span(), time()).prop_map(|(host, end, verdict, took, ended)| AttemptRecord {
+    let wish =
+        prop_oneof![Just(None), Just(Some(RetryWish::Never)), span().prop_map(|wait| Some(RetryWish::Wait(wait)))];
+    (host, end(), verdict, span(), time(), wish).prop_map(|(host, end, verdict, took, ended, wish)| AttemptRecord {
         host,
         end,
         verdict,
         took,
         ended,
+        wish,
     })
 }
 
@@ -72,14 +75,14 @@ fn context() -> impl Strategy<Value = RetryContext> {
         any::<[bool; 4]>(),
         prop::option::of(any::<(u16, u32)>()),
     );
-    let more = (some_time.clone(), any::<bool>(), some_time.clone(), any::<u8>());
+    let more = (any::<bool>(), some_time.clone(), any::<u8>());
     let times = (any::<u64>(), time(), some_time.clone(), some_time, some_span);
     let attempts = (eligibility, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), more);
     (index, times, attempts).prop_map(|(index, times, attempts)| {
         let (policy, key, group, [seat, seen, governs_retries, steered], probe) = index;
         let probe = probe.map(|(index, id)| HostId { index, id });
         let (seed, admitted, deadline, client_deadline, attempt_lasts) = times;
-        let (eligibility, retries, waiting, attempts, next, (not_before, marked, unsettled, contended)) = attempts;
+        let (eligibility, retries, waiting, attempts, next, (marked, unsettled, contended)) = attempts;
         RetryContext {
             policy,
             key,
@@ -99,7 +102,6 @@ fn context() -> impl Strategy<Value = RetryContext> {
             waiting,
             attempts,
             next,
-            not_before,
             marked,
             unsettled,
             contended,

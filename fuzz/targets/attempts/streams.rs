@@ -192,7 +192,7 @@ impl World<'_> {
                 self.check_retry(number, &change);
             }
             AttemptEffect::Pause => {
-                let not_before = self.due(&change).unwrap_or(self.now);
+                let not_before = self.due(&change, address).unwrap_or(self.now);
                 one.phase = Phase::Waiting { since: self.now, not_before };
                 self.requests[number].attempts.push(one);
                 self.check_ticks(self.requests[number].worker);
@@ -213,14 +213,17 @@ impl World<'_> {
         attempts.iter().for_each(|attempt| attempt.state.on_request_end(host));
     }
 
-    /// When the attempt that was decided on before is due.
-    pub fn due(&self, change: &Change) -> Option<Timestamp> {
+    /// When the attempt that was decided on before is due, if it goes to the host with this address.
+    pub fn due(&self, change: &Change, address: &[u8]) -> Option<Timestamp> {
         let before = change.before.as_ref().filter(|context| context.governs_retries)?;
         let longest = self.longest()?;
-        match before.next {
-            Next::Retry { due, .. } | Next::Due(due) => Some(due.min(self.now.plus(longest))),
-            _ => None,
-        }
+        let (Next::Retry { due, .. } | Next::Due(due)) = before.next else { return None };
+        let due = match before.asked_by(address, self.now) {
+            Some(asked) if asked.replaces_backoff => self.now.plus(asked.left),
+            Some(asked) => due.max(self.now.plus(asked.left)),
+            None => due,
+        };
+        Some(due.min(self.now.plus(longest)))
     }
 
     /// No wait is longer.

@@ -62,6 +62,8 @@ impl Sequence {
         let host = Host::with(&retrying(&format!("{BACKOFF}{separator}{retry}")))
             .attempt_seat()
             .route(route)
+            // A wait that a host asks for binds retries that come to it.
+            .hosts(&["127.0.0.1:4001"])
             .answering_tries(move |arrival| {
                 // Those that let the seats meet are left to them.
                 arrival.header("x-sequence").and_then(|_| hosts.borrow_mut().pop_front())

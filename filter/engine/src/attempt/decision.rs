@@ -8,11 +8,11 @@ use holdfast_policy::document::{Mode, Retry};
 use super::policy::AttemptPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
-use crate::http::attempt::{AttemptRecord, End};
+use crate::http::attempt::{AttemptRecord, End, RetryWish};
 use crate::http::outcome;
 use crate::http::response::ResponseHead;
 use crate::retry::{Denial, Eligibility, Named, backoff, conditions};
-use crate::seats::retry_context::{NEVER, Next, RetryContext};
+use crate::seats::retry_context::{Next, RetryContext};
 use crate::store::Store;
 
 /// How much before its time is over an attempt may be ended by that, at least and at most: a busy router's timers count from the
@@ -75,7 +75,9 @@ impl AttemptPolicy {
         let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else {
             return AfterResponse::Pass;
         };
-        context.ended(one);
+        let wish = head.wish().filter(|_| retry.retry_after.honor);
+        self.hosts_ask_for_waits |= wish.is_some();
+        context.ended(AttemptRecord { wish, ..one });
         context.next = Next::Open;
         // Whatever it says, it comes from the host's side.
         let ratelimited = head.ratelimited.is_some();
@@ -89,17 +91,17 @@ impl AttemptPolicy {
             // The router has been told the number and flags that it is reached.
             return AfterResponse::Pass;
         }
-        let asked = head.asked_wait().filter(|_| retry.retry_after.honor);
-        if asked.is_some() {
-            self.hosts_ask_for_waits = true;
-        }
         let drawn = backoff::wait(&retry.backoff, context.seed, context.retries.saturating_add(1));
-        let wait = asked.unwrap_or(drawn);
-        // So may the host of an attempt have done that was in flight beside this one.
-        let bound = context.asked_wait(now, retry.retry_after.max);
-        let (wait, asked) = if bound > wait { (bound, Some(bound)) } else { (wait, asked) };
+        // A retry that another host serves heeds no wait that was asked for. Which host that is shows when it begins.
+        let asked = context.least_asked(now).filter(|_| !self.another_may_serve(context, now));
+        let (wait, asked) = match asked {
+            Some(asked) if asked.replaces_backoff || asked.left > drawn => (asked.left, Some(asked.whole)),
+            _ => (drawn, None),
+        };
         let granted = if context.eligibility != Eligibility::All {
             Err(Denial::Method)
+        } else if context.is_refused() {
+            Err(Denial::RetryAfter)
         } else {
             self.fits(retry, context, wait, asked, route_ends, now).and_then(|()| match named {
                 Named::Yes => self.grant(cx, retry, context.key),
@@ -107,7 +109,7 @@ impl AttemptPolicy {
                 _ => self.would_grant(cx, retry, context.key),
             })
         };
-        let due = now.plus(wait);
+        let due = now.plus(drawn);
         let (next, after) = match (granted, named) {
             (Ok(()), Named::Yes) => (Next::Retry { due, taken: now }, AfterResponse::Ask),
             (Ok(()), _) => (Next::Due(due), AfterResponse::Pass),
@@ -122,9 +124,9 @@ impl AttemptPolicy {
     /// Decides on a response while another attempt of the request is in flight (`has_others`) or is held back and will never be
     /// sent. A token is withdrawn when a retry begins: the router may also simply wait for the other one.
     ///
-    /// What its host asks for binds all retries that begin after it, and ends no attempt in flight: where there is to be none,
-    /// the router is asked all the same, for it then waits for the others, and what it begins is held back.
-    /// Source: gRPC proposal A6, "Pushback" of hedging.
+    /// What its host asks for binds retries that begin after it, and ends no attempt in flight: where there is to be none,
+    /// the router is asked all the same, for it then waits for the others, and what it begins is held back. A wait binds those
+    /// that go to that host; a refusal binds all. Source: gRPC proposal A6, "Pushback" of hedging, which knows no hosts.
     pub fn after_hedged_response(
         &mut self,
         context: &mut RetryContext,
@@ -132,50 +134,53 @@ impl AttemptPolicy {
         head: &ResponseHead,
         has_others: bool,
     ) -> AfterResponse {
-        let now = one.ended;
-        context.ended(one);
         let policy = Arc::clone(&self.policy);
+        // The router has been told how many there may be.
+        let may_follow = |retry: &&Retry| retry.retry_after.honor && context.retries < retry.max_retries;
+        let wish = head.wish().filter(|_| policy.retry.as_ref().filter(may_follow).is_some());
+        self.hosts_ask_for_waits |= wish.is_some();
+        context.ended(AttemptRecord { wish, ..one });
         let ratelimited = head.ratelimited.is_some();
         let retry = policy.retry.as_ref().filter(|retry| {
             conditions::names_response(&retry.on, head.status, head.grpc_status, ratelimited) == Named::Yes
         });
         let is_denied = matches!(context.next, Next::Denied(_));
-        let Some(retry) = retry.filter(|_| has_others || !is_denied) else {
+        if retry.filter(|_| has_others || !is_denied).is_none() {
             // This is all that the client can get.
             if !is_denied {
                 context.next = Next::Unnamed;
             }
             return AfterResponse::Forbid;
-        };
-        // The router has been told how many there may be.
-        let has_left = context.retries < retry.max_retries;
-        let asked = head.asked_wait().filter(|_| retry.retry_after.honor && has_left);
-        let due = asked.map(|asked| self.bind(retry, context, asked, now));
+        }
         if !is_denied {
-            context.next = match due {
-                Some(Err(denial)) => Next::Denied(denial),
-                Some(Ok(due)) => Next::Due(due),
-                None => Next::Open,
-            };
+            let is_refused = wish == Some(RetryWish::Never);
+            context.next = if is_refused { Next::Denied(Denial::RetryAfter) } else { Next::Open };
         }
         AfterResponse::Ask
     }
 
-    /// Has all retries of a request that begin from now on wait as a host asks. When that is over, if there is to be one at all.
-    fn bind(
-        &mut self,
+    /// When a retry that goes to this host is to be sent. It is due at `due`, unless the host has asked for a wait.
+    fn due_at(
+        &self,
         retry: &Retry,
-        context: &mut RetryContext,
-        asked: Duration,
+        context: &RetryContext,
+        host: &[u8],
+        due: Timestamp,
+        route_ends: RouteEnds,
         now: Timestamp,
     ) -> Result<Timestamp, Denial> {
-        self.hosts_ask_for_waits = true;
-        let fits = self.fits(retry, context, asked, Some(asked), RouteEnds::Unknown, now).map(|()| now.plus(asked));
-        context.not_before = context.not_before.max(Some(fits.unwrap_or(NEVER)));
-        fits
+        if context.is_refused() {
+            return Err(Denial::RetryAfter);
+        }
+        let Some(asked) = context.asked_by(host, now) else { return Ok(due) };
+        if !asked.left.is_zero() {
+            self.fits(retry, context, asked.left, Some(asked.whole), route_ends, now)?;
+        }
+        let over = now.plus(asked.left);
+        Ok(if asked.replaces_backoff { over } else { due.max(over) })
     }
 
-    /// Whether a wait fits into the time that there is.
+    /// Whether a wait fits into the time that there is. `asked` is how long it was when a host asked for it, if one did.
     fn fits(
         &self,
         retry: &Retry,
@@ -204,7 +209,7 @@ impl AttemptPolicy {
         // ended.)
         let room =
             context.attempt_lasts.zip(retry.per_try_timeout).map(|(lasts, per_try)| lasts.saturating_sub(per_try));
-        if asked.zip(room).is_some_and(|(asked, room)| asked > room) {
+        if asked.and(room).is_some_and(|room| wait > room) {
             return Err(Denial::RetryAfter);
         }
         Ok(())
@@ -231,7 +236,7 @@ impl AttemptPolicy {
         let (end, ended) = self.end_without_response(context, connected, sent, now);
         let verdict = outcome::verdict(&self.policy.outcome, end.answer());
         context.next = Next::Open;
-        context.ended(AttemptRecord { host, end, verdict, took, ended });
+        context.ended(AttemptRecord { host, end, verdict, took, ended, wish: None });
     }
 
     /// How an attempt ended that had no response, and when that counts as. See [`AttemptPolicy::after_no_response`].
@@ -263,8 +268,15 @@ impl AttemptPolicy {
         }
     }
 
-    /// Decides on a retry that the router has begun.
-    pub fn before_retry(&mut self, cx: &mut Cx<'_>, context: &mut RetryContext) -> BeforeRetry {
+    /// Decides on a retry that the router has begun, and that goes to the host with this address. The address matters only where
+    /// hosts have asked for something.
+    pub fn before_retry(
+        &mut self,
+        cx: &mut Cx<'_>,
+        context: &mut RetryContext,
+        host: &[u8],
+        route_ends: RouteEnds,
+    ) -> BeforeRetry {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else {
@@ -275,9 +287,16 @@ impl AttemptPolicy {
             Next::Unnamed => return BeforeRetry::Stop(None),
             // The router has been told the number; foreign bytes may say otherwise.
             Next::Retry { .. } if context.retries >= retry.max_retries => return BeforeRetry::Stop(None),
-            Next::Retry { due, taken } => (due, taken),
-            Next::Open | Next::Due(_) => match self.due_after_last(cx, retry, context) {
-                Ok(due) => (if let Next::Due(due) = context.next { due } else { due }, now),
+            Next::Retry { due, taken } => match self.due_at(retry, context, host, due, route_ends, now) {
+                Ok(due) => (due, taken),
+                Err(denial) => {
+                    context.next = Next::Denied(denial);
+                    self.refund(cx.store, context.key, taken, now);
+                    return BeforeRetry::Stop(Some(denial));
+                }
+            },
+            Next::Open | Next::Due(_) => match self.due_after_last(cx, retry, context, host, route_ends) {
+                Ok(due) => (due, now),
                 Err(denial) => {
                     if let Some(denial) = denial {
                         context.next = Next::Denied(denial);
@@ -286,13 +305,6 @@ impl AttemptPolicy {
                 }
             },
         };
-        let asked = context.asked_wait(now, retry.retry_after.max);
-        if asked == Duration::MAX {
-            context.next = Next::Denied(Denial::RetryAfter);
-            self.refund(cx.store, context.key, taken, now);
-            return BeforeRetry::Stop(Some(Denial::RetryAfter));
-        }
-        let due = due.max(now.plus(asked));
         // From here on the token is this attempt's: another one beside it needs its own.
         context.next = Next::Open;
         context.retries = context.retries.saturating_add(1);
@@ -303,19 +315,20 @@ impl AttemptPolicy {
             context.waiting = context.waiting.saturating_add(1);
             return BeforeRetry::Wait { due, taken };
         }
-        self.let_go(cx.store, context, taken, now)
+        self.let_go(cx.store, context, host, taken, now)
     }
 
-    /// Decides on a retry whose wait is over. `taken` is when its token was withdrawn.
+    /// Decides on a retry to this host whose wait is over. `taken` is when its token was withdrawn.
     pub fn after_wait(
         &mut self,
         store: &mut dyn Store,
         context: &mut RetryContext,
+        host: &[u8],
         taken: Timestamp,
         now: Timestamp,
     ) -> BeforeRetry {
         context.waiting = context.waiting.saturating_sub(1);
-        self.let_go(store, context, taken, now)
+        self.let_go(store, context, host, taken, now)
     }
 
     /// Lets a retry leave for its host, unless the breaker has opened or the time has run out meanwhile.
@@ -323,6 +336,7 @@ impl AttemptPolicy {
         &mut self,
         store: &mut dyn Store,
         context: &mut RetryContext,
+        host: &[u8],
         taken: Timestamp,
         now: Timestamp,
     ) -> BeforeRetry {
@@ -331,7 +345,7 @@ impl AttemptPolicy {
         } else if context.deadline.is_some_and(|deadline| now >= deadline) {
             Denial::Deadline
         } else {
-            match self.waits_on(context, taken, now) {
+            match self.waits_on(context, host, taken, now) {
                 Ok(None) => return BeforeRetry::Send,
                 Ok(Some(due)) => {
                     context.waiting = context.waiting.saturating_add(1);
@@ -346,17 +360,23 @@ impl AttemptPolicy {
         BeforeRetry::Stop(Some(denial))
     }
 
-    /// Until when a retry whose wait is over has to wait on, because the host of another attempt has asked for it meanwhile. It
+    /// Until when a retry whose wait is over has to wait on, because its host has asked for it meanwhile, in another attempt. It
     /// has waited since its token was withdrawn at `taken`, or a moment less.
-    fn waits_on(&self, context: &RetryContext, taken: Timestamp, now: Timestamp) -> Result<Option<Timestamp>, Denial> {
+    fn waits_on(
+        &self,
+        context: &RetryContext,
+        host: &[u8],
+        taken: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Denial> {
         let Some(retry) = &self.policy.retry else { return Ok(None) };
-        let asked = context.asked_wait(now, retry.retry_after.max);
-        if asked.is_zero() {
-            return Ok(None);
+        if context.is_refused() {
+            return Err(Denial::RetryAfter);
         }
-        let whole = asked.saturating_add(now.since(taken));
-        self.fits(retry, context, whole, Some(whole), RouteEnds::Unknown, taken)?;
-        Ok(Some(now.plus(asked)))
+        let Some(asked) = context.asked_by(host, now).filter(|asked| !asked.left.is_zero()) else { return Ok(None) };
+        let wait = asked.left.saturating_add(now.since(taken));
+        self.fits(retry, context, wait, Some(asked.whole), RouteEnds::Unknown, taken)?;
+        Ok(Some(now.plus(asked.left)))
     }
 
     /// Takes a retry back that waited and will not be sent, because nobody waits for it any more.
@@ -366,9 +386,14 @@ impl AttemptPolicy {
     }
 
     /// Takes a retry back whose connection ended while it waited. Should the router begin it again, its wait and its
-    /// token are still there; otherwise the request seat gives the token back.
-    pub fn begin_again(context: &mut RetryContext, due: Timestamp, taken: Timestamp) {
+    /// token are still there; otherwise the request seat gives the token back. A wait that its host has asked for stays behind:
+    /// it may go to another.
+    pub fn begin_again(&self, context: &mut RetryContext, due: Timestamp, taken: Timestamp) {
         context.take_back();
+        let drawn = self.policy.retry.as_ref().zip(context.attempts.last()).map(|(retry, last)| {
+            last.ended.plus(backoff::wait(&retry.backoff, context.seed, context.retries.saturating_add(1)))
+        });
+        let due = drawn.map_or(due, |drawn| due.min(drawn));
         context.next = Next::Retry { due, taken };
     }
 
@@ -378,6 +403,8 @@ impl AttemptPolicy {
         cx: &mut Cx<'_>,
         retry: &Retry,
         context: &RetryContext,
+        host: &[u8],
+        route_ends: RouteEnds,
     ) -> Result<Timestamp, Option<Denial>> {
         let now = cx.now;
         if context.retries >= retry.max_retries || context.eligibility == Eligibility::Nothing {
@@ -403,16 +430,10 @@ impl AttemptPolicy {
                 last.ended.plus(wait)
             }
         };
-        let asked = context.asked_wait(now, retry.retry_after.max);
-        let (due, too_late) = match now.plus(asked) {
-            asked if asked > due.max(now) => (asked, Denial::RetryAfter),
-            _ => (due, Denial::Deadline),
-        };
-        if asked > retry.retry_after.max {
-            return Err(Some(Denial::RetryAfter));
-        }
+        let due = if let Next::Due(due) = context.next { due } else { due };
+        let due = self.due_at(retry, context, host, due, route_ends, now).map_err(Some)?;
         if context.deadline.is_some_and(|deadline| due.max(now) >= deadline) {
-            return Err(Some(too_late));
+            return Err(Some(Denial::Deadline));
         }
         self.grant(cx, retry, context.key).map(|()| due).map_err(Some)
     }

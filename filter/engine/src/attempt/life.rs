@@ -19,8 +19,9 @@ use super::decision::{AfterResponse, BeforeRetry, RouteEnds};
 use super::plugin::{SeatPlugin, Waiter};
 use super::policy::AttemptPolicy;
 use super::strangers::Stranger;
-use crate::base::time::Timestamp;
+use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
+use crate::fallback::retry_after_seconds;
 use crate::host::{Headers, Host, property_number};
 use crate::http::attempt::{AttemptRecord, End};
 use crate::http::header_rules::HeaderVerdict;
@@ -59,19 +60,30 @@ pub struct AttemptReply {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// The gRPC status for a gRPC request, if Envoy is not to derive it from the HTTP status.
+    pub grpc_status: Option<u8>,
 }
 
 impl AttemptReply {
-    /// In place of a retry that may not be sent: with what stands for the end of the attempt before.
-    fn not_retried(last: Option<End>, denial: Option<Denial>) -> Self {
+    /// In place of a retry that may not be sent: with what stands for the end of the attempt before, and how long the client had
+    /// better wait, if a host has said so.
+    fn not_retried(last: Option<End>, denial: Option<Denial>, asked: Option<Duration>) -> Self {
         let why = denial.map_or("policy", Denial::name);
         let status = match last {
             Some(End::TimedOut) => 504,
             Some(End::Http(status @ 400..=599)) => status,
             _ => 503,
         };
+        let grpc_status = match last {
+            Some(End::Grpc(status)) => u8::try_from(status).ok(),
+            _ => None,
+        };
+        let name = if grpc_status.is_some() { "grpc-retry-pushback-ms" } else { "retry-after" };
+        let value = |left| if grpc_status.is_some() { millis_up(left) } else { retry_after_seconds(left) };
+        let headers = asked.map(|left| (name.to_owned(), value(left).to_string())).into_iter().collect();
         let body = format!("upstream connect error or disconnect/reset before headers. not retried: {why}");
-        AttemptReply { status, details: format!("{NOT_RETRIED}{{{why}}}"), headers: Vec::new(), body: body.into() }
+        let details = format!("{NOT_RETRIED}{{{why}}}");
+        AttemptReply { status, details, headers, body: body.into(), grpc_status }
     }
 
     /// In place of a check for a host that the cluster does not have any more.
@@ -81,6 +93,7 @@ impl AttemptReply {
             details: "holdfast_no_such_host".to_owned(),
             headers: vec![(heartbeat::GONE.to_owned(), "1".to_owned())],
             body: Vec::new(),
+            grpc_status: None,
         }
     }
 }
@@ -122,7 +135,8 @@ pub struct Attempt {
     /// When the last byte of its request came.
     last_byte: LastByte,
     route_ends: RouteEnds,
-    /// The host's address, where it was met, or the request is hedged: Envoy names only the host of the attempt begun last.
+    /// The host's address, where it was met, or a host has asked for something, or the request is hedged: Envoy names only the host of the
+    /// attempt begun last.
     address: Option<Vec<u8>>,
     /// Whether it counts as one that was sent or will be, where the request is hedged.
     is_sent: bool,
@@ -376,9 +390,12 @@ fn begin(
     if policy.wants_time_left() {
         attempt.route_ends = time_left(host).map_or(RouteEnds::Never, |left| RouteEnds::At(now.plus(left)));
     }
+    policy.see_host(&attempt.context, || upstream_address(host));
     let (hedges, seed) = (policy.hedges(&attempt.context), attempt.context.seed);
-    if hedges {
+    if hedges || attempt.context.has_wishes() {
         attempt.address = host.property("upstream\0address");
+    }
+    if hedges {
         plugin.hedges((), |hedges| hedges.begin(seed));
     }
     let passed = plugin.passed.try_borrow().ok().and_then(|passed| passed.of(seed));
@@ -400,7 +417,8 @@ fn begin(
     }
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
     let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
-    let decision = policy.before_retry(cx, &mut attempt.context);
+    let address = attempt.address.as_deref().unwrap_or_default();
+    let decision = policy.before_retry(cx, &mut attempt.context, address, attempt.route_ends);
     drop(policy);
     Some(attempt.begin_retry(plugin, host, stream, decision, hedges, now))
 }
@@ -495,7 +513,8 @@ impl Attempt {
             self.refresh(host);
         }
         store.refresh();
-        policy.after_wait(store, &mut self.context, taken, now)
+        let address = self.address.as_deref().unwrap_or_default();
+        policy.after_wait(store, &mut self.context, address, taken, now)
     }
 
     /// Notes that it is sent now.
@@ -509,7 +528,17 @@ impl Attempt {
         self.phase = Phase::Stopped;
         self.write(host);
         let last = self.context.attempts.last().map(|last| last.end);
-        AttemptEffect::Reply(AttemptReply::not_retried(last, denial))
+        AttemptEffect::Reply(AttemptReply::not_retried(last, denial, self.asked(host, denial)))
+    }
+
+    /// How long the client of a request had better wait that is not retried for that reason.
+    fn asked(&self, host: &dyn Host, denial: Option<Denial>) -> Option<Duration> {
+        if denial != Some(Denial::RetryAfter) {
+            return None;
+        }
+        let now = host.recently();
+        let own = self.context.asked_by(self.address.as_deref().unwrap_or_default(), now);
+        own.or_else(|| self.context.least_asked(now)).map(|asked| asked.left)
     }
 
     /// Holds it back instead of replying, where the request is hedged: a reply would also end the other attempts. Whether it counted as
@@ -625,7 +654,7 @@ impl Attempt {
         }
         let Some(end) = End::of(answer) else { return };
         let (host_address, took) = (self.address(host), self.took(sent, now));
-        let one = AttemptRecord { host: host_address, end, verdict, took, ended: now };
+        let one = AttemptRecord { host: host_address, end, verdict, took, ended: now, wish: None };
         let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
         let after = if has_hedge {
             policy.after_hedged_response(&mut self.context, one, &head, has_others)
@@ -772,7 +801,7 @@ impl Attempt {
     /// Adds it to the retry context.
     fn push(&mut self, host: &dyn Host, (end, verdict): (End, Verdict), took: Duration, ended: Timestamp) {
         let host = self.address(host);
-        self.context.ended(AttemptRecord { host, end, verdict, took, ended });
+        self.context.ended(AttemptRecord { host, end, verdict, took, ended, wish: None });
     }
 }
 

@@ -6,9 +6,11 @@ mod grant;
 mod hedges;
 mod hosts;
 mod life;
+mod other_hosts;
 mod passed;
 mod plugin;
 mod policy;
+mod seen_hosts;
 mod strangers;
 
 pub use decision::{AfterResponse, BeforeRetry, RouteEnds};

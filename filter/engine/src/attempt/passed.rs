@@ -23,7 +23,7 @@ impl Passed {
     /// The attempt, as far as it is remembered.
     pub(super) fn as_record(&self, now: Timestamp) -> AttemptRecord {
         let (end, verdict) = (End::Http(self.status), Verdict::Success);
-        AttemptRecord { host: Vec::new(), end, verdict, took: Duration::ZERO, ended: now }
+        AttemptRecord { host: Vec::new(), end, verdict, took: Duration::ZERO, ended: now, wish: None }
     }
 }
 

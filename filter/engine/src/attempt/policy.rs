@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use holdfast_policy::document::{Policy, RetryWord};
 
+use super::seen_hosts::SeenHosts;
 use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
 use crate::http::header_rules::HeaderVerdict;
@@ -99,6 +100,7 @@ pub struct AttemptPolicy {
     /// By place.
     keys: HashMap<u16, AttemptKey>,
     announcements: Groups<Announcement>,
+    seen_hosts: Groups<SeenHosts>,
     pub(super) hosts: SharedHosts,
     /// Routes that have retried a response that was forbidden: they have `envoy-ratelimited` among their own words.
     marks_ask: Vec<Vec<u8>>,
@@ -106,7 +108,7 @@ pub struct AttemptPolicy {
     retries_successes: Vec<Vec<u8>>,
     /// When it was last looked at whether an attempt went where it was sent.
     pub(super) steering_checked: Timestamp,
-    /// A host has asked for a wait: from then on the time that an attempt has left is worth knowing.
+    /// A host has asked for a wait: from then on the time that an attempt has left is worth knowing, and where attempts go.
     pub(super) hosts_ask_for_waits: bool,
 }
 
@@ -121,6 +123,7 @@ impl AttemptPolicy {
             places,
             keys: HashMap::new(),
             announcements: Groups::default(),
+            seen_hosts: Groups::default(),
             marks_ask: Vec::new(),
             retries_successes: Vec::new(),
             steering_checked: Timestamp::ZERO,
@@ -241,6 +244,11 @@ impl AttemptPolicy {
             Some(Hosts::new(paths, context.group.mark(block.tenancy, context.key), Vec::new()))
         };
         hosts.of(context, make).map(act)
+    }
+
+    /// The hosts that attempts for a request's cluster have gone to; `None` where there is no place for it.
+    pub(super) fn seen_hosts(&mut self, context: &RetryContext) -> Option<&mut SeenHosts> {
+        self.seen_hosts.of(context, || Some(SeenHosts::default()))
     }
 
     /// Says to the request seats, now and then, that there is an attempt seat for this request's key and cluster.

@@ -5,9 +5,11 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::http::attempt::AttemptRecord;
 use crate::http::attempt::End;
+use crate::http::attempt::RetryWish;
 use crate::http::client::ClientWaits;
 use crate::http::outcome;
 use crate::http::response::ResponseHead;
+use crate::outlier::hosts::HostAttempt;
 use crate::retry::Denial;
 use crate::retry::Eligibility;
 use crate::retry::budget::Withdrawn;
@@ -117,11 +119,12 @@ impl Thread {
 
     fn responds(&mut self, context: &mut RetryContext, head: &ResponseHead, now: Timestamp) -> AfterResponse {
         let one = AttemptRecord {
-            host: b"10.0.0.1:80".to_vec(),
+            host: HOST.into(),
             end: End::Http(head.status),
             verdict: Verdict::Failure,
             took: Duration::from_millis(1),
             ended: now,
+            wish: None,
         };
         let route_ends = if self.attempts.wants_time_left() { RouteEnds::Never } else { RouteEnds::Unknown };
         self.attempts.after_response(
@@ -133,14 +136,56 @@ impl Thread {
         )
     }
 
+    /// The router begins a retry at the host that all responses here are of.
     fn before_retry(&mut self, context: &mut RetryContext, now: Timestamp) -> BeforeRetry {
-        self.attempts.before_retry(&mut Cx::new(&mut self.store, &mut self.attempt, now, &mut Vec::new()), context)
+        self.before_retry_at(context, HOST, now)
+    }
+
+    fn before_retry_at(&mut self, context: &mut RetryContext, host: &str, now: Timestamp) -> BeforeRetry {
+        let route_ends = if self.attempts.wants_time_left() { RouteEnds::Never } else { RouteEnds::Unknown };
+        self.attempts.before_retry(
+            &mut Cx::new(&mut self.store, &mut self.attempt, now, &mut Vec::new()),
+            context,
+            host.as_bytes(),
+            route_ends,
+        )
+    }
+
+    fn sees(&mut self, context: &RetryContext, host: &str, times: u32) {
+        for _ in 0..times {
+            self.attempts.seen_hosts(context).unwrap().begin(|| host.into());
+        }
+    }
+
+    /// So many attempts go to one host and no other that it shows that there is none.
+    fn sees_one_host(&mut self, context: &RetryContext) {
+        self.sees(context, HOST, 100);
+    }
+
+    /// A host answers an attempt of which nothing else is known.
+    fn judge(&mut self, context: &RetryContext, host: &str, status: u16, now: Timestamp) {
+        let verdict = if status < 500 { Verdict::Success } else { Verdict::Failure };
+        let (end, took) = (End::Http(status), Duration::ZERO);
+        let one = HostAttempt { host: host.as_bytes(), end, verdict, took, sent: now };
+        self.attempts.judge_host(&mut Cx::new(&mut self.store, &mut self.attempt, now, &mut Vec::new()), context, one);
+    }
+
+    fn has_tokens(&mut self, count: u32, now: Timestamp) -> bool {
+        let key = self.key();
+        let cell = self.request_policy.place(BlockKind::Retry, key).unwrap().cell();
+        let mut cell: Withdrawn = cell.read(&mut self.store).unwrap();
+        let budget = self.attempts.policy.retry.as_ref().unwrap().budget;
+        (0..count).all(|_| {
+            let has_left = cell.has_left(&budget, 0, now);
+            cell.charge(1, now, budget.window);
+            has_left
+        })
     }
 
     /// The end of a wait; the token was withdrawn when the last attempt ended.
     fn after_wait(&mut self, context: &mut RetryContext, now: Timestamp) -> BeforeRetry {
         let taken = context.attempts.last().unwrap().ended;
-        self.attempts.after_wait(&mut self.store, context, taken, now)
+        self.attempts.after_wait(&mut self.store, context, HOST.as_bytes(), taken, now)
     }
 
     /// A request that ends as a failure without any retry: two of them open the breaker.
@@ -188,6 +233,10 @@ fn status(status: u16) -> ResponseHead {
 }
 
 const ASK: AfterResponse = AfterResponse::Ask;
+
+/// The host that answers, and another one.
+const HOST: &str = "10.0.0.1:80";
+const OTHER: &str = "10.0.0.2:80";
 
 #[test]
 fn a_failed_attempt_is_followed_by_another_after_its_wait() {
@@ -335,11 +384,23 @@ fn what_the_policy_does_not_name_is_forbidden_whatever_the_route_says() {
     assert_eq!(thread.before_retry(&mut reset, t(2)), BeforeRetry::Stop(None));
 }
 
+fn asks(seconds: u64) -> ResponseHead {
+    ResponseHead { retry_after: Some(Duration::from_secs(seconds)), ..status(503) }
+}
+
+fn pushes_back(millis: u64) -> ResponseHead {
+    ResponseHead { pushback: Some(Duration::from_millis(millis)), ..status(503) }
+}
+
+fn stopped(denial: Denial) -> BeforeRetry {
+    BeforeRetry::Stop(Some(denial))
+}
+
 #[test]
-fn a_hosts_wish_is_the_wait_unless_it_is_too_long() {
-    let asks = |seconds| ResponseHead { retry_after: Some(Duration::from_secs(seconds)), ..status(503) };
+fn where_there_is_one_host_its_wish_is_the_wait_unless_it_is_too_long() {
     let mut thread = thread(&retry(r#","retry_after":{"max":"20s"}"#));
     let mut first = thread.context(Eligibility::All, t(0));
+    thread.sees_one_host(&first);
     assert_eq!(thread.responds(&mut first, &asks(20), t(0)), AfterResponse::Forbid, "a route's 15 s would be over");
     assert_eq!(first.next, Next::Denied(Denial::RetryAfter));
     assert!(thread.attempts.wants_time_left(), "from now on it is worth knowing");
@@ -364,17 +425,17 @@ fn a_wait_beyond_the_deadline_is_not_begun() {
     let mut early = thread.context(Eligibility::All, t(0));
     assert_eq!(thread.responds(&mut early, &status(503), t(49)), ASK);
     let mut asked = thread.context(Eligibility::All, t(0));
-    let head = ResponseHead { retry_after: Some(Duration::from_secs(1)), ..status(503) };
-    assert_eq!(thread.responds(&mut asked, &head, t(1)), AfterResponse::Forbid);
+    thread.sees_one_host(&asked);
+    assert_eq!(thread.responds(&mut asked, &asks(1), t(1)), AfterResponse::Forbid);
     assert_eq!(asked.next, Next::Denied(Denial::RetryAfter));
 }
 
 #[test]
 fn the_clients_deadline_binds_retries_whatever_the_policy_and_the_route_allow() {
-    let asks = |seconds| ResponseHead { retry_after: Some(Duration::from_secs(seconds)), ..status(503) };
     for (more, policy_allows) in [("", 15), (r#","timeout":"30s""#, 30), (r#","timeout":"3s""#, 3)] {
         let mut thread = thread(&retry(more));
         let mut context = thread.context(Eligibility::All, t(0));
+        thread.sees_one_host(&context);
         context.deadline = context.deadline.into_iter().chain([t(5000)]).min();
         let within = 5.min(policy_allows);
         assert_eq!(thread.responds(&mut context.clone(), &asks(within - 1), t(0)), ASK, "{more}");
@@ -450,11 +511,11 @@ fn a_timer_may_be_early_and_a_hedged_attempt_has_none() {
 #[test]
 fn a_hosts_wish_that_an_attempt_has_no_room_for_means_no_other_attempt() {
     let mut thread = thread(&retry(r#","per_try_timeout":"900ms""#));
-    let asks = |millis| ResponseHead { pushback: Some(Duration::from_millis(millis)), ..status(503) };
     let mut short = thread.context(Eligibility::All, t(0));
-    assert_eq!(thread.responds(&mut short, &asks(200), t(1)), ASK, "the next try has room for 200 ms");
+    thread.sees_one_host(&short);
+    assert_eq!(thread.responds(&mut short, &pushes_back(200), t(1)), ASK, "the next try has room for 200 ms");
     let mut long = thread.context(Eligibility::All, t(0));
-    assert_eq!(thread.responds(&mut long, &asks(201), t(1)), AfterResponse::Forbid);
+    assert_eq!(thread.responds(&mut long, &pushes_back(201), t(1)), AfterResponse::Forbid);
     assert_eq!(long.next, Next::Denied(Denial::RetryAfter));
 }
 
@@ -462,8 +523,7 @@ fn a_hosts_wish_that_an_attempt_has_no_room_for_means_no_other_attempt() {
 fn the_back_off_counts_on_after_a_wait_that_a_host_asked_for() {
     let mut thread = thread(&retry(""));
     let mut context = thread.context(Eligibility::All, t(0));
-    let asks = ResponseHead { pushback: Some(Duration::from_millis(30)), ..status(503) };
-    assert_eq!(thread.responds(&mut context, &asks, t(0)), ASK);
+    assert_eq!(thread.responds(&mut context, &pushes_back(30), t(0)), ASK);
     assert_eq!(thread.before_retry(&mut context, t(0)), wait(30, 0), "the host's");
     assert_eq!(thread.after_wait(&mut context, t(30)), BeforeRetry::Send);
     assert_eq!(thread.responds(&mut context, &status(503), t(30)), ASK);
@@ -500,7 +560,7 @@ impl Thread {
         now: Timestamp,
     ) -> AfterResponse {
         let (end, verdict) = (End::Http(head.status), Verdict::Failure);
-        let one = AttemptRecord { host: Vec::new(), end, verdict, took: Duration::ZERO, ended: now };
+        let one = AttemptRecord { host: HOST.into(), end, verdict, took: Duration::ZERO, ended: now, wish: None };
         self.attempts.after_hedged_response(context, one, head, has_others)
     }
 }
@@ -520,10 +580,10 @@ fn beside_a_retry_an_answer_waits_for_it_unless_that_one_is_held_back() {
 /// gRPC A6: a negative pushback stops further hedges and retries; what is in flight goes on.
 #[test]
 fn a_host_that_asks_not_to_come_back_stops_what_has_not_begun() {
-    let (never, too_long) = (Some(Duration::MAX), Some(Duration::from_millis(201)));
+    let (never, too_long) = (Duration::MAX, Duration::from_millis(401));
     for pushback in [never, too_long] {
         let mut thread = hedging("");
-        let asks = ResponseHead { pushback, ..status(503) };
+        let asks = ResponseHead { pushback: Some(pushback), ..status(503) };
         let mut context = thread.context(Eligibility::All, t(0));
         assert_eq!(thread.before_retry(&mut context, t(500)), BeforeRetry::Send, "a hedge");
         assert_eq!(
@@ -531,24 +591,27 @@ fn a_host_that_asks_not_to_come_back_stops_what_has_not_begun() {
             ASK,
             "so that the router waits for the other"
         );
-        assert_eq!(context.next, Next::Denied(Denial::RetryAfter));
-        let stopped = BeforeRetry::Stop(Some(Denial::RetryAfter));
-        assert_eq!(thread.before_retry(&mut context, t(520)), stopped);
+        let stopped = stopped(Denial::RetryAfter);
+        assert_eq!(thread.before_retry(&mut context.clone(), t(520)), stopped);
+        let elsewhere = thread.before_retry_at(&mut context.clone(), OTHER, t(520));
+        let expected = if pushback == never { stopped } else { wait(710, 520) };
+        assert_eq!(elsewhere, expected, "another host has not asked for a wait");
 
         let mut cut = context.clone();
         thread.attempts.after_no_response(&mut cut, Vec::new(), true, t(0), t(600));
         assert_eq!(thread.before_retry(&mut cut, t(610)), stopped, "nor after a reset of the other");
         let mut failed = context.clone();
         failed.next = Next::Open;
+        thread.sees_one_host(&failed);
         assert_eq!(thread.responds(&mut failed, &status(503), t(600)), AfterResponse::Forbid);
         assert_eq!(failed.next, Next::Denied(Denial::RetryAfter));
         let mut begun = context.clone();
-        AttemptPolicy::begin_again(&mut begun, t(700), t(600));
+        thread.attempts.begin_again(&mut begun, t(700), t(600));
         assert_eq!(thread.before_retry(&mut begun, t(610)), stopped, "nor one whose connection was closed");
         let mut waiting = context.clone();
         (waiting.retries, waiting.waiting) = (2, 1);
         assert_eq!(
-            thread.attempts.after_wait(&mut thread.store, &mut waiting, t(400), t(620)),
+            thread.attempts.after_wait(&mut thread.store, &mut waiting, HOST.as_bytes(), t(400), t(620)),
             stopped,
             "nor one that waits"
         );
@@ -576,20 +639,180 @@ fn a_wait_that_a_host_asks_for_binds_whatever_begins_the_next_attempt() {
     let mut waiting = context.clone();
     (waiting.retries, waiting.waiting) = (2, 1);
     assert_eq!(
-        thread.attempts.after_wait(&mut thread.store, &mut waiting, t(505), t(600)),
+        thread.attempts.after_wait(&mut thread.store, &mut waiting, HOST.as_bytes(), t(505), t(600)),
         wait(700, 505),
         "it waits on"
     );
     assert_eq!((waiting.retries, waiting.waiting), (2, 1));
-    assert_eq!(thread.attempts.after_wait(&mut thread.store, &mut waiting, t(505), t(700)), BeforeRetry::Send);
+    assert_eq!(
+        thread.attempts.after_wait(&mut thread.store, &mut waiting, HOST.as_bytes(), t(505), t(700)),
+        BeforeRetry::Send
+    );
     let mut eaten = context.clone();
     (eaten.retries, eaten.waiting) = (2, 1);
     let stopped = BeforeRetry::Stop(Some(Denial::RetryAfter));
     assert_eq!(
-        thread.attempts.after_wait(&mut thread.store, &mut eaten, t(499), t(600)),
+        thread.attempts.after_wait(&mut thread.store, &mut eaten, HOST.as_bytes(), t(499), t(600)),
         stopped,
         "201 ms have no room"
     );
+}
+
+/// The same waits, and a budget that is in nobody's way.
+fn ample(more: &str) -> String {
+    format!(
+        r#""retry":{{"backoff":{{"base":"100ms","max":"250ms","jitter":"none"}},"budget":{{"min_per_second":100}}{more}}}"#
+    )
+}
+
+#[test]
+fn a_wait_binds_retries_on_the_host_that_asks_for_it() {
+    let mut thread = thread(&ample(""));
+    let mut context = thread.context(Eligibility::All, t(0));
+    assert_eq!(thread.responds(&mut context, &asks(1), t(10)), ASK);
+    assert_eq!(thread.before_retry(&mut context.clone(), t(12)), wait(1010, 10), "in place of the back-off of 100 ms");
+    assert_eq!(thread.before_retry_at(&mut context, OTHER, t(12)), wait(110, 10), "another host: the back-off");
+    assert_eq!(
+        thread.attempts.after_wait(&mut thread.store, &mut context, OTHER.as_bytes(), t(10), t(110)),
+        BeforeRetry::Send
+    );
+    thread.attempts.after_no_response(&mut context, OTHER.into(), true, t(110), t(120));
+    assert_eq!(
+        thread.before_retry(&mut context.clone(), t(122)),
+        wait(1010, 122),
+        "later in the request it holds still"
+    );
+    assert_eq!(thread.before_retry_at(&mut context, OTHER, t(122)), wait(320, 122));
+}
+
+#[test]
+fn a_wait_that_is_over_binds_nobody() {
+    let mut thread = thread(&retry(r#","retry_after":{"max":"0s"}"#));
+    let mut context = thread.context(Eligibility::All, t(0));
+    assert_eq!(thread.responds(&mut context, &pushes_back(50), t(0)), ASK);
+    assert_eq!(thread.before_retry(&mut context.clone(), t(49)), stopped(Denial::RetryAfter));
+    assert_eq!(thread.before_retry(&mut context, t(50)), BeforeRetry::Send);
+}
+
+#[test]
+fn a_wait_that_does_not_fit_stops_a_retry_on_that_host_alone_and_gives_its_token_back() {
+    for (more, deadline, millis) in [
+        (r#","retry_after":{"max":"2s"}"#, None, 2001),
+        (r#","timeout":"3s""#, None, 3000),
+        (r#","per_try_timeout":"300ms""#, None, 201),
+        ("", Some(t(4000)), 4000),
+        ("", None, 3_600_000),
+    ] {
+        let mut thread = thread(&retry(more));
+        let mut context = thread.context(Eligibility::All, t(0));
+        context.deadline = context.deadline.into_iter().chain(deadline).min();
+        assert_eq!(thread.responds(&mut context, &pushes_back(millis), t(0)), ASK, "{more}: another may serve it");
+        assert_eq!(thread.before_retry_at(&mut context.clone(), OTHER, t(0)), wait(100, 0), "{more}");
+        assert_eq!(thread.before_retry(&mut context, t(0)), stopped(Denial::RetryAfter), "{more}");
+        assert_eq!((context.next, context.retries), (Next::Denied(Denial::RetryAfter), 0));
+        assert!(thread.has_tokens(2, t(1)), "{more}: it was not sent");
+    }
+}
+
+#[test]
+fn no_other_attempt_begins_where_the_only_host_asks_for_too_much() {
+    let mut thread = thread(&ample(r#","retry_after":{"max":"2s"}"#));
+    let context = thread.context(Eligibility::All, t(0));
+    thread.sees_one_host(&context);
+    let mut long = context.clone();
+    assert_eq!(thread.responds(&mut long, &asks(3), t(0)), AfterResponse::Forbid, "its own answer goes to the client");
+    assert_eq!(long.next, Next::Denied(Denial::RetryAfter));
+    let mut short = context.clone();
+    assert_eq!(thread.responds(&mut short, &asks(1), t(0)), ASK);
+    assert_eq!(thread.before_retry(&mut short, t(0)), wait(1000, 0));
+
+    // Later a host comes that nobody expected.
+    let mut served = context.clone();
+    assert_eq!(thread.responds(&mut served, &asks(1), t(0)), ASK);
+    assert_eq!(thread.before_retry_at(&mut served, OTHER, t(0)), wait(100, 0));
+    thread.sees(&context, OTHER, 16);
+    let mut long = context;
+    assert_eq!(thread.responds(&mut long, &asks(3), t(0)), ASK);
+}
+
+#[test]
+fn of_hosts_that_have_all_asked_the_one_that_asks_for_least_decides_whether_a_retry_begins() {
+    let mut thread = thread(&retry(""));
+    let context = thread.context(Eligibility::All, t(0));
+    thread.sees_one_host(&context);
+    let asked = |thread: &mut Thread, other: u64, millis: u64| {
+        let mut context = context.clone();
+        context.ended(AttemptRecord {
+            host: OTHER.into(),
+            end: End::Http(503),
+            verdict: Verdict::Failure,
+            took: Duration::ZERO,
+            ended: t(0),
+            wish: Some(RetryWish::Wait(Duration::from_secs(other))),
+        });
+        context.retries = 1;
+        (thread.responds(&mut context, &pushes_back(millis), t(0)), context)
+    };
+    let hour = 3_600_000;
+    assert_eq!(asked(&mut thread, 3600, hour).0, AfterResponse::Forbid);
+    let (after, mut short) = asked(&mut thread, 2, hour);
+    assert_eq!(after, ASK);
+    assert_eq!(thread.before_retry_at(&mut short.clone(), OTHER, t(0)), wait(2000, 0));
+    assert_eq!(thread.before_retry(&mut short, t(0)), stopped(Denial::RetryAfter));
+}
+
+#[test]
+fn where_hosts_are_judged_their_table_says_whether_another_is_in() {
+    let outlier =
+        r#""outlier":{"consecutive_failures":1,"max_ejected":90,"panic_threshold":0,"base_ejection_time":"300s"}"#;
+    let mut thread = thread(&format!("{outlier},{}", ample("")));
+    let context = thread.context(Eligibility::All, t(0));
+    let asks_for_too_much = |thread: &mut Thread| thread.responds(&mut context.clone(), &asks(600), t(10));
+    thread.judge(&context, HOST, 200, t(1));
+    assert_eq!(asks_for_too_much(&mut thread), ASK, "one host was seen: there may be others");
+    thread.sees_one_host(&context);
+    assert_eq!(asks_for_too_much(&mut thread), AfterResponse::Forbid);
+    thread.judge(&context, OTHER, 200, t(2));
+    assert_eq!(asks_for_too_much(&mut thread), ASK, "another worker may have seen it");
+    thread.judge(&context, OTHER, 503, t(3));
+    thread.sees(&context, OTHER, 16);
+    assert_eq!(asks_for_too_much(&mut thread), AfterResponse::Forbid, "it is out: no retry goes there");
+    thread.judge(&context, "10.0.0.3:80", 200, t(4));
+    assert_eq!(asks_for_too_much(&mut thread), ASK);
+}
+
+#[test]
+fn a_host_that_wants_no_retries_stops_them_at_all_hosts() {
+    let mut thread = thread(&retry(""));
+    let mut context = thread.context(Eligibility::All, t(0));
+    let never = ResponseHead { pushback: Some(Duration::MAX), ..status(503) };
+    assert_eq!(thread.responds(&mut context, &never, t(0)), AfterResponse::Forbid);
+    assert_eq!(context.next, Next::Denied(Denial::RetryAfter));
+    assert_eq!(
+        thread.before_retry_at(&mut context, OTHER, t(1)),
+        stopped(Denial::RetryAfter),
+        "whatever the route says"
+    );
+}
+
+#[test]
+fn a_retry_whose_connection_is_closed_takes_no_wait_of_its_host_to_another() {
+    let mut thread = thread(&retry(""));
+    let mut context = thread.context(Eligibility::All, t(0));
+    assert_eq!(thread.responds(&mut context, &asks(5), t(0)), ASK);
+    assert_eq!(thread.before_retry(&mut context, t(1)), wait(5000, 0));
+    thread.attempts.begin_again(&mut context, t(5000), t(0));
+    assert_eq!(thread.before_retry(&mut context.clone(), t(50)), wait(5000, 0));
+    assert_eq!(thread.before_retry_at(&mut context, OTHER, t(50)), wait(100, 0));
+}
+
+#[test]
+fn no_clock_that_is_put_back_makes_a_wait_longer_than_it_was() {
+    let mut thread = thread(&retry(""));
+    let mut context = thread.context(Eligibility::All, t(3_600_000));
+    context.admitted = t(0);
+    thread.responds(&mut context, &asks(5), t(3_600_000));
+    assert_eq!(thread.before_retry(&mut context, t(1000)), BeforeRetry::Send);
 }
 
 #[test]
@@ -598,7 +821,7 @@ fn a_host_is_not_heard_where_the_policy_is_deaf_or_no_retry_is_left() {
     let mut deaf = hedging(r#","retry_after":{"honor":false}"#);
     let mut context = deaf.context(Eligibility::All, t(0));
     assert_eq!(deaf.responds_beside(&mut context, &asks, true, t(600)), ASK);
-    assert_eq!((context.next, context.not_before), (Next::Open, None));
+    assert_eq!((context.next, context.has_wishes()), (Next::Open, false));
 
     let mut thread = hedging("");
     let mut last = thread.context(Eligibility::All, t(0));

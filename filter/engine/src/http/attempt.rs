@@ -18,6 +18,17 @@ pub struct AttemptRecord {
     pub took: Duration,
     /// When it ended.
     pub ended: Timestamp,
+    /// What its host asks of retries, if it does and the policy heeds that.
+    pub wish: Option<RetryWish>,
+}
+
+/// What a host asks of the retries of a request whose attempt it has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryWish {
+    /// None comes to it for so long from the end of the attempt on.
+    Wait(Duration),
+    /// None begins at all, at whatever host. Source: gRPC proposal A6, "Pushback".
+    Never,
 }
 
 /// How an attempt ended.

@@ -5,6 +5,7 @@ use core::time::Duration;
 use holdfast_policy::document::OutcomeRules;
 
 use crate::base::time::Timestamp;
+use crate::http::attempt::RetryWish;
 use crate::http::header_rules::{self, HeaderVerdict};
 use crate::http::headers;
 use crate::http::markers;
@@ -90,6 +91,11 @@ impl ResponseHead {
     /// How long the host asks to wait before a retry.
     pub fn asked_wait(&self) -> Option<Duration> {
         self.retry_after.max(self.pushback)
+    }
+
+    /// The same as what it asks of retries.
+    pub fn wish(&self) -> Option<RetryWish> {
+        self.asked_wait().map(|wait| if wait == Duration::MAX { RetryWish::Never } else { RetryWish::Wait(wait) })
     }
 
     /// Whether it has a header before which an attempt seat would have written its record. A host may send them too.

@@ -135,6 +135,7 @@ mod tests {
             verdict,
             took: Duration::from_millis(3),
             ended: Timestamp::ZERO,
+            wish: None,
         };
         let attempts = [
             one(b"[::1]:80", End::Reset, Verdict::Failure),

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use crate::base::time::{Timestamp, nanos};
 use crate::host::{Host, Refused};
-use crate::http::attempt::AttemptRecord;
+use crate::http::attempt::{AttemptRecord, RetryWish};
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::outlier::table::HostId;
 use crate::retry::{Denial, Eligibility};
@@ -20,9 +20,6 @@ pub const PROPERTY: &str = "holdfast_exchange";
 
 /// The most attempts that are kept.
 const MOST_ATTEMPTS: usize = 32;
-
-/// The time before which no retry begins where none is to begin.
-pub const NEVER: Timestamp = Timestamp(u64::MAX);
 
 /// The longest host's address that is kept whole: an IPv6 address with its port has 47 bytes.
 const LONGEST_HOST: usize = 64;
@@ -68,8 +65,6 @@ pub struct RetryContext {
     pub attempts: Vec<AttemptRecord>,
     /// What is to happen after the last of them.
     pub next: Next,
-    /// No retry begins before this time: a host has asked for it while another attempt was in flight. [`NEVER`] for none at all.
-    pub not_before: Option<Timestamp>,
     /// Whether the last response was marked as one that is not to be retried.
     pub marked: bool,
     /// Since when the last attempt counts for its host, if its response did not come to its end. The request seat sees why, takes the
@@ -97,6 +92,17 @@ pub enum Next {
     Denied(Denial),
     /// No other attempt: the policy does not name how the last one ended.
     Unnamed,
+}
+
+/// A wait that a host asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskedWait {
+    /// How long it was when it was asked for.
+    pub whole: Duration,
+    /// How much of it is left.
+    pub left: Duration,
+    /// Whether it takes the place of the back-off: the last attempt has asked for it.
+    pub replaces_backoff: bool,
 }
 
 impl RetryContext {
@@ -128,7 +134,6 @@ impl RetryContext {
             waiting: 0,
             attempts: Vec::new(),
             next: Next::Open,
-            not_before: None,
             marked: false,
             unsettled: None,
             contended: 0,
@@ -154,14 +159,37 @@ impl RetryContext {
         self.attempts.pop().map(|one| (one, since))
     }
 
-    /// How long hosts ask that no retry begins; without end for none at all. What is further off than `at_most` shows that the
-    /// clock was put back.
-    pub(crate) fn asked_wait(&self, now: Timestamp, at_most: Duration) -> Duration {
-        match self.not_before {
-            Some(NEVER) => Duration::MAX,
-            Some(time) => time.remaining(now, at_most).unwrap_or_default(),
-            None => Duration::ZERO,
-        }
+    /// Whether a host has asked for anything.
+    pub fn has_wishes(&self) -> bool {
+        self.attempts.iter().any(|one| one.wish.is_some())
+    }
+
+    /// Whether a host has asked that no retry begins at all.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.attempts.iter().any(|one| one.wish == Some(RetryWish::Never))
+    }
+
+    /// The wait that the host with this address asks for before a retry there: the one that lasts longest. `None` if it asks for
+    /// none, or that is over and an attempt has followed it.
+    pub fn asked_by(&self, address: &[u8], now: Timestamp) -> Option<AskedWait> {
+        let address = address.get(..LONGEST_HOST).unwrap_or(address);
+        let last = self.attempts.last().filter(|last| last.host == address);
+        let replaces_backoff = last.is_some_and(|last| last.wish.is_some());
+        let asked = |one: &AttemptRecord| match one.wish {
+            Some(RetryWish::Wait(whole)) if one.host == address => {
+                // What is further off than it was asked for shows that the clock was put back.
+                let left = one.ended.plus(whole).remaining(now, whole).unwrap_or_default();
+                Some(AskedWait { whole, left, replaces_backoff })
+            }
+            _ => None,
+        };
+        let longest = self.attempts.iter().filter_map(asked).max_by_key(|asked| asked.left)?;
+        (replaces_backoff || !longest.left.is_zero()).then_some(longest)
+    }
+
+    /// The shortest of the waits that hosts ask for.
+    pub(crate) fn least_asked(&self, now: Timestamp) -> Option<AskedWait> {
+        self.attempts.iter().filter_map(|one| self.asked_by(&one.host, now)).min_by_key(|asked| asked.left)
     }
 
     /// Takes back a retry that waited.
@@ -228,7 +256,7 @@ impl Record for RetryContext {
     const KIND: Kind = Kind::RetryContext;
 
     fn size(&self) -> usize {
-        80 + self.attempts.len() * (LONGEST_HOST + 30)
+        72 + self.attempts.len() * (LONGEST_HOST + 39)
     }
 
     fn write(&self, out: &mut Writer) {
@@ -277,7 +305,6 @@ impl Record for RetryContext {
                 out.time(due);
             }
         }
-        out.u64(self.not_before.map_or(NO_TIME, |time| time.0));
         out.u8(self.marked.into());
         out.u64(self.unsettled.map_or(NO_TIME, |since| since.0));
         out.u8(self.contended);
@@ -288,6 +315,14 @@ impl Record for RetryContext {
             out.u8(one.verdict as u8);
             out.u64(nanos(one.took));
             out.time(one.ended);
+            match one.wish {
+                None => out.u8(0),
+                Some(RetryWish::Wait(wait)) => {
+                    out.u8(1);
+                    out.u64(nanos(wait));
+                }
+                Some(RetryWish::Never) => out.u8(2),
+            }
         }
     }
 
@@ -314,7 +349,6 @@ impl Record for RetryContext {
             4 => Next::Due(input.time()?),
             _ => return None,
         };
-        let not_before = read_some_time(input)?;
         let marked = input.flag()?;
         let (unsettled, contended) = (read_some_time(input)?, input.u8()?);
         let count = usize::from(input.u8()?);
@@ -331,13 +365,14 @@ impl Record for RetryContext {
                 2 => Verdict::Ignored,
                 _ => return None,
             };
-            attempts.push(AttemptRecord {
-                host,
-                end,
-                verdict,
-                took: Duration::from_nanos(input.u64()?),
-                ended: input.time()?,
-            });
+            let (took, ended) = (Duration::from_nanos(input.u64()?), input.time()?);
+            let wish = match input.u8()? {
+                0 => None,
+                1 => Some(RetryWish::Wait(Duration::from_nanos(input.u64()?))),
+                2 => Some(RetryWish::Never),
+                _ => return None,
+            };
+            attempts.push(AttemptRecord { host, end, verdict, took, ended, wish });
         }
         Some(RetryContext {
             policy,
@@ -358,7 +393,6 @@ impl Record for RetryContext {
             waiting,
             attempts,
             next,
-            not_before,
             marked,
             unsettled,
             contended,
@@ -381,7 +415,9 @@ mod tests {
             verdict,
             took: Duration::from_millis(3),
             ended,
+            wish: None,
         };
+        let asked = |wish| AttemptRecord { wish: Some(wish), ..one(End::Http(503), Verdict::Failure) };
         RetryContext {
             policy: Occupant { index: 7, tenancy: 8 },
             key: Occupant { index: 3, tenancy: 7 },
@@ -405,9 +441,10 @@ mod tests {
                 one(End::ConnectFailure, Verdict::Failure),
                 one(End::Reset, Verdict::Failure),
                 one(End::TimedOut, Verdict::Success),
+                asked(RetryWish::Wait(Duration::ZERO)),
+                asked(RetryWish::Never),
             ],
             next: Next::Retry { due: ended, taken: Timestamp::from_secs(1000) },
-            not_before: Some(NEVER),
             marked: true,
             unsettled: Some(Timestamp::from_secs(1002)),
             contended: 1,

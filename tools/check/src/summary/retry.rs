@@ -120,8 +120,11 @@ fn wishes(retry_after: &RetryAfter) -> Option<String> {
     let asks = "a host that asks for a wait (Retry-After, grpc-retry-pushback-ms)";
     match (retry_after.honor, retry_after.max) {
         (false, _) => None,
-        (true, Duration::ZERO) => Some(format!("{asks} gets no retry")),
-        (true, most) => Some(format!("{asks} gets it, up to {}; beyond that no retry", duration::text(most))),
+        (true, Duration::ZERO) => Some(format!("{asks} gets no retry itself")),
+        (true, most) => Some(format!(
+            "{asks} gets it before a retry there, up to {}; beyond that no retry there",
+            duration::text(most)
+        )),
     }
 }
 

@@ -8,7 +8,6 @@ use holdfast_policy::document::ClientGone;
 
 use super::{Attempt, AttemptPlugin, AttemptTimes, Phase};
 use crate::attempt::connection::{Connection, upstream_address};
-use crate::attempt::policy::AttemptPolicy;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::host::{Host, is_disconnected_locally, response_flags};
@@ -70,7 +69,7 @@ impl Attempt {
             policy.abandon(store, &mut self.context, taken, now);
         } else if connection.is_there() {
             // Its host has closed the connection, or the route's time is over.
-            AttemptPolicy::begin_again(&mut self.context, due, taken);
+            policy.begin_again(&mut self.context, due, taken);
         } else {
             if connection.says_something(now.since(began)) {
                 let end = End::ConnectFailure;

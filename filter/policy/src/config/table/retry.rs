@@ -96,7 +96,7 @@ pub static RETRY: Block = Block {
             .limit("`true` only with `per_try_timeout`")
             .does(
                 "Whether an attempt that is too slow goes on beside its retry. The first good response counts. A host that asks \
-                 for a wait or for no retry (`retry_after`) stops none in flight and binds those that have not begun.",
+                 for a wait or for no retry (`retry_after`) stops none in flight.",
             )
             .change(
                 "Switch it on for idempotent reads whose latency matters more than the load: the slow attempt is not given \
@@ -201,14 +201,14 @@ static JITTERS: [Word; 4] = [
 pub static RETRY_AFTER: Block = Block {
     keys: &[
         Key::new("honor", Kind::Boolean, Absent::Boolean(true))
-            .does("Whether a retry waits as long as the host asks for, in place of its back-off.")
+            .does("Whether a retry on the same host waits as long as the host asks for, in place of its back-off.")
             .change("Switch it off where hosts send a fixed `Retry-After` that means nothing."),
         Key::new(
             "max",
             Kind::Duration(Duration::ZERO..=HOUR),
             Absent::Duration(Duration::from_secs(300)),
         )
-        .does("A longer wish, or one that is longer than the time that is left, means no retry.")
+        .does("A longer wish, or one that is longer than the time that is left, means no retry on that host.")
         .change(
             "Lower it to what a client can wait for: an attempt that waits holds a connection. `\"0s\"` means no retry where a \
              host asks for any wait.",
@@ -219,7 +219,9 @@ pub static RETRY_AFTER: Block = Block {
     about: Text::new(
         "A response may say when to come again: `Retry-After` in seconds or as an HTTP date, or gRPC's \
          `grpc-retry-pushback-ms`, where a negative one, or one that is no number, means no retry. Of several lines of \
-         `Retry-After` the first counts; several of the pushback mean no retry. Heard only with an attempt seat.",
+         `Retry-After` the first counts; several of the pushback mean no retry. A wait binds a retry on the same host, and every \
+         retry while the cluster has no other host in. One that another host serves has its back-off. Heard only with an attempt \
+         seat.",
     ),
     example: Text::new(
         r#"{

@@ -48,15 +48,19 @@ async fn a_grpc_client_gets_no_retry_that_would_come_after_its_deadline() {
     let counted = async |name: &str| scene.metric(name).await;
 
     for (timeout, tries) in [("800m", 2), ("0900000u", 2), ("200m", 1), ("2S", 3), ("800", 3), ("123456789n", 3)] {
-        let (started, denied) = (Instant::now(), counted("retries_denied.deadline").await);
+        let denied = counted("retries_denied.deadline").await;
         let response = client.send(call(timeout, &[("grpc-timeout", timeout)])).await.unwrap();
-        let took = started.elapsed();
         assert_eq!((response.grpc_status(), host.seen_with(ID, timeout).len()), (Some(14), tries), "{timeout}");
         assert_eq!(counted("retries_denied.deadline").await - denied, u64::from(tries < 3), "{timeout}");
-        if tries == 1 {
-            assert!(took < ms(280), "{timeout}: it is answered at once: {took:?}");
-        }
     }
+    // Before the wait would be over, or one of many on a machine that has much to do.
+    let mut fastest = Duration::MAX;
+    for _ in 0..20 {
+        let started = Instant::now();
+        client.send(call("again", &[("grpc-timeout", "200m")])).await.unwrap();
+        fastest = fastest.min(started.elapsed());
+    }
+    assert!(fastest < ms(250), "it is answered at once: {fastest:?}");
     let plain = with_header(request("/", "plain"), "grpc-timeout", "200m");
     assert_eq!(scene.client.send(plain).await.unwrap().grpc_status(), Some(14));
     assert_eq!(host.seen_with(ID, "plain").len(), 3, "no gRPC client has sent it");

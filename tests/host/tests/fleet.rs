@@ -283,7 +283,7 @@ pub fn moves(host: &Host) -> Moves {
         let Some((address, told)) = told.split_once(' ') else { continue };
         let (kind, why) = match told {
             told if told.starts_with("ejected") => (Move::Out, why(told)),
-            told if told.starts_with("failed its probe") => (Move::OutAgain, told),
+            told if told.starts_with("failed its probe") || told.starts_with("is still slow") => (Move::OutAgain, told),
             told if told.starts_with("is back") => (Move::Back, told),
             _ => continue,
         };

@@ -121,7 +121,7 @@ impl Case {
         let (name, own) = (self.name.trim_start_matches('/'), self.own());
         let own = own.trim_start_matches('/');
         let detection = json!({
-            "consecutive_5xx": 5, "enforcing_success_rate": 0, "base_ejection_time": "300s", "max_ejection_percent": 100,
+            "consecutive_5xx": 5, "enforcing_success_rate": 0, "base_ejection_time": "3600s", "max_ejection_time": "3600s", "max_ejection_percent": 100,
         });
         let own = Cluster::new(own)
             .without_attempt_seat()
@@ -147,7 +147,7 @@ impl Case {
 
     fn policy(&self) -> Value {
         let outlier = json!({
-            "consecutive_failures": 5, "base_ejection_time": "300s", "max_ejected": 100, "interval": "300s",
+            "consecutive_failures": 5, "base_ejection_time": "1h", "max_ejection_time": "1h", "max_ejected": 100, "interval": "300s",
         });
         let mut outlier = match self.known {
             Known::Listing => listed(outlier),
@@ -401,7 +401,9 @@ async fn a_host_that_leaves_and_returns_between_two_listings_is_a_new_one() {
         hosts.push(Backend::start().await.unwrap());
     }
     let addrs: Vec<_> = hosts.iter().map(Backend::addr).collect();
-    let mut outlier = listed(json!({"consecutive_failures": 3, "base_ejection_time": "300s", "interval": "300s"}));
+    let mut outlier = listed(
+        json!({"consecutive_failures": 3, "base_ejection_time": "1h", "max_ejection_time": "1h", "interval": "300s"}),
+    );
     outlier["discover"]["interval"] = json!("4s");
     let orders = addrs.iter().fold(Cluster::new("orders"), |cluster, addr| cluster.endpoint(*addr));
     let options = EnvoyOptions::new().concurrency(2).seats(Seats::Both).cluster(Cluster::admin(ADMIN));

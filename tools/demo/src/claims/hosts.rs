@@ -118,7 +118,8 @@ pub fn load_fell_on_the_others_evenly(runs: Runs<'_>, hosts: &[usize], seconds: 
 pub fn back_by_a_probe(scene: &Scene, runs: Runs<'_>, host: usize) -> Claim {
     let healed = start(scene.span(Kind::Outage).end);
     let told = first(runs.with, host, What::Back);
-    let holds = told.is_some_and(|told| told.at >= healed && told.text.contains("its probe succeeded"));
+    let by_probe = |text: &str| text.contains("its probe succeeded") || text.contains("it is not slow any more");
+    let holds = told.is_some_and(|told| told.at >= healed && by_probe(&told.text));
     claim(format!("with Holdfast host {} came back by a probe after it had recovered", host + 1), holds, when(told))
 }
 

@@ -473,20 +473,19 @@ impl Hosts {
         }
         let has_permit = probe == Some(id);
         let host = self.table().and_then(|table| table.host(id));
-        let by_heartbeat = rules.probes_by_heartbeat() && host.is_some_and(|host| !host.is_on_trial());
+        let by_heartbeat = host.is_some_and(|host| host.is_probed_by_heartbeat(rules));
         // One that trickles is judged by its failures as one that is in.
-        let (is_in, is_judged) =
+        let (serves, is_judged) =
             host.map_or((false, false), |host| (host.serves(rules, now), host.is_judged_by(rules, one.sent, now)));
-        if is_in && is_judged && one.verdict != Verdict::Ignored {
+        if serves && is_judged && one.verdict != Verdict::Ignored {
             self.count(cx, rules, id, one);
         }
         match one.verdict {
             _ if !is_judged => {}
-            // Our own checks are the probes, where there are any.
-            _ if !is_in && by_heartbeat => {}
-            Verdict::Ignored if !is_in && has_permit => self.return_probe(cx, rules, id, one.sent),
+            _ if !serves && by_heartbeat => {}
+            Verdict::Ignored if !serves && has_permit => self.return_probe(cx, rules, id, one.sent),
             Verdict::Ignored => {}
-            Verdict::Success | Verdict::Failure if !is_in => {
+            Verdict::Success | Verdict::Failure if !serves => {
                 let (random, failed) = (cx.worker.random.next(), one.verdict == Verdict::Failure);
                 let tried = ProbeResult { end: one.end, failed, took: one.took, has_permit };
                 let judged = self.change(cx, rules, |table| {
@@ -768,14 +767,12 @@ impl Hosts {
     fn take_probe(&mut self, cx: &mut Cx<'_>, rules: &Outlier, waits: bool, selector: Option<u64>) -> Option<HostId> {
         let now = cx.now;
         let view = self.view.as_ref().filter(|view| view.named == Named::PastOthers)?;
-        let by_heartbeat = rules.probes_by_heartbeat();
         let is_ready = |host: &Host| {
-            // Of how fast it answers they say nothing.
-            if by_heartbeat && !host.is_on_trial() {
-                return false;
-            }
             let has_waited = host.due_since().is_none_or(|due| due.plus(PATIENCE).remaining(now, PATIENCE).is_none());
-            host.wants_probe(rules, now) && (!waits || has_waited) && may_get(&self.subsets, selector, host)
+            !host.is_probed_by_heartbeat(rules)
+                && host.wants_probe(rules, now)
+                && (!waits || has_waited)
+                && may_get(&self.subsets, selector, host)
         };
         let id = view.out.iter().copied().find(|id| view.table.host(*id).is_some_and(is_ready))?;
         let taken = self

@@ -212,6 +212,16 @@ mod tests {
     }
 
     #[test]
+    fn times_are_those_of_successes_and_of_those_whose_clients_left() {
+        let mut slot = HostSlot::default();
+        slot.record(HOST, true, Some(Duration::from_secs(9)), 10);
+        slot.record(HOST, false, Some(Duration::from_millis(1)), 10);
+        slot.record_abandoned(HOST, Some(Duration::from_millis(3)), 10);
+        let (_, tally) = slot.tallies(10).next().unwrap();
+        assert_eq!((tally.times.count(), tally.times.mean()), (2, Duration::from_millis(2)));
+    }
+
+    #[test]
     fn the_next_host_at_a_place_begins_at_nothing() {
         let mut slot = HostSlot::default();
         slot.record(HOST, true, MS, 10);

@@ -179,12 +179,6 @@ fn compared(table: &HostTable, detector: Latency, tallies: &Tallies, now: Timest
     hosts.into_iter().filter(|(id, _)| !is_spared(*id)).map(|(id, tally)| (id, tally.times)).collect()
 }
 
-/// Whether a mean is so far above that of the peers' means, and above the floor.
-fn is_far(detector: Latency, mean: Duration, peers: Duration) -> bool {
-    let limit = peers.as_nanos().saturating_mul(100 + u128::from(detector.deviation));
-    mean > detector.floor && mean.as_nanos().saturating_mul(100) >= limit
-}
-
 /// The mean of hosts' means.
 fn mean_of(hosts: &[(HostId, Times)]) -> Option<Duration> {
     let sum: u128 = hosts.iter().map(|(_, times)| times.mean().as_nanos()).sum();
@@ -216,7 +210,7 @@ fn latency(
     while let Some((id, own)) = take_worst(&mut hosts, |(_, times)| times.mean()) {
         let (mean, peers) = (own.mean(), hosts.len() + stay.len());
         let Some(expected) = divided(sum.saturating_sub(mean.as_nanos()), peers) else { return };
-        if !is_far(detector, mean, expected) {
+        if mean <= detector.floor || mean < slow_from(detector, expected) {
             return;
         }
         let times: Vec<Times> = hosts.iter().map(|(_, times)| *times).chain(stay.iter().copied()).collect();

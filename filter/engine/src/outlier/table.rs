@@ -234,6 +234,11 @@ impl Host {
         matches!(self.state, State::Out { trial: Some(_), .. })
     }
 
+    /// Whether our own checks are its probes, where there are any. Of how fast it answers they say nothing.
+    pub fn is_probed_by_heartbeat(&self, rules: &Outlier) -> bool {
+        rules.probes_by_heartbeat() && !self.is_on_trial()
+    }
+
     /// Whether it is out and gets a little all the same.
     pub fn trickles(&self) -> bool {
         matches!(&self.state, State::Out { trial: Some(trial), .. } if trial.trickles)
@@ -357,7 +362,7 @@ fn trial_after(rules: &Outlier, cause: &EjectionCause) -> Option<Trial> {
 
 /// From which mean on a host is slow beside peers with this one.
 pub fn slow_from(latency: Latency, peers: Duration) -> Duration {
-    let limit = nanos(peers).saturating_mul(100 + u64::from(latency.deviation)) / 100;
+    let limit = nanos(peers).saturating_mul(100 + u64::from(latency.deviation)).div_ceil(100);
     Duration::from_nanos(limit).max(latency.floor)
 }
 
@@ -956,7 +961,6 @@ impl HostTable {
     pub fn readmit_healthy(&mut self, rules: &Outlier, id: HostId, now: Timestamp) -> bool {
         let Some(host) = self.host(id) else { return false };
         let State::Out { by, since, .. } = host.state else { return false };
-        // Of how fast it answers they say nothing.
         if by != Detector::Heartbeat && !host.is_due(rules, now) || host.is_on_trial() {
             return false;
         }

@@ -76,52 +76,37 @@ fn is_printable(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim_ascii().len() == text.len()
 }
 
-const OF_THE_BODY: &str = "may not be set: it follows from the body";
-const OF_THE_CONNECTION: &str = "may not be set: it belongs to the connection";
+/// The headers that belong to the connection. Source: RFC 9110, section 7.6.1, and RFC 9113, section 8.2.2.
+pub(super) const OF_THE_CONNECTION: [&str; 6] =
+    ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
 
-/// What a response of ours may not set, and why.
-pub(super) const RESERVED: [(&str, &str); 9] = [
+const FOR_THE_CONNECTION: &str = "may not be set: it belongs to the connection";
+const OF_THE_BODY: &str = "may not be set: it follows from the body";
+
+/// What else a response of ours may not set, and why.
+pub(super) const RESERVED: [(&str, &str); 3] = [
     ("content-length", OF_THE_BODY),
     ("transfer-encoding", OF_THE_BODY),
-    // Source: RFC 9110, section 7.6.1, and RFC 9113, section 8.2.2.
-    ("connection", OF_THE_CONNECTION),
-    ("keep-alive", OF_THE_CONNECTION),
-    ("proxy-connection", OF_THE_CONNECTION),
-    ("te", OF_THE_CONNECTION),
-    ("trailer", OF_THE_CONNECTION),
-    ("upgrade", OF_THE_CONNECTION),
     ("grpc-status", "may not be set: use grpc_status beside status"),
 ];
 
 const NOT_OF_THE_SERVICE: &str = "says nothing of the service: it belongs to the connection";
 
-/// What a response is not judged by, and why.
-pub(super) const UNJUDGED: [(&str, &str); 8] = [
-    ("connection", NOT_OF_THE_SERVICE),
-    ("keep-alive", NOT_OF_THE_SERVICE),
-    ("proxy-connection", NOT_OF_THE_SERVICE),
-    ("te", NOT_OF_THE_SERVICE),
-    ("trailer", NOT_OF_THE_SERVICE),
+/// What else a response is not judged by, and why.
+pub(super) const UNJUDGED: [(&str, &str); 2] = [
     ("transfer-encoding", NOT_OF_THE_SERVICE),
-    ("upgrade", NOT_OF_THE_SERVICE),
     ("grpc-status", "has a key of its own: use grpc_status beside header, which is read from trailers too"),
 ];
 
 const OF_GRPC: &str = "may not be set: it belongs to gRPC";
 
-/// What a request of ours may not set, and why. `content-type` is that of gRPC, and without it there is no body.
-pub(super) const UNASKED: [(&str, &str); 14] = [
+/// What else a request of ours may not set, and why. `content-type` is that of gRPC, and without it there is no body.
+pub(super) const UNASKED: [(&str, &str); 8] = [
     ("host", "may not be set: use host beside headers"),
     ("content-length", OF_THE_BODY),
     ("content-type", OF_THE_BODY),
     ("transfer-encoding", OF_THE_BODY),
     ("expect", OF_THE_BODY),
-    ("connection", OF_THE_CONNECTION),
-    ("keep-alive", OF_THE_CONNECTION),
-    ("proxy-connection", OF_THE_CONNECTION),
-    ("te", OF_THE_CONNECTION),
-    ("trailer", OF_THE_CONNECTION),
-    ("upgrade", OF_THE_CONNECTION),
     // An answer that is compressed is not read.
     ("grpc-encoding", OF_GRPC),
     ("grpc-accept-encoding", OF_GRPC),
@@ -136,15 +121,20 @@ pub(super) const OWN_PREFIX: &str = "x-holdfast-";
 
 /// Why the header of this (lower-case) name may not stand among these.
 fn refused(names: Names, name: &str) -> Option<&'static str> {
-    let (listed, own): (&[(&str, &'static str)], _) = match names {
+    let (listed, connection, own): (&[(&str, &'static str)], _, _) = match names {
         Names::Request => return None,
-        Names::Judged => (&UNJUDGED, "says nothing of the service: x-holdfast- headers are Holdfast's own"),
-        Names::Sent => (&RESERVED, "may not be set: x-holdfast- headers are Holdfast's own"),
+        Names::Judged => {
+            (&UNJUDGED, NOT_OF_THE_SERVICE, "says nothing of the service: x-holdfast- headers are Holdfast's own")
+        }
+        Names::Sent => (&RESERVED, FOR_THE_CONNECTION, "may not be set: x-holdfast- headers are Holdfast's own"),
         Names::Asked if name.starts_with(ENVOYS_PREFIX) => {
             return Some("may not be set: x-envoy- headers are Envoy's own");
         }
-        Names::Asked => (&UNASKED, "may not be set: x-holdfast- headers are Holdfast's own"),
+        Names::Asked => (&UNASKED, FOR_THE_CONNECTION, "may not be set: x-holdfast- headers are Holdfast's own"),
     };
+    if OF_THE_CONNECTION.contains(&name) {
+        return Some(connection);
+    }
     let reason = listed.iter().find(|(listed, _)| *listed == name).map(|(_, why)| *why);
     reason.or_else(|| name.starts_with(OWN_PREFIX).then_some(own))
 }

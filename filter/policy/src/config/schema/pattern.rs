@@ -7,7 +7,7 @@ use core::ops::RangeInclusive;
 
 use super::tree::Schema;
 use crate::authority;
-use crate::config::header::{ENVOYS_PREFIX, OWN_PREFIX, RESERVED, UNASKED, UNJUDGED};
+use crate::config::header::{ENVOYS_PREFIX, OF_THE_CONNECTION, OWN_PREFIX, RESERVED, UNASKED, UNJUDGED};
 use crate::config::respond::CONTENT_TYPE;
 use crate::config::retry::STANDARD_METHODS;
 use crate::config::table::{Names, STATUS, Template, Word};
@@ -64,7 +64,8 @@ pub(super) fn header_names(names: Names) -> Schema {
             "may not be set: it belongs to the body, the connection, gRPC, Envoy or Holdfast itself; host has a key of its own",
         ),
     };
-    let listed: Vec<String> = refused.iter().map(|(name, _)| any_case(name)).collect();
+    let refused = refused.iter().map(|(name, _)| *name).chain(OF_THE_CONNECTION);
+    let listed: Vec<String> = refused.map(any_case).collect();
     let prefixes: &[&str] = if names == Names::Asked { &[OWN_PREFIX, ENVOYS_PREFIX] } else { &[OWN_PREFIX] };
     let prefixes: Vec<String> = prefixes.iter().map(|prefix| any_case(prefix)).collect();
     let reserved = Schema::any().with("pattern", format!("^(({})$|{})", listed.join("|"), prefixes.join("|")));

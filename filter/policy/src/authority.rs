@@ -1,6 +1,7 @@
 //! What an `:authority` header may be.
 
-use core::net::Ipv6Addr;
+use fluent_uri::UriRef;
+use fluent_uri::component::Host;
 
 /// The longest, in bytes. Source: RFC 3986, section 3.2.2, of names that are looked up.
 pub const MAX_LEN: usize = 255;
@@ -11,33 +12,17 @@ pub fn is_valid(text: &str) -> bool {
     if text.len() > MAX_LEN {
         return false;
     }
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, rest)) => {
-            return address.parse::<Ipv6Addr>().is_ok() && (rest.is_empty() || is_after_host(rest));
-        }
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    let reference = format!("//{text}");
+    let Ok(reference) = UriRef::parse(reference.as_str()) else { return false };
+    // There is nothing behind it.
+    let Some(authority) = reference.authority().filter(|authority| authority.as_str() == text) else { return false };
+    let is_host = match authority.host_parsed() {
+        Host::RegName(name) => !name.is_empty(),
+        Host::IpvFuture { .. } => false,
+        _ => true,
     };
-    is_name(host.as_bytes()) && (port.is_empty() || is_after_host(port))
-}
-
-/// A colon and a port.
-fn is_after_host(text: &str) -> bool {
-    text.strip_prefix(':').is_some_and(|port| {
-        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
-    })
-}
-
-/// `reg-name`, which holds IPv4 addresses too, and is not empty here.
-fn is_name(mut bytes: &[u8]) -> bool {
-    let is_empty = bytes.is_empty();
-    while let [byte, later @ ..] = bytes {
-        bytes = match (byte, later) {
-            (b'%', [a, b, rest @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest,
-            (byte, _) if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => later,
-            _ => return false,
-        };
-    }
-    !is_empty
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    is_host && !authority.has_userinfo() && authority.port().is_none_or(|port| is_port(port.as_str()))
 }
 
 #[cfg(test)]

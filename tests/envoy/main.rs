@@ -55,6 +55,7 @@ mod outlier_operator;
 mod outlier_return;
 mod outlying;
 mod overtaken;
+mod paused;
 mod pushback;
 mod retries;
 mod retry_after;

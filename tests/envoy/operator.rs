@@ -46,7 +46,7 @@ async fn the_metrics_of_a_story_add_up() {
         metrics().await,
         json!({
             "requests": 1, "success": 1, "failure": 0, "slow": 0, "ignored": 0, "rejected.open": 0, "breaker_state": 0,
-            "breaker_opened.failure_rate": 0, "fallback.static": 0, "shared_data.contention": 0,
+            "breaker_opened.failure_rate": 0, "fallback.static": 0, "shared_data.contention": 0, "paused.requests": 0,
         }),
         "from the first request all that the policy can count is there"
     );
@@ -59,7 +59,7 @@ async fn the_metrics_of_a_story_add_up() {
     }
     let opened = json!({
         "requests": 12, "success": 2, "failure": 2, "slow": 0, "ignored": 3, "rejected.open": 5, "breaker_state": 2,
-        "breaker_opened.failure_rate": 1, "fallback.static": 5, "shared_data.contention": 0,
+        "breaker_opened.failure_rate": 1, "fallback.static": 5, "shared_data.contention": 0, "paused.requests": 0,
     });
     assert_eq!(metrics().await, opened);
 
@@ -72,7 +72,7 @@ async fn the_metrics_of_a_story_add_up() {
         metrics().await,
         json!({
             "requests": 14, "success": 4, "failure": 2, "slow": 0, "ignored": 3, "rejected.open": 5, "breaker_state": 0,
-            "breaker_opened.failure_rate": 1, "fallback.static": 5, "shared_data.contention": 0,
+            "breaker_opened.failure_rate": 1, "fallback.static": 5, "shared_data.contention": 0, "paused.requests": 0,
         })
     );
 

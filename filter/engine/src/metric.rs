@@ -121,11 +121,17 @@ pub enum Metric {
     ProbeFailed,
     /// A change of shared data was given up because other workers were faster each time.
     Contention,
+    /// Requests without an answer in time that are not held against the service, because the worker did not run meanwhile.
+    PausedRequests,
+    /// Attempts like that.
+    PausedAttempts,
+    /// Checks like that.
+    PausedChecks,
 }
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 57;
+    pub const COUNT: usize = 60;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -186,6 +192,9 @@ impl Metric {
         Metric::Readmitted,
         Metric::ProbeFailed,
         Metric::Contention,
+        Metric::PausedRequests,
+        Metric::PausedAttempts,
+        Metric::PausedChecks,
     ];
 
     /// The gauges of a key's hosts.
@@ -252,6 +261,9 @@ impl Metric {
             Metric::Readmitted => "readmitted",
             Metric::ProbeFailed => "probe_failed",
             Metric::Contention => "shared_data.contention",
+            Metric::PausedRequests => "paused.requests",
+            Metric::PausedAttempts => "paused.attempts",
+            Metric::PausedChecks => "paused.checks",
         }
     }
 

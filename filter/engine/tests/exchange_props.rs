@@ -75,14 +75,14 @@ fn context() -> impl Strategy<Value = RetryContext> {
         any::<[bool; 4]>(),
         prop::option::of(any::<(u16, u32)>()),
     );
-    let more = (any::<bool>(), some_time.clone(), any::<u8>());
+    let more = (any::<bool>(), some_time.clone(), any::<u8>(), any::<u8>());
     let times = (any::<u64>(), time(), some_time.clone(), some_time, some_span);
     let attempts = (eligibility, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), more);
     (index, times, attempts).prop_map(|(index, times, attempts)| {
         let (policy, key, group, [seat, seen, governs_retries, steered], probe) = index;
         let probe = probe.map(|(index, id)| HostId { index, id });
         let (seed, admitted, deadline, client_deadline, attempt_lasts) = times;
-        let (eligibility, retries, waiting, attempts, next, (marked, unsettled, contended)) = attempts;
+        let (eligibility, retries, waiting, attempts, next, (marked, unsettled, contended, excused)) = attempts;
         RetryContext {
             policy,
             key,
@@ -105,6 +105,7 @@ fn context() -> impl Strategy<Value = RetryContext> {
             marked,
             unsettled,
             contended,
+            excused,
         }
     })
 }

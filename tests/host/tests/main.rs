@@ -29,6 +29,7 @@ mod outlier_simulation;
 mod outlier_stories;
 mod outlier_support;
 mod outlier_upheavals;
+mod pauses;
 mod presence;
 mod refusals;
 mod retry_bytes;

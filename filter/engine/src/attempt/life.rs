@@ -6,7 +6,7 @@
 mod end;
 mod open;
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::mem;
 use core::time::Duration;
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use super::decision::{AfterResponse, BeforeRetry, RouteEnds};
 use super::plugin::{SeatPlugin, Waiter};
 use super::policy::AttemptPolicy;
 use super::strangers::Stranger;
+use crate::base::pauses::Waiting;
 use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::fallback::retry_after_seconds;
@@ -144,6 +145,10 @@ pub struct Attempt {
     is_met: bool,
     /// Whether the plugin looks at it when it has run for the lease.
     is_watched: bool,
+    /// While it waits for a host that is judged.
+    waiting: Option<Waiting>,
+    /// Whether its end is not held against its host, and the request seat still has to count that.
+    is_excused: Cell<bool>,
 }
 
 /// How far an attempt has come.
@@ -377,8 +382,13 @@ fn begin(
         is_sent: false,
         is_met: false,
         is_watched: false,
+        waiting: None,
+        is_excused: Cell::new(false),
     };
     let mut policy = shared_policy.try_borrow_mut().ok()?;
+    if policy.judges_hosts() {
+        attempt.waiting = Some(plugin.wait_for_host(now));
+    }
     store.refresh();
     policy.announce(store, &attempt.context, now);
     if let Some((one, since)) = attempt.context.take_unsettled().filter(|(one, _)| one.verdict == Verdict::Success) {
@@ -576,6 +586,7 @@ impl Attempt {
     fn write(&mut self, host: &dyn Host) {
         let given_up = u8::try_from(host.take_contentions()).unwrap_or(u8::MAX);
         self.context.contended = self.context.contended.saturating_add(given_up);
+        self.context.excused = self.context.excused.saturating_add(self.is_excused.take().into());
         // What a refusal means is no worse than no attempt seat.
         let _ = retry_context::write(host, &self.context);
     }
@@ -590,6 +601,7 @@ impl Attempt {
     /// Judges a response by its headers.
     fn judge_head(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, ended: bool) {
         let Phase::Sent(sent) = self.phase else { return };
+        self.waiting = None;
         let now = host.now();
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
@@ -759,10 +771,16 @@ impl Attempt {
         now: Timestamp,
     ) {
         let AttemptTimes { sent, since, came } = times;
-        let address = self.address(host);
-        let one = HostAttempt { host: &address, end, verdict, took: self.took(sent, came), sent: since };
         let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut() else { return };
         let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
+        plugin.pauses.sign(now);
+        if end.is_without_answer() && plugin.pauses.excuse(sent, came) {
+            self.is_excused.set(true);
+            return policy.return_probe(cx, &self.context, sent);
+        }
+        let address = self.address(host);
+        let took = self.took(sent, came).saturating_sub(plugin.pauses.between(sent, came));
+        let one = HostAttempt { host: &address, end, verdict, took, sent: since };
         if let Some(due) = policy.judge_host(cx, &self.context, one) {
             plugin.flush_by(due, now);
         }

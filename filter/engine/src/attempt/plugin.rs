@@ -9,6 +9,7 @@ use super::hedges::Hedges;
 use super::passed::PassedAttempts;
 use super::policy::{AttemptPolicy, SharedHosts};
 use super::strangers::Strangers;
+use crate::base::pauses::{Pauses, SIGN_EVERY, Waiting};
 use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::host::RootHost;
@@ -94,6 +95,8 @@ pub struct SeatPlugin<W> {
     pub(super) passed: RefCell<PassedAttempts>,
     /// Those that this seat knows nothing of.
     pub(super) strangers: Strangers,
+    /// When this worker did not run.
+    pub(super) pauses: Pauses,
     /// The tick that was asked for, in milliseconds; 0 for none.
     tick: Cell<u32>,
     /// When that tick comes.
@@ -112,6 +115,7 @@ impl<W> SeatPlugin<W> {
             hedges: RefCell::default(),
             passed: RefCell::default(),
             strangers: Strangers::default(),
+            pauses: Pauses::default(),
             tick: Cell::new(0),
             ticks_at: Cell::new(Timestamp::ZERO),
             flush_due: Cell::new(None),
@@ -138,6 +142,17 @@ impl<W> SeatPlugin<W> {
         self.tick_by(due, now);
     }
 
+    /// An attempt begins to wait for its host.
+    pub(super) fn wait_for_host(&self, now: Timestamp) -> Waiting {
+        self.pauses.sign(now);
+        let is_first = !self.pauses.are_signs_expected();
+        let waiting = self.pauses.wait(|| now);
+        if is_first {
+            self.tick_by(now.plus(SIGN_EVERY), now);
+        }
+        waiting
+    }
+
     /// Forgets a stream that is gone.
     pub(super) fn forget(&self, stream: u32) {
         if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
@@ -160,6 +175,7 @@ impl<W> SeatPlugin<W> {
     /// Takes those out whose time has come, at a tick. Each is to be woken, if its context is still there, and the tick
     /// to be ended by [`SeatPlugin::end_tick`].
     pub fn take_due(&self, now: Timestamp) -> Option<Vec<Waiter<W>>> {
+        self.pauses.tick(now);
         let mut waiting = self.waiting.try_borrow_mut().ok()?;
         Some(waiting.extract_if(.., |waiter| waiter.due.remaining(now, waiter.at_most).is_none()).collect())
     }
@@ -173,6 +189,9 @@ impl<W> SeatPlugin<W> {
 
     /// Ends a tick: writes what is due, and asks for the next one.
     pub fn end_tick(&self, store: &mut dyn Store, now: Timestamp) {
+        if let Some(told) = self.pauses.tell("attempts", now) {
+            self.host.log(true, &told);
+        }
         if self.flush_due.get().is_some_and(|due| due.remaining(now, FLUSHES_WITHIN).is_none()) {
             store.refresh();
             self.flush_due.set(self.vm.flush(store, now));
@@ -183,7 +202,8 @@ impl<W> SeatPlugin<W> {
     /// Asks for a tick when the next one is due, or for none.
     fn arm(&self, now: Timestamp) {
         let waiters = self.waiting.try_borrow().ok().and_then(|waiting| waiting.iter().map(|waiter| waiter.due).min());
-        let next = [waiters, self.flush_due.get()].into_iter().flatten().min();
+        let sign = self.pauses.are_signs_expected().then(|| now.plus(SIGN_EVERY));
+        let next = [waiters, self.flush_due.get(), sign].into_iter().flatten().min();
         let period = next.map_or(0, |due| u32::try_from(millis_up(due.since(now)).clamp(1, 1000)).unwrap_or(1000));
         // A tick repeats, and begins anew when it is set.
         if period > 0 || self.tick.get() > 0 {

@@ -60,6 +60,11 @@ impl End {
         }
     }
 
+    /// Whether nothing had come of the host by then.
+    pub fn is_without_answer(self) -> bool {
+        matches!(self, End::ConnectFailure | End::Reset | End::TimedOut)
+    }
+
     /// The end that this answer of a host is; `None` where it is none of a host.
     pub fn of(answer: Answer) -> Option<End> {
         match answer {

@@ -13,10 +13,12 @@ use super::hosts::Hosts;
 use super::leader::{self, Held};
 use super::table::HostId;
 use super::topology::HostListing;
+use crate::base::pauses::Pauses;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::http::outcome;
+use crate::metric::Metric;
 
 /// How often the same trouble with reading the hosts is reported.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -137,6 +139,7 @@ impl Calls {
         rules: &Outlier,
         nonce: u64,
         hosts: &mut Hosts,
+        pauses: &Pauses,
         requests: &mut Vec<CallRequest>,
     ) {
         let now = cx.now;
@@ -151,7 +154,13 @@ impl Calls {
             return;
         }
         if let Some(beats) = beats {
-            let overdue = self.checks.overdue(beats, now);
+            let overdue = self.checks.overdue(beats, now, |since| {
+                let is_excused = pauses.excuse(since, now);
+                if is_excused {
+                    cx.events.push(Event::Count(Metric::PausedChecks));
+                }
+                is_excused
+            });
             overdue.into_iter().for_each(|found| act(cx, rules, hosts, found));
             let all = hosts.table().into_iter().flat_map(|table| table.hosts());
             let due = self.checks.due(beats, all.map(|(id, host)| (id, host.address.as_slice())), now);
@@ -200,9 +209,9 @@ impl Calls {
         cx: &mut Cx<'_>,
         rules: &Outlier,
         hosts: &mut Hosts,
-        request: &CallRequest,
-        token: u32,
+        (request, token): (&CallRequest, u32),
         response: Option<CallResponse<'_>>,
+        pauses: &Pauses,
     ) -> bool {
         let mut others_wait = false;
         hosts.refresh(cx, rules);
@@ -211,6 +220,9 @@ impl Calls {
                 others_wait = self.checks.in_flight() >= MOST_IN_FLIGHT;
                 let answer =
                     response.filter(|response| response.is_hosts).map(|response| response.answer(&beats.check));
+                if answer.is_none() && self.checks.excuse(token, |since| pauses.excuse(since, cx.now)) {
+                    cx.events.push(Event::Count(Metric::PausedChecks));
+                }
                 let found = self.checks.reported(beats, token, answer);
                 if response.is_some_and(|response| response.is_gone && !response.is_hosts) {
                     hosts.forget(cx, rules, host);

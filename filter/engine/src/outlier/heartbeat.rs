@@ -94,7 +94,7 @@ impl Checks {
         hosts: impl Iterator<Item = (HostId, &'a [u8])>,
         now: Timestamp,
     ) -> Vec<HostId> {
-        self.overdue(heartbeat, now);
+        self.overdue(heartbeat, now, |_| false);
         self.enter(hosts, nanos(heartbeat.interval).max(1), now);
         let mut due = Vec::new();
         while self.calls.len() < MOST_IN_FLIGHT {
@@ -165,13 +165,32 @@ impl Checks {
         self.judge(heartbeat, call.host, answer)
     }
 
-    /// The checks that should have been reported long ago, after twice their time-out. They count as failed, and a report
-    /// that comes yet is none of theirs.
-    pub fn overdue(&mut self, heartbeat: &Heartbeat, now: Timestamp) -> Vec<Found> {
+    /// The check of this name has had no answer, and that says nothing of its host if `excuses` says so of when it was sent: nothing is
+    /// counted, and the host is asked again in the next interval. Gives whether it is so.
+    pub fn excuse(&mut self, token: u32, excuses: impl Fn(Timestamp) -> bool) -> bool {
+        let excused = self.take_call(|call| call.token == Some(token) && excuses(call.since));
+        if let Some(host) = excused.as_ref().and_then(|call| self.host(call.host)) {
+            host.under_way = false;
+        }
+        excused.is_some()
+    }
+
+    /// The checks that should have been reported long ago, after twice their time-out. They count as failed, unless `excuses` says of when
+    /// one was sent that it says nothing of its host, and a report that comes yet is none of theirs.
+    pub fn overdue(
+        &mut self,
+        heartbeat: &Heartbeat,
+        now: Timestamp,
+        mut excuses: impl FnMut(Timestamp) -> bool,
+    ) -> Vec<Found> {
         let limit = heartbeat.timeout.saturating_mul(2).max(Duration::from_nanos(1));
         let mut found = Vec::new();
         while let Some(call) = self.take_call(|call| call.since.plus(limit).remaining(now, limit).is_none()) {
-            found.extend(self.judge(heartbeat, call.host, None));
+            if !excuses(call.since) {
+                found.extend(self.judge(heartbeat, call.host, None));
+            } else if let Some(host) = self.host(call.host) {
+                host.under_way = false;
+            }
         }
         found
     }
@@ -415,14 +434,37 @@ mod tests {
     }
 
     #[test]
+    fn a_check_that_is_excused_counts_for_nothing_and_is_made_again() {
+        let mut group = Group::new(1);
+        group.due(0);
+        let excuses = |since: Timestamp| since == t(3000);
+        for now in [1000, 2000] {
+            let (_, token) = group.ask(now)[0];
+            assert!(!group.checks.excuse(token, excuses));
+            group.checks.reported(&group.heartbeat, token, None).unwrap();
+        }
+        let (_, token) = group.ask(3000)[0];
+        assert!(group.checks.excuse(token, excuses));
+        assert_eq!(group.checks.reported(&group.heartbeat, token, None), None, "it is none of these any more");
+        let (_, token) = group.ask(4000)[0];
+        let found = group.checks.reported(&group.heartbeat, token, None).unwrap();
+        assert_eq!(found.verdict, unhealthy(3, None), "those before and after it are in a row");
+
+        let (_, token) = group.ask(5000)[0];
+        assert_eq!(group.checks.overdue(&group.heartbeat, t(9000), |since| since == t(5000)), []);
+        assert_eq!((group.checks.in_flight(), group.checks.excuse(token, |_| true)), (0, false));
+        assert_eq!(group.ask(9000).len(), 1);
+    }
+
+    #[test]
     fn a_check_that_never_reports_is_a_failed_one_after_twice_its_timeout() {
         let mut group = Group::new(1);
         group.due(0);
         for failures in 1..=3 {
             let now = 10_000 * failures;
             assert_eq!(group.ask(now).len(), 1);
-            assert_eq!(group.checks.overdue(&group.heartbeat, t(now + 3999)), []);
-            let found = group.checks.overdue(&group.heartbeat, t(now + 4000));
+            assert_eq!(group.checks.overdue(&group.heartbeat, t(now + 3999), |_| false), []);
+            let found = group.checks.overdue(&group.heartbeat, t(now + 4000), |_| false);
             let verdicts: Vec<_> = found.iter().map(|found| found.verdict).collect();
             assert_eq!(verdicts, [if failures < 3 { CheckVerdict::Nothing } else { unhealthy(3, None) }]);
             assert_eq!(group.checks.in_flight(), 0);
@@ -479,7 +521,7 @@ mod tests {
         let mut group = Group::new(1);
         group.due(3_600_000);
         assert_eq!(group.ask(3_601_000).len(), 1);
-        let found = group.checks.overdue(&group.heartbeat, t(0));
+        let found = group.checks.overdue(&group.heartbeat, t(0), |_| false);
         assert_eq!(found.len(), 1, "sent further ahead than its time-out can explain");
         assert_eq!(group.interval(0, Some(200))[0], CheckVerdict::Nothing);
         assert_eq!(

@@ -745,9 +745,13 @@ impl Hosts {
         })
     }
 
-    /// Takes in that the host that was named first to a request has answered it after so long.
-    pub fn observe(&mut self, host: HostId, took: Duration, now: Timestamp) {
-        self.loads.observe(host, took, now);
+    /// Takes in that the host that was named first to a request has answered it after so long, or has failed.
+    pub fn observe(&mut self, host: HostId, took: Duration, failed: bool, now: Timestamp) {
+        if failed {
+            self.loads.fail(host, took, now);
+        } else {
+            self.loads.observe(host, took, now);
+        }
     }
 
     /// A host that trickles, if this request is one of those that go there.

@@ -6,6 +6,7 @@ use holdfast_policy::document::Mode;
 
 use super::clusters::HostGroup;
 use super::policy::RequestPolicy;
+use crate::base::pauses::Pauses;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::event::Event;
@@ -32,7 +33,7 @@ impl Call {
 impl RequestPolicy {
     /// The requests to make now, if this VM is the one to make them; each is to be [`RequestPolicy::call_made`]. `reports` gets what the
     /// operator should know, by key.
-    pub fn calls(&mut self, cx: &mut Cx<'_>, reports: &mut Vec<(Key, Vec<Event>)>) -> Vec<Call> {
+    pub fn calls(&mut self, cx: &mut Cx<'_>, pauses: &Pauses, reports: &mut Vec<(Key, Vec<Event>)>) -> Vec<Call> {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return Vec::new() };
         let beats = rules.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.mode != Mode::Off);
@@ -43,17 +44,17 @@ impl RequestPolicy {
         let mut keys = Vec::new();
         if let Some(mut block) = self.outlier_block() {
             for (key, clusters) in block.iter_mut() {
+                let mut events = Vec::new();
                 for (cluster, HostGroup { hosts, calls: own }) in clusters.iter_mut() {
                     let mut requests = Vec::new();
-                    own.due(cx, rules, nonce, hosts, &mut requests);
+                    own.due(&mut cx.with_events(&mut events), rules, nonce, hosts, pauses, &mut requests);
                     calls.extend(requests.into_iter().map(|request| Call { key, cluster, request }));
                 }
-                keys.push(key);
+                keys.push((key, events));
             }
         }
         // What checks that never reported have changed.
-        for key in keys {
-            let mut events = Vec::new();
+        for (key, mut events) in keys {
             self.report_hosts(&mut cx.with_events(&mut events), key);
             if !events.is_empty() {
                 reports.push((key, events));
@@ -78,13 +79,14 @@ impl RequestPolicy {
         call: &Call,
         token: u32,
         response: Option<CallResponse<'_>>,
+        pauses: &Pauses,
     ) -> bool {
         let policy = Arc::clone(&self.policy);
         let Some(rules) = policy.active_outlier() else { return false };
         let others_wait = self.outlier_block().is_some_and(|mut block| {
             let group = block.of(call.key).and_then(|clusters| clusters.get_mut(call.cluster));
             group.is_some_and(|HostGroup { hosts, calls }| {
-                calls.reported(cx, rules, hosts, &call.request, token, response)
+                calls.reported(cx, rules, hosts, (&call.request, token), response, pauses)
             })
         });
         self.report_hosts(cx, call.key);

@@ -252,13 +252,13 @@ impl RequestPolicy {
         }
     }
 
-    /// Takes in how long a host took to answer a request that named it first, where the balance looks at that. `address` gives who
-    /// answered.
+    /// Takes in how long a host took to answer a request that named it first, or to fail, where the balance looks at that. `address`
+    /// gives whose answer it was.
     pub(super) fn observe(
         &mut self,
         (key, cluster): (Key, ClusterHash),
         steering: &Steering,
-        (took, now): (Duration, Timestamp),
+        (took, failed, now): (Duration, bool, Timestamp),
         address: impl FnOnce() -> Option<Vec<u8>>,
     ) {
         let is_wanted = self.outlier().is_some_and(|rules| *rules.acting_balance() == Balance::LeastLatency);
@@ -267,7 +267,7 @@ impl RequestPolicy {
             && let Some(mut block) = self.outlier_block()
             && let Some(group) = block.of(key).and_then(|clusters| clusters.get_mut(cluster))
         {
-            group.hosts.observe(steering.first, took, now);
+            group.hosts.observe(steering.first, took, failed, now);
         }
     }
 

@@ -21,6 +21,7 @@ use super::policy::RequestPolicy;
 use super::retries::{Accounted, Asked, AttemptsMade, Plan};
 use super::running::RunningProbe;
 use super::ticket::{Decision, InFlightHold, Ticket};
+use crate::base::pauses::Waiting;
 use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
 use crate::event::Event;
@@ -105,6 +106,8 @@ pub struct Admitted {
     steering: Option<Steering>,
     /// What the access log says of the request so far.
     disposition: Disposition,
+    /// While it waits for an answer that is judged.
+    waiting: Option<Waiting>,
 }
 
 /// What the router was told about retries.
@@ -388,9 +391,11 @@ fn admit(
 
     let mut now = host.recently();
     let key = policy.key(&mut worker, store, now, |field| facts.get(field));
+    let mut asked = None;
     let untimed = if active.is_untimed { policy.admit_recently(store, key, now, &mut events) } else { None };
     let decision = untimed.map(Decision::Admitted).unwrap_or_else(|| {
         now = host.now();
+        asked = Some(now);
         policy.admit(&mut Cx::new(store, &mut worker, now, &mut events), key)
     });
     let cx = &mut Cx::new(store, &mut worker, now, &mut events);
@@ -403,7 +408,8 @@ fn admit(
             (RequestState::Over, Some(reply), disposition)
         }
         Decision::Admitted(ticket) => {
-            let admitted = send(host, active, &mut policy, cx, facts, ticket, ended);
+            let mut admitted = send(host, active, &mut policy, cx, facts, ticket, ended);
+            admitted.waiting = active.judges.then(|| plugin.wait_for_answer(asked));
             let disposition = admitted.disposition;
             (RequestState::Admitted(Box::new(admitted)), None, disposition)
         }
@@ -485,6 +491,7 @@ fn send(
         response: None,
         met: None,
         running: None,
+        waiting: None,
         ticket,
     }
 }
@@ -549,10 +556,16 @@ fn settle(
         ..
     } = admitted;
     let document = active.policy();
-    let took = timing.began.since(last_byte.counts_from(ticket.admitted(), timing.began));
+    let (key, would_be_served, sent) = (ticket.key(), ticket.would_be_served(), ticket.admitted());
+    plugin.pauses.sign(timing.at);
+    let took = timing.began.since(last_byte.counts_from(sent, timing.began));
+    let took = took.saturating_sub(plugin.pauses.between(sent, timing.began));
     let by_status = Outcome::judge(&document.outcome, answer, took, timing.retry_after);
     let outcome = timing.by_headers.applied_to(by_status);
-    let (key, would_be_served, sent) = (ticket.key(), ticket.would_be_served(), ticket.admitted());
+    // The client is served as after any other failure.
+    let is_excused = outcome.failed()
+        && End::of(answer).is_some_and(End::is_without_answer)
+        && plugin.pauses.excuse(sent, timing.began);
     let mut events = active.metrics.events();
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
     let mut policy = active.state.try_borrow_mut().ok()?;
@@ -563,11 +576,17 @@ fn settle(
     if answer == Answer::CutShort {
         ticket.permit = policy.pass_probe(cx, key, ticket.permit);
     }
-    let hold = policy.report(cx, ticket, &outcome);
+    let hold = policy.report(cx, ticket, if is_excused { &Outcome::IGNORED } else { &outcome });
+    if is_excused {
+        cx.events.push(Event::Count(Metric::PausedRequests));
+    }
     let is_worth_reading = retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(timing, &outcome))
         || hosts.is_some() && (timing.is_pointed || timing.place == Place::Cut || outcome.verdict != Verdict::Success);
     let mut context = if is_worth_reading { retry_context::read(host) } else { None };
-    cx.events.extend(context.as_ref().map(|context| Event::Add(Metric::Contention, context.contended.into())));
+    if let Some(context) = &context {
+        cx.events.push(Event::Add(Metric::Contention, context.contended.into()));
+        cx.events.push(Event::Add(Metric::PausedAttempts, context.excused.into()));
+    }
     let gave_up = timing.place == Place::Cut && answer == Answer::TimedOut;
     if let Some(context) = context.as_mut().filter(|_| gave_up) {
         // The attempt seat, which is called after this one when a client leaves, can neither read the headers nor know when a
@@ -590,14 +609,18 @@ fn settle(
             || context.as_ref().is_some_and(|context| context.seen);
         if is_judged && context.is_some() {
             policy.invalidate_hosts(key, cluster);
-        } else if !is_judged {
+        } else if !is_judged && !is_excused {
             let sent = running.and_then(|running| running.host_since.get()).unwrap_or(sent);
             address = judge_host(host, &mut policy, cx, (key, cluster), met, (answer, &outcome, took, sent));
         }
         policy.note_subset(cx, (key, cluster), address.as_deref(), steering.as_ref(), host);
-        // A failure may be quick.
-        if let Some(steering) = steering.as_ref().filter(|_| outcome.verdict == Verdict::Success) {
-            policy.observe((key, cluster), steering, (took, timing.at), || address.or_else(|| host_address(host)));
+        if let Some(steering) = steering.as_ref().filter(|_| outcome.counts() && !is_excused) {
+            // A retry may have hidden it.
+            let first = context.as_ref().and_then(|context| context.attempts.first());
+            let first = first.filter(|first| first.verdict == Verdict::Failure);
+            let (took, failed) = first.map_or((took, outcome.failed()), |first| (first.took, true));
+            let answered = || first.map(|first| first.host.clone()).or(address).or_else(|| host_address(host));
+            policy.observe((key, cluster), steering, (took, failed, timing.at), answered);
         }
     }
     let mut accounted = Accounted::default();

@@ -15,6 +15,7 @@ use super::effect::RequestEffect;
 use super::held::{HeldAnswer, HeldAnswers};
 use super::policy::RequestPolicy;
 use super::running::{RunningProbe, RunningProbes};
+use crate::base::pauses::{Pauses, SIGN_EVERY, Waiting};
 use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::event::Event;
@@ -198,6 +199,10 @@ pub struct RequestPlugin {
     held: HeldAnswers,
     /// Probes whose responses last.
     running: RunningProbes,
+    /// When this worker did not run.
+    pub(super) pauses: Pauses,
+    /// The calls that wait to be answered, by their names.
+    calling: RefCell<HashMap<u32, Waiting>>,
     /// How often claims and counts are renewed, and hosts looked after.
     renewal_every: Duration,
     /// When that is to be done next.
@@ -247,6 +252,8 @@ impl RequestPlugin {
             work_due: Cell::new(Timestamp::ZERO),
             held: HeldAnswers::default(),
             running: RunningProbes::default(),
+            pauses: Pauses::default(),
+            calling: RefCell::default(),
             renewal_due: Cell::new(Timestamp::ZERO),
             is_entered: Cell::new(false),
             number,
@@ -316,7 +323,8 @@ impl RequestPlugin {
         let every = self.work_every.get();
         let work = whole_millis(self.work_due.get().left(now, every).unwrap_or_default());
         let looks = [self.held.due_within(now), self.running.due_within(now)].into_iter().flatten().min();
-        let period = looks.map_or(work, |look| whole_millis(look).min(work)).min(every);
+        let sign = if self.pauses.are_signs_expected() { SIGN_EVERY } else { every };
+        let period = looks.map_or(work, |look| whole_millis(look).min(work)).min(every).min(sign);
         if self.tick.get() != period {
             self.tick_every(period);
         }
@@ -327,9 +335,10 @@ impl RequestPlugin {
         self.tick.set(period);
     }
 
-    /// Whether there is work to be done now, at a tick. Ticks that come for held answers and for probes leave it for its time.
+    /// Whether there is work to be done now, at a tick. Ticks that come for something else leave it for its time.
     fn is_work_due(&self, now: Timestamp) -> bool {
-        !self.holds() && !self.running.are_any() || self.work_due.get().left(now, self.work_every.get()).is_none()
+        let are_others = self.holds() || self.running.are_any() || self.pauses.are_signs_expected();
+        !are_others || self.work_due.get().left(now, self.work_every.get()).is_none()
     }
 
     /// Has an answer looked at until it is complete: when what the host has received now is dealt with, and by ticks if it is not
@@ -338,6 +347,16 @@ impl RequestPlugin {
         let wakes = self.host.wake_soon();
         self.held.add(stream, replacement, wakes, now);
         self.arm(now);
+    }
+
+    /// A request begins to wait for its answer. `now` is the time, where it was just asked for.
+    pub(super) fn wait_for_answer(&self, now: Option<Timestamp>) -> Waiting {
+        let is_first = !self.pauses.are_signs_expected();
+        let waiting = self.pauses.wait(|| now.unwrap_or_else(|| self.host.now()));
+        if is_first && (self.tick.get().is_zero() || self.tick.get() > SIGN_EVERY) {
+            self.arm(self.host.recently());
+        }
+        waiting
     }
 
     /// Has a probe that was sent then and whose response goes on taken as a success when it has run for the lease.
@@ -403,6 +422,10 @@ impl RequestPlugin {
     /// Does what is to be done now and then. `make` makes the requests of our own that are due: see [`RequestPlugin::calls`].
     pub fn on_tick(&self, store: &mut dyn Store, make: &mut MakeCall<'_>) {
         let now = self.host.now();
+        self.pauses.tick(now);
+        if let Some(told) = self.pauses.tell("requests and checks", now) {
+            self.host.log(true, &told);
+        }
         self.pass_running(store, now);
         if !self.is_work_due(now) {
             return self.arm(now);
@@ -468,10 +491,14 @@ impl RequestPlugin {
         let (Ok(mut worker), Ok(mut state)) = (self.vm.worker.try_borrow_mut(), active.state.try_borrow_mut()) else {
             return;
         };
-        let calls = state.calls(&mut Cx::new(store, &mut worker, now, &mut Vec::new()), &mut reports);
+        self.pauses.sign(now);
+        let calls = state.calls(&mut Cx::new(store, &mut worker, now, &mut Vec::new()), &self.pauses, &mut reports);
         for call in calls {
             let mut events = Vec::new();
             let (key, token) = (call.key(), make(active, &call));
+            if let (Some(token), Ok(mut calling)) = (token, self.calling.try_borrow_mut()) {
+                calling.insert(token, self.wait_for_answer(Some(now)));
+            }
             state.call_made(&call, token, now, &mut events);
             if !events.is_empty() {
                 reports.push((key, events));
@@ -491,11 +518,15 @@ impl RequestPlugin {
         make: &mut MakeCall<'_>,
     ) {
         let (now, mut events) = (self.host.now(), active.metrics.events());
+        self.pauses.sign(now);
+        if let Ok(mut calling) = self.calling.try_borrow_mut() {
+            calling.remove(&token);
+        }
         let (Ok(mut worker), Ok(mut state)) = (self.vm.worker.try_borrow_mut(), active.state.try_borrow_mut()) else {
             return;
         };
-        let others_wait =
-            state.call_reported(&mut Cx::new(store, &mut worker, now, &mut events), call, token, response);
+        let cx = &mut Cx::new(store, &mut worker, now, &mut events);
+        let others_wait = state.call_reported(cx, call, token, response, &self.pauses);
         self.publish(active, &state, call.key(), events);
         drop((worker, state));
         if others_wait {

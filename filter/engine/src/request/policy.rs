@@ -243,6 +243,13 @@ impl RequestPolicy {
             || !self.policy.fallback.is_empty() && self.policy.mode != holdfast_policy::document::Mode::Off
     }
 
+    /// Whether it holds an answer that does not come against anybody.
+    pub fn judges(&self) -> bool {
+        active(self.policy.breaker.as_ref(), |feature| feature.mode).is_some()
+            || active(self.policy.throttle.as_ref(), |feature| feature.mode).is_some()
+            || self.outlier().is_some()
+    }
+
     /// Whether nothing that the policy does with a request depends on when the request came, but for a breaker that is not closed.
     pub fn is_untimed(&self) -> bool {
         self.policy.outcome.slow_after.is_none()

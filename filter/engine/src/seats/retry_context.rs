@@ -72,6 +72,8 @@ pub struct RetryContext {
     pub unsettled: Option<Timestamp>,
     /// How often an attempt seat has given up changing a record, this request's or one before, for the request seat to count.
     pub contended: u8,
+    /// How many attempts are not held against their hosts because the worker did not run, for the request seat to count.
+    pub excused: u8,
 }
 
 /// What is to happen after the last attempt.
@@ -137,6 +139,7 @@ impl RetryContext {
             marked: false,
             unsettled: None,
             contended: 0,
+            excused: 0,
         }
     }
 
@@ -308,6 +311,7 @@ impl Record for RetryContext {
         out.u8(self.marked.into());
         out.u64(self.unsettled.map_or(NO_TIME, |since| since.0));
         out.u8(self.contended);
+        out.u8(self.excused);
         out.u8(self.attempts.len().min(MOST_ATTEMPTS) as u8);
         for one in self.attempts.iter().take(MOST_ATTEMPTS) {
             out.bytes(&one.host);
@@ -350,7 +354,7 @@ impl Record for RetryContext {
             _ => return None,
         };
         let marked = input.flag()?;
-        let (unsettled, contended) = (read_some_time(input)?, input.u8()?);
+        let (unsettled, contended, excused) = (read_some_time(input)?, input.u8()?, input.u8()?);
         let count = usize::from(input.u8()?);
         if count > MOST_ATTEMPTS {
             return None;
@@ -396,6 +400,7 @@ impl Record for RetryContext {
             marked,
             unsettled,
             contended,
+            excused,
         })
     }
 }
@@ -448,6 +453,7 @@ mod tests {
             marked: true,
             unsettled: Some(Timestamp::from_secs(1002)),
             contended: 1,
+            excused: 2,
         }
     }
 

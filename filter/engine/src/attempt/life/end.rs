@@ -21,6 +21,7 @@ use crate::store::Store;
 impl Attempt {
     /// Records what ended without a response.
     pub(super) fn end(&mut self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host) {
+        self.waiting = None;
         let (seed, was_sent) = (self.seed(), self.is_sent);
         let hedges = self.policy.try_borrow().is_ok_and(|policy| policy.hedges(&self.context));
         let is_answered = hedges && plugin.hedges(false, |hedges| hedges.end(seed, was_sent));
@@ -107,7 +108,8 @@ impl Attempt {
         let document = shared_policy.try_borrow().map(|policy| Arc::clone(policy.policy()));
         let Ok(rules) = document.as_ref().map(|document| &document.outcome) else { return };
         let now = host.now();
-        let waited = self.took(sent, now);
+        plugin.pauses.sign(now);
+        let waited = self.took(sent, now).saturating_sub(plugin.pauses.between(sent, now));
         let says_something = rules.client_gone == ClientGone::Auto
             // A client that had not sent all has kept the host waiting.
             && self.last_byte != LastByte::Awaited

@@ -70,6 +70,14 @@ impl Loads {
         }
     }
 
+    /// A host has failed after so long, which may have been quick: until that fades it is no better than the slowest.
+    pub fn fail(&mut self, host: HostId, took: Duration, now: Timestamp) {
+        let slowest = self.0.iter().map(|load| load.latency.value(now)).fold(0.0, f64::max);
+        if let Some(load) = self.of_mut(host) {
+            load.latency.observe(took.max(Duration::from_nanos(slowest as u64)), now);
+        }
+    }
+
     /// How many requests are in flight to a host.
     pub fn in_flight(&self, host: HostId) -> u32 {
         self.of(host).map_or(0, |load| load.in_flight.get())
@@ -129,6 +137,20 @@ mod tests {
         loads.observe(next, Duration::from_millis(5), NOW);
         drop(one);
         assert_eq!((loads.in_flight(next), loads.in_flight(HOST)), (0, 0));
+    }
+
+    #[test]
+    fn a_host_that_fails_at_once_is_no_better_than_the_slowest() {
+        let host = |index| HostId { index, id: 1 };
+        let (slow, quick, new) = (host(0), host(1), host(2));
+        let mut loads = Loads::default();
+        loads.observe(slow, Duration::from_millis(40), NOW);
+        loads.observe(quick, Duration::from_millis(20), NOW);
+        [quick, new].into_iter().for_each(|host| loads.fail(host, Duration::from_millis(1), NOW));
+        let cost = |host, now| LeastLatency(&loads, now).cost(host, 1.0);
+        assert_eq!([cost(quick, NOW), cost(new, NOW)], [cost(slow, NOW); 2]);
+        let later = NOW.plus(Duration::from_secs(60));
+        assert!(cost(new, later) < cost(slow, NOW) / 100.0, "it is tried again");
     }
 
     #[test]

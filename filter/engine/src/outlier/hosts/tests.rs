@@ -1249,7 +1249,7 @@ fn a_host_that_has_been_slow_is_passed_over_for_a_while() {
     world.look(0, t(1));
     for host in 0..3 {
         let id = world.table().find(address(host).as_bytes()).unwrap();
-        world.vms[0].hosts.observe(id, if host == 0 { 50 * MS } else { MS }, t(1));
+        world.vms[0].hosts.observe(id, if host == 0 { 50 * MS } else { MS }, false, t(1));
     }
     let mut to_slow = |second: u64| {
         let many = (0..300).map(|_| world.steer(0, t(1000 * second)).unwrap());

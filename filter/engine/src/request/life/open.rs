@@ -34,6 +34,7 @@ impl Admitted {
         host: &dyn Host,
         response: OpenResponse,
     ) {
+        self.waiting = None;
         let (now, sent) = (response.came, self.ticket.admitted());
         if response.has_begun_well() {
             // Where an attempt seat says that it was there it has met the host.

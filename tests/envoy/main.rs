@@ -76,6 +76,7 @@ mod throttle_differential;
 mod topology;
 mod tracing;
 mod translated;
+mod unreachable;
 mod update_documents;
 mod update_hosts;
 mod update_leftovers;

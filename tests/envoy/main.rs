@@ -56,6 +56,7 @@ mod outlier_return;
 mod outlying;
 mod overtaken;
 mod pushback;
+mod refused_streams;
 mod retries;
 mod retry_after;
 mod retry_budget;

@@ -3,7 +3,8 @@
 //! * [`Envoy`] renders a bootstrap from [`EnvoyOptions`], runs the binary, and reads what it says: statistics, log,
 //!   access log, processor time. It is killed when dropped, and does not outlive this process.
 //! * [`Backend`] is an HTTP/1.1 and HTTP/2 server that misbehaves on request and counts what it sees.
-//! * [`RawHost`] writes its answers byte for byte; a [`BlackHole`] answers no connection.
+//! * [`RawHost`] writes its answers byte for byte; a [`BlackHole`] answers no connection, and a [`LeavingHost`]
+//!   no request.
 //! * [`Client`] sends single requests, bursts and loads, and keeps every answer; [`Traffic`] and [`drive_all`] send through
 //!   several clients at once.
 //! * [`Scene`] is an Envoy with Holdfast in it, with what its tests ask for again and again.
@@ -56,6 +57,7 @@ mod envoy;
 mod fragile;
 mod interruption;
 mod istio;
+mod leaving_host;
 mod metric_name;
 mod prometheus;
 mod raw_host;
@@ -83,6 +85,7 @@ pub use envoy::{
 pub use fragile::fatal_request;
 pub use interruption::interruption;
 pub use istio::{IstioCase, Mesh, MeshOptions, has_cluster_retries};
+pub use leaving_host::LeavingHost;
 pub use metric_name::{metric_name, stats_tags};
 pub use prometheus::{Alert, Prometheus, PrometheusOptions, Sample, Series, promtool};
 pub use raw_host::{RawHost, Then};

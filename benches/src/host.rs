@@ -173,6 +173,10 @@ impl Host for BenchHost {
         }
     }
 
+    fn property_of(&self, _stream: u32, _own: u32, path: &str) -> Option<Vec<u8>> {
+        self.property(path)
+    }
+
     fn set_property(&self, path: &str, value: &[u8]) -> Result<(), Refused> {
         let kept = if path == retry_context::PROPERTY {
             self.see(|seen| seen.contexts += 1);

@@ -72,6 +72,14 @@ impl Host for WasmHost {
         hostcalls::property(path)
     }
 
+    fn property_of(&self, stream: u32, own: u32, path: &str) -> Option<Vec<u8>> {
+        hostcalls::act_for(stream).ok()?;
+        let value = hostcalls::property(path);
+        // Who asks is there.
+        let _ = hostcalls::act_for(own);
+        value
+    }
+
     fn set_property(&self, path: &str, value: &[u8]) -> Result<(), Refused> {
         hostcalls::set_property(path, value).map_err(|_| Refused)
     }

@@ -3,7 +3,8 @@
 //! * [`Envoy`] renders a bootstrap from [`EnvoyOptions`], runs the binary, and reads what it says: statistics, log,
 //!   access log, processor time. It is killed when dropped, and does not outlive this process.
 //! * [`Backend`] is an HTTP/1.1 and HTTP/2 server that misbehaves on request and counts what it sees.
-//! * [`RawHost`] writes its answers byte for byte.
+//! * [`RawHost`] writes its answers byte for byte; a [`BlackHole`] answers no connection, and a [`LeavingHost`]
+//!   no request.
 //! * [`Client`] sends single requests, bursts and loads, and keeps every answer; [`Traffic`] and [`drive_all`] send through
 //!   several clients at once.
 //! * [`Scene`] is an Envoy with Holdfast in it, with what its tests ask for again and again.
@@ -49,12 +50,14 @@ mod alertmanager;
 mod alone;
 mod attempts;
 mod backend;
+mod black_hole;
 mod bootstrap;
 mod client;
 mod envoy;
 mod fragile;
 mod interruption;
 mod istio;
+mod leaving_host;
 mod metric_name;
 mod prometheus;
 mod raw_host;
@@ -70,6 +73,7 @@ pub use alertmanager::{Alertmanager, Received, amtool};
 pub use alone::{Alone, alone};
 pub use attempts::{Attempt, attempts};
 pub use backend::{Backend, seen_by_all};
+pub use black_hole::BlackHole;
 pub use bootstrap::{
     Cluster, EnvoyOptions, HOSTS, Listener, Policy, Route, Seats, attempt_seat_filter, holdfast_filter, retry_policy,
     upstream_codec,
@@ -81,6 +85,7 @@ pub use envoy::{
 pub use fragile::fatal_request;
 pub use interruption::interruption;
 pub use istio::{IstioCase, Mesh, MeshOptions, has_cluster_retries};
+pub use leaving_host::LeavingHost;
 pub use metric_name::{metric_name, stats_tags};
 pub use prometheus::{Alert, Prometheus, PrometheusOptions, Sample, Series, promtool};
 pub use raw_host::{RawHost, Then};

@@ -63,6 +63,10 @@ pub trait Host: RootHost {
     /// A property; its path's parts are separated by zero bytes. `None` if the phase does not have it.
     fn property(&self, path: &str) -> Option<Vec<u8>>;
 
+    /// The same of another stream of this plugin; what is asked later concerns `own` again, the one that asks now. `None` also if that
+    /// stream is gone.
+    fn property_of(&self, stream: u32, own: u32, path: &str) -> Option<Vec<u8>>;
+
     /// Sets a property, which becomes the filter state `wasm.<path>`.
     ///
     /// # Errors

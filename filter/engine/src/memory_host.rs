@@ -192,6 +192,11 @@ impl Host for MemoryHost {
         self.properties.borrow().get(path).cloned()
     }
 
+    /// It has one stream at a time.
+    fn property_of(&self, _stream: u32, _own: u32, _path: &str) -> Option<Vec<u8>> {
+        None
+    }
+
     fn set_property(&self, path: &str, value: &[u8]) -> Result<(), Refused> {
         if self.refuses.get() {
             return Err(Refused);

@@ -386,6 +386,8 @@ impl Flow {
         match reaction.what {
             What::Responds(response) => self.responds(host, index, response, true),
             What::Fails(reset) => self.resets(host, index, reset),
+            // Nothing comes of it.
+            What::IsUnreached => {}
             What::BreaksOff => {
                 self.responds(host, index, Response::status(200), false);
                 if self.tries[index].phase != Phase::Over {
@@ -443,15 +445,16 @@ impl Flow {
             reaction: None,
         });
         let step = if self.has_attempt_seat(host) { self.begin_context(host, index) } else { Some(Step::Continue) };
+        // The connection is made while the attempt seat looks at the request, unless it turns out that it was not.
+        let connect = || upstream.borrow_mut().local_address = Some("127.0.0.1:50000".to_owned());
         match step {
             None => self.fail_stream(host),
-            Some(Step::Continue) => self.send(host, index),
+            Some(Step::Continue) => {
+                connect();
+                self.send(host, index);
+            }
             Some(Step::Reply(reply)) => self.reply(host, &reply, By::Holdfast),
-            Some(Step::Pause) => {}
-        }
-        // The connection is made while the attempt seat looks at the request, unless the test says later that it was not.
-        if self.tries[index].phase != Phase::Over {
-            upstream.borrow_mut().local_address = Some("127.0.0.1:50000".to_owned());
+            Some(Step::Pause) => connect(),
         }
     }
 
@@ -488,10 +491,17 @@ impl Flow {
     fn arrives(&mut self, host: &Host, index: usize) {
         let one = &mut self.tries[index];
         let Some((at, headers)) = one.sent.as_ref().filter(|_| one.phase == Phase::Sent) else { return };
-        let address = &one.upstream.borrow().address;
+        let upstream = Rc::clone(&one.upstream);
         let (cluster, number, thread) = (&*self.cluster, index + 1, self.thread);
-        let arrival = Arrival { cluster, host: address, headers, number, thread, at: *at };
-        let reaction = host.reaction(&arrival, self.call.is_some());
+        let reaction = {
+            let upstream = upstream.borrow();
+            let arrival = Arrival { cluster, host: &upstream.address, headers, number, thread, at: *at };
+            host.reaction(&arrival, self.call.is_some())
+        };
+        if reaction.as_ref().is_some_and(|reaction| matches!(reaction.what, What::IsUnreached)) {
+            upstream.borrow_mut().local_address = None;
+            return self.router().is_unreached(index);
+        }
         one.reaction = reaction.map(|reaction| (host.steady_nanos() + nanos(reaction.after), reaction));
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum What {
     Fails(Reset),
     /// Headers come, and nothing else.
     BreaksOff,
+    /// There is no connection to it, and nothing says so.
+    IsUnreached,
 }
 
 impl Reaction {
@@ -61,6 +63,11 @@ impl Reaction {
     /// It answers 200, and the response breaks off.
     pub fn breaks_off() -> Self {
         Reaction { after: Duration::ZERO, what: What::BreaksOff }
+    }
+
+    /// It swallows connections: the attempt goes on waiting for one.
+    pub fn is_unreached() -> Self {
+        Reaction { after: Duration::ZERO, what: What::IsUnreached }
     }
 
     /// It takes so long.

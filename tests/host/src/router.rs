@@ -38,6 +38,8 @@ pub(crate) enum Effect {
 struct Try {
     is_live: bool,
     awaits_headers: bool,
+    /// It goes on waiting for a connection.
+    is_unreached: bool,
     /// A retry was started because this one took too long; it is not retried again.
     is_retried: bool,
     /// The host has seen some of the request.
@@ -90,7 +92,7 @@ impl Router {
         if self.tries.is_empty() || !self.live().is_empty() {
             self.times_out = after(now, self.timeouts.global);
         }
-        for one in self.tries.iter_mut().filter(|one| one.is_live && one.awaits_headers) {
+        for one in self.tries.iter_mut().filter(|one| one.is_live && one.awaits_headers && !one.is_unreached) {
             one.times_out = after(now, self.timeouts.per_try);
         }
     }
@@ -108,10 +110,17 @@ impl Router {
             is_live: true,
             awaits_headers: true,
             is_retried: false,
+            is_unreached: false,
             was_sent: false,
             times_out: self.complete.and_then(|_| after(now, self.timeouts.per_try)),
         });
         number - 1
+    }
+
+    /// An attempt gets no connection: its own time-out does not begin (Envoy, `UpstreamRequest::onPoolReady`).
+    pub(crate) fn is_unreached(&mut self, index: usize) {
+        let one = &mut self.tries[index];
+        (one.times_out, one.is_unreached, one.was_sent) = (None, true, false);
     }
 
     /// How long ago the request's last byte had come.

@@ -49,6 +49,7 @@ mod slow_clients;
 mod small_module;
 mod support;
 mod ticks;
+mod unreached;
 mod update;
 mod update_blocks;
 mod update_drain;

@@ -140,8 +140,8 @@ rules! {
         "Envoy lets 3 retries of a cluster be in flight unless `max_retries` of its `circuit_breakers` is raised",
         "write `circuit_breakers: {thresholds: [{priority: DEFAULT, max_retries: 10000}]}`";
     CONNECT_TIMEOUT = "connect-timeout", Warning,
-        "`connect_timeout`, 5 s unless set, is longer than an attempt may take: no connection is a time-out, and \
-         `connect-failure` never happens",
+        "`connect_timeout`, 5 s unless set, is longer than a request may take: one that goes to a host without a connection \
+         is lost and not retried, and `outlier` finds such a host late",
         "set `connect_timeout` below it";
     PER_TRY_TIMEOUT = "per-try-timeout", Warning,
         "`per_try_timeout` is not below the route's `timeout`, 15 s unless set: Envoy ignores it",

@@ -7,7 +7,7 @@ use crate::host::Host;
 
 /// Of the attempts that Envoy let go without a connection and without a reason, those that took so long were waiting for the
 /// host; Envoy's own limits say no within a millisecond (seen on Envoy 1.36 and 1.40).
-const WAITED: Duration = Duration::from_millis(20);
+pub(super) const WAITED: Duration = Duration::from_millis(20);
 
 /// What is known of an attempt's connection to its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) enum Connection {
     Failed,
     /// It was waited for too long, or one of Envoy's own limits was reached; the two look alike.
     Without,
-    /// Nothing was heard of it before the request's time was over.
+    /// It was still waited for when the attempt was over.
     Unheard,
 }
 
@@ -43,7 +43,7 @@ impl Connection {
         self == Connection::There
     }
 
-    /// Whether the end of an attempt that took so long says something about its host.
+    /// Whether the end of an attempt that took so long says by itself something about its host.
     pub(super) fn says_something(self, took: Duration) -> bool {
         match self {
             Connection::There | Connection::Failed => true,

@@ -5,6 +5,7 @@
 
 mod end;
 mod open;
+mod unreached;
 
 use core::cell::{Cell, RefCell};
 use core::mem;
@@ -130,6 +131,8 @@ pub enum AttemptState {
 pub struct Attempt {
     policy: Rc<RefCell<AttemptPolicy>>,
     context: RetryContext,
+    /// How the host names its stream.
+    stream: u32,
     /// When Envoy began it.
     began: Timestamp,
     phase: Phase,
@@ -198,6 +201,9 @@ impl AttemptState {
         stream: u32,
         ended: bool,
     ) -> (Self, AttemptEffect) {
+        if let Ok(mut in_flight) = plugin.in_flight.try_borrow_mut() {
+            in_flight.begin(stream);
+        }
         let context = match retry_context::read_in_attempt_seat(host) {
             Ok(Some(context)) => context,
             Ok(None) => return begin_ungoverned(plugin, host, stream),
@@ -263,6 +269,9 @@ impl AttemptState {
 
     /// The attempt is over; Envoy says so before it begins the next one.
     pub fn on_end(self, plugin: &AttemptPlugin, store: &mut dyn Store, host: &dyn Host, stream: u32) {
+        if let Ok(mut in_flight) = plugin.in_flight.try_borrow_mut() {
+            in_flight.end(stream);
+        }
         match self {
             AttemptState::Ungoverned => {}
             AttemptState::Check => plugin.forget(stream),
@@ -374,6 +383,7 @@ fn begin(
     let mut attempt = Attempt {
         policy: Rc::clone(&shared_policy),
         context,
+        stream,
         began: now,
         phase: Phase::Over,
         last_byte: LastByte::of_headers(ended),
@@ -407,6 +417,9 @@ fn begin(
     }
     if hedges {
         plugin.hedges((), |hedges| hedges.begin(seed));
+        if let Ok(mut in_flight) = plugin.in_flight.try_borrow_mut() {
+            in_flight.place(stream, attempt.address.as_deref());
+        }
     }
     let passed = plugin.passed.try_borrow().ok().and_then(|passed| passed.of(seed));
     if let Some(passed) = passed.filter(|_| !attempt.context.is_retried()) {

@@ -5,6 +5,7 @@ mod decision;
 mod grant;
 mod hedges;
 mod hosts;
+mod in_flight;
 mod life;
 mod other_hosts;
 mod passed;
@@ -12,6 +13,7 @@ mod plugin;
 mod policy;
 mod seen_hosts;
 mod strangers;
+mod unreached;
 
 pub use decision::{AfterResponse, BeforeRetry, RouteEnds};
 pub use life::{Attempt, AttemptEffect, AttemptPlugin, AttemptReply, AttemptState, Waits};

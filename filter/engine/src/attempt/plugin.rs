@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::hedges::Hedges;
+use super::in_flight::InFlight;
 use super::passed::PassedAttempts;
 use super::policy::{AttemptPolicy, SharedHosts};
 use super::strangers::Strangers;
@@ -92,6 +93,8 @@ pub struct SeatPlugin<W> {
     pub(super) vm: Rc<AttemptVm>,
     waiting: RefCell<Vec<Waiter<W>>>,
     pub(super) hedges: RefCell<Hedges>,
+    /// All attempts that are under way here.
+    pub(super) in_flight: RefCell<InFlight>,
     pub(super) passed: RefCell<PassedAttempts>,
     /// Those that this seat knows nothing of.
     pub(super) strangers: Strangers,
@@ -113,6 +116,7 @@ impl<W> SeatPlugin<W> {
             vm,
             waiting: RefCell::new(Vec::new()),
             hedges: RefCell::default(),
+            in_flight: RefCell::default(),
             passed: RefCell::default(),
             strangers: Strangers::default(),
             pauses: Pauses::default(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use holdfast_policy::document::{Policy, RetryWord};
 
 use super::seen_hosts::SeenHosts;
+use super::unreached::Unreached;
 use crate::base::recent::Recent;
 use crate::base::time::Timestamp;
 use crate::http::header_rules::HeaderVerdict;
@@ -101,6 +102,7 @@ pub struct AttemptPolicy {
     keys: HashMap<u16, AttemptKey>,
     announcements: Groups<Announcement>,
     seen_hosts: Groups<SeenHosts>,
+    unreached: Groups<Unreached>,
     pub(super) hosts: SharedHosts,
     /// Routes that have retried a response that was forbidden: they have `envoy-ratelimited` among their own words.
     marks_ask: Vec<Vec<u8>>,
@@ -124,6 +126,7 @@ impl AttemptPolicy {
             keys: HashMap::new(),
             announcements: Groups::default(),
             seen_hosts: Groups::default(),
+            unreached: Groups::default(),
             marks_ask: Vec::new(),
             retries_successes: Vec::new(),
             steering_checked: Timestamp::ZERO,
@@ -249,6 +252,11 @@ impl AttemptPolicy {
     /// The hosts that attempts for a request's cluster have gone to; `None` where there is no place for it.
     pub(super) fn seen_hosts(&mut self, context: &RetryContext) -> Option<&mut SeenHosts> {
         self.seen_hosts.of(context, || Some(SeenHosts::default()))
+    }
+
+    /// The hosts that attempts for a request's cluster have waited for in vain; `None` where there is no place for it.
+    pub(super) fn unreached(&mut self, context: &RetryContext) -> Option<&mut Unreached> {
+        self.unreached.of(context, || Some(Unreached::default()))
     }
 
     /// Says to the request seats, now and then, that there is an attempt seat for this request's key and cluster.

@@ -24,7 +24,8 @@ impl<'a> Assembly<'a, '_> {
             let cluster = governed.cluster;
             let actions = governed.manager.actions();
             let routes = actions.iter().filter(|(_, action)| leads_to(action, cluster.name));
-            // What ends an attempt first: its name and its time.
+            // What ends an attempt first that has no connection, its name and its time: Envoy's time-out of an attempt begins when
+            // there is one.
             let mut first: Option<(String, Duration)> = None;
             let mut shorter = |name: String, time: Duration| {
                 if first.as_ref().is_none_or(|(_, shortest)| time < *shortest) {
@@ -33,9 +34,6 @@ impl<'a> Assembly<'a, '_> {
             };
             for policy in &governed.policies {
                 let times = policy.retry.as_ref().filter(|_| makes_retries(policy));
-                if let Some(time) = times.and_then(|retry| retry.per_try_timeout) {
-                    shorter(format!("per_try_timeout of policy {}", policy.name), time);
-                }
                 if let Some(time) = times.and_then(|retry| retry.timeout) {
                     shorter(format!("retry.timeout of policy {}", policy.name), time);
                     continue;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use holdfast_policy::document::ClientGone;
 
 use super::{Attempt, AttemptPlugin, AttemptTimes, Phase};
-use crate::attempt::connection::{Connection, upstream_address};
+use crate::attempt::connection::upstream_address;
 use crate::base::time::Timestamp;
 use crate::cx::Cx;
 use crate::host::{Host, is_disconnected_locally, response_flags};
@@ -64,7 +64,7 @@ impl Attempt {
         }
         let shared_policy = Rc::clone(&self.policy);
         let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
-        let (began, connection) = (self.began, Connection::read(host));
+        let (began, connection) = (self.began, self.connection(host));
         if outcome::client_left(response_flags(host)) {
             store.refresh();
             policy.abandon(store, &mut self.context, taken, now);
@@ -72,7 +72,7 @@ impl Attempt {
             // Its host has closed the connection, or the route's time is over.
             policy.begin_again(&mut self.context, due, taken);
         } else {
-            if connection.says_something(now.since(began)) {
+            if self.says_something(plugin, host, &mut policy, connection, (began, now)) {
                 let end = End::ConnectFailure;
                 let verdict = outcome::verdict(&policy.policy().outcome, end.answer());
                 let times = AttemptTimes { sent: began, since: began, came: now };
@@ -93,7 +93,10 @@ impl Attempt {
             let document = Arc::clone(policy.policy());
             let limit = document.retry.as_ref().and_then(|retry| retry.per_try_timeout);
             // Until the last byte has come it is the client that takes its time.
-            if self.last_byte != LastByte::Awaited && limit.is_some_and(|limit| took >= limit) {
+            if self.last_byte != LastByte::Awaited
+                && limit.is_some_and(|limit| took >= limit)
+                && self.says_something(plugin, host, &mut policy, self.connection(host), (sent, now))
+            {
                 let verdict = outcome::verdict(&document.outcome, Answer::TimedOut);
                 let times = AttemptTimes { sent, since: sent, came: now };
                 return self.judge_host(plugin, store, host, &mut policy, (Some(End::TimedOut), verdict), times);
@@ -113,19 +116,22 @@ impl Attempt {
         let says_something = rules.client_gone == ClientGone::Auto
             // A client that had not sent all has kept the host waiting.
             && self.last_byte != LastByte::Awaited
-            && !is_disconnected_locally(host)
-            && Connection::read(host).says_something(now.since(sent));
+            && !is_disconnected_locally(host);
         if says_something {
+            let connection = self.connection(host);
             // The request seat may have written when its client gives up.
             self.refresh(host);
             let (began, deadline) = (self.context.admitted, self.context.client_deadline);
             let Ok(mut policy) = shared_policy.try_borrow_mut() else { return };
-            if deadline.is_some_and(|deadline| client::gave_up(began, deadline, now)) {
+            if deadline.is_some_and(|deadline| client::gave_up(began, deadline, now))
+                && self.says_something(plugin, host, &mut policy, connection, (sent, now))
+            {
                 let (end, verdict) = (End::TimedOut, outcome::verdict(rules, Answer::TimedOut));
                 let times = AttemptTimes { sent, since: sent, came: now };
                 return self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
             }
-            if rules.slow_after.is_some_and(|limit| waited >= limit)
+            if connection.says_something(now.since(sent))
+                && rules.slow_after.is_some_and(|limit| waited >= limit)
                 && let Ok(mut worker) = plugin.vm.hosts_worker.try_borrow_mut()
             {
                 store.refresh();
@@ -151,15 +157,17 @@ impl Attempt {
             self.refresh(host);
         }
         let now = host.now();
-        let (address, connection) = (self.address(host), Connection::read(host));
+        let (address, connection) = (self.address(host), self.connection(host));
         let is_connected = connection.is_there();
-        let tells_of_host = connection.says_something(now.since(sent));
+        let shared_policy = Rc::clone(&self.policy);
+        let tells_of_host = shared_policy
+            .try_borrow_mut()
+            .is_ok_and(|mut policy| self.says_something(plugin, host, &mut policy, connection, (sent, now)));
         if !tells_of_host {
             self.return_probe(plugin, store, host, sent);
         }
         // The router's time-out of an attempt counts from there.
         let counts_from = self.last_byte.counts_from(sent, now);
-        let shared_policy = Rc::clone(&self.policy);
         if let Ok(mut policy) = shared_policy.try_borrow_mut() {
             if tells_of_host {
                 let (end, _) = policy.end_without_response(&self.context, is_connected, counts_from, now);

@@ -55,8 +55,9 @@ pub static RETRY: Block = Block {
         Key::new("per_try_timeout", Kind::Duration(TIMEOUT), Absent::Means(Text::new("no limit of its own")))
             .limit("at most `timeout`")
             .does(
-                "How long one attempt may take. The wait before it does not count: where retries wait, an attempt that hangs \
-                 is given up later by the longest wait of its request.",
+                "How long one attempt may take, from when it has a connection: the wait for one ends with the cluster's \
+                 `connect_timeout`. The wait before it does not count: where retries wait, an attempt that hangs is given up \
+                 later by the longest wait of its request.",
             )
             .change(
                 "Set it, somewhat above the slowest good response, where a host that hangs must not use up the time of the \

@@ -269,7 +269,7 @@ impl Metric {
             (Reason::Open, true) => Some(Metric::WouldRejectOpen),
             (Reason::Concurrency, true) => Some(Metric::WouldRejectConcurrency),
             (Reason::Throttled, true) => Some(Metric::WouldRejectThrottled),
-            (Reason::Failure | Reason::Timeout | Reason::RetriesExhausted, _) => None,
+            (Reason::Failure | Reason::Timeout | Reason::RetriesExhausted | Reason::NoHost, _) => None,
         }
     }
 }

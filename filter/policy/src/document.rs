@@ -611,7 +611,7 @@ pub struct Fallback {
 impl Fallback {
     /// Whether it serves for a reason that only the host's answer gives, or that there is none.
     pub fn replaces_answers(&self) -> bool {
-        let reasons = [Reason::Failure, Reason::Timeout, Reason::RetriesExhausted];
+        let reasons = [Reason::Failure, Reason::Timeout, Reason::RetriesExhausted, Reason::NoHost];
         reasons.into_iter().any(|reason| self.on.contains(reason))
     }
 }
@@ -685,17 +685,20 @@ pub enum Reason {
     Timeout,
     /// The final answer was a failure, and the request had been retried.
     RetriesExhausted,
+    /// The cluster had no host for the request.
+    NoHost,
 }
 
 impl Reason {
     /// All reasons, in the order of the documentation.
-    pub const ALL: [Reason; 6] = [
+    pub const ALL: [Reason; 7] = [
         Reason::Open,
         Reason::Concurrency,
         Reason::Throttled,
         Reason::Failure,
         Reason::Timeout,
         Reason::RetriesExhausted,
+        Reason::NoHost,
     ];
 
     /// The word in the policy document, headers, metrics and logs.
@@ -707,6 +710,7 @@ impl Reason {
             Reason::Failure => "failure",
             Reason::Timeout => "timeout",
             Reason::RetriesExhausted => "retries_exhausted",
+            Reason::NoHost => "no_host",
         }
     }
 }

@@ -308,6 +308,7 @@ fn answer(policy: &Policy, reason: Reason) -> Option<(&'static str, String)> {
         Reason::Throttled => ("if throttled", policy.throttle.as_ref()?.mode),
         Reason::Failure => ("if failed", policy.mode),
         Reason::Timeout => ("if timed out", policy.mode),
+        Reason::NoHost => ("if no host", policy.mode),
         Reason::RetriesExhausted => {
             let retry = policy.retry.as_ref().filter(|retry| retry.max_retries > 0)?;
             ("if exhausted", if policy.mode == Mode::Enforce { retry.mode } else { policy.mode })
@@ -323,7 +324,7 @@ fn answer(policy: &Policy, reason: Reason) -> Option<(&'static str, String)> {
         _ => &[reason],
     };
     let fallback = policy.fallback_for(reasons).filter(|_| named).map(|(entry, _)| fallback(entry));
-    let judged = matches!(reason, Reason::Failure | Reason::Timeout | Reason::RetriesExhausted);
+    let judged = matches!(reason, Reason::Failure | Reason::Timeout | Reason::RetriesExhausted | Reason::NoHost);
     let answer = match fallback {
         // Nothing happens to the answer, so there is nothing to say.
         None if judged => return None,

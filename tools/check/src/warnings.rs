@@ -112,9 +112,12 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         for reason in Reason::ALL.into_iter().filter(|reason| fallback.on.contains(*reason)) {
             served.insert(reason);
         }
-        // The last of several failures is a failure.
+        // The last of several failures is a failure, and so is that there is no host, unless it is no outcome.
         if served.contains(Reason::Failure) {
             served.insert(Reason::RetriesExhausted);
+            if policy.outcome.failure_local {
+                served.insert(Reason::NoHost);
+            }
         }
     }
     found

@@ -49,6 +49,9 @@ pub fn serve_failure(
         (Answer::TimedOut, true, true) => &[Reason::Timeout, Reason::RetriesExhausted, Reason::Failure],
         (Answer::TimedOut, true, false) => &[Reason::Timeout, Reason::Failure],
         (Answer::TimedOut, false, _) => &[Reason::Timeout],
+        (Answer::NoHost, true, true) => &[Reason::NoHost, Reason::RetriesExhausted, Reason::Failure],
+        (Answer::NoHost, true, false) => &[Reason::NoHost, Reason::Failure],
+        (Answer::NoHost, false, _) => &[Reason::NoHost],
         (_, true, true) => &[Reason::RetriesExhausted, Reason::Failure],
         (_, true, false) => &[Reason::Failure],
         (_, false, _) => return None,
@@ -208,6 +211,7 @@ mod tests {
             ("failure", &[TemplatePart::Path]),
             ("timeout", &[TemplatePart::Path]),
             ("retries_exhausted", &[TemplatePart::Path]),
+            ("no_host", &[TemplatePart::Path]),
         ] {
             let text = format!(
                 r#"{{"policies":[{{"name":"orders","breaker":{{}},"retry":{{}},

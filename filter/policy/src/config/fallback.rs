@@ -1,13 +1,10 @@
 //! `fallback`: what the client gets instead, by reason.
 
 use super::error::{Report, Reported, gather};
-use super::json::Node;
 use super::reader::Item;
 use super::respond;
 use super::table::{FALLBACK, key, keys};
 use crate::document::{Fallback, FallbackKind, Reason, ReasonSet};
-
-const REASONS_NOT_YET: &[&str] = &["no_host"];
 
 /// Which features of the policy can give a reason.
 pub(super) struct Features {
@@ -55,7 +52,7 @@ fn reasons(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<
     }
     let mut set = ReasonSet::default();
     gather(items.iter().map(|item| {
-        let reason = reason(item, report)?;
+        let reason = item.word(&Reason::ALL.map(|reason| (reason.name(), reason)), report)?;
         if set.contains(reason) {
             return Err(item.refused("a reason that is not in the list yet", report));
         }
@@ -65,15 +62,6 @@ fn reasons(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<
     Ok(set)
 }
 
-fn reason(item: &Item<'_>, report: &mut Report) -> Result<Reason, Reported> {
-    if let Node::String(text) = item.node
-        && REASONS_NOT_YET.contains(&text.as_str())
-    {
-        return Err(report.add(&item.path, format!("\"{text}\" is not supported yet")));
-    }
-    item.word(&Reason::ALL.map(|reason| (reason.name(), reason)), report)
-}
-
 /// Reports a reason that the policy's features can never give: most likely the feature has been forgotten.
 fn impossible(item: &Item<'_>, reason: Reason, features: &Features, report: &mut Report) -> Result<(), Reported> {
     let (feature, name) = match reason {
@@ -81,7 +69,7 @@ fn impossible(item: &Item<'_>, reason: Reason, features: &Features, report: &mut
         Reason::Concurrency => (features.concurrency, "concurrency"),
         Reason::Throttled => (features.throttle, "throttle"),
         Reason::RetriesExhausted => (features.retry, "retry"),
-        Reason::Failure | Reason::Timeout => return Ok(()),
+        Reason::Failure | Reason::Timeout | Reason::NoHost => return Ok(()),
     };
     let why = match feature {
         Feature::On => return Ok(()),

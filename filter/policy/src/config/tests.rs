@@ -344,11 +344,10 @@ fn names_are_unique_words() {
 fn what_later_versions_bring_is_not_supported_yet() {
     assert_eq!(
         wrong_policy(
-            r#""fallback": [{"on": ["no_host", "failure"], "stale": {}}, {"on": ["timeout"], "route": {}},
+            r#""fallback": [{"on": ["failure"], "stale": {}}, {"on": ["timeout"], "route": {}},
                             {"on": ["failure"], "call": {}}]"#
         ),
         "fallback[0].stale: not supported yet\n\
-         fallback[0].on[0]: \"no_host\" is not supported yet\n\
          fallback[1].route: not supported yet\n\
          fallback[2].call: not supported yet"
     );
@@ -1246,7 +1245,7 @@ fn a_reason_that_can_never_happen_is_refused() {
     assert_eq!(
         wrong_policy(
             r#""concurrency": {"max_requests": 1, "mode": "off"},
-               "fallback": [{"on": ["open", "concurrency", "throttled", "failure", "timeout", "retries_exhausted"],
+               "fallback": [{"on": ["open", "concurrency", "throttled", "failure", "timeout", "retries_exhausted", "no_host"],
                              "respond": {"status": 503}}]"#
         ),
         "fallback[0].on[0]: \"open\" can never happen: the policy has no breaker\n\
@@ -1287,9 +1286,10 @@ fn an_entry_names_reasons_and_does_one_thing() {
          fallback[1].respond: must be an object with the keys status, headers, body, grpc_status, was the number 7\n\
          fallback[2].on: must be a list of reasons such as [\"open\"], was the string \"failure\"\n\
          fallback[3].on[1]: must be a reason that is not in the list yet, was \"failure\"\n\
-         fallback[3].on[2]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, was \"fail\"\n\
-         fallback[3].on[3]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, was the \
-         number 7\n\
+         fallback[3].on[2]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, no_host, was \
+         \"fail\"\n\
+         fallback[3].on[3]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, no_host, was \
+         the number 7\n\
          fallback[4]: must be an object with the keys on, respond, was null"
     );
 }

@@ -39,13 +39,18 @@ pub static FALLBACK: Block = Block {
 };
 
 /// Why a fallback is asked for.
-static REASONS: [Word; 6] = [
+static REASONS: [Word; 7] = [
     Word::new("open", "The breaker has rejected the request."),
     Word::new("concurrency", "Too many requests were in flight."),
     Word::new("throttled", "The throttle has rejected the request."),
-    Word::new("failure", "The final outcome is a failure. An entry for it serves the next two reasons as well."),
+    Word::new("failure", "The final outcome is a failure. An entry for it serves the next three reasons as well."),
     Word::new("timeout", "No response came in time."),
     Word::new("retries_exhausted", "The final outcome is a failure, after at least one retry."),
+    Word::new(
+        "no_host",
+        "The cluster had no host for the request: it has none, or Envoy's health checks and outlier detection have all out and its \
+         panic threshold lets none of them be used.",
+    ),
 ];
 
 /// A fixed response.

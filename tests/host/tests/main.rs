@@ -46,6 +46,7 @@ mod scale_topology;
 mod signal;
 mod slow_clients;
 mod small_module;
+mod stale;
 mod support;
 mod ticks;
 mod update;

@@ -6,7 +6,7 @@ use crate::store::cluster::GroupId;
 use crate::store::record;
 
 /// The registry: which policies live, and where their blocks are.
-pub const REGISTRY: &str = "holdfast/7/policies";
+pub const REGISTRY: &str = "holdfast/8/policies";
 
 /// The common beginning of all names of the block of a kind that has this place.
 #[must_use]

@@ -8,7 +8,7 @@ use crate::base::time::Timestamp;
 use crate::http::attempt::End;
 
 /// The version of all record layouts below; raised when any of them changes.
-pub const VERSION: u8 = 7;
+pub const VERSION: u8 = 8;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,10 @@ pub enum Kind {
     TrafficSlot = 17,
     /// One worker's requests for one key's retry budget.
     DepositSlot = 18,
+    /// A good answer.
+    KeptAnswer = 19,
+    /// Which good answers of a key are kept.
+    AnswerIndex = 20,
 }
 
 /// Whose a record is; a later occupant of the same place has a greater one. Everything at a place of the store carries it, so that what an earlier occupant has left reads as absent, and

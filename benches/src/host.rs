@@ -210,5 +210,9 @@ impl Host for BenchHost {
 
     fn remove_header(&self, _map: Headers, _name: &str) {}
 
+    fn response_body(&self, size: usize) -> Vec<u8> {
+        vec![b'x'; size]
+    }
+
     fn set_response_body(&self, _body: &[u8]) {}
 }

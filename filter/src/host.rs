@@ -100,6 +100,10 @@ impl Host for WasmHost {
         let _ = hostcalls::remove_header(number(map), name);
     }
 
+    fn response_body(&self, size: usize) -> Vec<u8> {
+        hostcalls::response_body(size)
+    }
+
     fn set_response_body(&self, body: &[u8]) {
         let _ = hostcalls::set_response_body(body);
     }

@@ -44,6 +44,8 @@ unsafe extern "C" {
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     // The SDK's panics where there is no stream, which Envoy answers with 1.
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
+    // The SDK's panics at a status that it does not expect.
+    fn proxy_get_buffer_bytes(kind: u32, start: usize, size: usize, data: *mut *mut u8, returned: *mut usize) -> u32;
     // The SDK's panics where there is no such buffer, which Envoy answers with 2.
     fn proxy_set_buffer_bytes(kind: u32, start: usize, size: usize, value: *const u8, value_size: usize) -> u32;
     // The SDK's have no details, and a status for gRPC only with the HTTP status 200.
@@ -157,6 +159,13 @@ pub fn resume_request() -> Result<(), Status> {
 /// Lets the paused response of the context go on.
 pub fn resume_response() -> Result<(), Status> {
     hostcalls::resume_http_response()
+}
+
+/// So many bytes of what is there of the response's body, in the body's callback. Empty where there is no such buffer.
+pub fn response_body(size: usize) -> Vec<u8> {
+    let kind = BufferType::HttpResponseBody as u32;
+    // SAFETY: `returned` passes pointers to its locals.
+    returned(|data, len| unsafe { proxy_get_buffer_bytes(kind, 0, size, data, len) }).unwrap_or_default()
 }
 
 /// Puts bytes in the place of what is there of the response's body, in the body's callback.

@@ -66,6 +66,75 @@ async fn a_json_body_is_sent_as_it_was_written() {
     assert_eq!(scene.metric("fallback.static").await, 1);
 }
 
+/// A fallback for a cluster that has no host, and another for hosts that fail.
+const NO_HOST: &str = r#"[{"on": ["no_host"], "respond": {"status": 200, "body": "nobody is there"}},
+    {"on": ["failure"], "respond": {"status": 200, "body": "a host failed"}}]"#;
+
+/// The cluster `orders` of this host, none of which is used when all are out.
+fn without_panic(host: &Backend, patch: serde_json::Value) -> EnvoyOptions {
+    let cluster = Cluster::new("orders").endpoint(host.addr());
+    let cluster = cluster.raw(json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}})).raw(patch);
+    EnvoyOptions::new().cluster(cluster).route(Route::to("/", "orders")).policy(closed(NO_HOST))
+}
+
+/// Waits until a request finds no host, and gives its answer.
+async fn without_host(scene: &Scene) -> Response {
+    for _ in 0..200 {
+        let response = scene.client.get("/").await.unwrap();
+        if response.text() == "nobody is there" {
+            return response;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("a host still answers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_without_hosts_is_no_host() {
+    let empty = EnvoyOptions::new().cluster(Cluster::new("orders")).route(Route::to("/", "orders"));
+    let scene = Scene::with(empty.policy(closed(NO_HOST))).await;
+    let response = scene.client.get("/").await.unwrap();
+    assert_eq!(response.text(), "nobody is there");
+    assert_eq!(origin(&response).as_deref(), Some("static; reason=no_host; policy=orders"));
+    assert_eq!(scene.metric("failure").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_whose_hosts_are_all_unhealthy_is_no_host() {
+    let host = Backend::start().await.unwrap();
+    host.always(Action::status(503));
+    let check = json!({
+        "timeout": "1s", "interval": "0.05s", "unhealthy_threshold": 1, "healthy_threshold": 1,
+        "http_health_check": {"path": "/healthz"},
+    });
+    let scene = Scene::with(without_panic(&host, json!({"health_checks": [check]}))).await;
+    let response = without_host(&scene).await;
+    assert_eq!(origin(&response).as_deref(), Some("static; reason=no_host; policy=orders"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_whose_hosts_envoy_has_ejected_is_no_host() {
+    let host = Backend::start().await.unwrap();
+    host.always(Action::status(503));
+    let detection = json!({"consecutive_5xx": 2, "max_ejection_percent": 100, "base_ejection_time": "60s"});
+    let scene = Scene::with(without_panic(&host, json!({"outlier_detection": detection}))).await;
+    let first = scene.client.get("/").await.unwrap();
+    assert_eq!(first.text(), "a host failed", "it was there");
+    let response = without_host(&scene).await;
+    assert_eq!(origin(&response).as_deref(), Some("static; reason=no_host; policy=orders"));
+    assert_eq!(host.requests(), 2, "the second failure had it ejected");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_refuses_connections_is_a_host() {
+    let host = Backend::start().await.unwrap();
+    let scene = Scene::with(without_panic(&host, json!({}))).await;
+    drop(host);
+    let response = scene.client.get("/").await.unwrap();
+    assert_eq!(response.text(), "a host failed");
+    assert_eq!(origin(&response).as_deref(), Some("static; reason=failure; policy=orders"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_body_is_a_template() {
     let host = Backend::start().await.unwrap();

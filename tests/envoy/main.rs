@@ -70,6 +70,7 @@ mod series;
 mod shape;
 mod slow_clients;
 mod slow_hosts;
+mod stale;
 mod standalone_config;
 mod steering;
 mod struct_configuration;

@@ -86,6 +86,9 @@ pub trait Host: RootHost {
     /// Removes all values of a header, if the host does.
     fn remove_header(&self, map: Headers, name: &str);
 
+    /// What has come of the response's body, `size` bytes, in the body's callback. Empty if there is no such body.
+    fn response_body(&self, size: usize) -> Vec<u8>;
+
     /// Puts these bytes in the place of what has come of the response's body and has not gone on, in the body's callback.
     fn set_response_body(&self, body: &[u8]);
 }

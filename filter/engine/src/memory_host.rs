@@ -228,6 +228,11 @@ impl Host for MemoryHost {
         }
     }
 
+    fn response_body(&self, size: usize) -> Vec<u8> {
+        let piece = self.response_body.borrow();
+        piece.get(..size).unwrap_or(&piece).to_vec()
+    }
+
     fn set_response_body(&self, body: &[u8]) {
         *self.response_body.borrow_mut() = body.to_owned();
     }

@@ -41,6 +41,16 @@ pub enum Metric {
     FallbackStatic,
     /// Would have been answered with a static fallback, in shadow mode.
     WouldFallbackStatic,
+    /// Answered with a good answer that was kept.
+    FallbackStale,
+    /// Could not be answered so.
+    FallbackFailedStale,
+    /// Would have been answered with a good answer that was kept, in shadow mode.
+    WouldFallbackStale,
+    /// Gauge: good answers that are kept.
+    StaleAnswers,
+    /// Gauge: how many bytes they take.
+    StaleBytes,
     /// Attempts after the first of a request.
     Retries,
     /// Requests that succeeded after more than one attempt.
@@ -131,7 +141,7 @@ pub enum Metric {
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 60;
+    pub const COUNT: usize = 65;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -152,6 +162,11 @@ impl Metric {
         Metric::OpenedConsecutiveFailures,
         Metric::FallbackStatic,
         Metric::WouldFallbackStatic,
+        Metric::FallbackStale,
+        Metric::FallbackFailedStale,
+        Metric::WouldFallbackStale,
+        Metric::StaleAnswers,
+        Metric::StaleBytes,
         Metric::Retries,
         Metric::RetriesRecovered,
         Metric::DeniedBudget,
@@ -201,6 +216,9 @@ impl Metric {
     pub const OF_HOSTS: [Metric; 4] =
         [Metric::Hosts, Metric::HostsEjected, Metric::MisassembledOverrideHost, Metric::MisassembledHostAddress];
 
+    /// The gauges of a key's kept answers.
+    pub const OF_STALE: [Metric; 2] = [Metric::StaleAnswers, Metric::StaleBytes];
+
     /// The last part of the name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -221,6 +239,11 @@ impl Metric {
             Metric::OpenedConsecutiveFailures => "breaker_opened.consecutive_failures",
             Metric::FallbackStatic => "fallback.static",
             Metric::WouldFallbackStatic => "would_fallback.static",
+            Metric::FallbackStale => "fallback.stale",
+            Metric::FallbackFailedStale => "fallback_failed.stale",
+            Metric::WouldFallbackStale => "would_fallback.stale",
+            Metric::StaleAnswers => "stale_answers",
+            Metric::StaleBytes => "stale_bytes",
             Metric::Retries => "retries",
             Metric::RetriesRecovered => "retries_recovered",
             Metric::DeniedBudget => "retries_denied.budget",
@@ -269,7 +292,9 @@ impl Metric {
 
     /// Whether it is a gauge; the others are counters.
     pub fn is_gauge(self) -> bool {
-        matches!(self, Metric::BreakerState | Metric::MisassembledAttemptSeat) || Metric::OF_HOSTS.contains(&self)
+        matches!(self, Metric::BreakerState | Metric::MisassembledAttemptSeat)
+            || Metric::OF_HOSTS.contains(&self)
+            || Metric::OF_STALE.contains(&self)
     }
 
     /// The counter of requests rejected for `reason`, or that would have been.
@@ -281,7 +306,7 @@ impl Metric {
             (Reason::Open, true) => Some(Metric::WouldRejectOpen),
             (Reason::Concurrency, true) => Some(Metric::WouldRejectConcurrency),
             (Reason::Throttled, true) => Some(Metric::WouldRejectThrottled),
-            (Reason::Failure | Reason::Timeout | Reason::RetriesExhausted, _) => None,
+            (Reason::Failure | Reason::Timeout | Reason::RetriesExhausted | Reason::NoHost, _) => None,
         }
     }
 }

@@ -69,14 +69,15 @@ impl Policy {
         self.breaker.as_ref().is_some_and(|breaker| breaker.honor_retry_after)
     }
 
-    /// The first fallback for any of `reasons`, with the reason it serves for; `reasons` go from the most to the
-    /// least specific.
-    pub fn fallback_for(&self, reasons: &[Reason]) -> Option<(&Fallback, Reason)> {
-        self.fallback.iter().find_map(|entry| {
-            // An entry for failures also serves a time-out, and is told the more specific reason.
-            let named = reasons.iter().any(|reason| entry.on.contains(*reason));
-            reasons.first().filter(|_| named).map(|reason| (entry, *reason))
-        })
+    /// The fallbacks for any of `reasons`, in the order in which they are tried.
+    pub fn fallbacks_for(&self, reasons: &[Reason]) -> impl Iterator<Item = &Fallback> {
+        self.fallback.iter().filter(|entry| reasons.iter().any(|reason| entry.on.contains(*reason)))
+    }
+
+    /// How good answers are kept, if they are.
+    pub fn stale(&self) -> Option<&Stale> {
+        let mut kinds = self.fallback.iter().map(|entry| &entry.kind).filter(|_| self.mode != Mode::Off);
+        kinds.find_map(|kind| if let FallbackKind::Stale(stale) = kind { Some(stale) } else { None })
     }
 
     /// Whether a fallback could be needed once the host's answer is known; request headers cannot be read any more then.
@@ -611,7 +612,7 @@ pub struct Fallback {
 impl Fallback {
     /// Whether it serves for a reason that only the host's answer gives, or that there is none.
     pub fn replaces_answers(&self) -> bool {
-        let reasons = [Reason::Failure, Reason::Timeout, Reason::RetriesExhausted];
+        let reasons = [Reason::Failure, Reason::Timeout, Reason::RetriesExhausted, Reason::NoHost];
         reasons.into_iter().any(|reason| self.on.contains(reason))
     }
 }
@@ -621,6 +622,19 @@ impl Fallback {
 pub enum FallbackKind {
     /// Answers with a fixed response.
     Static(StaticResponse),
+    /// Answers with the last good answer to the same GET. At most one entry of a policy does.
+    Stale(Stale),
+}
+
+/// How good answers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stale {
+    /// The oldest that is served.
+    pub max_age: Duration,
+    /// The longest body that is kept, in bytes.
+    pub max_body: u32,
+    /// The most answers that are kept for a key.
+    pub entries: NonZeroU16,
 }
 
 /// A fixed response.
@@ -685,17 +699,20 @@ pub enum Reason {
     Timeout,
     /// The final answer was a failure, and the request had been retried.
     RetriesExhausted,
+    /// The cluster had no host for the request.
+    NoHost,
 }
 
 impl Reason {
     /// All reasons, in the order of the documentation.
-    pub const ALL: [Reason; 6] = [
+    pub const ALL: [Reason; 7] = [
         Reason::Open,
         Reason::Concurrency,
         Reason::Throttled,
         Reason::Failure,
         Reason::Timeout,
         Reason::RetriesExhausted,
+        Reason::NoHost,
     ];
 
     /// The word in the policy document, headers, metrics and logs.
@@ -707,6 +724,7 @@ impl Reason {
             Reason::Failure => "failure",
             Reason::Timeout => "timeout",
             Reason::RetriesExhausted => "retries_exhausted",
+            Reason::NoHost => "no_host",
         }
     }
 }

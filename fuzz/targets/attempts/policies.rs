@@ -47,7 +47,7 @@ pub static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
             "concurrency": {"max_requests": 2}, "throttle": {"window": "1s"},
             "retry": {"backoff": {"base": "100ms", "max": "100ms", "jitter": "none"}},
             "fallback": [{"on": ["open", "concurrency", "throttled"], "respond": {"status": 200, "body": "${path} ${retry_after}"}},
-                {"on": ["failure", "timeout", "retries_exhausted"],
+                {"on": ["failure", "timeout", "retries_exhausted", "no_host"],
                     "respond": {"status": 503, "body": "${reason} of ${policy} for ${header.x-tenant} ${path}", "grpc_status": 8}}]},
         {"name": "hosts", "max_keys": 3, "scope": [], "breaker": {"min_requests": 2, "open_for": "1s"}, "concurrency": {"max_requests": 9},
             "retry": {"backoff": {"base": "10ms", "max": "20ms"}, "budget": {"min_per_second": 0.5}},

@@ -64,6 +64,7 @@ fn cases() -> Vec<Case> {
     let fallback = r#""fallback":[{"on":["open","failure"],"respond":{"status":200,"body":{"items":[]}}}]"#;
     let with_fallback = format!("{BREAKER},{fallback}");
     let inserting = r#""fallback":[{"on":["failure"],"respond":{"status":200,"body":"${path} ${header.x-id}"}}]"#;
+    let stale = r#""fallback":[{"on":["open","failure"],"stale":{}}]"#;
     let case = |name, features: &str, prepare, request| Case { name, document: one(features), prepare, request };
     vec![
         case("not matched", r#""match":{"cluster":["other"]},"breaker":{}"#, warm, well),
@@ -101,6 +102,23 @@ fn cases() -> Vec<Case> {
             host.advance(seconds(1));
             failing.answer().expect("it is replied to")
         }),
+        case("breaker + stale, success, which is kept", &format!("{BREAKER},{stale}"), warm, well),
+        case("breaker + stale, success, which may not be kept", &format!("{BREAKER},{stale}"), warm, |host| {
+            host.get(0).passed().respond(Response::status(200).header("cache-control", "no-store"))
+        }),
+        case("breaker + stale, POST", &format!("{BREAKER},{stale}"), warm, |host| {
+            host.request(0, Request::new("POST", "/")).passed().respond(Response::status(200))
+        }),
+        case(
+            "breaker + stale, failure that is answered with what was kept",
+            &format!("{BREAKER},{stale}"),
+            warm,
+            |host| {
+                let answer = replaced(host, Response::status(503));
+                well(host);
+                answer
+            },
+        ),
         case("breaker + fallback that inserts, success", &format!("{BREAKER},{inserting}"), warm, well),
         case(
             "breaker + concurrency, success",
@@ -115,6 +133,12 @@ fn cases() -> Vec<Case> {
         }),
         case("rejected while open", BREAKER, warm_and_open, turned_away),
         case("rejected while open, with a fallback", &format!("{BREAKER},{fallback}"), warm_and_open, turned_away),
+        case(
+            "rejected while open, answered with what was kept",
+            &format!("{BREAKER},{stale}"),
+            warm_and_open,
+            turned_away,
+        ),
         case(
             "a probe, success",
             BREAKER,

@@ -43,6 +43,41 @@ fn a_failure_is_replaced_before_the_client_sees_any_of_it() {
 }
 
 #[test]
+fn that_there_is_no_host_has_its_own_fallback() {
+    let own = r#"{"on":["no_host"],"respond":{"status":502,"body":"nobody is there"}}"#;
+    let others = r#"{"on":["failure"],"respond":{"status":200,"body":"instead"}}"#;
+    let host = Host::with(&policy(&format!(r#""breaker":{{"min_requests":100}},"fallback":[{own},{others}]"#))).start();
+    let answer = host.get(0).passed().local(Local::no_healthy_upstream());
+    assert_eq!((answer.status, answer.text().as_str()), (502, "nobody is there"));
+    assert_eq!(answer.header("x-holdfast-fallback").as_deref(), Some("static; reason=no_host; policy=orders"));
+    assert_eq!(
+        answer.access_log.as_deref(),
+        Some("policy=orders; key=all; decision=fallback; reason=no_host; kind=static")
+    );
+    assert_eq!(count(&host, "failure"), 1, "the cluster did not serve it");
+    for local in [Local::connect_failure(), Local::reset()] {
+        assert_eq!(host.get(0).passed().local(local).text(), "instead", "a host was there");
+    }
+    host.assert_no_trap();
+}
+
+#[test]
+fn an_entry_for_failures_serves_where_there_is_no_host_unless_that_is_no_outcome() {
+    let answered = |outcome: &str, on: &str| {
+        let fallback = format!(r#""fallback":[{{"on":["{on}"],"respond":{{"status":200}}}}]"#);
+        let host = Host::with(&policy(&format!(r#"{outcome}"breaker":{{}},{fallback}"#))).start();
+        let answer = host.get(0).passed().local(Local::no_healthy_upstream());
+        host.assert_no_trap();
+        (answer.status, answer.header("x-holdfast-fallback"))
+    };
+    let served = (200, Some("static; reason=no_host; policy=orders".to_owned()));
+    assert_eq!(answered("", "failure"), served);
+    let ignored = r#""outcome":{"failure":{"local":false}},"#;
+    assert_eq!(answered(ignored, "failure"), (503, None));
+    assert_eq!(answered(ignored, "no_host"), served);
+}
+
+#[test]
 fn a_grpc_client_gets_a_grpc_answer() {
     let host = Host::with(&policy(BREAKER)).start();
     let call = || host.request(0, Request::grpc("/orders.v1.Orders/Get"));

@@ -47,6 +47,7 @@ mod scale_topology;
 mod signal;
 mod slow_clients;
 mod small_module;
+mod stale;
 mod support;
 mod ticks;
 mod unreached;

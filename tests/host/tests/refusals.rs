@@ -36,7 +36,7 @@ const EVERYTHING: &str = r#"{"policies":[{"name":"orders","match":{"method":["GE
     "scope":["cluster",{"header":"x-tenant"}],"outcome":{"slow_after":"1s"},
     "breaker":{"consecutive_failures":3,"open_for":"5s","open_max":"5s","open_jitter":0,"ramp":"1s"},
     "concurrency":{"max_requests":100},"throttle":{"max_rejection":1},
-    "fallback":[{"on":["open","failure","timeout"],"respond":{"status":200,"body":"${path} ${header.x-tenant}"}}]}]}"#;
+    "fallback":[{"on":["timeout"],"stale":{}},{"on":["open","failure","timeout"],"respond":{"status":200,"body":"${path} ${header.x-tenant}"}}]}]}"#;
 
 fn get() -> Request {
     Request::get("/items?id=1").header("x-tenant", "gold")

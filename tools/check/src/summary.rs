@@ -5,10 +5,10 @@ mod retry;
 
 use std::time::Duration;
 
-use holdfast_policy::config::duration;
+use holdfast_policy::config::{duration, size};
 use holdfast_policy::document::{
     Breaker, BreakerControl, ClientGone, Dimension, Document, Fallback, FallbackKind, GRPC_STATUS_NAMES, GrpcSet,
-    Match, Mode, OutcomeRules, Policy, Reason, Scope, StaticResponse, StatusSet, TemplatePart, Throttle, Window,
+    Match, Mode, OutcomeRules, Policy, Reason, Scope, Stale, StaticResponse, StatusSet, TemplatePart, Throttle, Window,
 };
 use holdfast_policy::glob::Glob;
 
@@ -308,6 +308,7 @@ fn answer(policy: &Policy, reason: Reason) -> Option<(&'static str, String)> {
         Reason::Throttled => ("if throttled", policy.throttle.as_ref()?.mode),
         Reason::Failure => ("if failed", policy.mode),
         Reason::Timeout => ("if timed out", policy.mode),
+        Reason::NoHost => ("if no host", policy.mode),
         Reason::RetriesExhausted => {
             let retry = policy.retry.as_ref().filter(|retry| retry.max_retries > 0)?;
             ("if exhausted", if policy.mode == Mode::Enforce { retry.mode } else { policy.mode })
@@ -322,20 +323,38 @@ fn answer(policy: &Policy, reason: Reason) -> Option<(&'static str, String)> {
         Reason::RetriesExhausted => &[reason, Reason::Failure],
         _ => &[reason],
     };
-    let fallback = policy.fallback_for(reasons).filter(|_| named).map(|(entry, _)| fallback(entry));
-    let judged = matches!(reason, Reason::Failure | Reason::Timeout | Reason::RetriesExhausted);
-    let answer = match fallback {
+    let judged = matches!(reason, Reason::Failure | Reason::Timeout | Reason::RetriesExhausted | Reason::NoHost);
+    let plain =
+        if judged { "with what came" } else { "503 with retry-after and x-holdfast-reject; to gRPC UNAVAILABLE" };
+    let answer = match named {
         // Nothing happens to the answer, so there is nothing to say.
-        None if judged => return None,
-        None => "503 with retry-after and x-holdfast-reject; to gRPC UNAVAILABLE".to_owned(),
-        Some(answer) => answer,
+        false if judged => return None,
+        false => plain.to_owned(),
+        true => tried(policy.fallbacks_for(reasons), plain),
     };
     let would = if mode == Mode::Shadow { "shadow only, would answer" } else { "answers" };
     Some((label, format!("{would} {answer}")))
 }
 
-fn fallback(fallback: &Fallback) -> String {
-    let FallbackKind::Static(response) = &fallback.kind;
+/// Fallbacks in the order in which they are tried, up to the first that always serves, or to the `plain` answer.
+fn tried<'a>(entries: impl Iterator<Item = &'a Fallback>, plain: &str) -> String {
+    let mut text = String::new();
+    for entry in entries {
+        match &entry.kind {
+            FallbackKind::Static(response) => return text + &fixed(response),
+            FallbackKind::Stale(Stale { max_age, max_body, entries }) => {
+                let (max_age, max_body) = (duration::text(*max_age), size::text(*max_body));
+                text.push_str(&format!(
+                    "with the last good answer to the same GET, at most {max_age} old (of each key {entries} are kept, of at most \
+                     {max_body}), else "
+                ));
+            }
+        }
+    }
+    text + plain
+}
+
+fn fixed(response: &StaticResponse) -> String {
     let StaticResponse { status, headers, body, grpc_status, .. } = response;
     let mut text = status.to_string();
     let written = |parts: &[TemplatePart]| parts.iter().map(source).collect::<String>();

@@ -105,16 +105,22 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
 
     let mut served = ReasonSet::default();
     for (index, fallback) in policy.fallback.iter().enumerate() {
-        let FallbackKind::Static(_) = &fallback.kind;
         if Reason::ALL.into_iter().all(|reason| !fallback.on.contains(reason) || served.contains(reason)) {
             warn(&format!(".fallback[{index}]"), "is never used: the entries before it serve all its reasons");
+        }
+        // What is kept may lack the answer, and gives way.
+        if let FallbackKind::Stale(_) = &fallback.kind {
+            continue;
         }
         for reason in Reason::ALL.into_iter().filter(|reason| fallback.on.contains(*reason)) {
             served.insert(reason);
         }
-        // The last of several failures is a failure.
+        // The last of several failures is a failure, and so is that there is no host, unless it is no outcome.
         if served.contains(Reason::Failure) {
             served.insert(Reason::RetriesExhausted);
+            if policy.outcome.failure_local {
+                served.insert(Reason::NoHost);
+            }
         }
     }
     found

@@ -5,12 +5,15 @@ mod replacement;
 mod reply;
 mod rewrite;
 mod serve;
+mod stale;
 mod template;
 
 pub use place::{Answered, Placed, place, place_grpc_rejection};
 pub use replacement::{PATIENCE, Replacement, ReplacementEffect};
 pub use reply::{
-    Disposition, FALLBACK_HEADER, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, retry_after_seconds,
+    Disposition, FALLBACK_HEADER, Failed, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, Unserved,
+    retry_after_seconds,
 };
-pub use serve::{serve_failure, serve_rejection};
+pub use serve::{FailedAnswer, Sources, serve_failure, serve_rejection, would_serve};
+pub use stale::{AnswerIndex, AskedFor, CacheControl, Capture, Kept, KeptAnswer, ServedAnswer, StaleKey};
 pub use template::{field, kept_parts};

@@ -119,6 +119,42 @@ pub enum Disposition {
     Rejected(Reason),
     /// It was rejected, or its answer was replaced, and a static fallback served.
     Static(Reason),
+    /// The same, with a good answer that was kept, of this age in seconds.
+    Stale(Reason, u64),
+}
+
+/// Why a fallback could not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unserved {
+    /// It is for GET and HEAD without a body.
+    Method,
+    /// There is no answer to the same request.
+    NothingKept,
+    /// There is one, and it is older than it may be.
+    TooOld,
+    /// The key shares its place with others.
+    Overflow,
+}
+
+impl Unserved {
+    /// The word in the access log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unserved::Method => "method",
+            Unserved::NothingKept => "nothing_kept",
+            Unserved::TooOld => "too_old",
+            Unserved::Overflow => "overflow",
+        }
+    }
+}
+
+/// A fallback that was asked, and could not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Why.
+    pub why: Unserved,
 }
 
 /// What a client gets, and what the access log says of it.
@@ -134,7 +170,9 @@ impl LocalReply {
     /// What Envoy's response code details say of it: `holdfast_open`.
     pub fn details(&self) -> String {
         let reason = match self.disposition {
-            Disposition::Rejected(reason) | Disposition::Static(reason) => reason.name(),
+            Disposition::Rejected(reason) | Disposition::Static(reason) | Disposition::Stale(reason, _) => {
+                reason.name()
+            }
             Disposition::Admitted | Disposition::Probe => "",
         };
         format!("holdfast_{reason}")

@@ -1,13 +1,12 @@
 //! The choice of a fallback by its reason.
 
-use core::time::Duration;
-
 use holdfast_policy::document::{FallbackKind, Mode, Policy, Reason, StaticResponse};
 
 use super::reply::{
-    Disposition, FALLBACK_HEADER, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, UNAVAILABLE, http_status,
-    retry_after_seconds,
+    Disposition, FALLBACK_HEADER, Failed, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, UNAVAILABLE,
+    Unserved, http_status, retry_after_seconds,
 };
+use super::stale::ServedAnswer;
 use super::template::Values;
 use crate::event::Event;
 use crate::http::grpc::GrpcDialect;
@@ -15,73 +14,134 @@ use crate::http::outcome::{Answer, Outcome};
 use crate::http::request::Field;
 use crate::metric::Metric;
 
-/// Serves a rejected request: with a fallback that names the reason, else with the plain rejection. `value` gives a
-/// field of the request, if it has it.
+/// Where fallbacks have what they serve from.
+pub struct Sources<'a> {
+    /// Gives a field of the request, if it has it.
+    pub value: &'a mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
+    /// Gives the last good answer to the request.
+    pub stale: &'a mut dyn FnMut() -> Result<ServedAnswer, Unserved>,
+}
+
+/// Serves a rejected request: with the first fallback that names the reason and can serve, else with the plain rejection. Those that
+/// could not are added to `failed`.
 pub fn serve_rejection(
     policy: &Policy,
-    reason: Reason,
-    retry_after: Duration,
-    grpc: Option<GrpcDialect>,
-    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
+    context: ReplyContext,
+    sources: &mut Sources<'_>,
+    failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
 ) -> LocalReply {
-    let context = ReplyContext { reason, retry_after: Some(retry_after), grpc };
-    serve(policy, &[reason], context, value, events).unwrap_or_else(|| LocalReply {
+    serve(policy, &[context.reason], context, sources, failed, events).unwrap_or_else(|| LocalReply {
         reply: plain_rejection(policy, &context),
-        disposition: Disposition::Rejected(reason),
+        disposition: Disposition::Rejected(context.reason),
     })
 }
 
-/// Serves in place of the host's answer, if that was a failure or a time-out and a fallback is for it. `retries` is the
-/// number of attempts after the first, `served` says that the request has counted as one that would have had a fallback.
-#[allow(clippy::too_many_arguments)] // All of them are facts of one answer.
+/// An answer that may have failed.
+#[derive(Debug, Clone, Copy)]
+pub struct FailedAnswer<'a> {
+    /// What came back.
+    pub answer: Answer,
+    /// What it counts as.
+    pub outcome: &'a Outcome,
+    /// How many attempts there were after the first.
+    pub retries: u32,
+    /// Whether the request has counted as one that would have had a fallback.
+    pub would_be_served: bool,
+    /// How the client speaks gRPC, if it does.
+    pub grpc: Option<GrpcDialect>,
+}
+
+/// Serves in place of the host's answer, if that was a failure or a time-out and a fallback is for it that can serve. Those that could
+/// not are added to `failed`.
 pub fn serve_failure(
     policy: &Policy,
-    answer: Answer,
-    outcome: &Outcome,
-    retries: u32,
-    served: bool,
-    grpc: Option<GrpcDialect>,
-    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
+    answered: FailedAnswer<'_>,
+    sources: &mut Sources<'_>,
+    failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
 ) -> Option<LocalReply> {
+    let FailedAnswer { answer, outcome, retries, would_be_served, grpc } = answered;
     let reasons: &[Reason] = match (answer, outcome.failed(), retries > 0) {
         (Answer::TimedOut, true, true) => &[Reason::Timeout, Reason::RetriesExhausted, Reason::Failure],
         (Answer::TimedOut, true, false) => &[Reason::Timeout, Reason::Failure],
         (Answer::TimedOut, false, _) => &[Reason::Timeout],
+        (Answer::NoHost, true, true) => &[Reason::NoHost, Reason::RetriesExhausted, Reason::Failure],
+        (Answer::NoHost, true, false) => &[Reason::NoHost, Reason::Failure],
+        (Answer::NoHost, false, _) => &[Reason::NoHost],
         (_, true, true) => &[Reason::RetriesExhausted, Reason::Failure],
         (_, true, false) => &[Reason::Failure],
         (_, false, _) => return None,
     };
     let reason = *reasons.first()?;
-    if served && policy.mode == Mode::Shadow {
+    if would_be_served && policy.mode == Mode::Shadow {
         return None;
     }
-    serve(policy, reasons, ReplyContext { reason, retry_after: None, grpc }, value, events)
+    serve(policy, reasons, ReplyContext { reason, retry_after: None, grpc }, sources, failed, events)
 }
 
-/// Serves with the first fallback that names one of `reasons`, unless the policy only pretends.
+/// Counts which fallback would have served a request that a feature in shadow mode would have rejected. Whether one would have.
+pub fn would_serve(policy: &Policy, reason: Reason, sources: &mut Sources<'_>, events: &mut Vec<Event>) -> bool {
+    let served = policy.fallbacks_for(&[reason]).find_map(|entry| match &entry.kind {
+        FallbackKind::Static(_) => Some(Metric::WouldFallbackStatic),
+        FallbackKind::Stale(_) => (sources.stale)().ok().map(|_| Metric::WouldFallbackStale),
+    });
+    events.extend(served.map(Event::Count));
+    served.is_some()
+}
+
+/// Serves with the first fallback that names one of `reasons`, which go from the most to the least specific, and can serve, unless the
+/// policy only pretends.
 fn serve(
     policy: &Policy,
     reasons: &[Reason],
     context: ReplyContext,
-    value: &mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
+    sources: &mut Sources<'_>,
+    failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
 ) -> Option<LocalReply> {
-    let (entry, reason) = policy.fallback_for(reasons)?;
-    let FallbackKind::Static(response) = &entry.kind;
-    match policy.mode {
-        Mode::Enforce => {
-            events.push(Event::Count(Metric::FallbackStatic));
-            let reply = static_reply(policy, response, &ReplyContext { reason, ..context }, value);
-            Some(LocalReply { reply, disposition: Disposition::Static(reason) })
-        }
-        Mode::Shadow => {
-            events.push(Event::Count(Metric::WouldFallbackStatic));
-            None
-        }
-        Mode::Off => None,
+    if policy.mode == Mode::Off {
+        return None;
     }
+    let is_real = policy.mode == Mode::Enforce;
+    for entry in policy.fallbacks_for(reasons) {
+        let (reply, disposition, metrics) = match &entry.kind {
+            FallbackKind::Static(response) => {
+                let metrics = (Metric::FallbackStatic, Metric::WouldFallbackStatic);
+                let reply = is_real.then(|| static_reply(policy, response, &context, sources.value));
+                (reply, Disposition::Static(context.reason), metrics)
+            }
+            FallbackKind::Stale(_) => match (sources.stale)() {
+                Ok(answer) => {
+                    let disposition = Disposition::Stale(context.reason, answer.age);
+                    let metrics = (Metric::FallbackStale, Metric::WouldFallbackStale);
+                    (Some(stale_reply(policy, answer, context.reason)), disposition, metrics)
+                }
+                Err(why) => {
+                    if is_real {
+                        events.push(Event::Count(Metric::FallbackFailedStale));
+                        failed.push(Failed { kind: STALE, why });
+                    }
+                    continue;
+                }
+            },
+        };
+        events.push(Event::Count(if is_real { metrics.0 } else { metrics.1 }));
+        return reply.filter(|_| is_real).map(|reply| LocalReply { reply, disposition });
+    }
+    None
+}
+
+/// The word for the last good answer, and for a fixed response.
+pub(crate) const STALE: &str = "stale";
+pub(crate) const STATIC: &str = "static";
+
+/// The last good answer, as it is served in place of another one.
+fn stale_reply(policy: &Policy, answer: ServedAnswer, reason: Reason) -> Reply {
+    let ServedAnswer { status, mut headers, body, age } = answer;
+    let says = format!("{STALE}; reason={}; policy={}; age={age}", reason.name(), policy.name);
+    headers.push((FALLBACK_HEADER.to_owned(), says));
+    Reply { status, headers, body, grpc: None }
 }
 
 /// The reply to a request that was rejected and has no fallback: 503, or UNAVAILABLE.
@@ -116,7 +176,7 @@ fn static_reply(
         // A body and its type are of no use to a gRPC client; the other headers become metadata.
         headers.retain(|(name, _)| name != "content-type");
     }
-    headers.push((FALLBACK_HEADER.to_owned(), format!("static; reason={reason}; policy={}", policy.name)));
+    headers.push((FALLBACK_HEADER.to_owned(), format!("{STATIC}; reason={reason}; policy={}", policy.name)));
     push_retry_after(&mut headers, context);
     push_no_store(&mut headers);
     if let Some(dialect) = context.grpc {
@@ -150,6 +210,8 @@ fn push_no_store(headers: &mut Vec<(String, String)>) {
 mod tests {
     use super::*;
     use crate::fallback::kept_parts;
+    use crate::http::outcome::Verdict;
+    use core::time::Duration;
     use holdfast_policy::config;
     use holdfast_policy::document::TemplatePart;
     #[cfg(target_arch = "wasm32")]
@@ -166,13 +228,33 @@ mod tests {
     }
 
     fn reply(policy: &Policy, context: &ReplyContext, value: &[u8]) -> Reply {
-        let (entry, _) = policy.fallback_for(&[context.reason]).unwrap();
-        let FallbackKind::Static(response) = &entry.kind;
+        let FallbackKind::Static(response) = &policy.fallbacks_for(&[context.reason]).next().unwrap().kind else {
+            panic!("it is a fixed one");
+        };
         static_reply(policy, response, context, &mut |_| Some(value.to_vec()))
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
         reply.headers.iter().find(|(each, _)| each == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What a policy answers where the last good answer is this one, and what it says of that.
+    fn answered(
+        policy: &Policy,
+        answer: Answer,
+        stale: Result<u64, Unserved>,
+    ) -> (Option<(u16, String)>, Vec<Failed>, Vec<Event>) {
+        let served = |age| ServedAnswer { status: 200, headers: Vec::new(), body: b"kept".to_vec(), age };
+        let mut sources = Sources { value: &mut |_| None, stale: &mut || stale.map(served) };
+        let outcome = Outcome { verdict: Verdict::Failure, ..Outcome::SUCCESS };
+        let (mut failed, mut events) = (Vec::new(), Vec::new());
+        let answered = FailedAnswer { answer, outcome: &outcome, retries: 0, would_be_served: false, grpc: None };
+        let local = serve_failure(policy, answered, &mut sources, &mut failed, &mut events);
+        let said = local.map(|local| {
+            let says = header(&local.reply, FALLBACK_HEADER).unwrap_or_default().to_owned();
+            (local.reply.status, says)
+        });
+        (said, failed, events)
     }
 
     #[test]
@@ -181,24 +263,42 @@ mod tests {
             r#"[{"on":["timeout"],"respond":{"status":504}},
                 {"on":["open","failure"],"respond":{"status":200,"body":{"items":[]}}}]"#,
         );
-        let status = |reasons: &[Reason]| {
-            policy.fallback_for(reasons).map(|(entry, reason)| {
-                let FallbackKind::Static(response) = &entry.kind;
-                (response.status, reason)
-            })
-        };
-        assert_eq!(status(&[Reason::Open]), Some((200, Reason::Open)));
-        assert_eq!(status(&[Reason::Timeout, Reason::Failure]), Some((504, Reason::Timeout)));
-        assert_eq!(status(&[Reason::Concurrency]), None);
+        let status = |answer| answered(&policy, answer, Ok(0)).0;
+        let says = |reason: &str| format!("static; reason={reason}; policy=orders");
+        assert_eq!(status(Answer::TimedOut), Some((504, says("timeout"))));
+        assert_eq!(status(Answer::Http(503)), Some((200, says("failure"))));
+        assert!(policy.fallbacks_for(&[Reason::Concurrency]).next().is_none());
     }
 
     #[test]
     fn an_entry_for_failures_serves_a_time_out_too_and_says_so() {
         let policy = policy(r#"[{"on":["failure"],"respond":{"status":200}}]"#);
-        assert_eq!(
-            policy.fallback_for(&[Reason::Timeout, Reason::Failure]).map(|(_, reason)| reason),
-            Some(Reason::Timeout)
-        );
+        let said = answered(&policy, Answer::TimedOut, Ok(0)).0;
+        assert_eq!(said, Some((200, "static; reason=timeout; policy=orders".to_owned())));
+    }
+
+    #[test]
+    fn an_entry_that_cannot_serve_gives_way_to_the_next_that_names_the_reason() {
+        let list = |mode: &str| {
+            let text = format!(
+                r#"{{"policies":[{{"name":"orders","mode":"{mode}","fallback":[{{"on":["failure"],"stale":{{}}}},
+                    {{"on":["timeout"],"respond":{{"status":504}}}},{{"on":["failure"],"respond":{{"status":503}}}}]}}]}}"#
+            );
+            config::parse(text.as_bytes()).unwrap().policies.remove(0)
+        };
+        let (policy, failure) = (list("enforce"), Answer::Http(500));
+        let (said, failed, events) = answered(&policy, failure, Ok(12));
+        assert_eq!(said, Some((200, "stale; reason=failure; policy=orders; age=12".to_owned())));
+        assert_eq!((failed, events), (Vec::new(), vec![Event::Count(Metric::FallbackStale)]));
+        let (said, failed, events) = answered(&policy, failure, Err(Unserved::TooOld));
+        assert_eq!(said, Some((503, "static; reason=failure; policy=orders".to_owned())));
+        assert_eq!(failed, [Failed { kind: "stale", why: Unserved::TooOld }]);
+        let counted = [Metric::FallbackFailedStale, Metric::FallbackStatic].map(Event::Count);
+        assert_eq!(events, counted);
+        let shadow = list("shadow");
+        let would = |metric| (None, Vec::new(), vec![Event::Count(metric)]);
+        assert_eq!(answered(&shadow, failure, Ok(12)), would(Metric::WouldFallbackStale));
+        assert_eq!(answered(&shadow, failure, Err(Unserved::Method)), would(Metric::WouldFallbackStatic));
     }
 
     #[test]
@@ -208,6 +308,7 @@ mod tests {
             ("failure", &[TemplatePart::Path]),
             ("timeout", &[TemplatePart::Path]),
             ("retries_exhausted", &[TemplatePart::Path]),
+            ("no_host", &[TemplatePart::Path]),
         ] {
             let text = format!(
                 r#"{{"policies":[{{"name":"orders","breaker":{{}},"retry":{{}},

@@ -66,7 +66,7 @@ impl Values<'_> {
 pub fn kept_parts(policy: &Policy) -> Vec<TemplatePart> {
     let mut parts: Vec<TemplatePart> = Vec::new();
     for entry in policy.fallback.iter().filter(|entry| entry.replaces_answers()) {
-        let FallbackKind::Static(response) = &entry.kind;
+        let FallbackKind::Static(response) = &entry.kind else { continue };
         let in_headers = response.headers.iter().flat_map(|(_, value)| value);
         for part in response.body.iter().chain(in_headers).filter(|part| field(part).is_some()) {
             if !parts.contains(part) {

@@ -73,7 +73,7 @@ impl End {
             Answer::NoAnswer => Some(End::Reset),
             Answer::TimedOut => Some(End::TimedOut),
             Answer::Broken => Some(End::Broken),
-            Answer::CutShort | Answer::ClientLeft | Answer::NotTheHost => None,
+            Answer::NoHost | Answer::CutShort | Answer::ClientLeft | Answer::NotTheHost => None,
         }
     }
 }

@@ -11,8 +11,10 @@ pub enum Answer {
     Http(u16),
     /// The host answered a gRPC or gRPC-web call with this gRPC status (any number the host sent).
     Grpc(u32),
-    /// No answer from the host: connect failure, reset, no healthy host.
+    /// No answer from the host: connect failure, reset.
     NoAnswer,
+    /// There was no host that could have been asked.
+    NoHost,
     /// No answer from the host in time.
     TimedOut,
     /// The host broke its answer off after the headers.
@@ -90,7 +92,7 @@ pub fn verdict(rules: &OutcomeRules, answer: Answer) -> Verdict {
             // Clients read a status outside the standard as UNKNOWN (gRPC core, statuscodes).
             _ => (rules.ignore_grpc.contains(2), rules.failure_grpc.contains(2)),
         },
-        Answer::NoAnswer | Answer::TimedOut => (!rules.failure_local, true),
+        Answer::NoAnswer | Answer::NoHost | Answer::TimedOut => (!rules.failure_local, true),
         Answer::Broken => (!rules.failure_broken, true),
         Answer::CutShort | Answer::ClientLeft | Answer::NotTheHost => (true, false),
     };

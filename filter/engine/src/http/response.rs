@@ -114,7 +114,11 @@ impl ResponseHead {
         if host_was_slow && [&b"stream_idle_timeout"[..], b"max_duration_timeout"].contains(&details) {
             return Answer::TimedOut;
         }
-        outcome::of_local_reply(flags)
+        match outcome::of_local_reply(flags) {
+            // The flags of attempts before stay. Envoy may add to the details what its balancing says.
+            Answer::NoAnswer if details.starts_with(NO_HEALTHY_UPSTREAM) => Answer::NoHost,
+            answer => answer,
+        }
     }
 
     /// What the host answered; `None` when that stands in the trailers still to come.
@@ -200,6 +204,10 @@ fn number(value: &[u8]) -> Option<u16> {
 /// How the details of a reply begin that the attempt seat made in place of an attempt.
 pub const NOT_RETRIED: &str = "holdfast_not_retried";
 
+/// How the details begin that Envoy gives where the cluster has no host for the request.
+/// Source: Envoy, `StreamInfo::ResponseCodeDetailValues::NoHealthyUpstream`.
+const NO_HEALTHY_UPSTREAM: &[u8] = b"no_healthy_upstream";
+
 /// The details that Envoy gives for a response that came from a host.
 /// Source: Envoy, `StreamInfo::ResponseCodeDetailValues::ViaUpstream`.
 pub const VIA_UPSTREAM: &[u8] = b"via_upstream";
@@ -272,6 +280,18 @@ mod tests {
         assert_eq!(head(&deadline).local_answer(0, b"max_duration_timeout"), Answer::TimedOut);
         assert_eq!(head(&[(":status", "504")]).local_answer(0, b"other_filter"), Answer::NotTheHost);
         assert_eq!(head(&[(":status", "503")]).local_answer(1 << 5, b"x"), Answer::NoAnswer);
+    }
+
+    #[test]
+    fn that_there_is_no_host_is_told_from_a_host_that_does_not_answer() {
+        let unavailable = head(&[(":status", "503")]);
+        let (no_host, refused) = (1 << 1, 1 << 5);
+        assert_eq!(unavailable.local_answer(no_host, b"no_healthy_upstream"), Answer::NoHost);
+        assert_eq!(unavailable.local_answer(no_host, b"no_healthy_upstream{why}"), Answer::NoHost);
+        assert_eq!(unavailable.local_answer(no_host | refused, b"no_healthy_upstream"), Answer::NoHost, "for a retry");
+        let refused_last = unavailable.local_answer(refused, b"upstream_reset_before_response_started");
+        assert_eq!(refused_last, Answer::NoAnswer);
+        assert_eq!(unavailable.local_answer(0, b"no_healthy_upstream"), Answer::NotTheHost, "another filter's");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which metrics a policy has, and what they are called.
 
-use holdfast_policy::document::{BreakerControl, Mode, Policy};
+use holdfast_policy::document::{BreakerControl, FallbackKind, Mode, Policy};
 
 use crate::metric::Metric;
 use crate::outlier;
@@ -39,7 +39,9 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
         Metric::OpenedConsecutiveFailures => {
             decides(breaker.is_some_and(|breaker| breaker.consecutive_failures.is_some()))
         }
-        Metric::FallbackStatic => !policy.fallback.is_empty() && policy.mode == Mode::Enforce,
+        Metric::FallbackStatic => has_static(policy) && policy.mode == Mode::Enforce,
+        Metric::FallbackStale | Metric::FallbackFailedStale => policy.stale().is_some() && policy.mode == Mode::Enforce,
+        _ if Metric::OF_STALE.contains(&metric) => policy.stale().is_some(),
         Metric::Retries
         | Metric::RetriesRecovered
         | Metric::DeniedBudget
@@ -58,13 +60,20 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
         Metric::PausedAttempts => outlier.is_some(),
         Metric::PausedChecks => outlier.and_then(|outlier| outlier.heartbeat.as_ref()).is_some(),
         // A shadowed feature of an enforced policy only would have asked for its fallback.
-        Metric::WouldFallbackStatic => {
+        Metric::WouldFallbackStatic | Metric::WouldFallbackStale => {
             let shadow = Some(Mode::Shadow);
-            !policy.fallback.is_empty() && [Some(policy.mode), breaker_mode, concurrency, throttle].contains(&shadow)
+            let is_static = metric == Metric::WouldFallbackStatic;
+            let has_one = if is_static { has_static(policy) } else { policy.stale().is_some() };
+            has_one && [Some(policy.mode), breaker_mode, concurrency, throttle].contains(&shadow)
         }
         // The others are those of hosts, above.
         _ => false,
     }
+}
+
+/// Whether a fallback has a fixed response.
+fn has_static(policy: &Policy) -> bool {
+    policy.fallback.iter().any(|entry| matches!(entry.kind, FallbackKind::Static(_)))
 }
 
 /// What a metric counts of hosts, if it does.

@@ -33,6 +33,8 @@ pub struct GaugesElsewhere {
     pub hosts: bool,
     /// The attempt seat's.
     pub seats: bool,
+    /// Those of the answers that are kept.
+    pub stale: bool,
 }
 
 impl GaugesElsewhere {
@@ -40,6 +42,7 @@ impl GaugesElsewhere {
         match metric {
             Metric::BreakerState => self.breaker,
             Metric::MisassembledAttemptSeat => self.seats,
+            _ if Metric::OF_STALE.contains(&metric) => self.stale,
             _ => self.hosts && Metric::OF_HOSTS.contains(&metric),
         }
     }

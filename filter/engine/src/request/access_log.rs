@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use crate::base::time::millis;
-use crate::fallback::Disposition;
+use crate::fallback::{Disposition, Failed};
 use crate::host::Host;
 use crate::http::attempt::AttemptRecord;
 use crate::http::outcome::Verdict;
@@ -23,17 +23,32 @@ pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
         Disposition::Admitted => ("admitted", None),
         Disposition::Probe => ("probe", None),
         Disposition::Rejected(reason) => ("rejected", Some(reason)),
-        Disposition::Static(reason) => ("fallback", Some(reason)),
+        Disposition::Static(reason) | Disposition::Stale(reason, _) => ("fallback", Some(reason)),
     };
     line.push_str(decision);
     if let Some(reason) = reason {
         line.push_str("; reason=");
         line.push_str(reason.name());
     }
-    if matches!(disposition, Disposition::Static(_)) {
-        line.push_str("; kind=static");
+    match disposition {
+        Disposition::Static(_) => line.push_str("; kind=static"),
+        Disposition::Stale(_, age) => {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "; kind=stale; age={age}");
+        }
+        Disposition::Admitted | Disposition::Probe | Disposition::Rejected(_) => {}
     }
     line
+}
+
+/// What [`line()`] adds where fallbacks were asked that could not serve: `; failed=stale:nothing_kept`.
+pub fn push_failed(line: &mut String, failed: &[Failed]) {
+    for (index, Failed { kind, why }) in failed.iter().enumerate() {
+        line.push_str(if index == 0 { "; failed=" } else { "," });
+        line.push_str(kind);
+        line.push(':');
+        line.push_str(why.name());
+    }
 }
 
 /// The filter state of a request that a policy governs which is off: `policy=orders; decision=off`.
@@ -105,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::base::time::Timestamp;
+    use crate::fallback::Unserved;
     use crate::http::attempt::End;
     use holdfast_policy::document::Reason;
     #[cfg(target_arch = "wasm32")]
@@ -117,6 +133,19 @@ mod tests {
             line("p", "cluster=c", Disposition::Static(Reason::Timeout)),
             "policy=p; key=cluster=c; decision=fallback; reason=timeout; kind=static"
         );
+    }
+
+    #[test]
+    fn the_line_says_which_fallback_served_and_why_those_before_it_could_not() {
+        let mut kept = line("p", "all", Disposition::Stale(Reason::Open, 12));
+        push_failed(&mut kept, &[]);
+        assert_eq!(kept, "policy=p; key=all; decision=fallback; reason=open; kind=stale; age=12");
+        let mut fixed = line("p", "all", Disposition::Static(Reason::Failure));
+        push_failed(&mut fixed, &[Failed { kind: "stale", why: Unserved::TooOld }]);
+        assert_eq!(fixed, "policy=p; key=all; decision=fallback; reason=failure; kind=static; failed=stale:too_old");
+        let mut none = line("p", "all", Disposition::Admitted);
+        push_failed(&mut none, &[Unserved::Method, Unserved::Overflow].map(|why| Failed { kind: "stale", why }));
+        assert_eq!(none, "policy=p; key=all; decision=admitted; failed=stale:method,stale:overflow");
     }
 
     #[test]

@@ -130,6 +130,7 @@ impl ActivePolicy {
             breaker: is_spoken(BlockKind::Breaker),
             hosts,
             seats: hosts || is_spoken(BlockKind::Retry),
+            stale: is_spoken(BlockKind::Stale),
         };
         let is_newest = state.standing().is_some_and(|standing| standing.rank == 0);
         // Under the other names gauges are told at the next request.

@@ -106,9 +106,8 @@ fn reject(
     if let Some(metric) = Metric::rejected(reason, shadow) {
         events.push(Event::Count(metric));
     }
-    if shadow && !ticket.would_be_served && policy.fallback_for(&[reason]).is_some() {
-        ticket.would_be_served = true;
-        events.push(Event::Count(Metric::WouldFallbackStatic));
+    if shadow && ticket.would_be_rejected.is_none() && policy.fallbacks_for(&[reason]).next().is_some() {
+        ticket.would_be_rejected = Some(reason);
     }
     (!shadow).then_some(Decision::Rejected(rejection))
 }

@@ -17,6 +17,7 @@ use crate::breaker::key::{BreakerKey, is_kept as is_not_closed};
 use crate::breaker::slot::Shape;
 use crate::concurrency::key::{ConcurrencyKey, is_kept as are_in_flight};
 use crate::cx::Cx;
+use crate::fallback::StaleKey;
 use crate::outlier::calls::Calls;
 use crate::outlier::hosts::Hosts;
 use crate::outlier::table::HostTable;
@@ -90,6 +91,12 @@ impl KeyState for ThrottleKey {
 impl KeyState for RetryKey {
     fn flush(&mut self, cx: &mut Cx<'_>) {
         self.flush(cx);
+    }
+}
+
+impl KeyState for StaleKey {
+    fn is_superseded(&self) -> bool {
+        self.is_superseded()
     }
 }
 
@@ -221,6 +228,7 @@ pub struct Pools {
     throttle: Pool<Block<ThrottleKey>>,
     retry: Pool<Block<RetryKey>>,
     outlier: Pool<Block<Clusters<HostGroup>>>,
+    stale: Pool<Block<StaleKey>>,
 }
 
 /// Those of one policy.
@@ -239,6 +247,7 @@ pub(super) struct Blocks {
     pub(super) throttle: Option<Shared<Block<ThrottleKey>>>,
     pub(super) retry: Option<Shared<Block<RetryKey>>>,
     pub(super) outlier: Option<Shared<Block<Clusters<HostGroup>>>>,
+    pub(super) stale: Option<Shared<Block<StaleKey>>>,
 }
 
 impl Blocks {
@@ -271,6 +280,7 @@ impl Blocks {
             throttle: place(BlockKind::Throttle).map(|place| pools.throttle.get(place, Block::default)),
             retry: place(BlockKind::Retry).map(|place| pools.retry.get(place, Block::default)),
             outlier: place(BlockKind::Outlier).map(|place| pools.outlier.get(place, Block::default)),
+            stale: place(BlockKind::Stale).map(|place| pools.stale.get(place, Block::default)),
             places,
             before: standing.before.clone(),
             keys_before,
@@ -389,6 +399,9 @@ impl Blocks {
         if let Some(mut block) = borrowed(self.outlier.as_ref()) {
             block.enter(key, || Some(Clusters::default()));
         }
+        if let Some(mut block) = borrowed(self.stale.as_ref()) {
+            block.enter(key, || place(BlockKind::Stale).map(StaleKey::new));
+        }
     }
 
     /// Where the table of the hosts of a cluster under a key is in the block that has this place.
@@ -423,6 +436,7 @@ impl Blocks {
     pub(super) fn is_superseded(&self, key: Occupant) -> bool {
         is_so(self.breaker.as_ref(), key, KeyState::is_superseded)
             || is_so(self.concurrency.as_ref(), key, KeyState::is_superseded)
+            || is_so(self.stale.as_ref(), key, KeyState::is_superseded)
     }
 
     /// Whether a key must keep its place, as far as this worker knows.
@@ -441,7 +455,9 @@ impl Blocks {
         forget(self.concurrency.as_ref(), has);
         forget(self.throttle.as_ref(), has);
         forget(self.retry.as_ref(), has);
-        forget(self.outlier.as_ref(), has)
+        let lost = forget(self.stale.as_ref(), has);
+        let of_hosts = forget(self.outlier.as_ref(), has);
+        if of_hosts.is_empty() { lost } else { of_hosts }
     }
 
     /// Whether something may have waited to be written.

@@ -36,7 +36,12 @@ impl<'h> Facts<'h> {
 
     /// Fetches all headers at once; to be called before more than one of them is asked for.
     pub fn read_headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        headers::read(self.headers.get_or_init(|| self.host.headers(Headers::Request)))
+        headers::read(self.serialized_headers())
+    }
+
+    /// The same as the host lays them out.
+    pub fn serialized_headers(&self) -> &[u8] {
+        self.headers.get_or_init(|| self.host.headers(Headers::Request))
     }
 
     /// Whether it is known that the request has no such header.

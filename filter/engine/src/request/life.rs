@@ -12,6 +12,7 @@ use holdfast_policy::document::{ClientGone, Mode, Policy};
 use super::access_log;
 use super::active::ActivePolicy;
 use super::affinity;
+use super::capturing::Capturing;
 use super::chain;
 use super::effect::RequestEffect;
 use super::facts::Facts;
@@ -25,7 +26,10 @@ use crate::base::pauses::Waiting;
 use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
 use crate::event::Event;
-use crate::fallback::{self, Disposition, GrpcStatus, LocalReply, Placed, Replacement};
+use crate::fallback::{
+    self, AskedFor, Capture, Disposition, FailedAnswer, GrpcStatus, LocalReply, Placed, Replacement, ReplyContext,
+    Sources,
+};
 use crate::host::{Headers, Host, is_disconnected_locally, property_number, response_flags};
 use crate::http::attempt::End;
 use crate::http::client::{self, Client, ClientWaits};
@@ -54,11 +58,13 @@ pub struct Lasting {
     of_policy: Option<(Rc<ActivePolicy>, InFlightHold)>,
     /// At the host; it ends with this.
     at_host: Option<InFlight>,
+    /// The answer that is copied as it passes. It does not count, and is dropped with this unless it comes to its end.
+    capturing: Option<Box<Capturing>>,
 }
 
 impl Lasting {
     fn is_nothing(&self) -> bool {
-        self.of_policy.is_none() && self.at_host.is_none()
+        self.of_policy.is_none() && self.at_host.is_none() && self.capturing.is_none()
     }
 }
 
@@ -86,6 +92,10 @@ pub struct Admitted {
     grpc: Option<GrpcDialect>,
     /// What a fallback inserts of the request, in the order of [`ActivePolicy::kept`].
     kept: Vec<Option<Vec<u8>>>,
+    /// What it asks for, where the last good answer to the same is kept or served.
+    asked: Option<Box<AskedFor>>,
+    /// Its answer, which is copied as it passes.
+    capturing: Option<Box<Capturing>>,
     /// A response that has begun and is judged when it ends.
     response: Option<OpenResponse>,
     /// The host, where this seat has met it at the response's headers: then it is judged at its end, too.
@@ -248,9 +258,14 @@ impl RequestState {
         let known = answer_of(host, &head, ended);
         let rules = &admitted.active.policy().outcome;
         let stays_open = |answer, is_hosts| is_hosts && !ended && judges_at_end(rules, &head, answer);
+        let is_good = |(answer, by_headers, is_hosts): &(Answer, HeaderVerdict, bool)| {
+            *is_hosts && *answer == Answer::Http(200) && by_headers.verdict(rules, *answer) == Verdict::Success
+        };
+        let capturing = if known.as_ref().is_some_and(is_good) { admitted.capture(host, &serialized) } else { None };
         let judged = known.filter(|(answer, _, is_hosts)| !stays_open(*answer, *is_hosts));
         let Some((answer, by_headers, is_hosts)) = judged else {
             let answer = known.map(|(answer, ..)| answer);
+            admitted.capturing = capturing;
             admitted.open(plugin, store, host, OpenResponse { head, came: now, answer });
             return (RequestState::Admitted(admitted), RequestEffect::Continue);
         };
@@ -258,7 +273,11 @@ impl RequestState {
         let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
         let timing = ResponseTiming { began: now, at: now, retry_after, by_headers, place: Place::Headers, is_pointed };
         let active = Rc::clone(&admitted.active);
-        let (lasting, local) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
+        let (mut lasting, local) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
+        lasting.capturing = capturing;
+        if let Some(capturing) = lasting.capturing.take_if(|_| ended) {
+            capturing.keep(plugin, store, host);
+        }
         let placed = local.map(|local| {
             let rules = &active.policy().outcome;
             let answered = fallback::Answered { serialized: &serialized, rules, ended, is_hosts };
@@ -281,7 +300,8 @@ impl RequestState {
     pub fn wants_body(&self, ended: bool) -> bool {
         match self {
             RequestState::Replacing(..) => true,
-            RequestState::Admitted(_) => ended,
+            RequestState::Admitted(admitted) => ended || admitted.capturing.is_some(),
+            RequestState::Ending(lasting) => lasting.capturing.is_some(),
             _ => false,
         }
     }
@@ -300,9 +320,23 @@ impl RequestState {
                 let effect = replacement.on_body(host, size, ended).into();
                 (RequestState::Replacing(replacement, lasting), effect)
             }
-            RequestState::Admitted(admitted) if ended => {
+            RequestState::Admitted(mut admitted) => {
+                let capturing = copied(admitted.capturing.take(), host, size);
+                if !ended {
+                    admitted.capturing = capturing;
+                    return (RequestState::Admitted(admitted), RequestEffect::Continue);
+                }
                 let answer = admitted.response.as_ref().map_or(Answer::NotTheHost, OpenResponse::complete);
-                (settle_late(plugin, store, host, *admitted, answer, Place::End), RequestEffect::Continue)
+                let state = settle_late(plugin, store, host, *admitted, answer, Place::End);
+                keep(capturing, plugin, store, host);
+                (state, RequestEffect::Continue)
+            }
+            RequestState::Ending(mut lasting) => {
+                lasting.capturing = copied(lasting.capturing, host, size);
+                if ended {
+                    keep(lasting.capturing.take(), plugin, store, host);
+                }
+                (Self::ending(lasting), RequestEffect::Continue)
             }
             other => (other, RequestEffect::Continue),
         }
@@ -316,11 +350,18 @@ impl RequestState {
         host: &dyn Host,
     ) -> (Self, RequestEffect) {
         match self {
-            RequestState::Admitted(admitted) => {
+            RequestState::Admitted(mut admitted) => {
+                let capturing = admitted.capturing.take();
                 let status = || host.header(Headers::ResponseTrailers, "grpc-status");
                 let response = admitted.response.as_ref();
                 let answer = response.map_or(Answer::NotTheHost, |response| response.with_trailers(status));
-                (settle_late(plugin, store, host, *admitted, answer, Place::End), RequestEffect::Continue)
+                let state = settle_late(plugin, store, host, *admitted, answer, Place::End);
+                keep(capturing, plugin, store, host);
+                (state, RequestEffect::Continue)
+            }
+            RequestState::Ending(mut lasting) => {
+                keep(lasting.capturing.take(), plugin, store, host);
+                (Self::ending(lasting), RequestEffect::Continue)
             }
             RequestState::Replacing(replacement, lasting) => {
                 let effect = replacement.on_trailers(host).into();
@@ -368,6 +409,18 @@ impl RequestState {
     }
 }
 
+/// Copies a piece of an answer that is to be kept, of `size` bytes, if it still is.
+fn copied(capturing: Option<Box<Capturing>>, host: &dyn Host, size: usize) -> Option<Box<Capturing>> {
+    capturing.and_then(|capturing| capturing.add(host, size)).map(Box::new)
+}
+
+/// Keeps an answer that has come to its end, if it is to be kept.
+fn keep(capturing: Option<Box<Capturing>>, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) {
+    if let Some(capturing) = capturing {
+        capturing.keep(plugin, store, host);
+    }
+}
+
 /// Replies to a request that was rejected. A gRPC reply's status and message are put into its headers when it comes by, before the
 /// filters that translate them see it: Envoy makes a reply gRPC only where the client's own request was.
 fn reject(state: RequestState, mut local: LocalReply) -> (RequestState, RequestEffect) {
@@ -391,25 +444,41 @@ fn admit(
 
     let mut now = host.recently();
     let key = policy.key(&mut worker, store, now, |field| facts.get(field));
-    let mut asked = None;
+    let mut fresh = None;
     let untimed = if active.is_untimed { policy.admit_recently(store, key, now, &mut events) } else { None };
     let decision = untimed.map(Decision::Admitted).unwrap_or_else(|| {
         now = host.now();
-        asked = Some(now);
+        fresh = Some(now);
         policy.admit(&mut Cx::new(store, &mut worker, now, &mut events), key)
     });
+    let mut failed = Vec::new();
+    let asked = policy.asked_for(key, facts, ended);
     let cx = &mut Cx::new(store, &mut worker, now, &mut events);
     let (state, reply, disposition) = match decision {
         Decision::Rejected(rejection) => {
-            let value = &mut |field: Field<'_>| facts.get(field).map(Cow::into_owned);
-            let (reason, retry_after) = (rejection.reason, rejection.retry_after);
-            let reply = fallback::serve_rejection(active.policy(), reason, retry_after, facts.grpc(), value, cx.events);
+            let Cx { store, events, .. } = cx;
+            let mut sources = Sources {
+                value: &mut |field: Field<'_>| facts.get(field).map(Cow::into_owned),
+                stale: &mut || policy.find_answer(&mut **store, key, asked.as_ref(), now),
+            };
+            let (reason, retry_after) = (rejection.reason, Some(rejection.retry_after));
+            let context = ReplyContext { reason, retry_after, grpc: facts.grpc() };
+            let reply = fallback::serve_rejection(active.policy(), context, &mut sources, &mut failed, events);
             let disposition = reply.disposition;
             (RequestState::Over, Some(reply), disposition)
         }
-        Decision::Admitted(ticket) => {
+        Decision::Admitted(mut ticket) => {
+            if let Some(reason) = ticket.would_be_rejected() {
+                let Cx { store, events, .. } = &mut *cx;
+                let mut sources = Sources {
+                    value: &mut |_| None,
+                    stale: &mut || policy.find_answer(&mut **store, key, asked.as_ref(), now),
+                };
+                ticket.would_be_served = fallback::would_serve(active.policy(), reason, &mut sources, events);
+            }
             let mut admitted = send(host, active, &mut policy, cx, facts, ticket, ended);
-            admitted.waiting = active.judges.then(|| plugin.wait_for_answer(asked));
+            admitted.waiting = active.judges.then(|| plugin.wait_for_answer(fresh));
+            admitted.asked = asked.map(Box::new);
             let disposition = admitted.disposition;
             (RequestState::Admitted(Box::new(admitted)), None, disposition)
         }
@@ -419,6 +488,7 @@ fn admit(
         active.log_admitted(host, &policy, key);
     } else {
         let mut line = access_log::line(&active.policy().name, &policy.key_text(key), disposition);
+        access_log::push_failed(&mut line, &failed);
         access_log::push_steering(&mut line, steering);
         access_log::write(host, &line);
     }
@@ -488,6 +558,8 @@ fn send(
         active: Rc::clone(active),
         grpc: if active.replaces_answers { facts.grpc() } else { None },
         kept: active.kept.iter().map(|part| facts.get(fallback::field(part)?).map(Cow::into_owned)).collect(),
+        asked: None,
+        capturing: None,
         response: None,
         met: None,
         running: None,
@@ -502,6 +574,14 @@ impl Admitted {
         self.active.policy().outcome.slow_after.is_some()
             || matches!(self.hosts, Some(HostJudge::RequestSeat))
             || self.steering.as_ref().is_some_and(|steering| steering.in_flight.is_some())
+            || self.asked.is_some()
+    }
+
+    /// Begins to copy a good answer that has these headers, as the host serializes them, if it may be kept.
+    fn capture(&self, host: &dyn Host, serialized: &[u8]) -> Option<Box<Capturing>> {
+        let (asked, rules) = (self.asked.as_ref()?, self.active.policy().stale()?);
+        let capture = Capture::begin(asked, serialized, rules, self.ticket.admitted(), host.now())?;
+        Some(Box::new(Capturing { active: Rc::clone(&self.active), key: self.ticket.key(), capture }))
     }
 
     /// What it stands for that the request has ended without an answer.
@@ -545,6 +625,7 @@ fn settle(
         mut ticket,
         grpc,
         kept,
+        asked,
         retrying,
         cluster,
         hosts,
@@ -630,18 +711,26 @@ fn settle(
         let answer = if timing.place == Place::Cut { Answer::NotTheHost } else { answer };
         accounted = policy.account_retries(cx, key, &tried, answer, &outcome);
     }
+    let mut failed = Vec::new();
     let reply = (timing.place == Place::Headers).then(|| {
-        let value = &mut |wanted: Field<'_>| {
-            let index = active.kept.iter().position(|part| fallback::field(part) == Some(wanted))?;
-            kept.get(index)?.clone()
+        let Cx { store, events, .. } = &mut *cx;
+        let mut sources = Sources {
+            value: &mut |wanted: Field<'_>| {
+                let index = active.kept.iter().position(|part| fallback::field(part) == Some(wanted))?;
+                kept.get(index)?.clone()
+            },
+            stale: &mut || policy.find_answer(&mut **store, key, asked.as_deref(), timing.at),
         };
-        fallback::serve_failure(document, answer, &outcome, accounted.retries, would_be_served, grpc, value, cx.events)
+        let retries = accounted.retries;
+        let answered = FailedAnswer { answer, outcome: &outcome, retries, would_be_served, grpc };
+        fallback::serve_failure(document, answered, &mut sources, &mut failed, events)
     });
     let reply = reply.flatten();
     let attempts = context.as_ref().map_or(&[][..], |context| &context.attempts);
-    if reply.is_some() || !attempts.is_empty() || accounted.denial.is_some() {
+    if reply.is_some() || !failed.is_empty() || !attempts.is_empty() || accounted.denial.is_some() {
         let disposition = reply.as_ref().map_or(disposition, |reply| reply.disposition);
         let mut line = access_log::line(&document.name, &policy.key_text(key), disposition);
+        access_log::push_failed(&mut line, &failed);
         access_log::push_steering(&mut line, steering.as_ref());
         access_log::push_attempts(&mut line, attempts, accounted.denial);
         access_log::write(host, &line);
@@ -649,7 +738,7 @@ fn settle(
     plugin.publish(&active, &policy, key, events);
     drop(policy);
     let at_host = steering.as_mut().and_then(|steering| steering.in_flight.take());
-    Some((Lasting { of_policy: hold.map(|hold| (active, hold)), at_host }, reply))
+    Some((Lasting { of_policy: hold.map(|hold| (active, hold)), at_host, capturing: None }, reply))
 }
 
 /// Settles after the response's headers have gone on to the client.

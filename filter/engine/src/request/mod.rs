@@ -6,6 +6,7 @@ mod admission;
 mod affinity;
 mod blocks;
 mod calls;
+mod capturing;
 mod chain;
 mod clusters;
 mod effect;
@@ -18,6 +19,7 @@ mod policy;
 mod retries;
 mod running;
 mod settlement;
+mod stale;
 mod ticket;
 
 pub use active::ActivePolicy;

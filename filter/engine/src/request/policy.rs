@@ -218,6 +218,7 @@ impl RequestPolicy {
         self.is_told = false;
         self.seats_told.clear();
         self.breakers_told.clear();
+        self.tell_answers_again();
     }
 
     /// The policy's name in metrics, which several live contents of one name do not share.
@@ -257,6 +258,7 @@ impl RequestPolicy {
             && active(self.policy.throttle.as_ref(), |feature| feature.mode).is_none()
             && active(self.policy.retry.as_ref(), |feature| feature.mode).is_none()
             && self.outlier().is_none()
+            && self.policy.stale().is_none()
     }
 
     /// The key of a request; `value` gives a field of it, if it has it. `now` may be a moment ago.
@@ -336,13 +338,15 @@ impl RequestPolicy {
             block.iter_mut().for_each(|(_, state)| state.renew(cx));
         }
         events.extend(self.tell_breakers(cx));
+        events.extend(self.tell_answers(cx.store));
         events.extend(self.tell_seats(cx));
         events.extend(self.tick_hosts(cx));
         if self.outlier().is_some() {
             // Nothing is known of their hosts any more.
             let gauges = Metric::OF_HOSTS.map(|metric| Event::Gauge(metric, 0));
-            events.extend(lost.into_iter().map(|key| (key, gauges.to_vec())));
+            events.extend(lost.iter().map(|key| (*key, gauges.to_vec())));
         }
+        events.extend(self.tell_answers_lost(&lost));
         events
     }
 

@@ -34,13 +34,21 @@ pub struct Ticket {
     pub(super) admitted: Timestamp,
     pub(super) permit: Permit,
     pub(super) in_flight: bool,
+    pub(super) would_be_rejected: Option<Reason>,
     pub(super) would_be_served: bool,
 }
 
 impl Ticket {
     /// One that holds nothing yet.
     pub(super) fn new(key: Key, admitted: Timestamp) -> Self {
-        Ticket { key, admitted, permit: Permit::None, in_flight: false, would_be_served: false }
+        Ticket {
+            key,
+            admitted,
+            permit: Permit::None,
+            in_flight: false,
+            would_be_rejected: None,
+            would_be_served: false,
+        }
     }
 
     /// The key it was admitted for.
@@ -51,6 +59,11 @@ impl Ticket {
     /// When it was admitted.
     pub fn admitted(&self) -> Timestamp {
         self.admitted
+    }
+
+    /// Why a feature in shadow mode would have rejected it to a fallback.
+    pub fn would_be_rejected(&self) -> Option<Reason> {
+        self.would_be_rejected
     }
 
     /// Whether a feature in shadow mode would have rejected it to a fallback, which has been counted.

@@ -67,7 +67,9 @@ pub fn names_answer(on: &RetryOn, answer: Answer) -> bool {
     match answer {
         Answer::Http(status) => names_response(on, status, None, false) == Named::Yes,
         Answer::Grpc(status) => names_response(on, 200, Some(status), false) == Named::Yes,
-        Answer::NoAnswer => names_no_answer(on, End::Reset) || names_no_answer(on, End::ConnectFailure),
+        Answer::NoAnswer | Answer::NoHost => {
+            names_no_answer(on, End::Reset) || names_no_answer(on, End::ConnectFailure)
+        }
         Answer::TimedOut => names_no_answer(on, End::TimedOut),
         Answer::Broken | Answer::CutShort | Answer::ClientLeft | Answer::NotTheHost => false,
     }

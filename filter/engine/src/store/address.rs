@@ -26,6 +26,12 @@ impl Address {
         Address { before, ..self }
     }
 
+    /// The cell's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Names the cell and its occupant among all, but for chance.
     #[must_use]
     pub fn id(&self) -> u64 {

@@ -18,10 +18,12 @@ pub enum BlockKind {
     Retry,
     /// The hosts.
     Outlier,
+    /// The answers that are kept.
+    Stale,
 }
 
 /// How many kinds there are.
-pub const KINDS: usize = 7;
+pub const KINDS: usize = 8;
 
 impl BlockKind {
     /// All, by number.
@@ -33,6 +35,7 @@ impl BlockKind {
         BlockKind::Throttle,
         BlockKind::Retry,
         BlockKind::Outlier,
+        BlockKind::Stale,
     ];
 
     /// Whether a new block of this kind begins with what is true of the one before it. The others count afresh, or go on with what they
@@ -53,6 +56,7 @@ impl BlockKind {
             BlockKind::Throttle => "throttle",
             BlockKind::Retry => "retry",
             BlockKind::Outlier => "outlier",
+            BlockKind::Stale => "stale",
         }
     }
 }
@@ -70,7 +74,7 @@ impl<T> ByKind<T> {
     /// That of a kind.
     #[must_use]
     pub fn get(&self, kind: BlockKind) -> &T {
-        let ByKind([text, keys, breaker, concurrency, throttle, retry, outlier]) = self;
+        let ByKind([text, keys, breaker, concurrency, throttle, retry, outlier, stale]) = self;
         match kind {
             BlockKind::Text => text,
             BlockKind::Keys => keys,
@@ -79,12 +83,13 @@ impl<T> ByKind<T> {
             BlockKind::Throttle => throttle,
             BlockKind::Retry => retry,
             BlockKind::Outlier => outlier,
+            BlockKind::Stale => stale,
         }
     }
 
     /// The same to change.
     pub fn get_mut(&mut self, kind: BlockKind) -> &mut T {
-        let ByKind([text, keys, breaker, concurrency, throttle, retry, outlier]) = self;
+        let ByKind([text, keys, breaker, concurrency, throttle, retry, outlier, stale]) = self;
         match kind {
             BlockKind::Text => text,
             BlockKind::Keys => keys,
@@ -93,6 +98,7 @@ impl<T> ByKind<T> {
             BlockKind::Throttle => throttle,
             BlockKind::Retry => retry,
             BlockKind::Outlier => outlier,
+            BlockKind::Stale => stale,
         }
     }
 }

@@ -43,7 +43,7 @@ pub trait Store {
     /// The bytes of `key` and their version; `None` if it was never written.
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, Version)>;
 
-    /// Writes `key` whatever is there. Only for keys with a single writer.
+    /// Writes `key` whatever is there. Only for keys with a single writer, or whose readers can do without.
     fn set(&mut self, key: &str, value: &[u8]);
 
     /// Writes `key` if it still is as expected.

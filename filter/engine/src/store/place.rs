@@ -28,6 +28,18 @@ impl Place {
         Address::new(self.path.clone(), self.mark)
     }
 
+    /// The mark of its records.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// The name of one of the key's numbered records.
+    #[must_use]
+    pub fn item(&self, number: u16) -> String {
+        format!("{}/item/{number}", self.path)
+    }
+
     /// The slots of all workers, of this shape.
     #[must_use]
     pub fn slots<S: Slot>(&self, shape: S::Shape) -> Slots<S> {

@@ -50,6 +50,10 @@ pub enum Kind {
     TrafficSlot = 17,
     /// One worker's requests for one key's retry budget.
     DepositSlot = 18,
+    /// A good answer.
+    KeptAnswer = 19,
+    /// Which good answers of a key are kept.
+    AnswerIndex = 20,
 }
 
 /// Whose a record is; a later occupant of the same place has a greater one. Everything at a place of the store carries it, so that what an earlier occupant has left reads as absent, and

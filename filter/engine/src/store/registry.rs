@@ -53,6 +53,7 @@ impl Identity {
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
         let Policy { name, scope, outcome, breaker, concurrency, throttle, retry, outlier, .. } = policy;
+        let stale = policy.stale();
         let content = fingerprint::of_policy(policy);
         let breaker = breaker.as_ref().filter(|block| block.mode != Mode::Off);
         let concurrency = concurrency.as_ref().filter(|block| block.mode != Mode::Off);
@@ -70,6 +71,7 @@ impl Identity {
                 BlockKind::Throttle => throttle.map(|block| fingerprint::of(&(name, scope, outcome, block))),
                 BlockKind::Retry => retry.map(|block| fingerprint::of(&(name, scope, block))),
                 BlockKind::Outlier => outlier.map(|block| fingerprint::of(&(name, scope, outcome, block))),
+                BlockKind::Stale => stale.map(|block| fingerprint::of(&(name, scope, outcome, block))),
             }),
         }
     }
@@ -437,7 +439,7 @@ impl Record for Registry {
 
     fn size(&self) -> usize {
         let places: usize = BlockKind::ALL.iter().map(|kind| self.places.get(*kind).len()).sum();
-        20 + self.contents.len() * (40 + 3 * KINDS) + places * 12
+        6 + 2 * KINDS + self.contents.len() * (40 + 3 * KINDS) + places * 12
     }
 
     fn write(&self, out: &mut Writer) {

@@ -1,13 +1,10 @@
 //! `fallback`: what the client gets instead, by reason.
 
 use super::error::{Report, Reported, gather};
-use super::json::Node;
 use super::reader::Item;
-use super::respond;
 use super::table::{FALLBACK, key, keys};
-use crate::document::{Fallback, FallbackKind, Reason, ReasonSet};
-
-const REASONS_NOT_YET: &[&str] = &["no_host"];
+use super::{respond, stale};
+use crate::document::{Fallback, FallbackKind, Match, Reason, ReasonSet};
 
 /// Which features of the policy can give a reason.
 pub(super) struct Features {
@@ -25,27 +22,50 @@ pub(super) enum Feature {
     On,
 }
 
-pub(super) fn read(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<Vec<Fallback>, Reported> {
-    let entries =
-        item.list("a list of fallbacks such as [{\"on\": [\"open\"], \"respond\": {\"status\": 503}}]", report)?;
-    gather(entries.iter().map(|item| entry(item, features, report)))
+/// What the rest of the policy says that a fallback depends on.
+pub(super) struct Around<'a> {
+    pub(super) features: Features,
+    /// Which requests it governs; `None` where that is wrong, and has been said.
+    pub(super) matches: Option<&'a Match>,
 }
 
-fn entry(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<Fallback, Reported> {
+pub(super) fn read(item: &Item<'_>, around: &Around<'_>, report: &mut Report) -> Result<Vec<Fallback>, Reported> {
+    let entries =
+        item.list("a list of fallbacks such as [{\"on\": [\"open\"], \"respond\": {\"status\": 503}}]", report)?;
+    let mut first_stale = None;
+    gather(entries.iter().map(|item| entry(item, around, &mut first_stale, report)))
+}
+
+/// The words for what an entry must do.
+pub(super) const ONE_KIND: &str = "must do one thing: give respond, or stale";
+
+fn entry(
+    item: &Item<'_>,
+    around: &Around<'_>,
+    first_stale: &mut Option<String>,
+    report: &mut Report,
+) -> Result<Fallback, Reported> {
     let fields = item.object(keys!(FALLBACK), report)?;
     let on = fields.required(
         key!(FALLBACK.required("on")),
         "a list of reasons such as [\"open\"]",
         report,
-        |item, report| reasons(item, features, report),
+        |item, report| reasons(item, &around.features, report),
     );
-    let key = key!(FALLBACK.required("respond"));
-    let response = match (fields.get(key), fields.not_yet) {
-        // That respond is missing beside a kind of a later version is no second problem.
-        (None, Some(reported)) => Err(reported),
-        _ => fields.required(key, "an object such as {\"status\": 503}", report, respond::read),
+    let respond = fields.optional(key!(FALLBACK.alternative("respond")), report, respond::read);
+    let stale = fields.optional(key!(FALLBACK.alternative("stale")), report, |item, report| {
+        let stale = stale::read(item, around.matches, first_stale.as_deref(), report);
+        first_stale.get_or_insert_with(|| item.path.clone());
+        stale
+    });
+    let kind = match (respond?, stale?, fields.not_yet) {
+        (Some(response), None, _) => Ok(FallbackKind::Static(response)),
+        (None, Some(stale), _) => Ok(FallbackKind::Stale(stale)),
+        // That nothing else is there beside a kind of a later version is no second problem.
+        (None, None, Some(reported)) => Err(reported),
+        _ => Err(report.add(&item.path, ONE_KIND)),
     };
-    Ok(Fallback { on: on?, kind: FallbackKind::Static(response?) })
+    Ok(Fallback { on: on?, kind: kind? })
 }
 
 fn reasons(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<ReasonSet, Reported> {
@@ -55,7 +75,7 @@ fn reasons(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<
     }
     let mut set = ReasonSet::default();
     gather(items.iter().map(|item| {
-        let reason = reason(item, report)?;
+        let reason = item.word(&Reason::ALL.map(|reason| (reason.name(), reason)), report)?;
         if set.contains(reason) {
             return Err(item.refused("a reason that is not in the list yet", report));
         }
@@ -65,15 +85,6 @@ fn reasons(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<
     Ok(set)
 }
 
-fn reason(item: &Item<'_>, report: &mut Report) -> Result<Reason, Reported> {
-    if let Node::String(text) = item.node
-        && REASONS_NOT_YET.contains(&text.as_str())
-    {
-        return Err(report.add(&item.path, format!("\"{text}\" is not supported yet")));
-    }
-    item.word(&Reason::ALL.map(|reason| (reason.name(), reason)), report)
-}
-
 /// Reports a reason that the policy's features can never give: most likely the feature has been forgotten.
 fn impossible(item: &Item<'_>, reason: Reason, features: &Features, report: &mut Report) -> Result<(), Reported> {
     let (feature, name) = match reason {
@@ -81,7 +92,7 @@ fn impossible(item: &Item<'_>, reason: Reason, features: &Features, report: &mut
         Reason::Concurrency => (features.concurrency, "concurrency"),
         Reason::Throttled => (features.throttle, "throttle"),
         Reason::RetriesExhausted => (features.retry, "retry"),
-        Reason::Failure | Reason::Timeout => return Ok(()),
+        Reason::Failure | Reason::Timeout | Reason::NoHost => return Ok(()),
     };
     let why = match feature {
         Feature::On => return Ok(()),

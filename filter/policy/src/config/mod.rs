@@ -29,8 +29,10 @@ mod retry;
 #[cfg(any(test, feature = "reference"))]
 pub mod schema;
 mod scope;
+pub mod size;
 mod source;
 mod spelling;
+mod stale;
 mod structure;
 pub mod table;
 mod template;

@@ -1,7 +1,7 @@
 //! What the tables say about a value, in words: for the reference, and for the JSON Schema's descriptions.
 
-use super::duration;
 use super::table::{Absent, Block, Form, GRPC_STATUS, Key, Kind, STATUS, Segments, Word};
+use super::{duration, size};
 use crate::authority;
 
 /// Longer lists of words do not fit into a line.
@@ -12,6 +12,7 @@ pub fn type_of(kind: &Kind, many: bool) -> String {
     let (one, more) = match kind {
         Kind::Boolean => ("boolean", "booleans"),
         Kind::Duration(_) => ("duration", "durations"),
+        Kind::Size(_) => ("size", "sizes"),
         Kind::Percent { .. } | Kind::PositivePercent => ("percentage", "percentages"),
         Kind::Number(_) => ("number", "numbers"),
         Kind::Whole(_) => ("whole number", "whole numbers"),
@@ -61,6 +62,7 @@ fn accepted_by(kind: &Kind, keys_of: &dyn Fn(&'static Block) -> String) -> Vec<S
     let text = match kind {
         Kind::Boolean => "`true`, `false`".to_owned(),
         Kind::Duration(range) => format!("`{}` to `{}`", duration::text(*range.start()), duration::text(*range.end())),
+        Kind::Size(range) => format!("`{}` to `{}`", size::text(*range.start()), size::text(*range.end())),
         Kind::Percent { min } => range(min, 100),
         Kind::PositivePercent => "above 0, to 100".to_owned(),
         Kind::Number(numbers) | Kind::Whole(numbers) => range(numbers.start(), numbers.end()),

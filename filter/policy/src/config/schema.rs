@@ -20,10 +20,10 @@ mod rules;
 mod tests;
 mod tree;
 
-use super::duration;
 use super::json::Node;
 use super::prose::{accepted, default_of, type_of, words_of};
 use super::table::{Absent, Block, Body, DOCUMENT, Form, GRPC_STATUS, Key, Kind, Names, RESPOND, STATUS, Word};
+use super::{duration, size};
 use crate::document::GRPC_STATUS_NAMES;
 use tree::{Schema, properties};
 
@@ -147,6 +147,10 @@ fn of(kind: &'static Kind, path: &str) -> Schema {
         Kind::Duration(range) => {
             let (first, last) = (duration::text(*range.start()), duration::text(*range.end()));
             pattern::duration(&format!("from {first} to {last}"))
+        }
+        Kind::Size(range) => {
+            let (first, last) = (size::text(*range.start()), size::text(*range.end()));
+            pattern::size(&format!("from {first} to {last}"))
         }
         // Three decimals count, and a share that is rounded to nothing is refused.
         Kind::Percent { min: 0 } => number(0.0, 100.0).and(rules::nothing_that_rounds_to_none()),

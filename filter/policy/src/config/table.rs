@@ -24,7 +24,7 @@ use core::time::Duration;
 
 pub use breaker::{BREAKER, HALF_OPEN};
 pub use concurrency::CONCURRENCY;
-pub use fallback::{FALLBACK, RESPOND};
+pub use fallback::{FALLBACK, RESPOND, STALE};
 pub use outcome::{FAILURE, IGNORE, OUTCOME};
 pub use outlier::{
     BALANCE, CONSECUTIVE, DISCOVER, FAILURE_RATE, HASH, HEARTBEAT, HEARTBEAT_GRPC, HOST, LATENCY, OUTLIER, PROBE,
@@ -34,8 +34,8 @@ pub use policy::{DOCUMENT, MATCH, POLICY, SCOPE};
 pub use retry::{BACKOFF, BUDGET, RETRY, RETRY_AFTER};
 pub use throttle::THROTTLE;
 
-use super::duration;
 use super::reader::thousandths;
+use super::{duration, size};
 use crate::document::{GRPC_STATUS_NAMES, Mode};
 use crate::percent::Percent;
 
@@ -83,6 +83,8 @@ pub enum Kind {
     Boolean,
     /// A string such as `"1m30s"`.
     Duration(RangeInclusive<Duration>),
+    /// A number of bytes as a string such as `"64KiB"`.
+    Size(RangeInclusive<u32>),
     /// A number of percent with up to three decimals, from `min` to 100.
     Percent {
         /// The smallest.
@@ -223,6 +225,8 @@ pub enum Absent {
     Boolean(bool),
     /// The same as this.
     Duration(Duration),
+    /// The same as so many bytes.
+    Size(u32),
     /// The same as this.
     Number(f64),
     /// The same as this.
@@ -323,6 +327,7 @@ impl Absent {
             Absent::Required | Absent::Means(_) => return None,
             Absent::Boolean(value) => value.to_string(),
             Absent::Duration(value) => quoted(&duration::text(*value)),
+            Absent::Size(bytes) => quoted(&size::text(*bytes)),
             Absent::Number(value) => value.to_string(),
             Absent::String(text) => quoted(text),
             Absent::Strings(texts) => list(texts.iter().map(|text| quoted(text)).collect()),
@@ -447,6 +452,14 @@ impl Block {
         }
     }
 
+    /// The name of an object that a block may have in place of others.
+    pub(super) const fn alternative(&'static self, name: &str) -> Option<&'static str> {
+        match self.find(name) {
+            Some(Key { name, kind: Kind::Object(_), default: Absent::Means(_), .. }) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The name of a key that must be there.
     pub(super) const fn required(&'static self, name: &str) -> Option<&'static str> {
         match self.find(name) {
@@ -479,6 +492,16 @@ impl Block {
         match duration_range(kind) {
             Some(range) => Some(Entry { name, range, default: () }),
             None => None,
+        }
+    }
+
+    /// A number of bytes.
+    pub(super) const fn size(&'static self, name: &str) -> Option<Numeric<u32>> {
+        match self.find(name) {
+            Some(Key { name, kind: Kind::Size(range), default: Absent::Size(default), .. }) => {
+                Some(Entry { name, range: *range.start()..=*range.end(), default: *default })
+            }
+            _ => None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whole documents: what they compile to, and what is said when they do not; and that the JSON Schema says the same.
 
+use core::num::NonZeroU16;
 use core::time::Duration;
 
 // In Node there is no validator: the schema is held against the parser natively only.
@@ -8,7 +9,7 @@ use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
     Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, HeartbeatCheck, Jitter,
-    Match, Mode, NamedHost, Outlier, Policy, Reason, Retry, RetryWord, StaticResponse, TemplatePart, Window,
+    Match, Mode, NamedHost, Outlier, Policy, Reason, Retry, RetryWord, Stale, StaticResponse, TemplatePart, Window,
 };
 use crate::glob::Glob;
 use crate::percent::Percent;
@@ -62,6 +63,7 @@ fn respond(keys: &str) -> StaticResponse {
     let policy = policy(&format!(r#""fallback": [{{"on": ["failure"], "respond": {{{keys}}}}}]"#));
     match policy.fallback.into_iter().next().unwrap().kind {
         FallbackKind::Static(response) => response,
+        FallbackKind::Stale(_) => panic!("it is a fixed one"),
     }
 }
 
@@ -344,13 +346,11 @@ fn names_are_unique_words() {
 fn what_later_versions_bring_is_not_supported_yet() {
     assert_eq!(
         wrong_policy(
-            r#""fallback": [{"on": ["no_host", "failure"], "stale": {}}, {"on": ["timeout"], "route": {}},
+            r#""fallback": [{"on": ["timeout"], "route": {}},
                             {"on": ["failure"], "call": {}}]"#
         ),
-        "fallback[0].stale: not supported yet\n\
-         fallback[0].on[0]: \"no_host\" is not supported yet\n\
-         fallback[1].route: not supported yet\n\
-         fallback[2].call: not supported yet"
+        "fallback[0].route: not supported yet\n\
+         fallback[1].call: not supported yet"
     );
 }
 
@@ -1246,7 +1246,7 @@ fn a_reason_that_can_never_happen_is_refused() {
     assert_eq!(
         wrong_policy(
             r#""concurrency": {"max_requests": 1, "mode": "off"},
-               "fallback": [{"on": ["open", "concurrency", "throttled", "failure", "timeout", "retries_exhausted"],
+               "fallback": [{"on": ["open", "concurrency", "throttled", "failure", "timeout", "retries_exhausted", "no_host"],
                              "respond": {"status": 503}}]"#
         ),
         "fallback[0].on[0]: \"open\" can never happen: the policy has no breaker\n\
@@ -1282,16 +1282,76 @@ fn an_entry_names_reasons_and_does_one_thing() {
                             {"on": ["failure", "failure", "fail", 7], "respond": {"status": 503}}, null]"#
         ),
         "fallback[0].on: is missing; must be a list of reasons such as [\"open\"]\n\
-         fallback[0].respond: is missing; must be an object such as {\"status\": 503}\n\
+         fallback[0]: must do one thing: give respond, or stale\n\
          fallback[1].on: must name at least one reason\n\
          fallback[1].respond: must be an object with the keys status, headers, body, grpc_status, was the number 7\n\
          fallback[2].on: must be a list of reasons such as [\"open\"], was the string \"failure\"\n\
          fallback[3].on[1]: must be a reason that is not in the list yet, was \"failure\"\n\
-         fallback[3].on[2]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, was \"fail\"\n\
-         fallback[3].on[3]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, was the \
-         number 7\n\
-         fallback[4]: must be an object with the keys on, respond, was null"
+         fallback[3].on[2]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, no_host, was \
+         \"fail\"\n\
+         fallback[3].on[3]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, no_host, was \
+         the number 7\n\
+         fallback[4]: must be an object with the keys on, respond, stale, was null"
     );
+}
+
+#[test]
+fn the_last_good_answer_has_limits() {
+    let read = |keys: &str| {
+        let policy = policy(&format!(r#""fallback": [{{"on": ["failure"], "stale": {{{keys}}}}}]"#));
+        *policy.stale().unwrap()
+    };
+    let stale = |seconds, max_body, entries| Stale {
+        max_age: Duration::from_secs(seconds),
+        max_body,
+        entries: NonZeroU16::new(entries).unwrap(),
+    };
+    assert_eq!(read(""), stale(600, 65_536, 128));
+    assert_eq!(read(r#""max_age": "168h", "max_body": "1MiB""#), stale(604_800, 1_048_576, 128));
+    assert_eq!(read(r#""max_age": "1s", "max_body": "1024B", "entries": 1024"#), stale(1, 1024, 1024));
+    assert_eq!(
+        wrong_policy(
+            r#""fallback": [{"on": ["failure"], "stale": {"max_age": "0s", "max_body": "2MiB", "entries": 0, "size": 1}}]"#
+        ),
+        "fallback[0].stale.size: unknown key; accepted here: max_age, max_body, entries\n\
+         fallback[0].stale.max_age: must be within 1s..=168h, was \"0s\"\n\
+         fallback[0].stale.max_body: must be within 1KiB..=1MiB, was \"2MiB\"\n\
+         fallback[0].stale.entries: must be within 1..=1024, was 0"
+    );
+    assert_eq!(
+        wrong_policy(r#""fallback": [{"on": ["failure"], "stale": {"max_body": 65536}}]"#),
+        "fallback[0].stale.max_body: must be a size within 1KiB..=1MiB such as \"64KiB\" or \"1MiB\", was the number 65536"
+    );
+}
+
+#[test]
+fn good_answers_are_kept_in_one_way_and_only_of_gets() {
+    assert_eq!(
+        wrong_policy(
+            r#""fallback": [{"on": ["failure"], "stale": {}}, {"on": ["timeout"], "stale": {"entries": 1}},
+                            {"on": ["failure"], "stale": {}, "respond": {"status": 503}}]"#
+        ),
+        "fallback[1].stale: must be there once in a policy, which keeps its answers in one way: name its reasons in \
+         fallback[0].stale\n\
+         fallback[2].stale: must be there once in a policy, which keeps its answers in one way: name its reasons in \
+         fallback[0].stale"
+    );
+    let both = r#""fallback": [{"on": ["failure"], "stale": {}, "respond": {"status": 503}}]"#;
+    assert_eq!(wrong_policy(both), "fallback[0]: must do one thing: give respond, or stale");
+    for methods in [r#""POST""#, r#"["POST", "HEAD", "P*"]"#] {
+        let error = wrong_policy(&format!(
+            r#""match": {{"method": {methods}}}, "fallback": [{{"on": ["failure"], "stale": {{}}}}]"#
+        ));
+        assert!(
+            error.starts_with("fallback[0].stale: keeps answers to GET, and match.method lets only POST"),
+            "{error}"
+        );
+    }
+    for methods in [r#""GET""#, r#"["POST", "G*"]"#, r#""*""#] {
+        let keys = format!(r#""match": {{"method": {methods}}}, "fallback": [{{"on": ["failure"], "stale": {{}}}}]"#);
+        assert!(policy(&keys).stale().is_some());
+    }
+    assert!(policy(r#""mode": "off", "fallback": [{"on": ["failure"], "stale": {}}]"#).stale().is_none());
 }
 
 #[test]

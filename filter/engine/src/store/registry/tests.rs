@@ -606,12 +606,14 @@ fn whatever_may_be_edited_of_a_policy_changes_the_block_that_it_belongs_to_and_n
         let text = format!(r#"{{"policies":[{{"name":"p",{policy}}}]}}"#);
         Identity::of(&holdfast_policy::config::parse(text.as_bytes()).unwrap().policies[0])
     };
-    let features = r#""breaker":{},"concurrency":{"max_requests":5},"throttle":{},"retry":{},"outlier":{}"#;
+    let features = r#""breaker":{},"concurrency":{"max_requests":5},"throttle":{},"retry":{},"outlier":{},
+        "fallback":[{"on":["open"],"stale":{}}]"#;
     let base = identity(features);
-    let all = [BlockKind::Breaker, BlockKind::Concurrency, BlockKind::Throttle, BlockKind::Retry, BlockKind::Outlier];
-    let judged = [BlockKind::Breaker, BlockKind::Throttle, BlockKind::Outlier];
+    let all: Vec<_> =
+        BlockKind::ALL.into_iter().filter(|kind| ![BlockKind::Text, BlockKind::Keys].contains(kind)).collect();
+    let judged = [BlockKind::Breaker, BlockKind::Throttle, BlockKind::Outlier, BlockKind::Stale];
     let with_keys = [&[BlockKind::Keys][..], &all].concat();
-    let edits: [(String, &[BlockKind]); 9] = [
+    let edits: [(String, &[BlockKind]); 11] = [
         (features.replace(r#""breaker":{}"#, r#""breaker":{"open_for":"9s"}"#), &[BlockKind::Breaker]),
         (features.replace("requests\":5", "requests\":6"), &[BlockKind::Concurrency]),
         (features.replace(r#""throttle":{}"#, r#""throttle":{"aggression":2}"#), &[BlockKind::Throttle]),
@@ -620,7 +622,9 @@ fn whatever_may_be_edited_of_a_policy_changes_the_block_that_it_belongs_to_and_n
         (format!(r#"{features},"outcome":{{"slow_after":"1s"}}"#), &judged),
         (format!(r#"{features},"scope":[]"#), &with_keys),
         (format!(r#"{features},"match":{{"cluster":["a"]}}"#), &[]),
-        (format!(r#"{features},"fallback":[{{"on":["open"],"respond":{{"status":200}}}}]"#), &[]),
+        (features.replace(r#""stale":{}"#, r#""stale":{"entries":9}"#), &[BlockKind::Stale]),
+        (features.replace(r#"["open"]"#, r#"["failure"]"#), &[]),
+        (features.replace(r#""stale":{}}"#, r#""stale":{}},{"on":["open"],"respond":{"status":200}}"#), &[]),
     ];
     for (edited, changed) in edits {
         let edited_identity = identity(&edited);

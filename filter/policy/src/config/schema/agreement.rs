@@ -36,6 +36,21 @@ pub(in crate::config) const UNTOLD: &[Untold] = &[
         example: || r#""breaker": {"open_for": "25h"}"#.to_owned(),
     },
     Untold {
+        why: "the same, for a size",
+        is: |problem| problem.starts_with("must be within 1KiB..=1MiB"),
+        example: || r#""fallback": [{"on": ["failure"], "stale": {"max_body": "2MiB"}}]"#.to_owned(),
+    },
+    Untold {
+        why: "it cannot count the items that have a key",
+        is: |problem| problem.starts_with("must be there once in a policy"),
+        example: || r#""fallback": [{"on": ["failure"], "stale": {}}, {"on": ["timeout"], "stale": {}}]"#.to_owned(),
+    },
+    Untold {
+        why: "it cannot say which methods a glob matches",
+        is: |problem| problem.starts_with("keeps answers to GET"),
+        example: || r#""match": {"method": "POST"}, "fallback": [{"on": ["failure"], "stale": {}}]"#.to_owned(),
+    },
+    Untold {
         why: "it cannot compare the values of two keys",
         is: |problem| {
             ["must be at least base_ejection_time (", "must be at least open_for (", "must be at least base ("]

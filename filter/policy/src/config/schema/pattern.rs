@@ -30,6 +30,11 @@ pub(super) fn duration(within: &str) -> Schema {
     string(&format!("^{units}$"), &must).with("minLength", 1u32)
 }
 
+/// A whole number with a unit.
+pub(super) fn size(within: &str) -> Schema {
+    string("^[0-9]+(B|KiB|MiB)$", &format!("a size {within} such as \"64KiB\" or \"1MiB\""))
+}
+
 /// The name of a policy.
 pub(super) fn name(most: usize) -> Schema {
     string(&format!("^[a-z0-9_-]{{1,{most}}}$"), &format!("1 to {most} characters of a-z, 0-9, _ and -"))

@@ -8,6 +8,7 @@
 //! a value is wrong because of others, the rule names what could stand there instead.
 
 use super::tree::Schema;
+use crate::config::fallback::ONE_KIND;
 use crate::config::json::Node;
 use crate::config::outlier::{NO_PATH_BESIDE_GRPC, NO_STATUS_BESIDE_GRPC};
 use crate::config::respond::BARE;
@@ -41,6 +42,8 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
         vec![Schema::any().with("minProperties", 1u32)]
     } else if is(&BUDGET) {
         vec![it_allows_something(), no_rate_rounds_to_none()]
+    } else if is(&FALLBACK) {
+        vec![it_does_one_thing()]
     } else if is(&RESPOND) {
         vec![no_body_where_none_may_be()]
     } else {
@@ -146,6 +149,13 @@ fn it_allows_something() -> Schema {
 
 fn no_rate_rounds_to_none() -> Schema {
     at(key!(BUDGET.number("min_per_second")).name, nothing_that_rounds_to_none())
+}
+
+fn it_does_one_thing() -> Schema {
+    let kinds = [*key!(FALLBACK.alternative("respond")), *key!(FALLBACK.alternative("stale"))];
+    let [respond, stale] = kinds.map(|kind| Schema::any().with("required", vec![kind]));
+    let is_one = Schema::any_of(vec![all(vec![respond.clone(), not(stale.clone())]), all(vec![stale, not(respond)])]);
+    Schema::unless(is_one, Schema::any().with("const", Node::Null).with("errorMessage", ONE_KIND))
 }
 
 fn no_body_where_none_may_be() -> Schema {

@@ -113,6 +113,11 @@ fn values(kind: &'static Kind) -> Vec<String> {
                 values.extend(near.map(|near| quoted(&duration::text(near))));
                 values.extend(DURATIONS.map(quoted));
             }
+            Kind::Size(range) => {
+                let near = [*range.start(), *range.end(), range.end() + 1, range.start() - 1];
+                values.extend(near.map(|near| quoted(&size::text(near))));
+                values.extend(["64", "64KB", "64 KiB", "-1B", "1.5MiB", "99999999999999MiB"].map(quoted));
+            }
             Kind::Percent { .. } | Kind::PositivePercent => values.extend(["100", "100.001"].map(str::to_owned)),
             Kind::Number(range) | Kind::Whole(range) => {
                 values.extend([range.start(), range.end()].map(u32::to_string));

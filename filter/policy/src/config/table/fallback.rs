@@ -1,5 +1,7 @@
 //! What the client gets instead, by reason.
 
+use core::time::Duration;
+
 use super::{Absent, Block, Body, Form, Key, Kind, Names, Template, Text, Word};
 
 /// An entry of the list of fallbacks.
@@ -15,14 +17,21 @@ pub static FALLBACK: Block = Block {
         .change(
             "Several entries may differ by reason: a cached list while the breaker is open, a plain message after a failure.",
         ),
-        Key::new("respond", Kind::Object(&RESPOND), Absent::Required)
-            .does("The response.")
+        Key::new("respond", Kind::Object(&RESPOND), Absent::Means(Text::new("the entry has `stale`")))
+            .does("Answers with a fixed response.")
+            .change("Give it last: it always can serve, so entries after it for the same reasons never do.")
             .envoy("`direct_response` of a route."),
+        Key::new("stale", Kind::Object(&STALE), Absent::Means(Text::new("the entry has `respond`")))
+            .limit("once in a policy")
+            .does("Answers with the last good answer to the same request.")
+            .change("Give it where an answer of some minutes ago is better than none, before a `respond` for all else.")
+            .envoy("The `cache` filter, which does not serve what is stale."),
     ],
-    not_yet: &["stale", "route", "call"],
+    not_yet: &["route", "call"],
     about: Text::new(
-        "An entry of the list of fallbacks. The first entry whose `on` names the reason serves, and its response carries \
-         `x-holdfast-fallback: static; reason=<reason>; policy=<name>`.",
+        "An entry of the list of fallbacks, which has `respond` or `stale`. The first entry whose `on` names the reason, and that \
+         can serve, serves; one that cannot gives way to the next. Its response carries \
+         `x-holdfast-fallback: <kind>; reason=<reason>; policy=<name>`, where the kind is `static` or `stale`.",
     ),
     example: Text::new(
         r#"{
@@ -39,13 +48,18 @@ pub static FALLBACK: Block = Block {
 };
 
 /// Why a fallback is asked for.
-static REASONS: [Word; 6] = [
+static REASONS: [Word; 7] = [
     Word::new("open", "The breaker has rejected the request."),
     Word::new("concurrency", "Too many requests were in flight."),
     Word::new("throttled", "The throttle has rejected the request."),
-    Word::new("failure", "The final outcome is a failure. An entry for it serves the next two reasons as well."),
+    Word::new("failure", "The final outcome is a failure. An entry for it serves the next three reasons as well."),
     Word::new("timeout", "No response came in time."),
     Word::new("retries_exhausted", "The final outcome is a failure, after at least one retry."),
+    Word::new(
+        "no_host",
+        "The cluster had no host for the request: it has none, or Envoy's health checks and outlier detection have all out and its \
+         panic threshold lets none of them be used.",
+    ),
 ];
 
 /// A fixed response.
@@ -113,6 +127,53 @@ pub static RESPOND: Block = Block {
         "grpc_status": "UNAVAILABLE"
       }
     }]
+  }]
+}"#,
+    ),
+};
+
+/// The last good answer.
+pub static STALE: Block = Block {
+    keys: &[
+        Key::new(
+            "max_age",
+            Kind::Duration(Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600)),
+            Absent::Duration(Duration::from_secs(600)),
+        )
+        .does(
+            "The oldest answer that is served, by its `age`. An answer's own `stale-if-error`, `must-revalidate`, \
+             `proxy-revalidate` and `s-maxage` may limit it further.",
+        )
+        .change("As long as an old answer is better than none.")
+        .envoy("`stale-if-error` of RFC 5861, which Envoy does not serve by."),
+        Key::new("max_body", Kind::Size(1024..=1024 * 1024), Absent::Size(64 * 1024))
+            .does("The longest body that is kept. A longer one passes and is not kept.")
+            .change("Raise it where answers are longer; each worker holds a copy of each answer that passes meanwhile."),
+        Key::new("entries", Kind::Whole(1..=1024), Absent::Number(128.0))
+            .does(
+                "The most answers that are kept for a key, over all workers. One more takes the place of the oldest. All keys \
+                 together keep at most `max_keys` x `entries` x (`max_body` + 28 KiB).",
+            )
+            .change("As many as there are different resources, and values of what they vary by."),
+    ],
+    not_yet: &[],
+    about: Text::new(
+        "The last good answer to the same GET, kept as answers pass, in memory that all workers share. It is kept where it is a \
+         success with status 200 that RFC 9111 lets a shared cache keep: no `no-store`, `private`, `no-cache`, `set-cookie` or \
+         `vary: *`; with `authorization` in the request only if it is `public`, or has `s-maxage` or `must-revalidate`; with \
+         `cookie` only if it is `public`, has `s-maxage`, or varies by `cookie`. It is found by cluster, scheme, authority, path, \
+         query and what it varies by. It serves HEAD too, is 304 to a client that has it, and whole where a `range` is asked for. \
+         Keys that share the overflow key keep nothing.",
+    ),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "catalogue",
+    "breaker": {},
+    "fallback": [
+      {"on": ["open", "failure", "no_host"], "stale": {"max_age": "1h", "max_body": "256KiB", "entries": 300}},
+      {"on": ["open", "failure", "no_host"], "respond": {"status": 503, "body": "no catalogue: ${reason}"}}
+    ]
   }]
 }"#,
     ),

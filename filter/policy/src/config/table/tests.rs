@@ -166,6 +166,11 @@ fn bounds(kind: &Kind) -> Option<([String; 2], Vec<String>, String)> {
             let outside = below.chain([end + nanosecond]).map(duration).collect();
             ([duration(start), duration(end)], outside, duration::within(range))
         }
+        Kind::Size(range) => {
+            let size = |bytes: u32| format!("\"{}\"", size::text(bytes));
+            let (start, end) = (*range.start(), *range.end());
+            ([size(start), size(end)], vec![size(start - 1), size(end + 1)], size::within(range))
+        }
         Kind::Percent { min } => {
             let outside = vec![(f64::from(*min) - 0.001).to_string(), "100.001".to_owned()];
             ([min.to_string(), "100".to_owned()], outside, format!("within {min}..=100"))

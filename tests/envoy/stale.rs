@@ -104,7 +104,10 @@ async fn it_stands_in_for_a_hosts_own_failure_and_for_a_rejection() {
             resource(request).header("etag", "\"v1\"").header("cache-control", "max-age=1").header("link", "<a>");
         answer.header("link", "<b>").header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")
     });
-    let scene = Scene::start(&host, policy(json!({}))).await;
+    let mut document = policy(json!({}));
+    // It stays open to the end, however long that takes.
+    document["policies"][0]["breaker"] = json!({"consecutive_failures": 20, "open_for": "5m", "open_max": "5m"});
+    let scene = Scene::start(&host, document).await;
     let first = scene.client.get("/a").await.unwrap();
     fails.store(true, Ordering::Relaxed);
     let assert_kept = |response: &Response, reason: &str| {

@@ -51,7 +51,8 @@ struct Input<'a> {
 
 fn pairs(fixed: &[(&str, &[u8])], more: &[(u8, &[u8])], names: &[&str]) -> Vec<u8> {
     let more = more.iter().filter_map(|(name, value)| Some((*names.get(usize::from(*name) % names.len())?, *value)));
-    let all: Vec<_> = fixed.iter().copied().chain(more).map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+    let all: Vec<_> =
+        fixed.iter().copied().chain(more).map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
     headers::write(&all)
 }
 

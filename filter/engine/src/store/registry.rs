@@ -434,7 +434,7 @@ impl Record for Registry {
 
     /// Each content is there once.
     fn invariants(&self) -> bool {
-        are_different(self.contents.iter().map(|content| content.content))
+        are_different(self.contents.iter().map(|content| content.content)) && self.has_all_places()
     }
 
     fn size(&self) -> usize {
@@ -489,7 +489,19 @@ impl Record for Registry {
                 places.get_mut(kind).push(Block { block: input.u64()?, tenancy: input.u32()? });
             }
         }
-        Some(Registry { first, contents, places })
+        let registry = Registry { first, contents, places };
+        // A content without the place that it has would have no state for ever.
+        registry.has_all_places().then_some(registry)
+    }
+}
+
+impl Registry {
+    /// Whether all places that contents have are there.
+    fn has_all_places(&self) -> bool {
+        let is_there = |content: &Content, kind: BlockKind| {
+            content.places.get(kind).is_none_or(|number| usize::from(number) < self.places.get(kind).len())
+        };
+        self.contents.iter().all(|content| BlockKind::ALL.iter().all(|kind| is_there(content, *kind)))
     }
 }
 

@@ -643,3 +643,13 @@ fn whatever_may_be_edited_of_a_policy_changes_the_block_that_it_belongs_to_and_n
     );
     assert!(BlockKind::ALL.iter().all(|kind| renamed.blocks.get(*kind) != base.blocks.get(*kind)));
 }
+
+#[test]
+fn a_registry_in_which_a_content_has_a_place_that_is_not_there_reads_as_none() {
+    let mut process = Process::default();
+    process.configure(&content(7, 1, 2), t(0));
+    let mut registry = process.registry();
+    assert_eq!(Registry::decode(&registry.encode(Mark::NONE), Mark::NONE), Some(registry.clone()));
+    *registry.contents[0].places.get_mut(BlockKind::Outlier) = Some(2048);
+    assert_eq!(Registry::decode(&registry.encode(Mark::NONE), Mark::NONE), None);
+}

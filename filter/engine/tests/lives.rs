@@ -6,13 +6,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast_engine::attempt::{AttemptEffect, AttemptPlugin, AttemptState, AttemptVm};
+use holdfast_engine::attempt::{AttemptEffect, AttemptPlugin, AttemptState, AttemptVm, Waiter, Waits};
 use holdfast_engine::base::time::Timestamp;
 use holdfast_engine::host::{Headers, Host, RootHost};
 use holdfast_engine::memory_host::MemoryHost;
 use holdfast_engine::request::{Configuration, RequestEffect, RequestPlugin, RequestState, RequestVm};
 use holdfast_engine::store::memory::MemoryStore;
 
+/// How often a worker looks at the clock.
+const TICK: Duration = Duration::from_millis(100);
 /// How the host names the request.
 const STREAM: u32 = 1;
 const HOST: &str = "10.0.0.1:80";
@@ -25,6 +27,8 @@ struct Scene {
     request: RequestPlugin,
     attempt: AttemptPlugin,
     now: Timestamp,
+    /// The attempts whose time to look again has come, until a test lets them.
+    due: Vec<Waiter<Waits>>,
 }
 
 /// One request, as Envoy takes it through the seats.
@@ -48,12 +52,20 @@ impl Scene {
         let request = RequestPlugin::new(&root, Rc::new(RequestVm::new(1)), configuration);
         request.start();
         let attempt = AttemptPlugin::new(&root, Rc::new(AttemptVm::new(2)));
-        Scene { host, store, request, attempt, now }
+        Scene { host, store, request, attempt, now, due: Vec::new() }
     }
 
+    /// Passes the time as a worker that runs does: looking at the clock more often than a pause is long.
     fn wait(&mut self, time: Duration) {
-        self.now = self.now.plus(time);
-        self.host.set_now(self.now);
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(TICK);
+            left -= step;
+            self.now = self.now.plus(step);
+            self.host.set_now(self.now);
+            self.request.on_tick(&mut self.store.clone(), &mut |_, _| None);
+            self.due.extend(self.attempt.take_due(self.now).unwrap());
+        }
     }
 
     /// A request's headers come to the request seat.
@@ -149,7 +161,7 @@ impl Stream<'_> {
     fn tick(&mut self, after: Duration) -> Vec<AttemptEffect> {
         self.scene.wait(after);
         let (now, scene) = (self.scene.now, &mut *self.scene);
-        let due = scene.attempt.take_due(now).unwrap();
+        let due = std::mem::take(&mut scene.due);
         let effects =
             due.into_iter().map(|waiter| scene.attempt.wake(&mut scene.store, &*scene.host, waiter, now)).collect();
         scene.attempt.end_tick(&mut scene.store, now);

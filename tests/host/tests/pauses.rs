@@ -1,8 +1,9 @@
 //! A worker that does not run for a while: its ticks do not come, and then the time-outs come first.
 
 use holdfast_engine::breaker::StateName;
-use holdfast_host_tests::{Host, Local, Pending, Response};
+use holdfast_host_tests::{Builder, Host, Local, Pending, Reaction, Request, Response};
 
+use crate::outlier_support::{FIVE, World, ejecting_and};
 use crate::support::{BREAKER, count, millis, policy, seconds, succeed, trip};
 
 /// Neither ticks nor timers come meanwhile.
@@ -73,4 +74,35 @@ fn a_probe_that_has_waited_through_a_pause_gives_its_permit_back() {
     (0..5).for_each(|number| drop(succeed(&host, number % 2)));
     assert_eq!(host.state(), StateName::Closed);
     host.assert_no_trap();
+}
+
+/// Of two hosts the quicker one is chosen, also after one of its tries has waited through a pause and a retry has hidden that.
+#[test]
+fn a_host_is_as_quick_for_the_balancing_as_it_was_before_a_pause() {
+    let hosts = &FIVE[..2];
+    let listed = format!(r#""hosts":["{}","{}"],"balance":"least_latency""#, hosts[0], hosts[1]);
+    let retry = r#""retry":{"per_try_timeout":"1s","on":["gateway-error","reset"],
+        "backoff":{"base":"1ms","max":"1ms","jitter":"none"}}"#;
+    let world = World::with(&ejecting_and(&listed, retry), 1, hosts, Builder::attempt_seat);
+    let quick = Reaction::from(200).after(millis(10));
+    world.hosts.serves(hosts[0], quick.clone());
+    world.hosts.serves(hosts[1], Reaction::from(200).after(millis(30)));
+    world.traffic(20, millis(100));
+    world.host.advance(seconds(1));
+    world.traffic(20, millis(100));
+    world.hosts.hangs(hosts[0]);
+    let waiting = world.send(Request::get("/"));
+    assert_eq!(waiting.tries()[0].host, hosts[0]);
+    world.host.advance(millis(100));
+    pause(&world.host);
+    world.host.advance(seconds(2));
+    assert_eq!((waiting.answer().status, waiting.tries().len()), (200, 2));
+    assert_eq!(world.host.metric_of("orders", "cluster=orders", "paused.attempts"), 1);
+    world.hosts.serves(hosts[0], quick);
+    for _ in 0..5 {
+        let next = world.send(Request::get("/"));
+        world.host.advance(millis(100));
+        assert_eq!(next.tries()[0].host, hosts[0]);
+    }
+    world.assert_clean();
 }

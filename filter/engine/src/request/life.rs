@@ -695,7 +695,8 @@ fn settle(
             address = judge_host(host, &mut policy, cx, (key, cluster), met, (answer, &outcome, took, sent));
         }
         policy.note_subset(cx, (key, cluster), address.as_deref(), steering.as_ref(), host);
-        if let Some(steering) = steering.as_ref().filter(|_| outcome.counts() && !is_excused) {
+        let is_any_excused = is_excused || context.as_ref().is_some_and(|context| context.excused > 0);
+        if let Some(steering) = steering.as_ref().filter(|_| outcome.counts() && !is_any_excused) {
             // A retry may have hidden it.
             let first = context.as_ref().and_then(|context| context.attempts.first());
             let first = first.filter(|first| first.verdict == Verdict::Failure);

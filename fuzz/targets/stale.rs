@@ -68,7 +68,7 @@ fuzz_target!(|input: Input<'_>| {
     }
     let ask = |more: &[(u8, &[u8])]| {
         let fixed: [(&str, &[u8]); 3] = [(":method", b"GET"), (":authority", b"shop.test"), (":path", input.path)];
-        AskedFor::read(pairs(&fixed, more, &OF_REQUEST), b"orders", true)
+        AskedFor::read(&pairs(&fixed, more, &OF_REQUEST), || b"orders", true)
     };
     let (Some(asked), Some(other)) = (ask(&input.request), ask(&input.other)) else { return };
     let entries = NonZeroU16::MIN;

@@ -45,7 +45,7 @@ fn asked(path: u8, a: u8, b: u8) -> AskedFor {
         ("a", a.to_string()),
         ("b", b.to_string()),
     ];
-    AskedFor::read(serialized(&pairs), b"orders", true).unwrap()
+    AskedFor::read(&serialized(&pairs), || b"orders", true).unwrap()
 }
 
 const VARIES: [&str; 4] = ["", "a", "b", "a, b"];

@@ -59,6 +59,14 @@ impl Policy {
         self.outlier.as_ref().filter(|outlier| outlier.is_active())
     }
 
+    /// Whether it holds an answer that does not come against anybody.
+    pub fn judges(&self) -> bool {
+        let breaker = self.breaker.as_ref().is_some_and(|breaker| breaker.mode != Mode::Off);
+        breaker
+            || self.throttle.as_ref().is_some_and(|throttle| throttle.mode != Mode::Off)
+            || self.active_outlier().is_some()
+    }
+
     /// How long a stream that has begun well runs before it is a success to probes: `half_open.lease`.
     pub fn stream_lease(&self) -> Duration {
         self.breaker.as_ref().map_or(DEFAULT_LEASE, |breaker| breaker.lease)

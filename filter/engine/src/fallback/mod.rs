@@ -15,5 +15,6 @@ pub use reply::{
     retry_after_seconds,
 };
 pub use serve::{FailedAnswer, Sources, serve_failure, serve_rejection, would_serve};
+pub(crate) use serve::{STALE, STATIC};
 pub use stale::{AnswerIndex, AskedFor, CacheControl, Capture, Kept, KeptAnswer, ServedAnswer, StaleKey};
 pub use template::{field, kept_parts};

@@ -2,6 +2,7 @@
 
 pub mod attempt;
 pub mod client;
+pub mod date;
 pub mod grpc;
 pub mod header_rules;
 pub mod headers;

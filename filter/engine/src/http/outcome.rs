@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use holdfast_policy::document::OutcomeRules;
 
+use super::date;
+
 /// What came back for a request, as far as it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
@@ -188,9 +190,7 @@ pub fn retry_after(value: &[u8], now: crate::base::time::Timestamp) -> Option<Du
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX / 1_000_000_000)));
     }
-    let date = httpdate::parse_http_date(text).ok()?;
-    let since_epoch = date.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(since_epoch.saturating_sub(Duration::from_nanos(now.0)))
+    Some(date::parse(value)?.since(now))
 }
 
 #[cfg(test)]

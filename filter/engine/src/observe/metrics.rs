@@ -54,9 +54,7 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
         Metric::WouldRetry => policy.retry.as_ref().is_some_and(|retry| retry.mode == Mode::Shadow),
         _ if Metric::OF_HOSTS.contains(&metric) => outlier.is_some(),
         Metric::MisassembledAttemptSeat => outlier.is_some() || retry.is_some(),
-        Metric::PausedRequests => {
-            breaker.is_some() || throttle.is_some_and(|mode| mode != Mode::Off) || outlier.is_some()
-        }
+        Metric::PausedRequests => policy.judges(),
         Metric::PausedAttempts => outlier.is_some(),
         Metric::PausedChecks => outlier.and_then(|outlier| outlier.heartbeat.as_ref()).is_some(),
         // A shadowed feature of an enforced policy only would have asked for its fallback.

@@ -154,13 +154,7 @@ impl Calls {
             return;
         }
         if let Some(beats) = beats {
-            let overdue = self.checks.overdue(beats, now, |since| {
-                let is_excused = pauses.excuse(since, now);
-                if is_excused {
-                    cx.events.push(Event::Count(Metric::PausedChecks));
-                }
-                is_excused
-            });
+            let overdue = self.checks.overdue(beats, now, |since| excuse(pauses, since, now, cx.events));
             overdue.into_iter().for_each(|found| act(cx, rules, hosts, found));
             let all = hosts.table().into_iter().flat_map(|table| table.hosts());
             let due = self.checks.due(beats, all.map(|(id, host)| (id, host.address.as_slice())), now);
@@ -220,8 +214,8 @@ impl Calls {
                 others_wait = self.checks.in_flight() >= MOST_IN_FLIGHT;
                 let answer =
                     response.filter(|response| response.is_hosts).map(|response| response.answer(&beats.check));
-                if answer.is_none() && self.checks.excuse(token, |since| pauses.excuse(since, cx.now)) {
-                    cx.events.push(Event::Count(Metric::PausedChecks));
+                if answer.is_none() {
+                    self.checks.excuse(token, |since| excuse(pauses, since, cx.now, cx.events));
                 }
                 let found = self.checks.reported(beats, token, answer);
                 if response.is_some_and(|response| response.is_gone && !response.is_hosts) {
@@ -280,6 +274,15 @@ fn listed(
     let listed = discover::hosts(response.body, cluster, counts)?;
     // Nothing could be sent anywhere; more likely that it is wrong for a moment.
     if listed.hosts.is_empty() { Err(format!("no host of {cluster} is listed")) } else { Ok(listed) }
+}
+
+/// Whether a check that was sent at `since` and has had no answer says nothing of its host, since this worker did not run. Counts it.
+fn excuse(pauses: &Pauses, since: Timestamp, now: Timestamp, events: &mut Vec<Event>) -> bool {
+    let is_excused = pauses.excuse(since, now);
+    if is_excused {
+        events.push(Event::Count(Metric::PausedChecks));
+    }
+    is_excused
 }
 
 /// Acts on what a check has found.

@@ -151,9 +151,13 @@ impl Checks {
     /// The check of this host was not sent, for a reason that has nothing to do with the host. Nothing is counted, and it
     /// is asked again in the next interval.
     pub fn withdrawn(&mut self, host: HostId) {
-        if self.take_call(|call| call.host == host && call.token.is_none()).is_some()
-            && let Some(host) = self.host(host)
-        {
+        let withdrawn = self.take_call(|call| call.host == host && call.token.is_none());
+        self.let_be(withdrawn.as_ref());
+    }
+
+    /// A check that was under way counts for nothing.
+    fn let_be(&mut self, call: Option<&Call>) {
+        if let Some(host) = call.and_then(|call| self.host(call.host)) {
             host.under_way = false;
         }
     }
@@ -167,11 +171,9 @@ impl Checks {
 
     /// The check of this name has had no answer, and that says nothing of its host if `excuses` says so of when it was sent: nothing is
     /// counted, and the host is asked again in the next interval. Gives whether it is so.
-    pub fn excuse(&mut self, token: u32, excuses: impl Fn(Timestamp) -> bool) -> bool {
+    pub fn excuse(&mut self, token: u32, mut excuses: impl FnMut(Timestamp) -> bool) -> bool {
         let excused = self.take_call(|call| call.token == Some(token) && excuses(call.since));
-        if let Some(host) = excused.as_ref().and_then(|call| self.host(call.host)) {
-            host.under_way = false;
-        }
+        self.let_be(excused.as_ref());
         excused.is_some()
     }
 
@@ -186,10 +188,10 @@ impl Checks {
         let limit = heartbeat.timeout.saturating_mul(2).max(Duration::from_nanos(1));
         let mut found = Vec::new();
         while let Some(call) = self.take_call(|call| call.since.plus(limit).remaining(now, limit).is_none()) {
-            if !excuses(call.since) {
+            if excuses(call.since) {
+                self.let_be(Some(&call));
+            } else {
                 found.extend(self.judge(heartbeat, call.host, None));
-            } else if let Some(host) = self.host(call.host) {
-                host.under_way = false;
             }
         }
         found
@@ -200,7 +202,7 @@ impl Checks {
         self.calls.len()
     }
 
-    fn take_call(&mut self, is_it: impl Fn(&Call) -> bool) -> Option<Call> {
+    fn take_call(&mut self, is_it: impl FnMut(&Call) -> bool) -> Option<Call> {
         let at = self.calls.iter().position(is_it)?;
         Some(self.calls.swap_remove(at))
     }

@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use crate::base::time::millis;
-use crate::fallback::{Disposition, Failed};
+use crate::fallback::{Disposition, Failed, STALE, STATIC};
 use crate::host::Host;
 use crate::http::attempt::AttemptRecord;
 use crate::http::outcome::Verdict;
@@ -31,11 +31,9 @@ pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
         line.push_str(reason.name());
     }
     match disposition {
-        Disposition::Static(_) => line.push_str("; kind=static"),
-        Disposition::Stale(_, age) => {
-            // Writing to a string cannot fail.
-            let _ = write!(line, "; kind=stale; age={age}");
-        }
+        // Writing to a string cannot fail.
+        Disposition::Static(_) => drop(write!(line, "; kind={STATIC}")),
+        Disposition::Stale(_, age) => drop(write!(line, "; kind={STALE}; age={age}")),
         Disposition::Admitted | Disposition::Probe | Disposition::Rejected(_) => {}
     }
     line

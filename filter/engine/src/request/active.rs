@@ -38,7 +38,7 @@ pub struct ActivePolicy {
     pub is_active: bool,
     /// Whether nothing but a breaker that is not closed wants to know when a request came.
     pub is_untimed: bool,
-    /// Whether it holds an answer that does not come in time against anybody.
+    /// Whether it holds an answer that does not come against anybody.
     pub judges: bool,
     /// What fallbacks insert of a request whose answer they replace.
     pub kept: Vec<TemplatePart>,
@@ -66,7 +66,7 @@ impl ActivePolicy {
             is_entered: Cell::new(false),
             is_active: state.is_active(),
             is_untimed: state.is_untimed(),
-            judges: state.judges(),
+            judges: state.policy().judges(),
             kept: fallback::kept_parts(state.policy()),
             has_reported_chain: Cell::new(false),
             replaces_answers: state.policy().replaces_answers(),

@@ -29,7 +29,7 @@ impl Capturing {
     /// The answer has come to its end: it is kept.
     pub(super) fn keep(self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) {
         let Capturing { active, key, capture } = self;
-        let (Some(answer), Ok(mut policy)) = (capture.end(), active.state.try_borrow_mut()) else { return };
+        let (Some(answer), Ok(policy)) = (capture.end(), active.state.try_borrow()) else { return };
         policy.keep_answer(store, key, &answer, host.now());
         // For what was given up there.
         plugin.publish(&active, &policy, key, active.metrics.events());

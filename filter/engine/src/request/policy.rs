@@ -236,19 +236,10 @@ impl RequestPolicy {
 
     /// Whether any feature counts or decides anything for this policy; without one it lets everything through untouched.
     pub fn is_active(&self) -> bool {
-        active(self.policy.breaker.as_ref(), |feature| feature.mode).is_some()
+        self.policy.judges()
             || active(self.policy.concurrency.as_ref(), |feature| feature.mode).is_some()
-            || active(self.policy.throttle.as_ref(), |feature| feature.mode).is_some()
             || active(self.policy.retry.as_ref(), |feature| feature.mode).is_some()
-            || self.outlier().is_some()
             || !self.policy.fallback.is_empty() && self.policy.mode != holdfast_policy::document::Mode::Off
-    }
-
-    /// Whether it holds an answer that does not come against anybody.
-    pub fn judges(&self) -> bool {
-        active(self.policy.breaker.as_ref(), |feature| feature.mode).is_some()
-            || active(self.policy.throttle.as_ref(), |feature| feature.mode).is_some()
-            || self.outlier().is_some()
     }
 
     /// Whether nothing that the policy does with a request depends on when the request came, but for a breaker that is not closed.

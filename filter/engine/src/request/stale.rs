@@ -1,11 +1,13 @@
 //! Good answers: what is kept of them under a request's key, and which is served.
 
-use super::blocks::borrowed;
+use core::cell::RefMut;
+
+use super::blocks::{Block, borrowed};
 use super::facts::Facts;
 use super::policy::RequestPolicy;
 use crate::base::time::Timestamp;
 use crate::event::Event;
-use crate::fallback::{AskedFor, Kept, KeptAnswer, ServedAnswer, Unserved};
+use crate::fallback::{AskedFor, Kept, KeptAnswer, ServedAnswer, StaleKey, Unserved};
 use crate::http::request::Field;
 use crate::metric::Metric;
 use crate::store::Store;
@@ -17,11 +19,7 @@ impl RequestPolicy {
         let is_possible = ended && self.policy.stale().is_some() && !self.is_overflow(key);
         // All headers at once: nearly every request that comes here is a GET.
         let headers = is_possible.then(|| facts.serialized_headers())?;
-        if !matches!(facts.get(Field::Method)?.as_ref(), b"GET" | b"HEAD") {
-            return None;
-        }
-        let cluster = facts.get(Field::Cluster).unwrap_or_default();
-        AskedFor::read(headers.to_vec(), &cluster, ended)
+        AskedFor::read(headers, || facts.get(Field::Cluster).unwrap_or_default(), ended)
     }
 
     /// The last good answer to the same as was asked for under a key, if it may be served.
@@ -37,15 +35,15 @@ impl RequestPolicy {
         }
         let asked = asked.ok_or(Unserved::Method)?;
         let rules = self.policy.stale().ok_or(Unserved::NothingKept)?;
-        let block = borrowed(self.blocks.as_ref().and_then(|blocks| blocks.stale.as_ref()));
+        let block = self.stale_block();
         let state = block.as_ref().and_then(|block| block.at(key.occupant)).ok_or(Unserved::NothingKept)?;
         state.find(store, rules, asked, now)
     }
 
     /// Keeps an answer under a key.
-    pub(super) fn keep_answer(&mut self, store: &mut dyn Store, key: Key, answer: &KeptAnswer, now: Timestamp) {
+    pub(super) fn keep_answer(&self, store: &mut dyn Store, key: Key, answer: &KeptAnswer, now: Timestamp) {
         if let Some(rules) = self.policy.stale()
-            && let Some(mut block) = borrowed(self.blocks.as_ref().and_then(|blocks| blocks.stale.as_ref()))
+            && let Some(mut block) = self.stale_block()
             && let Some(state) = block.of(key)
         {
             state.keep(store, rules, answer, now);
@@ -53,10 +51,8 @@ impl RequestPolicy {
     }
 
     /// Tells what is kept, by key, where that has changed.
-    pub(super) fn tell_answers(&mut self, store: &mut dyn Store) -> Vec<(Key, Vec<Event>)> {
-        let Some(mut block) = borrowed(self.blocks.as_ref().and_then(|blocks| blocks.stale.as_ref())) else {
-            return Vec::new();
-        };
+    pub(super) fn tell_answers(&self, store: &mut dyn Store) -> Vec<(Key, Vec<Event>)> {
+        let Some(mut block) = self.stale_block() else { return Vec::new() };
         let news = block.iter_mut().filter_map(|(key, state)| Some((key, state.news(store)?)));
         news.map(|(key, kept)| (key, gauges(kept))).collect()
     }
@@ -68,10 +64,14 @@ impl RequestPolicy {
     }
 
     /// Has all of it told again.
-    pub(super) fn tell_answers_again(&mut self) {
-        if let Some(mut block) = borrowed(self.blocks.as_ref().and_then(|blocks| blocks.stale.as_ref())) {
+    pub(super) fn tell_answers_again(&self) {
+        if let Some(mut block) = self.stale_block() {
             block.iter_mut().for_each(|(_, state)| state.tell_again());
         }
+    }
+
+    fn stale_block(&self) -> Option<RefMut<'_, Block<StaleKey>>> {
+        borrowed(self.blocks.as_ref()?.stale.as_ref())
     }
 }
 

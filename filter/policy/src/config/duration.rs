@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::error::{Report, Reported};
-use super::reader::{Fields, Item, quoted};
+use super::reader::{Fields, Item};
 use super::table::{Entry, Timed};
 
 /// Units, the longest first, in nanoseconds.
@@ -103,14 +103,7 @@ pub(super) fn read(
     range: &RangeInclusive<Duration>,
     report: &mut Report,
 ) -> Result<Duration, Reported> {
-    let within = within(range);
-    let expected = format!("a duration {within} such as \"250ms\", \"10s\" or \"1m30s\"");
-    let written = item.string(&expected, report)?;
-    match parse(written) {
-        Some(duration) if range.contains(&duration) => Ok(duration),
-        Some(_) => Err(item.refused(&within, report)),
-        None => Err(report.add(&item.path, format!("must be {expected}, was {}", quoted(written)))),
-    }
+    item.quantity((range, &within(range)), parse, ("duration", r#""250ms", "10s" or "1m30s""#), report)
 }
 
 impl Fields<'_> {

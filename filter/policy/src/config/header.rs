@@ -77,8 +77,7 @@ fn is_printable(text: &str) -> bool {
 }
 
 /// The headers that belong to the connection. Source: RFC 9110, section 7.6.1, and RFC 9113, section 8.2.2.
-pub(super) const OF_THE_CONNECTION: [&str; 6] =
-    ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
+pub const OF_THE_CONNECTION: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
 
 const FOR_THE_CONNECTION: &str = "may not be set: it belongs to the connection";
 const OF_THE_BODY: &str = "may not be set: it follows from the body";

@@ -13,7 +13,7 @@ pub mod defaults;
 pub mod duration;
 mod error;
 mod fallback;
-mod header;
+pub mod header;
 pub mod json;
 mod matching;
 mod meant;

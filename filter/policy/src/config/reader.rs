@@ -126,6 +126,24 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// The value as a quantity that is written as a text with its unit, such as `example`: what `parse` makes of it, if that is in the
+    /// range, which messages say by `within`.
+    pub(super) fn quantity<T: PartialOrd>(
+        &self,
+        (range, within): (&RangeInclusive<T>, &str),
+        parse: impl Fn(&str) -> Option<T>,
+        (what, example): (&str, &str),
+        report: &mut Report,
+    ) -> Result<T, Reported> {
+        let expected = format!("a {what} {within} such as {example}");
+        let written = self.string(&expected, report)?;
+        match parse(written) {
+            Some(quantity) if range.contains(&quantity) => Ok(quantity),
+            Some(_) => Err(self.refused(within, report)),
+            None => Err(report.add(&self.path, format!("must be {expected}, was {}", quoted(written)))),
+        }
+    }
+
     /// The value as a boolean.
     pub(super) fn boolean(&self, report: &mut Report) -> Result<bool, Reported> {
         match self.node {

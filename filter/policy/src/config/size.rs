@@ -3,7 +3,7 @@
 use core::ops::RangeInclusive;
 
 use super::error::{Report, Reported};
-use super::reader::{Fields, Item, quoted};
+use super::reader::{Fields, Item};
 use super::table::Numeric;
 
 /// Units in bytes, the largest first.
@@ -29,14 +29,7 @@ pub(super) fn within(range: &RangeInclusive<u32>) -> String {
 }
 
 fn read(item: &Item<'_>, range: &RangeInclusive<u32>, report: &mut Report) -> Result<u32, Reported> {
-    let within = within(range);
-    let expected = format!("a size {within} such as \"64KiB\" or \"1MiB\"");
-    let written = item.string(&expected, report)?;
-    match parse(written) {
-        Some(bytes) if range.contains(&bytes) => Ok(bytes),
-        Some(_) => Err(item.refused(&within, report)),
-        None => Err(report.add(&item.path, format!("must be {expected}, was {}", quoted(written)))),
-    }
+    item.quantity((range, &within(range)), parse, ("size", r#""64KiB" or "1MiB""#), report)
 }
 
 impl Fields<'_> {

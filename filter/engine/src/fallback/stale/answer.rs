@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use holdfast_policy::config::header::OF_THE_CONNECTION;
+
 use super::asked::AskedFor;
 use super::conditional;
 use super::freshness::Freshness;
@@ -117,19 +119,14 @@ impl Record for KeptAnswer {
     }
 }
 
-/// Headers that are one's own hop's, or that this proxy sets itself. Source: RFC 9111, section 3.1; RFC 9110, section 7.6.1.
-const NOT_KEPT: [&str; 11] = [
+/// Headers that are of one's own hop beside those of the connection, or that this proxy sets itself. Source: RFC 9111, section 3.1.
+const NOT_KEPT: [&str; 6] = [
     "age",
-    "connection",
     "content-length",
-    "keep-alive",
     "proxy-authenticate",
     "proxy-authentication-info",
     "proxy-authorization",
-    "proxy-connection",
-    "te",
     "transfer-encoding",
-    "upgrade",
 ];
 
 /// Names that begin so are Envoy's and Holdfast's own.
@@ -141,7 +138,7 @@ pub fn is_kept(name: &str, connection: &[&[u8]]) -> bool {
         let mut named = connection.iter().flat_map(|line| line.split(|byte| *byte == b','));
         named.any(|other| other.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
     };
-    name != "trailer"
+    !OF_THE_CONNECTION.contains(&name)
         && !NOT_KEPT.contains(&name)
         && !NOT_KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         && !is_of_hop()

@@ -23,20 +23,20 @@ impl AskedFor {
     /// has no body: some services answer by it.
     ///
     /// The cluster is part of what was asked for: routes choose it by headers that no `vary` names.
-    pub fn read(headers: Vec<u8>, cluster: &[u8], ended: bool) -> Option<Self> {
-        let first = |wanted: &[u8]| headers::read(&headers).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    pub fn read<C: AsRef<[u8]>>(headers: &[u8], cluster: impl FnOnce() -> C, ended: bool) -> Option<Self> {
+        let first = |wanted: &[u8]| headers::read(headers).find(|(name, _)| *name == wanted).map(|(_, value)| value);
         let is_head = match first(b":method")? {
             b"GET" => false,
             b"HEAD" => true,
             _ => return None,
         };
         let authority = first(b":authority")?.to_ascii_lowercase();
-        let mut target = Vec::new();
-        for part in [cluster, first(b":scheme").unwrap_or_default(), &authority, first(b":path")?] {
+        let (mut target, cluster) = (Vec::new(), cluster());
+        for part in [cluster.as_ref(), first(b":scheme").unwrap_or_default(), &authority, first(b":path")?] {
             target.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
             target.extend_from_slice(part);
         }
-        (ended && target.len() <= LONGEST_TARGET).then_some(AskedFor { target, headers, is_head })
+        (ended && target.len() <= LONGEST_TARGET).then(|| AskedFor { target, headers: headers.to_vec(), is_head })
     }
 
     /// What was asked for.
@@ -80,7 +80,7 @@ mod tests {
     fn read(method: &str, authority: &str, path: &str, cluster: &str, ended: bool) -> Option<AskedFor> {
         let pairs = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)];
         let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
-        AskedFor::read(headers::write(&pairs), cluster.as_bytes(), ended)
+        AskedFor::read(&headers::write(&pairs), || cluster, ended)
     }
 
     #[test]
@@ -92,7 +92,7 @@ mod tests {
         }
         assert_eq!(read("GET", "a", "/", "c", false), None, "it has a body");
         assert_eq!(read("GET", "a", &"/".repeat(9000), "c", true), None);
-        assert_eq!(AskedFor::read(Vec::new(), b"c", true), None);
+        assert_eq!(AskedFor::read(&[], || b"c", true), None);
     }
 
     #[test]

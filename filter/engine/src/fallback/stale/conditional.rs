@@ -1,7 +1,7 @@
 //! Whether a client has an answer already. Source: RFC 9110, sections 13.1 and 13.2; RFC 9111, section 4.3.2.
 
 use super::asked::AskedFor;
-use super::freshness::date;
+use crate::http::date;
 
 /// Whether the client says that it has the answer with these headers. A condition that is not understood does not hold.
 pub fn has_it(asked: &AskedFor, headers: &[(String, String)]) -> bool {
@@ -12,7 +12,7 @@ pub fn has_it(asked: &AskedFor, headers: &[(String, String)]) -> bool {
         return tags.any(|tag| tag == b"*" || own.is_some_and(|own| own == opaque(tag)));
     }
     let mut since = asked.lines("if-modified-since");
-    match (since.next().and_then(date), since.next(), of_answer("last-modified").and_then(date)) {
+    match (since.next().and_then(date::parse), since.next(), of_answer("last-modified").and_then(date::parse)) {
         (Some(since), None, Some(modified)) => modified <= since,
         _ => false,
     }
@@ -45,7 +45,7 @@ mod tests {
     fn has(request: &[(&str, &str)], answer: &[(&str, &str)]) -> bool {
         let own = [(":method", "GET"), (":authority", "a"), (":path", "/")];
         let owned: Vec<_> = own.iter().chain(request).map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        let asked = AskedFor::read(headers::write(&owned), b"c", true).unwrap();
+        let asked = AskedFor::read(&headers::write(&owned), || b"c", true).unwrap();
         let answer: Vec<_> = answer.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         has_it(&asked, &answer)
     }

@@ -1,10 +1,10 @@
 //! How old an answer is, and until when it may be served. Source: RFC 9111, sections 4.2 and 5.2.2; RFC 5861, section 4.
 
 use core::time::Duration;
-use std::time::UNIX_EPOCH;
 
 use super::cache_control::{CacheControl, LONGEST, delta_seconds};
-use crate::base::time::Timestamp;
+use crate::base::time::{Timestamp, nanos};
+use crate::http::date;
 
 /// A host's clock may be ahead by so much. A date that is further ahead is none.
 const AHEAD: Duration = Duration::from_secs(300);
@@ -37,7 +37,7 @@ impl Freshness {
             return None;
         }
         let date = match dates.date {
-            Some(date) => self::date(date).filter(|date| *date <= now.plus(AHEAD))?,
+            Some(date) => date::parse(date).filter(|date| *date <= now.plus(AHEAD))?,
             None => now,
         };
         let age = dates.age.map_or(Some(0), delta_seconds)?;
@@ -66,19 +66,8 @@ fn lifetime(control: &CacheControl, expires: Option<&[u8]>, made: Timestamp) -> 
         return Duration::from_secs(seconds.into());
     }
     // What is no date has passed, such as 0. Source: RFC 9111, section 5.3.
-    let left = expires.and_then(date).map_or(Duration::ZERO, |expires| expires.since(made));
+    let left = expires.and_then(date::parse).map_or(Duration::ZERO, |expires| expires.since(made));
     left.min(Duration::from_secs(LONGEST.into()))
-}
-
-/// A date of HTTP. Source: RFC 9110, section 5.6.7.
-pub fn date(value: &[u8]) -> Option<Timestamp> {
-    let date = httpdate::parse_http_date(core::str::from_utf8(value).ok()?.trim()).ok()?;
-    let since_epoch = date.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp(nanos(since_epoch)))
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

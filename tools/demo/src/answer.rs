@@ -15,6 +15,10 @@ pub struct Answer {
     pub waited: Duration,
     /// What it got.
     pub fate: Fate,
+    /// Whether the body is that of what was asked for, byte for byte.
+    pub is_own: bool,
+    /// The seconds since its service made it, where it says so.
+    pub age: Option<u32>,
 }
 
 /// What a client got.

@@ -386,9 +386,9 @@ mod tests {
     #[test]
     fn a_legend_explains_what_is_drawn_and_nothing_else() {
         let legends: Vec<String> = scene::all().iter().map(|scene| legend(scene).into_string()).collect();
-        let [outage, storm, ejection] = legends.as_slice() else { panic!("three scenes") };
+        let [outage, storm, ejection, stale] = legends.as_slice() else { panic!("four scenes") };
         for part in ["fallback", "half-open"] {
-            assert!(outage.contains(part) && !storm.contains(part), "{part}");
+            assert!(outage.contains(part) && stale.contains(part) && !storm.contains(part), "{part}");
         }
         assert!(storm.contains("ok: answered by the service") && storm.contains("errors"), "{storm}");
         assert!(ejection.contains("a host that is slow") && !storm.contains("a host that is slow"), "{ejection}");

@@ -3,6 +3,7 @@
 pub mod breakers;
 pub mod hosts;
 pub mod retries;
+pub mod stale;
 
 use std::time::Duration;
 
@@ -72,7 +73,8 @@ pub fn envoy_counted_the_same(scene: &Scene, runs: Runs<'_>, policy: &str) -> Cl
     let stat = |metric| runs.with.stat(policy, metric);
     let mut pairs = vec![("requests", answers.len() as u64, stat("requests"))];
     if scene.policies_with("fallback").contains(&policy) {
-        pairs.push(("fallback answers", seen_by_clients(Fate::Fallback), stat("fallback.static")));
+        let served = stat("fallback.static") + stat("fallback.stale");
+        pairs.push(("fallback answers", seen_by_clients(Fate::Fallback), served));
     } else if scene.breakers().contains(&policy) {
         // With a fallback, what was rejected gets that instead.
         pairs.push(("rejections", seen_by_clients(Fate::Rejected), stat("rejected.open")));

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{Answer, Fate};
 use crate::scene::{Caller, Scene};
-use crate::server::SENT_IN;
+use crate::server::{SENT_IN, content};
 
 /// Callers at work. They stop when this is dropped.
 pub struct Load {
@@ -42,15 +42,18 @@ async fn call(
     for index in 0..caller.per_second * seconds {
         let due = due(index, caller.per_second);
         sleep_until(start + due).await;
-        let mut request = with_header(Client::request(caller.path), SENT_IN, due.as_secs().to_string());
+        let path = caller.path_of(index);
+        let mut request = with_header(Client::request(&path), SENT_IN, due.as_secs().to_string());
         *request.method_mut() = caller.method.clone();
         let (client, answers) = (client.clone(), Arc::clone(&answers));
         under_way.spawn(async move {
             let sent = Instant::now();
             let outcome = client.send(request).await;
-            let fate = Fate::of(&outcome);
+            let (waited, fate) = (sent.elapsed(), Fate::of(&outcome));
+            let is_own = outcome.as_ref().is_ok_and(|response| response.body == content(&path));
+            let age = outcome.ok().and_then(|response| response.headers.get("age")?.to_str().ok()?.parse().ok());
             // Nobody listens any more when the run has been broken off.
-            let _ = answers.send(Answer { caller: number, sent: due, waited: sent.elapsed(), fate });
+            let _ = answers.send(Answer { caller: number, sent: due, waited, fate, is_own, age });
         });
         while under_way.try_join_next().is_some() {}
     }

@@ -1,10 +1,11 @@
 //! What a scene is: a service, who calls it, what happens to it, and the policy that should help.
 //!
 //! A scene is data. Performing, telling and drawing know nothing of a particular one, so a new scene is a new file
-//! beside [`outage`], [`storm`] and [`ejection`] and a line in [`all`].
+//! beside [`outage`], [`storm`], [`ejection`] and [`stale`] and a line in [`all`].
 
 mod ejection;
 mod outage;
+mod stale;
 mod storm;
 
 use std::ops::Range;
@@ -22,7 +23,7 @@ use crate::summary::Table;
 
 /// All scenes, in the order in which they are shown.
 pub fn all() -> Vec<Scene> {
-    vec![outage::scene(), storm::scene(), ejection::scene()]
+    vec![outage::scene(), storm::scene(), ejection::scene(), stale::scene()]
 }
 
 /// One story, performed twice: with Holdfast and without.
@@ -84,12 +85,24 @@ pub struct Without {
 pub struct Caller {
     /// Their method.
     pub method: Method,
-    /// Their path.
+    /// Their path, or what stands before the number where there are several.
     pub path: &'static str,
+    /// How many resources are asked for in turn; 1: that at `path`.
+    pub resources: u32,
     /// How many are sent each second.
     pub per_second: u32,
     /// The name of the policy that governs them.
     pub policy: &'static str,
+}
+
+impl Caller {
+    /// What request number `index`, from 0, asks for.
+    pub fn path_of(&self, index: u32) -> String {
+        match index.checked_rem(self.resources) {
+            Some(number) if self.resources > 1 => format!("{}/{number}", self.path),
+            _ => self.path.to_owned(),
+        }
+    }
 }
 
 /// A part of the story.
@@ -239,9 +252,17 @@ mod tests {
     #[test]
     fn features_are_read_off_the_policy_document() {
         let features = |feature| all().iter().map(|scene| scene.policies_with(feature)).collect::<Vec<_>>();
-        assert_eq!(features("breaker"), [vec!["items", "checkout"], vec![], vec![]]);
-        assert_eq!(features("retry"), [vec![], vec!["orders"], vec!["orders"]]);
-        assert_eq!(features("outlier"), [vec![], vec![], vec!["orders"]]);
+        assert_eq!(features("breaker"), [vec!["items", "checkout"], vec![], vec![], vec!["catalog"]]);
+        assert_eq!(features("retry"), [vec![], vec!["orders"], vec!["orders"], vec![]]);
+        assert_eq!(features("outlier"), [vec![], vec![], vec!["orders"], vec![]]);
+    }
+
+    #[test]
+    fn resources_are_asked_for_in_turn() {
+        let mut caller = Caller { method: Method::GET, path: "/items", resources: 1, per_second: 1, policy: "orders" };
+        assert_eq!(caller.path_of(7), "/items");
+        caller.resources = 3;
+        assert_eq!([0, 2, 3].map(|index| caller.path_of(index)), ["/items/0", "/items/2", "/items/0"]);
     }
 
     #[test]

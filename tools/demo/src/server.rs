@@ -67,6 +67,20 @@ pub fn unwell(manner: Manner, action: Action) -> Script {
     Script { manner, ..always(action) }
 }
 
+/// Answers each path with its own content.
+pub fn contents(delay: Duration) -> Script {
+    let act = move |seen: &SeenRequest| {
+        let answer = Action::ok().header("content-type", "application/json").header("cache-control", "max-age=1");
+        answer.body(content(&seen.path)).after(delay)
+    };
+    Script { act: Box::new(act), manner: Manner::Well }
+}
+
+/// What [`contents`] has under a path: no two have the same.
+pub fn content(path: &str) -> String {
+    format!("{{\"path\":\"{path}\",\"text\":\"{}\"}}", path.repeat(40))
+}
+
 /// Does `action` with every `k`-th attempt, beginning with attempt number `first` (from 0), and `otherwise` with the others.
 pub fn every(k: u64, first: u64, action: Action, otherwise: Action) -> Script {
     let act = move |seen: &SeenRequest| {

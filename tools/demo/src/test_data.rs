@@ -11,7 +11,8 @@ use crate::summary::Table;
 
 /// An answer, times in milliseconds.
 pub fn answer(caller: usize, sent: u64, waited: u64, fate: Fate) -> Answer {
-    Answer { caller, sent: Duration::from_millis(sent), waited: Duration::from_millis(waited), fate }
+    let (sent, waited) = (Duration::from_millis(sent), Duration::from_millis(waited));
+    Answer { caller, sent, waited, fate, is_own: fate == Fate::Served, age: None }
 }
 
 /// A change, time in milliseconds.
@@ -62,16 +63,24 @@ pub fn run(scene: &Scene, with: bool) -> Recording {
         let down = trouble.contains(&second) || (buried && second >= trouble.end);
         let mut attempts = 0;
         for (number, caller) in scene.callers.iter().enumerate() {
-            let has_fallback = number == 0;
+            let has_fallback = scene.policies_with("fallback").contains(&caller.policy);
             let (waited, fate) = match (open.contains(&second), down) {
                 (true, _) if has_fallback => (1, Fate::Fallback),
                 (true, _) => (1, Fate::Rejected),
                 (false, true) => (1000, Fate::Failed),
                 (false, false) => (6, Fate::Served),
             };
+            // What has several resources is kept, and serves failed requests too; what is new each time is not.
+            let keeps = with && caller.resources > 1;
+            let fate = if keeps && fate == Fate::Failed { Fate::Fallback } else { fate };
+            let is_kept = keeps && fate == Fate::Fallback && caller.resources < u32::MAX;
             for request in 0..caller.per_second {
                 let sent = u64::from(second) * 1000 + u64::from(request * 1000 / caller.per_second);
-                recording.answers.push(answer(number, sent, waited, fate));
+                let mut answer = answer(number, sent, waited, fate);
+                if is_kept {
+                    (answer.is_own, answer.age) = (true, Some(second - trouble.start + 1));
+                }
+                recording.answers.push(answer);
             }
             let percent = match (open.contains(&second), retries, down) {
                 (true, ..) => 0,
@@ -178,21 +187,24 @@ fn run_of_hosts(scene: &Scene, with: bool) -> Recording {
 
 /// Adds the statistics that go with the answers.
 fn count(scene: &Scene, recording: &mut Recording) {
-    for (number, caller) in scene.callers.iter().enumerate() {
-        let fates: Vec<Fate> =
-            recording.answers.iter().filter(|answer| answer.caller == number).map(|answer| answer.fate).collect();
-        let count = |fate| fates.iter().filter(|other| **other == fate).count() as u64;
-        let mut stats = vec![("requests", fates.len() as u64)];
-        if scene.breakers().contains(&caller.policy) {
-            let rejected = count(Fate::Fallback) + count(Fate::Rejected);
-            let fallback = ("fallback.static", count(Fate::Fallback));
-            stats.extend([("rejected.open", rejected), fallback, ("breaker_state", 0)]);
+    for policy in scene.policies() {
+        let is_its_own =
+            |answer: &&Answer| scene.callers.get(answer.caller).is_some_and(|caller| caller.policy == policy);
+        let answers: Vec<Answer> = recording.answers.iter().filter(is_its_own).copied().collect();
+        let count = |fate, is_own: bool| {
+            answers.iter().filter(|answer| answer.fate == fate && answer.is_own == is_own).count() as u64
+        };
+        let mut stats = vec![("requests", answers.len() as u64)];
+        if scene.breakers().contains(&policy) {
+            let (kept, fallback) = (count(Fate::Fallback, true), count(Fate::Fallback, false));
+            stats.extend([("rejected.open", kept + fallback + count(Fate::Rejected, false)), ("breaker_state", 0)]);
+            stats.extend([("fallback.static", fallback), ("fallback.stale", kept)]);
         }
-        if scene.policies_with("retry").contains(&caller.policy) {
-            stats.push(("retries", recording.attempts.iter().sum::<u64>() - fates.len() as u64));
+        if scene.policies_with("retry").contains(&policy) {
+            stats.push(("retries", recording.attempts.iter().sum::<u64>() - answers.len() as u64));
         }
         for (metric, value) in stats {
-            recording.stats.insert(format!("{};.;key=.=cluster=orders;.;{metric}", caller.policy), value);
+            recording.stats.insert(format!("{policy};.;key=.=cluster={};.;{metric}", scene.service), value);
         }
     }
 }

@@ -54,10 +54,20 @@ pub fn servers(scene: &Scene) -> String {
     }
 }
 
-/// The load: `100 GET /items and 25 POST /checkout a second`.
+/// The load: `100 GET /items and 25 POST /checkout a second`, and how many resources are asked for where it is several.
 pub fn load(scene: &Scene) -> String {
-    let callers: Vec<String> =
-        scene.callers.iter().map(|caller| format!("{} {} {}", caller.per_second, caller.method, caller.path)).collect();
+    let callers: Vec<String> = scene
+        .callers
+        .iter()
+        .map(|caller| {
+            let said = format!("{} {} {}", caller.per_second, caller.method, caller.path);
+            match caller.resources {
+                1 => said,
+                many if many >= caller.per_second * scene.seconds() => format!("{said}/* (each a new one)"),
+                some => format!("{said}/* ({some} in turn)"),
+            }
+        })
+        .collect();
     format!("{} a second", callers.join(" and "))
 }
 

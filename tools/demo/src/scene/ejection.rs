@@ -43,8 +43,8 @@ const FEW_TRIES: u64 = 30;
 const LONG: Duration = Duration::from_millis(200);
 
 /// Reads are sent again when they fail, purchases are not: nobody knows what they did.
-const READ: Caller = Caller { method: Method::GET, path: "/items", per_second: 100, policy: "orders" };
-const BUY: Caller = Caller { method: Method::POST, path: "/checkout", per_second: 100, policy: "orders" };
+const READ: Caller = Caller { method: Method::GET, path: "/items", resources: 1, per_second: 100, policy: "orders" };
+const BUY: Caller = Caller { method: Method::POST, path: "/checkout", resources: 1, per_second: 100, policy: "orders" };
 
 pub(super) fn scene() -> Scene {
     Scene {

@@ -25,8 +25,9 @@ const HANG: Duration = Duration::from_secs(1);
 const PROBES: u32 = 5;
 
 /// Reads have something to fall back to, purchases have not.
-const READ: Caller = Caller { method: Method::GET, path: "/items", per_second: 100, policy: "items" };
-const BUY: Caller = Caller { method: Method::POST, path: "/checkout", per_second: 25, policy: "checkout" };
+const READ: Caller = Caller { method: Method::GET, path: "/items", resources: 1, per_second: 100, policy: "items" };
+const BUY: Caller =
+    Caller { method: Method::POST, path: "/checkout", resources: 1, per_second: 25, policy: "checkout" };
 
 pub(super) fn scene() -> Scene {
     Scene {

@@ -32,7 +32,7 @@ const RETRIES: u32 = 3;
 /// `retry.budget`: so many percent of the requests, and so many a second, over so many seconds.
 const BUDGET: retries::Budget = retries::Budget { ratio: 20, per_second: 1, window: 10 };
 
-const READ: Caller = Caller { method: Method::GET, path: "/items", per_second: 100, policy: "orders" };
+const READ: Caller = Caller { method: Method::GET, path: "/items", resources: 1, per_second: 100, policy: "orders" };
 
 pub(super) fn scene() -> Scene {
     Scene {

@@ -52,7 +52,7 @@ pub enum Seats {
 pub enum Before {
     /// Nothing.
     Nothing,
-    /// All hosts fail until the breaker opens, and are well again.
+    /// All hosts answer once, then fail until the breaker opens, and are well again.
     TheBreakerOpens,
     /// One host fails until it is ejected, and goes on failing.
     AHostIsEjected,
@@ -98,6 +98,8 @@ pub struct Case {
     pub tenants: Option<u32>,
     /// How long a body requests have; without one they are GETs.
     pub body: usize,
+    /// How long answers are that any cache may keep; 0: short ones that none may.
+    pub answer: usize,
     /// What happens before the load.
     pub before: Before,
     /// Whether hosts fail while it is loaded.
@@ -119,6 +121,7 @@ impl Case {
             workers: 1,
             tenants: None,
             body: 0,
+            answer: 0,
             before: Before::Nothing,
             fails: false,
             shows: Shows::Answers,
@@ -357,6 +360,75 @@ pub const CASES: &[Case] = &[
         body: 64 * KIB,
         ..Case::plain("body-64k-2", Group::Scale, Filters::Holdfast(Seats::Both, policies::rates), "POST of 64 KiB")
     },
+    Case {
+        base: "none-answer-1k",
+        answer: KIB,
+        ..Case::plain("none-answer-1k", Group::Scale, Filters::None, "no filter, 1 KiB back")
+    },
+    Case {
+        base: "none-answer-1k",
+        answer: KIB,
+        ..Case::plain(
+            "answer-1k",
+            Group::Scale,
+            Filters::Holdfast(Seats::Request, policies::request_seat),
+            "1 KiB back",
+        )
+    },
+    Case {
+        base: "none-answer-1k",
+        answer: KIB,
+        ..Case::plain("kept-1k", Group::Scale, Filters::Holdfast(Seats::Request, policies::keeping), "1 KiB, each kept")
+    },
+    Case {
+        base: "none-answer-1k",
+        answer: KIB,
+        before: Before::TheBreakerOpens,
+        shows: Shows::Rejections { status: 200, state: 2 },
+        ..Case::plain(
+            "stale-1k",
+            Group::Scale,
+            Filters::Holdfast(Seats::Request, policies::open_with_kept),
+            "open: 1 KiB that were kept",
+        )
+    },
+    Case {
+        base: "none-answer-64k",
+        answer: 64 * KIB,
+        ..Case::plain("none-answer-64k", Group::Scale, Filters::None, "no filter, 64 KiB back")
+    },
+    Case {
+        base: "none-answer-64k",
+        answer: 64 * KIB,
+        ..Case::plain(
+            "answer-64k",
+            Group::Scale,
+            Filters::Holdfast(Seats::Request, policies::request_seat),
+            "64 KiB back",
+        )
+    },
+    Case {
+        base: "none-answer-64k",
+        answer: 64 * KIB,
+        ..Case::plain(
+            "kept-64k",
+            Group::Scale,
+            Filters::Holdfast(Seats::Request, policies::keeping),
+            "64 KiB, each kept",
+        )
+    },
+    Case {
+        base: "none-answer-64k",
+        answer: 64 * KIB,
+        before: Before::TheBreakerOpens,
+        shows: Shows::Rejections { status: 200, state: 2 },
+        ..Case::plain(
+            "stale-64k",
+            Group::Scale,
+            Filters::Holdfast(Seats::Request, policies::open_with_kept),
+            "open: 64 KiB that were kept",
+        )
+    },
 ];
 
 /// The case of this name.
@@ -377,7 +449,7 @@ mod tests {
         for case in CASES {
             let base = named(case.base).unwrap();
             assert!(matches!(base.filters, Filters::None) && base.base == base.name, "{}", case.name);
-            assert_eq!((base.workers, base.body), (case.workers, case.body), "{}", case.name);
+            assert_eq!((base.workers, base.body, base.answer), (case.workers, case.body, case.answer), "{}", case.name);
         }
     }
 }

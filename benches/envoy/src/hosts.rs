@@ -2,8 +2,8 @@
 //! request with the same bytes.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
@@ -21,6 +21,16 @@ const HEALTHY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nco
 const FAILING: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 12\r\n\r\nout of order";
 
+/// What a healthy one answers where a case asks for long answers: a head, and a body that is as long as it says.
+fn long_answer(length: usize) -> Arc<[u8]> {
+    let mut answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncache-control: public, max-age=60\r\ncontent-length: {length}\r\n\r\n"
+    )
+    .into_bytes();
+    answer.resize(answer.len().saturating_add(length), b'x');
+    answer.into()
+}
+
 /// How the head of every request ends.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
@@ -34,6 +44,7 @@ pub struct Hosts {
 pub struct Host {
     addr: SocketAddr,
     failing: AtomicBool,
+    long: Mutex<Option<Arc<[u8]>>>,
     requests: AtomicU64,
 }
 
@@ -74,9 +85,39 @@ impl Host {
         self.failing.store(failing, Ordering::Relaxed);
     }
 
+    /// Lets it answer so many bytes that any cache may keep, or with 0 a few that none may.
+    pub fn set_answer(&self, length: usize) {
+        let answer = (length > 0).then(|| long_answer(length));
+        *self.long.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    }
+
+    /// What it answers now.
+    fn answer(&self) -> Answer {
+        if self.failing.load(Ordering::Relaxed) {
+            return Answer::Fixed(FAILING);
+        }
+        let long = self.long.lock().unwrap_or_else(PoisonError::into_inner);
+        long.as_ref().map_or(Answer::Fixed(HEALTHY), |long| Answer::Long(Arc::clone(long)))
+    }
+
     /// How many requests it has answered.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// An answer, ready to be sent.
+enum Answer {
+    Fixed(&'static [u8]),
+    Long(Arc<[u8]>),
+}
+
+impl Answer {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Answer::Fixed(bytes) => bytes,
+            Answer::Long(bytes) => bytes,
+        }
     }
 }
 
@@ -86,7 +127,8 @@ fn listen(number: u16) -> anyhow::Result<(std::net::TcpListener, Arc<Host>)> {
     let listener = std::net::TcpListener::bind((ip, 0)).with_context(|| format!("a host cannot listen at {ip}"))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
-    Ok((listener, Arc::new(Host { addr, failing: AtomicBool::new(false), requests: AtomicU64::new(0) })))
+    let host = Host { addr, failing: AtomicBool::new(false), long: Mutex::new(None), requests: AtomicU64::new(0) };
+    Ok((listener, Arc::new(host)))
 }
 
 async fn accept(listener: std::net::TcpListener, host: Arc<Host>) -> std::io::Result<()> {
@@ -105,8 +147,8 @@ async fn serve(mut stream: TcpStream, host: Arc<Host>) -> std::io::Result<()> {
         if is_whole(&request) {
             request.clear();
             host.requests.fetch_add(1, Ordering::Relaxed);
-            let answer = if host.failing.load(Ordering::Relaxed) { FAILING } else { HEALTHY };
-            stream.write_all(answer).await?;
+            let answer = host.answer();
+            stream.write_all(answer.bytes()).await?;
         }
     }
     Ok(())
@@ -140,7 +182,9 @@ mod tests {
 
     #[test]
     fn answers_are_as_long_as_they_say() {
-        for answer in [HEALTHY, FAILING] {
+        let long = long_answer(1024);
+        assert!(long.ends_with(&[b'x'; 1024]));
+        for answer in [HEALTHY, FAILING, &long] {
             let text = std::str::from_utf8(answer).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("content-length: {}", body.len())), "{head} is followed by {}", body.len());

@@ -94,6 +94,21 @@ pub fn open_with_fallback() -> Value {
     document(&orders(json!({"breaker": opening(), "fallback": fallback()})))
 }
 
+/// What a client gets instead, where the last good answer is kept.
+fn kept() -> Value {
+    json!([{"on": ["open", "failure", "timeout"], "stale": {}}])
+}
+
+/// As [`request_seat`], and good answers are kept.
+pub fn keeping() -> Value {
+    document(&orders(json!({"breaker": {}, "fallback": kept()})))
+}
+
+/// A breaker whose fallback is what was kept.
+pub fn open_with_kept() -> Value {
+    document(&orders(json!({"breaker": opening(), "fallback": kept()})))
+}
+
 /// A breaker that never opens.
 pub fn failing() -> Value {
     document(&orders(json!({"breaker": {"state": "forced_closed"}})))

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::case::Filters;
 use crate::machine::{Disturbance, Ticks};
 use crate::processor::ProcessorClock;
-use crate::seen::{Seen, Snapshot, prepare, set_failing};
+use crate::seen::{Seen, Snapshot, prepare, set_hosts};
 use crate::stage::{Stage, Subject};
 use crate::wrk;
 
@@ -63,9 +63,10 @@ struct Standing {
 impl Standing {
     async fn start(stage: &Stage, subject: &Subject, times: Times) -> anyhow::Result<Self> {
         let envoy = stage.start(subject, subject.case.workers).await?;
+        set_hosts(stage, subject.case, false);
         let prepared = prepare(&envoy, stage, subject).await;
         // It is one time only that hosts fail: other cases have the same.
-        set_failing(stage, subject.case, false);
+        set_hosts(stage, subject.case, false);
         prepared?;
         let standing = Standing { clock: ProcessorClock::of(envoy.pid())?, envoy };
         standing.load(stage, subject, times.warm_up).await?;
@@ -76,11 +77,11 @@ impl Standing {
 
     async fn load(&self, stage: &Stage, subject: &Subject, time: Duration) -> anyhow::Result<wrk::Counted> {
         let (addr, dir) = (self.envoy.addr(), self.envoy.dir());
-        set_failing(stage, subject.case, subject.case.fails);
+        set_hosts(stage, subject.case, subject.case.fails);
         let counted =
             wrk::run(addr, wrk::CONNECTIONS, subject.case.tenants, subject.case.body, time, stage.cores.load, dir)
                 .await;
-        set_failing(stage, subject.case, false);
+        set_hosts(stage, subject.case, false);
         counted
     }
 }

@@ -115,8 +115,9 @@ impl Seen {
                 if !is_all(counted("rejected.open")) {
                     bail!("{} of {} requests were counted as rejected", counted("rejected.open"), seen.requests);
                 }
-                if status < 500 && !is_all(counted("fallback.static")) {
-                    bail!("{} of {} requests were counted as fallbacks", counted("fallback.static"), seen.requests);
+                let served = counted("fallback.static") + counted("fallback.stale");
+                if status < 500 && !is_all(served) {
+                    bail!("{served} of {} requests were counted as fallbacks", seen.requests);
                 }
             }
         }
@@ -173,8 +174,10 @@ pub async fn prepare(envoy: &Envoy, stage: &Stage, subject: &Subject) -> anyhow:
         Before::TheBreakerOpens => (hosts, "breaker_state", 2),
         Before::AHostIsEjected => (hosts.last().map(std::slice::from_ref).unwrap_or_default(), "hosts_ejected", 1),
     };
-    failing.iter().for_each(|host| host.set_failing(true));
     let client = Client::http1(envoy.addr());
+    // What a host has answered before may be kept, if it may.
+    client.get(request::PATH).await.map_err(|error| anyhow::anyhow!("before hosts fail: {error}"))?;
+    failing.iter().for_each(|host| host.set_failing(true));
     let came = eventually(PATIENCE, || async {
         for _ in 0..20 {
             client.get(request::PATH).await.map_err(|error| error.to_string())?;
@@ -189,7 +192,10 @@ pub async fn prepare(envoy: &Envoy, stage: &Stage, subject: &Subject) -> anyhow:
     came.with_context(|| format!("hosts of {} failed", subject.label))
 }
 
-/// Has all hosts fail, or makes them well again.
-pub fn set_failing(stage: &Stage, case: &Case, failing: bool) {
-    stage.hosts(case).iter().for_each(|host| host.set_failing(failing));
+/// Has all hosts answer as the case asks, or fail.
+pub fn set_hosts(stage: &Stage, case: &Case, failing: bool) {
+    for host in stage.hosts(case) {
+        host.set_failing(failing);
+        host.set_answer(case.answer);
+    }
 }

@@ -115,7 +115,9 @@ async fn a_host_that_breaks_off_is_ejected_and_the_log_says_why() {
     tolerant.hosts[0].always(Action::truncate());
     drive_all(&clients, 4, 40, tolerant.name).await;
     assert_eq!(crate::outlying::metric(&scene, tolerant.name, "hosts_ejected").await, 0);
-    assert_eq!(counts(&tolerant.hosts), [20, 20]);
+    let shares = counts(&tolerant.hosts);
+    assert_eq!(shares.iter().sum::<u64>(), 40);
+    assert!(shares.iter().all(|share| *share >= 15), "both go on in turn: {shares:?}");
 }
 
 /// Answers that end too early in every way, by path, and some that only look so.

@@ -83,16 +83,23 @@ async fn a_pause_of_envoy_is_nobodys_failure_and_a_host_that_hangs_is_found_afte
     let hosts = outlying::start::<3>().await;
     let (scene, clients) = start(&hosts).await;
     hosts.iter().for_each(|host| host.always(Action::ok().after(ms(200))));
-    let timed_out = load(&clients, &["/orders", "/own"], ms(8000), async {
-        sleep(ms(1500)).await;
-        pause(&scene).await;
-    });
-    let timed_out = timed_out.await;
+    // Which of time-outs and answers Envoy sees first when it goes on is chance.
+    let mut timed_out = 0;
+    for _ in 0..5 {
+        let paused = async {
+            sleep(ms(1500)).await;
+            pause(&scene).await;
+        };
+        timed_out += load(&clients, &["/orders", "/own"], ms(8000), paused).await;
+        if timed_out > 0 {
+            break;
+        }
+    }
     let own = scene.stats().await.unwrap();
     let own = own.get("cluster.own.outlier_detection.ejections_total").copied().unwrap_or_default();
     let excused = metric(&scene, "/orders", "paused.requests").await;
     println!("{timed_out} time-outs, {excused} excused; ejected by Envoy's own detection: {own}");
-    assert!(excused >= 8, "those under way when it began are as many as come in 200 ms: {excused}");
+    assert!(timed_out > 0 && excused >= timed_out, "all are excused: {excused} of {timed_out}");
     for path in ["/orders", "/beats"] {
         assert_eq!(told(&scene, path), [] as [String; 0]);
         assert_eq!(metric(&scene, path, "hosts_ejected").await, 0);

@@ -177,7 +177,8 @@ fn are_kept(told: &str, waits: &[Duration], wait: Duration, late: Duration) -> R
     if waits[0] + TICK < wait {
         return Err(format!("{told}: no wait is shorter than {wait:?}: {waits:?}"));
     }
-    if waits[waits.len() / 2] <= wait + KEPT + late {
+    // What Envoy itself takes for an attempt grows with how slow the machine is, which the lateness of timers does not say.
+    if waits[waits.len() / 2] <= wait + wait / 8 + KEPT + late {
         Ok(())
     } else {
         Err(format!("{told}: {wait:?} are kept where others are {late:?} late: {waits:?}"))

@@ -24,6 +24,9 @@ use holdfast_policy::percent::Percent;
 use crate::request::{Phase, Request};
 use crate::world::World;
 
+/// So many hosts are named where the policy says nothing about retries, and the route may.
+const ROUTES_ATTEMPTS: usize = 6;
+
 /// The names of headers that tell Envoy's router about retries begin so.
 const ROUTER: &str = "x-envoy-";
 
@@ -120,7 +123,10 @@ impl World<'_> {
         let steered = header(steering::HEADER);
         if let Some(hosts) = &steered {
             assert!(context.as_ref().is_some_and(|context| context.steered), "a client's own: {hosts}");
-            assert!(hosts.split(',').count() <= 5, "three, the probe and one for each attempt: {hosts}");
+            // Where the policy does not retry, the route may.
+            let attempts = self.shape.retry().map_or(ROUTES_ATTEMPTS, |retry| 1 + usize::from(retry.max_retries));
+            let most = attempts.max(3) + 1;
+            assert!(hosts.split(',').count() <= most, "at most {most}, one for each attempt and the probe: {hosts}");
         }
         let Some(retry) = self.shape.retry() else {
             assert!(context.is_none_or(|context| !context.governs_retries), "retries are not the policy's");

@@ -128,6 +128,11 @@ impl Case {
         }
     }
 
+    /// The same with answers of this length that any cache may keep, beside this base.
+    const fn answered(self, base: &'static str, answer: usize) -> Self {
+        Case { base, answer, ..self }
+    }
+
     /// Whether its cost depends on the module.
     pub fn has_holdfast(&self) -> bool {
         matches!(self.filters, Filters::Holdfast(..))
@@ -148,6 +153,9 @@ const KIB: usize = 1024;
 
 /// What an open breaker answers.
 const OPEN: Shows = Shows::Rejections { status: 503, state: 2 };
+
+/// What its fallback answers.
+const SERVED: Shows = Shows::Rejections { status: 200, state: 2 };
 
 /// All cases, in the order of tables.
 pub const CASES: &[Case] = &[
@@ -190,7 +198,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         before: Before::TheBreakerOpens,
-        shows: Shows::Rejections { status: 200, state: 2 },
+        shows: SERVED,
         ..Case::plain(
             "open-fallback",
             Group::Special,
@@ -360,74 +368,38 @@ pub const CASES: &[Case] = &[
         body: 64 * KIB,
         ..Case::plain("body-64k-2", Group::Scale, Filters::Holdfast(Seats::Both, policies::rates), "POST of 64 KiB")
     },
+    Case::plain("none-answer-1k", Group::Scale, Filters::None, "no filter, 1 KiB back").answered("none-answer-1k", KIB),
+    Case::plain("answer-1k", Group::Scale, Filters::Holdfast(Seats::Request, policies::request_seat), "1 KiB back")
+        .answered("none-answer-1k", KIB),
+    Case::plain("kept-1k", Group::Scale, Filters::Holdfast(Seats::Request, policies::keeping), "1 KiB, each kept")
+        .answered("none-answer-1k", KIB),
     Case {
-        base: "none-answer-1k",
-        answer: KIB,
-        ..Case::plain("none-answer-1k", Group::Scale, Filters::None, "no filter, 1 KiB back")
-    },
-    Case {
-        base: "none-answer-1k",
-        answer: KIB,
-        ..Case::plain(
-            "answer-1k",
-            Group::Scale,
-            Filters::Holdfast(Seats::Request, policies::request_seat),
-            "1 KiB back",
-        )
-    },
-    Case {
-        base: "none-answer-1k",
-        answer: KIB,
-        ..Case::plain("kept-1k", Group::Scale, Filters::Holdfast(Seats::Request, policies::keeping), "1 KiB, each kept")
-    },
-    Case {
-        base: "none-answer-1k",
-        answer: KIB,
         before: Before::TheBreakerOpens,
-        shows: Shows::Rejections { status: 200, state: 2 },
+        shows: SERVED,
         ..Case::plain(
             "stale-1k",
             Group::Scale,
             Filters::Holdfast(Seats::Request, policies::open_with_kept),
             "open: 1 KiB that were kept",
         )
+        .answered("none-answer-1k", KIB)
     },
+    Case::plain("none-answer-64k", Group::Scale, Filters::None, "no filter, 64 KiB back")
+        .answered("none-answer-64k", 64 * KIB),
+    Case::plain("answer-64k", Group::Scale, Filters::Holdfast(Seats::Request, policies::request_seat), "64 KiB back")
+        .answered("none-answer-64k", 64 * KIB),
+    Case::plain("kept-64k", Group::Scale, Filters::Holdfast(Seats::Request, policies::keeping), "64 KiB, each kept")
+        .answered("none-answer-64k", 64 * KIB),
     Case {
-        base: "none-answer-64k",
-        answer: 64 * KIB,
-        ..Case::plain("none-answer-64k", Group::Scale, Filters::None, "no filter, 64 KiB back")
-    },
-    Case {
-        base: "none-answer-64k",
-        answer: 64 * KIB,
-        ..Case::plain(
-            "answer-64k",
-            Group::Scale,
-            Filters::Holdfast(Seats::Request, policies::request_seat),
-            "64 KiB back",
-        )
-    },
-    Case {
-        base: "none-answer-64k",
-        answer: 64 * KIB,
-        ..Case::plain(
-            "kept-64k",
-            Group::Scale,
-            Filters::Holdfast(Seats::Request, policies::keeping),
-            "64 KiB, each kept",
-        )
-    },
-    Case {
-        base: "none-answer-64k",
-        answer: 64 * KIB,
         before: Before::TheBreakerOpens,
-        shows: Shows::Rejections { status: 200, state: 2 },
+        shows: SERVED,
         ..Case::plain(
             "stale-64k",
             Group::Scale,
             Filters::Holdfast(Seats::Request, policies::open_with_kept),
             "open: 64 KiB that were kept",
         )
+        .answered("none-answer-64k", 64 * KIB)
     },
 ];
 

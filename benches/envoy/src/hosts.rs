@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ const FAILING: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 12\r\n\r\nout of order";
 
 /// What a healthy one answers where a case asks for long answers: a head, and a body that is as long as it says.
-fn long_answer(length: usize) -> Arc<[u8]> {
+fn long_answer(length: usize) -> Bytes {
     let mut answer = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncache-control: public, max-age=60\r\ncontent-length: {length}\r\n\r\n"
     )
@@ -44,7 +45,8 @@ pub struct Hosts {
 pub struct Host {
     addr: SocketAddr,
     failing: AtomicBool,
-    long: Mutex<Option<Arc<[u8]>>>,
+    /// What it answers while it is well.
+    healthy: Mutex<Bytes>,
     requests: AtomicU64,
 }
 
@@ -87,37 +89,21 @@ impl Host {
 
     /// Lets it answer so many bytes that any cache may keep, or with 0 a few that none may.
     pub fn set_answer(&self, length: usize) {
-        let answer = (length > 0).then(|| long_answer(length));
-        *self.long.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+        let answer = if length > 0 { long_answer(length) } else { Bytes::from_static(HEALTHY) };
+        *self.healthy.lock().unwrap_or_else(PoisonError::into_inner) = answer;
     }
 
     /// What it answers now.
-    fn answer(&self) -> Answer {
+    fn answer(&self) -> Bytes {
         if self.failing.load(Ordering::Relaxed) {
-            return Answer::Fixed(FAILING);
+            return Bytes::from_static(FAILING);
         }
-        let long = self.long.lock().unwrap_or_else(PoisonError::into_inner);
-        long.as_ref().map_or(Answer::Fixed(HEALTHY), |long| Answer::Long(Arc::clone(long)))
+        self.healthy.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many requests it has answered.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
-    }
-}
-
-/// An answer, ready to be sent.
-enum Answer {
-    Fixed(&'static [u8]),
-    Long(Arc<[u8]>),
-}
-
-impl Answer {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Answer::Fixed(bytes) => bytes,
-            Answer::Long(bytes) => bytes,
-        }
     }
 }
 
@@ -127,8 +113,8 @@ fn listen(number: u16) -> anyhow::Result<(std::net::TcpListener, Arc<Host>)> {
     let listener = std::net::TcpListener::bind((ip, 0)).with_context(|| format!("a host cannot listen at {ip}"))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
-    let host = Host { addr, failing: AtomicBool::new(false), long: Mutex::new(None), requests: AtomicU64::new(0) };
-    Ok((listener, Arc::new(host)))
+    let healthy = Mutex::new(Bytes::from_static(HEALTHY));
+    Ok((listener, Arc::new(Host { addr, failing: AtomicBool::new(false), healthy, requests: AtomicU64::new(0) })))
 }
 
 async fn accept(listener: std::net::TcpListener, host: Arc<Host>) -> std::io::Result<()> {
@@ -147,8 +133,7 @@ async fn serve(mut stream: TcpStream, host: Arc<Host>) -> std::io::Result<()> {
         if is_whole(&request) {
             request.clear();
             host.requests.fetch_add(1, Ordering::Relaxed);
-            let answer = host.answer();
-            stream.write_all(answer.bytes()).await?;
+            stream.write_all(&host.answer()).await?;
         }
     }
     Ok(())

@@ -46,7 +46,12 @@ pub struct Runs<'a> {
 impl Recording {
     /// The answers to what was sent in these seconds.
     pub fn tally(&self, seconds: Range<u32>) -> Tally {
-        Tally::of(self.answers.iter().filter(|answer| within(answer.sent, &seconds)))
+        Tally::of(self.answers_to(seconds))
+    }
+
+    /// The answers themselves.
+    pub fn answers_to(&self, seconds: Range<u32>) -> impl Iterator<Item = &Answer> {
+        self.answers.iter().filter(move |answer| within(answer.sent, &seconds))
     }
 
     /// The answers to what was sent in this second.

@@ -45,6 +45,18 @@ pub fn row<'a>(tables: &'a [Table], what: &str) -> (&'a str, &'a str) {
     (&row.with, &row.without)
 }
 
+/// The sentences about the scene of this name, and what to remember of it, have these parts.
+#[track_caller]
+pub fn assert_told(name: &str, sentences: &[&str], gist: &[&str]) {
+    let (scene, with, without) = runs(name);
+    let runs = Runs { with: &with, without: &without };
+    for (said, parts) in [((scene.sentences)(&scene, runs), sentences), ((scene.gist)(&scene, runs), gist)] {
+        for part in parts {
+            assert!(said.contains(part), "{part:?} in {said}");
+        }
+    }
+}
+
 /// A run of `scene` as it should be, with Holdfast or without.
 ///
 /// Breakers open after the first second of the trouble, probe in vain in the third, and close a second after its end.

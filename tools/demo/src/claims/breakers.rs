@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Claim, claim, start};
+use super::{Claim, claim, envoy_counted_the_same, start};
 use crate::answer::Fate;
 use crate::change::State;
 use crate::recording::{Recording, Runs};
@@ -51,7 +51,7 @@ pub fn only_probes_reached_the_service(scene: &Scene, runs: Runs<'_>, probes: u3
 }
 
 /// The breaker opens in the outage.
-pub fn opened_in_the_outage(scene: &Scene, runs: Runs<'_>, policy: &str) -> Claim {
+fn opened_in_the_outage(scene: &Scene, runs: Runs<'_>, policy: &str) -> Claim {
     let outage = scene.span(Kind::Outage);
     let first = runs.with.changes_of(policy).find(|change| change.to == State::Open);
     let holds = first.is_some_and(|change| change.at >= start(outage.start) && change.at < start(outage.end));
@@ -59,7 +59,7 @@ pub fn opened_in_the_outage(scene: &Scene, runs: Runs<'_>, policy: &str) -> Clai
 }
 
 /// The breaker probes while the service is still down, and opens again.
-pub fn probed_in_vain(scene: &Scene, runs: Runs<'_>, policy: &str) -> Claim {
+fn probed_in_vain(scene: &Scene, runs: Runs<'_>, policy: &str) -> Claim {
     let over = start(scene.span(Kind::Outage).end);
     let again = runs.with.changes_of(policy).find(|change| change.from == State::HalfOpen && change.to == State::Open);
     let holds = again.is_some_and(|change| change.at < over);
@@ -68,11 +68,24 @@ pub fn probed_in_vain(scene: &Scene, runs: Runs<'_>, policy: &str) -> Claim {
 }
 
 /// The breaker closes after the outage, and stays closed.
-pub fn closed_after_the_outage(scene: &Scene, runs: Runs<'_>, policy: &str) -> Claim {
+fn closed_after_the_outage(scene: &Scene, runs: Runs<'_>, policy: &str) -> Claim {
     let over = start(scene.span(Kind::Outage).end);
     let last = runs.with.changes_of(policy).last().filter(|change| change.to == State::Closed);
     let holds = last.is_some_and(|change| change.at >= over) && runs.with.stat(policy, "breaker_state") == 0;
     claim(format!("the breaker {policy} closed after the outage"), holds, when(last.map(|change| change.at)))
+}
+
+/// What each breaker did in the outage and after it, and that Envoy's statistics agree with its policy's clients.
+pub fn of_each(scene: &Scene, runs: Runs<'_>) -> Vec<Claim> {
+    let of_one = |policy| {
+        [
+            opened_in_the_outage(scene, runs, policy),
+            probed_in_vain(scene, runs, policy),
+            closed_after_the_outage(scene, runs, policy),
+            envoy_counted_the_same(scene, runs, policy),
+        ]
+    };
+    scene.breakers().into_iter().flat_map(of_one).collect()
 }
 
 fn when(at: Option<Duration>) -> String {

@@ -7,11 +7,7 @@ use crate::scene::{Kind, Scene};
 
 /// What one of the callers got in the outage.
 pub fn got<'a>(scene: &Scene, run: &'a Recording, caller: usize) -> impl Iterator<Item = &'a Answer> {
-    let outage = scene.span(Kind::Outage);
-    let is_in = move |answer: &&Answer| {
-        u64::from(outage.start) <= answer.sent.as_secs() && answer.sent.as_secs() < u64::from(outage.end)
-    };
-    run.answers.iter().filter(is_in).filter(move |answer| answer.caller == caller)
+    run.answers_to(scene.span(Kind::Outage)).filter(move |answer| answer.caller == caller)
 }
 
 /// How many of them brought what was asked for.
@@ -35,13 +31,14 @@ pub fn known_is_served(scene: &Scene, runs: Runs<'_>, caller: usize) -> Claim {
     )
 }
 
-/// No kept answer is older than the policy allows, or than the time since the service could have made it.
+/// Kept answers tell their ages, and none is older than the outage can have made it.
 pub fn ages_are_true(scene: &Scene, runs: Runs<'_>, caller: usize) -> Claim {
-    let (began, oldest) = (scene.span(Kind::Outage), oldest(scene, runs.with, caller));
+    let oldest = oldest(scene, runs.with, caller);
     // A resource was last answered within a second before the outage, and a time is told in whole seconds.
-    let most = u32::try_from(began.len()).unwrap_or(u32::MAX).saturating_add(2);
+    let most = u32::try_from(scene.span(Kind::Outage).len()).unwrap_or(u32::MAX).saturating_add(2);
     let holds = oldest.is_some_and(|age| age > 0 && age <= most);
-    claim(format!("their ages are told, and are at most {most} s"), holds, format!("the oldest: {oldest:?} s"))
+    let seen = oldest.map_or_else(|| "none tells it".to_owned(), |age| format!("the oldest: {age} s"));
+    claim(format!("kept answers tell their ages, at most {most} s"), holds, seen)
 }
 
 /// Whoever asks for what nobody has asked for gets the next fallback in the list.
@@ -78,7 +75,7 @@ mod tests {
     fn an_age_that_cannot_be_is_noticed() {
         let (scene, mut with, without) = test_data::runs("stale");
         with.answers.iter_mut().find(|answer| answer.age.is_some()).unwrap().age = Some(90);
-        assert_eq!(test_data::broken(&scene, &with, &without), ["their ages are told, and are at most 8 s"]);
+        assert_eq!(test_data::broken(&scene, &with, &without), ["kept answers tell their ages, at most 8 s"]);
     }
 
     #[test]

@@ -194,12 +194,7 @@ fn claims(scene: &Scene, runs: Runs<'_>) -> Vec<Claim> {
         claims::ends_well(scene, "with", runs.with),
         claims::ends_well(scene, "without", runs.without),
     ];
-    for policy in scene.breakers() {
-        claims.push(breakers::opened_in_the_outage(scene, runs, policy));
-        claims.push(breakers::probed_in_vain(scene, runs, policy));
-        claims.push(breakers::closed_after_the_outage(scene, runs, policy));
-        claims.push(claims::envoy_counted_the_same(scene, runs, policy));
-    }
+    claims.extend(breakers::of_each(scene, runs));
     claims
 }
 
@@ -243,16 +238,11 @@ mod tests {
 
     #[test]
     fn the_sentences_carry_the_same_numbers() {
-        let (scene, with, without) = test_data::runs("outage");
-        let runs = Runs { with: &with, without: &without };
-        let said = sentences(&scene, runs);
-        for part in ["1000 of 1000 requests", "opened 1.0 s into", "700 requests got", "125 an error", "spared 88%"] {
-            assert!(said.contains(part), "{part:?} in {said}");
-        }
-        let said = gist(&scene, runs);
-        for part in ["125 of 1000", "1000 without", "1.0 ms instead of 1.00 s", "125 requests burdened"] {
-            assert!(said.contains(part), "{part:?} in {said}");
-        }
+        test_data::assert_told(
+            "outage",
+            &["1000 of 1000 requests", "opened 1.0 s into", "700 requests got", "125 an error", "spared 88%"],
+            &["125 of 1000", "1000 without", "1.0 ms instead of 1.00 s", "125 requests burdened"],
+        );
     }
 
     #[test]

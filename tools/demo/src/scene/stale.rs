@@ -176,12 +176,7 @@ fn claims(scene: &Scene, runs: Runs<'_>) -> Vec<Claim> {
         claims::ends_well(scene, "with", runs.with),
         claims::ends_well(scene, "without", runs.without),
     ];
-    for policy in scene.breakers() {
-        claims.push(breakers::opened_in_the_outage(scene, runs, policy));
-        claims.push(breakers::probed_in_vain(scene, runs, policy));
-        claims.push(breakers::closed_after_the_outage(scene, runs, policy));
-        claims.push(claims::envoy_counted_the_same(scene, runs, policy));
-    }
+    claims.extend(breakers::of_each(scene, runs));
     claims
 }
 
@@ -221,17 +216,10 @@ mod tests {
 
     #[test]
     fn the_sentences_carry_the_same_numbers() {
-        let (scene, with, without) = test_data::runs("stale");
-        let runs = Runs { with: &with, without: &without };
-        let said = sentences(&scene, runs);
-        for part in
-            ["600 of 600 requests", "With Holdfast 0 did", "480 of 480 requests", "at most 6 s old", "and 120 for"]
-        {
-            assert!(said.contains(part), "{part:?} in {said}");
-        }
-        let said = gist(&scene, runs);
-        for part in ["480 of 480", "0 without"] {
-            assert!(said.contains(part), "{part:?} in {said}");
-        }
+        test_data::assert_told(
+            "stale",
+            &["600 of 600 requests", "With Holdfast 0 did", "480 of 480 requests", "at most 6 s old", "and 120 for"],
+            &["480 of 480", "0 without"],
+        );
     }
 }

@@ -65,11 +65,11 @@ async fn a_post_that_was_refused_is_sent_once_as_envoy_tells_too_late_that_it_wa
                 requests
             }
         };
-        let seen = scene.access_log().len();
+        let once = format!("/once{path}");
         for _ in 0..REQUESTS {
-            client.get(&format!("/once{path}")).await.unwrap();
+            client.get(&once).await.unwrap();
         }
-        let told = scene.wait_for_access_log(seen + REQUESTS).await.unwrap().split_off(seen);
+        let told = scene.wait_for_access_log_of(&once, REQUESTS).await.unwrap();
         let failed: Vec<_> = told.iter().filter(|entry| entry.code == 503).collect();
         assert_eq!(failed.len(), REQUESTS / 2, "{path}: {told:?}");
         let wanted = format!("upstream_reset_before_response_started{{{details}}}");

@@ -1818,11 +1818,11 @@ async fn a_connection_that_cannot_be_made_is_named_by_its_own_words() {
             ("statuses", 1),
         ] {
             for method in ["GET", "POST"] {
-                let seen = scene.access_log().len();
-                let mut request = Client::request(&format!("/{name}"));
+                let path = format!("/{name}?{method}-{meet}");
+                let mut request = Client::request(&path);
                 *request.method_mut() = method.parse().unwrap();
                 assert_eq!(send(&scene.client, request).await.status, 503);
-                let entry = scene.wait_for_access_log(seen + 1).await.unwrap().pop().unwrap();
+                let entry = scene.wait_for_access_log_of(&path, 1).await.unwrap().remove(0);
                 let trail = vec!["failure:connect_failure"; expected];
                 assert_eq!(outcomes(&entry), trail, "{name}, {method}, met {meet}: {entry:?}");
             }

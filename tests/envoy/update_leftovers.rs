@@ -11,8 +11,8 @@ use crate::updating::{SHORT, Updated, Way};
 
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Longer than a listener drains, which is a second, and than a check that is under way takes.
-const GONE: Duration = Duration::from_secs(2);
+/// Longer than a listener drains, which is three seconds, and than a check that is under way takes.
+const GONE: Duration = Duration::from_secs(5);
 
 /// A policy that has its hosts checked at this path. `content` makes it another one.
 fn checking(path: &str, hosts: &[Backend], content: u64) -> Policy {

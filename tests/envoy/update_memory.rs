@@ -46,7 +46,7 @@ const SENDERS: usize = 8;
 const ONE_OF: u64 = 64;
 
 /// The first half takes longer than a document that is gone counts as live (15 s), however many updates there are.
-const LAPSED: Duration = Duration::from_secs(20);
+const LAPSED: Duration = Duration::from_secs(22);
 
 /// Between two good updates, at least. How many documents live within a lease goes with how fast they come: so they do not come
 /// the faster for a machine that has less to do in the second half.

@@ -431,6 +431,19 @@ impl Envoy {
         .await
     }
 
+    /// The same for the requests of one path, query included, and these alone. Envoy writes what came before a little later.
+    ///
+    /// # Errors
+    /// When it has fewer after [`PATIENCE`].
+    pub async fn wait_for_access_log_of(&self, path: &str, count: usize) -> Result<Vec<AccessLogEntry>, TimedOut> {
+        eventually(PATIENCE, || async {
+            let mut entries = self.access_log();
+            entries.retain(|entry| entry.path == path);
+            if entries.len() >= count { Ok(entries) } else { Err(format!("{} of {count} entries", entries.len())) }
+        })
+        .await
+    }
+
     /// Gives the first listener another policy; see [`update`](Self::update).
     ///
     /// # Errors

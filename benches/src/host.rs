@@ -210,6 +210,8 @@ impl Host for BenchHost {
 
     fn remove_header(&self, _map: Headers, _name: &str) {}
 
+    fn clear_route_cache(&self) {}
+
     fn response_body(&self, size: usize) -> Vec<u8> {
         vec![b'x'; size]
     }

@@ -100,6 +100,10 @@ impl Host for WasmHost {
         let _ = hostcalls::remove_header(number(map), name);
     }
 
+    fn clear_route_cache(&self) {
+        hostcalls::clear_route_cache();
+    }
+
     fn response_body(&self, size: usize) -> Vec<u8> {
         hostcalls::response_body(size)
     }

@@ -141,6 +141,12 @@ pub fn wake_soon() -> bool {
     queue.and_then(|queue| hostcalls::enqueue_shared_queue(queue, None)).is_ok()
 }
 
+/// Has Envoy choose the route anew when it is next needed.
+pub fn clear_route_cache() {
+    // A host without the function leaves the route as it is, which is noticed where the answer comes from.
+    let _ = hostcalls::call_foreign_function("clear_route_cache", None);
+}
+
 /// Takes the news out of the queue that has called back.
 pub fn end_wake(queue: u32) {
     let _ = hostcalls::dequeue_shared_queue(queue);

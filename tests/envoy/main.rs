@@ -19,6 +19,7 @@ mod client_gone;
 mod configuration;
 mod cut_streams;
 mod dashboard;
+mod detours;
 #[allow(dead_code, reason = "the tests of `check` read the rest of it")]
 #[path = "../../tools/check/tests/common/edited.rs"]
 mod edited;

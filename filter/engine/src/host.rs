@@ -86,6 +86,9 @@ pub trait Host: RootHost {
     /// Removes all values of a header, if the host does.
     fn remove_header(&self, map: Headers, name: &str);
 
+    /// Has the route chosen anew when it is next needed, before the request goes on.
+    fn clear_route_cache(&self);
+
     /// What has come of the response's body, `size` bytes, in the body's callback. Empty if there is no such body.
     fn response_body(&self, size: usize) -> Vec<u8>;
 

@@ -28,6 +28,8 @@ pub struct MemoryHost {
     contentions: Cell<u32>,
     /// How many wake-ups were asked for.
     wakes: Cell<u32>,
+    /// How often the route was to be chosen anew.
+    routed_anew: Cell<u32>,
 }
 
 /// What all streams and VMs of a host share.
@@ -66,6 +68,11 @@ impl MemoryHost {
     /// How many wake-ups were asked for since this was last asked.
     pub fn take_wakes(&self) -> u32 {
         self.wakes.take()
+    }
+
+    /// How often the route was to be chosen anew since this was last asked.
+    pub fn take_routed_anew(&self) -> u32 {
+        self.routed_anew.take()
     }
 
     /// Forgets headers and properties: those of another stream follow.
@@ -226,6 +233,10 @@ impl Host for MemoryHost {
         if let Some(headers) = self.headers.borrow_mut().get_mut(&map) {
             headers.retain(|(known, _)| known != name);
         }
+    }
+
+    fn clear_route_cache(&self) {
+        self.routed_anew.set(self.routed_anew.get().saturating_add(1));
     }
 
     fn response_body(&self, size: usize) -> Vec<u8> {

@@ -47,6 +47,12 @@ pub enum Metric {
     FallbackFailedStale,
     /// Would have been answered with a good answer that was kept, in shadow mode.
     WouldFallbackStale,
+    /// Served by another cluster.
+    FallbackRoute,
+    /// Could not be served so.
+    FallbackFailedRoute,
+    /// Would have been served by another cluster, in shadow mode.
+    WouldFallbackRoute,
     /// Gauge: good answers that are kept.
     StaleAnswers,
     /// Gauge: how many bytes they take.
@@ -81,6 +87,8 @@ pub enum Metric {
     MisassembledHostAddress,
     /// Gauge: 1 while requests that want an attempt seat go to a cluster where none shows itself.
     MisassembledAttemptSeat,
+    /// Gauge: 1 while the route does not let a fallback choose the cluster.
+    MisassembledRoute,
     /// A host was ejected for failures in a row.
     EjectedConsecutiveFailures,
     /// A host was ejected for gateway failures in a row.
@@ -141,7 +149,7 @@ pub enum Metric {
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 65;
+    pub const COUNT: usize = 69;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -165,6 +173,9 @@ impl Metric {
         Metric::FallbackStale,
         Metric::FallbackFailedStale,
         Metric::WouldFallbackStale,
+        Metric::FallbackRoute,
+        Metric::FallbackFailedRoute,
+        Metric::WouldFallbackRoute,
         Metric::StaleAnswers,
         Metric::StaleBytes,
         Metric::Retries,
@@ -182,6 +193,7 @@ impl Metric {
         Metric::MisassembledOverrideHost,
         Metric::MisassembledHostAddress,
         Metric::MisassembledAttemptSeat,
+        Metric::MisassembledRoute,
         Metric::EjectedConsecutiveFailures,
         Metric::EjectedConsecutiveGatewayFailures,
         Metric::EjectedConsecutiveLocalFailures,
@@ -242,6 +254,9 @@ impl Metric {
             Metric::FallbackStale => "fallback.stale",
             Metric::FallbackFailedStale => "fallback_failed.stale",
             Metric::WouldFallbackStale => "would_fallback.stale",
+            Metric::FallbackRoute => "fallback.route",
+            Metric::FallbackFailedRoute => "fallback_failed.route",
+            Metric::WouldFallbackRoute => "would_fallback.route",
             Metric::StaleAnswers => "stale_answers",
             Metric::StaleBytes => "stale_bytes",
             Metric::Retries => "retries",
@@ -259,6 +274,7 @@ impl Metric {
             Metric::MisassembledOverrideHost => "misassembled.override_host",
             Metric::MisassembledHostAddress => "misassembled.host_address",
             Metric::MisassembledAttemptSeat => "misassembled.attempt_seat",
+            Metric::MisassembledRoute => "misassembled.route",
             Metric::EjectedConsecutiveFailures => "ejections.consecutive_failures",
             Metric::EjectedConsecutiveGatewayFailures => "ejections.consecutive_gateway_failures",
             Metric::EjectedConsecutiveLocalFailures => "ejections.consecutive_local_failures",
@@ -292,7 +308,7 @@ impl Metric {
 
     /// Whether it is a gauge; the others are counters.
     pub fn is_gauge(self) -> bool {
-        matches!(self, Metric::BreakerState | Metric::MisassembledAttemptSeat)
+        matches!(self, Metric::BreakerState | Metric::MisassembledAttemptSeat | Metric::MisassembledRoute)
             || Metric::OF_HOSTS.contains(&self)
             || Metric::OF_STALE.contains(&self)
     }

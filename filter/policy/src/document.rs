@@ -632,6 +632,15 @@ pub enum FallbackKind {
     Static(StaticResponse),
     /// Answers with the last good answer to the same GET. At most one entry of a policy does.
     Stale(Stale),
+    /// Has another cluster serve, before the first try. The entry names no reason that only an answer gives.
+    Route(Route),
+}
+
+/// Where a request goes in place of its own cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// The cluster's name.
+    pub cluster: String,
 }
 
 /// How good answers are kept.

@@ -161,7 +161,7 @@ impl Flow {
         };
         let delivery = Delivery::new(host.sees_held_bodies());
         let client = Client { thread, context, incarnation: host.incarnation(worker), delivery };
-        let (place, cluster) = host.cluster_of(request.cluster.as_deref());
+        let (place, cluster) = host.cluster_of(info.borrow().cluster());
         let mut flow = Flow {
             number: 0,
             thread,

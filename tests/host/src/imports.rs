@@ -45,8 +45,7 @@ type Host<'a> = Caller<'a, VmData>;
 type Answer = Result<u32, Error>;
 
 /// Functions of the ABI that no code of the module calls yet. The SDK links them whether they are called or not.
-const NOT_PLAYED: [&str; 11] = [
-    "proxy_call_foreign_function",
+const NOT_PLAYED: [&str; 10] = [
     "proxy_close_stream",
     "proxy_get_buffer_status",
     "proxy_get_header_map_size",
@@ -112,6 +111,7 @@ played! {
     "proxy_remove_header_map_value" => remove_header_map_value,
     "proxy_get_property" => get_property,
     "proxy_set_property" => set_property,
+    "proxy_call_foreign_function" => call_foreign_function,
     "proxy_get_shared_data" => get_shared_data,
     "proxy_set_shared_data" => set_shared_data,
     "proxy_register_shared_queue" => register_shared_queue,
@@ -426,6 +426,28 @@ fn set_property(mut host: Host<'_>, at: u32, size: u32, value_at: u32, value_siz
         None => return Ok(status::NOT_FOUND),
     };
     Ok(status::OK)
+}
+
+fn call_foreign_function(
+    mut host: Host<'_>,
+    at: u32,
+    size: u32,
+    arguments_at: u32,
+    arguments_size: u32,
+    pointer_at: u32,
+    size_at: u32,
+) -> Answer {
+    let (name, _) = (bytes!(host, at, size), bytes!(host, arguments_at, arguments_size));
+    let name = text(&name);
+    enter!(host, "call_foreign_function", &name);
+    if name != "clear_route_cache" {
+        return Ok(status::NOT_FOUND);
+    }
+    if let Some(stream) = host.data_mut().stream() {
+        stream.info.borrow_mut().is_route_cleared = true;
+    }
+    let given = put(&mut host, pointer_at, &0_u32.to_le_bytes());
+    Ok(given.max(put(&mut host, size_at, &0_u32.to_le_bytes())))
 }
 
 fn get_shared_data(mut host: Host<'_>, at: u32, size: u32, pointer_at: u32, size_at: u32, token_at: u32) -> Answer {

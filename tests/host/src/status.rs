@@ -34,7 +34,7 @@ pub fn refusals(call: &str) -> &'static [u32] {
         | "set_tick_period_milliseconds"
         | "register_shared_queue"
         | "continue_stream" => &[],
-        "enqueue_shared_queue" => &[NOT_FOUND],
+        "enqueue_shared_queue" | "call_foreign_function" => &[NOT_FOUND],
         "dequeue_shared_queue" => &[NOT_FOUND, EMPTY],
         "get_buffer_bytes" | "get_shared_data" | "record_metric" => &[NOT_FOUND],
         "get_metric" | "increment_metric" => &[NOT_FOUND, BAD_ARGUMENT],

@@ -449,6 +449,9 @@ impl Vm {
         let step = self.step(id, Direction::Request, action);
         // While the request is held or replied to, its headers stay readable.
         self.stream(id).request.is_readable = !matches!(step, Step::Continue);
+        if matches!(step, Step::Continue) {
+            self.stream(id).info.borrow_mut().choose_route();
+        }
         Ok(step)
     }
 

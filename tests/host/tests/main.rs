@@ -9,6 +9,7 @@ mod contention;
 mod contexts;
 mod costs;
 mod crashes;
+mod detours;
 mod ends;
 mod envoy;
 mod fleet;

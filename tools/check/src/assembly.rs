@@ -9,6 +9,7 @@ mod patches;
 mod protocol;
 mod retries;
 mod seats;
+mod specifiers;
 mod stats;
 mod steering;
 mod timeouts;
@@ -115,6 +116,7 @@ pub fn check<'a>(
     assembly.retries();
     assembly.timeouts();
     assembly.names();
+    assembly.specifiers();
     assembly.headers();
     assembly.stats();
     assembly.findings

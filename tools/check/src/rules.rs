@@ -163,6 +163,11 @@ rules! {
         "a name in `match.route` matches no route of the listeners that the policy is for", "name a route that is there";
     DISCOVER_CLUSTER = "discover-cluster", Error,
         "`discover.cluster` names no cluster of the configuration", "add the cluster, or name one that is there";
+    ROUTE_CLUSTER = "route-cluster", Error,
+        "a fallback's `route` names no cluster of the configuration", "add the cluster, or name one that is there";
+    ROUTE_SPECIFIER = "route-specifier", Error,
+        "a route does not let the fallback of a policy choose another cluster: the fallback does nothing",
+        "in place of `cluster`, give the route a matcher on the filter state `wasm.holdfast_route` (docs/envoy.md)";
 
     DISCOVER_LOCALITIES = "discover-localities", Warning,
         "`discover` reads `/clusters`, which does not say what the localities of the cluster weigh: while a host is out they are lost",

@@ -342,6 +342,7 @@ fn tried<'a>(entries: impl Iterator<Item = &'a Fallback>, plain: &str) -> String
     for entry in entries {
         match &entry.kind {
             FallbackKind::Static(response) => return text + &fixed(response),
+            FallbackKind::Route(route) => text.push_str(&format!("by the cluster {}, else ", route.cluster)),
             FallbackKind::Stale(Stale { max_age, max_body, entries }) => {
                 let (max_age, max_body) = (duration::text(*max_age), size::text(*max_body));
                 text.push_str(&format!(

@@ -121,6 +121,8 @@ pub enum Disposition {
     Static(Reason),
     /// The same, with a good answer that was kept, of this age in seconds.
     Stale(Reason, u64),
+    /// It was rejected, and another cluster serves.
+    Route(Reason),
 }
 
 /// Why a fallback could not serve.
@@ -134,6 +136,18 @@ pub enum Unserved {
     TooOld,
     /// The key shares its place with others.
     Overflow,
+    /// The request has come from that cluster.
+    Loop,
+    /// There is no such cluster.
+    NoCluster,
+    /// The cluster has no host that may be used.
+    NoHost,
+    /// The cluster's own policy has rejected the request.
+    Rejected,
+    /// The route does not let the request go there.
+    NotRouted,
+    /// The router has made its choice.
+    TooLate,
 }
 
 impl Unserved {
@@ -144,6 +158,12 @@ impl Unserved {
             Unserved::NothingKept => "nothing_kept",
             Unserved::TooOld => "too_old",
             Unserved::Overflow => "overflow",
+            Unserved::Loop => "loop",
+            Unserved::NoCluster => "no_cluster",
+            Unserved::NoHost => "no_host",
+            Unserved::Rejected => "rejected",
+            Unserved::NotRouted => "not_routed",
+            Unserved::TooLate => "too_late",
         }
     }
 }
@@ -170,9 +190,10 @@ impl LocalReply {
     /// What Envoy's response code details say of it: `holdfast_open`.
     pub fn details(&self) -> String {
         let reason = match self.disposition {
-            Disposition::Rejected(reason) | Disposition::Static(reason) | Disposition::Stale(reason, _) => {
-                reason.name()
-            }
+            Disposition::Rejected(reason)
+            | Disposition::Static(reason)
+            | Disposition::Stale(reason, _)
+            | Disposition::Route(reason) => reason.name(),
             Disposition::Admitted | Disposition::Probe => "",
         };
         format!("holdfast_{reason}")

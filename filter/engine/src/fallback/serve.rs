@@ -1,6 +1,6 @@
 //! The choice of a fallback by its reason.
 
-use holdfast_policy::document::{FallbackKind, Mode, Policy, Reason, StaticResponse};
+use holdfast_policy::document::{FallbackKind, Mode, Policy, Reason, Route, StaticResponse};
 
 use super::reply::{
     Disposition, FALLBACK_HEADER, Failed, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, UNAVAILABLE,
@@ -20,20 +20,43 @@ pub struct Sources<'a> {
     pub value: &'a mut dyn FnMut(Field<'_>) -> Option<Vec<u8>>,
     /// Gives the last good answer to the request.
     pub stale: &'a mut dyn FnMut() -> Result<ServedAnswer, Unserved>,
+    /// Whether the request may go to another cluster.
+    pub route: &'a mut dyn FnMut(&Route) -> Result<(), Unserved>,
 }
 
-/// Serves a rejected request: with the first fallback that names the reason and can serve, else with the plain rejection. Those that
-/// could not are added to `failed`.
+/// What becomes of a rejected request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Served {
+    /// It is answered.
+    Reply(LocalReply),
+    /// It goes to another cluster.
+    Detour(Detour),
+}
+
+/// A rejected request's way to another cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detour {
+    /// The cluster.
+    pub cluster: String,
+    /// Why it goes there, and for whom it would be answered.
+    pub context: ReplyContext,
+    /// How many of the entries for its reason were asked, this one included.
+    pub asked: usize,
+}
+
+/// Serves a rejected request: with the first fallback that names the reason and can serve, else with the plain rejection. The first
+/// `asked` entries for the reason are left out. Those that could not serve are added to `failed`.
 pub fn serve_rejection(
     policy: &Policy,
     context: ReplyContext,
+    asked: usize,
     sources: &mut Sources<'_>,
     failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
-) -> LocalReply {
-    serve(policy, &[context.reason], context, sources, failed, events).unwrap_or_else(|| LocalReply {
-        reply: plain_rejection(policy, &context),
-        disposition: Disposition::Rejected(context.reason),
+) -> Served {
+    serve(policy, &[context.reason], context, asked, sources, failed, events).unwrap_or_else(|| {
+        let disposition = Disposition::Rejected(context.reason);
+        Served::Reply(LocalReply { reply: plain_rejection(policy, &context), disposition })
     })
 }
 
@@ -77,7 +100,11 @@ pub fn serve_failure(
     if would_be_served && policy.mode == Mode::Shadow {
         return None;
     }
-    serve(policy, reasons, ReplyContext { reason, retry_after: None, grpc }, sources, failed, events)
+    match serve(policy, reasons, ReplyContext { reason, retry_after: None, grpc }, 0, sources, failed, events)? {
+        Served::Reply(local) => Some(local),
+        // It is too late for that, as the source has said.
+        Served::Detour(_) => None,
+    }
 }
 
 /// Counts which fallback would have served a request that a feature in shadow mode would have rejected. Whether one would have.
@@ -85,6 +112,7 @@ pub fn would_serve(policy: &Policy, reason: Reason, sources: &mut Sources<'_>, e
     let served = policy.fallbacks_for(&[reason]).find_map(|entry| match &entry.kind {
         FallbackKind::Static(_) => Some(Metric::WouldFallbackStatic),
         FallbackKind::Stale(_) => (sources.stale)().ok().map(|_| Metric::WouldFallbackStale),
+        FallbackKind::Route(route) => (sources.route)(route).ok().map(|()| Metric::WouldFallbackRoute),
     });
     events.extend(served.map(Event::Count));
     served.is_some()
@@ -96,15 +124,16 @@ fn serve(
     policy: &Policy,
     reasons: &[Reason],
     context: ReplyContext,
+    asked: usize,
     sources: &mut Sources<'_>,
     failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
-) -> Option<LocalReply> {
+) -> Option<Served> {
     if policy.mode == Mode::Off {
         return None;
     }
     let is_real = policy.mode == Mode::Enforce;
-    for entry in policy.fallbacks_for(reasons) {
+    for (index, entry) in policy.fallbacks_for(reasons).enumerate().skip(asked) {
         let (reply, disposition, metrics) = match &entry.kind {
             FallbackKind::Static(response) => {
                 let metrics = (Metric::FallbackStatic, Metric::WouldFallbackStatic);
@@ -125,16 +154,37 @@ fn serve(
                     continue;
                 }
             },
+            FallbackKind::Route(route) => match (sources.route)(route) {
+                Ok(()) => {
+                    events.push(Event::Count(if is_real { Metric::FallbackRoute } else { Metric::WouldFallbackRoute }));
+                    let (cluster, asked) = (route.cluster.clone(), index.saturating_add(1));
+                    return is_real.then_some(Served::Detour(Detour { cluster, context, asked }));
+                }
+                Err(why) => {
+                    if is_real {
+                        events.push(Event::Count(Metric::FallbackFailedRoute));
+                        failed.push(Failed { kind: ROUTE, why });
+                    }
+                    continue;
+                }
+            },
         };
         events.push(Event::Count(if is_real { metrics.0 } else { metrics.1 }));
-        return reply.filter(|_| is_real).map(|reply| LocalReply { reply, disposition });
+        return reply.filter(|_| is_real).map(|reply| Served::Reply(LocalReply { reply, disposition }));
     }
     None
 }
 
-/// The word for the last good answer, and for a fixed response.
+/// The word for the last good answer, for a fixed response, and for another cluster.
 pub(crate) const STALE: &str = "stale";
 pub(crate) const STATIC: &str = "static";
+pub(crate) const ROUTE: &str = "route";
+
+/// What an answer says that came by a detour, in [`FALLBACK_HEADER`].
+pub fn detour_says(policy: &Policy, detour: &Detour) -> String {
+    let reason = detour.context.reason.name();
+    format!("{ROUTE}; reason={reason}; policy={}; cluster={}", policy.name, detour.cluster)
+}
 
 /// The last good answer, as it is served in place of another one.
 fn stale_reply(policy: &Policy, answer: ServedAnswer, reason: Reason) -> Reply {
@@ -245,7 +295,8 @@ mod tests {
         stale: Result<u64, Unserved>,
     ) -> (Option<(u16, String)>, Vec<Failed>, Vec<Event>) {
         let served = |age| ServedAnswer { status: 200, headers: Vec::new(), body: b"kept".to_vec(), age };
-        let mut sources = Sources { value: &mut |_| None, stale: &mut || stale.map(served) };
+        let mut sources =
+            Sources { value: &mut |_| None, stale: &mut || stale.map(served), route: &mut |_| Err(Unserved::TooLate) };
         let outcome = Outcome { verdict: Verdict::Failure, ..Outcome::SUCCESS };
         let (mut failed, mut events) = (Vec::new(), Vec::new());
         let answered = FailedAnswer { answer, outcome: &outcome, retries: 0, would_be_served: false, grpc: None };

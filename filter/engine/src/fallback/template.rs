@@ -1,7 +1,7 @@
 //! How the body and the headers of a static fallback are filled in.
 
 use holdfast_policy::config::json;
-use holdfast_policy::document::{Escape, FallbackKind, Policy, StaticResponse, TemplatePart};
+use holdfast_policy::document::{Escape, Fallback, FallbackKind, Policy, StaticResponse, TemplatePart};
 
 use super::reply::{ReplyContext, retry_after_seconds};
 use crate::http::request::Field;
@@ -64,8 +64,17 @@ impl Values<'_> {
 
 /// The parts of fallbacks in place of a host's answer that insert something of the request, which is to be kept when the request passes.
 pub fn kept_parts(policy: &Policy) -> Vec<TemplatePart> {
+    parts_of(policy.fallback.iter().filter(|entry| entry.replaces_answers()))
+}
+
+/// The same of all fallbacks: what is to be kept of a request on a detour, in whose place each of them may be asked for.
+pub fn parts_on_detour(policy: &Policy) -> Vec<TemplatePart> {
+    parts_of(policy.fallback.iter())
+}
+
+fn parts_of<'a>(entries: impl Iterator<Item = &'a Fallback>) -> Vec<TemplatePart> {
     let mut parts: Vec<TemplatePart> = Vec::new();
-    for entry in policy.fallback.iter().filter(|entry| entry.replaces_answers()) {
+    for entry in entries {
         let FallbackKind::Static(response) = &entry.kind else { continue };
         let in_headers = response.headers.iter().flat_map(|(_, value)| value);
         for part in response.body.iter().chain(in_headers).filter(|part| field(part).is_some()) {

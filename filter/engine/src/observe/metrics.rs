@@ -41,6 +41,9 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
         }
         Metric::FallbackStatic => has_static(policy) && policy.mode == Mode::Enforce,
         Metric::FallbackStale | Metric::FallbackFailedStale => policy.stale().is_some() && policy.mode == Mode::Enforce,
+        Metric::FallbackRoute | Metric::FallbackFailedRoute | Metric::MisassembledRoute => {
+            has_route(policy) && policy.mode == Mode::Enforce
+        }
         _ if Metric::OF_STALE.contains(&metric) => policy.stale().is_some(),
         Metric::Retries
         | Metric::RetriesRecovered
@@ -58,15 +61,23 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
         Metric::PausedAttempts => outlier.is_some(),
         Metric::PausedChecks => outlier.and_then(|outlier| outlier.heartbeat.as_ref()).is_some(),
         // A shadowed feature of an enforced policy only would have asked for its fallback.
-        Metric::WouldFallbackStatic | Metric::WouldFallbackStale => {
+        Metric::WouldFallbackStatic | Metric::WouldFallbackStale | Metric::WouldFallbackRoute => {
             let shadow = Some(Mode::Shadow);
-            let is_static = metric == Metric::WouldFallbackStatic;
-            let has_one = if is_static { has_static(policy) } else { policy.stale().is_some() };
+            let has_one = match metric {
+                Metric::WouldFallbackStatic => has_static(policy),
+                Metric::WouldFallbackRoute => has_route(policy),
+                _ => policy.stale().is_some(),
+            };
             has_one && [Some(policy.mode), breaker_mode, concurrency, throttle].contains(&shadow)
         }
         // The others are those of hosts, above.
         _ => false,
     }
+}
+
+/// Whether a fallback has another cluster serve.
+fn has_route(policy: &Policy) -> bool {
+    policy.fallback.iter().any(|entry| matches!(entry.kind, FallbackKind::Route(_)))
 }
 
 /// Whether a fallback has a fixed response.

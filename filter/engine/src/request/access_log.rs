@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use crate::base::time::millis;
-use crate::fallback::{Disposition, Failed, STALE, STATIC};
+use crate::fallback::{Detour, Disposition, Failed, ROUTE, STALE, STATIC};
 use crate::host::Host;
 use crate::http::attempt::AttemptRecord;
 use crate::http::outcome::Verdict;
@@ -23,7 +23,9 @@ pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
         Disposition::Admitted => ("admitted", None),
         Disposition::Probe => ("probe", None),
         Disposition::Rejected(reason) => ("rejected", Some(reason)),
-        Disposition::Static(reason) | Disposition::Stale(reason, _) => ("fallback", Some(reason)),
+        Disposition::Static(reason) | Disposition::Stale(reason, _) | Disposition::Route(reason) => {
+            ("fallback", Some(reason))
+        }
     };
     line.push_str(decision);
     if let Some(reason) = reason {
@@ -34,6 +36,7 @@ pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
         // Writing to a string cannot fail.
         Disposition::Static(_) => drop(write!(line, "; kind={STATIC}")),
         Disposition::Stale(_, age) => drop(write!(line, "; kind={STALE}; age={age}")),
+        Disposition::Route(_) => drop(write!(line, "; kind={ROUTE}")),
         Disposition::Admitted | Disposition::Probe | Disposition::Rejected(_) => {}
     }
     line
@@ -48,6 +51,28 @@ pub fn push_failed(line: &mut String, failed: &[Failed]) {
         line.push_str(why.name());
     }
 }
+
+/// What [`line()`] adds where another cluster serves: `; cluster=standby`.
+pub fn push_cluster(line: &mut String, detour: &Detour) {
+    line.push_str("; cluster=");
+    line.push_str(&detour.cluster);
+}
+
+/// Adds to what the access log says of the request, where another policy governs it now, who has sent it there and why:
+/// `; detour=orders:open`.
+pub fn mark_detour(host: &dyn Host, policy: &str, detour: &Detour) {
+    let Some(mut line) = read(host).and_then(|line| String::from_utf8(line).ok()) else { return };
+    if line.contains(DETOUR) || policy_of(line.as_bytes()) == Some(policy.as_bytes()) {
+        return;
+    }
+    line.push_str(DETOUR);
+    line.push_str(policy);
+    line.push(':');
+    line.push_str(detour.context.reason.name());
+    write(host, &line);
+}
+
+const DETOUR: &str = "; detour=";
 
 /// The filter state of a request that a policy governs which is off: `policy=orders; decision=off`.
 pub fn line_of_off(policy: &str) -> String {

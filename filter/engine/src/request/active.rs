@@ -26,6 +26,10 @@ use crate::store::registry::{Identity, Newer, Standing};
 /// So long after a client has left unanswered it is of interest how long others wait.
 const CLIENTS_LEAVE: Duration = Duration::from_secs(60);
 
+/// So long a route is left alone that did not let a fallback choose the cluster: what was to go elsewhere has gone to the cluster whose
+/// breaker is open.
+const UNROUTED_FOR: Duration = Duration::from_secs(10);
+
 /// A policy at work.
 pub struct ActivePolicy {
     /// Its state.
@@ -48,6 +52,8 @@ pub struct ActivePolicy {
     pub replaces_answers: bool,
     /// When a client last left before it had an answer.
     client_left: Cell<Option<Timestamp>>,
+    /// Until when it is taken for known that the route lets no fallback choose the cluster.
+    unrouted: Cell<Option<Timestamp>>,
     /// What the router is told about retries, by [`ActivePolicy::router_headers`].
     router_headers: Vec<Vec<(&'static str, String)>>,
     policy: Arc<Policy>,
@@ -71,6 +77,7 @@ impl ActivePolicy {
             has_reported_chain: Cell::new(false),
             replaces_answers: state.policy().replaces_answers(),
             client_left: Cell::new(None),
+            unrouted: Cell::new(None),
             router_headers: router_headers(state.policy()),
             policy: Arc::clone(state.policy()),
             identity: *state.identity(),
@@ -97,6 +104,17 @@ impl ActivePolicy {
     /// Notes that a client has left before it had an answer.
     pub(super) fn note_client_left(&self, now: Timestamp) {
         self.client_left.set(Some(now));
+    }
+
+    /// Whether the route was seen to let no fallback choose the cluster, not long ago.
+    pub(super) fn is_unrouted(&self, now: Timestamp) -> bool {
+        self.unrouted.get().is_some_and(|until| until.remaining(now, UNROUTED_FOR).is_some())
+    }
+
+    /// Notes whether the route let a fallback choose the cluster. Whether that is news.
+    pub(super) fn note_routed(&self, is_routed: bool, now: Timestamp) -> bool {
+        let until = if is_routed { None } else { Some(now.plus(UNROUTED_FOR)) };
+        self.unrouted.replace(until).is_none() != is_routed
     }
 
     /// The request headers that tell the router how to retry a request of this eligibility, without or with an attempt seat.

@@ -34,6 +34,11 @@ impl<'h> Facts<'h> {
         }
     }
 
+    /// The same request on its way to another cluster.
+    pub fn on_the_way_to(self, cluster: &str) -> Self {
+        Facts { cluster: OnceCell::from(Some(cluster.as_bytes().to_owned())), ..self }
+    }
+
     /// Fetches all headers at once; to be called before more than one of them is asked for.
     pub fn read_headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         headers::read(self.serialized_headers())

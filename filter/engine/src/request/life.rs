@@ -1,19 +1,21 @@
 //! The life of a request, from its headers to its end, as an enum that each event consumes: what is reported or replied once cannot be
 //! reported or replied again.
 
+mod on_detour;
 mod open;
 
 use core::time::Duration;
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use holdfast_policy::document::{ClientGone, Mode, Policy};
+use holdfast_policy::document::{ClientGone, Mode, Policy, Route};
 
 use super::access_log;
 use super::active::ActivePolicy;
 use super::affinity;
 use super::capturing::Capturing;
 use super::chain;
+use super::detour::{Left, Sender};
 use super::effect::RequestEffect;
 use super::facts::Facts;
 use super::hosts::Sending;
@@ -28,7 +30,7 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::fallback::{
     self, AskedFor, Capture, Disposition, FailedAnswer, GrpcStatus, LocalReply, Placed, Replacement, ReplyContext,
-    Sources,
+    Served, Sources, Unserved,
 };
 use crate::host::{Headers, Host, is_disconnected_locally, property_number, response_flags};
 use crate::http::attempt::End;
@@ -78,6 +80,8 @@ pub enum RequestState {
     Admitted(Box<Admitted>),
     /// The outcome is known; the response has not ended and counts in flight.
     Ending(Lasting),
+    /// Sent to another cluster by a policy that has rejected it; the answer is still to come.
+    OnDetour(Box<on_detour::OnDetour>),
     /// The outcome is known, and the answer is being replaced. It may count in flight.
     Replacing(Rc<Replacement>, Lasting),
     /// A gRPC request was rejected with this status and message; the reply is about to come by on its way to the client.
@@ -188,15 +192,71 @@ impl RequestState {
         plugin.enter(store);
         if !active.is_active {
             chain::claim(host, active);
-        } else if let Some((state, reply)) = admit(plugin, active, store, host, &facts, ended) {
-            if let Some(reply) = reply {
-                return reject(state, reply);
-            }
-            state.steer(host, &facts);
-            return (state, RequestEffect::Continue);
+            RequestState::Over.steer(host, &facts);
+            return Self::passed();
         }
-        RequestState::Over.steer(host, &facts);
-        Self::passed()
+        let mut left = Left::default();
+        match admit(plugin, active, store, host, &facts, ended, &left) {
+            None => {
+                RequestState::Over.steer(host, &facts);
+                Self::passed()
+            }
+            Some(Admission::Passed(state)) => {
+                state.steer(host, &facts);
+                (state, RequestEffect::Continue)
+            }
+            Some(Admission::Answered(local)) => reject(local),
+            Some(Admission::Sent(sender)) => Self::go(plugin, store, host, facts, ended, &mut left, *sender),
+        }
+    }
+
+    /// Takes a request on a detour as far as it goes: to the other cluster, where the policy of that one governs it, or to the next fallback
+    /// of the one that has sent it.
+    fn go(
+        plugin: &RequestPlugin,
+        store: &mut dyn Store,
+        host: &dyn Host,
+        mut facts: Facts<'_>,
+        ended: bool,
+        left: &mut Left,
+        mut sender: Sender,
+    ) -> (Self, RequestEffect) {
+        loop {
+            let sent = sender.send(host);
+            facts = facts.on_the_way_to(sender.cluster());
+            left.leave(sender.from().to_owned());
+            let admission = sent.map(|()| {
+                let active = plugin.index.find(|field| facts.get(field)).and_then(|index| plugin.policies.get(index));
+                let active = active.filter(|active| active.is_active)?;
+                admit(plugin, active, store, host, &facts, ended, left)
+            });
+            let (why, theirs) = match admission {
+                Ok(None) => {
+                    RequestState::Over.steer(host, &facts);
+                    return (on_detour::OnDetour::arrive(sender, host, RequestState::Over), RequestEffect::Continue);
+                }
+                Ok(Some(Admission::Passed(state))) => {
+                    state.steer(host, &facts);
+                    return (on_detour::OnDetour::arrive(sender, host, state), RequestEffect::Continue);
+                }
+                Ok(Some(Admission::Sent(next))) => {
+                    sender = *next;
+                    continue;
+                }
+                Ok(Some(Admission::Answered(local))) if !matches!(local.disposition, Disposition::Rejected(_)) => {
+                    return reject(local);
+                }
+                Ok(Some(Admission::Answered(local))) => (Unserved::Rejected, Some(local)),
+                Err(why) => (why, None),
+            };
+            let own = sender.cluster().to_owned();
+            let mut route = |route: &Route| left.may_go(own.as_bytes(), route);
+            match sender.give_way(plugin, store, host, why, &mut route) {
+                Some((_, Served::Reply(local))) => return reject(local),
+                Some((next, Served::Detour(_))) => sender = next,
+                None => return theirs.map_or_else(Self::passed, reject),
+            }
+        }
     }
 
     /// The request's headers have come to a filter that has no plugin.
@@ -222,7 +282,9 @@ impl RequestState {
 
     /// The request has ended, after its headers: with the last piece of its body, or with its trailers.
     pub fn on_request_end(&mut self, host: &dyn Host) {
-        if let RequestState::Admitted(admitted) = self {
+        if let RequestState::OnDetour(detour) = self {
+            detour.inner_mut().on_request_end(host);
+        } else if let RequestState::Admitted(admitted) = self {
             // Where nothing follows from it but whether it has come, the time of a moment ago will do.
             let is_timed = admitted.hosts.is_some()
                 || admitted.active.policy().outcome.slow_after.is_some()
@@ -242,6 +304,7 @@ impl RequestState {
     ) -> (Self, RequestEffect) {
         let mut admitted = match self {
             RequestState::Admitted(admitted) => admitted,
+            RequestState::OnDetour(detour) => return detour.on_response_headers(plugin, store, host, stream, ended),
             RequestState::GrpcRejected(status, message) => {
                 fallback::place_grpc_rejection(host, ended, status, &message);
                 return Self::passed();
@@ -283,6 +346,17 @@ impl RequestState {
             let answered = fallback::Answered { serialized: &serialized, rules, ended, is_hosts };
             fallback::place(host, answered, local, now)
         });
+        Self::placed(plugin, placed, lasting, stream, now)
+    }
+
+    /// What follows from where a fallback was placed.
+    fn placed(
+        plugin: &RequestPlugin,
+        placed: Option<Placed>,
+        lasting: Lasting,
+        stream: u32,
+        now: Timestamp,
+    ) -> (Self, RequestEffect) {
         match placed {
             None | Some(Placed::Whole) => (Self::ending(lasting), RequestEffect::Continue),
             Some(Placed::Passing(replacement)) => {
@@ -375,6 +449,7 @@ impl RequestState {
     pub fn on_end(self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) {
         // Still admitted at the end: the client left, or the response did not come to its end.
         let state = match self {
+            RequestState::OnDetour(detour) => return detour.on_end(plugin, store, host),
             RequestState::Admitted(admitted) => {
                 let flags = response_flags(host);
                 let answer = match &admitted.response {
@@ -404,6 +479,7 @@ impl RequestState {
     fn steering(&self) -> Option<&Steering> {
         match self {
             RequestState::Admitted(admitted) => admitted.steering.as_ref(),
+            RequestState::OnDetour(detour) => detour.inner().steering(),
             _ => None,
         }
     }
@@ -421,15 +497,43 @@ fn keep(capturing: Option<Box<Capturing>>, plugin: &RequestPlugin, store: &mut d
     }
 }
 
+/// Places a reply in the place of an answer that the proxy has made. `state` is how far the request has come without it.
+pub(super) fn stand_in(
+    plugin: &RequestPlugin,
+    host: &dyn Host,
+    active: &ActivePolicy,
+    state: RequestState,
+    local: LocalReply,
+    stream: u32,
+    ended: bool,
+) -> (RequestState, RequestEffect) {
+    let lasting = if let RequestState::Ending(lasting) = state { lasting } else { Lasting::default() };
+    let (serialized, now) = (host.headers(Headers::Response), host.now());
+    let rules = &active.policy().outcome;
+    let answered = fallback::Answered { serialized: &serialized, rules, ended, is_hosts: false };
+    let placed = fallback::place(host, answered, local, now);
+    RequestState::placed(plugin, Some(placed), lasting, stream, now)
+}
+
+/// What becomes of a request.
+enum Admission {
+    /// It goes on.
+    Passed(RequestState),
+    /// It is answered.
+    Answered(LocalReply),
+    /// It goes to another cluster.
+    Sent(Box<Sender>),
+}
+
 /// Replies to a request that was rejected. A gRPC reply's status and message are put into its headers when it comes by, before the
 /// filters that translate them see it: Envoy makes a reply gRPC only where the client's own request was.
-fn reject(state: RequestState, mut local: LocalReply) -> (RequestState, RequestEffect) {
-    let Some(status) = local.reply.grpc else { return (state, RequestEffect::Reply(local)) };
+fn reject(mut local: LocalReply) -> (RequestState, RequestEffect) {
+    let Some(status) = local.reply.grpc else { return (RequestState::Over, RequestEffect::Reply(local)) };
     let message = core::mem::take(&mut local.reply.body);
     (RequestState::GrpcRejected(status, message), RequestEffect::Reply(local))
 }
 
-/// Decides on the request. The reply is to be sent when nothing is borrowed.
+/// Decides on the request, which has `left` other clusters. The reply is to be sent when nothing is borrowed.
 fn admit(
     plugin: &RequestPlugin,
     active: &Rc<ActivePolicy>,
@@ -437,7 +541,8 @@ fn admit(
     host: &dyn Host,
     facts: &Facts<'_>,
     ended: bool,
-) -> Option<(RequestState, Option<LocalReply>)> {
+    left: &Left,
+) -> Option<Admission> {
     let mut events = active.metrics.events();
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
     let mut policy = active.state.try_borrow_mut().ok()?;
@@ -453,19 +558,33 @@ fn admit(
     });
     let mut failed = Vec::new();
     let asked = policy.asked_for(key, facts, ended);
+    let mut route = |route: &Route| {
+        if active.is_unrouted(now) {
+            return Err(Unserved::NotRouted);
+        }
+        left.may_go(&facts.get(Field::Cluster).unwrap_or_default(), route)
+    };
     let cx = &mut Cx::new(store, &mut worker, now, &mut events);
-    let (state, reply, disposition) = match decision {
+    let (admission, disposition) = match decision {
         Decision::Rejected(rejection) => {
             let Cx { store, events, .. } = cx;
             let mut sources = Sources {
                 value: &mut |field: Field<'_>| facts.get(field).map(Cow::into_owned),
                 stale: &mut || policy.find_answer(&mut **store, key, asked.as_ref(), now),
+                route: &mut route,
             };
             let (reason, retry_after) = (rejection.reason, Some(rejection.retry_after));
             let context = ReplyContext { reason, retry_after, grpc: facts.grpc() };
-            let reply = fallback::serve_rejection(active.policy(), context, &mut sources, &mut failed, events);
-            let disposition = reply.disposition;
-            (RequestState::Over, Some(reply), disposition)
+            match fallback::serve_rejection(active.policy(), context, 0, &mut sources, &mut failed, events) {
+                Served::Reply(local) => {
+                    let disposition = local.disposition;
+                    (Admission::Answered(local), disposition)
+                }
+                Served::Detour(detour) => {
+                    let sender = Sender::new(active, key, facts, (detour, asked), now);
+                    (Admission::Sent(Box::new(sender)), Disposition::Route(reason))
+                }
+            }
         }
         Decision::Admitted(mut ticket) => {
             if let Some(reason) = ticket.would_be_rejected() {
@@ -473,6 +592,7 @@ fn admit(
                 let mut sources = Sources {
                     value: &mut |_| None,
                     stale: &mut || policy.find_answer(&mut **store, key, asked.as_ref(), now),
+                    route: &mut route,
                 };
                 ticket.would_be_served = fallback::would_serve(active.policy(), reason, &mut sources, events);
             }
@@ -480,20 +600,23 @@ fn admit(
             admitted.waiting = active.judges.then(|| plugin.wait_for_answer(fresh));
             admitted.asked = asked.map(Box::new);
             let disposition = admitted.disposition;
-            (RequestState::Admitted(Box::new(admitted)), None, disposition)
+            (Admission::Passed(RequestState::Admitted(Box::new(admitted))), disposition)
         }
     };
-    let steering = state.steering();
+    let steering = if let Admission::Passed(state) = &admission { state.steering() } else { None };
     if disposition == Disposition::Admitted && steering.is_none_or(Steering::is_plain) {
         active.log_admitted(host, &policy, key);
     } else {
         let mut line = access_log::line(&active.policy().name, &policy.key_text(key), disposition);
+        if let Admission::Sent(sender) = &admission {
+            access_log::push_cluster(&mut line, sender.detour());
+        }
         access_log::push_failed(&mut line, &failed);
         access_log::push_steering(&mut line, steering);
         access_log::write(host, &line);
     }
     plugin.publish(active, &policy, key, events);
-    Some((state, reply))
+    Some(admission)
 }
 
 /// Tells the router and the attempt seat about an admitted request: what may be retried, and which hosts to use.
@@ -721,6 +844,7 @@ fn settle(
                 kept.get(index)?.clone()
             },
             stale: &mut || policy.find_answer(&mut **store, key, asked.as_deref(), timing.at),
+            route: &mut |_| Err(Unserved::TooLate),
         };
         let retries = accounted.retries;
         let answered = FailedAnswer { answer, outcome: &outcome, retries, would_be_served, grpc };

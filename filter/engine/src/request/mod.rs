@@ -9,6 +9,7 @@ mod calls;
 mod capturing;
 mod chain;
 mod clusters;
+mod detour;
 mod effect;
 mod facts;
 mod held;

@@ -56,6 +56,12 @@ pub fn told_of_chain(policy: &str) -> String {
     format!("holdfast/told/chain/{policy}")
 }
 
+/// Whether it was said that no route lets a fallback of a policy of this name choose the cluster.
+#[must_use]
+pub fn told_of_route(policy: &str) -> String {
+    format!("holdfast/told/route/{policy}")
+}
+
 /// When something that concerns all policies was last said.
 #[must_use]
 pub fn told(what: &str) -> String {

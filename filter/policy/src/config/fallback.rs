@@ -1,9 +1,9 @@
 //! `fallback`: what the client gets instead, by reason.
 
 use super::error::{Report, Reported, gather};
-use super::reader::Item;
+use super::reader::{Item, key_path};
 use super::table::{FALLBACK, key, keys};
-use super::{respond, stale};
+use super::{respond, route, stale};
 use crate::document::{Fallback, FallbackKind, Match, Reason, ReasonSet};
 
 /// Which features of the policy can give a reason.
@@ -37,7 +37,11 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>, report: &mut Report) ->
 }
 
 /// The words for what an entry must do.
-pub(super) const ONE_KIND: &str = "must do one thing: give respond, or stale";
+pub(super) const ONE_KIND: &str = "must do one thing: give respond, stale, or route";
+
+/// Why some reasons are not for a route.
+pub(super) const TOO_LATE: &str =
+    "may only name open, concurrency and throttled where the entry has a route: it is taken before the first try";
 
 fn entry(
     item: &Item<'_>,
@@ -58,14 +62,22 @@ fn entry(
         first_stale.get_or_insert_with(|| item.path.clone());
         stale
     });
-    let kind = match (respond?, stale?, fields.not_yet) {
-        (Some(response), None, _) => Ok(FallbackKind::Static(response)),
-        (None, Some(stale), _) => Ok(FallbackKind::Stale(stale)),
+    let route = fields.optional(key!(FALLBACK.alternative("route")), report, |item, report| {
+        route::read(item, around.matches, report)
+    });
+    let kind = match (respond?, stale?, route?, fields.not_yet) {
+        (Some(response), None, None, _) => Ok(FallbackKind::Static(response)),
+        (None, Some(stale), None, _) => Ok(FallbackKind::Stale(stale)),
+        (None, None, Some(route), _) => Ok(FallbackKind::Route(route)),
         // That nothing else is there beside a kind of a later version is no second problem.
-        (None, None, Some(reported)) => Err(reported),
+        (None, None, None, Some(reported)) => Err(reported),
         _ => Err(report.add(&item.path, ONE_KIND)),
     };
-    Ok(Fallback { on: on?, kind: kind? })
+    let fallback = Fallback { on: on?, kind: kind? };
+    match fallback.kind {
+        FallbackKind::Route(_) if fallback.replaces_answers() => Err(report.add(&key_path(&item.path, "on"), TOO_LATE)),
+        _ => Ok(fallback),
+    }
 }
 
 fn reasons(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<ReasonSet, Reported> {

@@ -26,6 +26,7 @@ pub mod prose;
 pub(crate) mod reader;
 mod respond;
 mod retry;
+mod route;
 #[cfg(any(test, feature = "reference"))]
 pub mod schema;
 mod scope;

@@ -9,7 +9,8 @@ use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
     Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, HeartbeatCheck, Jitter,
-    Match, Mode, NamedHost, Outlier, Policy, Reason, Retry, RetryWord, Stale, StaticResponse, TemplatePart, Window,
+    Match, Mode, NamedHost, Outlier, Policy, Reason, Retry, RetryWord, Route, Stale, StaticResponse, TemplatePart,
+    Window,
 };
 use crate::glob::Glob;
 use crate::percent::Percent;
@@ -63,7 +64,7 @@ fn respond(keys: &str) -> StaticResponse {
     let policy = policy(&format!(r#""fallback": [{{"on": ["failure"], "respond": {{{keys}}}}}]"#));
     match policy.fallback.into_iter().next().unwrap().kind {
         FallbackKind::Static(response) => response,
-        FallbackKind::Stale(_) => panic!("it is a fixed one"),
+        FallbackKind::Stale(_) | FallbackKind::Route(_) => panic!("it is a fixed one"),
     }
 }
 
@@ -346,10 +347,10 @@ fn names_are_unique_words() {
 fn what_later_versions_bring_is_not_supported_yet() {
     assert_eq!(
         wrong_policy(
-            r#""fallback": [{"on": ["timeout"], "route": {}},
+            r#""breaker": {}, "fallback": [{"on": ["open"], "route": {"cluster": "a", "header": {"x-a": "b"}}},
                             {"on": ["failure"], "call": {}}]"#
         ),
-        "fallback[0].route: not supported yet\n\
+        "fallback[0].route.header: not supported yet\n\
          fallback[1].call: not supported yet"
     );
 }
@@ -1282,7 +1283,7 @@ fn an_entry_names_reasons_and_does_one_thing() {
                             {"on": ["failure", "failure", "fail", 7], "respond": {"status": 503}}, null]"#
         ),
         "fallback[0].on: is missing; must be a list of reasons such as [\"open\"]\n\
-         fallback[0]: must do one thing: give respond, or stale\n\
+         fallback[0]: must do one thing: give respond, stale, or route\n\
          fallback[1].on: must name at least one reason\n\
          fallback[1].respond: must be an object with the keys status, headers, body, grpc_status, was the number 7\n\
          fallback[2].on: must be a list of reasons such as [\"open\"], was the string \"failure\"\n\
@@ -1291,7 +1292,7 @@ fn an_entry_names_reasons_and_does_one_thing() {
          \"fail\"\n\
          fallback[3].on[3]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, no_host, was \
          the number 7\n\
-         fallback[4]: must be an object with the keys on, respond, stale, was null"
+         fallback[4]: must be an object with the keys on, respond, stale, route, was null"
     );
 }
 
@@ -1337,7 +1338,7 @@ fn good_answers_are_kept_in_one_way_and_only_of_gets() {
          fallback[0].stale"
     );
     let both = r#""fallback": [{"on": ["failure"], "stale": {}, "respond": {"status": 503}}]"#;
-    assert_eq!(wrong_policy(both), "fallback[0]: must do one thing: give respond, or stale");
+    assert_eq!(wrong_policy(both), "fallback[0]: must do one thing: give respond, stale, or route");
     for methods in [r#""POST""#, r#"["POST", "HEAD", "P*"]"#] {
         let error = wrong_policy(&format!(
             r#""match": {{"method": {methods}}}, "fallback": [{{"on": ["failure"], "stale": {{}}}}]"#
@@ -1352,6 +1353,44 @@ fn good_answers_are_kept_in_one_way_and_only_of_gets() {
         assert!(policy(&keys).stale().is_some());
     }
     assert!(policy(r#""mode": "off", "fallback": [{"on": ["failure"], "stale": {}}]"#).stale().is_none());
+}
+
+#[test]
+fn a_route_names_one_other_cluster_and_is_taken_before_the_first_try() {
+    let read = |matches: &str, fallback: &str| {
+        policy(&format!(r#""match": {matches}, "breaker": {{}}, "fallback": [{fallback}]"#)).fallback.remove(0).kind
+    };
+    let standby = r#"{"on": ["open"], "route": {"cluster": "standby"}}"#;
+    for matches in ["{}", r#"{"cluster": "orders"}"#, r#"{"cluster": ["orders", "standby"]}"#, r#"{"cluster": "*"}"#] {
+        assert_eq!(read(matches, standby), FallbackKind::Route(Route { cluster: "standby".to_owned() }), "{matches}");
+    }
+    let wrong = |fallback: &str| {
+        wrong_policy(&format!(r#""match": {{"cluster": "orders"}}, "breaker": {{}}, "fallback": [{fallback}]"#))
+    };
+    for (cluster, problem) in [
+        (r#""""#, "must not be empty, was \"\""),
+        (r#""stand*""#, "must be the name of one cluster: it is no glob, was \"stand*\""),
+        (r#""orders""#, "must be another cluster than match.cluster, which requests come from, was \"orders\""),
+        ("7", "must be the name of a cluster such as \"standby\", was the number 7"),
+    ] {
+        let entry = format!(r#"{{"on": ["open"], "route": {{"cluster": {cluster}}}}}"#);
+        assert_eq!(wrong(&entry), format!("fallback[0].route.cluster: {problem}"));
+    }
+    assert_eq!(
+        wrong(r#"{"on": ["open"], "route": {}}, {"on": ["open"], "route": {"header": {"x-a": "b"}}}"#),
+        "fallback[0].route.cluster: is missing; must be the name of a cluster such as \"standby\"\n\
+         fallback[1].route.header: not supported yet\n\
+         fallback[1].route.cluster: is missing; must be the name of a cluster such as \"standby\""
+    );
+    assert_eq!(
+        wrong(r#"{"on": ["open", "failure"], "route": {"cluster": "standby"}}"#),
+        "fallback[0].on: may only name open, concurrency and throttled where the entry has a route: it is taken before the first \
+         try"
+    );
+    assert_eq!(
+        wrong(r#"{"on": ["open"], "route": {"cluster": "standby"}, "stale": {}}"#),
+        "fallback[0]: must do one thing: give respond, stale, or route"
+    );
 }
 
 #[test]

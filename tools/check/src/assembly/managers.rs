@@ -1,5 +1,6 @@
 //! HTTP connection managers: their filters, and where their routes lead.
 
+use super::specifiers::Specifier;
 use crate::texts::At;
 use crate::wasm::{Filter, Wasm};
 
@@ -87,6 +88,7 @@ pub fn reach<'a>(configuration: &At<'a>) -> Reach<'a> {
 /// Whether a route's action leads to a cluster.
 pub fn leads_to(action: &At<'_>, cluster: &str) -> bool {
     action.text("cluster") == Some(cluster)
+        || Specifier::of(action).is_some_and(|specifier| specifier.otherwise == Some(cluster))
         || action
             .get("weighted_clusters")
             .is_some_and(|all| all.list("clusters").iter().any(|one| one.text("name") == Some(cluster)))
@@ -120,10 +122,13 @@ fn configurations<'a>(manager: &At<'a>, routes: &[At<'a>], reach: &mut Reach<'a>
 }
 
 fn lead<'a>(at: &At<'a>, reach: &mut Reach<'a>) {
+    let specifier = Specifier::of(at);
+    reach.clusters.extend(specifier.iter().flat_map(Specifier::clusters));
     for (key, value) in at.entries() {
         match key {
             // Copies of requests, whose answers nobody gets.
             "request_mirror_policies" | "requestMirrorPolicies" => {}
+            "inline_cluster_specifier_plugin" | "inlineClusterSpecifierPlugin" if specifier.is_some() => {}
             "cluster" => reach.clusters.extend(value.node.text()),
             "cluster_header"
             | "clusterHeader"

@@ -2,6 +2,7 @@
 
 use holdfast_policy::document::{Match, Policy};
 
+use super::specifiers::chosen;
 use super::{Assembly, Manager};
 use crate::documents::Checked;
 use crate::finding::Finding;
@@ -74,6 +75,10 @@ impl Assembly<'_, '_> {
                 let problem = format!("\"{}\" matches none of the clusters{}", glob.as_str(), known(names));
                 add(&rules::MATCH_CLUSTER, format!("policies[{index}].match.cluster[{at}]"), problem);
             }
+        }
+        for (at, name) in chosen(policy).filter(|(_, name)| !names.contains(name)) {
+            let problem = format!("\"{name}\" is none of the clusters{}", known(names));
+            add(&rules::ROUTE_CLUSTER, format!("policies[{index}].fallback[{at}].route.cluster"), problem);
         }
         let discover = policy.outlier.as_ref().and_then(|outlier| outlier.discover.as_ref());
         if let Some(name) = discover.map(|discover| &discover.cluster)

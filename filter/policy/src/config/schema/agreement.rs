@@ -109,6 +109,14 @@ pub(in crate::config) const UNTOLD: &[Untold] = &[
         example: || format!(r#""match": {{"route": "{}"}}"#, "é".repeat(600)),
     },
     Untold {
+        why: "it cannot compare names in two places",
+        is: |problem| problem.starts_with("must be another cluster than match.cluster"),
+        example: || {
+            r#""match": {"cluster": "a"}, "breaker": {}, "fallback": [{"on": ["open"], "route": {"cluster": "a"}}]"#
+                .to_owned()
+        },
+    },
+    Untold {
         why: "it cannot measure the text of an object or a list",
         is: |problem| problem.starts_with("must be at most 1 MiB"),
         example: || {

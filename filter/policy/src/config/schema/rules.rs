@@ -7,13 +7,15 @@
 //! own for most keywords: `const` and `enum` are among the few for which all of them take a message from the schema. So where
 //! a value is wrong because of others, the rule names what could stand there instead.
 
+use super::pattern;
 use super::tree::Schema;
-use crate::config::fallback::ONE_KIND;
+use crate::config::fallback::{ONE_KIND, TOO_LATE};
 use crate::config::json::Node;
 use crate::config::outlier::{NO_PATH_BESIDE_GRPC, NO_STATUS_BESIDE_GRPC};
 use crate::config::respond::BARE;
 use crate::config::table::{
-    BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, HASH, HEARTBEAT, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, key,
+    BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, HASH, HEARTBEAT, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, ROUTE,
+    key,
 };
 use crate::document::{BreakerControl, Mode, Reason};
 
@@ -43,7 +45,9 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
     } else if is(&BUDGET) {
         vec![it_allows_something(), no_rate_rounds_to_none()]
     } else if is(&FALLBACK) {
-        vec![it_does_one_thing()]
+        vec![it_does_one_thing(), a_route_is_taken_before_the_first_try()]
+    } else if is(&ROUTE) {
+        vec![a_cluster_is_named()]
     } else if is(&RESPOND) {
         vec![no_body_where_none_may_be()]
     } else {
@@ -152,10 +156,30 @@ fn no_rate_rounds_to_none() -> Schema {
 }
 
 fn it_does_one_thing() -> Schema {
-    let kinds = [*key!(FALLBACK.alternative("respond")), *key!(FALLBACK.alternative("stale"))];
-    let [respond, stale] = kinds.map(|kind| Schema::any().with("required", vec![kind]));
-    let is_one = Schema::any_of(vec![all(vec![respond.clone(), not(stale.clone())]), all(vec![stale, not(respond)])]);
+    let kinds = [
+        *key!(FALLBACK.alternative("respond")),
+        *key!(FALLBACK.alternative("stale")),
+        *key!(FALLBACK.alternative("route")),
+    ];
+    let has = |kind: &'static str| Schema::any().with("required", vec![kind]);
+    let alone = |kind: &'static str| {
+        let others = kinds.iter().filter(|other| **other != kind).map(|other| not(has(other)));
+        all(core::iter::once(has(kind)).chain(others).collect())
+    };
+    let is_one = Schema::any_of(kinds.map(alone).into());
     Schema::unless(is_one, Schema::any().with("const", Node::Null).with("errorMessage", ONE_KIND))
+}
+
+/// What only an answer gives is no reason for a route.
+fn a_route_is_taken_before_the_first_try() -> Schema {
+    let routed = Schema::any().with("required", vec![*key!(FALLBACK.alternative("route"))]);
+    let before = [Reason::Open, Reason::Concurrency, Reason::Throttled].map(Reason::name);
+    let reasons = Schema::any().with("enum", before.to_vec()).with("errorMessage", TOO_LATE);
+    Schema::when(routed, at(key!(FALLBACK.required("on")), Schema::any().with("items", reasons)))
+}
+
+fn a_cluster_is_named() -> Schema {
+    at(key!(ROUTE.required("cluster")), pattern::string("^[^*]*$", "the name of one cluster: it is no glob"))
 }
 
 fn no_body_where_none_may_be() -> Schema {

@@ -17,21 +17,26 @@ pub static FALLBACK: Block = Block {
         .change(
             "Several entries may differ by reason: a cached list while the breaker is open, a plain message after a failure.",
         ),
-        Key::new("respond", Kind::Object(&RESPOND), Absent::Means(Text::new("the entry has `stale`")))
+        Key::new("respond", Kind::Object(&RESPOND), Absent::Means(Text::new("the entry has `stale` or `route`")))
             .does("Answers with a fixed response.")
             .change("Give it last: it always can serve, so entries after it for the same reasons never do.")
             .envoy("`direct_response` of a route."),
-        Key::new("stale", Kind::Object(&STALE), Absent::Means(Text::new("the entry has `respond`")))
+        Key::new("stale", Kind::Object(&STALE), Absent::Means(Text::new("the entry has `respond` or `route`")))
             .limit("once in a policy")
             .does("Answers with the last good answer to the same request.")
             .change("Give it where an answer of some minutes ago is better than none, before a `respond` for all else.")
             .envoy("The `cache` filter, which does not serve what is stale."),
+        Key::new("route", Kind::Object(&ROUTE), Absent::Means(Text::new("the entry has `respond` or `stale`")))
+            .limit("not for `failure`, `timeout`, `retries_exhausted` and `no_host`")
+            .does("Has another cluster serve the request, which streams both ways.")
+            .change("Give it where somebody else can do the same: a standby, a stable release, a replica for reads.")
+            .envoy("An aggregate cluster, which goes by the health of hosts and by no rate of errors."),
     ],
-    not_yet: &["route", "call"],
+    not_yet: &["call"],
     about: Text::new(
-        "An entry of the list of fallbacks, which has `respond` or `stale`. The first entry whose `on` names the reason, and that \
+        "An entry of the list of fallbacks, which has `respond`, `stale` or `route`. The first entry whose `on` names the reason, and that \
          can serve, serves; one that cannot gives way to the next. Its response carries \
-         `x-holdfast-fallback: <kind>; reason=<reason>; policy=<name>`, where the kind is `static` or `stale`.",
+         `x-holdfast-fallback: <kind>; reason=<reason>; policy=<name>`, where the kind is `static`, `stale` or `route`.",
     ),
     example: Text::new(
         r#"{
@@ -173,6 +178,38 @@ pub static STALE: Block = Block {
     "fallback": [
       {"on": ["open", "failure", "no_host"], "stale": {"max_age": "1h", "max_body": "256KiB", "entries": 300}},
       {"on": ["open", "failure", "no_host"], "respond": {"status": 503, "body": "no catalogue: ${reason}"}}
+    ]
+  }]
+}"#,
+    ),
+};
+
+/// Another cluster.
+pub static ROUTE: Block = Block {
+    keys: &[Key::new("cluster", Kind::String(Form::Cluster), Absent::Required)
+        .limit("not the only one that the policy matches; no `*`")
+        .does(
+            "The name of the cluster that serves. The route's cluster specifier must let the filter state \
+                 `wasm.holdfast_route` choose it.",
+        )
+        .change("Name whoever can serve.")],
+    not_yet: &["header"],
+    about: Text::new(
+        "Another cluster in place of the request's own. A policy that matches that cluster governs the request there, with its own \
+         breaker, retries and hosts. An entry cannot serve, and gives way to the next one, where there is no such cluster or no host \
+         in it, where the policy there rejects the request and has no fallback for that, where the request comes from there, and where \
+         the route does not let the filter state choose. The answer carries \
+         `x-holdfast-fallback: route; reason=<reason>; policy=<name>; cluster=<cluster>`.",
+    ),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "orders",
+    "match": {"cluster": ["orders"]},
+    "breaker": {"ramp": "10s"},
+    "fallback": [
+      {"on": ["open"], "route": {"cluster": "standby"}},
+      {"on": ["open"], "respond": {"status": 503, "body": "neither orders nor its standby can serve"}}
     ]
   }]
 }"#,

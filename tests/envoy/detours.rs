@@ -1,0 +1,203 @@
+//! A fallback that has another cluster serve, before the first try: who gets the request, who is asked next where nobody is there, and what
+//! the route has to say for it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_tests::{
+    Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Response, Route, Scene, Seats, drive_all, eventually,
+};
+use http::Method;
+use serde_json::{Value, json};
+
+/// A route to `cluster` that lets a fallback of Holdfast's choose one of `others` in its place.
+fn choosing(prefix: &str, cluster: &str, others: &[&str]) -> Route {
+    let action = |cluster: &str| {
+        let action = "type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction";
+        json!({"action": {"name": cluster, "typed_config": {"@type": action, "cluster": cluster}}})
+    };
+    let map: serde_json::Map<String, Value> = others.iter().map(|other| ((*other).to_owned(), action(other))).collect();
+    let input = "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.FilterStateInput";
+    let specifier = "type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier";
+    let matcher = json!({
+        "matcher_tree": {
+            "input": {"name": "holdfast", "typed_config": {"@type": input, "key": "wasm.holdfast_route"}},
+            "exact_match_map": {"map": map},
+        },
+        "on_no_match": action(cluster),
+    });
+    let plugin = json!({"extension": {
+        "name": "envoy.router.cluster_specifier_plugin.matcher",
+        "typed_config": {"@type": specifier, "cluster_matcher": matcher},
+    }});
+    Route::to(prefix, cluster).raw(json!({"route": {"cluster": null, "inline_cluster_specifier_plugin": plugin}}))
+}
+
+/// A breaker that opens after ten failures and is open for as long as this.
+fn breaker(open_for: &str) -> Value {
+    json!({"window": "10s", "min_requests": 10, "open_for": open_for, "open_jitter": 0, "half_open": {"probes": 3}})
+}
+
+fn standby_then_nobody(cluster: &str) -> Value {
+    json!([
+        {"on": ["open"], "route": {"cluster": cluster}},
+        {"on": ["open"], "respond": {"status": 503, "headers": {"x-path": "${path}"}, "body": "nobody: ${reason}"}},
+    ])
+}
+
+fn origin(response: &Response) -> Option<String> {
+    response.header("x-holdfast-fallback")
+}
+
+fn post(path: &str, body: Bytes) -> http::Request<Bytes> {
+    let mut request = Client::request(path).map(|_| body);
+    *request.method_mut() = Method::POST;
+    request
+}
+
+async fn metric(scene: &Scene, policy: &str, name: &str) -> u64 {
+    scene.metric_of(policy, &format!("cluster={policy}"), name).await
+}
+
+const TO_STANDBY: &str = "route; reason=open; policy=orders; cluster=standby";
+
+/// Sends until the breaker is open, as its state says.
+async fn open(scene: &Scene, clients: &[Client], path: &str) {
+    eventually(PATIENCE, || async {
+        drive_all(clients, 2, 10, path).await;
+        match scene.transitions("orders").last() {
+            Some(line) if line.contains("-> open") => Ok(()),
+            last => Err(format!("{last:?}")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_serves_while_the_breaker_is_open_and_no_longer() {
+    let (primary, standby) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
+    standby.script(|seen| Action::ok().header("x-by", "standby").body(seen.body.clone()));
+    let document = json!({"policies": [
+        {"name": "orders", "match": {"cluster": ["orders"]}, "breaker": breaker("3s"),
+         "fallback": standby_then_nobody("standby")},
+        {"name": "standby", "match": {"cluster": ["standby"]}, "breaker": {}, "retry": {}, "outlier": {}},
+    ]});
+    let options = EnvoyOptions::new()
+        .concurrency(2)
+        .seats(Seats::Both)
+        .cluster(Cluster::new("orders").endpoint(primary.addr()))
+        .cluster(Cluster::new("standby").endpoint(standby.addr()).steered())
+        .route(Scene::aside())
+        .route(choosing("/", "orders", &["standby"]))
+        .policy(document);
+    let scene = Scene::with(options).await;
+    let clients = scene.workers(2).await;
+    let before = drive_all(&clients, 2, 20, "/well").await;
+    assert_eq!((before.count(200), standby.requests()), (20, 0));
+
+    primary.always(Action::status(503));
+    open(&scene, &clients, "/down").await;
+    let at_primary = primary.requests();
+    let body = Bytes::from(vec![b'x'; 100_000]);
+    for client in &clients {
+        let response = client.send(post("/down", body.clone())).await.unwrap();
+        assert_eq!((response.status, &response.body), (200, &body), "a body goes to the standby");
+        assert_eq!(origin(&response).as_deref(), Some(TO_STANDBY));
+        assert_eq!(response.header("x-by").as_deref(), Some("standby"));
+        assert_eq!(response.header("cache-control"), None, "it is the standby's own answer");
+    }
+    let while_open = drive_all(&clients, 2, 30, "/down").await;
+    assert_eq!(while_open.count(200), 30, "{:?}", while_open.statuses());
+    assert!(primary.requests() <= at_primary + 3, "none but probes come to the primary");
+    assert_eq!(metric(&scene, "standby", "requests").await, standby.requests(), "its own policy governs it there");
+    assert_eq!(metric(&scene, "orders", "fallback.route").await, standby.requests());
+
+    primary.always(Action::ok());
+    eventually(PATIENCE, || async {
+        drive_all(&clients, 1, 4, "/back").await;
+        match scene.transitions("orders").last() {
+            Some(line) if line.contains("-> closed") => Ok(()),
+            last => Err(format!("{last:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    let at_standby = standby.requests();
+    let after = drive_all(&clients, 2, 30, "/well").await;
+    assert_eq!((after.count(200), standby.requests()), (30, at_standby));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_cannot_serve_gives_way_to_the_next() {
+    let (primary, spare) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
+    primary.always(Action::status(503));
+    let policy = |name: &str, fallback: Value| {
+        json!({
+            "name": name, "match": {"cluster": [name]},
+            "breaker": {"state": "forced_open"}, "fallback": fallback,
+        })
+    };
+    let document = json!({"policies": [
+        policy("missing", standby_then_nobody("nowhere")),
+        policy("empty", standby_then_nobody("hostless")),
+        policy("closed", standby_then_nobody("rejecting")),
+        policy("rejecting", json!([])),
+        policy("round", standby_then_nobody("about")),
+        policy("about", json!([{"on": ["open"], "route": {"cluster": "round"}}])),
+        policy("listed", json!([
+            {"on": ["open"], "route": {"cluster": "nowhere"}}, {"on": ["open"], "route": {"cluster": "rejecting"}},
+        ])),
+        policy("second", json!([
+            {"on": ["open"], "route": {"cluster": "rejecting"}}, {"on": ["open"], "route": {"cluster": "spare"}},
+        ])),
+    ]});
+    let others = ["nowhere", "hostless", "rejecting", "about", "round", "spare"];
+    let mut options = EnvoyOptions::new().cluster(Cluster::new("hostless")).policy(document);
+    for name in ["missing", "empty", "closed", "rejecting", "round", "about", "listed", "second"] {
+        options = options.cluster(Cluster::new(name).endpoint(primary.addr()));
+        options = options.route(choosing(&format!("/{name}"), name, &others));
+    }
+    let scene = Scene::with(options.cluster(Cluster::new("spare").endpoint(spare.addr()))).await;
+    for name in ["missing", "empty", "closed", "round"] {
+        let response = scene.client.get(&format!("/{name}/7")).await.unwrap();
+        assert_eq!((response.status, response.text()), (503, "nobody: open".to_owned()), "{name}");
+        assert_eq!(origin(&response), Some(format!("static; reason=open; policy={name}")));
+        assert_eq!(response.header("x-path"), Some(format!("/{name}/7")), "what it inserts was kept");
+        assert_eq!(metric(&scene, name, "fallback_failed.route").await, 1, "{name}");
+    }
+    let response = scene.client.get("/listed").await.unwrap();
+    assert_eq!(response.status, 503);
+    let response = scene.client.get("/second").await.unwrap();
+    assert_eq!((response.status, spare.requests()), (200, 1));
+    assert_eq!(origin(&response).as_deref(), Some("route; reason=open; policy=second; cluster=spare"));
+    assert_eq!(primary.requests(), 0, "no breaker lets anything through");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_that_lets_nothing_choose_is_said_and_other_fallbacks_serve() {
+    let (primary, standby) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
+    let document = json!({"policies": [{
+        "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"state": "forced_open"},
+        "fallback": standby_then_nobody("standby"),
+    }]});
+    let options = EnvoyOptions::new()
+        .concurrency(2)
+        .cluster(Cluster::new("orders").endpoint(primary.addr()))
+        .cluster(Cluster::new("standby").endpoint(standby.addr()))
+        .route(Scene::aside())
+        .route(Route::to("/", "orders"))
+        .policy(document);
+    let scene = Scene::with(options).await;
+    let clients = scene.workers(2).await;
+    let records = drive_all(&clients, 1, 40, "/").await;
+    assert_eq!(standby.requests(), 0);
+    let through = primary.requests();
+    assert!(through <= 2, "each worker finds out once: {through}");
+    assert_eq!(records.count(503) as u64, 40 - through);
+    let said = "orders: a fallback's route to standby does nothing: requests still go to orders";
+    eventually(PATIENCE, || async { if scene.log().contains(said) { Ok(()) } else { Err("not said") } }).await.unwrap();
+    assert_eq!(scene.log().matches(said).count(), 1, "once for all workers");
+    assert_eq!(metric(&scene, "orders", "misassembled.route").await, 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}

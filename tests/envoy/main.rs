@@ -58,6 +58,7 @@ mod outlying;
 mod overtaken;
 mod paused;
 mod pushback;
+mod recipes;
 mod refused_streams;
 mod retries;
 mod retry_after;

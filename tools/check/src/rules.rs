@@ -167,7 +167,7 @@ rules! {
         "a fallback's `route` names no cluster of the configuration", "add the cluster, or name one that is there";
     ROUTE_SPECIFIER = "route-specifier", Error,
         "a route does not let the fallback of a policy choose another cluster: the fallback does nothing",
-        "in place of `cluster`, give the route a matcher on the filter state `wasm.holdfast_route` (docs/envoy.md)";
+        "put a route in front that matches the filter state `wasm.holdfast_route`, or a matcher on it in place of `cluster` (docs/envoy.md)";
 
     DISCOVER_LOCALITIES = "discover-localities", Warning,
         "`discover` reads `/clusters`, which does not say what the localities of the cluster weigh: while a host is out they are lost",

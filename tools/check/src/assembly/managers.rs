@@ -76,6 +76,11 @@ impl<'a> Manager<'a> {
         }
         found
     }
+
+    /// The virtual hosts of its routes.
+    pub fn virtual_hosts(&self) -> Vec<At<'a>> {
+        self.routes.iter().flat_map(|configuration| configuration.list("virtual_hosts")).collect()
+    }
 }
 
 /// Where a route configuration leads.

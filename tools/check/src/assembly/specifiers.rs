@@ -50,6 +50,45 @@ fn cluster<'a>(on_match: &At<'a>) -> Option<&'a str> {
     on_match.at(&["action", "typed_config"])?.text("cluster")
 }
 
+/// Whether a route takes what a fallback sends to `cluster`, of the requests that this one behind it takes otherwise.
+fn is_in_front(front: &At<'_>, behind: &At<'_>, cluster: &str) -> bool {
+    let chooses = |state: &At<'_>| {
+        state.text("key") == Some(CHOICE)
+            && state.at(&["string_match"]).is_some_and(|text| text.text("exact") == Some(cluster))
+    };
+    let states = front.get("match").map(|matches| matches.list("filter_state")).unwrap_or_default();
+    states.iter().any(chooses)
+        && front.get("route").is_some_and(|action| leads_to(&action, cluster))
+        && takes_paths_of(front, behind)
+}
+
+/// Whether a route takes all paths that another one takes, as far as that can be seen.
+fn takes_paths_of<'a>(front: &At<'a>, behind: &At<'a>) -> bool {
+    let path = |route: &At<'a>, field: &str| route.get("match").and_then(|matches| matches.text(field));
+    let is_within = |prefix: &str| {
+        ["prefix", "path", "path_separated_prefix"]
+            .iter()
+            .any(|field| path(behind, field).is_some_and(|path| path.starts_with(prefix)))
+    };
+    match path(front, "prefix") {
+        Some("/" | "") => true,
+        Some(prefix) => is_within(prefix),
+        None => ["path", "path_separated_prefix"].iter().all(|field| path(front, field) == path(behind, field)),
+    }
+}
+
+/// The actions of a virtual host that lead to `from` and do not let a fallback choose `to`.
+fn stuck<'a>(host: &At<'a>, from: &str, to: &str) -> Vec<At<'a>> {
+    let routes = host.list("routes");
+    let stays = |(index, route): (usize, &At<'a>)| {
+        let action = route.get("route").filter(|action| leads_to(action, from))?;
+        let is_let = Specifier::of(&action).is_some_and(|specifier| specifier.lets_choose(to));
+        let is_behind = routes.iter().take(index).any(|front| is_in_front(front, route, to));
+        (!is_let && !is_behind).then_some(action)
+    };
+    routes.iter().enumerate().filter_map(stays).collect()
+}
+
 /// The clusters that a policy's fallbacks choose, with the places of the fallbacks.
 pub fn chosen(policy: &Policy) -> impl Iterator<Item = (usize, &str)> {
     let entries = policy.fallback.iter().enumerate().filter(|_| policy.mode == Mode::Enforce);
@@ -67,12 +106,11 @@ impl Assembly<'_, '_> {
             let all =
                 governed.policies.iter().flat_map(|policy| chosen(policy).map(move |(index, to)| (*policy, index, to)));
             for (policy, index, to) in all {
-                for (_, action) in governed.manager.actions() {
-                    let is_let = Specifier::of(&action).is_some_and(|specifier| specifier.lets_choose(to));
-                    if leads_to(&action, governed.cluster.name) && !is_let {
-                        let problem = format!("does not let fallback[{index}] of policy {} choose {to}", policy.name);
-                        found.push((action, problem));
-                    }
+                for action in
+                    governed.manager.virtual_hosts().iter().flat_map(|host| stuck(host, governed.cluster.name, to))
+                {
+                    let problem = format!("does not let fallback[{index}] of policy {} choose {to}", policy.name);
+                    found.push((action, problem));
                 }
             }
         }

@@ -189,8 +189,8 @@ pub static ROUTE: Block = Block {
     keys: &[Key::new("cluster", Kind::String(Form::Cluster), Absent::Required)
         .limit("not the only one that the policy matches; no `*`")
         .does(
-            "The name of the cluster that serves. The route's cluster specifier must let the filter state \
-                 `wasm.holdfast_route` choose it.",
+            "The name of the cluster that serves. A route must let the filter state `wasm.holdfast_route` choose it: one in \
+             front of the usual one, or the cluster specifier of that one.",
         )
         .change("Name whoever can serve.")],
     not_yet: &["header"],

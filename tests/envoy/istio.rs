@@ -83,6 +83,19 @@ const FAILOVER_EXPLICIT: IstioCase = IstioCase {
     ports: &[8080],
 };
 
+const STANDBY: IstioCase = IstioCase {
+    name: "sidecar-standby",
+    proxy: SIDECAR,
+    mesh: None,
+    files: &[
+        "envoy/istio/sample/standby.yaml",
+        "tests/istio/cases/hosts-standby.yaml",
+        "envoy/istio/sidecar-standby.yaml",
+        "envoy/istio/standby-route.yaml",
+    ],
+    ports: &[8080],
+};
+
 const GATEWAY: IstioCase = IstioCase {
     name: "gateway",
     proxy: "--node gateway --namespace shop",
@@ -293,6 +306,33 @@ async fn failover_that_is_written_down_stays() {
     let cluster = mesh.cluster(OUTBOUND).await;
     assert_eq!(cluster["common_lb_config"]["locality_weighted_lb_config"], Value::Null, "Envoy would refuse it");
     local_hosts_serve(&mesh, &hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_serves_while_the_breaker_is_open() {
+    if is_older_than_the_resources() {
+        return;
+    }
+    let [primary, standby, _] = hosts().await;
+    let hosts = [primary, standby];
+    let mesh = Mesh::start(STANDBY, &hosts).await;
+    let story = Story::new(&mesh, &hosts);
+    story.is_governed().await;
+    let [primary, standby] = &hosts;
+    assert_eq!(standby.requests(), 0);
+    primary.always(Action::status(503));
+    let cluster = mesh.name("outbound|8080||orders-standby.shop.svc.cluster.local");
+    let wanted = format!("route; reason=open; policy=orders; cluster={cluster}");
+    eventually(Duration::from_secs(60), || async {
+        let records = story.client.drive(2, 20, "/").await;
+        let by = |response: &holdfast_tests::Response| response.header("x-holdfast-fallback");
+        let all = records.responses().all(|response| response.status == 200 && by(response) == Some(wanted.clone()));
+        if all { Ok(()) } else { Err(format!("{:?}", records.responses().last().map(by))) }
+    })
+    .await
+    .unwrap();
+    assert!(standby.requests() >= 20, "the standby has served them");
+    assert_eq!(story.metric("misassembled.route").await, 0);
 }
 
 /// Two hosts are in the proxy's region, the third is in another: that serves only when these cannot be had.

@@ -11,6 +11,8 @@ use holdfast_tests::{
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::shape::{Hosts, added, file};
+
 const WORKERS: usize = 2;
 
 /// A recipe, with a host for each cluster of its routes.
@@ -69,6 +71,23 @@ impl Recipe {
         .await
         .unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn add_lets_a_fallback_choose() {
+    let policy = json!({"policies": [{
+        "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"state": "forced_open"},
+        "fallback": [{"on": ["open"], "route": {"cluster": "orders-canary"}}],
+    }]});
+    let text = added(&file("shapes", "weighted-clusters"), &policy);
+    let hosts = Hosts::start(&text).await;
+    let envoy = hosts.envoy(&text).await;
+    let client = Client::http1(envoy.addr());
+    let records = drive_all(&[client], 2, 60, "/items").await;
+    assert_eq!(records.count(200), 60, "{:?}", records.statuses());
+    let rejected = served_by(&records, "route; reason=open; policy=orders; cluster=orders-canary");
+    assert!((30..60).contains(&rejected), "80 % go to a cluster whose breaker is open: {rejected}");
+    assert!(hosts.orders().all(|host| host.requests() == 0), "and none of them there");
 }
 
 fn read() -> http::Request<Bytes> {

@@ -34,6 +34,7 @@ pub fn print(request: &Request, report: &mut Report) -> Option<String> {
         None => policy::by_default(&targets, Side::Calls, report),
     }?;
     known.warn(&upstreams, &policy, report);
+    policy.note_routes(&targets, "docs/envoy.md#a-route-that-a-fallback-may-choose", report);
     let plan = Plan {
         name: request.name.clone().unwrap_or_else(|| format!("holdfast-{}-{}", gateway.namespace, gateway.name)),
         proxies: request.namespace.clone().unwrap_or_else(|| PROXIES.to_owned()),

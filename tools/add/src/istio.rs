@@ -43,6 +43,7 @@ pub fn print(request: &Request, report: &mut Report) -> Option<String> {
     }?;
     let plan = plan(request, &known, &services, &policy, report)?;
     known.warn(&plan, report);
+    policy.note_routes(&targets, "envoy/istio/README.md#another-cluster-serves", report);
     if request.helm {
         return Some(values::values(&plan).document());
     }

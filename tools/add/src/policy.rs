@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use holdfast_policy::config;
-use holdfast_policy::document::Document;
+use holdfast_policy::document::{Document, FallbackKind, Mode};
 use holdfast_policy::glob::Glob;
 use serde_norway::{Mapping, Value};
 
@@ -50,6 +50,45 @@ pub struct Policy {
     pub ejects: bool,
     /// Whether each of these reads its hosts.
     pub discovers: bool,
+}
+
+impl Policy {
+    /// The clusters that fallbacks have serve in place of a cluster, and in place of those, and so on.
+    pub fn chosen_by_fallbacks(&self, cluster: &str) -> BTreeSet<String> {
+        let Ok(document) = config::parse(self.text.as_bytes()) else { return BTreeSet::new() };
+        let governs = |policy: &holdfast_policy::document::Policy, cluster: &str| {
+            let globs = &policy.matches.cluster;
+            policy.mode == Mode::Enforce
+                && (globs.is_empty() || globs.iter().any(|glob| glob.matches(cluster.as_bytes())))
+        };
+        let mut found = BTreeSet::new();
+        let mut left = vec![cluster.to_owned()];
+        while let Some(from) = left.pop() {
+            let entries =
+                document.policies.iter().filter(|policy| governs(policy, &from)).flat_map(|policy| &policy.fallback);
+            for entry in entries {
+                if let FallbackKind::Route(route) = &entry.kind
+                    && route.cluster != cluster
+                    && found.insert(route.cluster.clone())
+                {
+                    left.push(route.cluster.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// Says which routes of the targets have to let a fallback choose, where that is put in by hand, as `page` shows.
+    pub fn note_routes(&self, targets: &[Target], page: &str, report: &mut Report) {
+        for target in targets {
+            for chosen in self.chosen_by_fallbacks(&target.example) {
+                let from = &target.example;
+                report.note(format!(
+                    "{from}: a fallback has {chosen} serve: its routes have to let that choose ({page})"
+                ));
+            }
+        }
+    }
 }
 
 /// The characters of a policy's name, and at most as many.
@@ -267,8 +306,7 @@ fn finished(name: &str, value: &Value, targets: &[Target], report: &mut Report) 
         ));
     }
     let retries = document.policies.iter().any(|policy| policy.retry.is_some());
-    let enforces_retries = document.policies.iter().any(|policy| {
-        policy.retry.as_ref().is_some_and(|retry| retry.mode == holdfast_policy::document::Mode::Enforce)
-    });
+    let enforces_retries =
+        document.policies.iter().any(|policy| policy.retry.as_ref().is_some_and(|retry| retry.mode == Mode::Enforce));
     Some(Policy { text: text + "\n", retries, enforces_retries, ejects, discovers })
 }

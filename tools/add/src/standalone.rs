@@ -1,6 +1,7 @@
 //! An Envoy's own files: a bootstrap, and what it reads from other files. Holdfast is put in, and all else stays as it is.
 
 mod balancing;
+mod detours;
 mod file;
 mod found;
 mod holdfast;
@@ -8,6 +9,8 @@ mod options;
 mod output;
 mod retries;
 mod stats;
+
+use std::collections::BTreeSet;
 
 use file::{At, File, Path, Step};
 use found::{Found, Manager, Ways, found};
@@ -138,6 +141,20 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
     }
     for bootstrap in &found.bootstraps {
         stats::put(bootstrap, files, &mut changes, report);
+    }
+    let chosen = |cluster: &Asked<'_>| -> BTreeSet<String> {
+        policies.iter().flat_map(|policy| policy.chosen_by_fallbacks(cluster.name)).collect()
+    };
+    let chosen: Vec<(&str, Vec<String>)> =
+        asked.iter().map(|cluster| (cluster.name, chosen(cluster).into_iter().collect())).collect();
+    for (cluster, (_, targets)) in asked.iter().zip(&chosen).filter(|_| found.more_clusters.is_none()) {
+        for target in targets.iter().filter(|target| !found.clusters.iter().any(|(name, _)| name == target)) {
+            let problem = format!("a fallback of its policy has {target} serve, which is no cluster of these files");
+            error(&cluster.at, problem, report);
+        }
+    }
+    for configuration in configurations(&asked, &found) {
+        detours::put(&configuration, &chosen, &mut changes);
     }
     if found.bootstraps.is_empty() {
         report.note(

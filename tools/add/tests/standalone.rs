@@ -307,6 +307,69 @@ fn a_policy_of_ones_own_takes_the_place_of_the_default_one() {
     assert!(stderr(&wrong).starts_with(&expected), "{}", stderr(&wrong));
 }
 
+/// A fallback chooses by a filter state, which a route in front reads; it says what the route behind it says.
+#[test]
+fn routes_let_a_fallback_choose_another_cluster() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.json");
+    for (shape, other, fronts) in [
+        ("weighted-clusters.yaml", "orders-canary", 1),
+        ("two-services.yaml", "billing", 1),
+        ("two-route-configs.yaml", "billing", 1),
+        ("odd-formatting.yaml", "billing", 1),
+    ] {
+        let document = format!(
+            r#"{{"policies": [{{"name": "orders", "match": {{"cluster": ["orders"]}}, "breaker": {{}},
+                "fallback": [{{"on": ["open"], "route": {{"cluster": "{other}"}}}}]}}]}}"#
+        );
+        fs::write(&policy, &document).unwrap();
+        let (text, value) = added(shape, &["--policy", policy.to_str().unwrap()]);
+        let states = text.matches("key: wasm.holdfast_route").count();
+        assert_eq!(states, fronts, "{shape}: {text}");
+        let routes = routes(&value);
+        for (index, front) in routes.iter().enumerate().filter(|(_, route)| !route["match"]["filter_state"].is_null()) {
+            let behind = &routes[index + 1];
+            assert_eq!(front["match"]["filter_state"][0]["string_match"]["exact"], other);
+            assert_eq!(front["route"]["cluster"], other);
+            for field in ["timeout", "prefix_rewrite", "retry_policy"] {
+                assert_eq!(front["route"].get(field), behind["route"].get(field), "{shape}: {field}");
+            }
+            assert_eq!(front["match"].get("prefix"), behind["match"].get("prefix"), "{shape}");
+            assert!(front["route"].get("weighted_clusters").is_none(), "{shape}");
+        }
+        let copy = directory.path().join(shape);
+        fs::write(&copy, &text).unwrap();
+        let again = [copy.to_str().unwrap(), "--cluster", "orders", "--policy", policy.to_str().unwrap()];
+        let again = add(&again);
+        assert_eq!(String::from_utf8(again.stdout).unwrap(), "Nothing to change: Holdfast is there.\n", "{shape}");
+    }
+    fs::write(&policy, fs::read_to_string(&policy).unwrap().replace("billing", "nowhere")).unwrap();
+    let wrong = add(&["tests/add/shapes/strict-dns.yaml", "--cluster", "orders", "--policy", policy.to_str().unwrap()]);
+    assert!(stderr(&wrong).contains("has nowhere serve, which is no cluster of these files"), "{}", stderr(&wrong));
+}
+
+/// The routes of all virtual hosts, one after the other.
+fn routes(value: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    collect_routes(value, &mut found);
+    found
+}
+
+fn collect_routes(value: &Value, found: &mut Vec<Value>) {
+    match value {
+        Value::Mapping(map) => {
+            for (key, value) in map {
+                match value.as_sequence().filter(|_| key == "routes") {
+                    Some(routes) => found.extend(routes.iter().cloned()),
+                    None => collect_routes(value, found),
+                }
+            }
+        }
+        Value::Sequence(list) => list.iter().for_each(|one| collect_routes(one, found)),
+        _ => {}
+    }
+}
+
 /// In shadow the user's own retries go on as they are. Run again for a policy that decides, `add` does the rest.
 #[test]
 fn in_shadow_envoys_own_retries_keep_their_wait() {

@@ -67,6 +67,8 @@ pub enum Shows {
     Replacements,
     /// Hosts answered everything, with 503.
     Failures,
+    /// Hosts answered everything, with 200, as those of the cluster that a fallback chose.
+    Detours,
     /// Nothing reached a host; Envoy answered everything with this status, in place of hosts, and the gauge of the breaker's state
     /// is this.
     Rejections {
@@ -204,6 +206,15 @@ pub const CASES: &[Case] = &[
             Group::Special,
             Filters::Holdfast(Seats::Request, policies::open_with_fallback),
             "open: static fallback",
+        )
+    },
+    Case {
+        shows: Shows::Detours,
+        ..Case::plain(
+            "detour",
+            Group::Special,
+            Filters::Holdfast(Seats::Request, policies::detouring),
+            "open: another cluster",
         )
     },
     Case {

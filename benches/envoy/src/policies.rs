@@ -55,6 +55,15 @@ pub fn slow() -> Value {
     document(&orders(json!({"outcome": {"slow_after": "1s"}, "breaker": breaker, "fallback": fallback()})))
 }
 
+/// The cluster that a fallback chooses.
+pub const STANDBY: &str = "standby";
+
+/// A breaker that rejects everything, for which another cluster serves.
+pub fn detouring() -> Value {
+    let fallback = json!([{"on": ["open"], "route": {"cluster": STANDBY}}]);
+    document(&orders(json!({"breaker": {"state": "forced_open"}, "fallback": fallback})))
+}
+
 /// The cluster of Envoy's admin interface.
 pub const ADMIN: &str = "envoy_admin";
 

@@ -103,6 +103,11 @@ impl Seen {
                     bail!("not every answer of a host was replaced: {seen:?}");
                 }
             }
+            Shows::Detours => {
+                if !is_all(seen.good) || seen.at_hosts + CUT_OFF < seen.good || !is_all(counted("fallback.route")) {
+                    bail!("not every request was answered by a host of the other cluster: {seen:?}");
+                }
+            }
             Shows::Rejections { status, state } => {
                 let wanted = if status >= 500 { seen.bad } else { seen.good };
                 // Hosts serve all cases, and may still be answering what the one before has cut off.

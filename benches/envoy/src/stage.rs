@@ -8,7 +8,7 @@ use holdfast_tests::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::case::{Case, Filters, Seats};
+use crate::case::{Case, Filters, Seats, Shows};
 use crate::cores::Cores;
 use crate::hosts::{Host, Hosts};
 use crate::policies::{self, NAME};
@@ -96,12 +96,17 @@ impl Stage {
     /// What Envoy runs.
     fn options(&self, subject: &Subject) -> EnvoyOptions {
         let case = subject.case;
-        let hosts = self.hosts(case).iter();
-        let cluster = hosts.fold(Cluster::new(NAME), |cluster, host| cluster.endpoint(host.addr()));
-        let cluster = cluster.raw(json!({"circuit_breakers": {"thresholds": [thresholds()]}}));
-        let options = EnvoyOptions::new()
-            .binary(&self.envoy)
-            .log_level("warning")
+        let cluster = |name: &str| {
+            let hosts = self.hosts(case).iter();
+            let cluster = hosts.fold(Cluster::new(name), |cluster, host| cluster.endpoint(host.addr()));
+            cluster.raw(json!({"circuit_breakers": {"thresholds": [thresholds()]}}))
+        };
+        let mut options = EnvoyOptions::new().binary(&self.envoy).log_level("warning");
+        if case.shows == Shows::Detours {
+            options = options.cluster(cluster(policies::STANDBY)).route(chosen(policies::STANDBY));
+        }
+        let cluster = cluster(NAME);
+        let options = options
             .route(Route::to("/", NAME))
             .raw_hcm(json!({"access_log": null}))
             .raw_virtual_host(json!({"retry_policy": retry_policy()}))
@@ -127,6 +132,12 @@ impl Stage {
         };
         options.cluster(cluster)
     }
+}
+
+/// The route of the requests for which a fallback has chosen this cluster.
+fn chosen(cluster: &str) -> Route {
+    let state = json!([{"key": "wasm.holdfast_route", "string_match": {"exact": cluster}}]);
+    Route::to("/", cluster).raw(json!({"match": {"filter_state": state}}))
 }
 
 /// Limits of Envoy's own that stand in the way of nothing.

@@ -386,9 +386,10 @@ mod tests {
     #[test]
     fn a_legend_explains_what_is_drawn_and_nothing_else() {
         let legends: Vec<String> = scene::all().iter().map(|scene| legend(scene).into_string()).collect();
-        let [outage, storm, ejection, stale] = legends.as_slice() else { panic!("four scenes") };
+        let [outage, storm, ejection, stale, failover] = legends.as_slice() else { panic!("five scenes") };
         for part in ["fallback", "half-open"] {
-            assert!(outage.contains(part) && stale.contains(part) && !storm.contains(part), "{part}");
+            let has = [outage, stale, failover].map(|legend| legend.contains(part));
+            assert!(has == [true; 3] && !storm.contains(part), "{part}");
         }
         assert!(storm.contains("ok: answered by the service") && storm.contains("errors"), "{storm}");
         assert!(ejection.contains("a host that is slow") && !storm.contains("a host that is slow"), "{ejection}");

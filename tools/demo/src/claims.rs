@@ -1,6 +1,7 @@
 //! What a scene wants to show, checked against what was observed, so that the demonstration cannot lie.
 
 pub mod breakers;
+pub mod failover;
 pub mod hosts;
 pub mod retries;
 pub mod stale;
@@ -73,7 +74,7 @@ pub fn envoy_counted_the_same(scene: &Scene, runs: Runs<'_>, policy: &str) -> Cl
     let stat = |metric| runs.with.stat(policy, metric);
     let mut pairs = vec![("requests", answers.len() as u64, stat("requests"))];
     if scene.policies_with("fallback").contains(&policy) {
-        let served = stat("fallback.static") + stat("fallback.stale");
+        let served = stat("fallback.static") + stat("fallback.stale") + stat("fallback.route");
         pairs.push(("fallback answers", seen_by_clients(Fate::Fallback), served));
     } else if scene.breakers().contains(&policy) {
         // With a fallback, what was rejected gets that instead.

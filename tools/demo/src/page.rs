@@ -262,7 +262,7 @@ mod tests {
         assert!(order.map(at).is_sorted(), "{:?}", order.map(at));
         assert!(page.contains("made up, open &lt;ok&gt; &amp; &quot;fine&quot;"), "what others wrote is escaped");
         assert!(!page.contains("did not show"), "a good run is not complained about");
-        assert_eq!(page.matches("What the breakers did").count(), 2, "two scenes have breakers");
+        assert_eq!(page.matches("What the breakers did").count(), 3, "three scenes have breakers");
     }
 
     #[test]

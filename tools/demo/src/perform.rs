@@ -92,6 +92,7 @@ pub async fn perform(
     }
     sleep(SETTLE).await;
     recording.take_tries(stage.attempts(start));
+    recording.at_standby = stage.at_standby();
     recording.stats = stage.stats().await?;
     Ok(recording)
 }

@@ -19,6 +19,8 @@ pub struct Recording {
     pub attempts: Vec<u64>,
     /// The same, server by server.
     pub hosts: Vec<Vec<Arrival>>,
+    /// Requests that reached the standby.
+    pub at_standby: u64,
     /// What Holdfast told of the servers, in its order.
     pub told: Vec<Told>,
     /// Holdfast's metrics in Envoy's statistics at the end: `<policy>;.;key=.=<key>;.;<metric>`.

@@ -1,9 +1,10 @@
 //! What a scene is: a service, who calls it, what happens to it, and the policy that should help.
 //!
 //! A scene is data. Performing, telling and drawing know nothing of a particular one, so a new scene is a new file
-//! beside [`outage`], [`storm`], [`ejection`] and [`stale`] and a line in [`all`].
+//! beside [`outage`], [`storm`], [`ejection`], [`stale`] and [`failover`] and a line in [`all`].
 
 mod ejection;
+mod failover;
 mod outage;
 mod stale;
 mod storm;
@@ -23,7 +24,7 @@ use crate::summary::Table;
 
 /// All scenes, in the order in which they are shown.
 pub fn all() -> Vec<Scene> {
-    vec![outage::scene(), storm::scene(), ejection::scene(), stale::scene()]
+    vec![outage::scene(), storm::scene(), ejection::scene(), stale::scene(), failover::scene()]
 }
 
 /// One story, performed twice: with Holdfast and without.
@@ -36,6 +37,8 @@ pub struct Scene {
     pub service: &'static str,
     /// How many servers it has.
     pub hosts: usize,
+    /// Another service, of one server that is always well, also the name of its cluster. A fallback may have it serve.
+    pub standby: Option<&'static str>,
     /// How many attempts a second they can take, all together; over that each answers 503 to all. None: any number.
     pub capacity: Option<u32>,
     /// Who calls it, all the time and whatever the answers are.
@@ -252,9 +255,9 @@ mod tests {
     #[test]
     fn features_are_read_off_the_policy_document() {
         let features = |feature| all().iter().map(|scene| scene.policies_with(feature)).collect::<Vec<_>>();
-        assert_eq!(features("breaker"), [vec!["items", "checkout"], vec![], vec![], vec!["catalog"]]);
-        assert_eq!(features("retry"), [vec![], vec!["orders"], vec!["orders"], vec![]]);
-        assert_eq!(features("outlier"), [vec![], vec![], vec!["orders"], vec![]]);
+        assert_eq!(features("breaker"), [vec!["items", "checkout"], vec![], vec![], vec!["catalog"], vec!["orders"]]);
+        assert_eq!(features("retry"), [vec![], vec!["orders"], vec!["orders"], vec![], vec![]]);
+        assert_eq!(features("outlier"), [vec![], vec![], vec!["orders"], vec![], vec![]]);
     }
 
     #[test]

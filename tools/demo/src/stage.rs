@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use holdfast_tests::{Client, Cluster, Envoy, EnvoyOptions, Route};
+use holdfast_tests::{Action, Backend, Client, Cluster, Envoy, EnvoyOptions, Route};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -22,6 +22,9 @@ pub const WORKERS: u32 = 2;
 /// Envoy's own ceiling of concurrent retries in a cluster, out of the way: by default it is 3.
 const UNLIMITED: u32 = u32::MAX;
 
+/// What an answer of the standby takes.
+const STANDBY_TAKES: Duration = Duration::from_millis(8);
+
 /// What Envoy puts before the names of the module's metrics.
 const STATS: &str = "wasmcustom.holdfast.policy=.=";
 
@@ -37,6 +40,7 @@ pub struct Parts {
 /// Running servers and their Envoy. All of it ends when this is dropped.
 pub struct Stage {
     servers: Vec<Server>,
+    standby: Option<Backend>,
     envoy: Envoy,
     patience: Duration,
     log_read: usize,
@@ -56,6 +60,14 @@ impl Stage {
         let mut routes = vec![Route::to("/", scene.service)];
         let mut options =
             EnvoyOptions::new().binary(readable(&parts.envoy)?).wasm(readable(&parts.module)?).concurrency(WORKERS);
+        let mut standby = None;
+        if let Some(name) = scene.standby {
+            let host = Backend::start().await.context("starting the standby")?;
+            host.always(Action::ok().after(STANDBY_TAKES));
+            options = options.cluster(Cluster::new(name).endpoint(host.addr()));
+            routes.insert(0, chosen(name));
+            standby = Some(host);
+        }
         if with_holdfast {
             options = options.seats(scene.seats).policy(scene.policy);
             if scene.steers() {
@@ -70,7 +82,7 @@ impl Stage {
         }
         let options = routes.into_iter().fold(options.cluster(cluster), EnvoyOptions::route);
         let envoy = Envoy::start(options).await?;
-        Ok(Stage { servers, envoy, patience: scene.patience, log_read: 0 })
+        Ok(Stage { servers, standby, envoy, patience: scene.patience, log_read: 0 })
     }
 
     /// A client of this Envoy.
@@ -88,6 +100,11 @@ impl Stage {
     /// The attempts that have reached each server so far.
     pub fn attempts(&self, start: Instant) -> Vec<Vec<Arrival>> {
         self.servers.iter().map(|server| server.attempts(start.into_std())).collect()
+    }
+
+    /// The requests that have reached the standby so far.
+    pub fn at_standby(&self) -> u64 {
+        self.standby.as_ref().map_or(0, Backend::requests)
     }
 
     /// What Envoy has logged of breakers and of hosts since the last call, as of now.
@@ -125,6 +142,12 @@ impl Stage {
         let version = info.get("version").and_then(|version| version.as_str()?.split('/').nth(1));
         Ok(version.unwrap_or("of unknown version").to_owned())
     }
+}
+
+/// The route of the requests for which a fallback has chosen this cluster.
+fn chosen(cluster: &str) -> Route {
+    let state = json!([{"key": "wasm.holdfast_route", "string_match": {"exact": cluster}}]);
+    Route::to("/", cluster).raw(json!({"match": {"filter_state": state}}))
 }
 
 /// The route of the requests that Envoy itself retries.

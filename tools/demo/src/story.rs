@@ -398,7 +398,7 @@ mod tests {
         closing(&mut out, &["The first.".to_owned(), "The second.".to_owned()], 0).unwrap();
         let text = String::from_utf8(out.into_inner()).unwrap();
         let seconds: u32 = scenes.iter().map(|scene| 2 * scene.seconds()).sum();
-        for part in ["4 stories on a real Envoy", &format!("about {seconds} s"), "  1. The first.", "  2. The second."]
+        for part in ["5 stories on a real Envoy", &format!("about {seconds} s"), "  1. The first.", "  2. The second."]
         {
             assert!(text.contains(part), "{part:?} in {text}");
         }

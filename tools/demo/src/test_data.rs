@@ -120,6 +120,9 @@ pub fn run(scene: &Scene, with: bool) -> Recording {
         recording.changes.sort_by_key(|change| change.at);
         count(scene, &mut recording);
     }
+    if scene.standby.is_some() {
+        recording.at_standby = recording.total().count(Fate::Fallback).into();
+    }
     recording
 }
 

@@ -48,6 +48,10 @@ pub fn plural(count: usize, thing: &str) -> String {
 /// Who serves: `2 servers of the service orders`, and under how many attempts they break down.
 pub fn servers(scene: &Scene) -> String {
     let servers = format!("{} of the service {}", plural(scene.hosts, "server"), scene.service);
+    let servers = match scene.standby {
+        Some(name) => format!("{servers} and one of its {name}"),
+        None => servers,
+    };
     match scene.capacity {
         Some(capacity) => format!("{servers}, which collapse over {capacity} attempts a second (503 to all of them)"),
         None => servers,

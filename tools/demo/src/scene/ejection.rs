@@ -52,6 +52,7 @@ pub(super) fn scene() -> Scene {
         title: "One host fails, another turns slow: outlier ejection with probes",
         service: "orders",
         hosts: HOSTS,
+        standby: None,
         capacity: None,
         callers: vec![READ, BUY],
         patience: Duration::from_secs(5),

@@ -35,6 +35,7 @@ pub(super) fn scene() -> Scene {
         title: "A service goes down: circuit breaker and fallback",
         service: "orders",
         hosts: 2,
+        standby: None,
         capacity: None,
         callers: vec![READ, BUY],
         patience: Duration::from_secs(5),

@@ -36,6 +36,7 @@ pub(super) fn scene() -> Scene {
         title: "A service is gone, and its last good answers are served: stale",
         service: "catalog",
         hosts: 2,
+        standby: None,
         capacity: None,
         callers: vec![READ, SEARCH],
         patience: Duration::from_secs(5),

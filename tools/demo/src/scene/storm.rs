@@ -40,6 +40,7 @@ pub(super) fn scene() -> Scene {
         title: "A service fails, and retries bury it: retry budget",
         service: "orders",
         hosts: 2,
+        standby: None,
         capacity: Some(CAPACITY),
         callers: vec![READ],
         patience: Duration::from_secs(5),

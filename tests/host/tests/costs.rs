@@ -65,6 +65,7 @@ fn cases() -> Vec<Case> {
     let with_fallback = format!("{BREAKER},{fallback}");
     let inserting = r#""fallback":[{"on":["failure"],"respond":{"status":200,"body":"${path} ${header.x-id}"}}]"#;
     let stale = r#""fallback":[{"on":["open","failure"],"stale":{}}]"#;
+    let route = r#""fallback":[{"on":["open"],"route":{"cluster":"standby"}}]"#;
     let case = |name, features: &str, prepare, request| Case { name, document: one(features), prepare, request };
     vec![
         case("not matched", r#""match":{"cluster":["other"]},"breaker":{}"#, warm, well),
@@ -138,6 +139,18 @@ fn cases() -> Vec<Case> {
             &format!("{BREAKER},{stale}"),
             warm_and_open,
             turned_away,
+        ),
+        case(
+            "rejected while open, served by another cluster",
+            &format!(r#""match":{{"cluster":["orders"]}},{BREAKER},{route}"#),
+            |host| {
+                warm(host);
+                for _ in 0..3 {
+                    fail(host, 0);
+                }
+                well(host);
+            },
+            well,
         ),
         case(
             "a probe, success",

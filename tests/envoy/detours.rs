@@ -1,14 +1,19 @@
 //! A fallback that has another cluster serve, before the first try: who gets the request, who is asked next where nobody is there, and what
 //! the route has to say for it.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_tests::{
-    Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Response, Route, Scene, Seats, drive_all, eventually,
+    Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Response, Route, Scene, Seats, Template, Traffic,
+    drive_all, eventually,
 };
 use http::Method;
 use serde_json::{Value, json};
+
+use crate::retries::read_head;
 
 /// A route to `cluster` that lets a fallback of Holdfast's choose one of `others` in its place.
 fn choosing(prefix: &str, cluster: &str, others: &[&str]) -> Route {
@@ -200,4 +205,128 @@ async fn a_route_that_lets_nothing_choose_is_said_and_other_fallbacks_serve() {
     assert_eq!(scene.log().matches(said).count(), 1, "once for all workers");
     assert_eq!(metric(&scene, "orders", "misassembled.route").await, 1);
     tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grpc_stream_goes_to_the_standby_while_both_sides_talk() {
+    let (primary, standby) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
+    standby.always(Action::grpc(0));
+    let document = json!({"policies": [{
+        "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"state": "forced_open"},
+        "fallback": [{"on": ["open"], "route": {"cluster": "standby"}}],
+    }]});
+    let options = EnvoyOptions::new()
+        .seats(Seats::Both)
+        .cluster(Cluster::new("orders").endpoint(primary.addr()).http2())
+        .cluster(Cluster::new("standby").endpoint(standby.addr()).http2())
+        .route(choosing("/", "orders", &["standby"]))
+        .policy(document);
+    let scene = Scene::with(options).await;
+    let mut stream = Client::http2(scene.addr()).open_unfinished(Client::grpc_request("/orders.v1.Orders/Watch"));
+    eventually(PATIENCE, || async { standby.open_streams() == 1 }).await.unwrap();
+    for _ in 0..3 {
+        stream.send_more(Bytes::from(vec![0; 40_000])).await.unwrap();
+    }
+    assert!(!stream.is_finished(), "it goes on for as long as its client has something to say");
+    let response = stream.finish().await.unwrap();
+    assert_eq!((response.status, response.grpc_status()), (200, Some(0)));
+    assert_eq!(origin(&response).as_deref(), Some(TO_STANDBY));
+    assert_eq!((primary.requests(), standby.requests()), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_is_made_with_the_standby() {
+    let primary = Backend::start().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let standby = std::thread::spawn(move || {
+        let mut echoing = listener.accept().unwrap().0;
+        echoing.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = read_head(&mut echoing);
+        echoing.write_all(b"HTTP/1.1 101 Upgraded\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n").unwrap();
+        let mut said = [0; 5];
+        echoing.read_exact(&mut said).unwrap();
+        echoing.write_all(&said).unwrap();
+        head
+    });
+    let document = json!({"policies": [{
+        "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"state": "forced_open"},
+        "fallback": [{"on": ["open"], "route": {"cluster": "standby"}}],
+    }]});
+    let options = EnvoyOptions::new()
+        .seats(Seats::Both)
+        .cluster(Cluster::new("orders").endpoint(primary.addr()))
+        .cluster(Cluster::new("standby").endpoint(addr))
+        .route(choosing("/", "orders", &["standby"]))
+        .raw_hcm(json!({"upgrade_configs": [{"upgrade_type": "websocket"}]}))
+        .policy(document);
+    let scene = Scene::with(options).await;
+    let envoy = scene.addr();
+    let client = std::thread::spawn(move || {
+        let mut client = TcpStream::connect(envoy).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = "GET /orders HTTP/1.1\r\nhost: orders\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+        client.write_all(request.as_bytes()).unwrap();
+        let head = read_head(&mut client);
+        client.write_all(b"hello").unwrap();
+        let mut said = [0; 5];
+        client.read_exact(&mut said).unwrap();
+        (head, said)
+    });
+    let (head, said) = tokio::task::spawn_blocking(|| client.join().unwrap()).await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains(TO_STANDBY), "{head}");
+    assert_eq!(&said, b"hello", "both sides talk to each other");
+    assert!(standby.join().unwrap().contains("upgrade: websocket"));
+    assert_eq!(primary.requests(), 0);
+}
+
+/// `HOLDFAST_SWITCHING` says for how many seconds, `600` for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_nor_sent_twice_while_requests_switch_there_and_back() {
+    const PHASE: Duration = Duration::from_secs(3);
+    let asked = std::env::var("HOLDFAST_SWITCHING").ok().map(|text| text.parse().expect("it is a number of seconds"));
+    let phases = asked.unwrap_or(12_u32) / 3;
+    let (primary, standby) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
+    let mut breaker = breaker("1s");
+    breaker["window"] = json!("2s");
+    breaker["ramp"] = json!("1s");
+    breaker["open_max"] = json!("1s");
+    let document = json!({"policies": [
+        {"name": "orders", "match": {"cluster": ["orders"]}, "breaker": breaker,
+         "fallback": [{"on": ["open"], "route": {"cluster": "standby"}}]},
+        {"name": "standby", "match": {"cluster": ["standby"]}, "breaker": {}},
+    ]});
+    let options = EnvoyOptions::new()
+        .concurrency(2)
+        .seats(Seats::Both)
+        .cluster(Cluster::new("orders").endpoint(primary.addr()))
+        .cluster(Cluster::new("standby").endpoint(standby.addr()))
+        .route(Scene::aside())
+        .route(choosing("/", "orders", &["standby"]))
+        .policy(document);
+    let scene = Scene::with(options).await;
+    let clients = scene.workers(2).await;
+    // Half of them are writes.
+    let order =
+        |index: u64| if index % 2 == 0 { Client::request("/") } else { post("/", Bytes::from_static(b"order")) };
+    let traffic = Traffic::start(&clients, 4, Duration::from_millis(20), Template::new(order));
+    for phase in 0..phases {
+        primary.always(if phase % 2 == 1 { Action::status(503) } else { Action::ok() });
+        tokio::time::sleep(PHASE).await;
+    }
+    let records = traffic.stop().await;
+    let (sent, good, failed) = (records.0.len(), records.count(200), records.count(503));
+    let by_route = records.responses().filter(|response| origin(response).is_some()).count() as u64;
+    let counts = [primary.requests(), standby.requests()];
+    println!("{sent} sent: {good} good, {failed} failed; {counts:?} at the hosts, in {phases} phases");
+    assert_eq!(good + failed, sent, "{:?}", records.errors().next());
+    assert_eq!(counts.iter().sum::<u64>() as usize, sent, "each has come to one host");
+    assert_eq!(by_route, standby.requests(), "those of the standby say so");
+    assert!(standby.requests() > 0 && failed * 3 < sent, "most of those that the service fails are served");
+    assert_eq!(metric(&scene, "orders", "fallback.route").await, standby.requests());
+    assert_eq!(metric(&scene, "orders", "requests").await, sent as u64);
+    assert_eq!(metric(&scene, "standby", "requests").await, standby.requests());
+    let opened = scene.transitions("orders").iter().filter(|line| line.contains("closed -> open")).count();
+    let back = scene.transitions("orders").iter().filter(|line| line.contains("-> closed")).count();
+    assert!(opened >= phases as usize / 2 && back + 1 >= opened, "{opened} there, {back} back");
 }

@@ -1630,7 +1630,7 @@ async fn an_answer_that_has_begun_is_never_made_again() {
 }
 
 /// Reads a head, up to its empty line.
-fn read_head(stream: &mut TcpStream) -> String {
+pub fn read_head(stream: &mut TcpStream) -> String {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
         head.push(byte[0]);

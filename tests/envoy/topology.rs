@@ -196,28 +196,51 @@ impl Case {
         sleep(SETTLED).await;
     }
 
-    /// The share of each host in percent, and how many of the requests failed.
-    async fn shares(&self, clients: &[Client], path: &str, requests: usize) -> (Vec<f64>, usize) {
+    /// The requests that each host gets, and how many of them failed.
+    async fn spread(&self, clients: &[Client], path: &str, requests: usize) -> (Vec<u64>, usize) {
         self.hosts.iter().for_each(Backend::reset_counters);
         let records = drive_all(clients, 8, requests, path).await;
-        let counts = counts(&self.hosts);
-        let all = counts.iter().sum::<u64>() as f64;
-        (counts.iter().map(|count| 100.0 * *count as f64 / all).collect(), requests - records.count(200))
+        (counts(&self.hosts), requests - records.count(200))
     }
 
-    /// Requests that Holdfast steers are spread as Envoy spreads them itself.
+    /// The share of each host in percent, and how many of the requests failed.
+    async fn shares(&self, clients: &[Client], path: &str, requests: usize) -> (Vec<f64>, usize) {
+        let (counts, lost) = self.spread(clients, path, requests).await;
+        (in_percent(&counts), lost)
+    }
+
+    /// Requests that Holdfast steers are spread as Envoy spreads them itself. Both draw lots: of 4,000 requests two shares of a third
+    /// differ by 3 points once in 200 times. So what differs is asked for 12,000 more, of which that is hardly ever so.
     async fn is_as_envoys_own(&self, clients: &[Client]) {
-        let requests = 4000;
-        let (own, lost_by_own) = self.shares(clients, &self.own(), requests).await;
-        let (steered, lost) = self.shares(clients, self.name, requests).await;
-        println!("{}: {steered:.1?} beside Envoy's own {own:.1?}", self.name);
-        assert_eq!((lost, lost_by_own), (0, 0), "{}: who is left serves them all", self.name);
-        for (number, (steered, own)) in steered.iter().zip(&own).enumerate() {
-            let name = self.name;
-            assert!((steered - own).abs() <= 3.0, "{name}, host {number}: {steered:.1} % beside Envoy's {own:.1} %");
+        let (mut own, mut steered) = (vec![0; self.hosts.len()], vec![0; self.hosts.len()]);
+        for requests in [4000, 12_000] {
+            for (path, all) in [(self.own(), &mut own), (self.name.to_owned(), &mut steered)] {
+                let (more, lost) = self.spread(clients, &path, requests).await;
+                assert_eq!(lost, 0, "{path}: who is left serves them all");
+                all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
+            }
+            println!("{}: {:.1?} beside Envoy's own {:.1?}", self.name, in_percent(&steered), in_percent(&own));
+            if differ(&steered, &own).is_none() {
+                break;
+            }
+        }
+        if let Some((host, steered, own)) = differ(&steered, &own) {
+            panic!("{}, host {host}: {steered:.1} % beside Envoy's {own:.1} %", self.name);
         }
         are_told_nothing(&self.hosts);
     }
+}
+
+/// What part of all each is, in percent.
+fn in_percent(counts: &[u64]) -> Vec<f64> {
+    let all = counts.iter().sum::<u64>() as f64;
+    counts.iter().map(|count| 100.0 * *count as f64 / all).collect()
+}
+
+/// The first host whose shares are more than 3 points apart.
+fn differ(one: &[u64], other: &[u64]) -> Option<(usize, f64, f64)> {
+    let shares = in_percent(one).into_iter().zip(in_percent(other)).enumerate();
+    shares.map(|(host, (one, other))| (host, one, other)).find(|(_, one, other)| (one - other).abs() > 3.0)
 }
 
 /// An Envoy with these clusters. All hosts are known that a listing names.

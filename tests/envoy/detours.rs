@@ -307,8 +307,9 @@ async fn nothing_is_lost_nor_sent_twice_while_requests_switch_there_and_back() {
     let scene = Scene::with(options).await;
     let clients = scene.workers(2).await;
     // Half of them are writes.
-    let order =
-        |index: u64| if index % 2 == 0 { Client::request("/") } else { post("/", Bytes::from_static(b"order")) };
+    let order = |index: u64| {
+        if index.is_multiple_of(2) { Client::request("/") } else { post("/", Bytes::from_static(b"order")) }
+    };
     let traffic = Traffic::start(&clients, 4, Duration::from_millis(20), Template::new(order));
     for phase in 0..phases {
         primary.always(if phase % 2 == 1 { Action::status(503) } else { Action::ok() });

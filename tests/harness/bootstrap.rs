@@ -284,6 +284,13 @@ impl Route {
         Self { rendered: json!({"match": {"prefix": prefix}, "route": {"cluster": cluster}}) }
     }
 
+    /// Sends the requests for which a fallback of Holdfast's has chosen `cluster` there. It belongs in front of the usual route.
+    #[must_use]
+    pub fn chosen_by_fallback(cluster: &str) -> Self {
+        let chosen = json!([{"key": "wasm.holdfast_route", "string_match": {"exact": cluster}}]);
+        Self::to("/", cluster).raw(json!({"match": {"filter_state": chosen}}))
+    }
+
     /// Answers paths that begin with `prefix` without any backend.
     #[must_use]
     pub fn direct(prefix: &str, status: u16, body: &str) -> Self {

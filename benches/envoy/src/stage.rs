@@ -103,7 +103,7 @@ impl Stage {
         };
         let mut options = EnvoyOptions::new().binary(&self.envoy).log_level("warning");
         if case.shows == Shows::Detours {
-            options = options.cluster(cluster(policies::STANDBY)).route(chosen(policies::STANDBY));
+            options = options.cluster(cluster(policies::STANDBY)).route(Route::chosen_by_fallback(policies::STANDBY));
         }
         let cluster = cluster(NAME);
         let options = options
@@ -132,12 +132,6 @@ impl Stage {
         };
         options.cluster(cluster)
     }
-}
-
-/// The route of the requests for which a fallback has chosen this cluster.
-fn chosen(cluster: &str) -> Route {
-    let state = json!([{"key": "wasm.holdfast_route", "string_match": {"exact": cluster}}]);
-    Route::to("/", cluster).raw(json!({"match": {"filter_state": state}}))
 }
 
 /// Limits of Envoy's own that stand in the way of nothing.

@@ -65,7 +65,7 @@ impl Stage {
             let host = Backend::start().await.context("starting the standby")?;
             host.always(Action::ok().after(STANDBY_TAKES));
             options = options.cluster(Cluster::new(name).endpoint(host.addr()));
-            routes.insert(0, chosen(name));
+            routes.insert(0, Route::chosen_by_fallback(name));
             standby = Some(host);
         }
         if with_holdfast {
@@ -142,12 +142,6 @@ impl Stage {
         let version = info.get("version").and_then(|version| version.as_str()?.split('/').nth(1));
         Ok(version.unwrap_or("of unknown version").to_owned())
     }
-}
-
-/// The route of the requests for which a fallback has chosen this cluster.
-fn chosen(cluster: &str) -> Route {
-    let state = json!([{"key": "wasm.holdfast_route", "string_match": {"exact": cluster}}]);
-    Route::to("/", cluster).raw(json!({"match": {"filter_state": state}}))
 }
 
 /// The route of the requests that Envoy itself retries.

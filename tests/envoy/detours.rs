@@ -1,8 +1,7 @@
 //! A fallback that has another cluster serve, before the first try: who gets the request, who is asked next where nobody is there, and what
 //! the route has to say for it.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use holdfast_tests::{
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::retries::read_head;
+use crate::web_socket;
 
 /// A route to `cluster` that lets a fallback of Holdfast's choose one of `others` in its place.
 fn choosing(prefix: &str, cluster: &str, others: &[&str]) -> Route {
@@ -239,16 +238,7 @@ async fn a_websocket_is_made_with_the_standby() {
     let primary = Backend::start().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let standby = std::thread::spawn(move || {
-        let mut echoing = listener.accept().unwrap().0;
-        echoing.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = read_head(&mut echoing);
-        echoing.write_all(b"HTTP/1.1 101 Upgraded\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n").unwrap();
-        let mut said = [0; 5];
-        echoing.read_exact(&mut said).unwrap();
-        echoing.write_all(&said).unwrap();
-        head
-    });
+    let standby = std::thread::spawn(move || web_socket::echo(listener.accept().unwrap().0));
     let document = json!({"policies": [{
         "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"state": "forced_open"},
         "fallback": [{"on": ["open"], "route": {"cluster": "standby"}}],
@@ -258,24 +248,12 @@ async fn a_websocket_is_made_with_the_standby() {
         .cluster(Cluster::new("orders").endpoint(primary.addr()))
         .cluster(Cluster::new("standby").endpoint(addr))
         .route(choosing("/", "orders", &["standby"]))
-        .raw_hcm(json!({"upgrade_configs": [{"upgrade_type": "websocket"}]}))
+        .raw_hcm(web_socket::passed_on())
         .policy(document);
     let scene = Scene::with(options).await;
-    let envoy = scene.addr();
-    let client = std::thread::spawn(move || {
-        let mut client = TcpStream::connect(envoy).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = "GET /orders HTTP/1.1\r\nhost: orders\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
-        client.write_all(request.as_bytes()).unwrap();
-        let head = read_head(&mut client);
-        client.write_all(b"hello").unwrap();
-        let mut said = [0; 5];
-        client.read_exact(&mut said).unwrap();
-        (head, said)
-    });
-    let (head, said) = tokio::task::spawn_blocking(|| client.join().unwrap()).await.unwrap();
+    let (head, said) = web_socket::say_hello(scene.addr()).await;
     assert!(head.starts_with("HTTP/1.1 101") && head.contains(TO_STANDBY), "{head}");
-    assert_eq!(&said, b"hello", "both sides talk to each other");
+    assert_eq!(&said, web_socket::HELLO, "both sides talk to each other");
     assert!(standby.join().unwrap().contains("upgrade: websocket"));
     assert_eq!(primary.requests(), 0);
 }

@@ -92,3 +92,4 @@ mod update_names;
 mod update_refusals;
 mod updates;
 mod updating;
+mod web_socket;

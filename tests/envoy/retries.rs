@@ -1,8 +1,8 @@
 //! Retries with both seats in a real Envoy, counted at the hosts: which attempts are made, when, and what host, client and
 //! operator see of them.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::retrying::exactly;
+use crate::web_socket;
 
 /// The header by which hosts tell the requests of a test apart.
 const KEY: &str = "x-request-key";
@@ -1629,57 +1630,30 @@ async fn an_answer_that_has_begun_is_never_made_again() {
     assert_eq!(counted(&scene, "orders").await, json!({"retries": 2, "retries_recovered": 1}));
 }
 
-/// Reads a head, up to its empty line.
-pub fn read_head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_is_retried_until_it_is_made_and_then_left_alone() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let host = std::thread::spawn(move || {
         let mut refusing = listener.accept().unwrap().0;
-        let first = read_head(&mut refusing);
+        let first = web_socket::read_head(&mut refusing);
         refusing.write_all(b"HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
         drop(refusing);
-        let mut echoing = listener.accept().unwrap().0;
-        let second = read_head(&mut echoing);
-        echoing.write_all(b"HTTP/1.1 101 Upgraded\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n").unwrap();
-        let mut said = [0; 5];
-        echoing.read_exact(&mut said).unwrap();
-        echoing.write_all(&said).unwrap();
+        let second = web_socket::echo(listener.accept().unwrap().0);
         [first, second]
     });
     let options = EnvoyOptions::new()
         .cluster(Cluster::new("orders").endpoint(addr))
         .route(Route::to("/", "orders"))
-        .raw_hcm(json!({"upgrade_configs": [{"upgrade_type": "websocket"}]}))
+        .raw_hcm(web_socket::passed_on())
         .seats(Seats::Both)
         .policy(document(&[("orders", json!({"per_try_timeout": "5s"}))]));
     let scene = Scene::with(options).await;
-    let envoy = scene.addr();
-
-    let client = std::thread::spawn(move || {
-        let mut client = TcpStream::connect(envoy).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = "GET /orders HTTP/1.1\r\nhost: orders\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
-        client.write_all(request.as_bytes()).unwrap();
-        let head = read_head(&mut client);
-        client.write_all(b"hello").unwrap();
-        let mut said = [0; 5];
-        client.read_exact(&mut said).unwrap();
-        (head, said)
-    });
-    let (head, said) = tokio::task::spawn_blocking(|| client.join().unwrap()).await.unwrap();
+    let (head, said) = web_socket::say_hello(scene.addr()).await;
 
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     assert!(!head.contains("holdfast"), "{head}");
-    assert_eq!(&said, b"hello", "and both sides talk to each other");
+    assert_eq!(&said, web_socket::HELLO, "and both sides talk to each other");
     for seen in host.join().unwrap() {
         assert!(
             seen.contains("upgrade: websocket") && !seen.contains("holdfast") && !seen.contains("x-envoy-re"),

@@ -49,6 +49,17 @@ fn standby_then_nobody(cluster: &str) -> Value {
     ])
 }
 
+/// A policy whose breaker lets nothing through, so that its fallbacks serve.
+fn forced_open(name: &str, fallback: Value) -> Value {
+    json!({"name": name, "match": {"cluster": [name]}, "breaker": {"state": "forced_open"}, "fallback": fallback})
+}
+
+/// A document that has the standby serve each request of `orders`.
+fn always_to_standby() -> Value {
+    let fallback = json!([{"on": ["open"], "route": {"cluster": "standby"}}]);
+    json!({"policies": [forced_open("orders", fallback)]})
+}
+
 fn origin(response: &Response) -> Option<String> {
     response.header("x-holdfast-fallback")
 }
@@ -136,23 +147,17 @@ async fn a_standby_serves_while_the_breaker_is_open_and_no_longer() {
 async fn a_cluster_that_cannot_serve_gives_way_to_the_next() {
     let (primary, spare) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
     primary.always(Action::status(503));
-    let policy = |name: &str, fallback: Value| {
-        json!({
-            "name": name, "match": {"cluster": [name]},
-            "breaker": {"state": "forced_open"}, "fallback": fallback,
-        })
-    };
     let document = json!({"policies": [
-        policy("missing", standby_then_nobody("nowhere")),
-        policy("empty", standby_then_nobody("hostless")),
-        policy("closed", standby_then_nobody("rejecting")),
-        policy("rejecting", json!([])),
-        policy("round", standby_then_nobody("about")),
-        policy("about", json!([{"on": ["open"], "route": {"cluster": "round"}}])),
-        policy("listed", json!([
+        forced_open("missing", standby_then_nobody("nowhere")),
+        forced_open("empty", standby_then_nobody("hostless")),
+        forced_open("closed", standby_then_nobody("rejecting")),
+        forced_open("rejecting", json!([])),
+        forced_open("round", standby_then_nobody("about")),
+        forced_open("about", json!([{"on": ["open"], "route": {"cluster": "round"}}])),
+        forced_open("listed", json!([
             {"on": ["open"], "route": {"cluster": "nowhere"}}, {"on": ["open"], "route": {"cluster": "rejecting"}},
         ])),
-        policy("second", json!([
+        forced_open("second", json!([
             {"on": ["open"], "route": {"cluster": "rejecting"}}, {"on": ["open"], "route": {"cluster": "spare"}},
         ])),
     ]});
@@ -181,10 +186,7 @@ async fn a_cluster_that_cannot_serve_gives_way_to_the_next() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_that_lets_nothing_choose_is_said_and_other_fallbacks_serve() {
     let (primary, standby) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
-    let document = json!({"policies": [{
-        "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"state": "forced_open"},
-        "fallback": standby_then_nobody("standby"),
-    }]});
+    let document = json!({"policies": [forced_open("orders", standby_then_nobody("standby"))]});
     let options = EnvoyOptions::new()
         .concurrency(2)
         .cluster(Cluster::new("orders").endpoint(primary.addr()))
@@ -203,23 +205,18 @@ async fn a_route_that_lets_nothing_choose_is_said_and_other_fallbacks_serve() {
     eventually(PATIENCE, || async { if scene.log().contains(said) { Ok(()) } else { Err("not said") } }).await.unwrap();
     assert_eq!(scene.log().matches(said).count(), 1, "once for all workers");
     assert_eq!(metric(&scene, "orders", "misassembled.route").await, 1);
-    tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grpc_stream_goes_to_the_standby_while_both_sides_talk() {
     let (primary, standby) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
     standby.always(Action::grpc(0));
-    let document = json!({"policies": [{
-        "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"state": "forced_open"},
-        "fallback": [{"on": ["open"], "route": {"cluster": "standby"}}],
-    }]});
     let options = EnvoyOptions::new()
         .seats(Seats::Both)
         .cluster(Cluster::new("orders").endpoint(primary.addr()).http2())
         .cluster(Cluster::new("standby").endpoint(standby.addr()).http2())
         .route(choosing("/", "orders", &["standby"]))
-        .policy(document);
+        .policy(always_to_standby());
     let scene = Scene::with(options).await;
     let mut stream = Client::http2(scene.addr()).open_unfinished(Client::grpc_request("/orders.v1.Orders/Watch"));
     eventually(PATIENCE, || async { standby.open_streams() == 1 }).await.unwrap();
@@ -239,17 +236,13 @@ async fn a_websocket_is_made_with_the_standby() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let standby = std::thread::spawn(move || web_socket::echo(listener.accept().unwrap().0));
-    let document = json!({"policies": [{
-        "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"state": "forced_open"},
-        "fallback": [{"on": ["open"], "route": {"cluster": "standby"}}],
-    }]});
     let options = EnvoyOptions::new()
         .seats(Seats::Both)
         .cluster(Cluster::new("orders").endpoint(primary.addr()))
         .cluster(Cluster::new("standby").endpoint(addr))
         .route(choosing("/", "orders", &["standby"]))
         .raw_hcm(web_socket::passed_on())
-        .policy(document);
+        .policy(always_to_standby());
     let scene = Scene::with(options).await;
     let (head, said) = web_socket::say_hello(scene.addr()).await;
     assert!(head.starts_with("HTTP/1.1 101") && head.contains(TO_STANDBY), "{head}");

@@ -1,5 +1,6 @@
 //! What breakers should do in an outage.
 
+use std::ops::RangeBounds;
 use std::time::Duration;
 
 use super::{Claim, claim, envoy_counted_the_same, start};
@@ -38,16 +39,26 @@ pub fn only_probes_reached_the_service(scene: &Scene, runs: Runs<'_>, probes: u3
     let Some(opened) = opened.collect::<Option<Vec<_>>>().and_then(|opened| opened.into_iter().max()) else {
         return claim(what, false, "a breaker did not open");
     };
-    // Attempts are known by the second in which their requests were sent.
-    let first = u32::try_from(opened.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+    let first = first_second_after(opened);
     let span = first..scene.span(Kind::Outage).end.max(first);
-    let half_opens =
-        runs.with.changes.iter().filter(|change| {
-            change.to == State::HalfOpen && change.at >= start(span.start) && change.at < start(span.end)
-        });
-    let allowed = half_opens.count() as u64 * u64::from(probes);
+    let allowed = probes_allowed(runs.with, span.clone(), probes);
     let arrived = runs.with.attempts(span);
     claim(what, arrived <= allowed, format!("{arrived} requests, {allowed} probes allowed"))
+}
+
+/// The first second that begins after a breaker has opened: requests are known by the second in which they were sent.
+pub fn first_second_after(opened: Duration) -> u32 {
+    second_of(opened).saturating_add(1)
+}
+
+/// How many requests may be probes in these seconds, with `probes` in each half-open.
+pub fn probes_allowed(run: &Recording, seconds: impl RangeBounds<u32>, probes: u32) -> u64 {
+    let half_opens = run.changes.iter().filter(|change| change.to == State::HalfOpen);
+    half_opens.filter(|change| seconds.contains(&second_of(change.at))).count() as u64 * u64::from(probes)
+}
+
+fn second_of(at: Duration) -> u32 {
+    u32::try_from(at.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// The breaker opens in the outage.

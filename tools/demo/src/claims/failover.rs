@@ -1,8 +1,7 @@
 //! What a standby should do in an outage.
 
-use super::{Claim, claim};
+use super::{Claim, breakers, claim};
 use crate::answer::Fate;
-use crate::change::State;
 use crate::recording::Runs;
 use crate::scene::{Kind, Scene};
 
@@ -10,14 +9,12 @@ use crate::scene::{Kind, Scene};
 pub fn only_probes_failed(scene: &Scene, runs: Runs<'_>, probes: u32) -> Claim {
     let what = "once the breaker was open, no request but its probes failed";
     let Some(opened) = runs.with.first_opened() else { return claim(what, false, "it did not open") };
-    let first = u32::try_from(opened.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-    let rest = first..scene.seconds().max(first);
-    let half_opens = runs.with.changes.iter().filter(|change| change.to == State::HalfOpen).count();
-    let allowed = u32::try_from(half_opens).unwrap_or(u32::MAX).saturating_mul(probes);
-    let tally = runs.with.tally(rest.clone());
+    let first = breakers::first_second_after(opened);
+    let allowed = breakers::probes_allowed(runs.with, first.., probes);
+    let tally = runs.with.tally(first..scene.seconds().max(first));
     let (failed, sent) = (tally.count(Fate::Failed), tally.sent());
-    let in_outage = scene.span(Kind::Outage).end > first;
-    claim(what, failed <= allowed && in_outage, format!("{failed} of {sent} failed, {allowed} probes allowed"))
+    let holds = u64::from(failed) <= allowed && scene.span(Kind::Outage).end > first;
+    claim(what, holds, format!("{failed} of {sent} failed, {allowed} probes allowed"))
 }
 
 /// Whoever got the fallback got it from the standby, which has seen nobody else.

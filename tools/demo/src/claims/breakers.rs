@@ -3,14 +3,38 @@
 use std::ops::RangeBounds;
 use std::time::Duration;
 
-use super::{Claim, claim, envoy_counted_the_same, start};
+use super::{
+    Claim, claim, ends_well, envoy_counted_the_same, nothing_of_holdfast_without, outage_hurts_without,
+    served_before_the_outage, start,
+};
 use crate::answer::Fate;
 use crate::change::State;
 use crate::recording::{Recording, Runs};
 use crate::scene::{Kind, Scene};
 
+/// What a scene of breakers in an outage claims: what all of them do, with `special` in the midst of it. `probes` is the breakers'
+/// `half_open.probes`.
+pub fn in_an_outage(
+    scene: &Scene,
+    runs: Runs<'_>,
+    probes: u32,
+    special: impl IntoIterator<Item = Claim>,
+) -> Vec<Claim> {
+    let mut claims =
+        vec![served_before_the_outage(scene, runs), outage_hurts_without(scene, runs), fewer_errors_with(scene, runs)];
+    claims.extend(special);
+    claims.extend([
+        only_probes_reached_the_service(scene, runs, probes),
+        nothing_of_holdfast_without(runs),
+        ends_well(scene, "with", runs.with),
+        ends_well(scene, "without", runs.without),
+    ]);
+    claims.extend(of_each(scene, runs));
+    claims
+}
+
 /// With Holdfast clients see fewer than half of the errors.
-pub fn fewer_errors_with(scene: &Scene, runs: Runs<'_>) -> Claim {
+fn fewer_errors_with(scene: &Scene, runs: Runs<'_>) -> Claim {
     let errors = |run: &Recording| run.tally(scene.span(Kind::Outage)).count(Fate::Failed);
     let (with, without) = (errors(runs.with), errors(runs.without));
     let seen = format!("{with} with, {without} without");
@@ -30,7 +54,7 @@ pub fn rejections_seen(runs: Runs<'_>) -> Claim {
 }
 
 /// Once all breakers have opened, nothing reaches the failing service but their probes, `probes` in each half-open.
-pub fn only_probes_reached_the_service(scene: &Scene, runs: Runs<'_>, probes: u32) -> Claim {
+fn only_probes_reached_the_service(scene: &Scene, runs: Runs<'_>, probes: u32) -> Claim {
     let what = "once the breakers were open, only their probes reached the failing service";
     let opened = scene.breakers().into_iter().map(|policy| {
         let first = runs.with.changes_of(policy).find(|change| change.to == State::Open);
@@ -87,7 +111,7 @@ fn closed_after_the_outage(scene: &Scene, runs: Runs<'_>, policy: &str) -> Claim
 }
 
 /// What each breaker did in the outage and after it, and that Envoy's statistics agree with its policy's clients.
-pub fn of_each(scene: &Scene, runs: Runs<'_>) -> Vec<Claim> {
+fn of_each(scene: &Scene, runs: Runs<'_>) -> Vec<Claim> {
     let of_one = |policy| {
         [
             opened_in_the_outage(scene, runs, policy),

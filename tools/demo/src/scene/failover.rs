@@ -10,7 +10,7 @@ use super::{Caller, Kind, Phase, Scene, Without};
 use crate::answer::Fate;
 use crate::change::State;
 use crate::chart::Panel;
-use crate::claims::{self, Claim, breakers, failover};
+use crate::claims::{Claim, breakers, failover};
 use crate::column::Column;
 use crate::recording::{Recording, Runs};
 use crate::server::always;
@@ -169,19 +169,8 @@ fn gist(scene: &Scene, runs: Runs<'_>) -> String {
 }
 
 fn claims(scene: &Scene, runs: Runs<'_>) -> Vec<Claim> {
-    let mut claims = vec![
-        claims::served_before_the_outage(scene, runs),
-        claims::outage_hurts_without(scene, runs),
-        breakers::fewer_errors_with(scene, runs),
-        failover::only_probes_failed(scene, runs, PROBES),
-        failover::the_standby_served_them(runs),
-        breakers::only_probes_reached_the_service(scene, runs, PROBES),
-        claims::nothing_of_holdfast_without(runs),
-        claims::ends_well(scene, "with", runs.with),
-        claims::ends_well(scene, "without", runs.without),
-    ];
-    claims.extend(breakers::of_each(scene, runs));
-    claims
+    let special = [failover::only_probes_failed(scene, runs, PROBES), failover::the_standby_served_them(runs)];
+    breakers::in_an_outage(scene, runs, PROBES, special)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::answer::{Answer, Fate};
 use crate::change::{Change, State};
 use crate::ejection::{Told, What};
@@ -43,6 +45,16 @@ pub fn broken(scene: &Scene, with: &Recording, without: &Recording) -> Vec<Strin
 pub fn row<'a>(tables: &'a [Table], what: &str) -> (&'a str, &'a str) {
     let row = tables.iter().flat_map(|table| &table.rows).find(|row| row.what == what).unwrap();
     (&row.with, &row.without)
+}
+
+/// The policy's breaker is as the scenes describe it: it opens at 50% failures in 2 s, and sends so many probes after 2 s.
+#[track_caller]
+pub fn assert_breaker_in_words(policy: &Value, probes: u32) {
+    let breaker = &policy["breaker"];
+    assert_eq!(breaker["failure_rate"], 50);
+    assert_eq!(breaker["window"], "2s");
+    assert_eq!(breaker["open_for"], "2s");
+    assert_eq!(breaker["half_open"]["probes"], probes);
 }
 
 /// The sentences about the scene of this name, and what to remember of it, have these parts.

@@ -182,11 +182,8 @@ mod tests {
     fn the_words_are_the_policys() {
         let policy: serde_json::Value = serde_json::from_str(scene().policy).unwrap();
         let policy = &policy["policies"][0];
-        assert_eq!(policy["breaker"]["failure_rate"], 50);
-        assert_eq!(policy["breaker"]["window"], "2s");
-        assert_eq!(policy["breaker"]["open_for"], "2s");
+        test_data::assert_breaker_in_words(policy, PROBES);
         assert_eq!(policy["breaker"]["ramp"], "2s");
-        assert_eq!(policy["breaker"]["half_open"]["probes"], PROBES);
         assert_eq!(policy["fallback"][0]["route"]["cluster"], scene().standby.unwrap());
     }
 

@@ -182,10 +182,7 @@ mod tests {
     fn the_words_are_the_policys() {
         let policy: serde_json::Value = serde_json::from_str(scene().policy).unwrap();
         let policy = &policy["policies"][0];
-        assert_eq!(policy["breaker"]["failure_rate"], 50);
-        assert_eq!(policy["breaker"]["window"], "2s");
-        assert_eq!(policy["breaker"]["open_for"], "2s");
-        assert_eq!(policy["breaker"]["half_open"]["probes"], PROBES);
+        test_data::assert_breaker_in_words(policy, PROBES);
         assert_eq!(policy["fallback"][0]["stale"]["max_age"], "1m");
         let (healthy, kept) = (scene().span(Kind::Healthy).end, &policy["fallback"][0]["stale"]["entries"]);
         assert!(kept.as_u64().unwrap() >= u64::from(READ.resources + healthy * SEARCH.per_second), "all of it is kept");

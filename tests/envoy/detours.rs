@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::web_socket;
 
 /// A route to `cluster` that lets a fallback of Holdfast's choose one of `others` in its place.
-fn choosing(prefix: &str, cluster: &str, others: &[&str]) -> Route {
+pub(crate) fn choosing(prefix: &str, cluster: &str, others: &[&str]) -> Route {
     let action = |cluster: &str| {
         let action = "type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction";
         json!({"action": {"name": cluster, "typed_config": {"@type": action, "cluster": cluster}}})
@@ -38,7 +38,7 @@ fn choosing(prefix: &str, cluster: &str, others: &[&str]) -> Route {
 }
 
 /// A breaker that opens after ten failures and is open for as long as this.
-fn breaker(open_for: &str) -> Value {
+pub(crate) fn breaker(open_for: &str) -> Value {
     json!({"window": "10s", "min_requests": 10, "open_for": open_for, "open_jitter": 0, "half_open": {"probes": 3}})
 }
 
@@ -60,7 +60,7 @@ fn always_to_standby() -> Value {
     json!({"policies": [forced_open("orders", fallback)]})
 }
 
-fn origin(response: &Response) -> Option<String> {
+pub(crate) fn origin(response: &Response) -> Option<String> {
     response.header("x-holdfast-fallback")
 }
 
@@ -70,7 +70,7 @@ fn post(path: &str, body: Bytes) -> http::Request<Bytes> {
     request
 }
 
-async fn metric(scene: &Scene, policy: &str, name: &str) -> u64 {
+pub(crate) async fn metric(scene: &Scene, policy: &str, name: &str) -> u64 {
     scene.metric_of(policy, &format!("cluster={policy}"), name).await
 }
 

@@ -26,6 +26,7 @@ mod edited;
 mod ends;
 mod fallback;
 mod fallback_templates;
+mod further;
 mod gateway;
 mod gateway_fixture;
 mod grpc_heartbeat;

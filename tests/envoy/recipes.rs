@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_tests::{
     Action, Backend, Client, Cluster, EnvoyOptions, PATIENCE, Records, Response, Route, Scene, Seats, Template,
-    drive_all, eventually,
+    drive_all, envoy_version, eventually, with_header,
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -107,6 +109,43 @@ fn origin(response: &Response) -> Option<String> {
 /// How many were served by a fallback that says this.
 fn served_by(records: &Records, says: &str) -> usize {
     records.responses().filter(|response| origin(response).as_deref() == Some(says)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failover_that_no_client_sees() {
+    if envoy_version() < (1, 39) {
+        return;
+    }
+    let (primary, standby) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
+    let faster = json!({"min_requests": 10, "open_for": "1s", "ramp": "1s"});
+    let hosts = [("orders", &primary), ("standby", &standby)];
+    let recipe = Recipe::start("Failover that no client sees", "orders", faster, &hosts).await;
+    let keyed = || with_header(write(), "idempotency-key", "7");
+    let drive = async |total| {
+        let template = Template::new(move |index| if index % 2 == 0 { read() } else { keyed() });
+        drive_all(&recipe.clients, 4, total, template).await
+    };
+    drive(20).await;
+    // An attempt seat is known a second after it was met.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!((drive(20).await.count(200), standby.requests()), (20, 0));
+
+    primary.always(Action::status(503));
+    let sent = AtomicU64::new(0);
+    let opened = || recipe.scene.transitions("orders").iter().filter(|line| line.contains("-> open")).count();
+    eventually(PATIENCE, || async {
+        sent.fetch_add(40, Ordering::Relaxed);
+        let records = drive(40).await;
+        assert_eq!(records.count(200), 40, "no client sees it: {:?}", records.statuses());
+        if opened() >= 2 { Ok(()) } else { Err("no probe has failed yet") }
+    })
+    .await
+    .unwrap();
+    assert_eq!(standby.requests(), sent.into_inner(), "the standby has served them all");
+    primary.always(Action::ok());
+    recipe.until("closed").await;
+    standby.always(Action::status(503));
+    assert_eq!(recipe.drive(20).await.count(200), 20, "all are back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

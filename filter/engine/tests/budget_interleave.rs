@@ -108,8 +108,12 @@ impl Thread {
         let decision = request_policy.admit(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let asked = Asked { eligibility: Eligibility::All, cluster, ended: true, client_waits: ClientWaits::default() };
-        let plan =
-            request_policy.plan_retries(&mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()), &ticket, asked);
+        let plan = request_policy.plan_retries(
+            &mut Cx::new(&mut store, &mut request, t(0), &mut Vec::new()),
+            &ticket,
+            asked,
+            None,
+        );
         let context = plan.and_then(|plan| plan.context).expect("it may be retried");
         Thread { request, request_policy, attempt: Worker::new(!seed), attempts, context, store }
     }

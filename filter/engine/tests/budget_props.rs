@@ -137,7 +137,8 @@ impl Process {
         let decision = request_policy.admit(&mut Cx::new(store, &mut request, now, &mut Vec::new()), key);
         let Decision::Admitted(ticket) = decision else { panic!("{decision:?}") };
         let asked = Asked { eligibility: Eligibility::All, cluster, ended: true, client_waits: ClientWaits::default() };
-        let plan = request_policy.plan_retries(&mut Cx::new(store, &mut request, now, &mut Vec::new()), &ticket, asked);
+        let plan =
+            request_policy.plan_retries(&mut Cx::new(store, &mut request, now, &mut Vec::new()), &ticket, asked, None);
         let context = plan.and_then(|plan| plan.context).expect("it may be retried");
         self.deposits.push(now);
         Thread { request, request_policy, attempt: Worker::new(!self.seed), attempts, context }

@@ -9,10 +9,12 @@ use holdfast_engine::http::attempt::{AttemptRecord, End, RetryWish};
 use holdfast_engine::http::outcome::Verdict;
 use holdfast_engine::outlier::table::HostId;
 use holdfast_engine::retry::{Denial, Eligibility};
+use holdfast_engine::seats::further::{Chosen, FurtherAttempt};
 use holdfast_engine::seats::retry_context::{Next, RetryContext};
 use holdfast_engine::store::cluster::GroupId;
 use holdfast_engine::store::directory::Occupant;
 use holdfast_engine::store::record::{self, Kind, Mark};
+use holdfast_policy::document::Reason;
 use proptest::prelude::*;
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -63,6 +65,17 @@ fn next() -> impl Strategy<Value = Next> {
     ]
 }
 
+/// What may follow in another cluster, or was sent there.
+fn further() -> impl Strategy<Value = FurtherAttempt> {
+    let name = || prop::collection::vec(any::<u8>(), 0..=1024);
+    let eligibility = prop_oneof![Just(Eligibility::All), Just(Eligibility::Unsent)];
+    let chosen = (name(), prop::sample::select(Reason::ALL.as_slice()), any::<bool>())
+        .prop_map(|(cluster, reason, is_astray)| Chosen { cluster, reason, is_astray });
+    let others = prop::collection::vec(name(), 1..=32);
+    (eligibility, any::<bool>(), others, prop::option::of(chosen))
+        .prop_map(|(eligibility, has_stale, others, chosen)| FurtherAttempt { eligibility, has_stale, others, chosen })
+}
+
 /// Any retry context. A time of zero stands for none, and no more than 32 attempts are kept.
 fn context() -> impl Strategy<Value = RetryContext> {
     let eligibility = prop_oneof![Just(Eligibility::All), Just(Eligibility::Unsent), Just(Eligibility::Nothing)];
@@ -78,7 +91,7 @@ fn context() -> impl Strategy<Value = RetryContext> {
     let more = (any::<bool>(), some_time.clone(), any::<u8>(), any::<u8>());
     let times = (any::<u64>(), time(), some_time.clone(), some_time, some_span);
     let attempts = (eligibility, any::<u8>(), any::<u8>(), prop::collection::vec(one(), 0..=32), next(), more);
-    (index, times, attempts).prop_map(|(index, times, attempts)| {
+    (index, times, attempts, prop::option::of(further())).prop_map(|(index, times, attempts, further)| {
         let (policy, key, group, [seat, seen, governs_retries, steered], probe) = index;
         let probe = probe.map(|(index, id)| HostId { index, id });
         let (seed, admitted, deadline, client_deadline, attempt_lasts) = times;
@@ -106,6 +119,7 @@ fn context() -> impl Strategy<Value = RetryContext> {
             unsettled,
             contended,
             excused,
+            further,
         }
     })
 }

@@ -138,9 +138,9 @@ proptest! {
                 }
             }
         }
-        let held: usize = (0..100).filter_map(|place| store.get(&format!("holdfast/8/stale/0/0/item/{place}"))).map(|(bytes, _)| bytes.len()).sum();
+        let held: usize = (0..100).filter_map(|place| store.get(&format!("holdfast/9/stale/0/0/item/{place}"))).map(|(bytes, _)| bytes.len()).sum();
         prop_assert!(held <= usize::from(entries) * (MAX_BODY as usize + BESIDE));
-        let behind = store.get(&format!("holdfast/8/stale/0/0/item/{entries}"));
+        let behind = store.get(&format!("holdfast/9/stale/0/0/item/{entries}"));
         prop_assert!(behind.is_none());
     }
 
@@ -205,7 +205,7 @@ fn the_next_occupant_of_a_place_finds_nothing_and_gives_up_what_was_left() {
     assert!(second.find(&mut store, &small, &asked(0, 0, 0), now).is_err());
     (0..6).for_each(|path| keep(&mut second, &mut store, &small, path));
     let mut held =
-        |place: u16| store.get(&format!("holdfast/8/stale/0/0/item/{place}")).map_or(0, |(bytes, _)| bytes.len());
+        |place: u16| store.get(&format!("holdfast/9/stale/0/0/item/{place}")).map_or(0, |(bytes, _)| bytes.len());
     assert!(held(0) > 0 && held(1) > 0);
     assert_eq!((2..40).map(&mut held).sum::<usize>(), 0);
     // Who has not heard of it cannot take the place back.

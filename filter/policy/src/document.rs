@@ -88,6 +88,26 @@ impl Policy {
         kinds.find_map(|kind| if let FallbackKind::Stale(stale) = kind { Some(stale) } else { None })
     }
 
+    /// Whether another cluster may serve after the last attempt.
+    pub fn goes_further(&self) -> bool {
+        self.mode != Mode::Off && self.fallback.iter().any(Fallback::goes_further)
+    }
+
+    /// The clusters that may serve after the last attempt, each once.
+    pub fn further_routes(&self) -> impl Iterator<Item = &Route> {
+        let entries = || self.fallback.iter().filter(|entry| entry.goes_further());
+        let routes = move || entries().filter_map(|entry| entry.kind.as_route());
+        let is_first = move |(index, route): &(usize, &Route)| routes().take(*index).all(|other| other != *route);
+        routes().enumerate().filter(is_first).map(|(_, route)| route)
+    }
+
+    /// Whether an answer that was kept may serve in the place of a cluster after the last attempt.
+    pub fn has_stale_before_further(&self) -> bool {
+        let mut entries = self.fallback.iter().filter(|entry| entry.replaces_answers());
+        entries.any(|entry| matches!(entry.kind, FallbackKind::Stale(_)))
+            && entries.any(|entry| matches!(entry.kind, FallbackKind::Route(_)))
+    }
+
     /// Whether a fallback could be needed once the host's answer is known; request headers cannot be read any more then.
     pub fn replaces_answers(&self) -> bool {
         self.mode != Mode::Off && self.fallback.iter().any(Fallback::replaces_answers)
@@ -623,6 +643,11 @@ impl Fallback {
         let reasons = [Reason::Failure, Reason::Timeout, Reason::RetriesExhausted, Reason::NoHost];
         reasons.into_iter().any(|reason| self.on.contains(reason))
     }
+
+    /// Whether it has another cluster serve after the last attempt.
+    pub fn goes_further(&self) -> bool {
+        matches!(self.kind, FallbackKind::Route(_)) && self.replaces_answers()
+    }
 }
 
 /// What a fallback does.
@@ -632,8 +657,16 @@ pub enum FallbackKind {
     Static(StaticResponse),
     /// Answers with the last good answer to the same GET. At most one entry of a policy does.
     Stale(Stale),
-    /// Has another cluster serve, before the first try. The entry names no reason that only an answer gives.
+    /// Has another cluster serve: before the first attempt, or as a further one after the last. Not for [`Reason::NoHost`]; for a reason that
+    /// only an answer gives only in a policy with [`Retry`] that is enforced, does not hedge and leaves nothing to the route's statuses.
     Route(Route),
+}
+
+impl FallbackKind {
+    /// The other cluster, if it is one.
+    pub fn as_route(&self) -> Option<&Route> {
+        if let FallbackKind::Route(route) = self { Some(route) } else { None }
+    }
 }
 
 /// Where a request goes in place of its own cluster.
@@ -641,6 +674,14 @@ pub enum FallbackKind {
 pub struct Route {
     /// The cluster's name.
     pub cluster: String,
+}
+
+impl Route {
+    /// The property that holds the name of the cluster that a fallback has chosen for a request.
+    pub const PROPERTY: &str = "holdfast_route";
+
+    /// The filter state which that is in Envoy, by which a route lets a fallback choose.
+    pub const FILTER_STATE: &str = "wasm.holdfast_route";
 }
 
 /// How good answers are kept.

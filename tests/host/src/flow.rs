@@ -423,6 +423,11 @@ impl Flow {
         let now = host.steady_nanos();
         let number = self.tries.len() + 1;
         self.info.borrow_mut().attempts = number as u64;
+        if number > 1 && host.route().chooses_again && self.call.is_none() {
+            self.info.borrow_mut().choose_again();
+            let (place, cluster) = host.cluster_of(self.info.borrow().cluster());
+            (self.place, self.cluster) = (place, cluster);
+        }
         let chosen = {
             let (clusters, headers) = (host.clusters(), self.headers.borrow());
             clusters.choose(self.place, self.thread, number, &headers, &mut self.overrides)

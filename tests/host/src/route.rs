@@ -14,6 +14,7 @@ pub struct Route {
     pub(crate) hedges: bool,
     pub(crate) back_off: Duration,
     pub(crate) counts_attempts: bool,
+    pub(crate) chooses_again: bool,
 }
 
 impl Default for Route {
@@ -28,6 +29,7 @@ impl Default for Route {
             hedges: false,
             back_off: Duration::ZERO,
             counts_attempts: false,
+            chooses_again: false,
         }
     }
 }
@@ -83,6 +85,12 @@ impl Route {
     /// How long Envoy itself waits before each retry.
     pub fn back_off(mut self, back_off: Duration) -> Self {
         self.back_off = back_off;
+        self
+    }
+
+    /// A matcher that lets the filter state choose the cluster, with `refresh_cluster_on_retry`.
+    pub fn choosing_again(mut self) -> Self {
+        self.chooses_again = true;
         self
     }
 

@@ -72,6 +72,14 @@ impl StreamInfo {
         }
     }
 
+    /// The router chooses the cluster of a retry anew. Source: Envoy's `refresh_cluster_on_retry` with the same matcher, seen on 1.40.0:
+    /// from the beginning of the attempt on the host tells of the new one.
+    pub(crate) fn choose_again(&mut self) {
+        if let Some(chosen) = self.filter_state.get(&b"holdfast_route"[..]) {
+            self.cluster = Some(String::from_utf8_lossy(chosen).into_owned());
+        }
+    }
+
     /// A property; the parts of its path are separated by zero bytes. `None` for one that this phase does not have.
     pub(crate) fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
         let text = |value: &Option<String>| value.as_ref().map(|value| value.clone().into_bytes());

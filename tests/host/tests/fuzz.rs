@@ -187,7 +187,7 @@ impl Fuzz {
                 let mut random = Random::new(self.random.next());
                 let mut left = 40;
                 host.on_call(move |host, call| {
-                    if left > 0 && call.swaps("holdfast/8/") && call.thread != Thread::Worker(other) {
+                    if left > 0 && call.swaps("holdfast/9/") && call.thread != Thread::Worker(other) {
                         left -= 1;
                         // The other reads the clock later and writes earlier.
                         host.set_clock_forward(Duration::from_millis(1));

@@ -14,6 +14,7 @@ mod ends;
 mod envoy;
 mod fleet;
 mod foreign_bytes;
+mod further;
 mod fuzz;
 mod half_open;
 mod http_call;

@@ -168,6 +168,10 @@ rules! {
     ROUTE_SPECIFIER = "route-specifier", Error,
         "a route does not let the fallback of a policy choose another cluster: the fallback does nothing",
         "put a route in front that matches the filter state `wasm.holdfast_route`, or a matcher on it in place of `cluster` (docs/envoy.md)";
+    ROUTE_FURTHER = "route-further", Error,
+        "nothing lets the fallback of a policy have another cluster serve after the last attempt: after a failure it does nothing",
+        "give the cluster an attempt seat, and its route a matcher on the filter state `wasm.holdfast_route` in place of `cluster` and \
+         `refresh_cluster_on_retry: true` (Envoy 1.39) in its `retry_policy` (docs/envoy.md)";
 
     DISCOVER_LOCALITIES = "discover-localities", Warning,
         "`discover` reads `/clusters`, which does not say what the localities of the cluster weigh: while a host is out they are lost",

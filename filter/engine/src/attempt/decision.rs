@@ -87,9 +87,14 @@ impl AttemptPolicy {
             context.next = Next::Unnamed;
             return AfterResponse::Forbid;
         }
+        if context.eligibility == Eligibility::Nothing {
+            // Nothing but another cluster may follow.
+            context.next = Next::Unnamed;
+            return AfterResponse::Forbid;
+        }
         if context.retries >= retry.max_retries {
-            // The router has been told the number and flags that it is reached.
-            return AfterResponse::Pass;
+            // The router has been told the number and flags that it is reached; where another cluster may follow it was told one more.
+            return if context.further.is_some() { AfterResponse::Forbid } else { AfterResponse::Pass };
         }
         let drawn = backoff::wait(&retry.backoff, context.seed, context.retries.saturating_add(1));
         // A retry that another host serves heeds no wait that was asked for. Which host that is shows when it begins.
@@ -237,6 +242,18 @@ impl AttemptPolicy {
         let verdict = outcome::verdict(&self.policy.outcome, end.answer());
         context.next = Next::Open;
         context.ended(AttemptRecord { host, end, verdict, took, ended, wish: None });
+    }
+
+    /// Decides already now on the retry that may follow an attempt without a response.
+    pub fn decide_early(&mut self, cx: &mut Cx<'_>, context: &mut RetryContext, route_ends: RouteEnds) {
+        let policy = Arc::clone(&self.policy);
+        let Some(retry) = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce) else { return };
+        // Which host it goes to shows when it begins.
+        context.next = match self.due_after_last(cx, retry, context, b"", route_ends) {
+            Ok(due) => Next::Retry { due, taken: cx.now },
+            Err(Some(denial)) => Next::Denied(denial),
+            Err(None) => Next::Open,
+        };
     }
 
     /// How an attempt ended that had no response, and when that counts as. See [`AttemptPolicy::after_no_response`].

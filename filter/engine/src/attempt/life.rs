@@ -4,6 +4,7 @@
 //! to the plugin, which wakes it.
 
 mod end;
+mod further;
 mod open;
 mod unreached;
 
@@ -212,6 +213,9 @@ impl AttemptState {
                 return begin_ungoverned(plugin, host, stream);
             }
         };
+        if context.chosen().is_some() {
+            return further::begin(host, context);
+        }
         if context.steered {
             check_steering(plugin, store, host, &context);
             // It has been read, once for all attempts; the host has no use for it.
@@ -681,13 +685,16 @@ impl Attempt {
         let (host_address, took) = (self.address(host), self.took(sent, now));
         let one = AttemptRecord { host: host_address, end, verdict, took, ended: now, wish: None };
         let Ok(mut worker) = plugin.vm.worker.try_borrow_mut() else { return };
-        let after = if has_hedge {
+        let mut after = if has_hedge {
             policy.after_hedged_response(&mut self.context, one, &head, has_others)
         } else {
             store.refresh();
             let cx = &mut Cx { store, worker: &mut worker, now, events: &mut Vec::new() };
             policy.after_response(cx, &mut self.context, one, &head, self.route_ends)
         };
+        if after != AfterResponse::Ask && self.context.may_go_further() && self.go_further(&policy, host, now) {
+            after = AfterResponse::Ask;
+        }
         self.context.marked =
             after == AfterResponse::Forbid && policy.forbids(&self.context, &head, || route_name(host));
         self.write(host);

@@ -102,6 +102,7 @@ impl Thread {
                 &mut Cx::new(&mut self.store, &mut self.request, now, &mut Vec::new()),
                 &ticket,
                 asked(eligibility),
+                None,
             )
             .unwrap();
         (ticket, plan)
@@ -466,7 +467,7 @@ fn the_earlier_of_the_policys_time_out_and_the_clients_deadline_ends_retries() {
         let asked = Asked { ended, client_waits, ..asked(Eligibility::All) };
         let mut events = Vec::new();
         let cx = &mut Cx::new(&mut thread.store, &mut thread.request, t(0), &mut events);
-        let context = thread.request_policy.plan_retries(cx, &ticket, asked).unwrap().context.unwrap();
+        let context = thread.request_policy.plan_retries(cx, &ticket, asked, None).unwrap().context.unwrap();
         assert_eq!(context.deadline, expected.map(t), "{ended} {client_waits:?}");
     }
 }
@@ -886,6 +887,7 @@ fn without_an_attempt_seat_the_budget_is_looked_at_before_and_charged_after() {
                 &mut Cx::new(&mut thread.store, &mut thread.request, now, &mut Vec::new()),
                 &ticket,
                 asked(Eligibility::All),
+                None,
             )
             .unwrap()
     };
@@ -952,7 +954,12 @@ fn a_seat_of_one_cluster_says_nothing_about_another_that_shares_its_key() {
         let asked = Asked { cluster: ClusterHash::of(cluster), ..asked(Eligibility::All) };
         thread
             .request_policy
-            .plan_retries(&mut Cx::new(&mut thread.store, &mut thread.request, now, &mut Vec::new()), &ticket, asked)
+            .plan_retries(
+                &mut Cx::new(&mut thread.store, &mut thread.request, now, &mut Vec::new()),
+                &ticket,
+                asked,
+                None,
+            )
             .unwrap()
     };
     let orders = plan(&mut thread, b"orders", t(0)).context.unwrap();

@@ -192,6 +192,15 @@ impl BreakerKey {
         }
     }
 
+    /// Whether every request may pass, as it stands now.
+    pub fn lets_all_in(&mut self, cx: &mut Cx<'_>, breaker: &Breaker) -> bool {
+        if let Some(state) = forced(breaker) {
+            return state == StateName::ForcedClosed;
+        }
+        self.look(cx, breaker);
+        !self.is_kept()
+    }
+
     fn look_again(&mut self, cx: &mut Cx<'_>) {
         let epoch = cx.store.epoch();
         if !self.view.as_ref().is_some_and(|view| view.seen.holds(epoch, cx.now)) {

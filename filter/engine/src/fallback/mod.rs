@@ -14,7 +14,9 @@ pub use reply::{
     Disposition, FALLBACK_HEADER, Failed, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, Unserved,
     retry_after_seconds,
 };
-pub use serve::{Detour, FailedAnswer, Served, Sources, detour_says, serve_failure, serve_rejection, would_serve};
+pub use serve::{
+    Detour, FailedAnswer, Served, Sources, choose_further, detour_says, serve_failure, serve_rejection, would_serve,
+};
 pub(crate) use serve::{ROUTE, STALE, STATIC};
 pub use stale::{AnswerIndex, AskedFor, CacheControl, Capture, Kept, KeptAnswer, ServedAnswer, StaleKey};
 pub use template::{field, kept_parts, parts_on_detour};

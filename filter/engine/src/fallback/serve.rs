@@ -85,17 +85,7 @@ pub fn serve_failure(
     events: &mut Vec<Event>,
 ) -> Option<LocalReply> {
     let FailedAnswer { answer, outcome, retries, would_be_served, grpc } = answered;
-    let reasons: &[Reason] = match (answer, outcome.failed(), retries > 0) {
-        (Answer::TimedOut, true, true) => &[Reason::Timeout, Reason::RetriesExhausted, Reason::Failure],
-        (Answer::TimedOut, true, false) => &[Reason::Timeout, Reason::Failure],
-        (Answer::TimedOut, false, _) => &[Reason::Timeout],
-        (Answer::NoHost, true, true) => &[Reason::NoHost, Reason::RetriesExhausted, Reason::Failure],
-        (Answer::NoHost, true, false) => &[Reason::NoHost, Reason::Failure],
-        (Answer::NoHost, false, _) => &[Reason::NoHost],
-        (_, true, true) => &[Reason::RetriesExhausted, Reason::Failure],
-        (_, true, false) => &[Reason::Failure],
-        (_, false, _) => return None,
-    };
+    let reasons = failure_reasons(answer, outcome.failed(), retries > 0);
     let reason = *reasons.first()?;
     if would_be_served && policy.mode == Mode::Shadow {
         return None;
@@ -105,6 +95,45 @@ pub fn serve_failure(
         // It is too late for that, as the source has said.
         Served::Detour(_) => None,
     }
+}
+
+/// For which reasons a fallback may serve in place of an answer, from the most to the least specific.
+fn failure_reasons(answer: Answer, has_failed: bool, was_retried: bool) -> &'static [Reason] {
+    match (answer, has_failed, was_retried) {
+        (Answer::TimedOut, true, true) => &[Reason::Timeout, Reason::RetriesExhausted, Reason::Failure],
+        (Answer::TimedOut, true, false) => &[Reason::Timeout, Reason::Failure],
+        (Answer::TimedOut, false, _) => &[Reason::Timeout],
+        (Answer::NoHost, true, true) => &[Reason::NoHost, Reason::RetriesExhausted, Reason::Failure],
+        (Answer::NoHost, true, false) => &[Reason::NoHost, Reason::Failure],
+        (Answer::NoHost, false, _) => &[Reason::NoHost],
+        (_, true, true) => &[Reason::RetriesExhausted, Reason::Failure],
+        (_, true, false) => &[Reason::Failure],
+        (_, false, _) => &[],
+    }
+}
+
+/// The cluster that is to serve after the last attempt, and why; `None` where a fallback in front can serve, or there is none for it.
+/// `can_serve` says so of the last good answer, and of a cluster.
+pub fn choose_further(
+    policy: &Policy,
+    (answer, was_retried): (Answer, bool),
+    has_stale: bool,
+    mut can_serve: impl FnMut(&Route) -> bool,
+) -> Option<(&Route, Reason)> {
+    if policy.mode != Mode::Enforce {
+        return None;
+    }
+    let reasons = failure_reasons(answer, true, was_retried);
+    for entry in policy.fallbacks_for(reasons) {
+        match &entry.kind {
+            FallbackKind::Static(_) => return None,
+            FallbackKind::Stale(_) if has_stale => return None,
+            FallbackKind::Stale(_) => {}
+            FallbackKind::Route(route) if can_serve(route) => return Some((route, *reasons.first()?)),
+            FallbackKind::Route(_) => {}
+        }
+    }
+    None
 }
 
 /// Counts which fallback would have served a request that a feature in shadow mode would have rejected. Whether one would have.

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use holdfast_policy::document::{Policy, TemplatePart};
+use holdfast_policy::document::{Mode, Policy, TemplatePart};
 
 use super::access_log;
 use super::blocks::Pools;
@@ -52,10 +52,14 @@ pub struct ActivePolicy {
     pub replaces_answers: bool,
     /// When a client last left before it had an answer.
     client_left: Cell<Option<Timestamp>>,
+    /// Whether another cluster may serve after the last attempt.
+    pub(super) goes_further: bool,
     /// Until when it is taken for known that the route lets no fallback choose the cluster.
-    unrouted: Cell<Option<Timestamp>>,
+    unrouted: Legs,
     /// What the router is told about retries, by [`ActivePolicy::router_headers`].
     router_headers: Vec<Vec<(&'static str, String)>>,
+    /// The same where another cluster may serve after the last attempt.
+    further_headers: Vec<Vec<(&'static str, String)>>,
     policy: Arc<Policy>,
     identity: Identity,
     /// The policy as the text of a document of its own.
@@ -77,8 +81,10 @@ impl ActivePolicy {
             has_reported_chain: Cell::new(false),
             replaces_answers: state.policy().replaces_answers(),
             client_left: Cell::new(None),
-            unrouted: Cell::new(None),
+            goes_further: state.policy().goes_further() && state.policy().mode == Mode::Enforce,
+            unrouted: Legs::default(),
             router_headers: router_headers(state.policy()),
+            further_headers: further_headers(state.policy()),
             policy: Arc::clone(state.policy()),
             identity: *state.identity(),
             text: text.to_owned(),
@@ -107,19 +113,29 @@ impl ActivePolicy {
     }
 
     /// Whether the route was seen to let no fallback choose the cluster, not long ago.
-    pub(super) fn is_unrouted(&self, now: Timestamp) -> bool {
-        self.unrouted.get().is_some_and(|until| until.remaining(now, UNROUTED_FOR).is_some())
+    pub(super) fn is_unrouted(&self, leg: Leg, now: Timestamp) -> bool {
+        self.unrouted.of(leg).get().is_some_and(|until| until.remaining(now, UNROUTED_FOR).is_some())
     }
 
     /// Notes whether the route let a fallback choose the cluster. Whether that is news.
-    pub(super) fn note_routed(&self, is_routed: bool, now: Timestamp) -> bool {
+    pub(super) fn note_routed(&self, leg: Leg, is_routed: bool, now: Timestamp) -> bool {
         let until = if is_routed { None } else { Some(now.plus(UNROUTED_FOR)) };
-        self.unrouted.replace(until).is_none() != is_routed
+        self.unrouted.of(leg).replace(until).is_none() != is_routed
+    }
+
+    /// Whether the route let no fallback choose the cluster when one last wanted to, on either leg.
+    pub(super) fn is_misassembled(&self) -> bool {
+        [Leg::First, Leg::Further].into_iter().any(|leg| self.unrouted.of(leg).get().is_some())
     }
 
     /// The request headers that tell the router how to retry a request of this eligibility, without or with an attempt seat.
     pub fn router_headers(&self, eligibility: Eligibility, seat: bool) -> &[(&'static str, String)] {
         self.router_headers.get(eligibility as usize * 2 + usize::from(seat)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same where another cluster may serve after the last attempt, with an attempt seat; `retries` says whether there are any before that.
+    pub fn further_headers(&self, eligibility: Eligibility, retries: bool) -> &[(&'static str, String)] {
+        self.further_headers.get(eligibility as usize * 2 + usize::from(retries)).map_or(&[], Vec::as_slice)
     }
 
     /// What it is, in hashes.
@@ -178,6 +194,39 @@ impl ActivePolicy {
             access_log::write(host, line);
         }
     }
+}
+
+/// When a fallback has another cluster serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// Before the first attempt.
+    First,
+    /// After the last.
+    Further,
+}
+
+/// Something for each leg.
+#[derive(Default)]
+struct Legs {
+    first: Cell<Option<Timestamp>>,
+    further: Cell<Option<Timestamp>>,
+}
+
+impl Legs {
+    fn of(&self, leg: Leg) -> &Cell<Option<Timestamp>> {
+        match leg {
+            Leg::First => &self.first,
+            Leg::Further => &self.further,
+        }
+    }
+}
+
+/// The headers for each eligibility, without and with retries, where another cluster may serve after the last attempt.
+fn further_headers(policy: &Policy) -> Vec<Vec<(&'static str, String)>> {
+    let Some(retry) = policy.retry.as_ref().filter(|_| policy.goes_further()) else { return Vec::new() };
+    let both =
+        |eligibility| [false, true].map(|retries| router::headers_for_further_attempt(retry, eligibility, retries));
+    [Eligibility::All, Eligibility::Unsent].into_iter().flat_map(both).collect()
 }
 
 /// The headers for each eligibility, without and with an attempt seat.

@@ -87,6 +87,14 @@ impl RequestPolicy {
         Decision::Admitted(ticket)
     }
 
+    /// Whether the breaker is closed to no request of a key now, without asking it for one.
+    pub(super) fn lets_in(&mut self, cx: &mut Cx<'_>, key: Key) -> bool {
+        let RequestPolicy { policy, blocks, .. } = self;
+        let Some((breaker, false)) = active(policy.breaker.as_ref(), |feature| feature.mode) else { return true };
+        let block = blocks.as_ref().and_then(|blocks| borrowed(blocks.breaker.as_ref()));
+        block.is_none_or(|mut block| block.of(key).is_none_or(|state| state.key.lets_all_in(cx, breaker)))
+    }
+
     /// Whether the throttle rejects a request now.
     fn is_throttled(&self, cx: &mut Cx<'_>, throttle: &Throttle, key: Key) -> bool {
         let block = self.blocks.as_ref().and_then(|blocks| borrowed(blocks.throttle.as_ref()));

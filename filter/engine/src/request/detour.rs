@@ -9,7 +9,7 @@ use std::rc::Rc;
 use holdfast_policy::document::{Route, TemplatePart};
 
 use super::access_log;
-use super::active::ActivePolicy;
+use super::active::{ActivePolicy, Leg};
 use super::facts::Facts;
 use super::plugin::RequestPlugin;
 use crate::base::time::Timestamp;
@@ -31,9 +31,6 @@ pub(super) enum Destination {
     Own,
 }
 
-/// The property whose filter state, `wasm.holdfast_route`, chooses the cluster.
-const PROPERTY: &str = "holdfast_route";
-
 /// No request goes on more detours than this.
 const MOST: usize = 8;
 
@@ -47,6 +44,11 @@ impl Left {
         let other = route.cluster.as_bytes();
         let is_known = own == other || self.0.iter().any(|cluster| cluster == other);
         if is_known || self.0.len() >= MOST { Err(Unserved::Loop) } else { Ok(()) }
+    }
+
+    /// Whether it has left none.
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(super) fn leave(&mut self, cluster: Vec<u8>) {
@@ -94,7 +96,7 @@ impl Sender {
     /// # Errors
     /// Another filter holds the name.
     pub(super) fn send(&self, host: &dyn Host) -> Result<(), Unserved> {
-        host.set_property(PROPERTY, self.cluster().as_bytes()).map_err(|_| Unserved::NotRouted)?;
+        host.set_property(Route::PROPERTY, self.cluster().as_bytes()).map_err(|_| Unserved::NotRouted)?;
         host.clear_route_cache();
         Ok(())
     }
@@ -178,42 +180,68 @@ impl Sender {
 
     /// Notes whether the route let the fallback choose the cluster.
     pub(super) fn note_routed(&self, plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host, is_routed: bool) {
-        let is_news = self.active.note_routed(is_routed, host.recently());
-        if is_routed && !is_news {
-            return;
-        }
-        let name = &self.active.policy().name;
-        if !is_routed && store.swap(&paths::told_of_route(name), b"1", Expected::Absent).is_ok() {
-            let (from, to) = (String::from_utf8_lossy(&self.from), self.cluster());
-            let line = format!(
-                "{name}: a fallback's route to {to} does nothing: requests still go to {from}, since their route in Envoy does not let \
-                 the filter state wasm.holdfast_route choose the cluster; other fallbacks serve in its place"
-            );
-            host.log(true, &line);
-        }
-        let mut events = self.active.metrics.events();
-        events.push(Event::Gauge(Metric::MisassembledRoute, u64::from(!is_routed)));
-        if !is_routed {
-            events.push(Event::Count(Metric::FallbackFailedRoute));
-        }
-        if let Ok(policy) = self.active.state.try_borrow() {
-            plugin.publish(&self.active, &policy, self.key, events);
-        }
+        let leg = (Leg::First, self.from.as_slice(), self.cluster());
+        note_routed(plugin, store, host, (&self.active, self.key), leg, is_routed);
+    }
+
+    /// Where the request has come to, once there is an answer.
+    pub(super) fn destination(&self, host: &dyn Host) -> Destination {
+        destination(host, &self.from)
     }
 }
 
-impl Sender {
-    /// Where the request has come to, once there is an answer.
-    pub(super) fn destination(&self, host: &dyn Host) -> Destination {
-        let details = host.property("response\0code_details").unwrap_or_default();
-        match details.as_slice() {
-            b"cluster_not_found" => return Destination::Nowhere(Unserved::NoCluster),
-            b"no_healthy_upstream" => return Destination::Nowhere(Unserved::NoHost),
-            _ => {}
-        }
-        match host.property("xds\0cluster_name") {
-            Some(cluster) if cluster == self.from => Destination::Own,
-            _ => Destination::Other,
-        }
+/// Where a request has come to that was on its way to another cluster than its `own`, once there is an answer.
+pub(super) fn destination(host: &dyn Host, own: &[u8]) -> Destination {
+    let details = host.property("response\0code_details").unwrap_or_default();
+    match details.as_slice() {
+        b"cluster_not_found" => return Destination::Nowhere(Unserved::NoCluster),
+        b"no_healthy_upstream" => return Destination::Nowhere(Unserved::NoHost),
+        _ => {}
+    }
+    match host.property("xds\0cluster_name") {
+        Some(cluster) if cluster == own => Destination::Own,
+        _ => Destination::Other,
+    }
+}
+
+/// Notes whether the route let a fallback of a policy choose the cluster: another one than `from` on that leg.
+pub(super) fn note_routed(
+    plugin: &RequestPlugin,
+    store: &mut dyn Store,
+    host: &dyn Host,
+    (active, key): (&Rc<ActivePolicy>, Key),
+    (leg, from, to): (Leg, &[u8], &str),
+    is_routed: bool,
+) {
+    let is_news = active.note_routed(leg, is_routed, host.recently());
+    if is_routed && !is_news {
+        return;
+    }
+    let name = &active.policy().name;
+    let is_further = leg == Leg::Further;
+    if !is_routed && store.swap(&paths::told_of_route(name, is_further), b"1", Expected::Absent).is_ok() {
+        let from = String::from_utf8_lossy(from);
+        let (what, lacks) = match leg {
+            Leg::First => ("requests still go", "does not let the filter state wasm.holdfast_route choose the cluster"),
+            Leg::Further => (
+                "further attempts still go",
+                "does not let the filter state wasm.holdfast_route choose the cluster again for a retry (refresh_cluster_on_retry, \
+                 Envoy 1.39)",
+            ),
+        };
+        let line = format!(
+            "{name}: a fallback's route to {to} does nothing: {what} to {from}, since their route in Envoy {lacks}; other fallbacks serve \
+             in its place"
+        );
+        host.log(true, &line);
+    }
+    let mut events = active.metrics.events();
+    events.push(Event::Gauge(Metric::MisassembledRoute, u64::from(active.is_misassembled())));
+    // Of a further attempt that is counted with the fallbacks that serve in its place.
+    if !is_routed && leg == Leg::First {
+        events.push(Event::Count(Metric::FallbackFailedRoute));
+    }
+    if let Ok(policy) = active.state.try_borrow() {
+        plugin.publish(active, &policy, key, events);
     }
 }

@@ -1,6 +1,7 @@
 //! The life of a request, from its headers to its end, as an enum that each event consumes: what is reported or replied once cannot be
 //! reported or replied again.
 
+mod further;
 mod on_detour;
 mod open;
 
@@ -11,7 +12,7 @@ use std::rc::Rc;
 use holdfast_policy::document::{ClientGone, Mode, Policy, Route};
 
 use super::access_log;
-use super::active::ActivePolicy;
+use super::active::{ActivePolicy, Leg};
 use super::affinity;
 use super::capturing::Capturing;
 use super::chain;
@@ -29,8 +30,8 @@ use crate::base::time::{Timestamp, millis};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::fallback::{
-    self, AskedFor, Capture, Disposition, FailedAnswer, GrpcStatus, LocalReply, Placed, Replacement, ReplyContext,
-    Served, Sources, Unserved,
+    self, AskedFor, Capture, Detour, Disposition, FailedAnswer, GrpcStatus, LocalReply, Placed, Replacement,
+    ReplyContext, Served, Sources, Unserved,
 };
 use crate::host::{Headers, Host, is_disconnected_locally, property_number, response_flags};
 use crate::http::attempt::End;
@@ -48,10 +49,12 @@ use crate::outlier::hosts::{Asks, HostAttempt, Steering};
 use crate::outlier::steering;
 use crate::outlier::subset;
 use crate::retry::{Denial, Eligibility, eligibility};
+use crate::seats::further::FurtherAttempt;
 use crate::seats::retry_context::{self, RetryContext};
 use crate::store::Store;
 use crate::store::cluster::ClusterHash;
 use crate::store::keys::Key;
+use further::Further;
 
 /// What counts in flight until the response has ended.
 #[derive(Default)]
@@ -112,6 +115,14 @@ pub struct Admitted {
     cluster: ClusterHash,
     /// Who judges the host, if anybody does.
     hosts: Option<HostJudge>,
+    /// Whether another cluster may serve after the last attempt.
+    goes_further: bool,
+    /// Its cluster's name, where that has to be known at the end.
+    own_cluster: Option<Vec<u8>>,
+    /// Where the further attempt went, once that is known.
+    gone: Option<Detour>,
+    /// Why no other cluster serves in place of the answer.
+    unrouted: Unserved,
     /// When the request's last byte came.
     last_byte: LastByte,
     /// How long its client waits, if that was read.
@@ -143,6 +154,8 @@ enum HostJudge {
     AttemptSeat,
     /// This seat, by the request's last attempt.
     RequestSeat,
+    /// The same, of a request that has come from another cluster, to whose policy the attempts belong.
+    Afterwards,
 }
 
 /// How an answer came.
@@ -311,6 +324,17 @@ impl RequestState {
             }
             other => return (other, RequestEffect::Continue),
         };
+        let mut last = None;
+        match further::look(plugin, store, host, &admitted) {
+            Further::None => {}
+            Further::Failed(why) => {
+                admitted.unrouted = why;
+                last = last_attempt(retry_context::read(host).as_ref()).filter(|_| why != Unserved::TooLate);
+            }
+            Further::Gone(context, detour) => {
+                return admitted.follow(plugin, store, host, (&context, detour), stream, ended);
+            }
+        }
         // What is judged when it ends asks for the time then.
         let is_untimed = !ended && !admitted.is_timed();
         let now = if is_untimed { host.recently() } else { host.now() };
@@ -318,7 +342,7 @@ impl RequestState {
         let serialized = host.headers(Headers::Response);
         let head = ResponseHead::read(&serialized, now, wants_retry_after, &admitted.active.policy().outcome);
         strip(host, &head);
-        let known = answer_of(host, &head, ended);
+        let known = last.or_else(|| answer_of(host, &head, ended));
         let rules = &admitted.active.policy().outcome;
         let stays_open = |answer, is_hosts| is_hosts && !ended && judges_at_end(rules, &head, answer);
         let is_good = |(answer, by_headers, is_hosts): &(Answer, HeaderVerdict, bool)| {
@@ -451,6 +475,11 @@ impl RequestState {
         let state = match self {
             RequestState::OnDetour(detour) => return detour.on_end(plugin, store, host),
             RequestState::Admitted(admitted) => {
+                if admitted.response.is_none()
+                    && let Further::Gone(context, detour) = further::look(plugin, store, host, &admitted)
+                {
+                    return admitted.end_gone(plugin, store, host, (&context, detour));
+                }
                 let flags = response_flags(host);
                 let answer = match &admitted.response {
                     Some(response) if outcome::client_left(flags) => response.left(),
@@ -543,6 +572,11 @@ fn admit(
     ended: bool,
     left: &Left,
 ) -> Option<Admission> {
+    let others = if active.goes_further && left.is_none() {
+        further::others(plugin, active, store, host, facts)
+    } else {
+        Vec::new()
+    };
     let mut events = active.metrics.events();
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
     let mut policy = active.state.try_borrow_mut().ok()?;
@@ -559,7 +593,7 @@ fn admit(
     let mut failed = Vec::new();
     let asked = policy.asked_for(key, facts, ended);
     let mut route = |route: &Route| {
-        if active.is_unrouted(now) {
+        if active.is_unrouted(Leg::First, now) {
             return Err(Unserved::NotRouted);
         }
         left.may_go(&facts.get(Field::Cluster).unwrap_or_default(), route)
@@ -596,7 +630,10 @@ fn admit(
                 };
                 ticket.would_be_served = fallback::would_serve(active.policy(), reason, &mut sources, events);
             }
-            let mut admitted = send(host, active, &mut policy, cx, facts, ticket, ended);
+            let has_stale = !others.is_empty()
+                && active.policy().has_stale_before_further()
+                && policy.find_answer(&mut *cx.store, key, asked.as_ref(), now).is_ok();
+            let mut admitted = send(host, active, &mut policy, cx, facts, (ticket, ended), (others, has_stale));
             admitted.waiting = active.judges.then(|| plugin.wait_for_answer(fresh));
             admitted.asked = asked.map(Box::new);
             let disposition = admitted.disposition;
@@ -619,15 +656,16 @@ fn admit(
     Some(admission)
 }
 
-/// Tells the router and the attempt seat about an admitted request: what may be retried, and which hosts to use.
+/// Tells the router and the attempt seat about an admitted request: what may be retried, which hosts to use, and which `others` may serve
+/// after the last attempt.
 fn send(
     host: &dyn Host,
     active: &Rc<ActivePolicy>,
     policy: &mut RequestPolicy,
     cx: &mut Cx<'_>,
     facts: &Facts<'_>,
-    ticket: Ticket,
-    ended: bool,
+    (ticket, ended): (Ticket, bool),
+    (others, has_stale): (Vec<Vec<u8>>, bool),
 ) -> Admitted {
     let key = ticket.key();
     let judges_hosts = policy.outlier().is_some();
@@ -639,8 +677,10 @@ fn send(
         ClusterHash::OF_THE_KEY
     };
     let client_waits = client_waits.unwrap_or_else(|| active.client_waits(facts, cx.now));
-    let plan = eligibility
-        .and_then(|eligibility| policy.plan_retries(cx, &ticket, Asked { eligibility, cluster, ended, client_waits }));
+    let further = eligibility.and_then(|eligibility| FurtherAttempt::to(others, eligibility, has_stale));
+    let plan = eligibility.and_then(|eligibility| {
+        policy.plan_retries(cx, &ticket, Asked { eligibility, cluster, ended, client_waits }, further)
+    });
     let mut steering = None;
     let (mut retrying, mut context) = match (eligibility, plan) {
         (_, Some(plan)) => {
@@ -664,6 +704,7 @@ fn send(
         context.client_deadline = client_waits.deadline(context.admitted, ended.then_some(context.admitted));
     }
     let seat = context.as_ref().is_some_and(|context| context.seat);
+    let goes_further = context.as_ref().is_some_and(|context| context.further.is_some());
     let has_context = context.is_some_and(|context| retry_context::write(host, &context).is_ok());
     if let Some(retrying) = &mut retrying {
         retrying.has_context &= has_context;
@@ -673,29 +714,51 @@ fn send(
         retrying,
         cluster,
         hosts: judges_hosts.then_some(judge),
+        goes_further: goes_further && has_context,
+        own_cluster: if goes_further { facts.get(Field::Cluster).map(Cow::into_owned) } else { None },
         last_byte: LastByte::of_headers(ended),
         client_waits,
         // Where the attempt seat cannot be told it would not remove the header.
         steering: steering.filter(|_| has_context),
         disposition: if ticket.is_probe() { Disposition::Probe } else { Disposition::Admitted },
-        active: Rc::clone(active),
         grpc: if active.replaces_answers { facts.grpc() } else { None },
         kept: active.kept.iter().map(|part| facts.get(fallback::field(part)?).map(Cow::into_owned)).collect(),
-        asked: None,
-        capturing: None,
-        response: None,
-        met: None,
-        running: None,
-        waiting: None,
-        ticket,
+        ..Admitted::new(active, ticket)
     }
 }
 
 impl Admitted {
+    /// One of which nothing is known but that it was admitted.
+    fn new(active: &Rc<ActivePolicy>, ticket: Ticket) -> Self {
+        Admitted {
+            active: Rc::clone(active),
+            ticket,
+            grpc: None,
+            kept: Vec::new(),
+            asked: None,
+            capturing: None,
+            response: None,
+            met: None,
+            running: None,
+            retrying: None,
+            cluster: ClusterHash::OF_THE_KEY,
+            hosts: None,
+            goes_further: false,
+            own_cluster: None,
+            gone: None,
+            unrouted: Unserved::TooLate,
+            last_byte: LastByte::WithHeaders,
+            client_waits: ClientWaits::default(),
+            steering: None,
+            disposition: Disposition::Admitted,
+            waiting: None,
+        }
+    }
+
     /// Whether something follows from how long a response takes.
     fn is_timed(&self) -> bool {
         self.active.policy().outcome.slow_after.is_some()
-            || matches!(self.hosts, Some(HostJudge::RequestSeat))
+            || matches!(self.hosts, Some(HostJudge::RequestSeat | HostJudge::Afterwards))
             || self.steering.as_ref().is_some_and(|steering| steering.in_flight.is_some())
             || self.asked.is_some()
     }
@@ -757,6 +820,8 @@ fn settle(
         disposition,
         met,
         running,
+        gone,
+        unrouted,
         ..
     } = admitted;
     let document = active.policy();
@@ -784,8 +849,9 @@ fn settle(
     if is_excused {
         cx.events.push(Event::Count(Metric::PausedRequests));
     }
+    let reads = hosts.is_some_and(|judge| !matches!(judge, HostJudge::Afterwards));
     let is_worth_reading = retrying.as_ref().is_some_and(|retrying| retrying.is_worth_reading(timing, &outcome))
-        || hosts.is_some() && (timing.is_pointed || timing.place == Place::Cut || outcome.verdict != Verdict::Success);
+        || reads && (timing.is_pointed || timing.place == Place::Cut || outcome.verdict != Verdict::Success);
     let mut context = if is_worth_reading { retry_context::read(host) } else { None };
     if let Some(context) = &context {
         cx.events.push(Event::Add(Metric::Contention, context.contended.into()));
@@ -835,8 +901,13 @@ fn settle(
         let answer = if timing.place == Place::Cut { Answer::NotTheHost } else { answer };
         accounted = policy.account_retries(cx, key, &tried, answer, &outcome);
     }
+    let may_follow = retrying.as_ref().is_some_and(|retrying| retrying.eligibility == Eligibility::All);
+    let would_go_further = document.mode == Mode::Shadow && document.goes_further() && may_follow;
     let mut failed = Vec::new();
-    let reply = (timing.place == Place::Headers).then(|| {
+    if gone.is_some() {
+        cx.events.push(further::counted(true));
+    }
+    let reply = (timing.place == Place::Headers && gone.is_none()).then(|| {
         let Cx { store, events, .. } = &mut *cx;
         let mut sources = Sources {
             value: &mut |wanted: Field<'_>| {
@@ -844,7 +915,8 @@ fn settle(
                 kept.get(index)?.clone()
             },
             stale: &mut || policy.find_answer(&mut **store, key, asked.as_deref(), timing.at),
-            route: &mut |_| Err(Unserved::TooLate),
+            // Where it is only counted nothing was tried.
+            route: &mut |_| if would_go_further { Ok(()) } else { Err(unrouted) },
         };
         let retries = accounted.retries;
         let answered = FailedAnswer { answer, outcome: &outcome, retries, would_be_served, grpc };
@@ -853,8 +925,15 @@ fn settle(
     let reply = reply.flatten();
     let attempts = context.as_ref().map_or(&[][..], |context| &context.attempts);
     if reply.is_some() || !failed.is_empty() || !attempts.is_empty() || accounted.denial.is_some() {
-        let disposition = reply.as_ref().map_or(disposition, |reply| reply.disposition);
+        let disposition = match (&gone, &reply) {
+            (Some(detour), _) => Disposition::Route(detour.context.reason),
+            (None, Some(reply)) => reply.disposition,
+            (None, None) => disposition,
+        };
         let mut line = access_log::line(&document.name, &policy.key_text(key), disposition);
+        if let Some(detour) = &gone {
+            access_log::push_cluster(&mut line, detour);
+        }
         access_log::push_failed(&mut line, &failed);
         access_log::push_steering(&mut line, steering.as_ref());
         access_log::push_attempts(&mut line, attempts, accounted.denial);
@@ -943,7 +1022,11 @@ fn judge_host(
 fn instruct_router(host: &dyn Host, active: &ActivePolicy, plan: Plan) -> (Retrying, Option<RetryContext>) {
     // What the host refuses to set is not retried as it should be, but the request goes on.
     let set = |name: &str, value: &str| host.set_header(Headers::Request, name, value);
-    for (name, value) in active.router_headers(plan.eligibility, plan.seat) {
+    let headers = match plan.further {
+        Some(after) => active.further_headers(after, plan.eligibility != Eligibility::Nothing),
+        None => active.router_headers(plan.eligibility, plan.seat),
+    };
+    for (name, value) in headers {
         set(name, value);
     }
     if let Some(timeout) = plan.timeout {
@@ -967,14 +1050,18 @@ fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<(Answe
         hosts_own()
     } else if details.starts_with(NOT_RETRIED.as_bytes()) {
         // The attempt seat's reply stands for how the attempt before it ended.
-        let context = retry_context::read(host);
-        let last = context.and_then(|context| context.attempts.last().map(|last| (last.end.answer(), last.verdict)));
-        let (answer, verdict) = last.unwrap_or((Answer::NoAnswer, Verdict::Success));
-        Some((answer, verdict.into(), false))
+        let last = last_attempt(retry_context::read(host).as_ref());
+        Some(last.unwrap_or((Answer::NoAnswer, Verdict::Success.into(), false)))
     } else {
         // Its headers are no host's.
         Some((head.local_answer(response_flags(host), &details), HeaderVerdict::Nothing, false))
     }
+}
+
+/// How the last attempt at the request's own cluster ended, as [`answer_of`] says it.
+fn last_attempt(context: Option<&RetryContext>) -> Option<(Answer, HeaderVerdict, bool)> {
+    let last = context?.attempts.last()?;
+    Some((last.end.answer(), last.verdict.into(), false))
 }
 
 /// Removes what the attempt seat has added to a response.

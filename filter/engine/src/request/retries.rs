@@ -17,6 +17,7 @@ use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::metric::Metric;
 use crate::retry::key::RetryKey;
 use crate::retry::{Denial, Eligibility, backoff, conditions, words};
+use crate::seats::further::FurtherAttempt;
 use crate::seats::policy_text;
 use crate::seats::retry_context::{Next, RetryContext};
 use crate::store::Store;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub context: Option<RetryContext>,
     /// Why it is not retried at all, if it is not.
     pub denial: Option<Denial>,
+    /// What another cluster may serve after, where one may.
+    pub further: Option<Eligibility>,
 }
 
 /// What a request asks of retries.
@@ -121,8 +124,15 @@ impl RequestPolicy {
         !self.policy.scope.by.contains(&Dimension::Cluster) || self.is_overflow(key)
     }
 
-    /// What the router is to be told about an admitted request; `None` if the policy says nothing about retries.
-    pub fn plan_retries(&mut self, cx: &mut Cx<'_>, ticket: &Ticket, asked: Asked) -> Option<Plan> {
+    /// What the router is to be told about an admitted request; `None` if the policy says nothing about retries. `further` is what may
+    /// follow the last attempt, for which an attempt seat is needed.
+    pub fn plan_retries(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ticket: &Ticket,
+        asked: Asked,
+        further: Option<FurtherAttempt>,
+    ) -> Option<Plan> {
         let now = cx.now;
         let policy = Arc::clone(&self.policy);
         let retry = policy.retry.as_ref().filter(|retry| retry.mode == Mode::Enforce)?;
@@ -140,6 +150,10 @@ impl RequestPolicy {
         let eligibility = if denial.is_some() { Eligibility::Nothing } else { eligibility };
         let seed = cx.worker.random.next();
         let is_retried = eligibility != Eligibility::Nothing && retry.max_retries > 0;
+        // An attempt seat says that it is there when it is told of a request.
+        let is_told = is_retried || further.is_some();
+        let further = further.filter(|_| seat);
+        let after = further.as_ref().map(|further| further.eligibility);
         let attempt_lasts = retry.per_try_timeout.map(|per_try| {
             // The attempt seat's wait runs in the time of the attempt after it; without room for it the wait would eat the
             // attempt, or be hedged.
@@ -156,15 +170,16 @@ impl RequestPolicy {
         let group = self.group_id(cx.store, ticket.key, cluster, now);
         // The router's time begins when the request has come to its end.
         let times_out = retry.timeout.filter(|_| ended).map(|timeout| now.plus(timeout));
-        let context = is_retried.then(|| RetryContext {
+        let context = is_told.then(|| RetryContext {
             governs_retries: true,
             // What comes after its client has given up is of use to nobody.
             deadline: [times_out, client_waits.deadline(now, ended.then_some(now))].into_iter().flatten().min(),
             attempt_lasts,
             eligibility,
+            further,
             ..RetryContext::new(place, ticket.key.occupant, group, seat, seed, now)
         });
-        Some(Plan { eligibility, seat, timeout: retry.timeout, attempt_lasts, context, denial })
+        Some(Plan { eligibility, seat, timeout: retry.timeout, attempt_lasts, context, denial, further: after })
     }
 
     /// Whether there is an attempt seat for a key and cluster that can be counted on; looked up once a second.

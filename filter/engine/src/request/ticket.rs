@@ -61,6 +61,11 @@ impl Ticket {
         self.admitted
     }
 
+    /// It came earlier than it was admitted.
+    pub(super) fn came(&mut self, at: Timestamp) {
+        self.admitted = at;
+    }
+
     /// Why a feature in shadow mode would have rejected it to a fallback.
     pub fn would_be_rejected(&self) -> Option<Reason> {
         self.would_be_rejected

@@ -167,6 +167,28 @@ mod tests {
     }
 
     #[test]
+    fn for_a_further_attempt_the_router_is_told_one_more_and_to_wait_to_be_asked() {
+        let retry = defaults::retry(Mode::Enforce);
+        let headers = |eligibility, retries| router::headers_for_further_attempt(&retry, eligibility, retries);
+        let of = |eligibility, retries| {
+            let headers = headers(eligibility, retries);
+            ["x-envoy-retry-on", "x-envoy-max-retries", "x-envoy-retriable-header-names"]
+                .map(|name| header(&headers, name))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let all = "reset,connect-failure,refused-stream,retriable-headers";
+        assert_eq!(of(Eligibility::All, true), [some(all), some("3"), some(RETRY_HEADER)]);
+        assert_eq!(
+            of(Eligibility::All, false),
+            [some(all), some("1"), some(RETRY_HEADER)],
+            "a probe has none of its own"
+        );
+        let unsent = "connect-failure,refused-stream";
+        assert_eq!(of(Eligibility::Unsent, true), [some(unsent), some("3"), None]);
+        assert_eq!(of(Eligibility::Unsent, false), [some(unsent), some("1"), None]);
+    }
+
+    #[test]
     fn what_may_have_been_seen_is_not_sent_again() {
         for seat in [false, true] {
             let retry = defaults::retry(Mode::Enforce);

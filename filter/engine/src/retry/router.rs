@@ -29,7 +29,6 @@ pub fn router_headers(retry: &Retry, eligibility: Eligibility, seat: bool) -> Ve
     if words.is_empty() && grpc_words.is_empty() {
         return vec![("x-envoy-max-retries", "0".to_owned())];
     }
-    let join = |words: WordSet| listed(words.iter().map(|word| word.name().to_owned()));
     let mut headers = vec![("x-envoy-retry-on", join(words)), ("x-envoy-max-retries", retry.max_retries.to_string())];
     if seat && eligibility == Eligibility::All {
         headers.push(("x-envoy-retriable-header-names", RETRY_HEADER.to_owned()));
@@ -44,16 +43,50 @@ pub fn router_headers(retry: &Retry, eligibility: Eligibility, seat: bool) -> Ve
             headers.push(("x-envoy-retriable-status-codes", statuses));
         }
     }
+    headers.push(times_one_attempt(retry, eligibility));
+    headers
+}
+
+/// The same where an attempt seat may have another cluster serve after the last attempt, after what a request of this eligibility may be
+/// followed by. Without `retries` there are none before that.
+pub fn headers_for_further_attempt(
+    retry: &Retry,
+    eligibility: Eligibility,
+    retries: bool,
+) -> Vec<(&'static str, String)> {
+    let own = if retries { eligibility } else { Eligibility::Nothing };
+    let (mut words, _) = router_words(retry, own, true);
+    words.insert(RetryWord::ConnectFailure);
+    words.insert(RetryWord::RefusedStream);
+    if eligibility == Eligibility::All {
+        words.insert(RetryWord::Reset);
+        words.insert(RetryWord::RetriableHeaders);
+    }
+    let most = if retries { retry.max_retries.saturating_add(1) } else { 1 };
+    let mut headers = vec![("x-envoy-retry-on", join(words)), ("x-envoy-max-retries", most.to_string())];
+    if eligibility == Eligibility::All {
+        headers.push(("x-envoy-retriable-header-names", RETRY_HEADER.to_owned()));
+    }
+    headers.push(times_one_attempt(retry, eligibility));
+    headers
+}
+
+/// How the router times one attempt, or that it does not.
+fn times_one_attempt(retry: &Retry, eligibility: Eligibility) -> (&'static str, String) {
     match retry.per_try_timeout {
         // The route's own would run while an attempt waits.
-        None => headers.push(("x-envoy-upstream-rq-per-try-timeout-ms", "0".to_owned())),
-        // The route may hedge by itretry.
+        None => ("x-envoy-upstream-rq-per-try-timeout-ms", "0".to_owned()),
+        // The route may hedge by itself.
         Some(_) => {
             let hedges = retry.hedge_on_per_try_timeout && eligibility == Eligibility::All;
-            headers.push(("x-envoy-hedge-on-per-try-timeout", hedges.to_string()));
+            ("x-envoy-hedge-on-per-try-timeout", hedges.to_string())
         }
     }
-    headers
+}
+
+/// A header's list of words.
+fn join(words: WordSet) -> String {
+    listed(words.iter().map(|word| word.name().to_owned()))
 }
 
 /// The words of `retry_on` and of `retry_grpc_on` for the router.

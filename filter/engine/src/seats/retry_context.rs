@@ -11,6 +11,7 @@ use crate::http::attempt::{AttemptRecord, RetryWish};
 use crate::http::outcome::{Answer, Outcome, Verdict};
 use crate::outlier::table::HostId;
 use crate::retry::{Denial, Eligibility};
+use crate::seats::further::{Chosen, FurtherAttempt};
 use crate::store::cluster::GroupId;
 use crate::store::directory::Occupant;
 use crate::store::record::{Kind, Mark, Reader, Record, Writer};
@@ -74,6 +75,8 @@ pub struct RetryContext {
     pub contended: u8,
     /// How many attempts are not held against their hosts because the worker did not run, for the request seat to count.
     pub excused: u8,
+    /// What may follow the last attempt in another cluster, if anything may.
+    pub further: Option<FurtherAttempt>,
 }
 
 /// What is to happen after the last attempt.
@@ -140,7 +143,18 @@ impl RetryContext {
             unsettled: None,
             contended: 0,
             excused: 0,
+            further: None,
         }
+    }
+
+    /// Where the further attempt was sent, if it was.
+    pub fn chosen(&self) -> Option<&Chosen> {
+        self.further.as_ref()?.chosen.as_ref()
+    }
+
+    /// Whether another cluster may serve after the last attempt, and was not asked yet.
+    pub fn may_go_further(&self) -> bool {
+        self.further.as_ref().is_some_and(|further| further.chosen.is_none())
     }
 
     /// Whether the next attempt is a further one.
@@ -259,7 +273,7 @@ impl Record for RetryContext {
     const KIND: Kind = Kind::RetryContext;
 
     fn size(&self) -> usize {
-        72 + self.attempts.len() * (LONGEST_HOST + 39)
+        73 + self.attempts.len() * (LONGEST_HOST + 39) + self.further.as_ref().map_or(0, FurtherAttempt::size)
     }
 
     fn write(&self, out: &mut Writer) {
@@ -328,6 +342,10 @@ impl Record for RetryContext {
                 Some(RetryWish::Never) => out.u8(2),
             }
         }
+        out.u8(self.further.is_some().into());
+        if let Some(further) = &self.further {
+            further.write(out);
+        }
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
@@ -378,6 +396,7 @@ impl Record for RetryContext {
             };
             attempts.push(AttemptRecord { host, end, verdict, took, ended, wish });
         }
+        let further = if input.flag()? { Some(FurtherAttempt::read(input)?) } else { None };
         Some(RetryContext {
             policy,
             key,
@@ -401,6 +420,7 @@ impl Record for RetryContext {
             unsettled,
             contended,
             excused,
+            further,
         })
     }
 }
@@ -409,6 +429,7 @@ impl Record for RetryContext {
 mod tests {
     use super::*;
     use crate::http::attempt::End;
+    use holdfast_policy::document::Reason;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -454,6 +475,12 @@ mod tests {
             unsettled: Some(Timestamp::from_secs(1002)),
             contended: 1,
             excused: 2,
+            further: Some(FurtherAttempt {
+                eligibility: Eligibility::All,
+                has_stale: true,
+                others: vec![b"standby".to_vec(), b"spare".to_vec()],
+                chosen: Some(Chosen { cluster: b"standby".to_vec(), reason: Reason::Timeout, is_astray: true }),
+            }),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::store::cluster::GroupId;
 use crate::store::record;
 
 /// The registry: which policies live, and where their blocks are.
-pub const REGISTRY: &str = "holdfast/8/policies";
+pub const REGISTRY: &str = "holdfast/9/policies";
 
 /// The common beginning of all names of the block of a kind that has this place.
 #[must_use]
@@ -56,10 +56,11 @@ pub fn told_of_chain(policy: &str) -> String {
     format!("holdfast/told/chain/{policy}")
 }
 
-/// Whether it was said that no route lets a fallback of a policy of this name choose the cluster.
+/// Whether it was said that no route lets a fallback of a policy of this name choose the cluster, for a further attempt or before the first.
 #[must_use]
-pub fn told_of_route(policy: &str) -> String {
-    format!("holdfast/told/route/{policy}")
+pub fn told_of_route(policy: &str, is_further: bool) -> String {
+    let what = if is_further { "further" } else { "route" };
+    format!("holdfast/told/{what}/{policy}")
 }
 
 /// When something that concerns all policies was last said.

@@ -8,7 +8,7 @@ use crate::base::time::Timestamp;
 use crate::http::attempt::End;
 
 /// The version of all record layouts below; raised when any of them changes.
-pub const VERSION: u8 = 8;
+pub const VERSION: u8 = 9;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use crate::store::record::{Kind, Reader, Record, Writer};
 
 /// The key of the table. It names the records' version, so that an old and a new module in one process, which cannot read
 /// each other's tables, do not overwrite them either.
-pub const KEY: &str = "holdfast/8/workers";
+pub const KEY: &str = "holdfast/9/workers";
 
 /// The key of the table of the attempt seats' VMs, which have slots of their own.
-pub const ATTEMPTS_KEY: &str = "holdfast/8/attempt_workers";
+pub const ATTEMPTS_KEY: &str = "holdfast/9/attempt_workers";
 
 /// How long a claim lasts without being renewed.
 pub const LEASE: Duration = Duration::from_secs(15);

@@ -1,33 +1,11 @@
 //! `fallback`: what the client gets instead, by reason.
 
+use super::around::{Around, Feature, Features};
 use super::error::{Report, Reported, gather};
 use super::reader::{Item, key_path};
 use super::table::{FALLBACK, key, keys};
-use super::{respond, route, stale};
-use crate::document::{Fallback, FallbackKind, Match, Reason, ReasonSet};
-
-/// Which features of the policy can give a reason.
-pub(super) struct Features {
-    pub(super) breaker: Feature,
-    pub(super) concurrency: Feature,
-    pub(super) throttle: Feature,
-    pub(super) retry: Feature,
-}
-
-/// What a policy does with a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Feature {
-    Absent,
-    Off,
-    On,
-}
-
-/// What the rest of the policy says that a fallback depends on.
-pub(super) struct Around<'a> {
-    pub(super) features: Features,
-    /// Which requests it governs; `None` where that is wrong, and has been said.
-    pub(super) matches: Option<&'a Match>,
-}
+use super::{further, respond, route, stale};
+use crate::document::{Fallback, FallbackKind, Reason, ReasonSet};
 
 pub(super) fn read(item: &Item<'_>, around: &Around<'_>, report: &mut Report) -> Result<Vec<Fallback>, Reported> {
     let entries =
@@ -38,10 +16,6 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>, report: &mut Report) ->
 
 /// The words for what an entry must do.
 pub(super) const ONE_KIND: &str = "must do one thing: give respond, stale, or route";
-
-/// Why some reasons are not for a route.
-pub(super) const TOO_LATE: &str =
-    "may only name open, concurrency and throttled where the entry has a route: it is taken before the first try";
 
 fn entry(
     item: &Item<'_>,
@@ -75,7 +49,10 @@ fn entry(
     };
     let fallback = Fallback { on: on?, kind: kind? };
     match fallback.kind {
-        FallbackKind::Route(_) if fallback.replaces_answers() => Err(report.add(&key_path(&item.path, "on"), TOO_LATE)),
+        FallbackKind::Route(_) if fallback.replaces_answers() => {
+            let told = further::may_follow(&fallback, around, &key_path(&item.path, "on"), report);
+            told.map(|()| fallback)
+        }
         _ => Ok(fallback),
     }
 }

@@ -6,6 +6,7 @@
 //! at the first error: an operator sees all of them at once, each with its JSON path, the value found and what is
 //! accepted. No bytes can make this panic.
 
+mod around;
 mod balance;
 mod breaker;
 mod concurrency;
@@ -13,6 +14,7 @@ pub mod defaults;
 pub mod duration;
 mod error;
 mod fallback;
+mod further;
 pub mod header;
 pub mod json;
 mod matching;

@@ -1,7 +1,7 @@
 //! One policy.
 
+use super::around::{Around, Feature, Features};
 use super::error::{Report, Reported};
-use super::fallback::{Around, Feature, Features};
 use super::json::Node;
 use super::reader::{Item, quoted};
 use super::table::{OUTCOME, POLICY, key, keys};
@@ -46,6 +46,7 @@ pub(super) fn read<'a>(
         fields.optional(key!(POLICY.object("outlier")), report, |item, report| outlier::read(item, given, report));
 
     let matched = matches.as_ref().ok();
+    let retries = retry.as_ref().ok().and_then(Option::as_ref);
     let features = Features {
         breaker: feature(&breaker, |breaker| breaker.mode, mode),
         concurrency: feature(&concurrency, |concurrency| concurrency.mode, mode),
@@ -53,7 +54,7 @@ pub(super) fn read<'a>(
         retry: feature(&retry, |retry| retry.mode, mode),
     };
     let fallback = fields.or(key!(POLICY.strings("fallback")).name, Vec::new(), report, |item, report| {
-        fallback::read(item, &Around { features, matches: matched }, report)
+        fallback::read(item, &Around { features, retry: retries, matches: matched }, report)
     });
 
     Ok(Policy {

@@ -1356,7 +1356,7 @@ fn good_answers_are_kept_in_one_way_and_only_of_gets() {
 }
 
 #[test]
-fn a_route_names_one_other_cluster_and_is_taken_before_the_first_try() {
+fn a_route_names_one_other_cluster() {
     let read = |matches: &str, fallback: &str| {
         policy(&format!(r#""match": {matches}, "breaker": {{}}, "fallback": [{fallback}]"#)).fallback.remove(0).kind
     };
@@ -1383,14 +1383,58 @@ fn a_route_names_one_other_cluster_and_is_taken_before_the_first_try() {
          fallback[1].route.cluster: is missing; must be the name of a cluster such as \"standby\""
     );
     assert_eq!(
-        wrong(r#"{"on": ["open", "failure"], "route": {"cluster": "standby"}}"#),
-        "fallback[0].on: may only name open, concurrency and throttled where the entry has a route: it is taken before the first \
-         try"
-    );
-    assert_eq!(
         wrong(r#"{"on": ["open"], "route": {"cluster": "standby"}, "stale": {}}"#),
         "fallback[0]: must do one thing: give respond, stale, or route"
     );
+}
+
+#[test]
+fn a_route_after_a_failure_needs_retries_that_leave_a_last_attempt_to_follow() {
+    let with = |retry: &str, on: &str| {
+        format!(r#""breaker": {{}}{retry}, "fallback": [{{"on": [{on}], "route": {{"cluster": "standby"}}}}]"#)
+    };
+    for retry in ["{}", r#"{"max_retries": 0}"#, r#"{"on": ["retriable-status-codes", "retriable-headers"]}"#] {
+        let policy = policy(&with(&format!(r#", "retry": {retry}"#), r#""open", "failure", "retries_exhausted""#));
+        assert!(policy.goes_further() && policy.replaces_answers(), "{retry}");
+    }
+    assert!(policy(&with(r#", "retry": {"per_try_timeout": "1s"}"#, r#""timeout""#)).goes_further());
+    assert!(!policy(&with("", r#""open""#)).goes_further());
+    let off = with(r#", "mode": "off", "retry": {}"#, r#""failure""#);
+    assert!(!policy(&off).goes_further(), "a policy that is off does nothing");
+    let needs = "a route for failure, timeout or retries_exhausted";
+    for (retry, on, problem) in [
+        ("", r#""failure""#, format!("{needs} is the router's further attempt: it needs retry, which may have max_retries 0")),
+        (
+            r#", "retry": {"mode": "off"}"#,
+            r#""open", "failure""#,
+            format!("{needs} is the router's further attempt: it needs retry, which is off"),
+        ),
+        (
+            r#", "retry": {"per_try_timeout": "1s", "hedge_on_per_try_timeout": true}"#,
+            r#""retries_exhausted""#,
+            format!("{needs} follows the last attempt, which hedges do not have: set retry.hedge_on_per_try_timeout to false"),
+        ),
+        (
+            r#", "retry": {"on": ["retriable-status-codes"]}"#,
+            r#""failure""#,
+            format!(
+                "{needs} needs retry.on without retriable-status-codes: with it the router goes by the route's statuses alone"
+            ),
+        ),
+        (
+            r#", "retry": {}"#,
+            r#""failure", "timeout""#,
+            "a route for timeout needs retry.per_try_timeout: after the whole time-out there is no time for a further attempt"
+                .to_owned(),
+        ),
+        (
+            r#", "retry": {}"#,
+            r#""no_host""#,
+            "must not name no_host where the entry has a route: where there is no host no attempt follows".to_owned(),
+        ),
+    ] {
+        assert_eq!(wrong_policy(&with(retry, on)), format!("fallback[0].on: {problem}"));
+    }
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! Routes that let a fallback of Holdfast's choose the cluster.
 
-use holdfast_policy::document::{FallbackKind, Mode, Policy};
+use holdfast_policy::document::{Fallback, Mode, Policy, Reason, Route};
 
-use super::Assembly;
 use super::managers::leads_to;
+use super::seats::has_attempt_seat;
+use super::{Assembly, Governed};
 use crate::rules;
 use crate::texts::At;
-
-/// The filter state by which a fallback chooses.
-const CHOICE: &str = "wasm.holdfast_route";
 
 /// A matcher that is a route's cluster specifier.
 #[derive(Debug)]
@@ -30,7 +28,7 @@ impl<'a> Specifier<'a> {
         let entries = map.map(|map| map.entries()).unwrap_or_default();
         let chosen = entries.into_iter().filter_map(|(name, one)| Some((name, cluster(&one)?)));
         Some(Specifier {
-            chosen: chosen.filter(|_| key == Some(CHOICE)).collect(),
+            chosen: chosen.filter(|_| key == Some(Route::FILTER_STATE)).collect(),
             otherwise: matcher.get("on_no_match").and_then(|one| cluster(&one)),
         })
     }
@@ -53,7 +51,7 @@ fn cluster<'a>(on_match: &At<'a>) -> Option<&'a str> {
 /// Whether a route takes what a fallback sends to `cluster`, of the requests that this one behind it takes otherwise.
 fn is_in_front(front: &At<'_>, behind: &At<'_>, cluster: &str) -> bool {
     let chooses = |state: &At<'_>| {
-        state.text("key") == Some(CHOICE)
+        state.text("key") == Some(Route::FILTER_STATE)
             && state.at(&["string_match"]).is_some_and(|text| text.text("exact") == Some(cluster))
     };
     let states = front.get("match").map(|matches| matches.list("filter_state")).unwrap_or_default();
@@ -91,11 +89,37 @@ fn stuck<'a>(host: &At<'a>, from: &str, to: &str) -> Vec<At<'a>> {
 
 /// The clusters that a policy's fallbacks choose, with the places of the fallbacks.
 pub fn chosen(policy: &Policy) -> impl Iterator<Item = (usize, &str)> {
+    routed(policy).map(|(index, _, cluster)| (index, cluster))
+}
+
+/// The fallbacks that choose a cluster, with their places and the cluster.
+fn routed(policy: &Policy) -> impl Iterator<Item = (usize, &Fallback, &str)> {
     let entries = policy.fallback.iter().enumerate().filter(|_| policy.mode == Mode::Enforce);
-    entries.filter_map(|(index, entry)| match &entry.kind {
-        FallbackKind::Route(route) => Some((index, route.cluster.as_str())),
-        FallbackKind::Static(_) | FallbackKind::Stale(_) => None,
-    })
+    entries.filter_map(|(index, entry)| Some((index, entry, entry.kind.as_route()?.cluster.as_str())))
+}
+
+/// Whether a fallback serves before the first attempt.
+fn goes_first(entry: &Fallback) -> bool {
+    [Reason::Open, Reason::Concurrency, Reason::Throttled].into_iter().any(|reason| entry.on.contains(reason))
+}
+
+/// What keeps a fallback from having `to` serve after the last attempt.
+fn kept_from_further<'a>(governed: &Governed<'a, '_>, to: &str) -> Vec<(At<'a>, &'static str)> {
+    let (cluster, manager) = (governed.cluster, governed.manager);
+    if !has_attempt_seat(cluster, manager) {
+        return vec![(cluster.at.clone(), "has no attempt seat")];
+    }
+    let own = cluster.options.as_ref().and_then(|options| options.get("retry_policy"));
+    let mut found = Vec::new();
+    for ([host, _], action) in manager.actions().into_iter().filter(|(_, action)| leads_to(action, cluster.name)) {
+        let settings = own.clone().or_else(|| action.get("retry_policy")).or_else(|| host.get("retry_policy"));
+        if Specifier::of(&action).is_none_or(|specifier| !specifier.lets_choose(to)) {
+            found.push((action, "has no matcher that lets it choose"));
+        } else if settings.as_ref().and_then(|settings| settings.text("refresh_cluster_on_retry")) != Some("true") {
+            found.push((settings.unwrap_or(host), "no refresh_cluster_on_retry"));
+        }
+    }
+    found
 }
 
 impl Assembly<'_, '_> {
@@ -103,19 +127,25 @@ impl Assembly<'_, '_> {
     pub(super) fn specifiers(&mut self) {
         let mut found = Vec::new();
         for governed in self.governed() {
-            let all =
-                governed.policies.iter().flat_map(|policy| chosen(policy).map(move |(index, to)| (*policy, index, to)));
-            for (policy, index, to) in all {
+            let all = governed.policies.iter().flat_map(|policy| routed(policy).map(move |routed| (*policy, routed)));
+            for (policy, (index, entry, to)) in all {
+                let hosts = governed.manager.virtual_hosts();
                 for action in
-                    governed.manager.virtual_hosts().iter().flat_map(|host| stuck(host, governed.cluster.name, to))
+                    hosts.iter().filter(|_| goes_first(entry)).flat_map(|host| stuck(host, governed.cluster.name, to))
                 {
                     let problem = format!("does not let fallback[{index}] of policy {} choose {to}", policy.name);
-                    found.push((action, problem));
+                    found.push((&rules::ROUTE_SPECIFIER, action, problem));
+                }
+                let kept = if entry.goes_further() { kept_from_further(&governed, to) } else { Vec::new() };
+                for (at, why) in kept {
+                    let problem =
+                        format!("{why}, for fallback[{index}] of policy {} to {to} after a failure", policy.name);
+                    found.push((&rules::ROUTE_FURTHER, at, problem));
                 }
             }
         }
-        for (at, problem) in found {
-            self.add(&rules::ROUTE_SPECIFIER, &at, problem);
+        for (rule, at, problem) in found {
+            self.add(rule, &at, problem);
         }
     }
 }

@@ -79,6 +79,7 @@ impl Attempt {
                 self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
             }
             policy.after_no_connection(&mut self.context, upstream_address(host), now);
+            self.look_further(plugin, store, host, &mut policy, now);
         }
         self.write(host);
     }
@@ -176,6 +177,7 @@ impl Attempt {
                 self.judge_host(plugin, store, host, &mut policy, (Some(end), verdict), times);
             }
             policy.after_no_response(&mut self.context, address, is_connected, counts_from, now);
+            self.look_further(plugin, store, host, &mut policy, now);
         }
         self.write(host);
     }

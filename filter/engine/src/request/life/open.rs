@@ -38,7 +38,8 @@ impl Admitted {
         let (now, sent) = (response.came, self.ticket.admitted());
         if response.has_begun_well() {
             // Where an attempt seat says that it was there it has met the host.
-            let meets = matches!(self.hosts, Some(HostJudge::RequestSeat)) && !response.head.points_to_record();
+            let meets = matches!(self.hosts, Some(HostJudge::RequestSeat | HostJudge::Afterwards))
+                && !response.head.points_to_record();
             let met = if meets { self.meet_host(plugin, store, host, now) } else { None };
             let is_out = met.as_ref().is_some_and(|(_, is_out)| *is_out);
             self.met = met.map(|(address, _)| address);

@@ -9,7 +9,10 @@
 
 use super::pattern;
 use super::tree::Schema;
-use crate::config::fallback::{ONE_KIND, TOO_LATE};
+use crate::config::fallback::ONE_KIND;
+use crate::config::further::{
+    NEEDS_NO_HEDGES, NEEDS_OWN_STATUSES, NEEDS_PER_TRY_TIMEOUT, NEEDS_RETRY, NEEDS_RETRY_ON, NO_ATTEMPT_FOLLOWS,
+};
 use crate::config::json::Node;
 use crate::config::outlier::{NO_PATH_BESIDE_GRPC, NO_STATUS_BESIDE_GRPC};
 use crate::config::respond::BARE;
@@ -17,7 +20,7 @@ use crate::config::table::{
     BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, HASH, HEARTBEAT, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, ROUTE,
     key,
 };
-use crate::document::{BreakerControl, Mode, Reason};
+use crate::document::{BreakerControl, Mode, Reason, RetryWord};
 
 /// A percentage or a rate below this is rounded to 0, and refused for that: 0 often means "off".
 pub(super) const ROUNDS_TO_NONE: f64 = 0.0005;
@@ -31,6 +34,7 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
     if is(&POLICY) {
         let mut rules = vec![slow_rate_needs_slow_after(), a_detector_is_on()];
         rules.extend(reasons_can_happen());
+        rules.extend(a_further_attempt_can_be_made());
         rules
     } else if is(&BREAKER) {
         vec![it_can_open()]
@@ -45,7 +49,7 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
     } else if is(&BUDGET) {
         vec![it_allows_something(), no_rate_rounds_to_none()]
     } else if is(&FALLBACK) {
-        vec![it_does_one_thing(), a_route_is_taken_before_the_first_try()]
+        vec![it_does_one_thing(), a_route_is_for_what_an_attempt_follows()]
     } else if is(&ROUTE) {
         vec![a_cluster_is_named()]
     } else if is(&RESPOND) {
@@ -170,12 +174,45 @@ fn it_does_one_thing() -> Schema {
     Schema::unless(is_one, Schema::any().with("const", Node::Null).with("errorMessage", ONE_KIND))
 }
 
-/// What only an answer gives is no reason for a route.
-fn a_route_is_taken_before_the_first_try() -> Schema {
+/// Where there is no host no attempt follows.
+fn a_route_is_for_what_an_attempt_follows() -> Schema {
+    routed_without(&[Reason::NoHost], NO_ATTEMPT_FOLLOWS)
+}
+
+/// An entry that has no route, or is for none of these reasons.
+fn routed_without(reasons: &[Reason], message: &'static str) -> Schema {
     let routed = Schema::any().with("required", vec![*key!(FALLBACK.alternative("route"))]);
-    let before = [Reason::Open, Reason::Concurrency, Reason::Throttled].map(Reason::name);
-    let reasons = Schema::any().with("enum", before.to_vec()).with("errorMessage", TOO_LATE);
-    Schema::when(routed, at(key!(FALLBACK.required("on")), Schema::any().with("items", reasons)))
+    let others = Reason::ALL.into_iter().filter(|reason| !reasons.contains(reason)).map(Reason::name);
+    let item = Schema::any().with("enum", others.collect::<Vec<_>>()).with("errorMessage", message);
+    Schema::when(routed, at(key!(FALLBACK.required("on")), Schema::any().with("items", item)))
+}
+
+/// What a route after a failure needs of the policy's retries.
+fn a_further_attempt_can_be_made() -> Vec<Schema> {
+    let retry = *key!(POLICY.object("retry"));
+    let of_retry = |schema: Schema| Schema::having(vec![(retry, schema)]);
+    let none = |reasons: &[Reason], message| {
+        at(key!(POLICY.strings("fallback")).name, Schema::any().with("items", routed_without(reasons, message)))
+    };
+    let further = [Reason::Failure, Reason::Timeout, Reason::RetriesExhausted];
+    let mode = key!(POLICY.word("mode", &Mode::WORDS)).name;
+    let is_off = of_retry(Schema::having(vec![(mode, off())]));
+    let on = key!(RETRY.strings("on")).name;
+    let names = |word: RetryWord| {
+        let named = Schema::any().with("contains", constant(word.name()));
+        of_retry(Schema::having(vec![(on, named)]))
+    };
+    let per_try_timeout = Schema::any().with("required", vec![key!(RETRY.optional_duration("per_try_timeout")).name]);
+    let hedges = Schema::having(vec![(key!(RETRY.boolean("hedge_on_per_try_timeout")).name, constant(true))]);
+    let left = all(vec![names(RetryWord::RetriableStatusCodes), not(names(RetryWord::RetriableHeaders))]);
+    let has_retry = Schema::any().with("required", vec![retry]);
+    vec![
+        Schema::unless(has_retry, none(&further, NEEDS_RETRY)),
+        Schema::when(all(vec![is_off, at(mode, not(off()))]), none(&further, NEEDS_RETRY_ON)),
+        Schema::when(of_retry(hedges), none(&further, NEEDS_NO_HEDGES)),
+        Schema::when(left, none(&further, NEEDS_OWN_STATUSES)),
+        Schema::unless(of_retry(per_try_timeout), none(&[Reason::Timeout], NEEDS_PER_TRY_TIMEOUT)),
+    ]
 }
 
 fn a_cluster_is_named() -> Schema {

@@ -27,8 +27,14 @@ pub static FALLBACK: Block = Block {
             .change("Give it where an answer of some minutes ago is better than none, before a `respond` for all else.")
             .envoy("The `cache` filter, which does not serve what is stale."),
         Key::new("route", Kind::Object(&ROUTE), Absent::Means(Text::new("the entry has `respond` or `stale`")))
-            .limit("not for `failure`, `timeout`, `retries_exhausted` and `no_host`")
-            .does("Has another cluster serve the request, which streams both ways.")
+            .limit(
+                "not for `no_host`; for `failure`, `timeout` and `retries_exhausted` the policy needs `retry` (which may have \
+                 `max_retries` 0) without hedging and without `retriable-status-codes`, and for `timeout` its `per_try_timeout`",
+            )
+            .does(
+                "Has another cluster serve the request, which streams both ways: before the first attempt, or as a further one after the \
+                 last.",
+            )
             .change("Give it where somebody else can do the same: a standby, a stable release, a replica for reads.")
             .envoy("An aggregate cluster, which goes by the health of hosts and by no rate of errors."),
     ],

@@ -92,6 +92,29 @@ async fn add_lets_a_fallback_choose() {
     assert!(hosts.orders().all(|host| host.requests() == 0), "and none of them there");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn add_lets_a_fallback_choose_after_the_last_attempt() {
+    if envoy_version() < (1, 39) {
+        return;
+    }
+    let policy = json!({"policies": [{
+        "name": "orders", "match": {"cluster": ["orders"]}, "breaker": {"min_requests": 1000}, "retry": {"max_retries": 0},
+        "fallback": [{"on": ["open", "failure"], "route": {"cluster": "billing"}}],
+    }]});
+    let text = added(&file("shapes", "two-services"), &policy);
+    let hosts = Hosts::start(&text).await;
+    let envoy = hosts.envoy(&text).await;
+    let client = Client::http1(envoy.addr());
+    drive_all(std::slice::from_ref(&client), 2, 20, "/items").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    hosts.orders().for_each(|host| host.always(Action::status(503)));
+    let before: u64 = hosts.orders().map(Backend::requests).sum();
+    let records = drive_all(&[client], 2, 40, "/items").await;
+    assert_eq!(records.count(200), 40, "{:?}", records.statuses());
+    assert_eq!(served_by(&records, "route; reason=failure; policy=orders; cluster=billing"), 40);
+    assert_eq!(hosts.orders().map(Backend::requests).sum::<u64>() - before, 40);
+}
+
 fn read() -> http::Request<Bytes> {
     Client::request("/orders/7")
 }

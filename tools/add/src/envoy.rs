@@ -1,6 +1,7 @@
 //! Envoy's shapes, made of facts: what every control plane's resources have in common.
 
 pub mod balancing;
+pub mod matcher;
 pub mod protocol;
 pub mod retries;
 pub mod seat;

@@ -56,16 +56,14 @@ impl Policy {
     /// The clusters that fallbacks have serve in place of a cluster, and in place of those, and so on.
     pub fn chosen_by_fallbacks(&self, cluster: &str) -> BTreeSet<String> {
         let Ok(document) = config::parse(self.text.as_bytes()) else { return BTreeSet::new() };
-        let governs = |policy: &holdfast_policy::document::Policy, cluster: &str| {
-            let globs = &policy.matches.cluster;
-            policy.mode == Mode::Enforce
-                && (globs.is_empty() || globs.iter().any(|glob| glob.matches(cluster.as_bytes())))
-        };
         let mut found = BTreeSet::new();
         let mut left = vec![cluster.to_owned()];
         while let Some(from) = left.pop() {
-            let entries =
-                document.policies.iter().filter(|policy| governs(policy, &from)).flat_map(|policy| &policy.fallback);
+            let entries = document
+                .policies
+                .iter()
+                .filter(|policy| decides_for(policy, &from))
+                .flat_map(|policy| &policy.fallback);
             for entry in entries {
                 if let FallbackKind::Route(route) = &entry.kind
                     && route.cluster != cluster
@@ -76,6 +74,12 @@ impl Policy {
             }
         }
         found
+    }
+
+    /// Whether a fallback has another cluster serve after the last attempt in a cluster.
+    pub fn goes_further(&self, cluster: &str) -> bool {
+        let Ok(document) = config::parse(self.text.as_bytes()) else { return false };
+        document.policies.iter().filter(|policy| decides_for(policy, cluster)).any(|policy| policy.goes_further())
     }
 
     /// Says which routes of the targets have to let a fallback choose, where that is put in by hand, as `page` shows.
@@ -89,6 +93,12 @@ impl Policy {
             }
         }
     }
+}
+
+/// Whether a policy decides on requests to a cluster, as far as its name tells.
+fn decides_for(policy: &holdfast_policy::document::Policy, cluster: &str) -> bool {
+    let globs = &policy.matches.cluster;
+    policy.mode == Mode::Enforce && (globs.is_empty() || globs.iter().any(|glob| glob.matches(cluster.as_bytes())))
 }
 
 /// The characters of a policy's name, and at most as many.

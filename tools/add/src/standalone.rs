@@ -12,6 +12,7 @@ mod stats;
 
 use std::collections::BTreeSet;
 
+use detours::Chosen;
 use file::{At, File, Path, Step};
 use found::{Found, Manager, Ways, found};
 use holdfast_yaml::Yaml;
@@ -145,16 +146,26 @@ fn changes(files: &[File], request: &Request, report: &mut Report) -> Option<Cha
     let chosen = |cluster: &Asked<'_>| -> BTreeSet<String> {
         policies.iter().flat_map(|policy| policy.chosen_by_fallbacks(cluster.name)).collect()
     };
-    let chosen: Vec<(&str, Vec<String>)> =
-        asked.iter().map(|cluster| (cluster.name, chosen(cluster).into_iter().collect())).collect();
-    for (cluster, (_, targets)) in asked.iter().zip(&chosen).filter(|_| found.more_clusters.is_none()) {
-        for target in targets.iter().filter(|target| !found.clusters.iter().any(|(name, _)| name == target)) {
+    let goes_further = |cluster: &Asked<'_>| policies.iter().any(|policy| policy.goes_further(cluster.name));
+    let chosen: Vec<Chosen<'_>> = asked
+        .iter()
+        .map(|cluster| Chosen {
+            cluster: cluster.name,
+            targets: chosen(cluster).into_iter().collect(),
+            is_further: attempts && goes_further(cluster),
+        })
+        .collect();
+    if chosen.iter().any(|chosen| chosen.is_further) {
+        report.note("a fallback has another cluster serve after the last attempt: for `refresh_cluster_on_retry` Envoy must be 1.39 or later");
+    }
+    for (cluster, chosen) in asked.iter().zip(&chosen).filter(|_| found.more_clusters.is_none()) {
+        for target in chosen.targets.iter().filter(|target| !found.clusters.iter().any(|(name, _)| name == target)) {
             let problem = format!("a fallback of its policy has {target} serve, which is no cluster of these files");
             error(&cluster.at, problem, report);
         }
     }
     for configuration in configurations(&asked, &found) {
-        detours::put(&configuration, &chosen, &mut changes);
+        detours::put(&configuration, &chosen, files, &mut changes, report);
     }
     if found.bootstraps.is_empty() {
         report.note(

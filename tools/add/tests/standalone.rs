@@ -348,6 +348,75 @@ fn routes_let_a_fallback_choose_another_cluster() {
     assert!(stderr(&wrong).contains("has nowhere serve, which is no cluster of these files"), "{}", stderr(&wrong));
 }
 
+/// A route in front of one to the cluster lets no fallback choose for another one.
+#[test]
+fn a_route_in_front_is_there_for_the_requests_that_it_takes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (policy, copy) = (directory.path().join("policy.json"), directory.path().join("envoy.yaml"));
+    let document = r#"{"policies": [{"name": "orders", "match": {"cluster": ["orders"]}, "breaker": {},
+        "fallback": [{"on": ["open"], "route": {"cluster": "billing"}}]}]}"#;
+    fs::write(&policy, document).unwrap();
+    let put = |text: &str| {
+        fs::write(&copy, text).unwrap();
+        let (copy, policy) = (copy.to_str().unwrap(), policy.to_str().unwrap());
+        let output = add(&[copy, "--cluster", "orders", "--policy", policy, "--output", "-"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shape = fs::read_to_string(root().join("tests/add/shapes/two-services.yaml")).unwrap();
+    let behind = "- match: { prefix: / }\n                route: { cluster: orders }\n";
+    assert!(shape.contains(behind));
+    let first = put(&shape.replace("prefix: / }", "prefix: /orders }"));
+    assert_eq!(first.matches("key: wasm.holdfast_route").count(), 1);
+    let last = "          http_filters:\n";
+    for (matches, fronts) in [
+        ("prefix: /more", 2),
+        ("prefix: /orders/7", 1),
+        ("path: /orders", 1),
+        ("prefix: /orders, headers: [{name: x-a}]", 1),
+    ] {
+        let more =
+            format!("              - match: {{ {matches} }}\n                route: {{ cluster: orders }}\n{last}");
+        let text = first.replacen(last, &more, 1);
+        assert_ne!(text, first);
+        let after = put(&text);
+        assert_eq!(after.matches("key: wasm.holdfast_route").count(), fronts, "{matches}: {after}");
+    }
+}
+
+/// For a further attempt a matcher stands in the route, and the router asks it again.
+#[test]
+fn routes_let_a_fallback_choose_after_the_last_attempt() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.json");
+    let document = r#"{"policies": [{"name": "orders", "match": {"cluster": ["orders"]}, "breaker": {}, "retry": {"max_retries": 0},
+        "fallback": [{"on": ["open", "failure"], "route": {"cluster": "OTHER"}}]}]}"#;
+    for (shape, other) in [("two-services.yaml", "billing"), ("two-route-configs.yaml", "billing")] {
+        fs::write(&policy, document.replace("OTHER", other)).unwrap();
+        let options = ["--policy", policy.to_str().unwrap()];
+        let (text, value) = added(shape, &options);
+        assert_eq!(text.matches("key: wasm.holdfast_route").count(), 1, "{shape}: {text}");
+        assert_eq!(text.matches("refresh_cluster_on_retry: true").count(), 1, "{shape}: {text}");
+        let plugin = "inline_cluster_specifier_plugin";
+        let routes = routes(&value);
+        let route = routes.iter().find(|route| !route["route"][plugin].is_null()).unwrap();
+        assert!(route["route"].get("cluster").is_none(), "{shape}");
+        let matcher = &route["route"][plugin]["extension"]["typed_config"]["cluster_matcher"];
+        assert_eq!(matcher["on_no_match"]["action"]["typed_config"]["cluster"], "orders", "{shape}");
+        let map = &matcher["matcher_tree"]["exact_match_map"]["map"];
+        assert_eq!(map[other]["action"]["typed_config"]["cluster"], other, "{shape}");
+        let copy = directory.path().join(shape);
+        fs::write(&copy, &text).unwrap();
+        let again = add(&[copy.to_str().unwrap(), "--cluster", "orders", options[0], options[1]]);
+        assert_eq!(String::from_utf8(again.stdout).unwrap(), "Nothing to change: Holdfast is there.\n", "{shape}");
+    }
+    fs::write(&policy, document.replace("OTHER", "orders-canary")).unwrap();
+    let weighted = "tests/add/shapes/weighted-clusters.yaml";
+    let told = add(&[weighted, "--cluster", "orders", "--policy", policy.to_str().unwrap()]);
+    let problem = "after a failure no fallback has another cluster serve here: for that a route has a `cluster` alone";
+    assert!(told.status.success() && stderr(&told).contains(problem), "{}", stderr(&told));
+}
+
 /// The routes of all virtual hosts, one after the other.
 fn routes(value: &Value) -> Vec<Value> {
     let mut found = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::file::{At, File};
 use crate::envoy::balancing::HOSTS;
+use crate::envoy::matcher::{self, MATCHER};
 
 /// Everything that was found.
 #[derive(Debug)]
@@ -188,9 +189,10 @@ fn reach(node: &holdfast_yaml::Node, cluster: &str) -> Reach {
             // Copies of requests, whose answers nobody gets.
             Some("request_mirror_policies") => {}
             Some("cluster") if value.text() == Some(cluster) => found.named = true,
-            Some("cluster_header" | "cluster_specifier_plugin" | "inline_cluster_specifier_plugin") => {
-                found.open = true
+            Some(MATCHER) if matcher::otherwise(node).is_some() => {
+                found.named |= matcher::otherwise(node) == Some(cluster) || matcher::chosen(node).contains(&cluster);
             }
+            Some("cluster_header" | "cluster_specifier_plugin" | MATCHER) => found.open = true,
             Some("weighted_clusters") => {
                 let clusters = value.get("clusters").map(holdfast_yaml::Node::items).unwrap_or_default();
                 found.named |= clusters.iter().any(|one| one.get("name").and_then(|name| name.text()) == Some(cluster));
@@ -214,6 +216,7 @@ fn reach(node: &holdfast_yaml::Node, cluster: &str) -> Reach {
 /// Whether a route's action names a cluster, alone or among others by weight.
 pub fn goes_to(action: &At<'_>, cluster: &str) -> bool {
     action.text("cluster") == Some(cluster)
+        || matcher::otherwise(action.node) == Some(cluster)
         || action
             .get("weighted_clusters")
             .is_some_and(|all| all.list("clusters").iter().any(|one| one.text("name") == Some(cluster)))

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_tests::{
-    Action, Backend, Client, HOSTS, IstioCase, Mesh, MeshOptions, Records, drive_all, eventually, has_cluster_retries,
-    with_header,
+    Action, Backend, Client, HOSTS, IstioCase, Mesh, MeshOptions, Records, drive_all, envoy_version, eventually,
+    has_cluster_retries, with_header,
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -92,6 +92,19 @@ const STANDBY: IstioCase = IstioCase {
         "tests/istio/cases/hosts-standby.yaml",
         "envoy/istio/sidecar-standby.yaml",
         "envoy/istio/standby-route.yaml",
+    ],
+    ports: &[8080],
+};
+
+const STANDBY_AFTERWARDS: IstioCase = IstioCase {
+    name: "sidecar-standby-afterwards",
+    proxy: SIDECAR,
+    mesh: None,
+    files: &[
+        "envoy/istio/sample/standby.yaml",
+        "tests/istio/cases/hosts-standby.yaml",
+        "envoy/istio/sidecar-standby-afterwards.yaml",
+        "envoy/istio/standby-matcher.yaml",
     ],
     ports: &[8080],
 };
@@ -332,6 +345,37 @@ async fn a_standby_serves_while_the_breaker_is_open() {
     .await
     .unwrap();
     assert!(standby.requests() >= 20, "the standby has served them");
+    assert_eq!(story.metric("misassembled.route").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_serves_after_the_last_attempt() {
+    if is_older_than_the_resources() || envoy_version() < (1, 39) {
+        return;
+    }
+    let [primary, standby, _] = hosts().await;
+    let hosts = [primary, standby];
+    let mesh = Mesh::start(STANDBY_AFTERWARDS, &hosts).await;
+    let story = Story::new(&mesh, &hosts);
+    story.is_governed().await;
+    let [primary, standby] = &hosts;
+    // An attempt seat is known a second after it was met.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    served(&story.client.drive(2, 20, "/").await);
+    assert_eq!(standby.requests(), 0);
+    primary.always(Action::status(503));
+    let cluster = mesh.name("outbound|8080||orders-standby.shop.svc.cluster.local");
+    let records = story.client.drive(2, 60, "/").await;
+    served(&records);
+    let by = |reason: &str| {
+        let wanted = format!("route; reason={reason}; policy=orders; cluster={cluster}");
+        let says =
+            |response: &&holdfast_tests::Response| response.header("x-holdfast-fallback").as_ref() == Some(&wanted);
+        records.responses().filter(says).count()
+    };
+    let (before, after) = (by("open"), by("failure"));
+    assert_eq!((before + after, standby.requests()), (60, 60), "no caller sees that the service is down");
+    assert!(before > 0 && after >= 10, "{before} while the breaker was open, {after} before");
     assert_eq!(story.metric("misassembled.route").await, 0);
 }
 

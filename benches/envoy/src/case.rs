@@ -217,6 +217,12 @@ pub const CASES: &[Case] = &[
             "open: another cluster",
         )
     },
+    Case::plain(
+        "further",
+        Group::Special,
+        Filters::Holdfast(Seats::Both, policies::going_further),
+        "both-seats, route for failure",
+    ),
     Case {
         fails: true,
         shows: Shows::Failures,

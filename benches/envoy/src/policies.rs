@@ -64,6 +64,12 @@ pub fn detouring() -> Value {
     document(&orders(json!({"breaker": {"state": "forced_open"}, "fallback": fallback})))
 }
 
+/// The features of both seats, and another cluster that would serve after the last attempt.
+pub fn going_further() -> Value {
+    let fallback = json!([{"on": ["failure"], "route": {"cluster": STANDBY}}]);
+    document(&orders(json!({"breaker": {}, "retry": {}, "outlier": {}, "fallback": fallback})))
+}
+
 /// The cluster of Envoy's admin interface.
 pub const ADMIN: &str = "envoy_admin";
 

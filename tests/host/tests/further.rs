@@ -107,6 +107,27 @@ fn where_the_router_does_not_choose_again_the_next_entry_serves_and_nothing_more
 }
 
 #[test]
+fn a_retry_that_waits_while_the_breaker_opens_is_stopped_and_the_next_entry_serves() {
+    let document =
+        document(RETRY).replacen(r#""min_requests":1000"#, r#""consecutive_failures":1,"open_for":"60s""#, 1);
+    let host = Host::with(&document).workers(2).attempt_seat().route(choosing()).hosts(&["10.0.0.1:80"]);
+    let host = host.plain_cluster("standby", &[STANDBY]).start();
+    send(&host, 0).attempt().responds(200);
+    host.advance(millis(1100));
+    let waiting = send(&host, 0);
+    waiting.attempt().responds(503);
+    assert!(waiting.attempt().is_held(), "for its back-off");
+    let opens = host.send(0, Request::new("POST", "/a").cluster("orders"));
+    opens.attempt().responds(503);
+    assert_eq!(opens.answer().status, 418);
+    host.advance(seconds(1));
+    let answer = waiting.answer();
+    assert_eq!((answer.status, waiting.tries().iter().filter(|one| one.sent.is_some()).count()), (418, 1));
+    assert!(answer.access_log.is_some_and(|line| line.contains("failed=route:too_late")));
+    host.assert_no_trap();
+}
+
+#[test]
 fn every_call_of_either_seat_may_be_refused_once() {
     for seat in [Seat::Attempt, Seat::Request] {
         for nth in 0.. {

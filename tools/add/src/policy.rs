@@ -91,6 +91,13 @@ impl Policy {
                     "{from}: a fallback has {chosen} serve: its routes have to let that choose ({page})"
                 ));
             }
+            if self.goes_further(&target.example) {
+                report.note(format!(
+                    "{}: a fallback serves after the last attempt: for that its routes need a matcher, and Envoy must be 1.39 or later \
+                     ({page})",
+                    target.example
+                ));
+            }
         }
     }
 }

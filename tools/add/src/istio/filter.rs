@@ -264,7 +264,10 @@ fn merged(plan: &Plan<'_>, service: &Clusters, cluster: &Cluster) -> Yaml {
 
 /// The cluster's retry policy, where a policy of Holdfast retries.
 pub fn retry_policy(plan: &Plan<'_>, service: &Clusters, cluster: &Cluster) -> Option<Yaml> {
-    plan.policy.retries.then(|| retries(&service.retries, cluster.upstream.balancing.by_hash())).flatten()
+    let policy = plan.policy.retries.then(|| retries(&service.retries, cluster.upstream.balancing.by_hash())).flatten();
+    // A further attempt chooses the cluster anew.
+    let again = plan.policy.goes_further(&cluster.name);
+    policy.map(|policy| if again { policy.with("refresh_cluster_on_retry", true) } else { policy })
 }
 
 /// The cluster's retry policy, which takes the place of the routes': what they say, with a wait that leaves the waiting to the

@@ -108,6 +108,9 @@ async fn a_standby_serves_after_the_last_try() {
     let response = clients[0].send(Client::post_request("/write", body.clone())).await.unwrap();
     assert_eq!((response.status, origin(&response)), (503, None), "what may have been done is not done again");
     assert_eq!(second.requests(), at_standby);
+    let entries = scene.wait_for_access_log_of("/write", 2).await.unwrap();
+    let lines: Vec<String> = entries.into_iter().filter_map(|entry| entry.holdfast).collect();
+    assert!(lines.iter().any(|line| line.contains("failed=route:method")), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +122,7 @@ async fn a_standby_serves_after_a_try_without_an_answer() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         gone.local_addr().unwrap()
     };
-    let retry = json!({"max_retries": 0, "on": ["gateway-error"], "per_try_timeout": "300ms", "timeout": "5s"});
+    let retry = json!({"max_retries": 0, "on": ["gateway-error"], "per_try_timeout": "1s", "timeout": "20s"});
     let fallback = json!([{"on": ["failure", "timeout"], "route": {"cluster": "standby"}}]);
     for (what, action, reason) in [
         ("a reset", Some(Action::reset()), "failure"),
@@ -292,7 +295,7 @@ async fn a_client_that_leaves_the_standby_and_one_that_hangs_leave_nothing_behin
     let (primary, second) = (Backend::start().await.unwrap(), Backend::start().await.unwrap());
     primary.always(Action::ok());
     second.always(Action::hang());
-    let retry = json!({"max_retries": 0, "timeout": "2s"});
+    let retry = json!({"max_retries": 0, "timeout": "6s"});
     let mut governed = standby();
     governed["concurrency"] = json!({"max_requests": 100});
     let mut policy = orders(retry, json!([to("standby")]));
@@ -302,7 +305,7 @@ async fn a_client_that_leaves_the_standby_and_one_that_hangs_leave_nothing_behin
             .await;
     primary.always(Action::status(503));
     let impatient: Vec<Client> =
-        clients.iter().map(|client| client.reconnected().timeout(Duration::from_millis(500))).collect();
+        clients.iter().map(|client| client.reconnected().timeout(Duration::from_secs(2))).collect();
     let left: Records = drive_all(&impatient, 2, 8, "/left").await;
     assert_eq!(left.errors().count(), 8, "they did not wait: {:?}", left.statuses());
     let response = clients[0].get("/hangs").await.unwrap();

@@ -365,7 +365,7 @@ async fn a_standby_serves_after_the_last_attempt() {
     assert_eq!(standby.requests(), 0);
     primary.always(Action::status(503));
     let cluster = mesh.name("outbound|8080||orders-standby.shop.svc.cluster.local");
-    let records = story.client.drive(2, 60, "/").await;
+    let records = story.client.drive(2, 100, "/").await;
     served(&records);
     let by = |reason: &str| {
         let wanted = format!("route; reason={reason}; policy=orders; cluster={cluster}");
@@ -374,7 +374,7 @@ async fn a_standby_serves_after_the_last_attempt() {
         records.responses().filter(says).count()
     };
     let (before, after) = (by("open"), by("failure"));
-    assert_eq!((before + after, standby.requests()), (60, 60), "no caller sees that the service is down");
+    assert_eq!((before + after, standby.requests()), (100, 100), "no caller sees that the service is down");
     assert!(before > 0 && after >= 10, "{before} while the breaker was open, {after} before");
     assert_eq!(story.metric("misassembled.route").await, 0);
 }

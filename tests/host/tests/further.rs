@@ -98,6 +98,7 @@ fn where_the_router_does_not_choose_again_the_next_entry_serves_and_nothing_more
         let sent = request.tries().iter().filter(|one| one.sent.is_some()).count();
         assert_eq!(sent, 2, "the service gets no attempt more");
         assert_eq!(request.tries().len(), if turn == 0 { 3 } else { 2 }, "it is left alone then");
+        assert!(request.access_log().is_some_and(|line| line.contains("failed=route:not_routed")));
     }
     host.advance(seconds(1));
     assert_eq!(count(&host, "orders", "misassembled.route"), 1);

@@ -96,6 +96,8 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         warn(".throttle.max_rejection", "is 0: nothing is ever rejected");
     }
 
+    let goes_further = policy.goes_further();
+    let about_retry = |retry| about_retry(retry, goes_further);
     for (key, problem) in policy.retry.as_ref().map(about_retry).unwrap_or_default() {
         warn(&format!(".retry{key}"), &problem);
     }
@@ -135,7 +137,12 @@ const MAY_BE_DONE: [RetryWord; 4] =
 const TIMED_OUT: WordSet = WordSet::of(&[RetryWord::FiveXx, RetryWord::GatewayError, RetryWord::Reset]);
 
 /// Warnings about a policy's retries: the rest of the path and the problem.
-fn about_retry(retry: &Retry) -> Vec<(String, String)> {
+///
+/// A policy that has another cluster serve after the last attempt needs them for that (`goes_further`), if there are none.
+fn about_retry(retry: &Retry, goes_further: bool) -> Vec<(String, String)> {
+    if retry.max_retries == 0 && goes_further {
+        return Vec::new();
+    }
     if retry.max_retries == 0 {
         return vec![(".max_retries".to_owned(), "is 0: nothing is ever retried".to_owned())];
     }
@@ -170,7 +177,7 @@ fn about_retry(retry: &Retry) -> Vec<(String, String)> {
     }
 
     if let Some(one) = retry.per_try_timeout {
-        if !words.has_any(TIMED_OUT) && !retry.hedge_on_per_try_timeout {
+        if !words.has_any(TIMED_OUT) && !retry.hedge_on_per_try_timeout && !goes_further {
             let problem = "ends an attempt but brings no other: on has none of 5xx, gateway-error and reset";
             warn(".per_try_timeout", problem.to_owned());
         }

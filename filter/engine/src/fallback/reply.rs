@@ -128,7 +128,7 @@ pub enum Disposition {
 /// Why a fallback could not serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unserved {
-    /// It is for GET and HEAD without a body.
+    /// It is for GET and HEAD without a body, or the request may not be sent twice.
     Method,
     /// There is no answer to the same request.
     NothingKept,

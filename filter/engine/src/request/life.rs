@@ -328,7 +328,9 @@ impl RequestState {
         match further::look(plugin, store, host, &admitted) {
             Further::None => {}
             Further::Failed(why) => {
-                admitted.unrouted = why;
+                if why != Unserved::TooLate {
+                    admitted.unrouted = why;
+                }
                 last = last_attempt(retry_context::read(host).as_ref()).filter(|_| why != Unserved::TooLate);
             }
             Further::Gone(context, detour) => {
@@ -575,7 +577,7 @@ fn admit(
     let others = if active.goes_further && left.is_none() {
         further::others(plugin, active, store, host, facts)
     } else {
-        Vec::new()
+        Err(Unserved::TooLate)
     };
     let mut events = active.metrics.events();
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
@@ -630,7 +632,7 @@ fn admit(
                 };
                 ticket.would_be_served = fallback::would_serve(active.policy(), reason, &mut sources, events);
             }
-            let has_stale = !others.is_empty()
+            let has_stale = others.is_ok()
                 && active.policy().has_stale_before_further()
                 && policy.find_answer(&mut *cx.store, key, asked.as_ref(), now).is_ok();
             let mut admitted = send(host, active, &mut policy, cx, facts, (ticket, ended), (others, has_stale));
@@ -665,7 +667,7 @@ fn send(
     cx: &mut Cx<'_>,
     facts: &Facts<'_>,
     (ticket, ended): (Ticket, bool),
-    (others, has_stale): (Vec<Vec<u8>>, bool),
+    (others, has_stale): (Result<Vec<Vec<u8>>, Unserved>, bool),
 ) -> Admitted {
     let key = ticket.key();
     let judges_hosts = policy.outlier().is_some();
@@ -677,7 +679,13 @@ fn send(
         ClusterHash::OF_THE_KEY
     };
     let client_waits = client_waits.unwrap_or_else(|| active.client_waits(facts, cx.now));
-    let further = eligibility.and_then(|eligibility| FurtherAttempt::to(others, eligibility, has_stale));
+    let unrouted = match &others {
+        Err(why) => *why,
+        Ok(_) if eligibility != Some(Eligibility::All) => Unserved::Method,
+        Ok(_) => Unserved::TooLate,
+    };
+    let further = others.ok().zip(eligibility);
+    let further = further.and_then(|(others, eligibility)| FurtherAttempt::to(others, eligibility, has_stale));
     let plan = eligibility.and_then(|eligibility| {
         policy.plan_retries(cx, &ticket, Asked { eligibility, cluster, ended, client_waits }, further)
     });
@@ -715,6 +723,7 @@ fn send(
         cluster,
         hosts: judges_hosts.then_some(judge),
         goes_further: goes_further && has_context,
+        unrouted,
         own_cluster: if goes_further { facts.get(Field::Cluster).map(Cow::into_owned) } else { None },
         last_byte: LastByte::of_headers(ended),
         client_waits,

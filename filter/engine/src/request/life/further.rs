@@ -27,19 +27,24 @@ use crate::seats::retry_context::{self, RetryContext};
 use crate::store::Store;
 
 /// The clusters that may serve a request after its last attempt, as far as their own policies let requests in.
+///
+/// # Errors
+/// Why none may.
 pub(super) fn others(
     plugin: &RequestPlugin,
     active: &ActivePolicy,
     store: &mut dyn Store,
     host: &dyn Host,
     facts: &Facts<'_>,
-) -> Vec<Vec<u8>> {
+) -> Result<Vec<Vec<u8>>, Unserved> {
     if active.is_unrouted(Leg::Further, host.recently()) {
-        return Vec::new();
+        return Err(Unserved::NotRouted);
     }
     let own = facts.get(Field::Cluster).unwrap_or_default();
-    let names = active.policy().further_routes().map(|route| route.cluster.as_bytes());
-    names.filter(|name| *name != &*own && lets_in(plugin, store, host, facts, name)).map(<[u8]>::to_owned).collect()
+    let others = active.policy().further_routes().map(|route| route.cluster.as_bytes()).filter(|name| *name != &*own);
+    let others = others.filter(|name| lets_in(plugin, store, host, facts, name));
+    let others: Vec<Vec<u8>> = others.map(<[u8]>::to_owned).collect();
+    if others.is_empty() { Err(Unserved::Rejected) } else { Ok(others) }
 }
 
 /// Whether the policy that would govern a request to another cluster lets requests in there.

@@ -330,19 +330,21 @@ fn answer(policy: &Policy, reason: Reason) -> Option<(&'static str, String)> {
         // Nothing happens to the answer, so there is nothing to say.
         false if judged => return None,
         false => plain.to_owned(),
-        true => tried(policy.fallbacks_for(reasons), plain),
+        true => tried(policy.fallbacks_for(reasons), judged, plain),
     };
     let would = if mode == Mode::Shadow { "shadow only, would answer" } else { "answers" };
     Some((label, format!("{would} {answer}")))
 }
 
-/// Fallbacks in the order in which they are tried, up to the first that always serves, or to the `plain` answer.
-fn tried<'a>(entries: impl Iterator<Item = &'a Fallback>, plain: &str) -> String {
+/// Fallbacks in the order in which they are tried, up to the first that always serves, or to the `plain` answer; `afterwards`, in place of
+/// one that has come.
+fn tried<'a>(entries: impl Iterator<Item = &'a Fallback>, afterwards: bool, plain: &str) -> String {
     let mut text = String::new();
+    let how = if afterwards { " in a further attempt, where it may be sent twice" } else { "" };
     for entry in entries {
         match &entry.kind {
             FallbackKind::Static(response) => return text + &fixed(response),
-            FallbackKind::Route(route) => text.push_str(&format!("by the cluster {}, else ", route.cluster)),
+            FallbackKind::Route(route) => text.push_str(&format!("by the cluster {}{how}, else ", route.cluster)),
             FallbackKind::Stale(Stale { max_age, max_body, entries }) => {
                 let (max_age, max_body) = (duration::text(*max_age), size::text(*max_body));
                 text.push_str(&format!(

@@ -194,8 +194,7 @@ impl RequestState {
         ended: bool,
     ) -> (Self, RequestEffect) {
         let facts = Facts::new(host);
-        let Some(active) = plugin.index.find(|field| facts.get(field)).and_then(|index| plugin.policies.get(index))
-        else {
+        let Some(active) = plugin.governing(|field| facts.get(field)) else {
             chain::pass(host, &facts);
             return Self::passed();
         };
@@ -239,8 +238,7 @@ impl RequestState {
             facts = facts.on_the_way_to(sender.cluster());
             left.leave(sender.from().to_owned());
             let admission = sent.map(|()| {
-                let active = plugin.index.find(|field| facts.get(field)).and_then(|index| plugin.policies.get(index));
-                let active = active.filter(|active| active.is_active)?;
+                let active = plugin.governing(|field| facts.get(field)).filter(|active| active.is_active)?;
                 admit(plugin, active, store, host, &facts, ended, left)
             });
             let (why, theirs) = match admission {
@@ -327,12 +325,7 @@ impl RequestState {
         let mut last = None;
         match further::look(plugin, store, host, &admitted) {
             Further::None => {}
-            Further::Failed(why) => {
-                if why != Unserved::TooLate {
-                    admitted.unrouted = why;
-                }
-                last = last_attempt(retry_context::read(host).as_ref()).filter(|_| why != Unserved::TooLate);
-            }
+            Further::Failed(why, own) => (admitted.unrouted, last) = (why, own),
             Further::Gone(context, detour) => {
                 return admitted.follow(plugin, store, host, (&context, detour), stream, ended);
             }
@@ -914,7 +907,7 @@ fn settle(
     let would_go_further = document.mode == Mode::Shadow && document.goes_further() && may_follow;
     let mut failed = Vec::new();
     if gone.is_some() {
-        cx.events.push(further::counted(true));
+        cx.events.push(Event::Count(Metric::FallbackRoute));
     }
     let reply = (timing.place == Place::Headers && gone.is_none()).then(|| {
         let Cx { store, events, .. } = &mut *cx;
@@ -1067,8 +1060,11 @@ fn answer_of(host: &dyn Host, head: &ResponseHead, ended: bool) -> Option<(Answe
     }
 }
 
+/// What answered, what the header rules make of that, and whether it was a host.
+type LastAttempt = (Answer, HeaderVerdict, bool);
+
 /// How the last attempt at the request's own cluster ended, as [`answer_of`] says it.
-fn last_attempt(context: Option<&RetryContext>) -> Option<(Answer, HeaderVerdict, bool)> {
+fn last_attempt(context: Option<&RetryContext>) -> Option<LastAttempt> {
     let last = context?.attempts.last()?;
     Some((last.end.answer(), last.verdict.into(), false))
 }

@@ -2,6 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
@@ -22,6 +23,7 @@ use crate::event::Event;
 use crate::fallback::{Replacement, ReplacementEffect};
 use crate::host::{Host, RootHost};
 use crate::http::index::Index;
+use crate::http::request::Field;
 use crate::outlier::calls::CallResponse;
 use crate::store::Store;
 use crate::store::block::{BlockKind, ByKind};
@@ -288,6 +290,14 @@ impl RequestPlugin {
     /// Asks for the first ticks.
     pub fn start(&self) {
         self.work_within(self.renewal_every, self.host.now());
+    }
+
+    /// The policy that governs a request; `value` gives a field of it, if it has it.
+    pub(super) fn governing<'v>(
+        &self,
+        value: impl FnMut(Field<'_>) -> Option<Cow<'v, [u8]>>,
+    ) -> Option<&Rc<ActivePolicy>> {
+        self.policies.get(self.index.find(value)?)
     }
 
     /// Publishes events of one key, and sees to it that what waits is told and written in time.

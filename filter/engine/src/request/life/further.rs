@@ -4,18 +4,14 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use holdfast_policy::document::Reason;
-
-use super::{Admitted, HostJudge, Place, RequestState, ResponseTiming, last_attempt, settle};
+use super::{Admitted, HostJudge, LastAttempt, Place, RequestState, ResponseTiming, last_attempt, settle};
 use crate::cx::Cx;
-use crate::event::Event;
 use crate::fallback::{self, Detour, Disposition, FALLBACK_HEADER, ReplyContext, Unserved};
 use crate::host::{Headers, Host};
 use crate::http::attempt::RetryWish;
 use crate::http::header_rules::HeaderVerdict;
 use crate::http::outcome::Answer;
 use crate::http::request::Field;
-use crate::metric::Metric;
 use crate::request::access_log;
 use crate::request::active::{ActivePolicy, Leg};
 use crate::request::detour::{Destination, destination, note_routed};
@@ -52,8 +48,8 @@ fn lets_in(plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host, facts
     let value = |field: Field<'_>| {
         if field == Field::Cluster { Some(Cow::Owned(cluster.to_owned())) } else { facts.get(field) }
     };
-    let active = plugin.index.find(value).and_then(|index| plugin.policies.get(index));
-    let Some(active) = active.filter(|active| active.is_active && active.policy().breaker.is_some()) else {
+    let Some(active) = plugin.governing(value).filter(|active| active.is_active && active.policy().breaker.is_some())
+    else {
         return true;
     };
     let (Ok(mut worker), Ok(mut policy)) = (plugin.vm.worker.try_borrow_mut(), active.state.try_borrow_mut()) else {
@@ -73,8 +69,9 @@ fn lets_in(plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host, facts
 pub(super) enum Further {
     /// There was none.
     None,
-    /// Another cluster was chosen that could not be asked.
-    Failed(Unserved),
+    /// Another cluster was chosen that could not be asked, for this reason. What stands is how the last own attempt ended, where the
+    /// answer that has come is none of it.
+    Failed(Unserved, Option<LastAttempt>),
     /// Another cluster has served, or was about to.
     Gone(Box<RetryContext>, Detour),
 }
@@ -91,22 +88,18 @@ pub(super) fn look(plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Hos
     let leg = (Leg::Further, own.as_slice(), cluster.as_str());
     if chosen.is_astray {
         note_routed(plugin, store, host, whose, leg, false);
-        return Further::Failed(Unserved::NotRouted);
+        return Further::Failed(Unserved::NotRouted, last_attempt(Some(&context)));
     }
     match destination(host, own) {
         // The router has not begun it.
-        Destination::Own => Further::Failed(Unserved::TooLate),
-        Destination::Nowhere(why) => Further::Failed(why),
+        Destination::Own => Further::None,
+        Destination::Nowhere(why) => Further::Failed(why, last_attempt(Some(&context))),
         Destination::Other => {
             note_routed(plugin, store, host, whose, leg, true);
-            let context_of_reply = reply_context(chosen.reason, admitted);
-            Further::Gone(Box::new(context), Detour { cluster, context: context_of_reply, asked: 0 })
+            let why = ReplyContext { reason: chosen.reason, retry_after: None, grpc: admitted.grpc };
+            Further::Gone(Box::new(context), Detour { cluster, context: why, asked: 0 })
         }
     }
-}
-
-fn reply_context(reason: Reason, admitted: &Admitted) -> ReplyContext {
-    ReplyContext { reason, retry_after: None, grpc: admitted.grpc }
 }
 
 impl Admitted {
@@ -143,7 +136,6 @@ impl Admitted {
     }
 
     /// The headers of an answer have come that another cluster has given.
-    #[allow(clippy::too_many_arguments)] // All of them are facts of this one moment.
     pub(super) fn follow(
         self,
         plugin: &RequestPlugin,
@@ -179,10 +171,7 @@ impl Admitted {
 /// been let in.
 fn admit_late(plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) -> Option<Admitted> {
     let facts = Facts::new(host);
-    let active = plugin.index.find(|field| facts.get(field)).and_then(|index| plugin.policies.get(index))?;
-    if !active.is_active {
-        return None;
-    }
+    let active = plugin.governing(|field| facts.get(field)).filter(|active| active.is_active)?;
     let mut events = active.metrics.events();
     let mut worker = plugin.vm.worker.try_borrow_mut().ok()?;
     let mut policy = active.state.try_borrow_mut().ok()?;
@@ -201,9 +190,4 @@ fn admit_late(plugin: &RequestPlugin, store: &mut dyn Store, host: &dyn Host) ->
         kept: active.kept.iter().map(|part| facts.get(fallback::field(part)?).map(Cow::into_owned)).collect(),
         ..Admitted::new(active, ticket)
     })
-}
-
-/// The event that another cluster has served, or would have.
-pub(super) fn counted(is_real: bool) -> Event {
-    Event::Count(if is_real { Metric::FallbackRoute } else { Metric::WouldFallbackRoute })
 }

@@ -23,6 +23,13 @@ async fn governed(envoy: &Envoy) {
         let loaded = format!("extension_config_discovery.{seat}.config_reload");
         envoy.wait_for_stat(&loaded, |count| count > 0).await.unwrap();
     }
+    // That the main thread has them does not say that each worker has begun with both: the first request of one may still be without.
+    for _ in 0..8 {
+        let client = Client::http1(envoy.addr());
+        for _ in 0..4 {
+            assert_eq!(client.get("/").await.unwrap().text(), "ok", "the hosts are well");
+        }
+    }
 }
 
 /// A host that fails is out after five attempts, and its failures reach no client; a service that fails opens the breaker, and
@@ -38,6 +45,7 @@ async fn retries_ejects_and_opens(case: &str, count: usize) {
     let client = Client::http1(envoy.addr());
 
     let failing = &hosts[1];
+    failing.reset_counters();
     failing.always(Action::status(503));
     let ejected = format!("host {} ejected for 3", failing.addr());
     let is_out = || async {
@@ -271,6 +279,7 @@ async fn a_client_cannot_choose_a_host() {
     let mounted = Mounted::new();
     let envoy = run("plain", &hosts, &mounted).await;
     governed(&envoy).await;
+    hosts.iter().for_each(Backend::reset_counters);
     let client = Client::http1(envoy.addr());
     for _ in 0..30 {
         let request = with_header(Client::request("/"), HOSTS, hosts[0].addr().to_string());

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::alone::{Permit, permit};
 use crate::bootstrap::{Files, render_endpoints};
 use crate::fragile::make_fragile;
+use crate::last_panic;
 use crate::watchdog::Watched;
 use crate::{Client, EnvoyOptions, PATIENCE, Policy, SendError, TimedOut, eventually};
 
@@ -670,11 +671,14 @@ impl Drop for Process {
         drop(child);
         if std::thread::panicking() {
             eprintln!("--- the end of the Envoy log ---\n{}", last_lines(&self.log()));
+            // Once more below it: where only the end of a long output is kept, this is what matters.
+            eprintln!("--- the test {} ---", last_panic::said());
         }
     }
 }
 
 fn launch(options: &EnvoyOptions, dir: &Path, more: &[&str]) -> Result<(Process, Files), StartError> {
+    last_panic::watch();
     let binary = match &options.binary {
         Some(given) => given.clone(),
         None => envoy_binary()?,

@@ -57,6 +57,7 @@ mod envoy;
 mod fragile;
 mod interruption;
 mod istio;
+mod last_panic;
 mod leaving_host;
 mod metric_name;
 mod prometheus;

@@ -208,9 +208,15 @@ impl Host for BenchHost {
         }
     }
 
+    fn add_header(&self, _map: Headers, _name: &str, _value: &str) {}
+
     fn remove_header(&self, _map: Headers, _name: &str) {}
 
     fn clear_route_cache(&self) {}
+
+    fn request_body(&self, size: usize) -> Vec<u8> {
+        vec![b'x'; size]
+    }
 
     fn response_body(&self, size: usize) -> Vec<u8> {
         vec![b'x'; size]

@@ -96,12 +96,20 @@ impl Host for WasmHost {
         let _ = hostcalls::set_header(number(map), name, value);
     }
 
+    fn add_header(&self, map: Headers, name: &str, value: &str) {
+        let _ = hostcalls::add_header(number(map), name, value);
+    }
+
     fn remove_header(&self, map: Headers, name: &str) {
         let _ = hostcalls::remove_header(number(map), name);
     }
 
     fn clear_route_cache(&self) {
         hostcalls::clear_route_cache();
+    }
+
+    fn request_body(&self, size: usize) -> Vec<u8> {
+        hostcalls::request_body(size)
     }
 
     fn response_body(&self, size: usize) -> Vec<u8> {

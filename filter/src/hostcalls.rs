@@ -37,6 +37,14 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+
     fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
     // The SDK's panics at a name that is not UTF-8, and copies each header into two allocations.
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
@@ -123,6 +131,12 @@ pub fn set_header(map: MapType, name: &str, value: &str) -> Result<(), Refusal> 
     })
 }
 
+/// Adds another line of a header.
+pub fn add_header(map: MapType, name: &str, value: &str) -> Result<(), Refusal> {
+    // SAFETY: pointers and sizes are those of the arguments.
+    checked(unsafe { proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
 /// Removes all values of a header.
 pub fn remove_header(map: MapType, name: &str) -> Result<(), Refusal> {
     // SAFETY: the pointer and size are those of `name`.
@@ -165,6 +179,13 @@ pub fn resume_request() -> Result<(), Status> {
 /// Lets the paused response of the context go on.
 pub fn resume_response() -> Result<(), Status> {
     hostcalls::resume_http_response()
+}
+
+/// So many bytes of a piece of the request's body, in the body's callback. Empty where there is no such buffer.
+pub fn request_body(size: usize) -> Vec<u8> {
+    let kind = BufferType::HttpRequestBody as u32;
+    // SAFETY: `returned` passes pointers to its locals.
+    returned(|data, len| unsafe { proxy_get_buffer_bytes(kind, 0, size, data, len) }).unwrap_or_default()
 }
 
 /// So many bytes of what is there of the response's body, in the body's callback. Empty where there is no such buffer.

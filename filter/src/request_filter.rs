@@ -70,14 +70,19 @@ pub fn look_at_held(plugin: &RequestPlugin, is_wake: bool) -> Option<Timestamp> 
         // A context that is gone has no answer to let go.
         if hostcalls::act_for(held.stream).is_ok() {
             let effect = plugin.wake(&WasmHost, held, now);
-            let replies = matches!(effect, RequestEffect::Reply(_));
-            if act(effect) == Action::Continue && replies {
-                // The reply was refused, and nobody looks at the answer again.
-                let _ = hostcalls::resume_response();
-            }
+            act_outside(effect);
         }
     }
     Some(now)
+}
+
+/// Does what an event has led to that is none of the stream's own.
+pub fn act_outside(effect: RequestEffect) {
+    let replies = matches!(effect, RequestEffect::Reply(_));
+    if act(effect) == Action::Continue && replies {
+        // The reply was refused, and nobody looks at the answer again.
+        let _ = hostcalls::resume_response();
+    }
 }
 
 impl Context for RequestFilter {}
@@ -91,16 +96,14 @@ impl HttpContext for RequestFilter {
         step.map_or(Action::Continue, act)
     }
 
-    /// Every piece of every request comes by here, and only the end of it is of interest.
-    fn on_http_request_body(&mut self, _size: usize, ended: bool) -> Action {
-        if ended {
-            self.state.on_request_end(&WasmHost);
-        }
+    /// Every piece of every request comes by here, and mostly only the end of it is of interest.
+    fn on_http_request_body(&mut self, size: usize, ended: bool) -> Action {
+        self.state.on_request_body(&WasmHost, size, ended);
         Action::Continue
     }
 
     fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
-        self.state.on_request_end(&WasmHost);
+        self.state.on_request_trailers(&WasmHost);
         Action::Continue
     }
 

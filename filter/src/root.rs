@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_engine::attempt::AttemptPlugin;
+use holdfast_engine::fallback::Unserved;
 use holdfast_engine::host::RootHost;
 use holdfast_engine::outlier::calls::CallResponse;
-use holdfast_engine::request::{ActivePolicy, Call, Configuration, RequestPlugin};
+use holdfast_engine::request::{ActivePolicy, Call, Configuration, OutgoingCall, PendingCall, RequestPlugin};
 use holdfast_engine::store::{Expected, Store};
 use holdfast_policy::seat::Seat;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{ContextType, MapType};
+use proxy_wasm::types::{ContextType, MapType, Status};
 
 use crate::attempt_filter::{self, AttemptFilter};
 use crate::contexts::{self, Stream};
@@ -26,7 +27,15 @@ pub struct Root {
     context: u32,
     plugin: Option<Plugin>,
     /// Our own requests that are under way, by their names.
-    calls: HashMap<u32, (Rc<ActivePolicy>, Call)>,
+    calls: HashMap<u32, UnderWay>,
+}
+
+/// What a request of our own is for.
+enum UnderWay {
+    /// For the hosts of a policy.
+    OfHosts(Rc<ActivePolicy>, Call),
+    /// For a client's request, whose answer is held back.
+    OfRequest(PendingCall),
 }
 
 /// What the module was configured to be.
@@ -73,8 +82,47 @@ impl Root {
         let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let body = Some(request.body.as_slice()).filter(|body| !body.is_empty());
         let token = self.dispatch_http_call(&request.upstream, headers, body, Vec::new(), request.timeout).ok()?;
-        self.calls.insert(token, (Rc::clone(active), call.clone()));
+        self.calls.insert(token, UnderWay::OfHosts(Rc::clone(active), call.clone()));
         Some(token)
+    }
+
+    /// Makes the calls of fallbacks that are to be made.
+    fn make_calls(&mut self, plugin: &RequestPlugin, shared: &mut SharedData) {
+        let mut made_any = false;
+        while let Some(call) = plugin.take_call() {
+            made_any = true;
+            // A look at another may have left the host with a stream.
+            let _ = hostcalls::act_for(self.context);
+            let OutgoingCall { cluster, headers, body, timeout } = &call.request;
+            let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let body = Some(body.as_slice()).filter(|body| !body.is_empty());
+            let made = self.dispatch_http_call(cluster, headers, body, Vec::new(), *timeout);
+            let pending = call.into_pending();
+            match made {
+                Ok(token) => drop(self.calls.insert(token, UnderWay::OfRequest(pending))),
+                Err(Status::BadArgument) => end(plugin, shared, pending, Err(Unserved::NoCluster)),
+                Err(_) => end(plugin, shared, pending, Err(Unserved::NoHost)),
+            }
+        }
+        if made_any {
+            // What follows is this context's own.
+            let _ = hostcalls::act_for(self.context);
+        }
+    }
+}
+
+/// A call of a fallback is over: the request that waits for it goes on.
+fn end(
+    plugin: &RequestPlugin,
+    shared: &mut SharedData,
+    pending: PendingCall,
+    answer: Result<(&[u8], Vec<u8>), Unserved>,
+) {
+    // A context that is gone has no answer to let go.
+    if let Some(calling) = pending.end()
+        && hostcalls::act_for(calling.stream).is_ok()
+    {
+        request_filter::act_outside(calling.over(plugin, shared, &WasmHost, answer));
     }
 }
 
@@ -93,8 +141,22 @@ impl Context for Root {
 
     /// A call of ours was answered; one that failed has no headers.
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
-        let Some((active, call)) = self.calls.remove(&token) else { return };
+        let Some(under_way) = self.calls.remove(&token) else { return };
         let Some(Plugin::Request(plugin, mut shared)) = self.plugin.clone() else { return };
+        let (active, call) = match under_way {
+            UnderWay::OfHosts(active, call) => (active, call),
+            UnderWay::OfRequest(pending) => {
+                let (serialized, body) = if headers > 0 {
+                    (hostcalls::headers(MapType::HttpCallResponseHeaders), hostcalls::call_response_body())
+                } else {
+                    Default::default()
+                };
+                end(&plugin, &mut shared, pending, Ok((&serialized, body)));
+                let _ = hostcalls::act_for(self.context);
+                self.make_calls(&plugin, &mut shared);
+                return plugin.end_wake(WasmHost.recently());
+            }
+        };
         // Where nothing came there are no headers that could be asked for.
         let header = |name: &str| {
             if headers > 0 { hostcalls::header(MapType::HttpCallResponseHeaders, name) } else { None }
@@ -139,6 +201,7 @@ impl RootContext for Root {
                     // What follows is this context's own.
                     let _ = hostcalls::act_for(self.context);
                 }
+                self.make_calls(&plugin, &mut shared);
                 plugin.on_tick(&mut shared, &mut |active, call| self.make(active, call));
             }
             Some(Plugin::Attempt(plugin, shared)) => attempt_filter::on_tick(&plugin, shared),
@@ -149,12 +212,13 @@ impl RootContext for Root {
     /// The wake-up that was asked for.
     fn on_queue_ready(&mut self, queue: u32) {
         hostcalls::end_wake(queue);
-        let Some(Plugin::Request(plugin, _)) = &self.plugin else { return };
-        if let Some(now) = request_filter::look_at_held(plugin, true) {
+        let Some(Plugin::Request(plugin, mut shared)) = self.plugin.clone() else { return };
+        if let Some(now) = request_filter::look_at_held(&plugin, true) {
             // What follows is this context's own.
             let _ = hostcalls::act_for(self.context);
             plugin.end_wake(now);
         }
+        self.make_calls(&plugin, &mut shared);
     }
 
     fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {

@@ -25,6 +25,7 @@ mod detours;
 mod edited;
 mod ends;
 mod fallback;
+mod fallback_call;
 mod fallback_templates;
 mod further;
 mod gateway;

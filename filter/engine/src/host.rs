@@ -83,11 +83,17 @@ pub trait Host: RootHost {
     /// Sets a header to this one value. Where the host refuses, the request goes on without it.
     fn set_header(&self, map: Headers, name: &str, value: &str);
 
+    /// Adds another line of a header. Where the host refuses, the request goes on without it.
+    fn add_header(&self, map: Headers, name: &str, value: &str);
+
     /// Removes all values of a header, if the host does.
     fn remove_header(&self, map: Headers, name: &str);
 
     /// Has the route chosen anew when it is next needed, before the request goes on.
     fn clear_route_cache(&self);
+
+    /// A piece of the request's body, of `size` bytes, in the body's callback. Empty if there is no such body.
+    fn request_body(&self, size: usize) -> Vec<u8>;
 
     /// What has come of the response's body, `size` bytes, in the body's callback. Empty if there is no such body.
     fn response_body(&self, size: usize) -> Vec<u8>;

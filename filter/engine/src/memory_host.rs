@@ -25,6 +25,8 @@ pub struct MemoryHost {
     refuses: Cell<bool>,
     /// The piece of the response's body that is in its callback.
     response_body: RefCell<Vec<u8>>,
+    /// The piece of the request's body that is in its callback.
+    request_body: RefCell<Vec<u8>>,
     contentions: Cell<u32>,
     /// How many wake-ups were asked for.
     wakes: Cell<u32>,
@@ -108,6 +110,11 @@ impl MemoryHost {
     /// Takes the headers of a map, to be [put](MemoryHost::put_headers) back where they belong to another stream meanwhile.
     pub fn take_headers(&self, map: Headers) -> HeaderPairs {
         self.headers.borrow_mut().remove(&map).unwrap_or_default()
+    }
+
+    /// A piece of a request's body comes.
+    pub fn put_request_body(&self, piece: &[u8]) {
+        *self.request_body.borrow_mut() = piece.to_owned();
     }
 
     /// A piece of a response's body comes.
@@ -229,6 +236,10 @@ impl Host for MemoryHost {
         headers.push((name.to_owned(), value.as_bytes().to_owned()));
     }
 
+    fn add_header(&self, map: Headers, name: &str, value: &str) {
+        self.headers.borrow_mut().entry(map).or_default().push((name.to_owned(), value.as_bytes().to_owned()));
+    }
+
     fn remove_header(&self, map: Headers, name: &str) {
         if let Some(headers) = self.headers.borrow_mut().get_mut(&map) {
             headers.retain(|(known, _)| known != name);
@@ -237,6 +248,11 @@ impl Host for MemoryHost {
 
     fn clear_route_cache(&self) {
         self.routed_anew.set(self.routed_anew.get().saturating_add(1));
+    }
+
+    fn request_body(&self, size: usize) -> Vec<u8> {
+        let piece = self.request_body.borrow();
+        piece.get(..size).unwrap_or(&piece).to_vec()
     }
 
     fn response_body(&self, size: usize) -> Vec<u8> {

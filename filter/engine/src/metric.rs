@@ -53,6 +53,12 @@ pub enum Metric {
     FallbackFailedRoute,
     /// Would have been served by another cluster, in shadow mode.
     WouldFallbackRoute,
+    /// Answered with what another cluster has answered to the same request.
+    FallbackCall,
+    /// Could not be answered so.
+    FallbackFailedCall,
+    /// Another cluster would have been asked, in shadow mode.
+    WouldFallbackCall,
     /// Gauge: good answers that are kept.
     StaleAnswers,
     /// Gauge: how many bytes they take.
@@ -149,7 +155,7 @@ pub enum Metric {
 
 impl Metric {
     /// How many there are; their numbers are below it.
-    pub const COUNT: usize = 69;
+    pub const COUNT: usize = 72;
 
     /// All, by number.
     pub const ALL: [Metric; Metric::COUNT] = [
@@ -176,6 +182,9 @@ impl Metric {
         Metric::FallbackRoute,
         Metric::FallbackFailedRoute,
         Metric::WouldFallbackRoute,
+        Metric::FallbackCall,
+        Metric::FallbackFailedCall,
+        Metric::WouldFallbackCall,
         Metric::StaleAnswers,
         Metric::StaleBytes,
         Metric::Retries,
@@ -257,6 +266,9 @@ impl Metric {
             Metric::FallbackRoute => "fallback.route",
             Metric::FallbackFailedRoute => "fallback_failed.route",
             Metric::WouldFallbackRoute => "would_fallback.route",
+            Metric::FallbackCall => "fallback.call",
+            Metric::FallbackFailedCall => "fallback_failed.call",
+            Metric::WouldFallbackCall => "would_fallback.call",
             Metric::StaleAnswers => "stale_answers",
             Metric::StaleBytes => "stale_bytes",
             Metric::Retries => "retries",

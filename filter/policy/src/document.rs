@@ -108,6 +108,12 @@ impl Policy {
             && entries.any(|entry| matches!(entry.kind, FallbackKind::Route(_)))
     }
 
+    /// The calls that may repeat a request in another cluster.
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        let entries = self.fallback.iter().filter(|_| self.mode != Mode::Off);
+        entries.filter_map(|entry| if let FallbackKind::Call(call) = &entry.kind { Some(call) } else { None })
+    }
+
     /// Whether a fallback could be needed once the host's answer is known; request headers cannot be read any more then.
     pub fn replaces_answers(&self) -> bool {
         self.mode != Mode::Off && self.fallback.iter().any(Fallback::replaces_answers)
@@ -660,6 +666,9 @@ pub enum FallbackKind {
     /// Has another cluster serve: before the first attempt, or as a further one after the last. Not for [`Reason::NoHost`]; for a reason that
     /// only an answer gives only in a policy with [`Retry`] that is enforced, does not hedge and leaves nothing to the route's statuses.
     Route(Route),
+    /// Repeats the request in another cluster, and answers with what comes from there. Only for reasons that an answer gives, or that there
+    /// is none.
+    Call(Call),
 }
 
 impl FallbackKind {
@@ -682,6 +691,23 @@ impl Route {
 
     /// The filter state which that is in Envoy, by which a route lets a fallback choose.
     pub const FILTER_STATE: &str = "wasm.holdfast_route";
+}
+
+/// How a request is repeated in another cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// The cluster's name.
+    pub cluster: String,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// The longest body of a request that is kept for it, in bytes.
+    pub max_body: u32,
+    /// The most calls of the policy that each worker has under way.
+    pub max_concurrent: NonZeroU16,
+    /// The methods of requests that may be sent twice, as [`Retry::methods`] has them.
+    pub methods: Vec<String>,
+    /// The header that says that a request may be sent twice, as [`Retry::idempotency_header`] has it.
+    pub idempotency_header: String,
 }
 
 /// How good answers are kept.

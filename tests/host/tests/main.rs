@@ -12,6 +12,7 @@ mod crashes;
 mod detours;
 mod ends;
 mod envoy;
+mod fallback_call;
 mod fleet;
 mod foreign_bytes;
 mod further;

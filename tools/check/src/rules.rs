@@ -165,6 +165,8 @@ rules! {
         "`discover.cluster` names no cluster of the configuration", "add the cluster, or name one that is there";
     ROUTE_CLUSTER = "route-cluster", Error,
         "a fallback's `route` names no cluster of the configuration", "add the cluster, or name one that is there";
+    CALL_CLUSTER = "call-cluster", Error,
+        "a fallback's `call` names no cluster of the configuration", "add the cluster, or name one that is there";
     ROUTE_SPECIFIER = "route-specifier", Error,
         "a route does not let the fallback of a policy choose another cluster: the fallback does nothing",
         "put a route in front that matches the filter state `wasm.holdfast_route`, or a matcher on it in place of `cluster` (docs/envoy.md)";

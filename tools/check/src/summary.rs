@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_policy::config::{duration, size};
 use holdfast_policy::document::{
-    Breaker, BreakerControl, ClientGone, Dimension, Document, Fallback, FallbackKind, GRPC_STATUS_NAMES, GrpcSet,
+    Breaker, BreakerControl, Call, ClientGone, Dimension, Document, Fallback, FallbackKind, GRPC_STATUS_NAMES, GrpcSet,
     Match, Mode, OutcomeRules, Policy, Reason, Scope, Stale, StaticResponse, StatusSet, TemplatePart, Throttle, Window,
 };
 use holdfast_policy::glob::Glob;
@@ -344,6 +344,10 @@ fn tried<'a>(entries: impl Iterator<Item = &'a Fallback>, afterwards: bool, plai
     for entry in entries {
         match &entry.kind {
             FallbackKind::Static(response) => return text + &fixed(response),
+            FallbackKind::Call(Call { cluster, timeout, .. }) => {
+                let timeout = duration::text(*timeout);
+                text.push_str(&format!("by what the cluster {cluster} answers to the same within {timeout}, else "));
+            }
             FallbackKind::Route(route) => text.push_str(&format!("by the cluster {}{how}, else ", route.cluster)),
             FallbackKind::Stale(Stale { max_age, max_body, entries }) => {
                 let (max_age, max_body) = (duration::text(*max_age), size::text(*max_body));

@@ -110,8 +110,8 @@ fn about(policy: &Policy) -> Vec<(String, String)> {
         if Reason::ALL.into_iter().all(|reason| !fallback.on.contains(reason) || served.contains(reason)) {
             warn(&format!(".fallback[{index}]"), "is never used: the entries before it serve all its reasons");
         }
-        // What is kept may lack the answer, another cluster may have no host, and both give way.
-        if let FallbackKind::Stale(_) | FallbackKind::Route(_) = &fallback.kind {
+        // What is kept may lack the answer, another cluster may have no host or fail too, and they give way.
+        if let FallbackKind::Stale(_) | FallbackKind::Route(_) | FallbackKind::Call(_) = &fallback.kind {
             continue;
         }
         for reason in Reason::ALL.into_iter().filter(|reason| fallback.on.contains(*reason)) {

@@ -123,6 +123,8 @@ pub enum Disposition {
     Stale(Reason, u64),
     /// It was rejected, and another cluster serves.
     Route(Reason),
+    /// Its answer was replaced by what another cluster has answered to the same request.
+    Call(Reason),
 }
 
 /// Why a fallback could not serve.
@@ -148,6 +150,16 @@ pub enum Unserved {
     NotRouted,
     /// The router has made its choice.
     TooLate,
+    /// The request's body is not there to be sent again: it was too long, is not complete, or has trailers.
+    Body,
+    /// The request is of gRPC, an upgrade, or has headers that are no text: such a one cannot be sent again.
+    Kind,
+    /// As many calls are under way as there may be.
+    Busy,
+    /// The other cluster has failed, too.
+    Failed,
+    /// Nothing has come of it in time, or all of it.
+    NoAnswer,
 }
 
 impl Unserved {
@@ -164,6 +176,11 @@ impl Unserved {
             Unserved::Rejected => "rejected",
             Unserved::NotRouted => "not_routed",
             Unserved::TooLate => "too_late",
+            Unserved::Body => "body",
+            Unserved::Kind => "kind",
+            Unserved::Busy => "busy",
+            Unserved::Failed => "failed",
+            Unserved::NoAnswer => "no_answer",
         }
     }
 }
@@ -193,7 +210,8 @@ impl LocalReply {
             Disposition::Rejected(reason)
             | Disposition::Static(reason)
             | Disposition::Stale(reason, _)
-            | Disposition::Route(reason) => reason.name(),
+            | Disposition::Route(reason)
+            | Disposition::Call(reason) => reason.name(),
             Disposition::Admitted | Disposition::Probe => "",
         };
         format!("holdfast_{reason}")

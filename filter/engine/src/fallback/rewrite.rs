@@ -57,8 +57,10 @@ pub(super) fn rewrite(host: &dyn Host, serialized: &[u8], rules: &OutcomeRules, 
     });
     let set = |name: &str, value: &str| host.set_header(Headers::Response, name, value);
     set(":status", &reply.status.to_string());
-    for (name, value) in &reply.headers {
-        set(name, value);
+    for (index, (name, value)) in reply.headers.iter().enumerate() {
+        let is_first = reply.headers.iter().take(index).all(|(before, _)| before != name);
+        // Such as `set-cookie`, of whose lines none may take another's place.
+        if is_first { set(name, value) } else { host.add_header(Headers::Response, name, value) }
     }
     // Where the host did not say how long its body is, there may be none: trailers alone. Then no length may be promised.
     if is_measured && (has_body || !reply.body.is_empty()) && !reply.has_bare_status() {

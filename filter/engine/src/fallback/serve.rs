@@ -1,6 +1,6 @@
 //! The choice of a fallback by its reason.
 
-use holdfast_policy::document::{FallbackKind, Mode, Policy, Reason, Route, StaticResponse};
+use holdfast_policy::document::{Call, FallbackKind, Mode, Policy, Reason, Route, StaticResponse};
 
 use super::reply::{
     Disposition, FALLBACK_HEADER, Failed, GrpcStatus, LocalReply, REJECT_HEADER, Reply, ReplyContext, UNAVAILABLE,
@@ -22,15 +22,32 @@ pub struct Sources<'a> {
     pub stale: &'a mut dyn FnMut() -> Result<ServedAnswer, Unserved>,
     /// Whether the request may go to another cluster.
     pub route: &'a mut dyn FnMut(&Route) -> Result<(), Unserved>,
+    /// Whether the request may be repeated in another cluster.
+    pub call: &'a mut dyn FnMut(&Call) -> Result<(), Unserved>,
 }
 
-/// What becomes of a rejected request.
+/// What becomes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Served {
     /// It is answered.
     Reply(LocalReply),
     /// It goes to another cluster.
     Detour(Detour),
+    /// It is repeated in another cluster, and what serves shows when that has answered.
+    Call(Box<AskedCall>),
+}
+
+/// A call that is to be made in place of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedCall {
+    /// Its rules.
+    pub call: Call,
+    /// Why and for whom.
+    pub context: ReplyContext,
+    /// All reasons, from the most to the least specific.
+    reasons: Vec<Reason>,
+    /// How many of the entries for them were asked, this one included.
+    asked: usize,
 }
 
 /// A rejected request's way to another cluster.
@@ -83,18 +100,28 @@ pub fn serve_failure(
     sources: &mut Sources<'_>,
     failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
-) -> Option<LocalReply> {
+) -> Option<Served> {
     let FailedAnswer { answer, outcome, retries, would_be_served, grpc } = answered;
     let reasons = failure_reasons(answer, outcome.failed(), retries > 0);
     let reason = *reasons.first()?;
     if would_be_served && policy.mode == Mode::Shadow {
         return None;
     }
-    match serve(policy, reasons, ReplyContext { reason, retry_after: None, grpc }, 0, sources, failed, events)? {
-        Served::Reply(local) => Some(local),
-        // It is too late for that, as the source has said.
-        Served::Detour(_) => None,
-    }
+    serve(policy, reasons, ReplyContext { reason, retry_after: None, grpc }, 0, sources, failed, events)
+}
+
+/// Serves with the next fallback, where a call has come to nothing.
+pub fn serve_after_call(
+    policy: &Policy,
+    asked: &AskedCall,
+    why: Unserved,
+    sources: &mut Sources<'_>,
+    failed: &mut Vec<Failed>,
+    events: &mut Vec<Event>,
+) -> Option<Served> {
+    events.push(Event::Count(Metric::FallbackFailedCall));
+    failed.push(Failed { kind: CALL, why });
+    serve(policy, &asked.reasons, asked.context, asked.asked, sources, failed, events)
 }
 
 /// For which reasons a fallback may serve in place of an answer, from the most to the least specific.
@@ -131,6 +158,8 @@ pub fn choose_further(
             FallbackKind::Stale(_) => {}
             FallbackKind::Route(route) if can_serve(route) => return Some((route, *reasons.first()?)),
             FallbackKind::Route(_) => {}
+            // It is made in place of the answer.
+            FallbackKind::Call(_) => return None,
         }
     }
     None
@@ -142,6 +171,8 @@ pub fn would_serve(policy: &Policy, reason: Reason, sources: &mut Sources<'_>, e
         FallbackKind::Static(_) => Some(Metric::WouldFallbackStatic),
         FallbackKind::Stale(_) => (sources.stale)().ok().map(|_| Metric::WouldFallbackStale),
         FallbackKind::Route(route) => (sources.route)(route).ok().map(|()| Metric::WouldFallbackRoute),
+        // It is for no reason that a rejection has.
+        FallbackKind::Call(_) => None,
     });
     events.extend(served.map(Event::Count));
     served.is_some()
@@ -197,6 +228,23 @@ fn serve(
                     continue;
                 }
             },
+            FallbackKind::Call(call) => match (sources.call)(call) {
+                Ok(()) if !is_real => {
+                    events.push(Event::Count(Metric::WouldFallbackCall));
+                    return None;
+                }
+                Ok(()) => {
+                    let (call, reasons, asked) = (call.clone(), reasons.to_vec(), index.saturating_add(1));
+                    return Some(Served::Call(Box::new(AskedCall { call, context, reasons, asked })));
+                }
+                Err(why) => {
+                    if is_real {
+                        events.push(Event::Count(Metric::FallbackFailedCall));
+                        failed.push(Failed { kind: CALL, why });
+                    }
+                    continue;
+                }
+            },
         };
         events.push(Event::Count(if is_real { metrics.0 } else { metrics.1 }));
         return reply.filter(|_| is_real).map(|reply| Served::Reply(LocalReply { reply, disposition }));
@@ -204,15 +252,25 @@ fn serve(
     None
 }
 
-/// The word for the last good answer, for a fixed response, and for another cluster.
+/// The words for the last good answer, a fixed response, another cluster, and the same request there.
 pub(crate) const STALE: &str = "stale";
 pub(crate) const STATIC: &str = "static";
 pub(crate) const ROUTE: &str = "route";
+pub(crate) const CALL: &str = "call";
 
 /// What an answer says that came by a detour, in [`FALLBACK_HEADER`].
 pub fn detour_says(policy: &Policy, detour: &Detour) -> String {
     let reason = detour.context.reason.name();
     format!("{ROUTE}; reason={reason}; policy={}; cluster={}", policy.name, detour.cluster)
+}
+
+/// What another cluster has answered to the same request, as it is served in place of the service's answer.
+pub fn call_reply(policy: &Policy, asked: &AskedCall, mut reply: Reply, events: &mut Vec<Event>) -> LocalReply {
+    let reason = asked.context.reason;
+    let says = format!("{CALL}; reason={}; policy={}; cluster={}", reason.name(), policy.name, asked.call.cluster);
+    reply.headers.push((FALLBACK_HEADER.to_owned(), says));
+    events.push(Event::Count(Metric::FallbackCall));
+    LocalReply { reply, disposition: Disposition::Call(reason) }
 }
 
 /// The last good answer, as it is served in place of another one.
@@ -324,13 +382,18 @@ mod tests {
         stale: Result<u64, Unserved>,
     ) -> (Option<(u16, String)>, Vec<Failed>, Vec<Event>) {
         let served = |age| ServedAnswer { status: 200, headers: Vec::new(), body: b"kept".to_vec(), age };
-        let mut sources =
-            Sources { value: &mut |_| None, stale: &mut || stale.map(served), route: &mut |_| Err(Unserved::TooLate) };
+        let mut sources = Sources {
+            value: &mut |_| None,
+            stale: &mut || stale.map(served),
+            route: &mut |_| Err(Unserved::TooLate),
+            call: &mut |_| Err(Unserved::TooLate),
+        };
         let outcome = Outcome { verdict: Verdict::Failure, ..Outcome::SUCCESS };
         let (mut failed, mut events) = (Vec::new(), Vec::new());
         let answered = FailedAnswer { answer, outcome: &outcome, retries: 0, would_be_served: false, grpc: None };
         let local = serve_failure(policy, answered, &mut sources, &mut failed, &mut events);
-        let said = local.map(|local| {
+        let said = local.map(|served| {
+            let Served::Reply(local) = served else { panic!("it is answered: {served:?}") };
             let says = header(&local.reply, FALLBACK_HEADER).unwrap_or_default().to_owned();
             (local.reply.status, says)
         });

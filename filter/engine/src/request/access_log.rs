@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use crate::base::time::millis;
-use crate::fallback::{Detour, Disposition, Failed, ROUTE, STALE, STATIC};
+use crate::fallback::{CALL, Detour, Disposition, Failed, ROUTE, STALE, STATIC};
 use crate::host::Host;
 use crate::http::attempt::AttemptRecord;
 use crate::http::outcome::Verdict;
@@ -23,9 +23,10 @@ pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
         Disposition::Admitted => ("admitted", None),
         Disposition::Probe => ("probe", None),
         Disposition::Rejected(reason) => ("rejected", Some(reason)),
-        Disposition::Static(reason) | Disposition::Stale(reason, _) | Disposition::Route(reason) => {
-            ("fallback", Some(reason))
-        }
+        Disposition::Static(reason)
+        | Disposition::Stale(reason, _)
+        | Disposition::Route(reason)
+        | Disposition::Call(reason) => ("fallback", Some(reason)),
     };
     line.push_str(decision);
     if let Some(reason) = reason {
@@ -37,6 +38,7 @@ pub fn line(policy: &str, key: &str, disposition: Disposition) -> String {
         Disposition::Static(_) => drop(write!(line, "; kind={STATIC}")),
         Disposition::Stale(_, age) => drop(write!(line, "; kind={STALE}; age={age}")),
         Disposition::Route(_) => drop(write!(line, "; kind={ROUTE}")),
+        Disposition::Call(_) => drop(write!(line, "; kind={CALL}")),
         Disposition::Admitted | Disposition::Probe | Disposition::Rejected(_) => {}
     }
     line
@@ -53,9 +55,9 @@ pub fn push_failed(line: &mut String, failed: &[Failed]) {
 }
 
 /// What [`line()`] adds where another cluster serves: `; cluster=standby`.
-pub fn push_cluster(line: &mut String, detour: &Detour) {
+pub fn push_cluster(line: &mut String, cluster: &str) {
     line.push_str("; cluster=");
-    line.push_str(&detour.cluster);
+    line.push_str(cluster);
 }
 
 /// Adds to what the access log says of the request, where another policy governs it now, who has sent it there and why:

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use holdfast_policy::document::{Mode, Policy, TemplatePart};
+use holdfast_policy::document::{Call, Mode, Policy, TemplatePart};
 
 use super::access_log;
 use super::blocks::Pools;
@@ -13,7 +13,7 @@ use super::facts::Facts;
 use super::policy::RequestPolicy;
 use crate::base::time::Timestamp;
 use crate::event::Event;
-use crate::fallback::{self, Disposition};
+use crate::fallback::{self, Disposition, Unserved};
 use crate::host::{Host, RootHost};
 use crate::http::client::{Client, ClientWaits};
 use crate::observe::policy_metrics::{GaugesElsewhere, PolicyMetrics};
@@ -50,6 +50,10 @@ pub struct ActivePolicy {
     pub has_reported_chain: Cell<bool>,
     /// Whether a fallback could replace an answer.
     pub replaces_answers: bool,
+    /// Whether a request may be repeated in another cluster.
+    pub(super) calls: bool,
+    /// How many calls are under way.
+    calling: Rc<Cell<u16>>,
     /// When a client last left before it had an answer.
     client_left: Cell<Option<Timestamp>>,
     /// Whether another cluster may serve after the last attempt.
@@ -71,6 +75,7 @@ pub struct ActivePolicy {
 impl ActivePolicy {
     /// A policy at work.
     pub fn new(host: Rc<dyn RootHost>, state: RequestPolicy, text: &str) -> Self {
+        let has_calls = state.policy().calls().next().is_some();
         ActivePolicy {
             metrics: PolicyMetrics::new(host, state.metrics_name().into_owned()),
             is_entered: Cell::new(false),
@@ -80,6 +85,8 @@ impl ActivePolicy {
             kept: fallback::kept_parts(state.policy()),
             has_reported_chain: Cell::new(false),
             replaces_answers: state.policy().replaces_answers(),
+            calls: has_calls,
+            calling: Rc::default(),
             client_left: Cell::new(None),
             goes_further: state.policy().goes_further() && state.policy().mode == Mode::Enforce,
             unrouted: Legs::default(),
@@ -105,6 +112,19 @@ impl ActivePolicy {
         } else {
             ClientWaits::default()
         }
+    }
+
+    /// Counts a call as under way for as long as what it gives is kept.
+    ///
+    /// # Errors
+    /// As many are as there may be.
+    pub(super) fn begin_call(&self, call: &Call) -> Result<CallPermit, Unserved> {
+        let others = self.calling.get();
+        if others >= call.max_concurrent.get() {
+            return Err(Unserved::Busy);
+        }
+        self.calling.set(others.saturating_add(1));
+        Ok(CallPermit(Rc::clone(&self.calling)))
     }
 
     /// Notes that a client has left before it had an answer.
@@ -193,6 +213,15 @@ impl ActivePolicy {
         if let Some((_, line)) = known {
             access_log::write(host, line);
         }
+    }
+}
+
+/// A call under way, which counts until this is dropped.
+pub(super) struct CallPermit(Rc<Cell<u16>>);
+
+impl Drop for CallPermit {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 

@@ -101,10 +101,6 @@ impl Sender {
         Ok(())
     }
 
-    pub(super) fn detour(&self) -> &Detour {
-        &self.detour
-    }
-
     pub(super) fn cluster(&self) -> &str {
         &self.detour.cluster
     }
@@ -157,6 +153,7 @@ impl Sender {
                 },
                 stale: &mut || policy.find_answer(store, self.key, self.asked.as_ref(), now),
                 route,
+                call: &mut |_| Err(Unserved::TooLate),
             };
             let asked = self.detour.asked;
             fallback::serve_rejection(active.policy(), context, asked, &mut sources, &mut failed, &mut events)
@@ -167,10 +164,12 @@ impl Sender {
                 self.detour = detour.clone();
                 Disposition::Route(context.reason)
             }
+            // As the source has said.
+            Served::Call(_) => return None,
         };
         let mut line = access_log::line(&active.policy().name, &policy.key_text(self.key), disposition);
         if let Served::Detour(detour) = &served {
-            access_log::push_cluster(&mut line, detour);
+            access_log::push_cluster(&mut line, &detour.cluster);
         }
         access_log::push_failed(&mut line, &failed);
         access_log::write(host, &line);

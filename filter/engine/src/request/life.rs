@@ -1,6 +1,7 @@
 //! The life of a request, from its headers to its end, as an enum that each event consumes: what is reported or replied once cannot be
 //! reported or replied again.
 
+mod calling;
 mod further;
 mod on_detour;
 mod open;
@@ -14,6 +15,7 @@ use holdfast_policy::document::{ClientGone, Mode, Policy, Route};
 use super::access_log;
 use super::active::{ActivePolicy, Leg};
 use super::affinity;
+use super::calling::{Calling, ToRepeat};
 use super::capturing::Capturing;
 use super::chain;
 use super::detour::{Left, Sender};
@@ -22,6 +24,7 @@ use super::facts::Facts;
 use super::hosts::Sending;
 use super::plugin::RequestPlugin;
 use super::policy::RequestPolicy;
+use super::repeat::Repeat;
 use super::retries::{Accounted, Asked, AttemptsMade, Plan};
 use super::running::RunningProbe;
 use super::ticket::{Decision, InFlightHold, Ticket};
@@ -85,6 +88,8 @@ pub enum RequestState {
     Ending(Lasting),
     /// Sent to another cluster by a policy that has rejected it; the answer is still to come.
     OnDetour(Box<on_detour::OnDetour>),
+    /// The outcome is known; the answer is held back while another cluster is asked the same.
+    Calling(Rc<Calling>, Lasting),
     /// The outcome is known, and the answer is being replaced. It may count in flight.
     Replacing(Rc<Replacement>, Lasting),
     /// A gRPC request was rejected with this status and message; the reply is about to come by on its way to the client.
@@ -101,6 +106,8 @@ pub struct Admitted {
     kept: Vec<Option<Vec<u8>>>,
     /// What it asks for, where the last good answer to the same is kept or served.
     asked: Option<Box<AskedFor>>,
+    /// The request itself, where it may have to be sent again.
+    repeat: Option<Box<Repeat>>,
     /// Its answer, which is copied as it passes.
     capturing: Option<Box<Capturing>>,
     /// A response that has begun and is judged when it ends.
@@ -156,6 +163,14 @@ enum HostJudge {
     RequestSeat,
     /// The same, of a request that has come from another cluster, to whose policy the attempts belong.
     Afterwards,
+}
+
+/// What stands in for an answer.
+enum Substitute {
+    /// This, of a policy.
+    Reply(Rc<ActivePolicy>, LocalReply),
+    /// What another cluster answers to the same request.
+    Call(Box<ToRepeat>),
 }
 
 /// How an answer came.
@@ -265,7 +280,7 @@ impl RequestState {
             match sender.give_way(plugin, store, host, why, &mut route) {
                 Some((_, Served::Reply(local))) => return reject(local),
                 Some((next, Served::Detour(_))) => sender = next,
-                None => return theirs.map_or_else(Self::passed, reject),
+                Some((_, Served::Call(_))) | None => return theirs.map_or_else(Self::passed, reject),
             }
         }
     }
@@ -288,6 +303,33 @@ impl RequestState {
             None if facts.lacks_header(steering::HEADER) => {}
             // A client's own would choose a host.
             None => host.remove_header(Headers::Request, steering::HEADER),
+        }
+    }
+
+    /// A piece of the request's body has come, of `size` bytes, and with `ended` it is the last.
+    pub fn on_request_body(&mut self, host: &dyn Host, size: usize, ended: bool) {
+        if let Some(repeat) = self.repeat() {
+            repeat.add(host, size, ended);
+        }
+        if ended {
+            self.on_request_end(host);
+        }
+    }
+
+    /// The request's trailers have come.
+    pub fn on_request_trailers(&mut self, host: &dyn Host) {
+        if let Some(repeat) = self.repeat() {
+            repeat.drop_body();
+        }
+        self.on_request_end(host);
+    }
+
+    /// The request, where it is kept to be sent again.
+    fn repeat(&mut self) -> Option<&mut Repeat> {
+        match self {
+            RequestState::Admitted(admitted) => admitted.repeat.as_deref_mut(),
+            RequestState::OnDetour(detour) => detour.inner_mut().repeat(),
+            _ => None,
         }
     }
 
@@ -354,17 +396,22 @@ impl RequestState {
         let now = if is_untimed { host.now() } else { now };
         let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
         let timing = ResponseTiming { began: now, at: now, retry_after, by_headers, place: Place::Headers, is_pointed };
-        let active = Rc::clone(&admitted.active);
-        let (mut lasting, local) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
+        let (mut lasting, substitute) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
         lasting.capturing = capturing;
         if let Some(capturing) = lasting.capturing.take_if(|_| ended) {
             capturing.keep(plugin, store, host);
         }
-        let placed = local.map(|local| {
-            let rules = &active.policy().outcome;
-            let answered = fallback::Answered { serialized: &serialized, rules, ended, is_hosts };
-            fallback::place(host, answered, local, now)
-        });
+        let placed = match substitute {
+            None => None,
+            Some(Substitute::Call(call)) => {
+                return Calling::begin(call, plugin, store, host, lasting, (stream, ended, is_hosts));
+            }
+            Some(Substitute::Reply(active, local)) => {
+                let rules = &active.policy().outcome;
+                let answered = fallback::Answered { serialized: &serialized, rules, ended, is_hosts };
+                Some(fallback::place(host, answered, local, now))
+            }
+        };
         Self::placed(plugin, placed, lasting, stream, now)
     }
 
@@ -392,7 +439,7 @@ impl RequestState {
     /// Whether a piece of the response's body is of any interest, which is the last with `ended`.
     pub fn wants_body(&self, ended: bool) -> bool {
         match self {
-            RequestState::Replacing(..) => true,
+            RequestState::Replacing(..) | RequestState::Calling(..) => true,
             RequestState::Admitted(admitted) => ended || admitted.capturing.is_some(),
             RequestState::Ending(lasting) => lasting.capturing.is_some(),
             _ => false,
@@ -412,6 +459,10 @@ impl RequestState {
             RequestState::Replacing(replacement, lasting) => {
                 let effect = replacement.on_body(host, size, ended).into();
                 (RequestState::Replacing(replacement, lasting), effect)
+            }
+            RequestState::Calling(calling, lasting) => {
+                let effect = calling.on_body(host, size, ended);
+                (RequestState::Calling(calling, lasting), effect)
             }
             RequestState::Admitted(mut admitted) => {
                 let capturing = copied(admitted.capturing.take(), host, size);
@@ -460,6 +511,10 @@ impl RequestState {
                 let effect = replacement.on_trailers(host).into();
                 (RequestState::Replacing(replacement, lasting), effect)
             }
+            RequestState::Calling(calling, lasting) => {
+                let effect = calling.on_trailers(host);
+                (RequestState::Calling(calling, lasting), effect)
+            }
             other => (other, RequestEffect::Continue),
         }
     }
@@ -483,6 +538,7 @@ impl RequestState {
                 };
                 settle_late(plugin, store, host, *admitted, answer, Place::Cut)
             }
+            RequestState::Calling(_, lasting) => RequestState::Ending(lasting),
             other => other,
         };
         let (RequestState::Ending(lasting) | RequestState::Replacing(_, lasting)) = state else { return };
@@ -601,6 +657,7 @@ fn admit(
                 value: &mut |field: Field<'_>| facts.get(field).map(Cow::into_owned),
                 stale: &mut || policy.find_answer(&mut **store, key, asked.as_ref(), now),
                 route: &mut route,
+                call: &mut |_| Err(Unserved::TooLate),
             };
             let (reason, retry_after) = (rejection.reason, Some(rejection.retry_after));
             let context = ReplyContext { reason, retry_after, grpc: facts.grpc() };
@@ -609,6 +666,8 @@ fn admit(
                     let disposition = local.disposition;
                     (Admission::Answered(local), disposition)
                 }
+                // As the source has said.
+                Served::Call(_) => return None,
                 Served::Detour(detour) => {
                     let sender = Sender::new(active, key, facts, (detour, asked), now);
                     (Admission::Sent(Box::new(sender)), Disposition::Route(reason))
@@ -622,6 +681,7 @@ fn admit(
                     value: &mut |_| None,
                     stale: &mut || policy.find_answer(&mut **store, key, asked.as_ref(), now),
                     route: &mut route,
+                    call: &mut |_| Err(Unserved::TooLate),
                 };
                 ticket.would_be_served = fallback::would_serve(active.policy(), reason, &mut sources, events);
             }
@@ -641,7 +701,7 @@ fn admit(
     } else {
         let mut line = access_log::line(&active.policy().name, &policy.key_text(key), disposition);
         if let Admission::Sent(sender) = &admission {
-            access_log::push_cluster(&mut line, sender.detour());
+            access_log::push_cluster(&mut line, sender.cluster());
         }
         access_log::push_failed(&mut line, &failed);
         access_log::push_steering(&mut line, steering);
@@ -664,6 +724,8 @@ fn send(
 ) -> Admitted {
     let key = ticket.key();
     let judges_hosts = policy.outlier().is_some();
+    // Before anything is said to the router in them.
+    let repeat = if active.calls { Repeat::begin(active.policy(), facts, ended) } else { None };
     let (eligibility, client_waits) = eligibility(active.policy(), facts).unzip();
     // Asked for only where something follows from it.
     let cluster = if eligibility.is_some() || judges_hosts {
@@ -723,6 +785,7 @@ fn send(
         // Where the attempt seat cannot be told it would not remove the header.
         steering: steering.filter(|_| has_context),
         disposition: if ticket.is_probe() { Disposition::Probe } else { Disposition::Admitted },
+        repeat,
         grpc: if active.replaces_answers { facts.grpc() } else { None },
         kept: active.kept.iter().map(|part| facts.get(fallback::field(part)?).map(Cow::into_owned)).collect(),
         ..Admitted::new(active, ticket)
@@ -738,6 +801,7 @@ impl Admitted {
             grpc: None,
             kept: Vec::new(),
             asked: None,
+            repeat: None,
             capturing: None,
             response: None,
             met: None,
@@ -807,13 +871,14 @@ fn settle(
     admitted: Admitted,
     answer: Answer,
     timing: &ResponseTiming,
-) -> Option<(Lasting, Option<LocalReply>)> {
+) -> Option<(Lasting, Option<Substitute>)> {
     let Admitted {
         active,
         mut ticket,
         grpc,
         kept,
         asked,
+        repeat,
         retrying,
         cluster,
         hosts,
@@ -919,32 +984,51 @@ fn settle(
             stale: &mut || policy.find_answer(&mut **store, key, asked.as_deref(), timing.at),
             // Where it is only counted nothing was tried.
             route: &mut |_| if would_go_further { Ok(()) } else { Err(unrouted) },
+            call: &mut |call| {
+                let repeat = repeat.as_ref().ok_or(Unserved::Kind)?;
+                if host.property("xds\0cluster_name").is_some_and(|own| own == call.cluster.as_bytes()) {
+                    return Err(Unserved::Loop);
+                }
+                repeat.may(call, answer)
+            },
         };
         let retries = accounted.retries;
         let answered = FailedAnswer { answer, outcome: &outcome, retries, would_be_served, grpc };
         fallback::serve_failure(document, answered, &mut sources, &mut failed, events)
     });
-    let reply = reply.flatten();
+    let served = reply.flatten();
     let attempts = context.as_ref().map_or(&[][..], |context| &context.attempts);
-    if reply.is_some() || !failed.is_empty() || !attempts.is_empty() || accounted.denial.is_some() {
-        let disposition = match (&gone, &reply) {
+    let mut tail = String::new();
+    if served.is_some() || !failed.is_empty() || !attempts.is_empty() || accounted.denial.is_some() {
+        let disposition = match (&gone, &served) {
             (Some(detour), _) => Disposition::Route(detour.context.reason),
-            (None, Some(reply)) => reply.disposition,
-            (None, None) => disposition,
+            (None, Some(Served::Reply(local))) => local.disposition,
+            (None, _) => disposition,
         };
         let mut line = access_log::line(&document.name, &policy.key_text(key), disposition);
         if let Some(detour) = &gone {
-            access_log::push_cluster(&mut line, detour);
+            access_log::push_cluster(&mut line, &detour.cluster);
         }
         access_log::push_failed(&mut line, &failed);
-        access_log::push_steering(&mut line, steering.as_ref());
-        access_log::push_attempts(&mut line, attempts, accounted.denial);
+        access_log::push_steering(&mut tail, steering.as_ref());
+        access_log::push_attempts(&mut tail, attempts, accounted.denial);
+        line.push_str(&tail);
         access_log::write(host, &line);
     }
     plugin.publish(&active, &policy, key, events);
     drop(policy);
+    let substitute = match served {
+        Some(Served::Reply(local)) => Some(Substitute::Reply(Rc::clone(&active), local)),
+        Some(Served::Call(call)) => repeat.map(|repeat| {
+            let active = Rc::clone(&active);
+            let to = ToRepeat { active, key, asked: call, repeat, kept, stale: asked, answer, unrouted, failed, tail };
+            Substitute::Call(Box::new(to))
+        }),
+        // As the source has said.
+        Some(Served::Detour(_)) | None => None,
+    };
     let at_host = steering.as_mut().and_then(|steering| steering.in_flight.take());
-    Some((Lasting { of_policy: hold.map(|hold| (active, hold)), at_host, capturing: None }, reply))
+    Some((Lasting { of_policy: hold.map(|hold| (active, hold)), at_host, capturing: None }, substitute))
 }
 
 /// Settles after the response's headers have gone on to the client.

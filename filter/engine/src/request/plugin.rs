@@ -11,6 +11,7 @@ use holdfast_policy::document::{Document, Policy};
 
 use super::active::ActivePolicy;
 use super::blocks::Pools;
+use super::calling::{DueCall, DueCalls};
 use super::calls::Call;
 use super::effect::RequestEffect;
 use super::held::{HeldAnswer, HeldAnswers};
@@ -199,6 +200,8 @@ pub struct RequestPlugin {
     work_due: Cell<Timestamp>,
     /// The answers that are held back.
     held: HeldAnswers,
+    /// The calls of fallbacks that are to be made.
+    due_calls: DueCalls,
     /// Probes whose responses last.
     running: RunningProbes,
     /// When this worker did not run.
@@ -253,6 +256,7 @@ impl RequestPlugin {
             work_every: Cell::new(Duration::MAX),
             work_due: Cell::new(Timestamp::ZERO),
             held: HeldAnswers::default(),
+            due_calls: DueCalls::default(),
             running: RunningProbes::default(),
             pauses: Pauses::default(),
             calling: RefCell::default(),
@@ -332,7 +336,8 @@ impl RequestPlugin {
     fn arm(&self, now: Timestamp) {
         let every = self.work_every.get();
         let work = whole_millis(self.work_due.get().left(now, every).unwrap_or_default());
-        let looks = [self.held.due_within(now), self.running.due_within(now)].into_iter().flatten().min();
+        let due_calls = self.due_calls.are_any().then_some(Duration::ZERO);
+        let looks = [self.held.due_within(now), self.running.due_within(now), due_calls].into_iter().flatten().min();
         let sign = if self.pauses.are_signs_expected() { SIGN_EVERY } else { every };
         let period = looks.map_or(work, |look| whole_millis(look).min(work)).min(every).min(sign);
         if self.tick.get() != period {
@@ -347,7 +352,8 @@ impl RequestPlugin {
 
     /// Whether there is work to be done now, at a tick. Ticks that come for something else leave it for its time.
     fn is_work_due(&self, now: Timestamp) -> bool {
-        let are_others = self.holds() || self.running.are_any() || self.pauses.are_signs_expected();
+        let are_others =
+            self.holds() || self.due_calls.are_any() || self.running.are_any() || self.pauses.are_signs_expected();
         !are_others || self.work_due.get().left(now, self.work_every.get()).is_none()
     }
 
@@ -357,6 +363,19 @@ impl RequestPlugin {
         let wakes = self.host.wake_soon();
         self.held.add(stream, replacement, wakes, now);
         self.arm(now);
+    }
+
+    /// Has a call made, which one of the plugin's own contexts does as soon as it is called.
+    pub(super) fn call_soon(&self, call: DueCall, now: Timestamp) {
+        self.due_calls.add(call);
+        if !self.host.wake_soon() {
+            self.arm(now);
+        }
+    }
+
+    /// Takes a call that is to be made now; `None` if there is none.
+    pub fn take_call(&self) -> Option<DueCall> {
+        self.due_calls.take()
     }
 
     /// A request begins to wait for its answer. `now` is the time, where it was just asked for.

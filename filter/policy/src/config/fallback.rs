@@ -4,7 +4,7 @@ use super::around::{Around, Feature, Features};
 use super::error::{Report, Reported, gather};
 use super::reader::{Item, key_path};
 use super::table::{FALLBACK, key, keys};
-use super::{further, respond, route, stale};
+use super::{call, further, respond, route, stale};
 use crate::document::{Fallback, FallbackKind, Reason, ReasonSet};
 
 pub(super) fn read(item: &Item<'_>, around: &Around<'_>, report: &mut Report) -> Result<Vec<Fallback>, Reported> {
@@ -15,7 +15,7 @@ pub(super) fn read(item: &Item<'_>, around: &Around<'_>, report: &mut Report) ->
 }
 
 /// The words for what an entry must do.
-pub(super) const ONE_KIND: &str = "must do one thing: give respond, stale, or route";
+pub(super) const ONE_KIND: &str = "must do one thing: give respond, stale, route, or call";
 
 fn entry(
     item: &Item<'_>,
@@ -39,22 +39,23 @@ fn entry(
     let route = fields.optional(key!(FALLBACK.alternative("route")), report, |item, report| {
         route::read(item, around.matches, report)
     });
-    let kind = match (respond?, stale?, route?, fields.not_yet) {
-        (Some(response), None, None, _) => Ok(FallbackKind::Static(response)),
-        (None, Some(stale), None, _) => Ok(FallbackKind::Stale(stale)),
-        (None, None, Some(route), _) => Ok(FallbackKind::Route(route)),
-        // That nothing else is there beside a kind of a later version is no second problem.
-        (None, None, None, Some(reported)) => Err(reported),
+    let call =
+        fields.optional(key!(FALLBACK.alternative("call")), report, |item, report| call::read(item, around, report));
+    let kind = match (respond?, stale?, route?, call?) {
+        (Some(response), None, None, None) => Ok(FallbackKind::Static(response)),
+        (None, Some(stale), None, None) => Ok(FallbackKind::Stale(stale)),
+        (None, None, Some(route), None) => Ok(FallbackKind::Route(route)),
+        (None, None, None, Some(call)) => Ok(FallbackKind::Call(call)),
         _ => Err(report.add(&item.path, ONE_KIND)),
     };
     let fallback = Fallback { on: on?, kind: kind? };
-    match fallback.kind {
-        FallbackKind::Route(_) if fallback.replaces_answers() => {
-            let told = further::may_follow(&fallback, around, &key_path(&item.path, "on"), report);
-            told.map(|()| fallback)
-        }
-        _ => Ok(fallback),
-    }
+    let path = key_path(&item.path, "on");
+    let told = match fallback.kind {
+        FallbackKind::Route(_) if fallback.replaces_answers() => further::may_follow(&fallback, around, &path, report),
+        FallbackKind::Call(_) => call::follows(fallback.on, &path, report),
+        _ => Ok(()),
+    };
+    told.map(|()| fallback)
 }
 
 fn reasons(item: &Item<'_>, features: &Features, report: &mut Report) -> Result<ReasonSet, Reported> {

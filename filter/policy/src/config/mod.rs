@@ -9,6 +9,7 @@
 mod around;
 mod balance;
 mod breaker;
+mod call;
 mod concurrency;
 pub mod defaults;
 pub mod duration;
@@ -20,6 +21,7 @@ pub mod json;
 mod matching;
 mod meant;
 mod mode;
+mod other_cluster;
 mod outcome;
 mod outlier;
 mod policy;

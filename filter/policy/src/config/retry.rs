@@ -11,6 +11,17 @@ use crate::document::{Backoff, Budget, Jitter, Mode, Retry, RetryAfter, RetryOn,
 pub(super) const STANDARD_METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
+/// The methods and the header of requests that may be sent twice: of a policy's retries, or what these would have.
+pub(super) fn sent_twice(retry: Option<&Retry>) -> (Vec<String>, String) {
+    retry.map_or_else(
+        || {
+            let header = key!(RETRY.string("idempotency_header")).default;
+            (owned(key!(RETRY.strings("methods")).default), header.to_owned())
+        },
+        |retry| (retry.methods.clone(), retry.idempotency_header.clone()),
+    )
+}
+
 pub(super) fn read(item: &Item<'_>, policy_mode: Mode, report: &mut Report) -> Result<Retry, Reported> {
     let fields = item.object(keys!(RETRY), report)?;
 

@@ -1,30 +1,16 @@
 //! `route`: another cluster.
 
 use super::error::{Report, Reported};
+use super::other_cluster::{self, CLUSTER};
 use super::reader::Item;
 use super::table::{ROUTE, key, keys};
 use crate::document::{Match, Route};
 
-/// What a cluster's name is called where there is something else.
-const CLUSTER: &str = "the name of a cluster such as \"standby\"";
-
 /// Reads it for requests that match.
 pub(super) fn read(item: &Item<'_>, matches: Option<&Match>, report: &mut Report) -> Result<Route, Reported> {
     let fields = item.object(keys!(ROUTE), report)?;
-    let own = matches.map(|matches| matches.cluster.as_slice()).unwrap_or_default();
     let cluster = fields.required(key!(ROUTE.required("cluster")), CLUSTER, report, |item, report| {
-        let name = item.string(CLUSTER, report)?;
-        if name.is_empty() {
-            return Err(item.bad("must not be empty", report));
-        }
-        if name.contains('*') {
-            return Err(item.bad("must be the name of one cluster: it is no glob", report));
-        }
-        // A policy of several clusters may well fall back to one of them.
-        if !own.is_empty() && own.iter().all(|glob| glob.is_literal() && glob.matches(name.as_bytes())) {
-            return Err(item.bad("must be another cluster than match.cluster, which requests come from", report));
-        }
-        Ok(name.to_owned())
+        other_cluster::read(item, matches, report)
     });
     match (cluster, fields.not_yet) {
         (_, Some(reported)) => Err(reported),

@@ -24,7 +24,7 @@ use core::time::Duration;
 
 pub use breaker::{BREAKER, HALF_OPEN};
 pub use concurrency::CONCURRENCY;
-pub use fallback::{FALLBACK, RESPOND, ROUTE, STALE};
+pub use fallback::{CALL, FALLBACK, RESPOND, ROUTE, STALE};
 pub use outcome::{FAILURE, IGNORE, OUTCOME};
 pub use outlier::{
     BALANCE, CONSECUTIVE, DISCOVER, FAILURE_RATE, HASH, HEARTBEAT, HEARTBEAT_GRPC, HOST, LATENCY, OUTLIER, PROBE,

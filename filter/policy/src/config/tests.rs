@@ -8,9 +8,9 @@ use core::time::Duration;
 use super::schema::agreement::parse;
 use super::*;
 use crate::document::{
-    Balance, BreakerControl, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, HeartbeatCheck, Jitter,
-    Match, Mode, NamedHost, Outlier, Policy, Reason, Retry, RetryWord, Route, Stale, StaticResponse, TemplatePart,
-    Window,
+    Balance, BreakerControl, Call, ClientGone, Detector, Dimension, Escape, FallbackKind, HashBy, HeartbeatCheck,
+    Jitter, Match, Mode, NamedHost, Outlier, Policy, Reason, Retry, RetryWord, Route, Stale, StaticResponse,
+    TemplatePart, Window,
 };
 use crate::glob::Glob;
 use crate::percent::Percent;
@@ -64,7 +64,7 @@ fn respond(keys: &str) -> StaticResponse {
     let policy = policy(&format!(r#""fallback": [{{"on": ["failure"], "respond": {{{keys}}}}}]"#));
     match policy.fallback.into_iter().next().unwrap().kind {
         FallbackKind::Static(response) => response,
-        FallbackKind::Stale(_) | FallbackKind::Route(_) => panic!("it is a fixed one"),
+        FallbackKind::Stale(_) | FallbackKind::Route(_) | FallbackKind::Call(_) => panic!("it is a fixed one"),
     }
 }
 
@@ -347,11 +347,9 @@ fn names_are_unique_words() {
 fn what_later_versions_bring_is_not_supported_yet() {
     assert_eq!(
         wrong_policy(
-            r#""breaker": {}, "fallback": [{"on": ["open"], "route": {"cluster": "a", "header": {"x-a": "b"}}},
-                            {"on": ["failure"], "call": {}}]"#
+            r#""breaker": {}, "fallback": [{"on": ["open"], "route": {"cluster": "a", "header": {"x-a": "b"}}}]"#
         ),
-        "fallback[0].route.header: not supported yet\n\
-         fallback[1].call: not supported yet"
+        "fallback[0].route.header: not supported yet"
     );
 }
 
@@ -1283,7 +1281,7 @@ fn an_entry_names_reasons_and_does_one_thing() {
                             {"on": ["failure", "failure", "fail", 7], "respond": {"status": 503}}, null]"#
         ),
         "fallback[0].on: is missing; must be a list of reasons such as [\"open\"]\n\
-         fallback[0]: must do one thing: give respond, stale, or route\n\
+         fallback[0]: must do one thing: give respond, stale, route, or call\n\
          fallback[1].on: must name at least one reason\n\
          fallback[1].respond: must be an object with the keys status, headers, body, grpc_status, was the number 7\n\
          fallback[2].on: must be a list of reasons such as [\"open\"], was the string \"failure\"\n\
@@ -1292,7 +1290,7 @@ fn an_entry_names_reasons_and_does_one_thing() {
          \"fail\"\n\
          fallback[3].on[3]: must be one of open, concurrency, throttled, failure, timeout, retries_exhausted, no_host, was \
          the number 7\n\
-         fallback[4]: must be an object with the keys on, respond, stale, route, was null"
+         fallback[4]: must be an object with the keys on, respond, stale, route, call, was null"
     );
 }
 
@@ -1338,7 +1336,7 @@ fn good_answers_are_kept_in_one_way_and_only_of_gets() {
          fallback[0].stale"
     );
     let both = r#""fallback": [{"on": ["failure"], "stale": {}, "respond": {"status": 503}}]"#;
-    assert_eq!(wrong_policy(both), "fallback[0]: must do one thing: give respond, stale, or route");
+    assert_eq!(wrong_policy(both), "fallback[0]: must do one thing: give respond, stale, route, or call");
     for methods in [r#""POST""#, r#"["POST", "HEAD", "P*"]"#] {
         let error = wrong_policy(&format!(
             r#""match": {{"method": {methods}}}, "fallback": [{{"on": ["failure"], "stale": {{}}}}]"#
@@ -1384,7 +1382,67 @@ fn a_route_names_one_other_cluster() {
     );
     assert_eq!(
         wrong(r#"{"on": ["open"], "route": {"cluster": "standby"}, "stale": {}}"#),
-        "fallback[0]: must do one thing: give respond, stale, or route"
+        "fallback[0]: must do one thing: give respond, stale, route, or call"
+    );
+}
+
+#[test]
+fn a_call_repeats_the_request_in_another_cluster_in_place_of_an_answer() {
+    let read = |keys: &str| {
+        let entry = format!(r#"{{"on": ["failure", "timeout", "no_host"], "call": {{"cluster": "standby"{keys}}}}}"#);
+        let policy = policy(&format!(r#""retry": {{"timeout": "10s"}}, "fallback": [{entry}]"#));
+        assert!(policy.replaces_answers() && !policy.goes_further());
+        policy.calls().next().unwrap().clone()
+    };
+    let call = |millis, max_body, max_concurrent| Call {
+        cluster: "standby".to_owned(),
+        timeout: Duration::from_millis(millis),
+        max_body,
+        max_concurrent: NonZeroU16::new(max_concurrent).unwrap(),
+        methods: ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"].map(str::to_owned).to_vec(),
+        idempotency_header: "idempotency-key".to_owned(),
+    };
+    assert_eq!(read(""), call(1000, 65_536, 16));
+    let most = r#", "timeout": "10s", "max_body": "1MiB", "max_concurrent": 1024"#;
+    assert_eq!(read(most), call(10_000, 1_048_576, 1024));
+    let wrong = |on: &str, call: &str| {
+        wrong_policy(&format!(
+            r#""match": {{"cluster": "orders"}}, "breaker": {{}}, "throttle": {{}}, "concurrency": {{"max_requests": 9}},
+               "retry": {{"timeout": "900ms"}}, "fallback": [{{"on": [{on}], "call": {call}}}]"#
+        ))
+    };
+    assert_eq!(
+        wrong(r#""failure""#, r#"{"timeout": "0s", "max_body": "2MiB", "max_concurrent": 0, "retries": 1}"#),
+        "fallback[0].call.retries: unknown key; accepted here: cluster, timeout, max_body, max_concurrent\n\
+         fallback[0].call.cluster: is missing; must be the name of a cluster such as \"standby\"\n\
+         fallback[0].call.timeout: must be within 1ms..=1m, was \"0s\"\n\
+         fallback[0].call.max_body: must be within 1KiB..=1MiB, was \"2MiB\"\n\
+         fallback[0].call.max_concurrent: must be within 1..=1024, was 0"
+    );
+    for (cluster, problem) in [
+        (r#""stand*""#, "must be the name of one cluster: it is no glob, was \"stand*\""),
+        (r#""orders""#, "must be another cluster than match.cluster, which requests come from, was \"orders\""),
+        (r#""""#, "must not be empty, was \"\""),
+    ] {
+        let call = format!(r#"{{"cluster": {cluster}, "timeout": "100ms"}}"#);
+        assert_eq!(wrong(r#""failure""#, &call), format!("fallback[0].call.cluster: {problem}"));
+    }
+    let short = r#"{"cluster": "standby", "timeout": "100ms"}"#;
+    assert_eq!(
+        wrong(r#""failure""#, r#"{"cluster": "standby"}"#),
+        "fallback[0].call.timeout: must not be longer than retry.timeout, which is \"900ms\", was \"1s\""
+    );
+    for reason in ["open", "concurrency", "throttled"] {
+        assert_eq!(
+            wrong(&format!(r#""failure", "{reason}""#), short),
+            "fallback[0].on: must not name open, concurrency or throttled where the entry has a call, which is made in place of an \
+             answer that has failed: use route for them"
+        );
+    }
+    assert_eq!(
+        policy(r#""mode": "off", "fallback": [{"on": ["failure"], "call": {"cluster": "standby"}}]"#).calls().next(),
+        None,
+        "a policy that is off does nothing"
     );
 }
 

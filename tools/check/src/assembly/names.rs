@@ -1,6 +1,6 @@
 //! Whether what a policy names is there.
 
-use holdfast_policy::document::{Match, Policy};
+use holdfast_policy::document::{FallbackKind, Match, Policy};
 
 use super::specifiers::chosen;
 use super::{Assembly, Manager};
@@ -79,6 +79,14 @@ impl Assembly<'_, '_> {
         for (at, name) in chosen(policy).filter(|(_, name)| !names.contains(name)) {
             let problem = format!("\"{name}\" is none of the clusters{}", known(names));
             add(&rules::ROUTE_CLUSTER, format!("policies[{index}].fallback[{at}].route.cluster"), problem);
+        }
+        for (at, entry) in policy.fallback.iter().enumerate() {
+            if let FallbackKind::Call(call) = &entry.kind
+                && !names.contains(&call.cluster.as_str())
+            {
+                let problem = format!("\"{}\" is none of the clusters{}", call.cluster, known(names));
+                add(&rules::CALL_CLUSTER, format!("policies[{index}].fallback[{at}].call.cluster"), problem);
+            }
         }
         let discover = policy.outlier.as_ref().and_then(|outlier| outlier.discover.as_ref());
         if let Some(name) = discover.map(|discover| &discover.cluster)

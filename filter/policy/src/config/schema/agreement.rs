@@ -65,6 +65,13 @@ pub(in crate::config) const UNTOLD: &[Untold] = &[
         example: || r#""retry": {"per_try_timeout": "2s", "timeout": "1s"}"#.to_owned(),
     },
     Untold {
+        why: "the same, for the time of a call and of all attempts",
+        is: |problem| problem.starts_with("must not be longer than retry.timeout"),
+        example: || {
+            r#""retry": {"timeout": "100ms"}, "fallback": [{"on": ["failure"], "call": {"cluster": "a"}}]"#.to_owned()
+        },
+    },
+    Untold {
         why: "the same, for numbers",
         is: |problem| problem.starts_with("must be at most the ") && problem.contains("outcomes of window"),
         example: || r#""breaker": {"window": 10, "min_requests": 11}"#.to_owned(),

@@ -9,6 +9,7 @@
 
 use super::pattern;
 use super::tree::Schema;
+use crate::config::call::ONLY_AFTER_ANSWERS;
 use crate::config::fallback::ONE_KIND;
 use crate::config::further::{
     NEEDS_NO_HEDGES, NEEDS_OWN_STATUSES, NEEDS_PER_TRY_TIMEOUT, NEEDS_RETRY, NEEDS_RETRY_ON, NO_ATTEMPT_FOLLOWS,
@@ -17,8 +18,8 @@ use crate::config::json::Node;
 use crate::config::outlier::{NO_PATH_BESIDE_GRPC, NO_STATUS_BESIDE_GRPC};
 use crate::config::respond::BARE;
 use crate::config::table::{
-    BREAKER, BUDGET, Block, CONSECUTIVE, FALLBACK, HASH, HEARTBEAT, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY, ROUTE,
-    key,
+    BREAKER, BUDGET, Block, CALL, CONSECUTIVE, FALLBACK, HASH, HEARTBEAT, OUTCOME, OUTLIER, POLICY, RESPOND, RETRY,
+    ROUTE, key,
 };
 use crate::document::{BreakerControl, Mode, Reason, RetryWord};
 
@@ -49,9 +50,11 @@ pub(super) fn of(block: &'static Block) -> Vec<Schema> {
     } else if is(&BUDGET) {
         vec![it_allows_something(), no_rate_rounds_to_none()]
     } else if is(&FALLBACK) {
-        vec![it_does_one_thing(), a_route_is_for_what_an_attempt_follows()]
+        vec![it_does_one_thing(), a_route_is_for_what_an_attempt_follows(), a_call_follows_an_answer()]
     } else if is(&ROUTE) {
-        vec![a_cluster_is_named()]
+        vec![a_cluster_is_named(key!(ROUTE.required("cluster")))]
+    } else if is(&CALL) {
+        vec![a_cluster_is_named(key!(CALL.required("cluster")))]
     } else if is(&RESPOND) {
         vec![no_body_where_none_may_be()]
     } else {
@@ -164,6 +167,7 @@ fn it_does_one_thing() -> Schema {
         *key!(FALLBACK.alternative("respond")),
         *key!(FALLBACK.alternative("stale")),
         *key!(FALLBACK.alternative("route")),
+        *key!(FALLBACK.alternative("call")),
     ];
     let has = |kind: &'static str| Schema::any().with("required", vec![kind]);
     let alone = |kind: &'static str| {
@@ -179,9 +183,20 @@ fn a_route_is_for_what_an_attempt_follows() -> Schema {
     routed_without(&[Reason::NoHost], NO_ATTEMPT_FOLLOWS)
 }
 
+/// A call is made in place of an answer.
+fn a_call_follows_an_answer() -> Schema {
+    let called = *key!(FALLBACK.alternative("call"));
+    entry_without(called, &[Reason::Open, Reason::Concurrency, Reason::Throttled], ONLY_AFTER_ANSWERS)
+}
+
 /// An entry that has no route, or is for none of these reasons.
 fn routed_without(reasons: &[Reason], message: &'static str) -> Schema {
-    let routed = Schema::any().with("required", vec![*key!(FALLBACK.alternative("route"))]);
+    entry_without(key!(FALLBACK.alternative("route")), reasons, message)
+}
+
+/// An entry that is not of this kind, or is for none of these reasons.
+fn entry_without(kind: &'static str, reasons: &[Reason], message: &'static str) -> Schema {
+    let routed = Schema::any().with("required", vec![kind]);
     let others = Reason::ALL.into_iter().filter(|reason| !reasons.contains(reason)).map(Reason::name);
     let item = Schema::any().with("enum", others.collect::<Vec<_>>()).with("errorMessage", message);
     Schema::when(routed, at(key!(FALLBACK.required("on")), Schema::any().with("items", item)))
@@ -215,8 +230,8 @@ fn a_further_attempt_can_be_made() -> Vec<Schema> {
     ]
 }
 
-fn a_cluster_is_named() -> Schema {
-    at(key!(ROUTE.required("cluster")), pattern::string("^[^*]*$", "the name of one cluster: it is no glob"))
+fn a_cluster_is_named(key: &'static str) -> Schema {
+    at(key, pattern::string("^[^*]*$", "the name of one cluster: it is no glob"))
 }
 
 fn no_body_where_none_may_be() -> Schema {

@@ -17,16 +17,16 @@ pub static FALLBACK: Block = Block {
         .change(
             "Several entries may differ by reason: a cached list while the breaker is open, a plain message after a failure.",
         ),
-        Key::new("respond", Kind::Object(&RESPOND), Absent::Means(Text::new("the entry has `stale` or `route`")))
+        Key::new("respond", Kind::Object(&RESPOND), Absent::Means(Text::new("the entry has `stale`, `route` or `call`")))
             .does("Answers with a fixed response.")
             .change("Give it last: it always can serve, so entries after it for the same reasons never do.")
             .envoy("`direct_response` of a route."),
-        Key::new("stale", Kind::Object(&STALE), Absent::Means(Text::new("the entry has `respond` or `route`")))
+        Key::new("stale", Kind::Object(&STALE), Absent::Means(Text::new("the entry has `respond`, `route` or `call`")))
             .limit("once in a policy")
             .does("Answers with the last good answer to the same request.")
             .change("Give it where an answer of some minutes ago is better than none, before a `respond` for all else.")
             .envoy("The `cache` filter, which does not serve what is stale."),
-        Key::new("route", Kind::Object(&ROUTE), Absent::Means(Text::new("the entry has `respond` or `stale`")))
+        Key::new("route", Kind::Object(&ROUTE), Absent::Means(Text::new("the entry has `respond`, `stale` or `call`")))
             .limit(
                 "not for `no_host`; for `failure`, `timeout` and `retries_exhausted` the policy needs `retry` (which may have \
                  `max_retries` 0) without hedging and without `retriable-status-codes`, and for `timeout` its `per_try_timeout`",
@@ -37,12 +37,19 @@ pub static FALLBACK: Block = Block {
             )
             .change("Give it where somebody else can do the same: a standby, a stable release, a replica for reads.")
             .envoy("An aggregate cluster, which goes by the health of hosts and by no rate of errors."),
+        Key::new("call", Kind::Object(&CALL), Absent::Means(Text::new("the entry has `respond`, `stale` or `route`")))
+            .limit("only for `failure`, `timeout`, `retries_exhausted` and `no_host`")
+            .does("Repeats the request in another cluster while its failed answer is held back, and answers with what comes from there.")
+            .change(
+                "Give it where no route can be made to let a `route` choose, with Envoy before 1.39, and for `no_host`; else `route` is \
+                 better, which streams.",
+            ),
     ],
-    not_yet: &["call"],
+    not_yet: &[],
     about: Text::new(
-        "An entry of the list of fallbacks, which has `respond`, `stale` or `route`. The first entry whose `on` names the reason, and that \
+        "An entry of the list of fallbacks, which has `respond`, `stale`, `route` or `call`. The first entry whose `on` names the reason, and that \
          can serve, serves; one that cannot gives way to the next. Its response carries \
-         `x-holdfast-fallback: <kind>; reason=<reason>; policy=<name>`, where the kind is `static`, `stale` or `route`.",
+         `x-holdfast-fallback: <kind>; reason=<reason>; policy=<name>`, where the kind is `static`, `stale`, `route` or `call`.",
     ),
     example: Text::new(
         r#"{
@@ -216,6 +223,60 @@ pub static ROUTE: Block = Block {
     "fallback": [
       {"on": ["open"], "route": {"cluster": "standby"}},
       {"on": ["open"], "respond": {"status": 503, "body": "neither orders nor its standby can serve"}}
+    ]
+  }]
+}"#,
+    ),
+};
+
+/// The same request again, in another cluster.
+pub static CALL: Block = Block {
+    keys: &[
+        Key::new("cluster", Kind::String(Form::Cluster), Absent::Required)
+            .limit("not the only one that the policy matches; no `*`")
+            .does("The name of the cluster that is called. Which of its hosts serves is its own choice.")
+            .change("Name whoever can serve the same requests."),
+        Key::new(
+            "timeout",
+            Kind::Duration(Duration::from_millis(1)..=Duration::from_secs(60)),
+            Absent::Duration(Duration::from_secs(1)),
+        )
+        .limit("not longer than `retry.timeout`")
+        .does("How long the whole answer may take. The client has waited for the failed one already.")
+        .change("As long as the other cluster's slowest good answers take."),
+        Key::new("max_body", Kind::Size(1024..=1024 * 1024), Absent::Size(64 * 1024))
+            .does(
+                "The longest request body that is repeated. Bodies are copied as they pass, in each worker, while they may still be \
+                 needed; a longer one passes and is not repeated.",
+            )
+            .change("Raise it where requests are longer."),
+        Key::new("max_concurrent", Kind::Whole(1..=1024), Absent::Number(16.0))
+            .does(
+                "The most calls of the policy that each worker has under way, each of which holds an answer of up to 32 MiB in memory. One \
+                 more is not made.",
+            )
+            .change("Lower it where the other cluster can bear less, and where its answers are large."),
+    ],
+    not_yet: &[],
+    about: Text::new(
+        "The same request again, in another cluster, in place of an answer that has failed. The client's path, headers and `Host` are \
+         repeated as they came, before any rewriting by the route, but for those of a connection, those by which Envoy's router is told what to \
+         do, and `x-holdfast-*`. Repeated is what may be sent twice: a request with one of `retry.methods` (without `retry` the idempotent \
+         ones) or with `retry.idempotency_header`; and any that no host has seen. Not requests of gRPC, upgrades, and those whose body was \
+         longer than `max_body`, was not complete when the answer came, or had trailers. An answer that `outcome.failure` names, none \
+         in time, and one over 32 MiB give way to the next entry, and after the last to the service's own answer. Its trailers \
+         are dropped. The policy of the other cluster, if it has one, does not govern the call; its attempt seat judges its hosts. It \
+         carries `x-holdfast-fallback: call; reason=<reason>; policy=<name>; cluster=<cluster>`.",
+    ),
+    example: Text::new(
+        r#"{
+  "policies": [{
+    "name": "orders",
+    "match": {"cluster": ["orders"]},
+    "breaker": {},
+    "fallback": [
+      {"on": ["failure", "timeout", "no_host"], "call": {"cluster": "standby", "timeout": "500ms"}},
+      {"on": ["open", "failure", "timeout", "no_host"], "respond": {"status": 503, "body": "no orders: ${reason}"}}
     ]
   }]
 }"#,

@@ -37,6 +37,7 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+
     fn proxy_add_header_map_value(
         map: u32,
         key: *const u8,

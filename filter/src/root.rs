@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_engine::attempt::AttemptPlugin;
 use holdfast_engine::fallback::Unserved;
 use holdfast_engine::host::RootHost;
-use holdfast_engine::outlier::calls::CallResponse;
+use holdfast_engine::outlier::calls::{CallRequest, CallResponse};
 use holdfast_engine::request::{ActivePolicy, Call, Configuration, OutgoingCall, PendingCall, RequestPlugin};
 use holdfast_engine::store::{Expected, Store};
 use holdfast_policy::seat::Seat;
@@ -76,12 +76,23 @@ impl Root {
         }
     }
 
+    /// Sends a request to a cluster, and gives its name.
+    fn dispatch(
+        &self,
+        cluster: &str,
+        headers: &[(String, String)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<u32, Status> {
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let body = Some(body).filter(|body| !body.is_empty());
+        self.dispatch_http_call(cluster, headers, body, Vec::new(), timeout)
+    }
+
     /// Makes a request of our own.
     fn make(&mut self, active: &Rc<ActivePolicy>, call: &Call) -> Option<u32> {
-        let request = &call.request;
-        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let body = Some(request.body.as_slice()).filter(|body| !body.is_empty());
-        let token = self.dispatch_http_call(&request.upstream, headers, body, Vec::new(), request.timeout).ok()?;
+        let CallRequest { upstream, headers, body, timeout, .. } = &call.request;
+        let token = self.dispatch(upstream, headers, body, *timeout).ok()?;
         self.calls.insert(token, UnderWay::OfHosts(Rc::clone(active), call.clone()));
         Some(token)
     }
@@ -94,9 +105,7 @@ impl Root {
             // A look at another may have left the host with a stream.
             let _ = hostcalls::act_for(self.context);
             let OutgoingCall { cluster, headers, body, timeout } = &call.request;
-            let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            let body = Some(body.as_slice()).filter(|body| !body.is_empty());
-            let made = self.dispatch_http_call(cluster, headers, body, Vec::new(), *timeout);
+            let made = self.dispatch(cluster, headers, body, *timeout);
             let pending = call.into_pending();
             match made {
                 Ok(token) => drop(self.calls.insert(token, UnderWay::OfRequest(pending))),

@@ -108,6 +108,11 @@ impl Policy {
             && entries.any(|entry| matches!(entry.kind, FallbackKind::Route(_)))
     }
 
+    /// Whether a request may be repeated in another cluster.
+    pub fn has_calls(&self) -> bool {
+        self.calls().next().is_some()
+    }
+
     /// The calls that may repeat a request in another cluster.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
         let entries = self.fallback.iter().filter(|_| self.mode != Mode::Off);

@@ -4,27 +4,11 @@ use core::str::from_utf8;
 
 use holdfast_policy::document::OutcomeRules;
 
-use super::reply::{FALLBACK_HEADER, REJECT_HEADER, Reply, Unserved};
+use super::reply::{Reply, Unserved};
 use crate::base::time::Timestamp;
-use crate::http::headers;
 use crate::http::outcome::{Answer, Verdict};
 use crate::http::response::ResponseHead;
-
-/// Headers that belong to one connection, or to a request that was sent in pieces. Source: RFC 9110, sections 7.6.1, 10.1.1, 10.1.4 and
-/// 11.7; RFC 9112, section 6.1.
-const OF_A_CONNECTION: [&str; 11] = [
-    "connection",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+use crate::http::{headers, hop};
 
 /// Headers by which Envoy's router is told what to do with a request, or says what it has done, and those of ours begin so. Source: Envoy,
 /// "Router", HTTP headers.
@@ -41,31 +25,21 @@ const OF_THE_ROUTER: [&str; 10] = [
     ":protocol",
 ];
 
-/// Whether a header goes with a connection, which names those in `connection` besides.
-fn is_of_a_connection(name: &str, connection: &[u8]) -> bool {
-    let is_named =
-        || connection.split(|byte| *byte == b',').any(|named| named.trim_ascii().eq_ignore_ascii_case(name.as_bytes()));
-    OF_A_CONNECTION.contains(&name) || is_named()
-}
-
-/// What the header `connection` says.
-fn connection(serialized: &[u8]) -> &[u8] {
-    headers::read(serialized).find(|(name, _)| *name == b"connection").map(|(_, value)| value).unwrap_or_default()
-}
-
 /// The headers of a request as they are sent again, from those that have come, as the host serializes them.
 ///
 /// # Errors
 /// They are no text, or ask for more than an answer.
 pub fn headers_again(serialized: &[u8]) -> Result<Vec<(String, String)>, Unserved> {
-    let connection = connection(serialized);
+    let connection = hop::connection(serialized);
     let mut again = Vec::new();
     for (name, value) in headers::read(serialized) {
         let name = from_utf8(name).map_err(|_| Unserved::Kind)?;
         if name == "upgrade" {
             return Err(Unserved::Kind);
         }
-        if is_of_a_connection(name, connection) || OF_THE_ROUTER.iter().any(|start| name.starts_with(start)) {
+        // All of it is there, so no host is to be asked whether it wants the body.
+        let is_ours = name == "expect" || OF_THE_ROUTER.iter().any(|start| name.starts_with(start));
+        if is_ours || hop::is_of_one(name, &connection) {
             continue;
         }
         again.push((name.to_owned(), from_utf8(value).map_err(|_| Unserved::Kind)?.to_owned()));
@@ -85,13 +59,13 @@ pub fn answer(serialized: &[u8], body: Vec<u8>, rules: &OutcomeRules, now: Times
     if head.by_headers.verdict(rules, Answer::Http(head.status)) == Verdict::Failure {
         return Err(Unserved::Failed);
     }
-    let connection = connection(serialized);
+    let connection = hop::connection(serialized);
     let mut kept = Vec::new();
     for (name, value) in headers::read(serialized) {
         let name = String::from_utf8_lossy(name);
-        let is_ours = [FALLBACK_HEADER, REJECT_HEADER].contains(&&*name) || name.starts_with("x-holdfast-");
+        let is_ours = name.starts_with("x-holdfast-");
         let is_the_proxys = name.starts_with(':') || name == "server" || name == "x-envoy-upstream-service-time";
-        if !is_ours && !is_the_proxys && !is_of_a_connection(&name, connection) {
+        if !is_ours && !is_the_proxys && !hop::is_of_one(&name, &connection) {
             kept.push((name.into_owned(), String::from_utf8_lossy(value).into_owned()));
         }
     }
@@ -118,7 +92,10 @@ mod tests {
             (":path", b"/a?b=c"),
             (":authority", b"shop"),
             ("connection", b"close, X-Hop"),
+            ("connection", b"x-second"),
             ("x-hop", b"1"),
+            ("x-second", b"1"),
+            ("expect", b"100-continue"),
             ("te", b"trailers"),
             ("content-length", b"7"),
             ("x-envoy-retry-on", b"5xx"),

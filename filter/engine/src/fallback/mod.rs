@@ -17,8 +17,8 @@ pub use reply::{
     retry_after_seconds,
 };
 pub use serve::{
-    AskedCall, Detour, FailedAnswer, Served, Sources, call_reply, choose_further, detour_says, serve_after_call,
-    serve_failure, serve_rejection, would_serve,
+    AskedCall, Detour, FailedAnswer, Served, Sources, StandIn, call_reply, choose_further, detour_says,
+    serve_after_call, serve_failure, serve_rejection, would_serve,
 };
 pub(crate) use serve::{CALL, ROUTE, STALE, STATIC};
 pub use stale::{AnswerIndex, AskedFor, CacheControl, Capture, Kept, KeptAnswer, ServedAnswer, StaleKey};

@@ -26,15 +26,51 @@ pub struct Sources<'a> {
     pub call: &'a mut dyn FnMut(&Call) -> Result<(), Unserved>,
 }
 
-/// What becomes of a request.
+/// What becomes of a rejected request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Served {
     /// It is answered.
     Reply(LocalReply),
     /// It goes to another cluster.
     Detour(Detour),
-    /// It is repeated in another cluster, and what serves shows when that has answered.
+}
+
+/// What stands in for an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StandIn {
+    /// This.
+    Reply(LocalReply),
+    /// What another cluster answers to the same request.
     Call(Box<AskedCall>),
+}
+
+/// What a fallback does.
+enum Chosen {
+    Reply(LocalReply),
+    Detour(Detour),
+    Call(Box<AskedCall>),
+}
+
+impl Chosen {
+    /// In the place of a request that goes no further.
+    fn for_a_rejection(self) -> Option<Served> {
+        match self {
+            Chosen::Reply(local) => Some(Served::Reply(local)),
+            Chosen::Detour(detour) => Some(Served::Detour(detour)),
+            // Its reasons are none of a rejection's.
+            Chosen::Call(_) => None,
+        }
+    }
+
+    /// In the place of an answer.
+    fn for_an_answer(self) -> Option<StandIn> {
+        match self {
+            Chosen::Reply(local) => Some(StandIn::Reply(local)),
+            Chosen::Call(asked) => Some(StandIn::Call(asked)),
+            // It is too late for that, as the source has said.
+            Chosen::Detour(_) => None,
+        }
+    }
 }
 
 /// A call that is to be made in place of an answer.
@@ -71,7 +107,8 @@ pub fn serve_rejection(
     failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
 ) -> Served {
-    serve(policy, &[context.reason], context, asked, sources, failed, events).unwrap_or_else(|| {
+    let chosen = serve(policy, &[context.reason], context, asked, sources, failed, events);
+    chosen.and_then(Chosen::for_a_rejection).unwrap_or_else(|| {
         let disposition = Disposition::Rejected(context.reason);
         Served::Reply(LocalReply { reply: plain_rejection(policy, &context), disposition })
     })
@@ -100,14 +137,15 @@ pub fn serve_failure(
     sources: &mut Sources<'_>,
     failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
-) -> Option<Served> {
+) -> Option<StandIn> {
     let FailedAnswer { answer, outcome, retries, would_be_served, grpc } = answered;
     let reasons = failure_reasons(answer, outcome.failed(), retries > 0);
     let reason = *reasons.first()?;
     if would_be_served && policy.mode == Mode::Shadow {
         return None;
     }
-    serve(policy, reasons, ReplyContext { reason, retry_after: None, grpc }, 0, sources, failed, events)
+    let context = ReplyContext { reason, retry_after: None, grpc };
+    serve(policy, reasons, context, 0, sources, failed, events).and_then(Chosen::for_an_answer)
 }
 
 /// Serves with the next fallback, where a call has come to nothing.
@@ -118,10 +156,10 @@ pub fn serve_after_call(
     sources: &mut Sources<'_>,
     failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
-) -> Option<Served> {
+) -> Option<StandIn> {
     events.push(Event::Count(Metric::FallbackFailedCall));
     failed.push(Failed { kind: CALL, why });
-    serve(policy, &asked.reasons, asked.context, asked.asked, sources, failed, events)
+    serve(policy, &asked.reasons, asked.context, asked.asked, sources, failed, events).and_then(Chosen::for_an_answer)
 }
 
 /// For which reasons a fallback may serve in place of an answer, from the most to the least specific.
@@ -188,7 +226,7 @@ fn serve(
     sources: &mut Sources<'_>,
     failed: &mut Vec<Failed>,
     events: &mut Vec<Event>,
-) -> Option<Served> {
+) -> Option<Chosen> {
     if policy.mode == Mode::Off {
         return None;
     }
@@ -218,7 +256,7 @@ fn serve(
                 Ok(()) => {
                     events.push(Event::Count(if is_real { Metric::FallbackRoute } else { Metric::WouldFallbackRoute }));
                     let (cluster, asked) = (route.cluster.clone(), index.saturating_add(1));
-                    return is_real.then_some(Served::Detour(Detour { cluster, context, asked }));
+                    return is_real.then_some(Chosen::Detour(Detour { cluster, context, asked }));
                 }
                 Err(why) => {
                     if is_real {
@@ -235,7 +273,7 @@ fn serve(
                 }
                 Ok(()) => {
                     let (call, reasons, asked) = (call.clone(), reasons.to_vec(), index.saturating_add(1));
-                    return Some(Served::Call(Box::new(AskedCall { call, context, reasons, asked })));
+                    return Some(Chosen::Call(Box::new(AskedCall { call, context, reasons, asked })));
                 }
                 Err(why) => {
                     if is_real {
@@ -247,7 +285,7 @@ fn serve(
             },
         };
         events.push(Event::Count(if is_real { metrics.0 } else { metrics.1 }));
-        return reply.filter(|_| is_real).map(|reply| Served::Reply(LocalReply { reply, disposition }));
+        return reply.filter(|_| is_real).map(|reply| Chosen::Reply(LocalReply { reply, disposition }));
     }
     None
 }
@@ -393,7 +431,7 @@ mod tests {
         let answered = FailedAnswer { answer, outcome: &outcome, retries: 0, would_be_served: false, grpc: None };
         let local = serve_failure(policy, answered, &mut sources, &mut failed, &mut events);
         let said = local.map(|served| {
-            let Served::Reply(local) = served else { panic!("it is answered: {served:?}") };
+            let StandIn::Reply(local) = served else { panic!("it is answered: {served:?}") };
             let says = header(&local.reply, FALLBACK_HEADER).unwrap_or_default().to_owned();
             (local.reply.status, says)
         });

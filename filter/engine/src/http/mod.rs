@@ -6,6 +6,7 @@ pub mod date;
 pub mod grpc;
 pub mod header_rules;
 pub mod headers;
+pub mod hop;
 pub mod index;
 pub mod last_byte;
 pub mod markers;

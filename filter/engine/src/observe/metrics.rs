@@ -44,9 +44,7 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
         Metric::FallbackRoute | Metric::FallbackFailedRoute | Metric::MisassembledRoute => {
             has_route(policy) && policy.mode == Mode::Enforce
         }
-        Metric::FallbackCall | Metric::FallbackFailedCall => {
-            policy.calls().next().is_some() && policy.mode == Mode::Enforce
-        }
+        Metric::FallbackCall | Metric::FallbackFailedCall => policy.has_calls() && policy.mode == Mode::Enforce,
         _ if Metric::OF_STALE.contains(&metric) => policy.stale().is_some(),
         Metric::Retries
         | Metric::RetriesRecovered
@@ -63,9 +61,9 @@ pub fn concerns(metric: Metric, policy: &Policy) -> bool {
         Metric::PausedRequests => policy.judges(),
         Metric::PausedAttempts => outlier.is_some(),
         Metric::PausedChecks => outlier.and_then(|outlier| outlier.heartbeat.as_ref()).is_some(),
-        // A shadowed feature of an enforced policy only would have asked for its fallback.
         // No feature rejects what a call would serve.
-        Metric::WouldFallbackCall => policy.calls().next().is_some() && policy.mode == Mode::Shadow,
+        Metric::WouldFallbackCall => policy.has_calls() && policy.mode == Mode::Shadow,
+        // A shadowed feature of an enforced policy only would have asked for its fallback.
         Metric::WouldFallbackStatic | Metric::WouldFallbackStale | Metric::WouldFallbackRoute => {
             let shadow = Some(Mode::Shadow);
             let has_one = match metric {

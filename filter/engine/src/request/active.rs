@@ -75,7 +75,6 @@ pub struct ActivePolicy {
 impl ActivePolicy {
     /// A policy at work.
     pub fn new(host: Rc<dyn RootHost>, state: RequestPolicy, text: &str) -> Self {
-        let has_calls = state.policy().calls().next().is_some();
         ActivePolicy {
             metrics: PolicyMetrics::new(host, state.metrics_name().into_owned()),
             is_entered: Cell::new(false),
@@ -85,7 +84,7 @@ impl ActivePolicy {
             kept: fallback::kept_parts(state.policy()),
             has_reported_chain: Cell::new(false),
             replaces_answers: state.policy().replaces_answers(),
-            calls: has_calls,
+            calls: state.policy().has_calls(),
             calling: Rc::default(),
             client_left: Cell::new(None),
             goes_further: state.policy().goes_further() && state.policy().mode == Mode::Enforce,

@@ -36,6 +36,8 @@ pub(super) struct ToRepeat {
 pub struct Calling {
     /// How the host names its stream: its context.
     pub stream: u32,
+    /// Whose fallback it is.
+    pub(super) active: Rc<ActivePolicy>,
     /// Of the answer that is held back: whether it is nothing but headers, and whether a host gave it.
     pub(super) ended: bool,
     pub(super) is_hosts: bool,

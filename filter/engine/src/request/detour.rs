@@ -164,8 +164,6 @@ impl Sender {
                 self.detour = detour.clone();
                 Disposition::Route(context.reason)
             }
-            // As the source has said.
-            Served::Call(_) => return None,
         };
         let mut line = access_log::line(&active.policy().name, &policy.key_text(self.key), disposition);
         if let Served::Detour(detour) = &served {

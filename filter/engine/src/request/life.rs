@@ -34,7 +34,7 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::fallback::{
     self, AskedFor, Capture, Detour, Disposition, FailedAnswer, GrpcStatus, LocalReply, Placed, Replacement,
-    ReplyContext, Served, Sources, Unserved,
+    ReplyContext, Served, Sources, StandIn, Unserved,
 };
 use crate::host::{Headers, Host, is_disconnected_locally, property_number, response_flags};
 use crate::http::attempt::End;
@@ -167,8 +167,8 @@ enum HostJudge {
 
 /// What stands in for an answer.
 enum Substitute {
-    /// This, of a policy.
-    Reply(Rc<ActivePolicy>, LocalReply),
+    /// This.
+    Reply(LocalReply),
     /// What another cluster answers to the same request.
     Call(Box<ToRepeat>),
 }
@@ -280,7 +280,7 @@ impl RequestState {
             match sender.give_way(plugin, store, host, why, &mut route) {
                 Some((_, Served::Reply(local))) => return reject(local),
                 Some((next, Served::Detour(_))) => sender = next,
-                Some((_, Served::Call(_))) | None => return theirs.map_or_else(Self::passed, reject),
+                None => return theirs.map_or_else(Self::passed, reject),
             }
         }
     }
@@ -396,6 +396,7 @@ impl RequestState {
         let now = if is_untimed { host.now() } else { now };
         let (retry_after, is_pointed) = (head.retry_after, head.points_to_record());
         let timing = ResponseTiming { began: now, at: now, retry_after, by_headers, place: Place::Headers, is_pointed };
+        let active = Rc::clone(&admitted.active);
         let (mut lasting, substitute) = settle(plugin, store, host, *admitted, answer, &timing).unwrap_or_default();
         lasting.capturing = capturing;
         if let Some(capturing) = lasting.capturing.take_if(|_| ended) {
@@ -406,7 +407,7 @@ impl RequestState {
             Some(Substitute::Call(call)) => {
                 return Calling::begin(call, plugin, store, host, lasting, (stream, ended, is_hosts));
             }
-            Some(Substitute::Reply(active, local)) => {
+            Some(Substitute::Reply(local)) => {
                 let rules = &active.policy().outcome;
                 let answered = fallback::Answered { serialized: &serialized, rules, ended, is_hosts };
                 Some(fallback::place(host, answered, local, now))
@@ -423,16 +424,10 @@ impl RequestState {
         stream: u32,
         now: Timestamp,
     ) -> (Self, RequestEffect) {
-        match placed {
-            None | Some(Placed::Whole) => (Self::ending(lasting), RequestEffect::Continue),
-            Some(Placed::Passing(replacement)) => {
-                (RequestState::Replacing(replacement, lasting), RequestEffect::Continue)
-            }
-            Some(Placed::Held(replacement)) => {
-                plugin.hold(stream, &replacement, now);
-                (RequestState::Replacing(replacement, lasting), RequestEffect::Hold)
-            }
-            Some(Placed::Reply(local)) => (Self::ending(lasting), RequestEffect::Reply(local)),
+        let Some(placed) = placed else { return (Self::ending(lasting), RequestEffect::Continue) };
+        match plugin.replace(placed, stream, now) {
+            (Some(replacement), effect) => (RequestState::Replacing(replacement, lasting), effect),
+            (None, effect) => (Self::ending(lasting), effect),
         }
     }
 
@@ -666,8 +661,6 @@ fn admit(
                     let disposition = local.disposition;
                     (Admission::Answered(local), disposition)
                 }
-                // As the source has said.
-                Served::Call(_) => return None,
                 Served::Detour(detour) => {
                     let sender = Sender::new(active, key, facts, (detour, asked), now);
                     (Admission::Sent(Box::new(sender)), Disposition::Route(reason))
@@ -984,13 +977,7 @@ fn settle(
             stale: &mut || policy.find_answer(&mut **store, key, asked.as_deref(), timing.at),
             // Where it is only counted nothing was tried.
             route: &mut |_| if would_go_further { Ok(()) } else { Err(unrouted) },
-            call: &mut |call| {
-                let repeat = repeat.as_ref().ok_or(Unserved::Kind)?;
-                if host.property("xds\0cluster_name").is_some_and(|own| own == call.cluster.as_bytes()) {
-                    return Err(Unserved::Loop);
-                }
-                repeat.may(call, answer)
-            },
+            call: &mut |call| repeat.as_ref().ok_or(Unserved::Kind)?.may(call, answer),
         };
         let retries = accounted.retries;
         let answered = FailedAnswer { answer, outcome: &outcome, retries, would_be_served, grpc };
@@ -1002,7 +989,7 @@ fn settle(
     if served.is_some() || !failed.is_empty() || !attempts.is_empty() || accounted.denial.is_some() {
         let disposition = match (&gone, &served) {
             (Some(detour), _) => Disposition::Route(detour.context.reason),
-            (None, Some(Served::Reply(local))) => local.disposition,
+            (None, Some(StandIn::Reply(local))) => local.disposition,
             (None, _) => disposition,
         };
         let mut line = access_log::line(&document.name, &policy.key_text(key), disposition);
@@ -1018,14 +1005,13 @@ fn settle(
     plugin.publish(&active, &policy, key, events);
     drop(policy);
     let substitute = match served {
-        Some(Served::Reply(local)) => Some(Substitute::Reply(Rc::clone(&active), local)),
-        Some(Served::Call(call)) => repeat.map(|repeat| {
+        Some(StandIn::Reply(local)) => Some(Substitute::Reply(local)),
+        Some(StandIn::Call(call)) => repeat.map(|repeat| {
             let active = Rc::clone(&active);
             let to = ToRepeat { active, key, asked: call, repeat, kept, stale: asked, answer, unrouted, failed, tail };
             Substitute::Call(Box::new(to))
         }),
-        // As the source has said.
-        Some(Served::Detour(_)) | None => None,
+        None => None,
     };
     let at_host = steering.as_mut().and_then(|steering| steering.in_flight.take());
     Some((Lasting { of_policy: hold.map(|hold| (active, hold)), at_host, capturing: None }, substitute))

@@ -21,7 +21,7 @@ use crate::base::pauses::{Pauses, SIGN_EVERY, Waiting};
 use crate::base::time::{Timestamp, millis_up};
 use crate::cx::Cx;
 use crate::event::Event;
-use crate::fallback::{Replacement, ReplacementEffect};
+use crate::fallback::{Placed, Replacement, ReplacementEffect};
 use crate::host::{Host, RootHost};
 use crate::http::index::Index;
 use crate::http::request::Field;
@@ -359,10 +359,28 @@ impl RequestPlugin {
 
     /// Has an answer looked at until it is complete: when what the host has received now is dealt with, and by ticks if it is not
     /// complete then.
-    pub(super) fn hold(&self, stream: u32, replacement: &Rc<Replacement>, now: Timestamp) {
+    fn hold(&self, stream: u32, replacement: &Rc<Replacement>, now: Timestamp) {
         let wakes = self.host.wake_soon();
         self.held.add(stream, replacement, wakes, now);
         self.arm(now);
+    }
+
+    /// Has an answer replaced as a fallback was placed. Gives what replaces it from now on, if anything does.
+    pub(super) fn replace(
+        &self,
+        placed: Placed,
+        stream: u32,
+        now: Timestamp,
+    ) -> (Option<Rc<Replacement>>, RequestEffect) {
+        match placed {
+            Placed::Whole => (None, RequestEffect::Continue),
+            Placed::Passing(replacement) => (Some(replacement), RequestEffect::Continue),
+            Placed::Held(replacement) => {
+                self.hold(stream, &replacement, now);
+                (Some(replacement), RequestEffect::Hold)
+            }
+            Placed::Reply(local) => (None, RequestEffect::Reply(local)),
+        }
     }
 
     /// Has a call made, which one of the plugin's own contexts does as soon as it is called.

@@ -25,6 +25,8 @@ enum Copied {
 pub(super) struct Repeat {
     /// As the host serializes them.
     headers: Vec<u8>,
+    /// The cluster that it goes to.
+    own: Vec<u8>,
     body: Vec<u8>,
     copied: Copied,
     /// The longest body that any call takes.
@@ -37,7 +39,8 @@ impl Repeat {
     /// Begins to keep a request, which has no body if it has `ended`; `None` if no call of the policy could send it again.
     pub(super) fn begin(policy: &Policy, facts: &Facts<'_>, ended: bool) -> Option<Box<Self>> {
         let first = policy.calls().next()?;
-        let headers = facts.serialized_headers().to_vec();
+        // All of them are wanted, so none is asked for by itself.
+        let headers = facts.serialized_headers();
         if facts.grpc().is_some() {
             return None;
         }
@@ -46,7 +49,8 @@ impl Repeat {
         let is_repeatable = is_named || facts.get(Field::Header(&first.idempotency_header)).is_some();
         let most = policy.calls().map(|call| call.max_body).max().and_then(|most| usize::try_from(most).ok());
         Some(Box::new(Repeat {
-            headers,
+            headers: headers.to_vec(),
+            own: facts.get(Field::Cluster).unwrap_or_default().into_owned(),
             body: Vec::new(),
             copied: if ended { Copied::Whole } else { Copied::Part },
             most: most.unwrap_or(0),
@@ -85,6 +89,9 @@ impl Repeat {
     /// # Errors
     /// Why not.
     pub(super) fn may(&self, call: &Call, answer: Answer) -> Result<(), Unserved> {
+        if self.own == call.cluster.as_bytes() {
+            return Err(Unserved::Loop);
+        }
         // Where there was no host none has seen it.
         if !self.is_repeatable && answer != Answer::NoHost {
             return Err(Unserved::Method);
@@ -114,4 +121,74 @@ pub struct OutgoingCall {
     pub body: Vec<u8>,
     /// How long the whole answer may take.
     pub timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Headers;
+    use crate::memory_host::MemoryHost;
+    use holdfast_policy::config;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const FAILED: Answer = Answer::Http(503);
+
+    /// A request to the cluster `orders`, and the calls of a policy: to `standby`, to `orders`, and with shorter bodies to `small`.
+    fn begun(method: &str, more: &[(&str, &str)]) -> (MemoryHost, Option<Box<Repeat>>, Vec<Call>) {
+        let text = br#"{"policies":[{"name":"a","fallback":[
+            {"on":["failure"],"call":{"cluster":"standby","max_body":"2KiB"}},
+            {"on":["failure"],"call":{"cluster":"orders"}},
+            {"on":["failure"],"call":{"cluster":"small","max_body":"1KiB"}}]}]}"#;
+        let policy = config::parse(text).unwrap().policies.remove(0);
+        let host = MemoryHost::default();
+        host.put_property("xds\0cluster_name", Some(b"orders"));
+        let first = [(":method", method), (":path", "/a")];
+        host.put_headers(Headers::Request, &[&first[..], more].concat());
+        let repeat = Repeat::begin(&policy, &Facts::new(&host), false);
+        (host, repeat, policy.calls().cloned().collect())
+    }
+
+    fn comes(repeat: &mut Repeat, host: &MemoryHost, piece: &[u8], ended: bool) {
+        host.put_request_body(piece);
+        repeat.add(host, piece.len(), ended);
+    }
+
+    #[test]
+    fn it_is_sent_again_with_all_of_its_body_to_another_cluster() {
+        let (host, repeat, calls) = begun("PUT", &[]);
+        let mut repeat = repeat.unwrap();
+        comes(&mut repeat, &host, &[b'x'; 1000], false);
+        assert_eq!(repeat.may(&calls[0], FAILED), Err(Unserved::Body), "the rest is still to come");
+        comes(&mut repeat, &host, &[b'y'; 100], true);
+        let told: Vec<_> = calls.iter().map(|call| repeat.may(call, FAILED)).collect();
+        assert_eq!(told, [Ok(()), Err(Unserved::Loop), Err(Unserved::Body)]);
+        assert_eq!(repeat.again(&calls[0]).unwrap().body, [&[b'x'; 1000][..], &[b'y'; 100]].concat());
+        repeat.drop_body();
+        assert_eq!(repeat.may(&calls[0], FAILED), Err(Unserved::Body), "trailers have come");
+    }
+
+    #[test]
+    fn a_body_that_is_too_long_is_not_kept() {
+        let (host, repeat, calls) = begun("PUT", &[]);
+        let mut repeat = repeat.unwrap();
+        comes(&mut repeat, &host, &[b'x'; 65_000], false);
+        comes(&mut repeat, &host, &[b'y'; 600], true);
+        assert_eq!(repeat.may(&calls[0], FAILED), Err(Unserved::Body), "none takes more than 64 KiB");
+        assert!(repeat.body.is_empty());
+    }
+
+    #[test]
+    fn what_may_not_be_sent_twice_is_sent_where_no_host_has_seen_it() {
+        let (host, repeat, calls) = begun("POST", &[]);
+        let mut repeat = repeat.unwrap();
+        comes(&mut repeat, &host, b"x", true);
+        assert_eq!(repeat.may(&calls[0], FAILED), Err(Unserved::Method));
+        assert_eq!(repeat.may(&calls[0], Answer::NoHost), Ok(()));
+        let (host, repeat, calls) = begun("POST", &[("idempotency-key", "k")]);
+        let mut repeat = repeat.unwrap();
+        comes(&mut repeat, &host, b"x", true);
+        assert_eq!(repeat.may(&calls[0], FAILED), Ok(()));
+        assert!(begun("POST", &[("content-type", "application/grpc")]).1.is_none());
+    }
 }

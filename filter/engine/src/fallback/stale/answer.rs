@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 
-use holdfast_policy::config::header::OF_THE_CONNECTION;
-
 use super::asked::AskedFor;
 use super::conditional;
 use super::freshness::Freshness;
 use super::vary::Vary;
 use crate::base::time::{SKEW, Timestamp};
+use crate::http::hop;
 use crate::store::record::{Kind, Reader, Record, Writer};
 use core::time::Duration;
 
@@ -119,29 +118,14 @@ impl Record for KeptAnswer {
     }
 }
 
-/// Headers that are of one's own hop beside those of the connection, or that this proxy sets itself. Source: RFC 9111, section 3.1.
-const NOT_KEPT: [&str; 6] = [
-    "age",
-    "content-length",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "transfer-encoding",
-];
-
 /// Names that begin so are Envoy's and Holdfast's own.
 const NOT_KEPT_PREFIXES: [&str; 3] = [":", "x-envoy-", "x-holdfast-"];
 
-/// Whether a header of an answer is kept; `connection` are the lines of the header that names those of one hop.
+/// Whether a header of an answer is kept; `connection` are the lines of the header that names those of one hop. This proxy sets `age` itself.
 pub fn is_kept(name: &str, connection: &[&[u8]]) -> bool {
-    let is_of_hop = || {
-        let mut named = connection.iter().flat_map(|line| line.split(|byte| *byte == b','));
-        named.any(|other| other.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
-    };
-    !OF_THE_CONNECTION.contains(&name)
-        && !NOT_KEPT.contains(&name)
+    name != "age"
         && !NOT_KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        && !is_of_hop()
+        && !hop::is_of_one(name, connection)
 }
 
 /// Adds a line of a header; several of one name become one. Source: RFC 9110, section 5.3.

@@ -7,11 +7,12 @@ use holdfast_policy::document::Route;
 
 use super::{Lasting, RequestState, Substitute};
 use crate::base::time::Timestamp;
-use crate::fallback::{self, Disposition, LocalReply, Placed, Served, Sources, Unserved};
+use crate::fallback::{
+    self, Disposition, LocalReply, Placed, Replacement, ReplacementEffect, Sources, StandIn, Unserved,
+};
 use crate::host::{Headers, Host};
 use crate::http::request::Field;
 use crate::request::access_log;
-use crate::request::active::ActivePolicy;
 use crate::request::calling::{Calling, DueCall, Phase, ToRepeat};
 use crate::request::effect::RequestEffect;
 use crate::request::plugin::RequestPlugin;
@@ -21,8 +22,8 @@ use crate::store::Store;
 enum Next {
     /// That it answers.
     Waits,
-    /// This answers, of a policy.
-    Reply(Rc<ActivePolicy>, LocalReply),
+    /// This answers.
+    Reply(LocalReply),
     /// Nothing.
     Nothing,
 }
@@ -55,18 +56,16 @@ impl ToRepeat {
         };
         self.failed = failed;
         let disposition = match &served {
-            Some(Served::Reply(local)) => local.disposition,
+            Some(StandIn::Reply(local)) => local.disposition,
             _ => Disposition::Admitted,
         };
         self.write_line(host, &policy.key_text(self.key), disposition);
         plugin.publish(&active, &policy, self.key, events);
         drop(policy);
-        match served? {
-            Served::Reply(local) => Some(Substitute::Reply(active, local)),
-            Served::Call(asked) => Some(Substitute::Call(Box::new(ToRepeat { asked, ..self }))),
-            // As the source has said.
-            Served::Detour(_) => None,
-        }
+        Some(match served? {
+            StandIn::Reply(local) => Substitute::Reply(local),
+            StandIn::Call(asked) => Substitute::Call(Box::new(ToRepeat { asked, ..self })),
+        })
     }
 
     fn write_line(&self, host: &dyn Host, key: &str, disposition: Disposition) {
@@ -108,11 +107,12 @@ impl Calling {
         (stream, ended, is_hosts): (u32, bool, bool),
     ) -> (RequestState, RequestEffect) {
         let (has_body, phase) = (Cell::new(false), RefCell::new(Phase::Over(None)));
-        let calling = Rc::new(Calling { stream, ended, is_hosts, has_body, phase });
+        let active = Rc::clone(&what.active);
+        let calling = Rc::new(Calling { stream, active, ended, is_hosts, has_body, phase });
         match calling.ask(what, plugin, store, host) {
             Next::Waits => (RequestState::Calling(calling, lasting), RequestEffect::Hold),
-            Next::Reply(active, local) => {
-                let (placed, now) = calling.place(host, &active, local);
+            Next::Reply(local) => {
+                let (placed, now) = calling.place(host, local);
                 RequestState::placed(plugin, Some(placed), lasting, stream, now)
             }
             Next::Nothing => (RequestState::ending(lasting), RequestEffect::Continue),
@@ -140,7 +140,7 @@ impl Calling {
             };
             match what.give_way(plugin, store, host, why) {
                 Some(Substitute::Call(next)) => what = next,
-                Some(Substitute::Reply(active, local)) => return Next::Reply(active, local),
+                Some(Substitute::Reply(local)) => return Next::Reply(local),
                 None => return Next::Nothing,
             }
         }
@@ -158,39 +158,30 @@ impl Calling {
         let Phase::Waiting(what) = self.phase.replace(Phase::Over(None)) else { return RequestEffect::Hold };
         store.refresh();
         let served = answer.and_then(|answer| what.serve(plugin, host, answer));
-        let (active, local) = match served {
-            Ok(local) => (Rc::clone(&what.active), local),
+        let next = match served {
+            Ok(local) => Next::Reply(local),
             Err(why) => match what.give_way(plugin, store, host, why) {
-                Some(Substitute::Reply(active, local)) => (active, local),
-                Some(Substitute::Call(next)) => match self.ask(next, plugin, store, host) {
-                    Next::Waits => return RequestEffect::Hold,
-                    Next::Reply(active, local) => (active, local),
-                    Next::Nothing => return RequestEffect::Resume,
-                },
-                None => return RequestEffect::Resume,
+                Some(Substitute::Reply(local)) => Next::Reply(local),
+                Some(Substitute::Call(next)) => self.ask(next, plugin, store, host),
+                None => Next::Nothing,
             },
         };
-        if self.has_body.get() {
+        let local = match next {
+            Next::Waits => return RequestEffect::Hold,
+            Next::Nothing => return RequestEffect::Resume,
             // What is held back of the body cannot be overwritten any more.
-            return RequestEffect::Reply(local);
-        }
-        let (placed, now) = self.place(host, &active, local);
-        let (replacement, effect) = match placed {
-            Placed::Whole => (None, RequestEffect::Resume),
-            Placed::Passing(replacement) => (Some(replacement), RequestEffect::Resume),
-            Placed::Held(replacement) => {
-                plugin.hold(self.stream, &replacement, now);
-                (Some(replacement), RequestEffect::Hold)
-            }
-            Placed::Reply(local) => (None, RequestEffect::Reply(local)),
+            Next::Reply(local) if self.has_body.get() => return RequestEffect::Reply(local),
+            Next::Reply(local) => local,
         };
+        let (placed, now) = self.place(host, local);
+        let (replacement, effect) = plugin.replace(placed, self.stream, now);
         self.phase.replace(Phase::Over(replacement));
-        effect
+        if effect == RequestEffect::Continue { RequestEffect::Resume } else { effect }
     }
 
-    fn place(&self, host: &dyn Host, active: &ActivePolicy, local: LocalReply) -> (Placed, Timestamp) {
+    fn place(&self, host: &dyn Host, local: LocalReply) -> (Placed, Timestamp) {
         let (now, serialized) = (host.now(), host.headers(Headers::Response));
-        let rules = &active.policy().outcome;
+        let rules = &self.active.policy().outcome;
         let answered =
             fallback::Answered { serialized: &serialized, rules, ended: self.ended, is_hosts: self.is_hosts };
         (fallback::place(host, answered, local, now), now)
@@ -198,24 +189,22 @@ impl Calling {
 
     /// A piece of the body of the answer that was held back has come, of `size` bytes, and with `ended` it is the last.
     pub(super) fn on_body(&self, host: &dyn Host, size: usize, ended: bool) -> RequestEffect {
-        match &*self.phase.borrow() {
-            Phase::Waiting(_) => {
-                self.has_body.set(true);
-                RequestEffect::Hold
-            }
-            Phase::Over(Some(replacement)) => replacement.on_body(host, size, ended).into(),
-            Phase::Over(None) => RequestEffect::Continue,
-        }
+        self.on_part(|replacement| replacement.on_body(host, size, ended))
     }
 
     /// Its trailers have come.
     pub(super) fn on_trailers(&self, host: &dyn Host) -> RequestEffect {
+        self.on_part(|replacement| replacement.on_trailers(host))
+    }
+
+    /// A part of the answer has come, which goes on as what replaces it says.
+    fn on_part(&self, replaced: impl FnOnce(&Replacement) -> ReplacementEffect) -> RequestEffect {
         match &*self.phase.borrow() {
             Phase::Waiting(_) => {
                 self.has_body.set(true);
                 RequestEffect::Hold
             }
-            Phase::Over(Some(replacement)) => replacement.on_trailers(host).into(),
+            Phase::Over(Some(replacement)) => replaced(replacement).into(),
             Phase::Over(None) => RequestEffect::Continue,
         }
     }

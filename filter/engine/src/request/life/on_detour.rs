@@ -64,7 +64,7 @@ impl OnDetour {
                 let served = sender.give_way(plugin, store, host, why, &mut too_late);
                 return match served {
                     Some((_, Served::Reply(local))) => stand_in(plugin, host, &active, state, local, stream, ended),
-                    Some((_, Served::Detour(_) | Served::Call(_))) | None => (state, effect),
+                    Some((_, Served::Detour(_))) | None => (state, effect),
                 };
             }
         }

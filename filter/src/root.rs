@@ -99,39 +99,34 @@ impl Root {
 
     /// Makes the calls of fallbacks that are to be made.
     fn make_calls(&mut self, plugin: &RequestPlugin, shared: &mut SharedData) {
-        let mut made_any = false;
         while let Some(call) = plugin.take_call() {
-            made_any = true;
-            // A look at another may have left the host with a stream.
-            let _ = hostcalls::act_for(self.context);
             let OutgoingCall { cluster, headers, body, timeout } = &call.request;
             let made = self.dispatch(cluster, headers, body, *timeout);
             let pending = call.into_pending();
             match made {
                 Ok(token) => drop(self.calls.insert(token, UnderWay::OfRequest(pending))),
-                Err(Status::BadArgument) => end(plugin, shared, pending, Err(Unserved::NoCluster)),
-                Err(_) => end(plugin, shared, pending, Err(Unserved::NoHost)),
+                Err(Status::BadArgument) => self.end(plugin, shared, pending, Err(Unserved::NoCluster)),
+                Err(_) => self.end(plugin, shared, pending, Err(Unserved::NoHost)),
             }
         }
-        if made_any {
+    }
+
+    /// A call of a fallback is over: the request that waits for it goes on.
+    fn end(
+        &self,
+        plugin: &RequestPlugin,
+        shared: &mut SharedData,
+        pending: PendingCall,
+        answer: Result<(&[u8], Vec<u8>), Unserved>,
+    ) {
+        // A context that is gone has no answer to let go.
+        if let Some(calling) = pending.end()
+            && hostcalls::act_for(calling.stream).is_ok()
+        {
+            request_filter::act_outside(calling.over(plugin, shared, &WasmHost, answer));
             // What follows is this context's own.
             let _ = hostcalls::act_for(self.context);
         }
-    }
-}
-
-/// A call of a fallback is over: the request that waits for it goes on.
-fn end(
-    plugin: &RequestPlugin,
-    shared: &mut SharedData,
-    pending: PendingCall,
-    answer: Result<(&[u8], Vec<u8>), Unserved>,
-) {
-    // A context that is gone has no answer to let go.
-    if let Some(calling) = pending.end()
-        && hostcalls::act_for(calling.stream).is_ok()
-    {
-        request_filter::act_outside(calling.over(plugin, shared, &WasmHost, answer));
     }
 }
 
@@ -160,8 +155,7 @@ impl Context for Root {
                 } else {
                     Default::default()
                 };
-                end(&plugin, &mut shared, pending, Ok((&serialized, body)));
-                let _ = hostcalls::act_for(self.context);
+                self.end(&plugin, &mut shared, pending, Ok((&serialized, body)));
                 self.make_calls(&plugin, &mut shared);
                 return plugin.end_wake(WasmHost.recently());
             }
